@@ -1,0 +1,1 @@
+"""Floor 1: archives to data shards, images to batches, the built-in scenes."""

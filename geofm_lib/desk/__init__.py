@@ -1,0 +1,1 @@
+"""The kernel's side: launch, watch, draw, render. Never imports torch."""

@@ -1,0 +1,319 @@
+"""Start the ranks of a run and watch its folder until they end.
+
+The kernel never trains: it writes `settings.json`, starts one process a rank (srun inside a Slurm allocation, plain
+processes elsewhere, the same environment variables), touches `launcher` so that the ranks know it lives, and shows
+one line of progress. A finished run is read, an unfinished one goes on from its checkpoint.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+from geofm_lib import __version__
+from geofm_lib.catalog import datasets
+from geofm_lib.desk import provenance, runs
+from geofm_lib.settings import JobSettings, ProbeSettings, SettingsError, encoder_folder
+
+POLL_S = 0.5
+STOP_S = 120.0  # ranks get this long to write a checkpoint after a stop request
+PARTNERS_S = 5.0  # and this long to end by themselves after one of them has failed
+WITH_STOP = ("pretrain",)  # jobs that look for the stop file; others are simply ended
+PROGRESS_S = 1.0
+OF_ONE_RUN = ("summary.json", "heartbeat", "stop", "launcher")  # belong to one launch; cleared before the next
+
+
+class RunFailed(RuntimeError):
+    """A rank failed: its own error and the end of the log."""
+
+    def _render_traceback_(self):
+        return str(self).splitlines()
+
+
+class RunStopped(RunFailed):
+    """The run stopped as asked, with a checkpoint."""
+
+
+def launch(settings: JobSettings) -> runs.Run:
+    """Run the job of these settings, or read it if it has finished; returns the run.
+
+    Raises:
+        SettingsError: the settings cannot run here, or the folder holds a run with other settings.
+        RunFailed: a rank failed or was killed (the run can be launched again).
+        RunStopped: a stop was asked for and a checkpoint was written.
+    """
+    run = runs.Run(settings.folder().absolute())
+    _refuse_other_settings(run, settings)
+    if run.status == "finished":
+        _tell_runner(run)
+        _say(f"{settings.job}: finished before, read from {run.folder}")
+        return run
+    if run.status == "running":
+        raise SettingsError(
+            f"run_dir: '{run.folder}' is being run by another process; wait for it or choose another run_dir"
+        )
+    ranks = count_ranks(settings)
+    resolved = {**_inputs(settings), "ranks": ranks}
+    _tell_runner(run)
+    _prepare_folder(run.folder, settings, resolved)
+    _watch(run, _start(run.folder, settings, ranks))
+    return run
+
+
+def count_ranks(settings: JobSettings) -> int:
+    """How many ranks: as asked, else the Slurm tasks, else the GPUs that one short process reports, else 1."""
+    tasks = int(os.environ.get("SLURM_NTASKS", 0)) if in_slurm() else 0
+    ranks = settings.ranks or tasks or (1 if settings.device == "cpu" else max(1, _gpus()))
+    if tasks and ranks > tasks:
+        raise SettingsError(f"ranks: {ranks} were asked for, but this Slurm allocation has {tasks} tasks; use ranks=0")
+    try:
+        settings.check_ranks(ranks)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    return ranks
+
+
+def in_slurm() -> bool:
+    """Inside an allocation, so that srun starts the ranks."""
+    return "SLURM_JOB_ID" in os.environ
+
+
+def _gpus() -> int:
+    done = subprocess.run(
+        [sys.executable, "-m", "geofm_lib.distributed.devices", "--count"], capture_output=True, text=True, timeout=120
+    )
+    try:
+        return int(json.loads(done.stdout)["count"])
+    except (ValueError, KeyError, TypeError):
+        raise SettingsError(f"device: torch cannot be asked for its devices: {done.stderr.strip()[-300:]}") from None
+
+
+def _inputs(settings: JobSettings) -> dict[str, str]:
+    """The run folders this job reads, made first if they are not there."""
+    found = {}
+    needs_data = settings.job in ("pretrain", "probe") or getattr(settings, "input", "") == "real"
+    if needs_data:
+        prepared = runs.Run(Path(settings.data).absolute()) if settings.data else _prepared(settings)
+        if prepared.status != "finished":
+            raise SettingsError(
+                f"data: the preparation in '{prepared.folder}' is {prepared.status}; run 01_data on it again"
+            )
+        found = {"data": str(prepared.folder), "data_fingerprint": prepared.summary["fingerprint"]}
+    if isinstance(settings, ProbeSettings) and settings.encoder != "random":
+        given = settings.encoder or launch_quietly(settings.pretraining()).folder
+        found["encoder"] = str(encoder_folder(given).absolute())
+    return found
+
+
+def _prepared(settings) -> runs.Run:
+    """The preparation of this data set: reused while its source is unchanged."""
+    preparation = settings.preparation()
+    run = runs.Run(preparation.folder().absolute())
+    if run.status == "finished" and run.resolved.get("source") != datasets.signature(settings.dataset):
+        raise SettingsError(
+            f"dataset: '{settings.dataset}' has changed since '{run.folder}' was made of it; delete that folder, or "
+            "prepare it with 01_data into a run_dir of its own and give that as data"
+        )
+    return launch_quietly(preparation)
+
+
+def launch_quietly(settings: JobSettings) -> runs.Run:
+    """Launch a run that another one needs: the page stays that of the run that asked."""
+    kept = os.environ.pop("GEOFM_EXECUTION", None)
+    try:
+        return launch(settings)
+    finally:
+        if kept is not None:
+            os.environ["GEOFM_EXECUTION"] = kept
+
+
+def _refuse_other_settings(run: runs.Run, settings: JobSettings) -> None:
+    before = run.read_json("settings.json")
+    if not before:
+        if run.folder.is_dir() and any(run.folder.iterdir()):
+            raise SettingsError(f"run_dir: '{run.folder}' holds other files and no run; choose a new or empty folder")
+        return
+    if before["job"] != settings.job:
+        raise SettingsError(f"run_dir: '{run.folder}' holds a {before['job']} run; choose another folder")
+    now = settings.results_only()
+    changed = [
+        f"{n} ({before['asked'].get(n)!r} there, {v!r} now)" for n, v in now.items() if before["asked"].get(n) != v
+    ]
+    if changed:
+        raise SettingsError(
+            f"run_dir: '{run.folder}' holds a run with other settings: {', '.join(changed)}; choose another run_dir"
+        )
+
+
+def _prepare_folder(folder: Path, settings: JobSettings, resolved: dict) -> None:
+    """settings.json and environment.json of this launch; the ends of earlier launches go to history.jsonl."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ended = runs.Run(folder).summary
+    if ended:
+        with open(folder / "history.jsonl", "a") as history:
+            history.write(json.dumps(ended) + "\n")
+    for name in OF_ONE_RUN:
+        (folder / name).unlink(missing_ok=True)
+    if settings.job == "prepare":
+        resolved = {**resolved, "source": datasets.signature(settings.dataset)}
+    stored = {"job": settings.job, "asked": settings.asked(), "resolved": resolved, "geofm_version": __version__}
+    _write(folder / "environment.json", provenance.environment())
+    _write(folder / "settings.json", stored)
+    (folder / "launcher").touch()
+
+
+def _start(folder: Path, settings: JobSettings, ranks: int) -> list[subprocess.Popen]:
+    """The rank processes: one srun for all inside an allocation, else one process each."""
+    worker = [sys.executable, "-m", "geofm_lib.jobs.worker", str(folder)]
+    base = {**os.environ, "GEOFM_LAUNCH": uuid.uuid4().hex[:8], "PYTHONUNBUFFERED": "1"}
+    base["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), base.get("PYTHONPATH")]))
+    base.pop("MPLBACKEND", None)
+    with open(folder / "log.txt", "ab") as log:
+        if in_slurm():
+            for name in [n for n in base if n.startswith("SLURM_CPU_BIND")]:
+                del base[name]  # of the batch step; it would bind every rank to that step's cores
+            # -n alone: how tasks spread over the nodes is the allocation's business.
+            command = ["srun", "--overlap", "--kill-on-bad-exit=1", "--label", f"--ntasks={ranks}"]
+            threads = base.get("SLURM_CPUS_PER_TASK")
+            command += [f"--cpus-per-task={threads}"] if threads else []
+            base.setdefault("OMP_NUM_THREADS", threads or "1")
+            return [_popen([*command, *worker], base, log)]
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        base["OMP_NUM_THREADS"] = str(max(1, cores // ranks))
+        base.update(WORLD_SIZE=str(ranks), LOCAL_WORLD_SIZE=str(ranks), GEOFM_LABEL="1")
+        if sys.platform == "linux":
+            base.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: do not depend on its host name resolving
+        visible = base.get("CUDA_VISIBLE_DEVICES", "")
+        gpus = visible.split(",") if visible else [str(i) for i in range(ranks)]
+        processes = []
+        for rank in range(ranks):
+            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            if settings.device != "cpu" and rank < len(gpus):
+                own["CUDA_VISIBLE_DEVICES"] = gpus[rank]  # each rank sees its own GPU as device 0
+            processes.append(_popen(worker, {**base, **own}, log))
+        return processes
+
+
+def _popen(command: list[str], environment: dict[str, str], log) -> subprocess.Popen:
+    # A session of its own: an interrupt of the kernel must not kill ranks that are about to save.
+    return subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+    )
+
+
+def _watch(run: runs.Run, processes: list[subprocess.Popen]) -> None:
+    """Show progress until the ranks end; turn an interrupt into a stop request and a dead rank into an error."""
+    line, deadline, interrupts = _Line(), None, 0
+    while True:
+        try:
+            while any(p.poll() is None for p in processes):
+                (run.folder / "launcher").touch()
+                line.show(runs.progress(run))
+                if deadline is None and any(p.poll() not in (None, 0) for p in processes):
+                    deadline = time.monotonic() + PARTNERS_S
+                if deadline is not None and time.monotonic() > deadline:
+                    _kill(processes)
+                time.sleep(POLL_S)
+            break
+        except KeyboardInterrupt:
+            interrupts += 1
+            if interrupts == 1 and run.job in WITH_STOP:
+                (run.folder / "stop").touch()
+                deadline = time.monotonic() + STOP_S
+                _say("stopping: the ranks save a checkpoint (interrupt again to end them at once)")
+            else:
+                _kill(processes)
+                deadline = None
+        except BaseException:
+            _kill(processes)
+            raise
+    line.show(runs.progress(run), last=True)
+    _conclude(run, [p.returncode for p in processes], interrupted=interrupts > 0)
+
+
+def _conclude(run: runs.Run, codes: list[int], interrupted: bool) -> None:
+    """Return if the run finished; otherwise make sure summary.json says why, and raise."""
+    killed = [rank for rank, code in enumerate(codes) if code < 0]
+    summary = run.summary
+    if killed and interrupted and not summary:
+        summary = {
+            "status": "stopped",
+            "reason": "interrupted before it could save; it goes on from its last checkpoint",
+        }
+        _write(run.folder / "summary.json", summary)
+    elif not summary or (summary["status"] == "failed" and _echo(summary) and killed):
+        summary = {"status": "failed", "error": _death(codes, killed), "rank": killed[0] if killed else None}
+        _write(run.folder / "summary.json", summary)
+    for file in run.folder.glob(".rendezvous-*"):
+        file.unlink(missing_ok=True)
+    if summary["status"] == "stopped":
+        raise RunStopped(f"The run stopped: {summary['reason']}. Run this cell again to go on. ({run.folder})")
+    if summary["status"] == "failed":
+        where = f"rank {summary['rank']} failed: " if summary.get("rank") is not None else ""
+        tail = "\n".join(f"    {text}" for text in run.log_tail().splitlines())
+        raise RunFailed(f"{where}{summary['error']}\nRun folder: {run.folder}\nEnd of log.txt:\n{tail}")
+
+
+def _echo(summary: dict) -> bool:
+    """Is this failure only a partner's view of a rank that died?"""
+    return summary.get("kind") in ("RuntimeError", "DistBackendError", "DistNetworkError", "TimeoutError")
+
+
+def _death(codes: list[int], killed: list[int]) -> str:
+    if killed:
+        names = {-code: signal.Signals(-code).name for code in codes if code < 0}
+        text = f"killed by signal {', '.join(f'{n} ({name})' for n, name in names.items())}"
+        return text + ("; if nobody did, the machine may have run out of memory" if 9 in names else "")
+    return f"the ranks ended with exit codes {codes} and left no summary"
+
+
+def _kill(processes: list[subprocess.Popen]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            try:
+                os.killpg(process.pid, signal.SIGTERM if "srun" in process.args[0] else signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+
+def _write(file: Path, value: dict) -> None:
+    fresh = file.with_name(f".{file.name}.new")
+    fresh.write_text(json.dumps(value, indent=1) + "\n")
+    fresh.replace(file)
+
+
+def _tell_runner(run: runs.Run) -> None:
+    """Leave word for the runner (desk/execute) which run this notebook is about."""
+    if "GEOFM_EXECUTION" in os.environ:
+        Path(os.environ["GEOFM_EXECUTION"], "run").write_text(str(run.folder))
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+class _Line:
+    """One line of progress, updated in place: in a notebook by its display, in a terminal by a carriage return."""
+
+    def __init__(self):
+        self.shown, self.text, self.handle = 0.0, "", None
+
+    def show(self, text: str, last: bool = False) -> None:
+        now = time.monotonic()
+        if text == self.text or (now - self.shown < PROGRESS_S and not last):
+            return
+        self.shown, self.text = now, text
+        if "ipykernel" in sys.modules:
+            from IPython.display import display
+
+            content = {"text/plain": text}
+            if self.handle is None:
+                self.handle = display(content, raw=True, display_id=True)
+            else:
+                self.handle.update(content, raw=True)
+        elif sys.stderr.isatty():
+            print(f"\r{text:<100}", end="\n" if last else "", file=sys.stderr, flush=True)

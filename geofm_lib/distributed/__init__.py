@@ -1,0 +1,1 @@
+"""Floor 2: ranks, sharding, checkpoints, meters."""

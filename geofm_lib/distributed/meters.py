@@ -1,0 +1,133 @@
+"""What a rank measures of itself: time, memory and bytes sent. Every number names its unit."""
+
+import os
+import platform
+import resource
+import socket
+import sys
+import time
+from contextlib import contextmanager
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+GIB = 2**30
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for the device, so that a clock read afterwards covers its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Phases:
+    """Seconds spent in named phases of a step, the device waited for at each end."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.seconds = device, {}
+
+    @contextmanager
+    def __call__(self, name: str):
+        synchronise(self.device)
+        start = time.perf_counter()
+        yield
+        synchronise(self.device)
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def take(self) -> dict[str, float]:
+        """The seconds so far, and start again."""
+        taken, self.seconds = self.seconds, {}
+        return taken
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Peak since the start: allocated on the GPU, or resident of this process on CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / GIB
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is bytes on macOS, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
+
+
+class CollectiveBytes(TorchDispatchMode):
+    """Counts calls and payload bytes of each collective that runs inside it.
+
+    The payload is the larger of what goes in and what comes out: for an all-gather the gathered whole, for a
+    reduce-scatter the whole that is reduced, for an all-reduce the tensor itself.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.calls: dict[str, int] = {}
+        self.bytes: dict[str, int] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        namespace, _, rest = func._schema.name.partition("::")
+        if namespace in ("c10d", "_c10d_functional"):
+            name = COLLECTIVES.get(rest.strip("_").split(".")[0])
+            if name:
+                self.calls[name] = self.calls.get(name, 0) + 1
+                self.bytes[name] = self.bytes.get(name, 0) + max(_payloads(args), default=0)
+        return out
+
+
+COLLECTIVES = {  # torch's name of the operator -> the paper's name
+    "allgather_base": "all_gather",
+    "allgather": "all_gather",
+    "all_gather_into_tensor": "all_gather",
+    "allgather_into_tensor_coalesced": "all_gather",
+    "reduce_scatter_base": "reduce_scatter",
+    "reduce_scatter": "reduce_scatter",
+    "reduce_scatter_tensor": "reduce_scatter",
+    "allreduce": "all_reduce",
+    "all_reduce": "all_reduce",
+    "broadcast": "broadcast",
+}
+
+
+def _payloads(args):
+    """Bytes of each argument that is a tensor or a list of tensors."""
+    for arg in args:
+        if torch.is_tensor(arg):
+            yield arg.nbytes
+        elif isinstance(arg, (list, tuple)) and arg and all(torch.is_tensor(a) for a in arg):
+            yield sum(a.nbytes for a in arg)
+
+
+def device_name(device: torch.device) -> str:
+    """What the device calls itself."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return _cpu_name()
+
+
+def environment(device: torch.device) -> dict[str, object]:
+    """Where a run ran: host, device, torch build, threads, Slurm job."""
+    build = (
+        f"ROCm {torch.version.hip}"
+        if torch.version.hip
+        else f"CUDA {torch.version.cuda}"
+        if torch.version.cuda
+        else "CPU"
+    )
+    return {
+        "host": socket.gethostname(),
+        "device": device_name(device),
+        "device_type": device.type,
+        "torch": torch.__version__,
+        "torch_build": build,
+        "threads_per_rank": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID", ""),
+        "slurm_restart": os.environ.get("SLURM_RESTART_COUNT", ""),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,160 @@
+"""Who am I among how many, and on which device: the ranks of one run.
+
+A rank is a plain process. It learns its number from the environment (RANK and WORLD_SIZE set by the launcher, or
+Slurm's own variables under srun) and finds the others through one small file in the run folder: rank 0 opens a
+TCP store on a free port and writes its address there, so no port is guessed and none can collide.
+"""
+
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+RENDEZVOUS_S = 300  # ranks of a large job start minutes apart
+COLLECTIVE_S = 600  # a collective that waits longer than this has lost a rank
+
+
+@dataclass
+class Ranks:
+    """This process among the ranks of a run."""
+
+    rank: int
+    world: int
+    local_rank: int
+    local_world: int
+    device: torch.device
+    store: dist.Store | None = None
+    _calls: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def is_main(self) -> bool:
+        """True on rank 0, the one that writes."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait until every rank is here (through the store: works without any communication backend)."""
+        self.gather(None)
+        self.broadcast(None)
+
+    def gather(self, value: Any) -> list[Any] | None:
+        """Every rank's value (JSON), in rank order, on rank 0; None elsewhere."""
+        key = self._key("gather")
+        self._put(f"{key}/{self.rank}", value)
+        return [self._take(f"{key}/{r}") for r in range(self.world)] if self.is_main else None
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's value (JSON) on every rank."""
+        key = self._key("broadcast")
+        if self.is_main:
+            self._put(key, value)
+            return value
+        return self._take(key)
+
+    def _key(self, kind: str) -> str:
+        self._calls[kind] = self._calls.get(kind, 0) + 1
+        return f"geofm/{kind}/{self._calls[kind]}"
+
+    def _put(self, key: str, value: Any) -> None:
+        self.store.set(key, json.dumps(value))
+
+    def _take(self, key: str) -> Any:
+        return json.loads(self.store.get(key))
+
+
+def from_environment() -> tuple[int, int, int, int]:
+    """(rank, world, local_rank, local_world) from the launcher's variables, else Slurm's, else a single process."""
+    env = os.environ
+    if "RANK" in env:
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        return tuple(int(env[n]) for n in names)
+    if "SLURM_PROCID" in env and "SLURM_STEP_ID" in env:
+        world, nodes = int(env["SLURM_NTASKS"]), int(env.get("SLURM_NNODES", 1))
+        local_world = int(env.get("SLURM_NTASKS_PER_NODE", -(-world // nodes)))
+        return int(env["SLURM_PROCID"]), world, int(env.get("SLURM_LOCALID", 0)), local_world
+    return 0, 1, 0, 1
+
+
+def start(run_dir: Path, device: str = "auto", communication: str = "on") -> Ranks:
+    """Join the run's ranks; every rank calls this once.
+
+    Args:
+        run_dir: the run folder, visible to every rank.
+        device: auto, cpu or cuda (ROCm answers to cuda).
+        communication: `off` gives torch's fake process group: the same calls and shapes, nothing is sent.
+    """
+    rank, world, local_rank, local_world = from_environment()
+    where = _device(device, local_world)
+    store = _store(run_dir, rank, world)
+    ranks = Ranks(rank, world, local_rank, local_world, where, store)
+    if communication == "off":
+        # Private to torch, so it is imported only where it is used.
+        from torch.testing._internal.distributed.fake_pg import FakeStore
+
+        dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=world)
+        return ranks
+    backend = "nccl" if where.type == "cuda" else "gloo"
+    dist.init_process_group(
+        backend,
+        store=dist.PrefixStore("torch", store),
+        rank=rank,
+        world_size=world,
+        timeout=timedelta(seconds=COLLECTIVE_S),
+        device_id=where if where.type == "cuda" else None,
+    )
+    return ranks
+
+
+def stop() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _device(device: str, local_world: int) -> torch.device:
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ValueError("device: this machine shows no GPU to torch; use device='cpu' or 'auto'")
+    # The launcher (or srun's --gpus-per-task) shows each rank exactly its own GPU, so the index is always 0.
+    if torch.cuda.device_count() > 1 and local_world > 1:
+        raise ValueError("each rank must see one GPU; start it through the launcher or `srun --gpus-per-task=1`")
+    torch.cuda.set_device(0)
+    return torch.device("cuda", 0)
+
+
+def _store(run_dir: Path, rank: int, world: int) -> dist.Store:
+    launch = os.environ.get("GEOFM_LAUNCH") or "{SLURM_JOB_ID}.{SLURM_STEP_ID}".format_map(_Absent(os.environ))
+    meeting = Path(run_dir) / f".rendezvous-{launch}.json"
+    timeout = timedelta(seconds=RENDEZVOUS_S)
+    if rank == 0:
+        store = dist.TCPStore("0.0.0.0", 0, world, True, timeout, wait_for_workers=False)
+        fresh = meeting.with_suffix(".new")
+        fresh.write_text(json.dumps({"host": _address(), "port": store.port}))
+        fresh.replace(meeting)
+        return store
+    until = time.monotonic() + RENDEZVOUS_S
+    while not meeting.exists():
+        if time.monotonic() > until:
+            raise TimeoutError(f"rank {rank} found no rank 0 within {RENDEZVOUS_S} s ({meeting} never appeared)")
+        time.sleep(0.05)
+    there = json.loads(meeting.read_text())
+    return dist.TCPStore(there["host"], there["port"], world, False, timeout)
+
+
+def _address() -> str:
+    """Where the other ranks find rank 0: loopback on one machine, this host's address in a Slurm step."""
+    if "SLURM_PROCID" not in os.environ or int(os.environ.get("SLURM_NNODES", 1)) == 1:
+        return "127.0.0.1"
+    return socket.gethostbyname(socket.gethostname())
+
+
+class _Absent(dict):
+    def __missing__(self, key):
+        return "local"

@@ -1,0 +1,85 @@
+"""One optimiser step on any number of ranks: micro-batches, clipping, AdamW, and MAE's learning rate."""
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+
+import torch
+from torch import nn
+
+from geofm_lib.distributed import sharding
+
+
+class NotFinite(RuntimeError):
+    """The loss or the gradient norm is infinite or not a number."""
+
+
+def optimiser(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW with MAE's betas (0.9, 0.95); decay on matrices only (norms, biases and tokens are left alone)."""
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    decayed = [p for n, p in trained if _is_matrix(n, p)]
+    others = [p for n, p in trained if not _is_matrix(n, p)]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), fused=True)
+
+
+def learning_rate(step: int, *, peak: float, warmup_steps: float, total_steps: int) -> float:
+    """Linear warm-up to `peak`, then half a cosine to zero (MAE, arXiv 2111.06377, appendix A.1)."""
+    if step < warmup_steps:
+        return peak * (step + 1) / max(1.0, warmup_steps)
+    share = (step - warmup_steps) / max(1.0, total_steps - warmup_steps)
+    return peak * 0.5 * (1.0 + math.cos(math.pi * min(1.0, share)))
+
+
+def step(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    losses: Iterable[Callable[[], torch.Tensor]],
+    *,
+    parts: int,
+    rate: float,
+    clip: float,
+    phases=None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One optimiser step; returns (this rank's mean loss, gradient norm over the global batch), both scalars.
+
+    Args:
+        losses: one function a micro-batch, giving its mean loss; micro-batches are equally large.
+        parts: how many there are. The gradient is that of the global batch for any `parts` and number of ranks.
+        rate: learning rate of this step.
+        clip: largest gradient norm, 0 for none.
+        phases: a `meters.Phases` that times forward, backward and optimiser.
+    """
+    timed = phases or _untimed
+    total = 0.0
+    for part, loss_of in enumerate(losses):
+        sharding.last_micro_batch(model, part == parts - 1)
+        with timed("forward"):
+            loss = loss_of()
+        with timed("backward"):
+            (loss / parts).backward()
+        total = total + loss.detach() / parts
+    with timed("optimiser"):
+        parameters = [p for p in model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        if not torch.isfinite(norm) or not torch.isfinite(total):
+            raise NotFinite(
+                f"the loss is {float(total)} and the gradient norm {float(norm)} at learning rate {rate:.3g}; "
+                "nothing was updated in this step. Lower base_learning_rate or set clip_grad_norm"
+            )
+        if clip:
+            nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+    return total, norm
+
+
+def _is_matrix(name: str, parameter: torch.Tensor) -> bool:
+    return parameter.ndim > 1 and not name.endswith(("token", "pos_embed"))
+
+
+def _untimed(name: str):
+    return nullcontext()

@@ -1,0 +1,207 @@
+"""Job: masked-autoencoder pretraining under any sharding strategy, with checkpoints; ends with the exported encoder."""
+
+import csv
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from geofm_lib.data import sampler
+from geofm_lib.data.images import batches, mask_noise, normalise
+from geofm_lib.data.shards import Shards
+from geofm_lib.distributed import checkpoint, meters, sharding, training
+from geofm_lib.jobs.folder import Folder, Stopped
+from geofm_lib.model import mae, vit
+from geofm_lib.settings import PretrainSettings
+
+SHOWN = 8  # images whose reconstruction is kept
+
+
+def run(settings: PretrainSettings, ranks, run: Folder) -> dict:
+    """Pretrain from the last good checkpoint (or from nothing) to the end; returns the headline numbers."""
+    torch.manual_seed(settings.seed)
+    shards = Shards(settings.data, split="train")
+    if len(shards) < settings.global_batch:
+        raise ValueError(
+            f"global_batch: {settings.global_batch} images are more than the {len(shards)} of the train side; use fewer"
+        )
+    model, bare = _model(settings, ranks, shards.channels)
+    optimiser = training.optimiser(model, settings.weight_decay)
+    per_epoch = sampler.steps_per_epoch(len(shards), settings.global_batch)
+    total = per_epoch * settings.epochs
+    identity = {"model": settings.model, "data": settings.data_fingerprint, "seed": settings.seed}
+    saved = run.path / "checkpoint"
+    done = checkpoint.load(saved, model, optimiser, identity, ranks)
+    run.drop_metrics_after(done)
+
+    def save(step: int) -> None:
+        checkpoint.save(saved, step, model, optimiser, identity, ranks, settings.keep_checkpoints)
+
+    parts = settings.accumulation(ranks.world)
+    peak = settings.base_learning_rate * settings.global_batch / 256
+    patches = (settings.image_size // settings.patch()) ** 2
+    rows, mark, marked = [], time.perf_counter(), done
+    for step, epoch, micro_batches in _steps(settings, shards, ranks, parts, per_epoch, done):
+        rate = training.learning_rate(
+            step, peak=peak, warmup_steps=settings.warmup_epochs * per_epoch, total_steps=total
+        )
+
+        def losses(micro_batches=micro_batches, epoch=epoch):
+            for images, indices in micro_batches:
+                pixels = normalise(images.to(ranks.device, non_blocking=True), shards.mean, shards.std)
+                noise = mask_noise(settings.seed, epoch, indices.tolist(), patches).to(ranks.device)
+                yield lambda pixels=pixels, noise=noise: model(pixels, noise)
+
+        try:
+            loss, norm = training.step(model, optimiser, losses(), parts=parts, rate=rate, clip=settings.clip_grad_norm)
+        except training.NotFinite as fault:
+            raise training.NotFinite(f"step {step + 1}: {fault}") from None
+        # The loss of the global batch, and whether anyone was asked to stop: one small reduction for both.
+        shared = torch.stack([loss.double(), loss.new_tensor(float(run.stop_requested())).double()])
+        dist.all_reduce(shared)
+        loss, stop = (shared[0] / ranks.world).item(), shared[1].item() > 0
+        done = step + 1
+        if done % settings.log_every == 0 or done in (1, total) or stop:
+            now = time.perf_counter()
+            step_s, mark, marked = (now - mark) / max(1, done - marked), now, done
+            row = {
+                "step": done,
+                "total_steps": total,
+                "epoch": round(done / per_epoch, 4),
+                "loss": loss,
+                "learning_rate": rate,
+                "grad_norm": norm.item(),
+                "step_s": step_s,
+                "images_per_s": settings.global_batch / step_s,
+                "seconds_left": round((total - done) * step_s, 1),
+            }
+            rows.append(row)
+            run.log_metrics(**row)
+        if stop or done % settings.checkpoint_every == 0 or done == total:
+            save(done)
+        if stop and done < total:
+            raise Stopped(f"a stop was asked for; saved at step {done} of {total}")
+    return {**_finish(settings, ranks, run, model, bare, shards), **_headline(run, settings, rows, total, ranks)}
+
+
+def _model(settings: PretrainSettings, ranks, channels: int):
+    """(the module to train, the autoencoder inside it)."""
+    bare = mae.build(
+        settings.model,
+        settings.image_size,
+        channels,
+        "meta",
+        settings.patch(),
+        settings.mask_ratio,
+        **settings.decoder(),
+        norm_pix_loss=settings.norm_pix_loss,
+    )
+    model = sharding.apply(
+        bare,
+        settings.strategy,
+        world=ranks.world,
+        device=ranks.device,
+        precision=settings.precision,
+        activation_checkpointing=settings.activation_checkpointing,
+        compile=settings.compile,
+        forward_prefetch=settings.forward_prefetch,
+        backward_prefetch=settings.backward_prefetch,
+        seed=settings.seed,
+    )
+    return model, bare
+
+
+def _steps(settings, shards, ranks, parts: int, per_epoch: int, done: int) -> Iterator[tuple[int, int, list]]:
+    """(step, epoch, this rank's micro-batches) from step `done` on; the order depends on seed and epoch alone."""
+    for epoch in range(done // per_epoch, settings.epochs):
+        order = sampler.order(settings.seed, epoch, len(shards))
+        first = done % per_epoch if epoch == done // per_epoch else 0
+        indices = [
+            part
+            for step in range(first, per_epoch)
+            for part in sampler.rank_slice(order, step, settings.global_batch, ranks.rank, ranks.world, parts)
+        ]
+        stream = batches(
+            shards,
+            indices,
+            image_size=settings.image_size,
+            transform="pretrain",
+            seed=settings.seed,
+            epoch=epoch,
+            workers=settings.workers,
+            crop_scale=(settings.crop_scale_min, 1.0),
+        )
+        for step in range(first, per_epoch):
+            yield epoch * per_epoch + step, epoch, [next(stream) for _ in range(parts)]
+
+
+def _finish(settings, ranks, run: Folder, model, bare, shards) -> dict:
+    """Export the encoder, keep some reconstructions, write ranks.csv."""
+    _reconstruct(settings, ranks, run, bare, shards)
+    weights = checkpoint.full_weights(model, prefix="encoder.")
+    if ranks.is_main:
+        config = {
+            "model": settings.model,
+            "family": "pretrain",
+            "image_size": settings.image_size,
+            "patch_size": settings.patch(),
+            "channels": shards.channels,
+            "mean": [float(v) for v in shards.mean],
+            "std": [float(v) for v in shards.std],
+        }
+        vit.save_encoder(run.path / "encoder", weights, config)
+    own = {
+        "rank": ranks.rank,
+        "peak_memory_gib": round(meters.peak_memory_gib(ranks.device), 3),
+        "parameters_gib": sharding.local_bytes(model.parameters()) / meters.GIB,
+        "device": meters.device_name(ranks.device),
+    }
+    table = ranks.gather(own)
+    if ranks.is_main:
+        with open(run.path / "ranks.csv", "w", newline="") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(own))
+            writer.writeheader()
+            writer.writerows(table)
+    return {"parameters": sum(p.numel() for p in bare.parameters())}
+
+
+def _reconstruct(settings, ranks, run: Folder, bare, shards) -> None:
+    """reconstruction.npz: some held-out images (train ones if there is no test side), what was seen, the rebuilt."""
+    held_out = Shards(settings.data, split="test")
+    shown = held_out if len(held_out) else shards
+    # Spread over the set, which is sorted by class; every rank rebuilds the same ones, since FSDP gathers together.
+    chosen = np.linspace(0, len(shown) - 1, min(SHOWN, len(shown))).astype(np.int64)
+    images, _ = next(batches(shown, [chosen], image_size=settings.image_size, transform="probe_test"))
+    patches = (settings.image_size // settings.patch()) ** 2
+    noise = mask_noise(settings.seed, 0, chosen.tolist(), patches).to(ranks.device)
+    rebuilt, hidden = bare.reconstruct(normalise(images.to(ranks.device), shards.mean, shards.std), noise)
+    if not ranks.is_main:
+        return
+    side = settings.image_size // settings.patch()
+    hidden = hidden.cpu().reshape(-1, 1, side, side)
+    hidden = torch.nn.functional.interpolate(hidden, scale_factor=settings.patch(), mode="nearest").bool()
+    mean, std = (torch.as_tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (shards.mean, shards.std))
+    pixels = ((rebuilt.cpu() * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
+    pictures = {
+        "original": images,
+        "masked": torch.where(hidden, torch.full_like(images, 128), images),
+        "rebuilt": torch.where(hidden, pixels, images),
+    }
+    np.savez_compressed(
+        run.path / "reconstruction.npz", **{n: p.permute(0, 2, 3, 1).numpy() for n, p in pictures.items()}
+    )
+
+
+def _headline(run: Folder, settings, rows: list[dict], total: int, ranks) -> dict:
+    """Numbers for the summary; images/s is the median over logged rows after the first, which holds start-up."""
+    rates = [row["images_per_s"] for row in rows[1:]] or [row["images_per_s"] for row in rows]
+    return {
+        "steps": total,
+        "epochs": settings.epochs,
+        "loss": rows[-1]["loss"] if rows else None,
+        "images_per_s": float(np.median(rates)) if rates else None,
+        "global_batch": settings.global_batch,
+        "micro_batches": settings.accumulation(ranks.world),
+    }

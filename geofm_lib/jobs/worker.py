@@ -1,0 +1,117 @@
+"""One rank of one run: `python -m geofm_lib.jobs.worker RUN_DIR`, started by the launcher or by srun."""
+
+import faulthandler
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from geofm_lib import settings as settings_module
+from geofm_lib.jobs.folder import Folder, Stopped, keep_alive
+
+JOBS = {  # imported only when asked for: torch takes seconds
+    "prepare": "geofm_lib.jobs.prepare",
+    "pretrain": "geofm_lib.jobs.pretrain",
+    "throughput": "geofm_lib.jobs.throughput",
+    "probe": "geofm_lib.jobs.probe",
+}
+
+
+def main(run_dir: Path) -> int:
+    """Run this rank's part; 0 when it finished or stopped as asked."""
+    faulthandler.enable()
+    started = time.time()
+    rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
+    if "GEOFM_LABEL" in os.environ:  # srun labels lines itself
+        sys.stdout, sys.stderr = _Labelled(sys.stdout, rank), _Labelled(sys.stderr, rank)
+    keep_alive(run_dir, is_main=rank == 0, launcher="GEOFM_LAUNCH" in os.environ)
+    # Slurm preempts with SIGTERM: ask for a clean stop; the ranks agree on it in their next reduction.
+    signal.signal(signal.SIGTERM, lambda *_: (run_dir / "stop").touch())
+    try:
+        summary = _work(run_dir)
+    except Stopped as stop:
+        summary = {"status": "stopped", "reason": str(stop)}
+    except Exception as error:
+        traceback.print_exc()
+        _write_first(run_dir, {"status": "failed", **_failure(error), "rank": rank, "seconds": _since(started)})
+        sys.stdout.flush()
+        os._exit(1)  # other ranks may hold threads of ours in a collective; do not wait for them
+    if rank == 0:
+        _write_first(run_dir, {**summary, "seconds": _since(started), "started": started})
+    return 0
+
+
+def _work(run_dir: Path) -> dict:
+    settings, resolved = settings_module.load(run_dir)
+    settings = settings.model_copy(update=resolved)  # the data folder, the encoder and the ranks it came to
+
+    from geofm_lib.distributed import meters
+    from geofm_lib.distributed import ranks as ranks_module
+
+    module = importlib.import_module(JOBS[settings.job])
+    ranks = ranks_module.start(run_dir, settings.device, getattr(settings, "communication", "on"))
+    run = Folder(run_dir, ranks.is_main)
+    stored = json.loads((run_dir / "environment.json").read_text())
+    hosts = ranks.gather(meters.environment(ranks.device)["host"])
+    nodes = sorted(set(hosts)) if hosts else []
+    run.write_json(
+        "environment.json", {**stored, **meters.environment(ranks.device), "ranks": ranks.world, "nodes": nodes}
+    )
+    summary = module.run(settings, ranks, run)
+    ranks.barrier()
+    ranks_module.stop()
+    return {"status": "finished", "ranks": ranks.world, **summary}
+
+
+def _failure(error: Exception) -> dict[str, str]:
+    """A sentence for the page; faults of the input speak for themselves, others keep their type and trace."""
+    if isinstance(error, ValueError | OSError) or type(error).__module__.startswith("geofm_lib"):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error}"
+    return {
+        "error": text,
+        "kind": type(error).__name__,
+        "traceback": "".join(traceback.format_exception(error))[-4000:],
+    }
+
+
+def _write_first(run_dir: Path, summary: dict) -> None:
+    """Write summary.json unless another rank has: the first fault is the cause, later ones are its echo."""
+    fresh = run_dir / f".summary-{os.getpid()}.new"
+    fresh.write_text(json.dumps(summary, indent=1) + "\n")
+    try:
+        os.link(fresh, run_dir / "summary.json")
+    except FileExistsError:
+        pass
+    finally:
+        fresh.unlink()
+
+
+def _since(start: float) -> float:
+    return round(time.time() - start, 2)
+
+
+class _Labelled:
+    """Text stream that puts the rank before each line, as `srun --label` does."""
+
+    def __init__(self, stream, rank: int):
+        self.stream, self.label, self.fresh = stream, f"{rank}: ", True
+
+    def write(self, text: str) -> int:
+        for line in text.splitlines(keepends=True):
+            self.stream.write(self.label + line if self.fresh else line)
+            self.fresh = line.endswith("\n")
+        self.stream.flush()
+        return len(text)
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

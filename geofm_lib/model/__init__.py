@@ -1,0 +1,1 @@
+"""Floor 1: Vision Transformer, masked autoencoder, probe heads."""

@@ -1,0 +1,1 @@
+"""Floor 0: arithmetic on the facts (parameters, FLOPs, bytes)."""

@@ -1,0 +1,139 @@
+"""The runner and plain papermill: bad settings stop in seconds, and a page never claims more than happened."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+from geofm_lib.desk import execute, runs
+from geofm_lib.desk.launch import launch
+from geofm_lib.settings import PrepareSettings
+from tests.test_launch import ranks_of, wait_for
+
+REPO = Path(__file__).parents[1]
+PRETRAIN = REPO / "notebooks" / "02_pretrain.ipynb"
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Parameters of a pretraining of 12 steps on 2 ranks, as typed."""
+    data = launch(PrepareSettings(images_per_class=6, scene_size=32)).folder
+    return {
+        "data": str(data),
+        "model": "ViT-Atto",
+        "image_size": "32",
+        "epochs": "4",
+        "warmup_epochs": "1",
+        "global_batch": "16",
+        "ranks": "2",
+        "checkpoint_every": "2",
+        "log_every": "1",
+    }
+
+
+def typed(parameters: dict) -> list[str]:
+    return [word for pair in parameters.items() for word in ("-p", *pair)]
+
+
+def runner(notebook: Path, parameters: dict, **more) -> subprocess.Popen:
+    command = [sys.executable, "-m", "geofm_lib.desk.execute", str(notebook), *typed(parameters)]
+    return subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=-2, text=True, env={**os.environ, **more})
+
+
+BAD = {
+    "an unknown name": ({"stratgy": "FULL_SHARD"}, "unknown setting 'stratgy'; did you mean 'strategy'?"),
+    "a shard group that does not divide": ({"strategy": "HYBRID_3GPUs", "ranks": "4"}, "3 divides; 4 ranks"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_papermill_stops_at_bad_settings(case, tmp_path):
+    parameters, sentence = BAD[case]
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", str(PRETRAIN), str(tmp_path / "out.ipynb"), *typed(parameters)],
+        cwd=REPO,
+        env={**os.environ, "GEOFM_RUNS": str(tmp_path / "runs")},
+        capture_output=True,
+        text=True,
+    )
+    assert time.monotonic() - began < 15
+    assert done.returncode != 0 and sentence in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_runner_stops_at_bad_settings_with_a_page(tmp_path):
+    began = time.monotonic()
+    run = runner(PRETRAIN, {"epochs": "0"}, GEOFM_RUNS=str(tmp_path))
+    output = run.communicate(timeout=60)[0]
+    assert time.monotonic() - began < 15
+    assert run.returncode == 1 and "epochs: '0' cannot be used" in output
+    page = Path(output.strip().splitlines()[-1].rsplit(", ", 1)[1])
+    assert "FAILED" in page.read_text().upper() and "cannot be used" in page.read_text()
+    assert [p.name for p in tmp_path.iterdir()] == [".execute"]  # and no run folder
+
+
+def test_finishes_with_a_page_and_reads_the_second_time(small, tmp_path):
+    folder = tmp_path / "run"
+    first = runner(PRETRAIN, {**small, "run_dir": str(folder)})
+    output = first.communicate(timeout=120)[0]
+    assert first.returncode == 0, output
+    run = runs.Run(folder)
+    assert run.status == "finished" and (folder / "notebook.ipynb").is_file()
+    page = (folder / "report.html").read_text()
+    assert "FINISHED" in page.upper() and "<img" in page and "<script" not in page
+    ended = (folder / "summary.json").stat().st_mtime
+    second = runner(PRETRAIN, {**small, "run_dir": str(folder)})
+    assert "FINISHED" in second.communicate(timeout=60)[0]
+    assert (folder / "summary.json").stat().st_mtime == ended
+
+
+def test_a_killed_kernel_is_told_and_resumed(small, tmp_path):
+    folder = tmp_path / "run"
+    process = runner(PRETRAIN, {**small, "epochs": "60", "run_dir": str(folder)})
+    run = runs.Run(folder)
+    wait_for(lambda: len(run.metrics) > 3)
+    kernels = [c for c in psutil.Process(process.pid).children() if "ipykernel_launcher" in " ".join(c.cmdline())]
+    kernels[0].kill()
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 137 and "KILLED" in output
+    assert "KILLED" in (folder / "report.html").read_text().upper()
+    wait_for(lambda: not ranks_of(folder), seconds=30)
+    reached = len(run.metrics)
+    os.utime(folder / "heartbeat", (0, 0))
+    process = runner(PRETRAIN, {**small, "epochs": "60", "run_dir": str(folder)})
+    wait_for(lambda: len(run.metrics) > reached)
+    steps = list(run.metrics["step"])
+    assert steps == list(range(1, len(steps) + 1))  # it went on, it did not begin again beside
+    process.send_signal(signal.SIGTERM)  # as Slurm would: save and stop
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == execute.EXIT_CODES["stopped"] and "STOPPED" in output
+    assert run.status == "stopped" and "STOPPED" in (folder / "report.html").read_text().upper()
+
+
+def test_an_exit_inside_a_cell_is_no_success(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEOFM_RUNS", str(tmp_path))
+    code = [nbformat.v4.new_code_cell(source) for source in ("import sys; sys.exit(0)", "print('never')")]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Is this a success?"), *code])
+    nbformat.write(notebook, tmp_path / "exit.ipynb")
+    state, error, page = execute.execute(tmp_path / "exit.ipynb", {})
+    assert state == "failed" and "ended early" in error and "FAILED" in page.read_text().upper()
+
+
+def test_what_the_runner_knows_is_kept(small, tmp_path):
+    """execution.json of a failed run: a rank's own error reaches the page."""
+    folder = tmp_path / "run"
+    process = runner(PRETRAIN, {**small, "global_batch": "2000", "run_dir": str(folder)})
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 1 and "2000 images are more than" in output
+    facts = json.loads((folder / "execution.json").read_text())
+    assert facts["status"] == "failed" and "2000 images are more than" in facts["error"]
+    page = (folder / "report.html").read_text()
+    assert "FAILED" in page.upper() and "2000 images are more than" in page

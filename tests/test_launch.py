@@ -1,0 +1,210 @@
+"""The launcher: reads what is finished, resumes what is not, and leaves no rank behind."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from geofm_lib.desk import runs
+from geofm_lib.desk.launch import RunFailed, RunStopped, launch
+from geofm_lib.settings import PrepareSettings, PretrainSettings, SettingsError
+
+REPO = Path(__file__).parents[1]
+STEPS = 24
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    return launch(PrepareSettings(images_per_class=6, scene_size=32))
+
+
+@pytest.fixture(scope="module")
+def small(prepared):
+    """Settings of a pretraining of 24 steps on 2 ranks."""
+    return {
+        "data": str(prepared.folder),
+        "model": "ViT-Atto",
+        "image_size": 32,
+        "epochs": 8,
+        "warmup_epochs": 1,
+        "global_batch": 16,
+        "ranks": 2,
+        "checkpoint_every": 5,
+        "log_every": 1,
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(small, tmp_path_factory):
+    """The run nobody disturbed."""
+    return launch(PretrainSettings(**small, run_dir=str(tmp_path_factory.mktemp("whole") / "run")))
+
+
+def start(settings: PretrainSettings, **environment) -> subprocess.Popen:
+    """A process of its own that launches the run, as a kernel would."""
+    code = f"from geofm_lib.desk.launch import launch\nfrom geofm_lib.settings import *\nlaunch({settings!r})"
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=REPO, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=-2
+    )
+
+
+def wait_for(condition, seconds: float = 90):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError("what was waited for did not happen")
+
+
+def ranks_of(folder: Path) -> list[psutil.Process]:
+    """The rank processes of a run that are alive."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        words = process.info["cmdline"] or []
+        if "geofm_lib.jobs.worker" in words and str(folder) in words and process.info["status"] != "zombie":
+            found.append(process)
+    return found
+
+
+def losses(run: runs.Run) -> list[float]:
+    metrics = run.metrics
+    assert list(metrics["step"]) == list(range(1, STEPS + 1))  # each step once, also after a resume
+    return list(metrics["loss"])
+
+
+def digest(run: runs.Run) -> bytes:
+    return (run.folder / "encoder" / "model.safetensors").read_bytes()
+
+
+def test_a_finished_run_is_read(whole, small):
+    began = time.monotonic()
+    again = launch(PretrainSettings(**small, run_dir=str(whole.folder)))
+    assert again.summary == whole.summary
+    assert time.monotonic() - began < 2
+    assert whole.status == "finished" and whole.summary["steps"] == STEPS
+    assert losses(whole)[-1] < losses(whole)[0]
+    assert {"commit", "packages", "device", "nodes", "ranks"} <= set(whole.environment)
+
+
+def test_other_settings_in_the_same_folder_are_named(whole, small):
+    with pytest.raises(SettingsError, match=r"other settings: epochs \(8 there, 9 now\)"):
+        launch(PretrainSettings(**{**small, "epochs": 9}, run_dir=str(whole.folder)))
+    # what only changes speed may differ
+    assert launch(PretrainSettings(**{**small, "strategy": "DDP"}, run_dir=str(whole.folder))).status == "finished"
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path, small):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(SettingsError, match="holds other files"):
+        launch(PretrainSettings(**small, run_dir=str(tmp_path)))
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_batch_larger_than_the_data_set(tmp_path, small):
+    with pytest.raises(RunFailed, match="global_batch: 2000 images are more than the"):
+        launch(PretrainSettings(**{**small, "global_batch": 2000}, run_dir=str(tmp_path / "run")))
+
+
+def test_an_interrupt_saves_and_the_next_launch_goes_on(whole, small, tmp_path):
+    settings = PretrainSettings(**small, run_dir=str(tmp_path / "run"))
+    process = start(settings)
+    run = runs.Run(tmp_path / "run")
+    wait_for(lambda: len(run.metrics) > 3)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=60)[0].decode()
+    assert process.returncode != 0 and "The run stopped" in output
+    assert run.status == "stopped" and not ranks_of(run.folder)
+    stopped_at = len(run.metrics)
+    assert (run.folder / "checkpoint" / "latest").read_text() == f"step-{stopped_at:08d}"
+    launch(settings)
+    assert losses(run) == losses(whole) and digest(run) == digest(whole)
+    assert json.loads((run.folder / "history.jsonl").read_text())["status"] == "stopped"
+
+
+def test_resumes_on_other_ranks_and_strategy(whole, small, tmp_path):
+    """Stopped on 2 ranks FULL_SHARD, finished on 1 rank NO_SHARD: the same curve."""
+    settings = PretrainSettings(**small, run_dir=str(tmp_path / "run"))
+    process = start(settings)
+    run = runs.Run(tmp_path / "run")
+    wait_for(lambda: len(run.metrics) > 6)
+    (run.folder / "stop").touch()
+    process.communicate(timeout=60)
+    assert run.status == "stopped"
+    launch(settings.model_copy(update={"ranks": 1, "strategy": "NO_SHARD", "max_batch_per_rank": 4}))
+    assert losses(run) == pytest.approx(losses(whole), rel=1e-4)
+
+
+def test_killed_ranks_end_the_run_and_it_resumes_bitwise(whole, small, tmp_path):
+    """kill -9 of a random rank at three random moments, checkpoint writing included."""
+    settings = PretrainSettings(**small, run_dir=str(tmp_path / "run"))
+    run = runs.Run(tmp_path / "run")
+    dice = random.Random(4)
+    for already in (2, 9, 16):
+        process = start(settings)
+        wait_for(lambda already=already: len(run.metrics) > already)
+        time.sleep(dice.random() * 0.3)
+        dice.choice(ranks_of(run.folder)).kill()
+        killed = time.monotonic()
+        output = process.communicate(timeout=30)[0].decode()
+        assert time.monotonic() - killed < 30 and not ranks_of(run.folder)
+        assert "killed by signal 9" in output and run.status == "failed"
+    launch(settings)
+    assert losses(run) == losses(whole) and digest(run) == digest(whole)
+
+
+def test_ranks_end_when_their_launcher_is_killed(whole, small, tmp_path):
+    settings = PretrainSettings(**{**small, "epochs": 2000}, run_dir=str(tmp_path / "run"))
+    process = start(settings)
+    run = runs.Run(tmp_path / "run")
+    wait_for(lambda: len(run.metrics) > 3)
+    assert len(ranks_of(run.folder)) == 2
+    with pytest.raises(SettingsError, match="is being run by another process"):
+        launch(settings)
+    process.kill()
+    wait_for(lambda: not ranks_of(run.folder), seconds=30)
+    assert not (run.folder / "summary.json").exists()
+    old = time.time() - 60
+    os.utime(run.folder / "heartbeat", (old, old))  # as it will look in a minute
+    assert run.status == "killed"
+
+
+def test_a_rank_that_raises_ends_all_with_its_own_words(prepared, small, tmp_path):
+    """A data shard cut short: the rank that reads past its end says so, the other one ends too."""
+    import shutil
+
+    copy = tmp_path / "data"
+    shutil.copytree(prepared.folder, copy)
+    shard = sorted((copy / "shards").iterdir())[0]
+    os.truncate(shard, shard.stat().st_size * 3 // 4)
+    began = time.monotonic()
+    with pytest.raises(RunFailed, match=r"rank \d failed: .*is damaged") as caught:
+        launch(PretrainSettings(**{**small, "data": str(copy)}, run_dir=str(tmp_path / "run")))
+    assert time.monotonic() - began < 60 and not ranks_of(tmp_path / "run")
+    assert "End of log.txt" in str(caught.value)
+    assert runs.Run(tmp_path / "run").status == "failed"
+
+
+def test_table_has_a_row_for_each_run(whole):
+    table = runs.table(f"{whole.folder.parent}/*")
+    assert table.loc[0, "status"] == "finished" and table.loc[0, "model"] == "ViT-Atto"
+    assert table.loc[0, "images_per_s"] > 0
+
+
+def test_a_stopped_run_says_so(small, tmp_path):
+    settings = PretrainSettings(**small, run_dir=str(tmp_path / "run"))
+    folder = settings.folder()
+    folder.mkdir(parents=True)
+    process = start(settings)
+    wait_for(lambda: (folder / "launcher").exists())
+    (folder / "stop").touch()  # before the first step
+    assert "The run stopped" in process.communicate(timeout=90)[0].decode()
+    assert RunStopped.__mro__[1] is RunFailed

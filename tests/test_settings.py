@@ -1,0 +1,117 @@
+"""Settings: what a notebook, papermill or a grid can get wrong is refused in one sentence that names the fix."""
+
+import nbformat
+import pytest
+
+from geofm_lib import settings
+from geofm_lib.settings import (
+    PaperSettings,
+    PrepareSettings,
+    PretrainSettings,
+    ProbeSettings,
+    ScalingSettings,
+    SettingsError,
+    ThroughputSettings,
+)
+
+ALL = (PrepareSettings, PretrainSettings, ThroughputSettings, ProbeSettings, ScalingSettings, PaperSettings)
+
+REFUSED = {
+    "an unknown name": ({"stratgy": "FULL_SHARD"}, "unknown setting 'stratgy'; did you mean 'strategy'?"),
+    "a strategy that does not exist": ({"strategy": "FULL_SHRD"}, "Did you mean FULL_SHARD?"),
+    "a shard group that does not divide": ({"strategy": "HYBRID_3GPUs", "ranks": 4}, "3 divides; 4 ranks"),
+    "a batch the ranks cannot share": ({"global_batch": 101, "ranks": 2}, "use 100 or 102"),
+    "a size the patch does not divide": ({"image_size": 60}, "use 56 or 64"),
+    "a path that is missing": ({"dataset": "no/such/folder"}, "no folder or file 'no/such/folder'"),
+    "a negative learning rate": ({"base_learning_rate": -1e-3}, "greater than 0"),
+    "no epoch": ({"epochs": 0}, "greater than or equal to 1"),
+    "an unknown model": ({"model": "ViT-Femo"}, "did you mean 'ViT-Femto'?"),
+    "an unknown precision": ({"precision": "bf61"}, "did you mean 'bf16'?"),
+    "a truth value for a number": ({"epochs": True}, "a number is needed"),
+    "a word for a number": ({"epochs": "many"}, "epochs: 'many' cannot be used"),
+    "a data folder that is none": ({"data": "runs/none"}, "not a run folder of 01_data"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refuses(case):
+    values, sentence = REFUSED[case]
+    with pytest.raises(SettingsError) as caught:
+        PretrainSettings(**values)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_refuses_data_and_folders_that_cannot_be_used(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "notes.txt").write_text("no image")
+    for name, sentence in (("empty", "is empty"), ("text", "holds no images")):
+        with pytest.raises(SettingsError, match=sentence):
+            PretrainSettings(dataset=str(tmp_path / name))
+    with pytest.raises(SettingsError, match="is a file; choose another folder"):
+        PretrainSettings(run_dir=str(tmp_path / "text" / "notes.txt" / "below"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "text"]
+
+
+def test_two_faults_are_both_told():
+    with pytest.raises(SettingsError, match="epochs.*base_learning_rate|base_learning_rate.*epochs"):
+        PretrainSettings(epochs=0, base_learning_rate=-1)
+
+
+def test_takes_what_papermill_and_a_terminal_give():
+    """`-p flag false` arrives as the string "false"; the runner hands over every value as typed."""
+    got = PretrainSettings(norm_pix_loss="false", epochs="3", base_learning_rate="1e-4", run_dir="012")
+    assert (got.norm_pix_loss, got.epochs, got.base_learning_rate, got.run_dir) == (False, 3, 1e-4, "012")
+
+
+def test_reads_only_the_parameters_cell_and_the_injected_one():
+    cell = PretrainSettings.parameters_cell()
+    namespace = {
+        "In": ["", cell, "# Parameters\nepochs = 7\n", "run_dirr = 'mine'\nstrategy = 'DDP'"],
+        "run_dirr": "mine",
+    }
+    for source in (cell, "epochs = 7"):
+        exec(source, namespace)
+    namespace["strategy_note"] = "my own variable"
+    assert PretrainSettings.from_notebook(namespace).epochs == 7
+    assert PretrainSettings.from_notebook(namespace).epochs == 7  # running the cell again is no error
+    namespace["In"].append("# Parameters\nepoch = 7\n")
+    namespace["epoch"] = 7
+    with pytest.raises(SettingsError, match="unknown setting 'epoch'; did you mean 'epochs'?"):
+        PretrainSettings.from_notebook(namespace)
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_parameters_cell_says_what_the_class_says(cls):
+    """papermill finds every field in the cell, with its default."""
+    from papermill.translators import PythonTranslator  # the parser behind `papermill --help-notebook`
+
+    namespace = {}
+    exec(cls.parameters_cell(), namespace)
+    assert {n: namespace[n] for n in cls.model_fields} == {n: f.default for n, f in cls.model_fields.items()}
+    found = PythonTranslator.inspect(nbformat.v4.new_code_cell(cls.parameters_cell()))
+    assert [p.name for p in found] == list(cls.model_fields)
+    assert cls(**{n: namespace[n] for n in cls.model_fields}) == cls()
+
+
+def test_accumulation_keeps_the_global_batch():
+    wide = PretrainSettings(global_batch=96, max_batch_per_rank=10)
+    assert [wide.accumulation(ranks) for ranks in (1, 2, 4)] == [12, 6, 3]
+    assert PretrainSettings(global_batch=96).accumulation(2) == 1
+
+
+def test_what_only_changes_speed_does_not_change_the_run():
+    base = PretrainSettings()
+    assert base.results_only() == PretrainSettings(ranks=2, strategy="DDP", checkpoint_every=9).results_only()
+    assert base.results_only() != PretrainSettings(seed=1).results_only()
+    assert base.name() != PretrainSettings(strategy="DDP").name()  # yet two strategies are two folders
+
+
+def test_runs_go_beside_the_notebooks(tmp_path, monkeypatch):
+    monkeypatch.delenv("GEOFM_RUNS")
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "geofm_lib").mkdir()
+    for here in (tmp_path, tmp_path / "notebooks"):
+        monkeypatch.chdir(here)
+        assert settings.runs_root().resolve() == (tmp_path / "runs").resolve()
