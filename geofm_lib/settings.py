@@ -353,10 +353,18 @@ class ProbeSettings(_ImageSettings):
         return PretrainSettings(**{n: getattr(self, n) for n in same})
 
 
-class ScalingSettings(Settings):
+class _ReadingSettings(Settings):
+    """Of a notebook that reads finished runs and starts none."""
+
+    def runs(self) -> Path:
+        """The folder of run folders."""
+        return Path(self.runs_dir) if self.runs_dir else runs_root()
+
+
+class ScalingSettings(_ReadingSettings):
     """04_scaling reads finished runs; it starts none."""
 
-    runs_dir: str = setting("runs", "folder that holds the run folders", "what is read")
+    runs_dir: str = setting("", "folder that holds the run folders (empty: runs/)", "what is read")
     model: str = setting("ViT-3B", "whose published curves and arithmetic are shown", "what is read")
 
     @model_validator(mode="after")
@@ -366,10 +374,10 @@ class ScalingSettings(Settings):
         return self
 
 
-class PaperSettings(Settings):
+class PaperSettings(_ReadingSettings):
     """06_paper reads finished runs and the published figures; it starts none."""
 
-    runs_dir: str = setting("runs", "folder that holds the run folders", "what is read")
+    runs_dir: str = setting("", "folder that holds the run folders (empty: runs/)", "what is read")
 
 
 JOBS = {cls.job: cls for cls in (PrepareSettings, PretrainSettings, ThroughputSettings, ProbeSettings)}

@@ -112,13 +112,17 @@ def _publish(executed: Path, work: Path, run: runs.Run | None, facts: dict, page
         shutil.copyfile(executed, home / "notebook.ipynb")
         shutil.copyfile(work / "execution.json", home / "execution.json")
     made = home / "report.html"
-    report.render(
-        home / "notebook.ipynb", made, run=run, status=facts["status"], error=facts["error"], seconds=facts["seconds"]
-    )
-    if page:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(made, page)
-        made = page
+    # Twice, not a copy: in a folder of pages the links between them and to the index work.
+    for target in filter(None, (made, page)):
+        report.render(
+            home / "notebook.ipynb",
+            target,
+            run=run,
+            status=facts["status"],
+            error=facts["error"],
+            seconds=facts["seconds"],
+        )
+    made = page or made
     if run:
         shutil.rmtree(work)
     return made

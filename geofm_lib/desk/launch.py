@@ -24,7 +24,7 @@ STOP_S = 120.0  # ranks get this long to write a checkpoint after a stop request
 PARTNERS_S = 5.0  # and this long to end by themselves after one of them has failed
 WITH_STOP = ("pretrain",)  # jobs that look for the stop file; others are simply ended
 PROGRESS_S = 1.0
-OF_ONE_RUN = ("summary.json", "heartbeat", "stop", "launcher")  # belong to one launch; cleared before the next
+OF_ONE_RUN = ("summary.json", "heartbeat", "stop", "launcher", "orphaned")  # belong to one launch; cleared before the next
 
 
 class RunFailed(RuntimeError):

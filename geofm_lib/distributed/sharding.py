@@ -7,6 +7,7 @@ against FSDP in bf16; here that cannot happen).
 """
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
@@ -60,7 +61,9 @@ def apply(
         if precision == "bf16":
             _compute_in(model, BF16, cast_inputs=False, skip=blocks)
         wrapped = DistributedDataParallel(model)
-        if precision == "bf16":
+        if dist.get_backend() == "fake":  # communication=off: the same casts, nothing is sent
+            wrapped.register_comm_hook(BF16 if precision == "bf16" else torch.float32, _send_nothing)
+        elif precision == "bf16":
             wrapped.register_comm_hook(None, bf16_compress_hook)
         return wrapped
 
@@ -108,6 +111,12 @@ def last_micro_batch(model: nn.Module, last: bool) -> None:
 def local_bytes(tensors) -> int:
     """Bytes of these tensors that this rank holds (its shard of a DTensor)."""
     return sum(t.to_local().nbytes if hasattr(t, "to_local") else t.nbytes for t in tensors if t is not None)
+
+
+def _send_nothing(dtype: torch.dtype, bucket):
+    done = torch.futures.Future()
+    done.set_result(bucket.buffer().to(dtype).to(bucket.buffer().dtype))
+    return done
 
 
 def _compute_in(module: nn.Module, dtype: torch.dtype, cast_inputs: bool, skip=()) -> None:

@@ -82,6 +82,8 @@ def _failure(error: Exception) -> dict[str, str]:
 
 def _write_first(run_dir: Path, summary: dict) -> None:
     """Write summary.json unless another rank has: the first fault is the cause, later ones are its echo."""
+    if (run_dir / "orphaned").exists():
+        return  # the launcher is gone and the ranks are ending one by one: that is no fault of this one
     fresh = run_dir / f".summary-{os.getpid()}.new"
     fresh.write_text(json.dumps(summary, indent=1) + "\n")
     try:

@@ -1,0 +1,120 @@
+# geofm: everything a fresh clone can do. Needs Python 3.11+, GNU make, bash and git; `make help` lists the targets.
+#
+#   make reports PYTHON=python3.12                                       another interpreter
+#   make reports TORCH_INDEX=https://download.pytorch.org/whl/cpu        the small CPU wheel of torch
+#   make reports RANKS=4                                                 more ranks
+#
+# Your own torch: python3 -m venv .venv, install the build you want into it (.venv/bin/pip install torch torchvision
+# --index-url ...), then any target: make keeps every torch >= 2.10 that it finds there.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+RANKS ?= 2
+PYTEST_ARGS ?=
+PY := .venv/bin/python
+STAMP := .venv/.installed
+
+# What each notebook is given, and the minutes to expect on two cores. The notebooks' own defaults are laptop size.
+NOTEBOOKS := 01_data 02_pretrain 03_throughput 04_scaling 05_probe 06_paper
+reports_01_data =
+reports_02_pretrain = -p ranks $(RANKS)
+reports_03_throughput = -p ranks $(RANKS)
+reports_04_scaling =
+reports_05_probe = -p ranks $(RANKS)
+reports_06_paper =
+reports_minutes := 01_data=1 02_pretrain=5 03_throughput=2 04_scaling=1 05_probe=3 06_paper=1
+
+recorded_01_data =
+recorded_02_pretrain = -p ranks $(RANKS)
+recorded_03_throughput = -p ranks $(RANKS)
+recorded_04_scaling =
+recorded_05_probe = -p ranks $(RANKS)
+recorded_06_paper =
+recorded_minutes := 01_data=1 02_pretrain=35 03_throughput=5 04_scaling=1 05_probe=10 06_paper=1
+
+.PHONY: help .venv reports recorded test test-slurm test-long lint doctor clean
+
+help:  ## This list
+	@echo "geofm: make TARGET"
+	@awk -F ':.*## ' '/^[a-z.][a-z.-]*:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+.venv: $(STAMP)  ## The environment: .venv with everything in pyproject.toml (3 to 10 minutes, once)
+
+# A torch >= 2.10 that .venv, or the interpreter it is made from, already has is kept: a site's build is worth more
+# than ours.
+TORCH_HERE = -c 'from importlib import metadata as m; \
+	v = [d.version for d in m.distributions() if d.name.lower() == "torch"][:1]; \
+	print(*[f"torch=={x}" for x in v if tuple(int(n) for n in x.split(".")[:2]) >= (2, 10)])'
+PIP = $(PY) -m pip install --disable-pip-version-check --no-input
+# pip's own bar needs a terminal of its own; one line per large download says as much.
+SHOW = awk '/(Downloading|Using cached) .*[0-9] [MG]B/ {print "  " $$0; fflush()} /^Installing collected/ {print "  installing ..."; fflush()}'
+
+$(STAMP): pyproject.toml constraints.txt constraints-torch.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "geofm needs Python 3.11 or newer, and \
+	$(PYTHON) is %d.%d: name another, for example: make PYTHON=python3.12" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make a virtual environment: \
+	install its venv package (Debian and Ubuntu: apt install python3-venv), then run make again" >&2; exit 1; }
+	@base="$$($(PYTHON) $(TORCH_HERE))"; \
+	echo "== .venv: making the environment with $$($(PYTHON) --version)"; \
+	$(PYTHON) -m venv $${base:+--system-site-packages} .venv; \
+	kept="$$($(PY) $(TORCH_HERE))"; \
+	if [ -n "$$kept" ]; then echo "== .venv: keeping $$kept"; echo "$$kept" > .venv/constraints-torch.txt; \
+	else cp constraints-torch.txt .venv/constraints-torch.txt; fi; \
+	if [ -z "$$kept" ] && [ -n "$(TORCH_INDEX)" ]; then \
+	  echo "== .venv: torch from $(TORCH_INDEX)"; \
+	  $(PIP) --index-url "$(TORCH_INDEX)" -c constraints-torch.txt torch torchvision | $(SHOW); \
+	elif [ -z "$$kept" ]; then \
+	  echo "== .venv: the default torch brings several GB of CUDA packages; on a laptop without a GPU take the small one:"; \
+	  echo "==        make TORCH_INDEX=https://download.pytorch.org/whl/cpu"; \
+	fi; \
+	echo "== .venv: installing geofm and the packages of pyproject.toml (3 to 10 minutes)"; \
+	$(PIP) -c constraints.txt -c .venv/constraints-torch.txt -e '.[notebooks,test]' | $(SHOW); \
+	touch $(STAMP); \
+	echo "== .venv: done, $$(du -sh .venv | cut -f1), torch $$($(PY) -c 'from importlib.metadata import version; print(version("torch"))')"
+
+# $(call pages,reports|recorded,FOLDER): every notebook through the one runner, then the index. A notebook that fails
+# does not stop the others: its page says what went wrong, and make fails at the end.
+define pages
+	@mkdir -p $(2); failed=(); started=$$SECONDS; \
+	page() { \
+	  echo "== $$1 (about $$2 min)"; local name=$$1 began=$$SECONDS; shift 2; \
+	  if $(PY) -m geofm_lib.desk.execute "notebooks/$$name.ipynb" --page "$(2)/$$name.html" "$$@"; \
+	  then echo "== $$name: done in $$((SECONDS - began)) s"; \
+	  else echo "== $$name: FAILED after $$((SECONDS - began)) s"; failed+=("$$name"); fi; \
+	}; \
+	$(foreach n,$(NOTEBOOKS),page $(n) $(patsubst $(n)=%,%,$(filter $(n)=%,$($(1)_minutes))) $($(1)_$(n));) \
+	$(PY) -m geofm_lib.desk.report --index $(2); \
+	echo "== $$((SECONDS - started)) s in all. Open $(2)/index.html in a browser."; \
+	if [ $${#failed[@]} -gt 0 ]; then echo "== failed: $${failed[*]} (its page and log.txt in its run folder say why)" >&2; exit 1; fi
+endef
+
+reports: $(STAMP)  ## The six reports at laptop size -> reports/index.html (up to 15 minutes on 2 cores; read again in 2)
+	$(call pages,reports,reports)
+
+recorded: $(STAMP)  ## The longer runs kept in the repository -> reports/recorded/ (up to 60 minutes on 2 cores)
+	$(call pages,recorded,reports/recorded)
+
+test: $(STAMP)  ## The tests (up to 10 minutes on 2 cores)
+	$(PY) -m pytest -m "not slurm and not long" $(PYTEST_ARGS)
+
+test-slurm: $(STAMP)  ## The tests on a real Slurm started on this machine (about 5 minutes; apt install slurm-wlm munge)
+	$(PY) -m pytest tests/test_slurm.py $(PYTEST_ARGS)
+
+test-long: $(STAMP)  ## The tests that take longer (up to 30 minutes)
+	$(PY) -m pytest -m long $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## Ruff over code and notebooks, shellcheck over the scripts (seconds)
+	$(PY) -m ruff check .
+	PATH=".venv/bin:$$PATH" shellcheck batch/*.sh .ci/run
+
+doctor: $(STAMP)  ## One page: what this machine can run, what is missing, and the fix (half a minute)
+	@$(PY) -m geofm_lib.desk.doctor
+
+clean:  ## Remove .venv, caches and the pages of `make reports`; keeps runs/ and reports/recorded/
+	rm -rf .venv .pytest_cache .ruff_cache build geofm.egg-info reports/*.html
+	find geofm_lib tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,106 @@
+"""The machines, one row each: what one device and one node can do, with the source of every fact.
+
+Figures are the makers' peaks (``measured`` ones belong to a run, not here). Bandwidths are in GB/s (10^9 bytes)
+and in one direction; memory is in GiB. None means: unknown, ask ``make doctor``.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One kind of node, in its maker's figures."""
+
+    name: str
+    title: str
+    device: str  # "cuda" (NVIDIA and AMD alike) or "cpu"
+    devices_per_node: int
+    memory_gib: float | None  # usable by torch, per device
+    peak_bf16_tflops: float | None  # dense, per device
+    peak_fp32_tflops: float | None  # dense matrix units without reduced precision, per device
+    memory_gb_s: float | None  # the device's own memory
+    links_gb_s: dict[int, float]  # shard groups of up to this many consecutive devices talk at this rate
+    network_gb_s: float | None  # per node, all its network cards together
+    host_memory_gib: float | None
+    local_disk_gb_s: float | None  # reading, per node
+    nodes: int
+    source: str
+
+
+_ROWS = [
+    Machine(
+        name="frontier",
+        title="Frontier (OLCF): 4 AMD MI250X, seen as 8 GPUs (GCDs), and one 64-core EPYC per node",
+        device="cuda",
+        devices_per_node=8,
+        memory_gib=63.98,
+        peak_bf16_tflops=191.5,
+        peak_fp32_tflops=47.9,
+        memory_gb_s=1600.0,
+        # two GCDs of one MI250X: 200; between MI250X 50 to 100, the slowest link sets the pace
+        links_gb_s={2: 200.0, 8: 50.0},
+        network_gb_s=100.0,
+        host_memory_gib=512.0,
+        local_disk_gb_s=5.5,
+        nodes=9408,
+        source="OLCF user documentation (olcf/olcf-user-docs); peaks: AMD's MI250X data sheet (383 TFLOP/s bf16, "
+        "95.7 fp32 matrix) halved per GCD; usable memory: a log of the paper's benchmark code",
+    ),
+    Machine(
+        name="laptop",
+        title="A laptop or small virtual machine: no GPU, 2 cores or more",
+        device="cpu",
+        devices_per_node=1,
+        memory_gib=None,
+        peak_bf16_tflops=None,
+        peak_fp32_tflops=None,
+        memory_gb_s=None,
+        links_gb_s={},
+        network_gb_s=None,
+        host_memory_gib=None,
+        local_disk_gb_s=None,
+        nodes=1,
+        source="no facts: laptops differ; `make doctor` measures yours",
+    ),
+    Machine(
+        name="8xA100",
+        title="DGX A100: 8 NVIDIA A100 SXM 80 GB",
+        device="cuda",
+        devices_per_node=8,
+        memory_gib=79.1,
+        peak_bf16_tflops=312.0,
+        peak_fp32_tflops=19.5,
+        memory_gb_s=2039.0,
+        links_gb_s={8: 300.0},
+        network_gb_s=200.0,
+        host_memory_gib=2048.0,
+        local_disk_gb_s=None,
+        nodes=1,
+        source="NVIDIA A100 and DGX A100 data sheets (NVLink 600 GB/s both ways, 8 x 200 Gbit/s InfiniBand)",
+    ),
+    Machine(
+        name="8xH100",
+        title="DGX H100: 8 NVIDIA H100 SXM 80 GB",
+        device="cuda",
+        devices_per_node=8,
+        memory_gib=79.1,
+        peak_bf16_tflops=989.4,
+        peak_fp32_tflops=66.9,
+        memory_gb_s=3350.0,
+        links_gb_s={8: 450.0},
+        network_gb_s=400.0,
+        host_memory_gib=2048.0,
+        local_disk_gb_s=None,
+        nodes=1,
+        source="NVIDIA H100 and DGX H100 data sheets (NVLink 900 GB/s both ways, 8 x 400 Gbit/s InfiniBand)",
+    ),
+]
+
+MACHINES: dict[str, Machine] = {row.name: row for row in _ROWS}
+
+
+def lookup(name: str) -> Machine:
+    """The row called ``name``; ValueError in one sentence when there is none."""
+    if name not in MACHINES:
+        raise ValueError(f"There is no machine '{name}'; the machines are {', '.join(MACHINES)}.")
+    return MACHINES[name]

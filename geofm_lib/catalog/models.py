@@ -1,0 +1,110 @@
+"""The models, one row each: the paper's six and a family that trains on a laptop.
+
+A row is read two ways (``model/vit.py`` builds both):
+
+* family ``pretrain``: the plain ViT that MAE trains, with an MLP of ``width -> mlp_hidden -> width``;
+* family ``benchmark``: the network behind the paper's throughput figures and Table I's counts, with a gated
+  SiLU MLP of ``width -> 2 x gated_hidden``, then ``gated_hidden -> width``.
+
+The paper's counts belong to the second. Its MLP column (4 x width) describes the first, except for ViT-5B,
+whose 15360 is the hidden width of the gated MLP and is kept for both readings.
+"""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True)
+class Model:
+    """One architecture. Widths in units of channels, ``patch_size`` in pixels, counts in millions."""
+
+    name: str
+    width: int
+    depth: int
+    heads: int
+    mlp_hidden: int
+    gated_hidden: int
+    patch_size: int
+    decoder_width: int
+    decoder_depth: int
+    decoder_heads: int
+    published_params_M: float | None = None
+    source: str = ""
+
+
+def _row(name, width, depth, heads, patch_size, decoder, source, mlp_hidden=0, gated_hidden=0, published=None):
+    return Model(
+        name=name,
+        width=width,
+        depth=depth,
+        heads=heads,
+        mlp_hidden=mlp_hidden or 4 * width,
+        gated_hidden=gated_hidden or int(2.6875 * width),  # the benchmark code's default MLP ratio
+        patch_size=patch_size,
+        decoder_width=decoder[0],
+        decoder_depth=decoder[1],
+        decoder_heads=decoder[2],
+        published_params_M=published,
+        source=source,
+    )
+
+
+_TABLE_I = "Table I of arXiv 2404.11706"
+_OURS = "this project: small enough for a CPU"
+_DEIT = "the widths of DeiT (arXiv 2012.12877)"
+_MAE = (512, 8, 16)  # the decoder of the MAE paper (arXiv 2111.06377): 512 wide, 8 blocks, 16 heads
+
+_ROWS = [
+    #    name       width depth heads patch decoder      source
+    _row("ViT-Atto", 64, 4, 2, 8, (64, 2, 2), _OURS),
+    _row("ViT-Femto", 128, 6, 4, 8, (64, 2, 2), _OURS),
+    _row("ViT-Pico", 192, 6, 6, 8, (96, 2, 3), _OURS),
+    _row("ViT-Nano", 256, 8, 8, 8, (128, 2, 4), _OURS),
+    _row("ViT-Tiny", 192, 12, 3, 16, (128, 4, 4), _DEIT),
+    _row("ViT-Small", 384, 12, 6, 16, (256, 4, 8), _DEIT),
+    _row("ViT-Base", 768, 12, 12, 16, _MAE, _TABLE_I, published=87),
+    _row("ViT-Huge", 1280, 32, 16, 14, _MAE, _TABLE_I, published=635),
+    _row("ViT-1B", 1536, 32, 16, 14, _MAE, _TABLE_I, published=914),
+    _row("ViT-3B", 2816, 32, 32, 14, _MAE, _TABLE_I, published=3067),
+    _row("ViT-5B", 1792, 56, 16, 14, _MAE, _TABLE_I, mlp_hidden=15360, gated_hidden=15360, published=5349),
+    _row("ViT-15B", 5040, 48, 48, 14, _MAE, _TABLE_I, published=14720),
+]
+
+MODELS: dict[str, Model] = {row.name: row for row in _ROWS}
+
+
+def lookup(name: str) -> Model:
+    """The row called ``name``; ValueError in one sentence, with a suggestion, when there is none."""
+    if name in MODELS:
+        return MODELS[name]
+    near = get_close_matches(str(name), MODELS, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise ValueError(f"There is no model '{name}'; the models are {', '.join(MODELS)}.{hint}")
+
+
+def grid(image_size: int | tuple[int, int], patch_size: int) -> tuple[int, int]:
+    """Rows and columns of patches: ``grid(224, 14)`` is (16, 16), ``grid((64, 96), 8)`` is (8, 12).
+
+    ValueError when the patch does not divide the image.
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if patch_size < 1 or height < patch_size or width < patch_size or height % patch_size or width % patch_size:
+        low = max(1, min(height, width) // max(1, patch_size)) * patch_size
+        size = height if height == width else f"{height}x{width}"
+        raise ValueError(
+            f"An image size of {size} pixels is not a multiple of the patch size {patch_size}; "
+            f"use for example {low} or {low + patch_size}."
+        )
+    return height // patch_size, width // patch_size
+
+
+def visible_patches(patches: int, mask_ratio: float) -> int:
+    """How many of an image's patches MAE shows to the encoder: ``visible_patches(256, 0.75)`` is 64.
+
+    At least one patch stays visible and at least one is hidden. ValueError outside 0 < mask_ratio < 1.
+    """
+    if not 0 < mask_ratio < 1:
+        raise ValueError(f"A mask ratio of {mask_ratio} is not between 0 and 1; MAE uses 0.75.")
+    if patches < 2:
+        raise ValueError(f"An image of {patches} patch cannot be masked; use a larger image or a smaller patch.")
+    return min(max(patches - round(patches * mask_ratio), 1), patches - 1)

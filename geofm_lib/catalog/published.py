@@ -1,0 +1,85 @@
+"""What the paper says: its numbers, its claims, and the words a comparison may end in.
+
+The paper is arXiv 2404.11706. Both tables are plain CSV files beside this module:
+
+- `published/figures.csv`: every number behind its figures that its authors made public, one row each, as they
+  gave it (never converted: a memory axis that says GB but counts GiB is a row that says so). `certainty` is how
+  sure the number is, `conditions_certainty` how sure the conditions in the row are (H read in primary material,
+  M strong indirect evidence, L a guess).
+- `published/claims.csv`: every table, figure and claim of the paper, and what we found out about its numbers.
+
+What a throughput number means stands in its row (workload, precision, activation checkpointing, synchronised or
+not, window), so no reader has to know that one strategy's name needs special care.
+"""
+
+import csv
+from pathlib import Path
+
+FOLDER = Path(__file__).with_name("published")
+"""Where the CSV files stand."""
+
+VERDICTS = ("reproduced", "same ordering", "differs", "not comparable", "not measured")
+"""The five words a comparison with the paper may end in."""
+
+WHOLE = ("nodes", "gpus", "params_M")
+YES_NO = ("activation_checkpointing", "synchronised")
+
+
+def rows(**where: object) -> list[dict]:
+    """All published numbers, or those whose columns equal `where`.
+
+    `nodes`, `gpus` and `params_M` are whole numbers (None where the source gives none), `value` is a float,
+    `activation_checkpointing` and `synchronised` are True or False; everything else is text.
+
+    >>> [row["value"] for row in rows(model="ViT-3B", strategy="NO_SHARD", nodes=128, metric="throughput")]
+    [8457.0]
+    """
+    table = [_typed(row) for row in _read("figures.csv")]
+    unknown = sorted(set(where) - set(table[0]))
+    if unknown:
+        raise ValueError(f"published rows have no column {unknown[0]!r}; they have {', '.join(table[0])}.")
+    return [row for row in table if all(row[name] == value for name, value in where.items())]
+
+
+def claims(kind: str | None = None) -> list[dict]:
+    """Every table, figure, claim and finding, or those of one `kind`; columns as in `claims.csv`.
+
+    `check` names the computation that gives the verdict; where it is empty, `verdict` holds it.
+    """
+    return [row for row in _read("claims.csv") if kind is None or row["kind"] == kind]
+
+
+def scaling(model: str) -> dict[str, dict[int, float]]:
+    """images/s of the weak-scaling figure of `model`: {strategy: {nodes: images/s}}; empty where none is public."""
+    lines: dict[str, dict[int, float]] = {}
+    for row in rows(model=model, metric="throughput"):
+        if row["figure"].startswith("weak scaling"):
+            lines.setdefault(row["strategy"], {})[row["nodes"]] = row["value"]
+    return lines
+
+
+def verdict_of_counts(published: dict[str, float], ours: dict[str, float]) -> str:
+    """One of VERDICTS for two tables {name: number}, `published` in whole units.
+
+    "reproduced" when every number of ours, rounded down or to the nearest unit, is the published one.
+
+    >>> verdict_of_counts({"a": 87}, {"a": 87.03}), verdict_of_counts({"a": 87, "b": 635}, {"a": 85.8, "b": 630.8})
+    ('reproduced', 'same ordering')
+    """
+    if not set(published) <= set(ours):
+        return "not measured"
+    if all(published[name] in (int(ours[name]), round(ours[name])) for name in published):
+        return "reproduced"
+    same = sorted(published, key=published.get) == sorted(published, key=ours.get)
+    return "same ordering" if same and len(published) > 1 else "differs"
+
+
+def _read(name: str) -> list[dict]:
+    with open(FOLDER / name, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _typed(row: dict) -> dict:
+    row = dict(row, value=float(row["value"]))
+    row |= {name: int(row[name]) if row[name] else None for name in WHOLE}
+    return row | {name: row[name] == "yes" if row[name] else None for name in YES_NO}

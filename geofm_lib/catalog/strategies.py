@@ -1,0 +1,100 @@
+"""The sharding strategies, one row each.
+
+Every strategy of the paper is two numbers: how many consecutive ranks share one copy of the model (the shard
+group) and whether a block's weights are dropped again after its forward pass. Precision is not a property of
+a strategy: it is set once for all of them.
+
+``resolve`` turns a row and a number of ranks into the mesh (replicas x shard size):
+
+>>> resolve(STRATEGIES["HYBRID_2GPUs"], 8)
+(4, 2)
+"""
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """``shard_group`` is a number of ranks, None for all of them; colours are Okabe and Ito's (colour-blind safe)."""
+
+    name: str
+    shard_group: int | None
+    reshard_after_forward: bool
+    ddp: bool
+    colour: str
+    marker: str
+    about: str
+
+
+def _hybrid(k: int, colour: str = "#7f7f7f", marker: str = "d") -> Strategy:
+    about = (
+        "every rank holds a whole copy; like NO_SHARD, but by the hybrid mesh with a shard group of one"
+        if k == 1
+        else f"weights, gradients and optimiser split over {k} consecutive ranks; the groups are replicas"
+    )
+    return Strategy(f"HYBRID_{k}GPU" if k == 1 else f"HYBRID_{k}GPUs", k, True, False, colour, marker, about)
+
+
+_ROWS = [
+    Strategy(
+        "FULL_SHARD", None, True, False, "#0072B2", "o",
+        "weights, gradients and optimiser split over all ranks; each block is gathered for its forward and again "
+        "for its backward pass",
+    ),
+    Strategy(
+        "SHARD_GRAD_OP", None, False, False, "#56B4E9", "s",
+        "gradients and optimiser split over all ranks; gathered weights stay until the backward pass is done",
+    ),
+    Strategy(
+        "NO_SHARD", 1, False, False, "#D55E00", "^",
+        "every rank holds a whole copy; gradients are averaged over all ranks",
+    ),
+    Strategy(
+        "DDP", 1, False, True, "#000000", "v",
+        "torch's DistributedDataParallel: every rank holds a whole copy; gradients are averaged in buckets",
+    ),
+    _hybrid(1, "#E69F00", "P"),
+    _hybrid(2, "#009E73", "X"),
+    _hybrid(4, "#CC79A7", "D"),
+    _hybrid(8, "#B8A800", "p"),
+    _hybrid(16, "#882255", "h"),
+]  # fmt: skip
+
+STRATEGIES: dict[str, Strategy] = {row.name: row for row in _ROWS}
+
+
+def lookup(name: str) -> Strategy:
+    """The strategy called ``name``, any HYBRID_kGPUs included; ValueError in one sentence otherwise."""
+    if name in STRATEGIES:
+        return STRATEGIES[name]
+    hybrid = re.fullmatch(r"HYBRID_([1-9]\d*)GPUs?", str(name))
+    if hybrid:
+        k = int(hybrid.group(1))
+        listed = STRATEGIES.get("HYBRID_1GPU" if k == 1 else f"HYBRID_{k}GPUs")
+        return listed or _hybrid(k)
+    near = get_close_matches(str(name).upper().replace("GPUS", "GPUs"), STRATEGIES, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise ValueError(
+        f"There is no strategy '{name}'; use FULL_SHARD, SHARD_GRAD_OP, NO_SHARD, DDP or HYBRID_kGPUs "
+        f"with a number of ranks for k.{hint}"
+    )
+
+
+def resolve(strategy: Strategy, world: int) -> tuple[int, int]:
+    """(replicas, shard size) for ``world`` ranks; ValueError when the shard group does not divide them."""
+    if world < 1:
+        raise ValueError(f"{strategy.name} needs at least one rank; {world} were asked for.")
+    size = world if strategy.shard_group is None else strategy.shard_group
+    if world % size == 0:
+        return world // size, size
+    fitting = [k for k in range(2, world + 1) if world % k == 0]
+    below = [k for k in fitting if k < size][-1:]
+    above = [k for k in fitting if k > size][:1]
+    names = [f"HYBRID_{k}GPUs" for k in below + above] or ["NO_SHARD"]
+    ranks = "1 rank was" if world == 1 else f"{world} ranks were"
+    raise ValueError(
+        f"{strategy.name} needs a number of ranks that {size} divides; {ranks} asked for. "
+        f"Use {', '.join(names)} or FULL_SHARD."
+    )

@@ -1,0 +1,136 @@
+"""Is this an image the model can be trained on? Decode it fully, and convert it if it has to be.
+
+What goes into a data shard decodes, with the decoder that training uses, to 8-bit RGB. JPEG, PNG and TIFF files that
+do so already keep their bytes. Everything else is written again: as PNG if the source was lossless, as JPEG (quality
+95) if it was not. Nothing here switches on Pillow's LOAD_TRUNCATED_IMAGES: half an image is no image.
+"""
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from geofm_lib.data import images
+
+LEAST_SIDE = 8  # pixels: one patch of the smallest models
+LOSSY = {"JPEG", "MPO", "WEBP", "JPEG2000"}
+ORIENTATION = 0x0112  # the EXIF tag of cameras that were held sideways
+
+
+class Refused(ValueError):
+    """Why an image cannot be used, in a few words."""
+
+
+@dataclass
+class Checked:
+    """An image fit for a shard. sums and squares: over its pixels, [3], in 0..255 units."""
+
+    data: bytes
+    width: int
+    height: int
+    channels: int
+    pixels: str  # hash of the decoded pixels: equal for exact duplicates only
+    sums: list[float]
+    squares: list[float]
+    converted: str  # what had to be done, "" if the bytes are the original ones
+
+
+def check(data: bytes) -> Checked:
+    """Verify and, if need be, convert one image. Raises Refused with the reason, and nothing else."""
+    try:
+        data, converted, image = _fit(data)
+    except Refused:
+        raise
+    except Exception as error:  # decoders raise whatever the bytes lead them to: OSError, struct.error, SyntaxError ...
+        raise Refused(f"damaged: {_first_line(error)}") from None
+    wide = image.reshape(image.shape[0], -1).float()
+    digest = hashlib.blake2b(str(tuple(image.shape)).encode(), digest_size=16)
+    digest.update(image.contiguous().numpy().tobytes())
+    return Checked(
+        data=data,
+        width=image.shape[2],
+        height=image.shape[1],
+        channels=image.shape[0],
+        pixels=digest.hexdigest(),
+        sums=wide.sum(1).tolist(),
+        squares=(wide * wide).sum(1).tolist(),
+        converted=converted,
+    )
+
+
+def _fit(data: bytes) -> tuple[bytes, str, torch.Tensor]:
+    """(bytes that decode to 8-bit RGB, what was converted, what they decode to)."""
+    if not data:
+        raise Refused("the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, but not yet refused
+            image = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError:
+        raise Refused("not an image in a format that can be read") from None
+    except Image.DecompressionBombError:
+        raise Refused(f"too large: more than {2 * Image.MAX_IMAGE_PIXELS} pixels; cut it into tiles") from None
+    if min(image.size) < LEAST_SIDE:
+        raise Refused(f"too small: {image.width} x {image.height} pixels, at least {LEAST_SIDE} a side are needed")
+    what = _conversion(image)
+    if image.format == "PNG":
+        Image.open(io.BytesIO(data)).verify()  # the checksum of every chunk, which decoding leaves out
+    if what:
+        data = _encode(image, _convert(image))
+    return data, what, images.decode(data)
+
+
+def _conversion(image: Image.Image) -> str:
+    """What has to be changed before training can use the image, "" for nothing; only its header is read."""
+    if image.mode.startswith("I;16"):
+        return "16 bits to 8 bits"
+    if image.mode in ("I", "F"):
+        raise Refused("32-bit pixels, which have no fixed range to scale from; save it with 8 or 16 bits")
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        return "transparency to black"
+    if image.mode not in ("RGB", "L"):
+        return f"{image.mode} to RGB"
+    if image.format in ("JPEG", "TIFF") and image.getexif().get(ORIENTATION, 1) != 1:
+        return "turned upright"
+    # A PNG with 16-bit colours opens as 8-bit RGB, by the high byte, here as in training: nothing to convert.
+    return "" if image.format in ("JPEG", "PNG", "TIFF") else f"{image.format} to {_format(image)}"
+
+
+def _convert(image: Image.Image) -> Image.Image:
+    """8-bit RGB or grey."""
+    if image.mode.startswith("I;16"):
+        return _scale_16(image)
+    image = ImageOps.exif_transpose(image)
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        # In imagery from above, transparent means: nothing was measured here. Black is what that looks like in RGB.
+        clear = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", clear.size, (0, 0, 0, 255)), clear)
+    return image if image.mode == "L" else image.convert("RGB")
+
+
+def _scale_16(image: Image.Image) -> Image.Image:
+    """16-bit grey to 8 by the full range, 0..65535 -> 0..255, rounded: no stretching, so images stay comparable.
+
+    (Pillow's own conversion cuts at 255 and gives a white image.)
+    """
+    return Image.fromarray(np.rint(np.asarray(image).astype(np.float64) / 257).astype(np.uint8))
+
+
+def _format(image: Image.Image) -> str:
+    return "JPEG" if image.format in LOSSY else "PNG"
+
+
+def _encode(source: Image.Image, image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    options = {"quality": 95, "subsampling": 0} if source.format in LOSSY else {}
+    image.info.clear()  # no colour key, profile or orientation of the source
+    image.save(file, _format(source), **options)
+    return file.getvalue()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

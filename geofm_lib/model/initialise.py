@@ -1,0 +1,59 @@
+"""First weights that depend on a seed alone: not on the number of ranks, the device, or when the model was sharded."""
+
+import hashlib
+
+import torch
+from torch import nn
+
+WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.")  # what checkpointing and compile add to a parameter's name
+
+
+def initialise(root: nn.Module, seed: int | None = None) -> None:
+    """Sets all parameters: Xavier-uniform matrices, zero biases, unit norms, N(0, 0.02) tokens and positions.
+
+    Each parameter is drawn on the CPU from a generator of its own, keyed by (seed, name), and then copied, or
+    the part that this rank holds is. A module with a method ``fixed_values`` names parameters that are computed
+    instead (sine-cosine positions). ``seed=None`` takes the seed last given to ``torch.manual_seed``. ValueError
+    for weights that are still on the meta device.
+    """
+    seed = torch.initial_seed() if seed is None else seed
+    for prefix, module in root.named_modules():
+        fixed = module.fixed_values() if hasattr(module, "fixed_values") else {}
+        for key, parameter in module.named_parameters(recurse=False):
+            if parameter.is_meta:
+                raise ValueError("The weights are on the meta device; call to_empty(device=...) before init_weights().")
+            name = f"{prefix}.{key}"
+            for wrapper in WRAPPERS:
+                name = name.replace(wrapper, "")
+            value = fixed.get(key)
+            if value is None:
+                digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+                generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
+                value = _draw(module, key, tuple(parameter.shape), generator)
+            write(parameter, value)
+
+
+def _draw(module: nn.Module, key: str, shape: tuple, generator: torch.Generator) -> torch.Tensor:
+    value = torch.zeros(shape)
+    if isinstance(module, nn.LayerNorm) and key == "weight":
+        return value.fill_(1.0)
+    if key == "bias":
+        return value
+    if isinstance(module, (nn.Linear, nn.Conv2d)):  # a patch projection counts as the matrix it is
+        nn.init.xavier_uniform_(value.view(shape[0], -1), generator=generator)
+        return value
+    return value.normal_(std=0.02, generator=generator)
+
+
+@torch.no_grad()
+def write(parameter: torch.Tensor, value: torch.Tensor) -> None:
+    """Copies the whole tensor ``value`` into ``parameter``, or this rank's part where FSDP has sharded it.
+
+    A sharded parameter (DTensor) tells which part it holds by the protocol that distributed checkpoints use, so
+    nothing is sent and this room needs no torch.distributed.
+    """
+    if hasattr(parameter, "to_local"):
+        (chunk,) = parameter.__create_chunk_list__()
+        value = value[tuple(slice(o, o + s) for o, s in zip(chunk.offsets, chunk.sizes, strict=True))]
+        parameter = parameter.to_local()
+    parameter.copy_(value)

@@ -1,0 +1,176 @@
+"""The masked autoencoder: hide most patches, encode the rest, rebuild what was hidden.
+
+Written from the paper's description (He et al., "Masked Autoencoders Are Scalable Vision Learners",
+arXiv 2111.06377) on timm's transformer block.
+
+Shapes: B images, N patches, K of them visible and M = N - K hidden, P numbers per patch, D encoder width,
+E decoder width.
+"""
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import nn
+from torch.nn import functional as F
+
+from geofm_lib.catalog.models import lookup, visible_patches
+from geofm_lib.model import vit
+from geofm_lib.model.initialise import initialise
+
+
+def take(values_BNX: torch.Tensor, index_BK: torch.Tensor) -> torch.Tensor:
+    """[B, N, X], [B, K] -> [B, K, X]: the K named rows of each image."""
+    return values_BNX.gather(1, index_BK[:, :, None].expand(-1, -1, values_BNX.shape[-1]))
+
+
+def split(noise_BN: torch.Tensor, visible: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(visible [B, K], hidden [B, M]) patch indices: those with the smallest noise stay visible.
+
+    The sort is stable, so noise of low precision, with equal values, still gives one answer.
+    """
+    order = noise_BN.argsort(dim=1, stable=True)
+    return order[:, :visible], order[:, visible:]
+
+
+class MaskedAutoencoder(nn.Module):
+    """An encoder of family ``pretrain`` with a small decoder.
+
+    ``encoder.blocks`` and ``decoder_blocks`` are the units to shard and to checkpoint. The forward pass casts
+    its inputs to the weights' precision where it first uses them, and computes the loss in fp32 from the images
+    as they came: hand it fp32 images and noise also when the weights are bf16.
+    """
+
+    def __init__(
+        self,
+        encoder: vit.ViT,
+        mask_ratio: float = 0.75,
+        decoder_width: int = 512,
+        decoder_depth: int = 8,
+        decoder_heads: int = 16,
+        norm_pix_loss: bool = False,
+    ):
+        super().__init__()
+        if not getattr(encoder, "fixed_positions", False):
+            raise ValueError("MaskedAutoencoder needs an encoder of family 'pretrain', not the benchmark's.")
+        if decoder_width % decoder_heads:
+            raise ValueError(f"A decoder {decoder_width} wide cannot have {decoder_heads} heads; choose a divisor.")
+        rows, columns = encoder.patch_embed.grid_size
+        self.visible = visible_patches(rows * columns, mask_ratio)
+        self.mask_ratio, self.norm_pix_loss = mask_ratio, norm_pix_loss
+        self.patch = encoder.patch_embed.patch_size[0]
+        kinds = {"device": encoder.cls_token.device, "dtype": encoder.cls_token.dtype}
+        self.encoder = encoder
+        self.decoder_embed = nn.Linear(encoder.embed_dim, decoder_width, **kinds)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, decoder_width, **kinds))
+        positions = torch.empty(1, rows * columns + 1, decoder_width, **kinds)
+        self.decoder_pos_embed = nn.Parameter(positions, requires_grad=False)
+        self.decoder_blocks = nn.ModuleList(
+            Block(decoder_width, decoder_heads, mlp_ratio=4, qkv_bias=True, norm_layer=vit.NORM, **kinds)
+            for _ in range(decoder_depth)
+        )
+        self.decoder_norm = vit.NORM(decoder_width, **kinds)
+        self.decoder_pred = nn.Linear(decoder_width, encoder.in_chans * self.patch**2, **kinds)
+        if self.mask_token.device.type != "meta":
+            initialise(self)
+
+    def init_weights(self, seed: int | None = None) -> None:
+        """Sets every parameter, fixed positions included; see ``initialise``."""
+        initialise(self, seed)
+
+    def fixed_values(self) -> dict[str, torch.Tensor]:
+        """Values of parameters that are computed, not drawn."""
+        width = self.decoder_pos_embed.shape[-1]
+        return {"decoder_pos_embed": vit.sincos_positions(width, *self.encoder.patch_embed.grid_size)}
+
+    def forward(self, images_BCHW: torch.Tensor, noise_BN: torch.Tensor, rebuild: bool = False):
+        """The loss (a scalar), or with ``rebuild`` what ``reconstruct`` returns.
+
+        The loss is the mean over the batch of each image's mean squared error over its hidden patches. Every
+        image hides equally many, so one mean over all of them is that.
+        """
+        patches_BNP = vit.patchify(images_BCHW, self.patch)
+        visible_BK, hidden_BM = split(noise_BN, self.visible)
+        decoded_BNE = self.decode(self.encode(patches_BNP, visible_BK), visible_BK)
+        if rebuild:
+            return self._picture(self.decoder_pred(decoded_BNE), patches_BNP, hidden_BM)
+        predicted_BMP = self.decoder_pred(take(decoded_BNE, hidden_BM)).float()
+        return F.mse_loss(predicted_BMP, self.target(take(patches_BNP, hidden_BM)))
+
+    def encode(self, patches_BNP: torch.Tensor, visible_BK: torch.Tensor) -> torch.Tensor:
+        """[B, 1 + K, D] after the encoder's norm. Patches are chosen before they are projected, to project fewer."""
+        projection = self.encoder.patch_embed.proj
+        kept_BKP = take(patches_BNP, visible_BK).to(projection.weight.dtype)
+        tokens_BKD = F.linear(kept_BKP, projection.weight.flatten(1), projection.bias)
+        positions = self.encoder.pos_embed.to(tokens_BKD.dtype).expand(len(tokens_BKD), -1, -1)
+        first_B1D = self.encoder.cls_token.to(tokens_BKD.dtype) + positions[:, :1]
+        tokens = torch.cat([first_B1D, tokens_BKD + take(positions[:, 1:], visible_BK)], dim=1)
+        for block in self.encoder.blocks:
+            tokens = block(tokens)
+        return self.encoder.norm(tokens)
+
+    def decode(self, encoded: torch.Tensor, visible_BK: torch.Tensor) -> torch.Tensor:
+        """[B, 1 + K, D] -> [B, N, E]: visible tokens at their places, the mask token everywhere else."""
+        tokens = self.decoder_embed(encoded)
+        positions = self.decoder_pos_embed.to(tokens.dtype)
+        blank_BNE = self.mask_token.to(tokens.dtype).expand(len(tokens), positions.shape[1] - 1, -1)
+        place = visible_BK[:, :, None].expand(-1, -1, tokens.shape[-1])
+        full_BNE = blank_BNE.scatter(1, place, tokens[:, 1:])
+        tokens = torch.cat([tokens[:, :1], full_BNE], dim=1) + positions
+        for block in self.decoder_blocks:
+            tokens = block(tokens)
+        return self.decoder_norm(tokens)[:, 1:]
+
+    def target(self, patches: torch.Tensor) -> torch.Tensor:
+        """fp32; with ``norm_pix_loss`` each patch has mean 0 and variance 1."""
+        patches = patches.float()
+        if not self.norm_pix_loss:
+            return patches
+        mean, scale = _spread(patches)
+        return (patches - mean) / scale
+
+    def reconstruct(self, images_BCHW: torch.Tensor, noise_BN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(predicted images [B, C, H, W] in fp32, mask [B, N] with 1 where a patch was hidden).
+
+        All patches are predicted; pictures use only the hidden ones. With ``norm_pix_loss`` the network predicts
+        no brightness or contrast: each patch's own are put back, for the picture only.
+        """
+        with torch.no_grad():
+            return self(images_BCHW, noise_BN, rebuild=True)  # through __call__, so that FSDP's hooks run
+
+    def _picture(self, predicted_BNP, patches_BNP, hidden_BM):
+        predicted_BNP = predicted_BNP.float()
+        if self.norm_pix_loss:
+            mean, scale = _spread(patches_BNP.float())
+            predicted_BNP = predicted_BNP * scale + mean
+        mask_BN = torch.zeros(patches_BNP.shape[:2], device=patches_BNP.device).scatter(1, hidden_BM, 1.0)
+        return vit.unpatchify(predicted_BNP, self.patch, *self.encoder.patch_embed.grid_size), mask_BN
+
+
+def _spread(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return mean, (variance + 1e-6).sqrt()
+
+
+def build(
+    name: str,
+    image_size: int | tuple[int, int] = 224,
+    channels: int = 3,
+    device: torch.device | str | None = None,
+    patch_size: int | None = None,
+    mask_ratio: float = 0.75,
+    decoder_width: int | None = None,
+    decoder_depth: int | None = None,
+    decoder_heads: int | None = None,
+    norm_pix_loss: bool = False,
+    seed: int | None = None,
+) -> MaskedAutoencoder:
+    """The catalogue's model ``name`` with its own decoder, or the given one (None or 0: the model's own)."""
+    row = lookup(name)
+    model = MaskedAutoencoder(
+        vit.build(name, "pretrain", image_size, channels, "meta", patch_size),
+        mask_ratio,
+        decoder_width or row.decoder_width,
+        decoder_depth or row.decoder_depth,
+        decoder_heads or row.decoder_heads,
+        norm_pix_loss,
+    )
+    return vit.materialise(model, device, seed)

@@ -1,0 +1,144 @@
+"""The shapes of all weights in closed form: what every cost is computed from.
+
+A test holds them equal to the built networks, name by name.
+"""
+
+from dataclasses import dataclass
+from math import ceil, prod
+
+from geofm_lib.catalog.models import Model, grid, lookup, visible_patches
+
+WORKLOADS = ("mae", "classify", "encoder")  # "encoder": the pretrained encoder alone, as it is exported
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Weights that are gathered and freed together: one block, or ``root`` for everything outside the blocks."""
+
+    name: str
+    shapes: dict[str, tuple[int, ...]]
+    fixed: tuple[str, ...] = ()  # names that are not trained: the sine-cosine positions
+
+    def count(self, trainable: bool = False) -> int:
+        return sum(prod(s) for n, s in self.shapes.items() if not (trainable and n in self.fixed))
+
+    def shard(self, ranks: int, trainable: bool = False) -> int:
+        """Numbers on the fullest rank: FSDP cuts each weight along its first dimension, the last cuts padded."""
+        shapes = [s for n, s in self.shapes.items() if not (trainable and n in self.fixed)]
+        return sum(ceil(s[0] / ranks) * prod(s[1:]) for s in shapes)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One workload of one model in numbers: what every cost below is computed from."""
+
+    row: Model
+    workload: str
+    rows: int
+    columns: int
+    patch_numbers: int  # channels x patch x patch
+    visible: int  # patches that the encoder sees
+    classes: int
+    decoder: tuple[int, int, int] | None  # width, depth, heads
+
+    @property
+    def patches(self) -> int:
+        return self.rows * self.columns
+
+    @property
+    def hidden(self) -> int:
+        return self.patches - self.visible
+
+
+def describe(
+    model: str | Model,
+    workload: str = "mae",
+    image_size: int | tuple[int, int] = 224,
+    channels: int = 3,
+    patch_size: int | None = None,
+    mask_ratio: float = 0.75,
+    decoder: tuple[int, int, int] | None = None,
+    num_classes: int = 1000,
+) -> Shape:
+    """The ``Shape`` of a model's workload; all other functions take the same keyword arguments.
+
+    ``decoder`` is (width, depth, heads), None or zeros for the model's own. ValueError for unknown names and an
+    image that the patch does not divide.
+    """
+    row = model if isinstance(model, Model) else lookup(model)
+    if workload not in WORKLOADS:
+        raise ValueError(f"There is no workload '{workload}'; use one of {', '.join(WORKLOADS)}.")
+    patch = patch_size or row.patch_size
+    rows, columns = grid(image_size, patch)
+    own = (row.decoder_width, row.decoder_depth, row.decoder_heads)
+    chosen = tuple(given or default for given, default in zip(decoder or (0, 0, 0), own, strict=True))
+    mae = workload == "mae"
+    return Shape(
+        row=row,
+        workload=workload,
+        rows=rows,
+        columns=columns,
+        patch_numbers=channels * patch**2,
+        visible=visible_patches(rows * columns, mask_ratio) if mae else rows * columns,
+        classes=num_classes if workload == "classify" else 0,
+        decoder=chosen if mae else None,
+    )
+
+
+def _linear(name: str, inputs: int, outputs: int, bias: bool = True) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (outputs, inputs)} | ({f"{name}.bias": (outputs,)} if bias else {})
+
+
+def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def _block(width: int, hidden: int, gated_heads: int = 0) -> dict[str, tuple[int, ...]]:
+    """A plain block, or with ``gated_heads`` the benchmark's: gated MLP, norms on queries and keys per head."""
+    shapes = _linear("attn.qkv", width, 3 * width) | _linear("attn.proj", width, width)
+    shapes |= _norm("norm1", width) | _norm("norm2", width)
+    shapes |= _linear("mlp.fc1", width, 2 * hidden if gated_heads else hidden) | _linear("mlp.fc2", hidden, width)
+    if gated_heads:
+        shapes |= _norm("attn.q_norm", width // gated_heads) | _norm("attn.k_norm", width // gated_heads)
+    return shapes
+
+
+def units(model: str | Model, workload: str = "mae", **size) -> list[Unit]:
+    """The weights of a workload, in FSDP's units: the blocks in running order, then ``root``."""
+    s = describe(model, workload, **size)
+    row, width, inside = s.row, s.row.width, "encoder." if s.decoder else ""
+    channels_patch = _conv_shape(s, size.get("channels", 3))
+    if workload == "classify":
+        block = _block(width, row.gated_hidden, row.heads)
+        root = {"cls_token": (1, 1, width), "pos_embed": (1, s.patches, width)}
+        root |= _norm("patch_embed.norm_in", s.patch_numbers)
+        root |= _linear("patch_embed.proj", s.patch_numbers, width, bias=False) | _norm("patch_embed.norm", width)
+        root |= _norm("norm_pre", width) | _norm("norm", width)
+        root |= _linear("head", width, s.classes) if s.classes else {}
+        fixed: tuple[str, ...] = ()
+    else:
+        block = _block(width, row.mlp_hidden)
+        root = {"cls_token": (1, 1, width), "pos_embed": (1, s.patches + 1, width)}
+        root |= {"patch_embed.proj.weight": (width, *channels_patch), "patch_embed.proj.bias": (width,)}
+        root |= _norm("norm", width)
+        root = {inside + name: shape for name, shape in root.items()}
+        fixed = (inside + "pos_embed",)
+    found = [Unit(f"{inside}blocks.{i}", block) for i in range(row.depth)]
+    if s.decoder:
+        narrow, depth, _ = s.decoder
+        found += [Unit(f"decoder_blocks.{i}", _block(narrow, 4 * narrow)) for i in range(depth)]
+        root |= {"mask_token": (1, 1, narrow), "decoder_pos_embed": (1, s.patches + 1, narrow)}
+        root |= _linear("decoder_embed", width, narrow) | _norm("decoder_norm", narrow)
+        root |= _linear("decoder_pred", narrow, s.patch_numbers)
+        fixed += ("decoder_pos_embed",)
+    return [*found, Unit("root", root, fixed)]
+
+
+def _conv_shape(s: Shape, channels: int) -> tuple[int, int, int]:
+    side = round((s.patch_numbers // channels) ** 0.5)
+    return channels, side, side
+
+
+def parameters(model: str | Model, workload: str = "mae", trainable: bool = False, **size) -> int:
+    """How many numbers the weights hold; Table I's for ``classify``. Fixed positions count unless ``trainable``."""
+    return sum(unit.count(trainable) for unit in units(model, workload, **size))

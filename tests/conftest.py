@@ -1,0 +1,51 @@
+"""What all tests share: where the repository is, where runs go, and what may be skipped where."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# On CI a test may be skipped only for hardware or data that a machine cannot install.
+FORGIVEN = ("GPU", "CUDA", "ROCm", "GEOFM_TEST_DATA")
+unforgiven = []
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runs_folder(tmp_path_factory):
+    """Runs that a test does not place itself go to a temporary folder, shared by the session, never to runs/."""
+    folder = tmp_path_factory.mktemp("runs")
+    before = os.environ.get("GEOFM_RUNS")
+    os.environ["GEOFM_RUNS"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["GEOFM_RUNS"]
+    else:
+        os.environ["GEOFM_RUNS"] = before
+
+
+def need(*programs: str) -> None:
+    """Skip the test when a program is not on the PATH (on CI such a skip is an error, see below)."""
+    absent = [program for program in programs if shutil.which(program) is None]
+    if absent:
+        pytest.skip(f"{', '.join(absent)} not installed (.ci/run installs what the tests need)")
+
+
+def pytest_runtest_logreport(report):
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not any(word in reason for word in FORGIVEN):
+            unforgiven.append(f"{report.nodeid}: {reason}")
+
+
+def pytest_sessionfinish(session):
+    if os.environ.get("CI") == "true" and unforgiven:
+        print("\nskipped, which CI does not accept:", *unforgiven, sep="\n  ")
+        session.exitstatus = 1

@@ -1,0 +1,51 @@
+"""Reading images out of folders and archives: the same images whichever it is."""
+
+import tarfile
+
+import pytest
+from pictures import as_archive, class_folders, encode, noise
+
+from geofm_lib.catalog import datasets
+from geofm_lib.data import archives
+
+
+@pytest.mark.parametrize("archive", ["set.tar", "set.tar.gz", "set.zip"])
+def test_folder_and_archive_give_the_same_images(tmp_path, archive):
+    folder = class_folders(tmp_path / "set")
+    expected = list(archives.read(datasets.find(folder)))
+    assert len(expected) == 12 and {label for _, _, label in expected} == {"crop land", "río"}
+    source = datasets.find(as_archive(folder, tmp_path / archive))
+    found = {name.removeprefix("set/"): (data, label) for name, data, label in archives.read(source)}
+    assert found == {name: (data, label) for name, data, label in expected}
+    assert archives.count(source) == (None if archive.endswith("gz") else 12)
+
+
+def test_labels_are_class_folders_or_nothing():
+    assert archives.labels(["a/1.png", "b/2.png"]) == ["a", "b"]
+    assert archives.labels(["top/train/a/1.png", "top/test/b/2.png"]) == ["a", "b"]
+    assert archives.labels(["1.png", "2.png"]) == ["", ""]
+    assert archives.labels(["photos/1.png", "photos/2.png"]) == ["", ""]
+    assert archives.labels(["set/a/1.png", "set/b/2.png", "set/3.png"]) == ["a", "b", ""]
+
+
+def test_names_cannot_leave_the_shard():
+    assert archives.clean("/etc/../../a b.jpg") == "etc/a b.jpg"
+    assert archives.clean("x\\été.jpg") == "x/été.jpg"
+    assert archives.clean(b"caf\xe9.jpg".decode("utf-8", "surrogateescape")) == r"caf\xe9.jpg"
+
+
+def test_truncated_tar_is_one_sentence(tmp_path):
+    path = as_archive(class_folders(tmp_path / "set"), tmp_path / "set.tar")
+    path.write_bytes(path.read_bytes()[:9000])
+    with pytest.raises(ValueError, match="set.tar' is damaged"):
+        list(archives.read(datasets.find(path)))
+
+
+def test_links_in_a_tar_are_not_followed(tmp_path):
+    (tmp_path / "a.png").write_bytes(encode(noise()))
+    with tarfile.open(tmp_path / "x.tar", "w") as out:
+        out.add(tmp_path / "a.png", "a.png")
+        link = tarfile.TarInfo("b.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        out.addfile(link)
+    assert [name for name, _, _ in archives.read(datasets.find(tmp_path / "x.tar"))] == ["a.png"]

@@ -1,0 +1,148 @@
+"""Figures: each from a run folder as a job leaves it, with alt text that holds its key numbers, and small."""
+
+import base64
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from geofm_lib.catalog.strategies import STRATEGIES
+from geofm_lib.desk import figures
+from geofm_lib.desk.picture import Note, Picture, Table
+from geofm_lib.desk.runs import Run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Writes a run folder from plain values: settings, summary, metrics rows, CSV tables, npz arrays."""
+
+    def write(asked=None, summary=None, metrics=(), tables=None, arrays=None):
+        (tmp_path / "settings.json").write_text(json.dumps({"job": "", "asked": asked or {}, "resolved": {}}))
+        (tmp_path / "summary.json").write_text(json.dumps({"status": "finished", **(summary or {})}))
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metrics))
+        for name, rows in (tables or {}).items():
+            pd.DataFrame(rows).to_csv(tmp_path / name, index=False)
+        for name, content in (arrays or {}).items():
+            np.savez(tmp_path / name, **content)
+        return Run(tmp_path)
+
+    return write
+
+
+def image(picture):
+    """The decoded image of a picture; its alt text must be there, and its bytes few."""
+    assert isinstance(picture, Picture)
+    (kind, alt), = [(kind, about["alt"]) for kind, about in picture._repr_mimebundle_()[1].items()]  # fmt: skip
+    content = base64.b64decode(picture._repr_mimebundle_()[0][kind])
+    assert len(alt) > 30 and len(content) < 100_000
+    return Image.open(io.BytesIO(content))
+
+
+def test_pretraining_figures(folder):
+    rows = [{"step": s, "epoch": s // 10, "loss": 1.0 - 0.005 * s, "learning_rate": 1e-3, "grad_norm": 1.0}
+            for s in range(1, 101)]  # fmt: skip
+    run = folder(metrics=rows)
+    curve = figures.loss_curve(run)
+    assert image(curve).size == (1036, 475)
+    assert "falls from 0.9950 to 0.5000 over 100 steps" in curve.alt and len(curve.table) == 21
+    assert "peaks at 0.001" in figures.learning_rate(run).alt
+    assert isinstance(figures.loss_curve(folder()), Note)
+
+
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 13])
+def test_photographs_are_jpeg_sheets_of_any_number_of_channels(folder, channels):
+    names = ("original", "masked", "rebuilt")
+    run = folder({"dataset": "scenes"}, arrays={"reconstruction.npz": {n: noise(4, 32, 32, channels) for n in names}})
+    picture = figures.reconstruction(run)
+    assert image(picture).format == "JPEG" and "4 images" in picture.alt
+
+
+def test_photographs_of_other_sets_can_be_left_out(folder, monkeypatch, tmp_path):
+    sheet = {"contact_sheet.npz": {"images": noise(12, 48, 48, 3), "labels": np.array(["river", "harbour"] * 6)}}
+    run = folder({"dataset": "/elsewhere/ucm.tar"}, arrays=sheet)
+    assert "river, harbour" in figures.contact_sheet(run).alt
+    monkeypatch.setenv("GEOFM_PICTURES", "builtin")
+    assert "left out" in repr(figures.contact_sheet(run))
+    assert isinstance(figures.contact_sheet(folder({"dataset": "scenes"}, arrays=sheet)), Picture)
+    # a prepared folder says more than the default of `dataset`
+    assert isinstance(figures.contact_sheet(folder({"dataset": "scenes", "data": str(tmp_path / "no")})), Note)
+
+
+def test_data_figures(folder):
+    summary = {"classes": {"river": 20, "harbour": 12}, "train": 16, "test": 16}
+    run = folder(summary=summary, tables={"refused.csv": [{"name": "a<b>.jpg", "reason": "truncated"}]})
+    counts = figures.class_counts(run)
+    assert image(counts) and "from 12 to 20 images" in counts.alt and "16 train and 16 test" in counts.alt
+    assert "a&lt;b&gt;.jpg" in figures.refused(run)._repr_html_()
+    assert isinstance(figures.class_counts(folder()), Note)
+
+
+THROUGHPUT = {"model": "ViT-Atto", "strategy": "FULL_SHARD", "workload": "mae", "precision": "fp32", "batch_per_gpu": 4,
+              "activation_checkpointing": False, "image_size": 64, "patch_size": 0, "warmup_steps": 2}  # fmt: skip
+
+
+def test_throughput_figures(folder):
+    ranks = [{"rank": r, "step_s": 0.2, "data_s": 0.0, "forward_s": 0.05, "backward_s": 0.1, "optimiser_s": 0.05,
+              "peak_memory_gib": 0.5 + r / 10, "parameters_gib": 0.001, "all_gather_bytes": 2**20,
+              "all_gather_calls": 5} for r in range(2)]  # fmt: skip
+    metrics = [{"step": s, "step_s": 0.9 if s < 3 else 0.2} for s in range(1, 12)]
+    run = folder(THROUGHPUT, {"images_per_s": 40.0, "step_s": 0.2}, metrics, {"ranks.csv": ranks})
+    assert image(figures.throughput(run)) and "0.2 s (median), 40 images/s" in figures.throughput(run).alt
+    assert image(figures.phases(run)) and "backward and reduction 50 %" in figures.phases(run).alt
+    assert image(figures.memory(run)) and "at most 0.6 GiB" in figures.memory(run).alt
+    assert set(figures.memory(run).table.iloc[:, 0]) == {"peak", "parameters"}
+    assert figures.communication(run).frame.iloc[0]["MiB"] == 1.0
+    assert 40.0 in set(figures.speed(run).frame["value"])
+
+
+def test_probe_figures(folder):
+    kinds = {"pretrained": 60, "random": 40}
+    rows = [{"features": kind, "seed": seed, "epoch": epoch, "top1": base + epoch, "top5": 90.0, "loss": 1.0}
+            for kind, base in kinds.items() for seed in range(3) for epoch in (1, 2)]  # fmt: skip
+    summary = {"top1_pretrained_mean": 62.0, "top1_pretrained_interval": 1.5, "top1_random_mean": 42.0,
+               "top1_random_interval": None, "histograms_top1": 55.0, "chance": 10.0}  # fmt: skip
+    run = folder(summary=summary, tables={"probe.csv": rows})
+    bars, curves = figures.probe_bars(run), figures.probe_curves(run)
+    assert image(bars) and "pretrained, linear probe 62.0 ± 1.5" in bars.alt and "chance 10.0" in bars.alt
+    assert image(curves) and "pretrained 62.0 top-1" in curves.alt
+
+
+@pytest.mark.parametrize("model", ["ViT-3B", "ViT-5B"])
+def test_published_scaling_draws_every_strategy_in_its_own_colour(model):
+    picture = figures.published_scaling(model)
+    lines = {line.get_label().split(" (")[0]: line for line in picture.figure.axes[0].lines}
+    for name in set(picture.table.columns) - {"nodes"}:
+        assert (lines[name].get_color(), lines[name].get_marker()) == (STRATEGIES[name].colour, STRATEGIES[name].marker)
+    assert image(picture)
+
+
+def test_published_and_arithmetic_figures():
+    assert isinstance(figures.published_scaling("ViT-15B"), Note)
+    labels = [text.get_text() for text in figures.published_scaling("ViT-3B").figure.legends[0].get_texts()]
+    assert "DDP (fp32)" in labels and "HYBRID_1GPU (not synchronised)" in labels
+    for picture in (figures.published_memory(), figures.published_memory_by_nodes(), figures.published_prefetch(),
+                    figures.strategy_memory("ViT-3B"), figures.strategy_traffic("ViT-3B")):  # fmt: skip
+        assert image(picture)
+    assert "HYBRID_2GPUs" in figures.strategy_memory("ViT-15B").alt
+    counts = figures.parameter_counts().frame
+    assert set(counts["as benchmark"]) == {"reproduced"} and set(counts["as plain ViT"]) == {"differs"}
+    assert "4.5341 TFLOP" in figures.image_costs().caption
+
+
+def test_claims_show_a_computed_verdict_for_table_i_and_nothing_is_claimed_beyond(tmp_path):
+    shown = repr(figures.claims("table", "figure", "claim"))
+    assert shown.count(": reproduced") == 1 and shown.startswith("T1") and shown.count(": not measured") == 30
+    assert "no finished throughput run" in repr(figures.measured_runs(str(tmp_path)))
+
+
+def test_tables_show_numbers_plainly():
+    table = Table(pd.DataFrame({"a": [1, 12345], "b": [0.123456, float("nan")], "c": ["<", "x"]}), "Caption")
+    text = table._repr_html_()
+    assert "12\u202f345" in text and "0.1235" in text and "–" in text and "&lt;" in text and "Caption" in text

@@ -1,0 +1,87 @@
+"""Batches: crops, flips and masks depend on (seed, epoch, sample) and on nothing else."""
+
+import numpy as np
+import pytest
+import torch
+from pictures import encode, noise
+
+from geofm_lib.data import images
+
+
+class Stored:
+    """A stand-in for Shards: decode(i) of images in memory."""
+
+    def __init__(self, count=24, size=(40, 30)):
+        self.data = [encode(noise(i, size), "JPEG") for i in range(count)]
+
+    def decode(self, i):
+        return images.decode(self.data[i])
+
+
+def take(steps, **options):
+    return list(images.batches(Stored(), steps, image_size=16, **options))
+
+
+@pytest.mark.parametrize("transform", list(images.TRANSFORMS))
+def test_a_sample_looks_the_same_in_any_batch(transform):
+    whole = take([np.arange(24)], transform=transform, seed=1, epoch=2)[0]
+    parts = take([np.arange(24)[::-1][k : k + 5] for k in range(0, 24, 5)], transform=transform, seed=1, epoch=2)
+    assert whole[0].shape == (24, 3, 16, 16) and whole[0].dtype == torch.uint8
+    for batch, indices in parts:
+        assert torch.equal(batch, whole[0][indices])
+
+
+def test_processes_change_nothing():
+    steps = [np.arange(k, k + 4) for k in range(0, 24, 4)]
+    for (a, i), (b, j) in zip(take(steps, seed=1), take(steps, seed=1, workers=2), strict=True):
+        assert torch.equal(a, b) and torch.equal(i, j)
+
+
+def test_crops_differ_by_epoch_and_seed_and_the_probe_has_its_own():
+    first = take([np.arange(8)], seed=0, epoch=0)[0][0]
+    others = [dict(epoch=1), dict(seed=1), dict(transform="probe_train")]
+    assert all(not torch.equal(first, take([np.arange(8)], **other)[0][0]) for other in others)
+
+
+def test_crop_boxes_lie_inside_and_keep_their_area():
+    shares = []
+    for i in range(400):
+        top, left, h, w = images.crop_box(np.random.default_rng(i), 96, 64, (0.2, 1.0))
+        assert 0 <= top <= 96 - h and 0 <= left <= 64 - w and 0.6 < w / h < 1.6
+        shares.append(h * w / (96 * 64))
+    assert 0.19 < min(shares) < 0.25 and max(shares) > 0.8
+    assert images.crop_box(np.random.default_rng(0), 10, 1000, (0.9, 1.0))[2:] == (10, 13)  # nothing fits: the middle
+
+
+def test_flips_happen_half_the_time():
+    ramp = torch.arange(96, dtype=torch.uint8).expand(3, 96, 96)
+    random = np.random.default_rng(0)
+    views = [images.augment(ramp, 16, random, (0.2, 1.0)) for _ in range(200)]
+    flipped = sum(int(view[0, 0, 0]) > int(view[0, 0, -1]) for view in views)
+    assert 70 < flipped < 130
+
+
+def test_decoders_agree_and_grey_becomes_colour():
+    image = noise(3)
+    exact = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    for kind in ("PNG", "TIFF", "BMP"):
+        assert torch.equal(images.decode(encode(image, kind)), exact)
+    jpeg = images.decode(encode(image, "JPEG", quality=95)).float()
+    assert (jpeg - exact).abs().mean() < 10
+    assert images.decode(encode(image.convert("L"), "JPEG")).shape == (3, 20, 24)
+
+
+def test_normalise_and_mask_noise():
+    pixels = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
+    expected = (pixels.float() / 255 - 0.4) / 0.2
+    assert torch.allclose(images.normalise(pixels, [0.4] * 3, [0.2] * 3), expected, atol=1e-5)
+    assert images.normalise(pixels, [0.4] * 3, [0.2] * 3, torch.bfloat16).dtype == torch.bfloat16
+    noise_BN = images.mask_noise(0, 3, [5, 9], 64)
+    assert noise_BN.shape == (2, 64) and noise_BN.dtype == torch.float32
+    assert torch.equal(noise_BN[1], images.mask_noise(0, 3, torch.tensor([9]), 64)[0])
+    assert not torch.equal(noise_BN, images.mask_noise(0, 4, [5, 9], 64))
+
+
+def test_an_unknown_transform_is_named():
+    with pytest.raises(ValueError, match="unknown transform 'train'"):
+        take([np.arange(2)], transform="train")

@@ -1,0 +1,245 @@
+"""02_pretrain as a person uses it: in JupyterLab, in a browser. Open, Run All, watch, run a cell again, interrupt.
+
+A real JupyterLab server (its own port, token and folders) and Debian's Chromium by selenium. What is clicked is
+Lumino's menu, by command name; what is read is the page.
+"""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import nbformat
+import psutil
+import pytest
+from conftest import ROOT, need
+
+webdriver = pytest.importorskip("selenium.webdriver")
+
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
+
+SMALL = {"images_per_class": 8, "model": "ViT-Atto", "image_size": 32, "global_batch": 16, "warmup_epochs": 0.5,
+         "ranks": 2, "device": "cpu", "log_every": 1, "checkpoint_every": 20}  # fmt: skip
+FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+         "--disable-background-networking", "--disable-component-update", "--window-size=1400,1600")  # fmt: skip
+OVERRIDES = {  # no questions on top of the page, and every cell in the page rather than only the visible ones
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
+    "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
+}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """A JupyterLab server: {"url", "token", "folder" (its files), "runs"}. Ended with its kernels afterwards."""
+    need("chromium", "chromedriver")
+    pytest.importorskip("jupyterlab")
+    home = tmp_path_factory.mktemp("lab")
+    for name in ("files", "settings", "config", "runtime", "data", "ipython"):
+        (home / name).mkdir()
+    (home / "settings" / "overrides.json").write_text(json.dumps(OVERRIDES))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    token = secrets.token_hex(16)
+    own = {"JUPYTER_CONFIG_DIR": home / "config", "JUPYTER_RUNTIME_DIR": home / "runtime", "GEOFM_RUNS": home / "runs",
+           "JUPYTER_DATA_DIR": home / "data", "IPYTHONDIR": home / "ipython", "PYTHONPATH": ROOT}  # fmt: skip
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+               "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}",
+               f"--ServerApp.root_dir={home / 'files'}",
+               f"--LabApp.app_settings_dir={home / 'settings'}", "--LabApp.extension_manager=readonly"]  # fmt: skip
+    with open(home / "server.log", "wb") as log:
+        server = subprocess.Popen(command, env={**os.environ, **{k: str(v) for k, v in own.items()}}, stdout=log,
+                                  stderr=log, stdin=subprocess.DEVNULL, cwd=home, start_new_session=True)  # fmt: skip
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait(lambda: answers(f"{url}/api?token={token}"), 60, "JupyterLab did not start", home / "server.log")
+        yield {"url": url, "token": token, "folder": home / "files", "runs": home / "runs"}
+    finally:
+        family = psutil.Process(server.pid).children(recursive=True) if server.poll() is None else []
+        server.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(10)
+        for process in [*family, *workers(home)]:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        if server.poll() is None:
+            server.kill()
+            server.wait()
+
+
+@pytest.fixture(scope="module")
+def browser(lab, tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+def answers(url):
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def wait(condition, seconds, message, log=None):
+    """The condition's value once it is true; AssertionError with the end of `log` after `seconds`."""
+    end = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(StaleElementReferenceException):
+            if value := condition():
+                return value
+        if time.monotonic() > end:
+            tail = log.read_text(errors="replace")[-3000:] if log and log.exists() else ""
+            raise AssertionError(f"{message} within {seconds} s\n{tail}")
+        time.sleep(0.25)
+
+
+def workers(folder):
+    """The rank processes of runs in `folder`."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            if "geofm_lib.jobs.worker" in words and any(str(folder) in word for word in words):
+                found.append(process)
+    return found
+
+
+class Page:
+    """A notebook open in JupyterLab, its cells found by the ids of the notebook file."""
+
+    def __init__(self, browser, lab, name, **values):
+        notebook = nbformat.read(ROOT / "notebooks" / "02_pretrain.ipynb", as_version=4)
+        self.ids = [cell.id for cell in notebook.cells]
+        self.run_dir = lab["runs"] / name
+        cell = notebook.cells[self.ids.index("parameters")]
+        for setting, value in {**SMALL, **values, "run_dir": str(self.run_dir)}.items():
+            # As a person does: edit the value in its line of the parameters cell.
+            line = rf"(?m)^({setting}: \w+ = )[^#\n]*"
+            cell.source, count = re.subn(line, rf"\g<1>{json.dumps(value)}  ", cell.source)
+            assert count == 1, f"the parameters cell has no line for {setting}"
+        nbformat.write(notebook, lab["folder"] / f"{name}.ipynb")
+        self.browser = browser
+        browser.get(f"{lab['url']}/lab/tree/{name}.ipynb?token={lab['token']}&reset")
+        wait(lambda: len(self.cells()) == len(self.ids), 90, "the notebook did not open")
+        wait(lambda: "| Idle" in browser.find_element(By.ID, "jp-main-statusbar").text, 120, "the kernel did not start")
+
+    def cells(self):
+        return self.browser.find_elements(By.CSS_SELECTOR, ".jp-MainAreaWidget:not(.lm-mod-hidden) .jp-Cell")
+
+    def cell(self, name):
+        return self.cells()[self.ids.index(name)]
+
+    def menu(self, title, command):
+        """Click a command of the menu bar."""
+        path = f"//li[contains(@class,'lm-MenuBar-item')][.//*[text()='{title}']]"
+
+        def clicked():
+            with contextlib.suppress(WebDriverException):
+                self.browser.find_element(By.XPATH, path).click()
+                self.browser.find_element(By.CSS_SELECTOR, f".lm-Menu-item[data-command='{command}']").click()
+                return True
+            self.browser.find_element(By.TAG_NAME, "body").send_keys(Keys.ESCAPE)
+
+        wait(clicked, 30, f"no {title} menu with {command}")
+
+    def run_all(self):
+        self.menu("Run", "runmenu:run-all")
+        wait(lambda: self.prompt("run").strip("[ ]:"), 30, "Run All did nothing")
+
+    def run(self, name):
+        """Run one cell as Shift-Enter does, and wait for its turn to come."""
+        before = self.prompt(name)
+        cell = self.cell(name)
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", cell)
+        cell.find_element(By.CSS_SELECTOR, ".jp-InputPrompt").click()
+        self.browser.switch_to.active_element.send_keys(Keys.SHIFT, Keys.ENTER)
+        wait(lambda: self.prompt(name) != before, 30, f"cell '{name}' did not run")
+
+    def prompt(self, name):
+        """`[*]:` while a cell runs or waits, then its number."""
+        return self.cell(name).find_element(By.CSS_SELECTOR, ".jp-InputPrompt").text
+
+    def output(self, name):
+        return "\n".join(each.text for each in self.cell(name).find_elements(By.CSS_SELECTOR, ".jp-OutputArea-output"))
+
+    def errors(self):
+        """Texts of the error outputs on the page (JupyterLab shows them, like stderr, under either type)."""
+        kinds = ("error", "stderr")
+        chosen = ", ".join(f"[data-mime-type='application/vnd.jupyter.{kind}']" for kind in kinds)
+        return [each.text for each in self.browser.find_elements(By.CSS_SELECTOR, chosen) if each.is_displayed()]
+
+    def progress(self, seconds=180):
+        """The progress line, once it shows a step while the cell is still running."""
+
+        def live():
+            assert not self.errors(), self.errors()
+            shown = re.search(r"pretrain: step \d+.*", self.output("run"))
+            return shown.group() if shown and "*" in self.prompt("run") else None
+
+        return wait(live, seconds, "no live progress", self.run_dir / "log.txt")
+
+    def steps(self):
+        """The steps logged so far."""
+        return [json.loads(line)["step"] for line in (self.run_dir / "metrics.jsonl").read_text().splitlines()]
+
+    def status(self):
+        summary = self.run_dir / "summary.json"
+        return json.loads(summary.read_text())["status"] if summary.exists() else "running"
+
+
+def test_run_all_shows_progress_and_figures_and_the_settings_cell_runs_again(browser, lab):
+    page = Page(browser, lab, "short", epochs=30)
+    page.run_all()
+    line = page.progress()
+    assert re.search(r"step \d+/\d+", line) and "loss" in line and "images/s" in line and "left" in line
+    wait(lambda: re.search(r"\d", page.prompt("colophon")) or page.errors(), 240, "Run All did not end")
+    assert not page.errors()
+    assert page.status() == "finished"
+    pictures = browser.find_elements(By.CSS_SELECTOR, ".jp-Notebook .jp-OutputArea-output img")
+    assert pictures and all(browser.execute_script("return arguments[0].naturalWidth", each) > 100 for each in pictures)
+
+    page.run("settings")
+    wait(lambda: "*" not in page.prompt("settings"), 60, "the settings cell did not end")
+    page.run("run")
+    wait(lambda: "*" not in page.prompt("run"), 60, "reading the finished run took long")
+    assert not page.errors()
+    assert "finished before" in page.output("run")
+
+
+def test_interrupting_the_kernel_stops_the_ranks_with_a_checkpoint_and_running_again_goes_on(browser, lab):
+    page = Page(browser, lab, "long", epochs=20_000)
+    page.run_all()
+    page.progress()
+    assert len(workers(page.run_dir)) == 2
+    page.menu("Kernel", "kernelmenu:interrupt")
+    wait(lambda: not workers(page.run_dir), 30, "ranks still run after the interrupt", page.run_dir / "log.txt")
+    wait(lambda: page.errors(), 30, "the cell did not say that the run stopped")
+    assert "stopped" in page.errors()[0] and "Run this cell again" in page.errors()[0]
+    assert page.status() == "stopped"
+    assert any((page.run_dir / "checkpoint").iterdir())
+    reached = page.steps()[-1]
+
+    page.run("run")
+    wait(lambda: page.steps()[-1] > reached, 120, "it did not go on", page.run_dir / "log.txt")
+    page.progress()
+    page.menu("Kernel", "kernelmenu:interrupt")
+    wait(lambda: not workers(page.run_dir), 30, "ranks still run after the second interrupt")
+    assert page.steps() == list(range(1, page.steps()[-1] + 1)), "every step once: it went on where it had stopped"

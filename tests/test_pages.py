@@ -1,0 +1,49 @@
+"""The page checker, on a small real report and on a page with every fault it looks for."""
+
+import nbformat
+import pages
+import pandas as pd
+import pytest
+from conftest import need
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from geofm_lib.desk import figures, report
+from geofm_lib.desk.picture import Table
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(autouse=True)
+def browser():
+    need("chromium", "chromedriver")
+
+
+def test_a_report_and_its_index_fit_a_phone_and_need_nothing_else(tmp_path):
+    data, metadata = figures.published_scaling("ViT-3B")._repr_mimebundle_()
+    wide = Table(pd.DataFrame({f"a rather long column name {i}": [i] for i in range(30)}))
+    outputs = [
+        new_output("display_data", data=data, metadata=metadata),
+        new_output("display_data", data={"text/html": wide._repr_html_()}),
+        new_output("display_data", data={"text/html": figures.claims("finding")._repr_html_()}),
+        new_output("stream", name="stdout", text="x" * 5000),
+        new_output("error", ename="RunFailed", evalue="/a/long/path" * 40, traceback=["y" * 500]),
+    ]
+    cells = [new_markdown_cell("# Does it fit?\n\nYes.\n\n## A section\n\n### Below"),
+             new_code_cell("x = " + "1 + " * 200 + "1", id="run", outputs=outputs, execution_count=1)]  # fmt: skip
+    nbformat.write(new_notebook(cells=cells), tmp_path / "n.ipynb")
+    report.render(tmp_path / "n.ipynb", tmp_path / "pages" / "02_x.html", error="z" * 300)
+    report.write_index(tmp_path / "pages")
+    assert pages.check(tmp_path / "pages") == []
+
+
+def test_every_fault_is_found(tmp_path):
+    (tmp_path / "bad.html").write_text(
+        "<!DOCTYPE html><html><h2>No title</h2><h4>gap</h4><script>1</script><div style='width:2000px'>wide</div>"
+        "<img src='https://geofm.invalid/a.png' alt='remote'><img src='data:image/png;base64,AAAA'>" + "x " * 250_000
+    )
+    found = "\n".join(pages.check(tmp_path))
+    for fault in ("bytes, over", "<script>", "no lang", "no alt text", "not decoded", "0 h1", "follows a gap",
+                  "no title", "pixels wide in a window of 390", "asks for https://geofm.invalid/a.png"):  # fmt: skip
+        assert fault in found, fault
+    (tmp_path / "empty").mkdir()
+    assert "no pages" in pages.check(tmp_path / "empty")[0]

@@ -1,0 +1,219 @@
+"""model/probe.py and jobs/probe.py: the head, LARS, nearest neighbours, and the whole job on tiny images."""
+
+import csv
+import json
+import math
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+from PIL import Image
+from torch.nn import functional as F
+
+from geofm_lib.data import shards
+from geofm_lib.jobs import probe as job
+from geofm_lib.jobs.folder import Folder, Stopped
+from geofm_lib.model import probe, vit
+from geofm_lib.settings import ProbeSettings
+
+CLASSES = 6
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A prepared folder: 20 images of each of 6 classes, stripes of a direction and a colour in noise; half is test."""
+    folder, random = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    rows = {k: i for i, k in enumerate([f"{c}/{n:02d}.png" for c in range(CLASSES) for n in range(20)])}
+    samples = []
+    for name in rows:
+        kind, number = int(name[0]), int(name[2:4])
+        angle, phase = math.pi * (kind % 3) / 3, random.uniform(0, 6)
+        y, x = np.mgrid[:32, :32]
+        wave = np.sin(0.8 * (x * math.cos(angle) + y * math.sin(angle)) + phase)[..., None]
+        pixels = 128 + 50 * wave * [1, kind // 3, 1] + random.normal(0, 20, (32, 32, 3))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / "one.png")
+        entry = {"name": name, "label": f"class {kind}", "data": (folder / "one.png").read_bytes()}
+        samples.append(entry | {"width": 32, "height": 32, "channels": 3, "split": ("train", "test")[number % 2]})
+    shards.write_csv(folder / "index.csv", shards.COLUMNS, list(shards.pack(samples, folder)))
+    shards.write_csv(folder / "split.csv", ("name", "split"), samples)
+    (folder / "statistics.json").write_text(json.dumps({"mean": [0.5] * 3, "std": [0.2] * 3, "channels": 3}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """An exported encoder that a probe can use as if it were pretrained."""
+    config = {"model": "ViT-Atto", "family": "pretrain", "image_size": 32, "patch_size": 8, "channels": 3}
+    config |= {"mean": [0.5] * 3, "std": [0.2] * 3}
+    model = vit.build("ViT-Atto", image_size=32, seed=7)
+    return vit.save_encoder(tmp_path_factory.mktemp("pretrain") / "encoder", model.state_dict(), config).parent
+
+
+def settings(data, **values):
+    usual = {"image_size": 32, "model": "ViT-Atto", "epochs": 4, "warmup_epochs": 1, "views": 2, "batch": 32}
+    return ProbeSettings(data=str(data), **(usual | {"probe_seeds": 2, "base_learning_rate": 2.0} | values))
+
+
+def one_rank(**values):
+    alone = {"rank": 0, "world": 1, "is_main": True, "device": torch.device("cpu")}
+    return SimpleNamespace(**alone, broadcast=lambda value: value, barrier=lambda: None, **values)
+
+
+def start(settings, folder):
+    folder.mkdir(exist_ok=True)
+    return job.run(settings, one_rank(), Folder(folder))
+
+
+def rows(folder):
+    with open(folder / "probe.csv") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_job_writes_what_the_page_reads(data, encoder, tmp_path):
+    found = start(settings(data, encoder=str(encoder)), tmp_path)
+    assert Counter(row["features"] for row in rows(tmp_path)) == {"pretrained": 8, "random": 8}
+    assert {int(row["epoch"]) for row in rows(tmp_path)} == {1, 2, 3, 4}
+    assert all(0 <= float(row["top1"]) <= float(row["top5"]) <= 100 for row in rows(tmp_path))
+    last = [float(row["top1"]) for row in rows(tmp_path) if (row["features"], row["epoch"]) == ("pretrained", "4")]
+    assert found["top1_pretrained_mean"] == pytest.approx(np.mean(last))
+    assert found["top1_pretrained_interval"] == pytest.approx(12.706 * np.std(last, ddof=1) / math.sqrt(2))
+    assert (found["classes"], found["train_images"], found["test_images"]) == (6, 60, 60)
+    assert found["chance"] == pytest.approx(100 / 6) and found["histograms_top1"] > 50
+    assert {"top5_random_mean", "knn_pretrained", "knn_random", "histograms_interval"} <= set(found)
+    assert found["verdict"].startswith("The pretrained encoder's features reach") and "histograms" in found["verdict"]
+    json.dumps(found)
+    progress = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert progress[-1]["step"] == progress[-1]["total_steps"] and progress[-1]["phase"] == "probe"
+    assert {"top1", "images_per_s", "seconds_left"} <= set(progress[-1])
+
+
+def test_the_same_settings_give_the_same_curve_and_another_seed_another(data, encoder, tmp_path):
+    quick = {"encoder": str(encoder), "compare_random": False, "compare_histograms": False}
+    for name, more in (("a", {}), ("b", {}), ("c", {"seed": 1}), ("fresh", {"views": 0}), ("cls", {"pool": "cls"})):
+        start(settings(data, **quick, **more), tmp_path / name)
+    assert rows(tmp_path / "a") == rows(tmp_path / "b") != rows(tmp_path / "c")
+    # two cached views are the first two epochs' fresh crops; from the third epoch on they differ
+    first, fresh = ([row for row in rows(tmp_path / name) if row["seed"] == "0"] for name in ("a", "fresh"))
+    assert first[:2] == fresh[:2] and first[2:] != fresh[2:]
+    assert rows(tmp_path / "a") != rows(tmp_path / "cls")
+
+
+def test_a_head_that_was_hardly_trained_is_named(data, tmp_path):
+    quick = {"encoder": "random", "compare_histograms": False, "probe_seeds": 1, "epochs": 1}
+    slow = start(settings(data, base_learning_rate=1e-3, **quick), tmp_path / "slow")
+    assert "The head itself is hardly trained: after 1 steps" in slow["verdict"]
+    assert "hardly" not in job._untrained(slow | {"loss": 0.5})
+
+
+def test_random_weights_alone(data, tmp_path):
+    found = start(settings(data, encoder="random", compare_histograms=False, pool="cls", probe_seeds=1), tmp_path)
+    assert "top1_pretrained_mean" not in found and found["top1_random_interval"] is None
+    assert found["verdict"].startswith("The features of random weights reach")
+
+
+class _Pair:
+    """Two ranks that meet in files, as far as the probe needs it."""
+
+    def __init__(self, rank, folder, barrier):
+        self.rank, self.world, self.is_main, self.device = rank, 2, rank == 0, torch.device("cpu")
+        self.folder, self.barrier = folder, barrier.wait
+
+    def broadcast(self, value):
+        return value
+
+
+def _one_of_two(rank, asked, folder, barrier):
+    torch.set_num_threads(1)
+    job.run(asked, _Pair(rank, folder, barrier), Folder(folder, is_main=rank == 0))
+
+
+def test_two_ranks_find_what_one_finds(data, encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "BATCH", 16)
+    asked = settings(data, encoder=str(encoder), compare_random=False, compare_histograms=False)
+    start(asked, tmp_path / "one")
+    (tmp_path / "two").mkdir()
+    context = mp.get_context("fork")  # keeps BATCH as set here
+    barrier = context.Barrier(2)
+    ranks = [context.Process(target=_one_of_two, args=(r, asked, tmp_path / "two", barrier)) for r in (0, 1)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(60)
+        assert rank.exitcode == 0
+    assert rows(tmp_path / "one") == rows(tmp_path / "two")
+    assert not list((tmp_path / "two").glob(".features*"))
+
+
+def change(data, folder, **columns):
+    """A copy of the index and split of ``data`` with other values in some columns."""
+    table = shards.read_csv(data / "index.csv")
+    shards.write_csv(folder / "index.csv", shards.COLUMNS, [row | columns for row in table])
+    for name in ("split.csv", "statistics.json"):
+        (folder / name).write_text((data / name).read_text())
+    return folder
+
+
+@pytest.mark.parametrize("label, words", [("", "has no labels"), ("water", "has 1 class; a probe needs at least 2")])
+def test_data_that_cannot_be_probed(data, tmp_path, label, words):
+    with pytest.raises(ValueError, match=words):
+        start(settings(change(data, tmp_path, label=label), encoder="random"), tmp_path / "run")
+
+
+def test_an_encoder_that_does_not_fit(data, encoder, tmp_path):
+    own = json.loads((encoder / "encoder" / "config.json").read_text())
+    state = vit.build("ViT-Atto", image_size=32, channels=4).state_dict()
+    vit.save_encoder(tmp_path / "four", state, own | {"channels": 4})
+    with pytest.raises(ValueError, match="takes 4 channels, the images .* have 3"):
+        start(settings(data, encoder=str(tmp_path / "four")), tmp_path / "run")
+    vit.save_encoder(tmp_path / "seven", state, own | {"patch_size": 7})
+    with pytest.raises(ValueError, match="not a multiple of the patch size 7"):
+        start(settings(data, encoder=str(tmp_path / "seven")), tmp_path / "run")
+    gone = settings(data, encoder="random").model_copy(update={"encoder": str(tmp_path / "nowhere")})
+    with pytest.raises(ValueError, match="does not exist"):
+        start(gone, tmp_path / "run")
+
+
+def test_a_stop_is_heard(data, tmp_path):
+    (tmp_path / "stop").touch()
+    with pytest.raises(Stopped):
+        start(settings(data, encoder="random"), tmp_path)
+
+
+def test_the_head_learns_what_is_linear_whatever_the_scale():
+    torch.manual_seed(0)
+    labels = torch.arange(300) % 3
+    features = (F.one_hot(labels, 3).float() + 0.2 * torch.randn(300, 3)) * torch.tensor([1e-4, 1.0, 1e4])
+    head = probe.ProbeHead(3, 3)
+    optimiser = probe.lars(head)
+    losses = [probe.train_step(head, optimiser, features, labels, 5.0) for _ in range(300)]
+    assert losses[-1] < 0.5 * losses[0] and probe.accuracy(head, features, labels)[0] > 98
+    assert not list(head.norm.parameters()) and head.norm.eps == 1e-6
+
+
+def test_lars_scales_the_matrix_by_the_trust_ratio_even_without_decay():
+    head = probe.ProbeHead(4, 3)
+    weight, bias = head.linear.weight.detach().clone(), head.linear.bias.detach().clone()
+    probe.train_step(head, probe.lars(head), torch.randn(8, 4), torch.arange(8) % 3, rate=0.5)
+    gradient = head.linear.weight.grad
+    step = 0.5 * 0.001 * weight.norm() / gradient.norm() * gradient
+    torch.testing.assert_close(head.linear.weight.detach(), weight - step)
+    torch.testing.assert_close(head.linear.bias.detach(), bias - 0.5 * head.linear.bias.grad)
+
+
+def test_accuracy_and_neighbours():
+    logits = torch.eye(6)[[0, 1, 2, 3]] + torch.linspace(0.6, 0.1, 6)
+    head = torch.nn.Identity()
+    assert probe.accuracy(head, logits, torch.tensor([0, 1, 0, 5])) == (50.0, 75.0)
+    corners = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
+    labels, asked = torch.tensor([4, 4, 2]), torch.tensor([[30.0, 1.0], [0.0, 0.1]])
+    assert probe.knn_predict(corners, labels, asked, k=20, chunk=1).tolist() == [4, 2]
+
+
+def test_the_interval_is_students():
+    assert job.interval([1.0]) is None
+    assert job.interval([1.0, 2.0, 3.0]) == pytest.approx(4.303 / math.sqrt(3))
+    spread = list(range(31))
+    assert job.interval(spread) == pytest.approx(2.042 * np.std(spread, ddof=1) / math.sqrt(31), rel=5e-3)

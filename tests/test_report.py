@@ -1,0 +1,146 @@
+"""Pages: what stands at the top, what an output becomes, where a result came from; and the index of pages."""
+
+import json
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from geofm_lib.desk import cells, report
+from geofm_lib.desk.runs import Run
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+@pytest.fixture
+def executed(tmp_path):
+    """Writes an executed notebook with these outputs of its cell `run`."""
+
+    def write(*outputs, ran=True, path=tmp_path / "02_x.ipynb"):
+        parameters = new_code_cell("lr = 1", id="parameters", metadata={"tags": ["parameters"]}, execution_count=1)
+        given = new_code_cell('# Parameters\nlr = "2"', metadata={"tags": ["injected-parameters"]}, execution_count=2)
+        count = 3 if ran else None
+        cell = new_code_cell("run = launch(settings)", id="run", outputs=list(outputs), execution_count=count)
+        notice = new_markdown_cell("An Exception was encountered", metadata={"tags": [cells.ERROR_TAGS[0]]})
+        first = new_markdown_cell("# Is it *so*?\n\nIt needs `nothing`, as\n[01](01_data.ipynb) says.\n\nMore.")
+        nbformat.write(new_notebook(cells=[notice, first, parameters, given, cell]), path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder with this summary and log."""
+
+    def write(summary, log=""):
+        folder = tmp_path / "pretrain-x"
+        folder.mkdir()
+        stored = {"job": "pretrain", "asked": {"epochs": 3}, "resolved": {"data_fingerprint": "f00d"}}
+        where = {"commit": "abc123", "launched": "2026-01-02T03:04:05+00:00", "nodes": ["nid1"], "ranks": 2,
+                 "device": "EPYC", "device_type": "cpu", "packages": {"torch": "2.14.1"}}  # fmt: skip
+        (folder / "settings.json").write_text(json.dumps(stored))
+        (folder / "environment.json").write_text(json.dumps(where))
+        (folder / "log.txt").write_text(log)
+        (folder / "heartbeat").touch()
+        if summary:
+            (folder / "summary.json").write_text(json.dumps(summary))
+        return Run(folder)
+
+    return write
+
+
+def page(tmp_path, source, **given):
+    return report.render(source, tmp_path / "pages" / "02_x.html", **given).read_text()
+
+
+def banner(text):
+    """(status, words) at the top of a page."""
+    found = re.search(r'<aside [^>]*class="banner (\w+)"[^>]*>(.*?)</aside>', text, re.DOTALL)
+    return found.group(1), " ".join(re.sub(r"<[^>]+>", " ", found.group(2)).split())
+
+
+def test_a_finished_run_says_so_with_its_provenance(tmp_path, executed, run):
+    text = page(tmp_path, executed(), run=run({"status": "finished", "seconds": 192, "ranks": 2}))
+    status, words = banner(text)
+    assert status == "finished" and "3 min 12 s on 2 ranks" in words and "Ran on CPU" in words
+    for fact in ("abc123", "2026-01-02T03:04:05", "nid1", "EPYC", "f00d", "torch 2.14.1", "epochs=3"):
+        assert fact in text, fact
+    assert "<title>Is it so?</title>" in text and 'lang="en"' in text and "<script" not in text
+
+
+def test_a_failed_run_shows_the_rank_its_error_and_the_log(tmp_path, executed, run):
+    failed = run({"status": "failed", "rank": 1, "error": "boom <b>", "seconds": 2}, "0: fine\n1: \x1b[31mboom\x1b[0m")
+    error = new_output("error", ename="RunFailed", evalue="rank 1 failed: boom", traceback=["\x1b[31mlong\x1b[0m"])
+    text = page(tmp_path, executed(error), run=failed, status="failed", error="RunFailed: rank 1 failed: boom")
+    status, words = banner(text)
+    assert status == "failed" and words.startswith("FAILED") and "Rank 1 failed: boom &lt;b&gt;" in words
+    assert "0: fine" in words and "\x1b" not in text and "An Exception was encountered" not in text
+
+
+@pytest.mark.parametrize(
+    ("summary", "told", "shown"),
+    [
+        ({"status": "stopped", "reason": "saved at step 3"}, "stopped", "stopped"),
+        ({"status": "stopped", "reason": "saved at step 3"}, "failed", "stopped"),  # how papermill sees an interrupt
+        ({"status": "finished", "seconds": 1}, "failed", "failed"),  # a figure failed after the run
+        ({"status": "finished", "seconds": 1}, None, "finished"),
+        (None, "killed", "killed"),  # the heartbeat is still fresh
+        (None, None, "running"),
+    ],
+)
+def test_the_worst_of_run_folder_and_runner_is_the_status(tmp_path, executed, run, summary, told, shown):
+    assert banner(page(tmp_path, executed(), run=run(summary), status=told))[0] == shown
+
+
+def test_without_a_run_the_runner_or_the_cells_tell(tmp_path, executed):
+    error = new_output("error", ename="SettingsError", evalue="unknown setting 'stratgy'", traceback=["x"])
+    assert banner(page(tmp_path, executed()))[0] == "finished"
+    assert banner(page(tmp_path, executed(ran=False)))[0] == "killed"
+    assert banner(page(tmp_path, executed(), status="killed", error="the kernel died"))[1].endswith("the kernel died")
+    status, words = banner(page(tmp_path, executed(error)))
+    assert status == "failed" and "unknown setting 'stratgy'" in words
+
+
+def test_outputs_become_plain_self_contained_and_described(tmp_path, executed):
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "100 % done"}
+    hostile = "<table><tr><td onclick='x()'>1</td></tr></table><script src='https://x'></script><style>p{}</style>"
+    text = page(tmp_path, executed(
+        new_output("stream", name="stdout", text="step 1\rstep 2\r"),
+        new_output("stream", name="stdout", text="step 3\nend\n"),
+        new_output("display_data", data=widget),
+        new_output("display_data", data={"text/html": hostile, "text/plain": "?"}),
+        new_output("display_data", data={"image/png": PIXEL}, metadata={"image/png": {"alt": 'A "dot"', "width": 720}}),
+    ))  # fmt: skip
+    assert "step 3\nend" in text and "step 1" not in text and "100 % done" in text
+    assert "<td>1</td>" in text and "https://x" not in text and "<script" not in text and "p{}" not in text
+    assert "alt='A \"dot\"'" in text and 'width="720"' in text
+    assert text.count("<details class=\"code\">") == 3 and "Parameters given" in text
+    assert 'href="01_data.html"' in text
+
+
+def test_the_command_renders_a_run_folder(executed, run):
+    done = run({"status": "finished", "seconds": 1})
+    executed(path=done.folder / "notebook.ipynb")
+    (done.folder / "execution.json").write_text(json.dumps({"notebook": "02_pretrain.ipynb", "status": "finished"}))
+    assert report.main([str(done.folder)]) == 0
+    text = (done.folder / "report.html").read_text()
+    assert "02_pretrain" in text and "01_data" not in text, "no link to a page that is not beside it"
+    assert report.main([str(done.folder / "none")]) == 1
+    command = [sys.executable, "-m", "geofm_lib.desk.report"]
+    assert subprocess.run(command, capture_output=True, text=True).returncode == 2
+
+
+def test_the_index_is_made_from_the_pages_notebooks(tmp_path, executed, run):
+    page(tmp_path, executed(), run=run({"status": "finished", "seconds": 65, "started": 0}))
+    text = report.write_index(tmp_path / "pages").read_text()
+    for part in ('href="02_x.html"', "Is it so?", "needs nothing, as 01 says.", "FINISHED", "lr=2", "1 min 05 s"):
+        assert part in text, part
+    (tmp_path / "pages" / "other.html").write_text("<title>x</title>")
+    with pytest.raises(ValueError, match="was not made by this project"):
+        report.write_index(tmp_path / "pages")
+    with pytest.raises(ValueError, match="holds no pages"):
+        report.write_index(tmp_path)

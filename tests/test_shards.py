@@ -1,0 +1,107 @@
+"""Data shards: ordinary tars, read by position, checked by checksum."""
+
+import json
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from pictures import encode, noise
+
+from geofm_lib.data import images, shards, splits
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """A small prepared folder by the library's own writers: 3 shards, two classes, names that need more than ASCII."""
+    samples = []
+    for i in range(12):
+        label = "río" if i % 2 else "a b"
+        data = encode(noise(i), "JPEG" if i % 3 else "PNG")
+        name = f"set/{label}/{'x' * 90} ü {i}.jpg"
+        samples.append(dict(name=name, label=label, data=data, width=24, height=20, channels=3))
+    rows = list(shards.pack(samples, tmp_path, shard_bytes=5000))
+    shards.write_csv(tmp_path / "index.csv", shards.COLUMNS, rows)
+    split = [{"name": row["name"], "split": "train" if k < 8 else "test"} for k, row in enumerate(rows)]
+    shards.write_csv(tmp_path / "split.csv", ("name", "split"), split)
+    (tmp_path / "statistics.json").write_text(json.dumps({"mean": [0.5] * 3, "std": [0.2] * 3, "channels": 3}))
+    return tmp_path, samples
+
+
+def test_round_trip(prepared):
+    folder, samples = prepared
+    data = shards.Shards(folder)
+    assert len(list((folder / "shards").iterdir())) > 1
+    assert data.classes == ["a b", "río"] and data.labels.tolist() == [0, 1] * 6 and data.labels.dtype == np.int64
+    for i in np.random.default_rng(0).permutation(12).tolist():
+        assert data.read(i, verify=True) == samples[i]["data"]
+        assert torch.equal(data.decode(i), images.decode(samples[i]["data"]))
+    assert data.decode(0).shape == (3, 20, 24) and data.decode(0).dtype == torch.uint8
+
+
+def test_shards_are_plain_tars_and_repeatable(prepared, tmp_path_factory):
+    folder, samples = prepared
+    members = {}
+    for path in sorted((folder / "shards").iterdir()):
+        with tarfile.open(path) as tar:
+            members |= {m.name: tar.extractfile(m).read() for m in tar}
+    assert members == {s["name"]: s["data"] for s in samples}
+    again = tmp_path_factory.mktemp("again")
+    list(shards.pack(samples, again, shard_bytes=5000))
+    for path in (folder / "shards").iterdir():
+        assert path.read_bytes() == (again / "shards" / path.name).read_bytes()
+
+
+def test_sides_and_pickling(prepared):
+    folder, _ = prepared
+    train, test = shards.Shards(folder, "train"), shards.Shards(folder, "test")
+    assert (len(train), len(test)) == (8, 4) and not set(train.names) & set(test.names)
+    train.keep()
+    copy = pickle.loads(pickle.dumps(train))
+    assert torch.equal(copy.decode(3), train.decode(3))
+    small = shards.Shards(folder, "train", keep_bytes=10)  # too large for memory: decoded each time
+    assert small.decode(3) is not small.decode(3) and torch.equal(small.decode(3), train.decode(3))
+    train.close()
+
+
+def test_damage_is_found_when_asked(prepared):
+    folder, samples = prepared
+    row = shards.read_csv(folder / "index.csv")[4]
+    path = folder / "shards" / row["shard"]
+    content = bytearray(path.read_bytes())
+    content[int(row["offset"]) + 30] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged"):
+        shards.Shards(folder).read(4, verify=True)
+    path.write_bytes(content[: int(row["offset"]) + 10])
+    with pytest.raises(ValueError, match="is damaged"):
+        shards.Shards(folder).read(4)
+
+
+def test_a_folder_without_index_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no prepared images"):
+        shards.Shards(tmp_path)
+
+
+def test_split_by_class_and_without_leaks():
+    names = [f"{label}/{i:03d}.jpg" for label in "abc" for i in range(100)]
+    labels = [name[0] for name in names]
+    same_as = {"a/001.jpg": "a/000.jpg", "b/005.jpg": "a/000.jpg", "c/009.jpg": "c/008.jpg"}
+    sides = dict(zip(names, splits.split(names, labels, same_as, 0.3, seed=1), strict=True))
+    for label in "abc":
+        count = sum(sides[n] == "train" for n in names if n[0] == label)
+        assert 29 <= count <= 31
+    assert all(sides[name] == sides[first] for name, first in same_as.items())
+    moved = dict(zip(names[::-1], splits.split(names[::-1], labels[::-1], {}, 0.3, 1), strict=True))
+    plain = dict(zip(names, splits.split(names, labels, {}, 0.3, 1), strict=True))
+    assert moved == plain, "the order of the files plays no part"
+    assert plain != dict(zip(names, splits.split(names, labels, {}, 0.3, 2), strict=True))
+    tar = splits.split([f"set/{n}" for n in names], labels, {}, 0.3, 1)
+    assert tar == list(plain.values()), "a tar of the folder gives the same split"
+
+
+def test_split_keeps_both_sides_and_unlabelled_trains():
+    assert sorted(splits.split(["a/1", "a/2"], ["a", "a"], {}, 0.99, 0)) == ["test", "train"]
+    assert sorted(splits.split(["a/1", "a/2"], ["a", "a"], {}, 0.01, 0)) == ["test", "train"]
+    assert splits.split(["1", "2", "3"], ["", "", ""], {}, 0.5, 0) == ["train"] * 3
