@@ -215,7 +215,7 @@ class PretrainSettings(_ImageSettings):
     decoder_width: int = setting(0, "0: the model's own", "model", ge=0)
     decoder_depth: int = setting(0, "blocks (0: the model's own)", "model", ge=0)
     decoder_heads: int = setting(0, "0: the model's own", "model", ge=0)
-    epochs: int = setting(60, "passes over the train side", "recipe", ge=1)
+    epochs: int = setting(40, "passes over the train side", "recipe", ge=1)
     warmup_epochs: float = setting(5.0, "epochs of linear warm-up, then a cosine to zero", "recipe", ge=0)
     global_batch: int = setting(100, "images in one optimiser step, all ranks together", "recipe", ge=1)
     base_learning_rate: float = setting(

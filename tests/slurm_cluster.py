@@ -71,8 +71,15 @@ class Cluster:
 
     def run(self, *command, timeout=60, check=True, env=(), **kwargs):
         """subprocess.run in this cluster's environment, output as text. `env` adds variables."""
-        done = subprocess.run(command, env={**self.env, **dict(env)}, timeout=timeout, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kwargs)
+        done = subprocess.run(
+            command,
+            env={**self.env, **dict(env)},
+            timeout=timeout,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            **kwargs,
+        )
         if check and done.returncode:
             raise AssertionError(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stdout}")
         return done
@@ -97,8 +104,10 @@ class Cluster:
 
     def logs(self):
         """The daemons' last lines, for the message of a test that failed."""
-        parts = [f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-                 for log in sorted(Path(self.folder).glob("*.log"))]
+        parts = [
+            f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+            for log in sorted(Path(self.folder).glob("*.log"))
+        ]
         return "\n".join(parts)
 
 
@@ -112,9 +121,17 @@ def start(folder, cpus=4, seconds=60):
     key.write_bytes(os.urandom(1024))
     key.chmod(0o600)
     ctld_port, node1_port, node2_port = free_ports(3)
-    (folder / "slurm.conf").write_text(CONFIG.format(
-        folder=folder, host=socket.gethostname().split(".")[0], user=getpass.getuser(), cpus=cpus,
-        ctld_port=ctld_port, node1_port=node1_port, node2_port=node2_port))
+    (folder / "slurm.conf").write_text(
+        CONFIG.format(
+            folder=folder,
+            host=socket.gethostname().split(".")[0],
+            user=getpass.getuser(),
+            cpus=cpus,
+            ctld_port=ctld_port,
+            node1_port=node1_port,
+            node2_port=node2_port,
+        )
+    )
     # A Slurm around the tests, if any, must not be seen in here.
     env = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))}
     env |= {"PATH": PATH, "SLURM_CONF": str(folder / "slurm.conf")}
@@ -123,28 +140,51 @@ def start(folder, cpus=4, seconds=60):
 
     def daemon(*command):
         with open(folder / f"daemon-{len(daemons)}-{command[0]}.log", "wb") as log:
-            daemons.append(subprocess.Popen(command, env=env, cwd=folder, stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=subprocess.STDOUT, start_new_session=True))
+            daemons.append(
+                subprocess.Popen(
+                    command,
+                    env=env,
+                    cwd=folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            )
 
     try:
-        daemon("munged", "--foreground", "--force", f"--key-file={key}", f"--socket={folder}/munge.socket",
-               f"--pid-file={folder}/munged.pid", f"--log-file={folder}/munged.log",
-               f"--seed-file={folder}/munged.seed")
+        daemon(
+            "munged",
+            "--foreground",
+            "--force",
+            f"--key-file={key}",
+            f"--socket={folder}/munge.socket",
+            f"--pid-file={folder}/munged.pid",
+            f"--log-file={folder}/munged.log",
+            f"--seed-file={folder}/munged.seed",
+        )
         wait_for(lambda: (folder / "munge.socket").exists(), 15, cluster, "munged made no socket")
         daemon("slurmctld", "-D", "-c")
         daemon("slurmd", "-D", "-c", "-N", "node1")
         daemon("slurmd", "-D", "-c", "-N", "node2")
-        wait_for(lambda: cluster.run("sinfo", "-h", "-t", "idle", "-o", "%D", check=False).stdout.strip() == "2",
-                 seconds, cluster, "the two nodes did not become idle")
+        wait_for(
+            lambda: cluster.run("sinfo", "-h", "-t", "idle", "-o", "%D", check=False).stdout.strip() == "2",
+            seconds,
+            cluster,
+            "the two nodes did not become idle",
+        )
         yield cluster
     finally:
         stop(cluster, daemons)
 
 
 def stop(cluster, daemons):
-    """Cancel the jobs, end the daemons in reverse order, then whatever still runs under this cluster's SLURM_CONF."""
+    """Cancel the jobs, let their steps end, end the daemons in reverse order, then whatever is still there."""
     with contextlib.suppress(Exception):
         cluster.run("scancel", "--full", "--signal=KILL", f"--user={getpass.getuser()}", check=False, timeout=20)
+        end = time.monotonic() + 20
+        while cluster.run("squeue", "--noheader", timeout=20).stdout.strip() and time.monotonic() < end:
+            time.sleep(0.2)
     for process in reversed(daemons):
         process.terminate()
     for process in reversed(daemons):
@@ -156,14 +196,21 @@ def stop(cluster, daemons):
     for process in left_behind(cluster):
         with contextlib.suppress(psutil.Error):
             process.kill()
+            process.wait(5)
 
 
 def left_behind(cluster):
-    """Processes that carry this cluster's SLURM_CONF in their environment: steps and tasks (not the caller)."""
+    """Processes of this cluster but the caller: those with its SLURM_CONF, and step daemons with its files open.
+
+    A step daemon writes its title over its environment, so it is known only by its log.
+    """
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.pid != os.getpid() and process.environ().get("SLURM_CONF") == cluster.env["SLURM_CONF"]:
+            ours = process.environ().get("SLURM_CONF") == cluster.env["SLURM_CONF"]
+            if process.name().startswith("slurm"):
+                ours |= any(each.path.startswith(f"{cluster.folder}/") for each in process.open_files())
+            if ours and process.pid != os.getpid():
                 found.append(process)
     return found
 

@@ -11,7 +11,7 @@ from geofm_lib.desk import doctor
 from geofm_lib.distributed import devices
 
 FOUR_GPUS = {
-    "torch": "2.10.0+rocm7.1", "build": "rocm", "build_version": "7.1", "kind": "rocm", "gpus": 4, "cores": 56,
+    "torch": "2.10.0+rocm7.1", "build": "rocm", "build_version": "7.1", "kind": "rocm", "count": 4, "cores": 56,
     "names": ["AMD Instinct MI250X"] * 4, "memory_gib": [64.0] * 4, "backends": ["gloo", "nccl"],
     "packages": {"torchvision": "0.25.0", "timm": "1.0.31"}, "peak_tflops": {"fp32": 20.0, "bf16": 140.0},
 }  # fmt: skip
@@ -36,10 +36,15 @@ def test_the_page_of_this_machine(root):
 
 
 def test_devices_count_is_what_torch_says(root):
-    done = subprocess.run([sys.executable, "-m", "geofm_lib.distributed.devices", "--count"], cwd=root, check=True,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "geofm_lib.distributed.devices", "--count"],
+        cwd=root,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     answer = json.loads(done.stdout)
-    assert answer["gpus"] == (torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    assert answer["count"] == (torch.cuda.device_count() if torch.cuda.is_available() else 0)
     assert answer["kind"] in ("cpu", "cuda", "rocm") and answer["cores"] >= 1
     assert "gloo" in answer["backends"] and "peak_tflops" not in answer
 

@@ -213,8 +213,12 @@ def test_links_in_the_readme_lead_somewhere():
 
 
 def test_files_of_the_repository_are_small():
-    done = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         pytest.skip("this copy is no git clone")
     files = [ROOT / name for name in done.stdout.split("\0") if name]

@@ -109,8 +109,10 @@ def test_environment_yml_installs_the_same_list(project, root):
 
 
 def test_make_and_environment_install_the_same_extras(root):
-    extras = {re.search(r"-e '?\.(\[[\w,]+\])", (root / name).read_text()).group(1)
-              for name in ("Makefile", "environment.yml")}
+    extras = {
+        re.search(r"-e '?\.(\[[\w,]+\])", (root / name).read_text()).group(1)
+        for name in ("Makefile", "environment.yml")
+    }
     assert len(extras) == 1
 
 

@@ -118,7 +118,7 @@ def test_outputs_become_plain_self_contained_and_described(tmp_path, executed):
     assert "step 3\nend" in text and "step 1" not in text and "100 % done" in text
     assert "<td>1</td>" in text and "https://x" not in text and "<script" not in text and "p{}" not in text
     assert "alt='A \"dot\"'" in text and 'width="720"' in text
-    assert text.count("<details class=\"code\">") == 3 and "Parameters given" in text
+    assert text.count('<details class="code">') == 3 and "Parameters given" in text
     assert 'href="01_data.html"' in text
 
 

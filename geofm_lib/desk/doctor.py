@@ -61,20 +61,48 @@ def software(torch: dict) -> list[Check]:
     """Python, the packages of pyproject.toml, torch and the two packages that must fit it."""
     absent = missing_packages()
     checks = [
-        Check("software", "Python", f"{platform.python_version()} at {sys.executable}", sys.version_info >= (3, 11),
-              NOTEBOOKS, "make .venv PYTHON=python3.12 (geofm needs Python 3.11 or newer)"),
-        Check("software", "packages", f"missing: {', '.join(absent)}" if absent else "all of pyproject.toml",
-              not absent, NOTEBOOKS, "make .venv"),
+        Check(
+            "software",
+            "Python",
+            f"{platform.python_version()} at {sys.executable}",
+            sys.version_info >= (3, 11),
+            NOTEBOOKS,
+            "make .venv PYTHON=python3.12 (geofm needs Python 3.11 or newer)",
+        ),
+        Check(
+            "software",
+            "packages",
+            f"missing: {', '.join(absent)}" if absent else "all of pyproject.toml",
+            not absent,
+            NOTEBOOKS,
+            "make .venv",
+        ),
     ]
     if "error" in torch:
         return [*checks, Check("software", "torch", torch["error"], False, TORCH, "make clean .venv")]
     build = f"{torch['torch']}, built for {torch['build']} {torch['build_version']}".rstrip()
     new_enough = tuple(int(part) for part in re.findall(r"\d+", torch["torch"])[:2]) >= (2, 10)
-    checks.append(Check("software", "torch", build, new_enough, TORCH,
-                        "install torch 2.10 or newer (your site's build, or: make clean .venv)"))
+    checks.append(
+        Check(
+            "software",
+            "torch",
+            build,
+            new_enough,
+            TORCH,
+            "install torch 2.10 or newer (your site's build, or: make clean .venv)",
+        )
+    )
     for name, version in torch["packages"].items():
-        checks.append(Check("software", name, version, not version.startswith("error"), TORCH,
-                            f"install the {name} that fits torch {torch['torch']}, from the place torch came from"))
+        checks.append(
+            Check(
+                "software",
+                name,
+                version,
+                not version.startswith("error"),
+                TORCH,
+                f"install the {name} that fits torch {torch['torch']}, from the place torch came from",
+            )
+        )
     return checks
 
 
@@ -105,26 +133,47 @@ def machine(torch: dict, runs: Path) -> list[Check]:
     if "error" not in torch:
         checks += [
             Check("machine", "devices", describe_devices(torch)),
-            Check("machine", "matrix products", "measured peak " + ", ".join(
-                f"{name} {peak:g} TFLOP/s" for name, peak in torch["peak_tflops"].items())
-                + (" a device" if torch["gpus"] else f" on {torch['cores']} cores")),
+            Check(
+                "machine",
+                "matrix products",
+                "measured peak "
+                + ", ".join(f"{name} {peak:g} TFLOP/s" for name, peak in torch["peak_tflops"].items())
+                + (" a device" if torch["count"] else f" on {torch['cores']} cores"),
+            ),
             Check("machine", "ranks", describe_ranks(torch)),
         ]
     return [
         *checks,
-        Check("machine", "memory", f"{memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}",
-              memory.available / 2**30 >= FREE_MEMORY_GIB, TORCH,
-              f"free {FREE_MEMORY_GIB} GiB: close other programs, or set ranks=1 and a smaller batch"),
-        Check("machine", "disk", f"{disk:.1f} GiB free for {runs}/", disk >= FREE_DISK_GIB, TORCH,
-              f"free {FREE_DISK_GIB} GiB, or set GEOFM_RUNS to a folder with room"),
-        Check("machine", "run folders", f"written below {runs}/", nearest.is_dir() and os.access(nearest, os.W_OK),
-              TORCH, f"make {nearest} writable, or set GEOFM_RUNS to a folder that is"),
+        Check(
+            "machine",
+            "memory",
+            f"{memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}",
+            memory.available / 2**30 >= FREE_MEMORY_GIB,
+            TORCH,
+            f"free {FREE_MEMORY_GIB} GiB: close other programs, or set ranks=1 and a smaller batch",
+        ),
+        Check(
+            "machine",
+            "disk",
+            f"{disk:.1f} GiB free for {runs}/",
+            disk >= FREE_DISK_GIB,
+            TORCH,
+            f"free {FREE_DISK_GIB} GiB, or set GEOFM_RUNS to a folder with room",
+        ),
+        Check(
+            "machine",
+            "run folders",
+            f"written below {runs}/",
+            nearest.is_dir() and os.access(nearest, os.W_OK),
+            TORCH,
+            f"make {nearest} writable, or set GEOFM_RUNS to a folder that is",
+        ),
     ]
 
 
 def describe_devices(torch: dict) -> str:
     """`4 x AMD Instinct MI250X (64.0 GiB each)`, or that the CPU is used."""
-    if not torch["gpus"]:
+    if not torch["count"]:
         wanted = {"cuda": "; this torch could use an NVIDIA GPU", "rocm": "; this torch could use an AMD GPU"}
         return f"no GPU: everything runs on the CPU{wanted.get(torch['build'], '')}"
     kinds = [f"{torch['names'].count(name)} x {name}" for name in dict.fromkeys(torch["names"])]
@@ -136,7 +185,7 @@ def describe_ranks(torch: dict) -> str:
     tasks = os.environ.get("SLURM_NTASKS") if "SLURM_JOB_ID" in os.environ else None
     if tasks:
         return f"{tasks} by default, one for each task of this allocation"
-    if torch["gpus"]:
+    if torch["count"]:
         return f"{torch['count']} by default, one for each device"
     return f"1 by default; up to {torch['cores']} are sensible here (-p ranks {min(2, torch['cores'])})"
 
@@ -144,9 +193,17 @@ def describe_ranks(torch: dict) -> str:
 def slurm() -> list[Check]:
     """Is there a Slurm to submit to, and are we inside an allocation?"""
     if shutil.which("sinfo") is None or shutil.which("srun") is None:
-        return [Check("Slurm", "commands", "none here: ranks are started as local processes", False, (),
-                      "on a cluster's login node sinfo and srun are on the PATH; for make test-slurm: "
-                      "apt install slurm-wlm munge")]
+        return [
+            Check(
+                "Slurm",
+                "commands",
+                "none here: ranks are started as local processes",
+                False,
+                (),
+                "on a cluster's login node sinfo and srun are on the PATH; for make test-slurm: "
+                "apt install slurm-wlm munge",
+            )
+        ]
     command = ["sinfo", "--noheader", "--format=%P %D nodes %t"]
     try:
         partitions = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
@@ -164,10 +221,22 @@ def extras() -> list[Check]:
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")
     return [
-        Check("extras", "JupyterLab", lab or "not installed", bool(lab), ("working by hand",),
-              "pip install -e '.[notebooks]' -c constraints.txt"),
-        Check("extras", "Chromium", f"{browser or 'no browser'}, {driver or 'no chromedriver'}",
-              bool(browser and driver), ("make test's browser tests",), "apt install chromium chromium-driver"),
+        Check(
+            "extras",
+            "JupyterLab",
+            lab or "not installed",
+            bool(lab),
+            ("working by hand",),
+            "pip install -e '.[notebooks]' -c constraints.txt",
+        ),
+        Check(
+            "extras",
+            "Chromium",
+            f"{browser or 'no browser'}, {driver or 'no chromedriver'}",
+            bool(browser and driver),
+            ("make test's browser tests",),
+            "apt install chromium chromium-driver",
+        ),
     ]
 
 

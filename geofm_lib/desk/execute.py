@@ -17,6 +17,7 @@ from pathlib import Path
 import nbformat
 import papermill
 from nbclient.exceptions import DeadKernelError
+from traitlets.config import Config
 
 from geofm_lib.desk import report, runs
 from geofm_lib.settings import runs_root
@@ -74,7 +75,7 @@ def _run(notebook: Path, executed: Path, parameters: dict[str, str]) -> str:
     """'' or what went wrong. papermill's exception is the only thing of it that is believed."""
     try:
         papermill.execute_notebook(
-            str(notebook), str(executed), parameters=parameters, progress_bar=False, kernel_name="python3"
+            str(notebook), str(executed), parameters=parameters, progress_bar=False, kernel_name="python3", config=PRIVATE
         )
     except papermill.PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}" if error.ename not in SPEAKING else error.evalue
@@ -85,6 +86,7 @@ def _run(notebook: Path, executed: Path, parameters: dict[str, str]) -> str:
     return ""
 
 
+PRIVATE = Config({"KernelManager": {"transport": "ipc"}})  # other users of a shared node could read a TCP port
 KERNEL_DIED = "the kernel died"
 SPEAKING = ("SettingsError", "RunFailed", "RunStopped")  # their text is the whole message
 

@@ -7,6 +7,7 @@ one line of progress. A finished run is read, an unfinished one goes on from its
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,9 +23,9 @@ from geofm_lib.settings import JobSettings, ProbeSettings, SettingsError, encode
 POLL_S = 0.5
 STOP_S = 120.0  # ranks get this long to write a checkpoint after a stop request
 PARTNERS_S = 5.0  # and this long to end by themselves after one of them has failed
-WITH_STOP = ("pretrain",)  # jobs that look for the stop file; others are simply ended
+WITHOUT_STOP = ("throughput",)  # does not look for the stop file and is simply ended
 PROGRESS_S = 1.0
-OF_ONE_RUN = ("summary.json", "heartbeat", "stop", "launcher", "orphaned")  # belong to one launch; cleared before the next
+OF_ONE_LAUNCH = ("summary.json", "heartbeat", "stop", "launcher", "orphaned")  # cleared before the next launch
 
 
 class RunFailed(RuntimeError):
@@ -66,7 +67,7 @@ def launch(settings: JobSettings) -> runs.Run:
 
 def count_ranks(settings: JobSettings) -> int:
     """How many ranks: as asked, else the Slurm tasks, else the GPUs that one short process reports, else 1."""
-    tasks = int(os.environ.get("SLURM_NTASKS", 0)) if in_slurm() else 0
+    tasks = _slurm_tasks() if in_slurm() else 0
     ranks = settings.ranks or tasks or (1 if settings.device == "cpu" else max(1, _gpus()))
     if tasks and ranks > tasks:
         raise SettingsError(f"ranks: {ranks} were asked for, but this Slurm allocation has {tasks} tasks; use ranks=0")
@@ -80,6 +81,14 @@ def count_ranks(settings: JobSettings) -> int:
 def in_slurm() -> bool:
     """Inside an allocation, so that srun starts the ranks."""
     return "SLURM_JOB_ID" in os.environ
+
+
+def _slurm_tasks() -> int:
+    """Tasks of the allocation; `salloc -N2` alone says only how many a node may hold: "2(x2),1"."""
+    if "SLURM_NTASKS" in os.environ:
+        return int(os.environ["SLURM_NTASKS"])
+    found = re.findall(r"(\d+)(?:\(x(\d+)\))?", os.environ.get("SLURM_TASKS_PER_NODE", ""))
+    return sum(int(tasks) * int(nodes or 1) for tasks, nodes in found)
 
 
 def _gpus() -> int:
@@ -156,7 +165,7 @@ def _prepare_folder(folder: Path, settings: JobSettings, resolved: dict) -> None
     if ended:
         with open(folder / "history.jsonl", "a") as history:
             history.write(json.dumps(ended) + "\n")
-    for name in OF_ONE_RUN:
+    for name in OF_ONE_LAUNCH:
         (folder / name).unlink(missing_ok=True)
     if settings.job == "prepare":
         resolved = {**resolved, "source": datasets.signature(settings.dataset)}
@@ -221,7 +230,7 @@ def _watch(run: runs.Run, processes: list[subprocess.Popen]) -> None:
             break
         except KeyboardInterrupt:
             interrupts += 1
-            if interrupts == 1 and run.job in WITH_STOP:
+            if interrupts == 1 and run.job not in WITHOUT_STOP:
                 (run.folder / "stop").touch()
                 deadline = time.monotonic() + STOP_S
                 _say("stopping: the ranks save a checkpoint (interrupt again to end them at once)")

@@ -1,12 +1,17 @@
-"""Sheets of images from a run folder, and when they are left out. No torch."""
+"""Sheets of images from a run folder, and when they are left out. No torch.
+
+    python -m geofm_lib.desk.photographs RUN_DIR FILE.jpg      (README's picture: what a pretraining rebuilt)
+"""
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from geofm_lib.desk.picture import Note, Picture, sheet
+from geofm_lib.desk.runs import Run
 
 WITHHELD = "Pictures of this data set are left out of this page on purpose; the run folder holds them as {name}."
 
@@ -64,3 +69,15 @@ def _photo_rows(run, file: str, names: dict[str, str], words: str) -> Picture | 
 
 def _short(label: str) -> str:
     return label if len(label) <= 16 else label[:15] + "…"
+
+
+def main(run_dir: str, file: str) -> None:
+    """Save what a pretraining on the built-in scenes rebuilt; other images are not ours to publish."""
+    run = Run(Path(run_dir))
+    if not _drawn_by_us(run.settings):
+        sys.exit(f"'{run_dir}' is not a run on the built-in scenes; its images stay in the run folder")
+    Path(file).write_bytes(reconstruction(run).encoded())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

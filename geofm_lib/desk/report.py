@@ -1,6 +1,7 @@
 """Pages: one executed notebook -> one self-contained HTML file, and an index of such files.
 
-    python -m geofm_lib.desk.report RUN_DIR        (RUN_DIR/notebook.ipynb -> RUN_DIR/report.html)
+    python -m geofm_lib.desk.report RUN_DIR          (RUN_DIR/notebook.ipynb -> RUN_DIR/report.html)
+    python -m geofm_lib.desk.report --index FOLDER   (the pages in FOLDER -> FOLDER/index.html)
 
 The page looks as `reports/template` says: no scripts, no network, code folded, alt text on every figure. What it
 says of a run (status, error, provenance) is read from the run folder, never from the notebook's metadata.
@@ -276,7 +277,10 @@ def _meta(page: Path) -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Render the page of a run folder."""
+    """Render the page of a run folder, or the index of a folder of pages."""
+    if len(arguments) == 2 and arguments[0] == "--index":
+        print(write_index(arguments[1]))
+        return 0
     if len(arguments) != 1 or arguments[0].startswith("-"):
         print(__doc__)
         return 2

@@ -1,6 +1,6 @@
 """What torch sees on this machine, as JSON: for the launcher (how many ranks?) and for `make doctor`.
 
-    python -m geofm_lib.distributed.devices --count     {"kind": "cpu", "gpus": 0, ...}
+    python -m geofm_lib.distributed.devices --count     {"kind": "cpu", "count": 0, ...}
     python -m geofm_lib.distributed.devices             the same and the measured matrix-product peak
 
 The desk never imports torch (a kernel that has touched a GPU must not start ranks), so it asks this short process.
@@ -29,7 +29,7 @@ def survey() -> dict:
         "build": build,
         "build_version": torch.version.hip or torch.version.cuda or "",
         "kind": build if count else "cpu",
-        "gpus": count,
+        "count": count,
         "names": [each.name for each in properties],
         "memory_gib": [round(each.total_memory / 2**30, 1) for each in properties],
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
