@@ -91,35 +91,32 @@ def equality(ranks, arguments):
 
     out = {}
     for strategy in arguments["strategies"]:
-        for precision in ("fp32", "bf16"):
-            for checkpointing in (False, True):
-                model = sharding.apply(
-                    _model(),
-                    strategy,
-                    world=ranks.world,
-                    device=ranks.device,
-                    precision=precision,
-                    activation_checkpointing=checkpointing,
-                    seed=7,
-                )
-                out[f"{strategy}/{precision}/{checkpointing}"] = _train(model, ranks)
+        for precision, checkpointing in (("fp32", False), ("fp32", True), ("bf16", False)):
+            model = sharding.apply(
+                _model(),
+                strategy,
+                world=ranks.world,
+                device=ranks.device,
+                precision=precision,
+                activation_checkpointing=checkpointing,
+                seed=7,
+            )
+            out[f"{strategy}/{precision}/{checkpointing}"] = _train(model, ranks)
     model = sharding.apply(_model(), "FULL_SHARD", world=ranks.world, device=ranks.device, seed=7)
     out["accumulated/fp32/False"] = _train(model, ranks, parts=2)
-    return out
+    return {"trained": out, "bytes": bytes_sent(ranks, arguments["strategies"])}
 
 
-def bytes_sent(ranks, arguments):
+def bytes_sent(ranks, strategies):
     """What the meter counts in one step of each strategy."""
     from geofm_lib.distributed import meters, sharding
 
     out = {}
-    for strategy in arguments["strategies"]:
+    for strategy in strategies:
         model = sharding.apply(_model(), strategy, world=ranks.world, device=ranks.device, seed=7)
         with meters.CollectiveBytes() as counted:
-            _train(model, ranks, steps=0)
-        with meters.CollectiveBytes() as counted:
             _one_step(model, ranks)
-        out[strategy] = {"bytes": counted.bytes, "calls": counted.calls}
+        out[strategy] = counted.bytes
     return out
 
 
@@ -132,30 +129,58 @@ def _one_step(model, ranks):
     training.step(model, training.optimiser(model, 0.0), [lambda: model(*pair)], parts=1, rate=0.0, clip=0.0)
 
 
-def save_and_load(ranks, arguments):
-    """Train, save, damage as told, load under another strategy; the loaded weights' digest and step."""
+def save(ranks, arguments):
+    """Save at steps 0, 1 and 2, then go on for two steps; the weights saved last and the losses after."""
     from geofm_lib.distributed import checkpoint, sharding, training
 
-    folder = Path(arguments["checkpoint"])
     out = {}
-    if arguments["do"] == "save":
+    for first in (0, 1):  # with and without a checkpoint before the first step, which must change nothing
+        folder = Path(arguments["checkpoint"]) if first == 0 else Path(arguments["checkpoint"] + "-from-1")
         model = sharding.apply(_model(), arguments["strategy"], world=ranks.world, device=ranks.device, seed=7)
         optimiser = training.optimiser(model, 0.05)
         for step in (0, 1, 2):
             if step:
                 _step_of(model, optimiser, ranks)
-            checkpoint.save(folder, step, model, optimiser, {"run": "a"}, ranks, keep=2)
-    else:
-        model = sharding.apply(_model(), arguments["strategy"], world=ranks.world, device=ranks.device, seed=8)
+            if step >= first:
+                checkpoint.save(folder, step, model, optimiser, {"run": "a"}, ranks, keep=2)
+        out[f"first {first}"] = _after(model, optimiser, ranks)
+    return out
+
+
+def load(ranks, arguments):
+    """Load as told, several times in turn; for each the step, the weights and the losses after, or the error."""
+    from geofm_lib.distributed import checkpoint, sharding, training
+
+    found = []
+    for told in arguments["loads"]:
+        if ranks.is_main:
+            for name in told.get("flip", []):
+                _flip_a_byte(Path(name))
+            for name in told.get("delete", []):
+                Path(name).unlink()
+        ranks.barrier()
+        model = sharding.apply(_model(), told["strategy"], world=ranks.world, device=ranks.device, seed=8)
         optimiser = training.optimiser(model, 0.05)
         try:
-            out["step"] = checkpoint.load(folder, model, optimiser, {"run": arguments.get("run", "a")}, ranks)
+            step = checkpoint.load(Path(told["checkpoint"]), model, optimiser, {"run": told.get("run", "a")}, ranks)
+            found.append({"step": step, **_after(model, optimiser, ranks)})
         except checkpoint.CheckpointError as error:
-            return {"error": str(error)}
+            found.append({"error": str(error)})
+    return found
+
+
+def _flip_a_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def _after(model, optimiser, ranks) -> dict:
+    from geofm_lib.distributed import checkpoint
+
     weights = checkpoint.full_weights(model)
-    out["weights"] = {n: hashlib.sha256(t.numpy().tobytes()).hexdigest() for n, t in weights.items()}
-    out["losses"] = [_step_of(model, optimiser, ranks) for _ in range(2)]
-    return out
+    digests = {n: hashlib.sha256(t.numpy().tobytes()).hexdigest() for n, t in weights.items()}
+    return {"weights": digests, "losses": [_step_of(model, optimiser, ranks) for _ in range(2)]}
 
 
 def _step_of(model, optimiser, ranks):

@@ -51,7 +51,7 @@ def launch(settings: JobSettings) -> runs.Run:
     _refuse_other_settings(run, settings)
     if run.status == "finished":
         _tell_runner(run)
-        _say(f"{settings.job}: finished before, read from {run.folder}")
+        _say(f"{settings.job}: finished before, read from {runs.shown(run.folder)}")
         return run
     if run.status == "running":
         raise SettingsError(
@@ -260,11 +260,11 @@ def _conclude(run: runs.Run, codes: list[int], interrupted: bool) -> None:
     for file in run.folder.glob(".rendezvous-*"):
         file.unlink(missing_ok=True)
     if summary["status"] == "stopped":
-        raise RunStopped(f"The run stopped: {summary['reason']}. Run this cell again to go on. ({run.folder})")
+        raise RunStopped(f"The run stopped: {summary['reason']}. Run this cell again to go on. ({runs.shown(run.folder)})")
     if summary["status"] == "failed":
         where = f"rank {summary['rank']} failed: " if summary.get("rank") is not None else ""
         tail = "\n".join(f"    {text}" for text in run.log_tail().splitlines())
-        raise RunFailed(f"{where}{summary['error']}\nRun folder: {run.folder}\nEnd of log.txt:\n{tail}")
+        raise RunFailed(f"{where}{summary['error']}\nRun folder: {runs.shown(run.folder)}\nEnd of log.txt:\n{tail}")
 
 
 def _echo(summary: dict) -> bool:

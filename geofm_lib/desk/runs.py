@@ -10,6 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from geofm_lib.settings import runs_root
+
 HEARTBEAT_OLD_S = 30.0  # ranks touch `heartbeat` every two seconds
 STATUSES = ("waiting", "running", "finished", "stopped", "failed", "killed")
 
@@ -78,7 +80,14 @@ class Run:
         return "\n".join(file.read_text(errors="replace").splitlines()[-lines:]) if file.is_file() else ""
 
     def _repr_html_(self) -> str:
-        return f"<p>Run <code>{self.folder}</code>: <b>{self.status}</b></p>"
+        return f"<p>Run <code>{shown(self.folder)}</code>: <b>{self.status}</b></p>"
+
+
+def shown(folder: str | Path) -> str:
+    """A run folder as a reader should see it: `runs/<name>` where runs usually go, else the whole path."""
+    usual = runs_root().absolute()
+    inside = Path(folder).absolute().is_relative_to(usual)
+    return str(Path(usual.name) / Path(folder).absolute().relative_to(usual)) if inside else str(folder)
 
 
 def status(folder: str | Path) -> str:

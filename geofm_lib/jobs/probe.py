@@ -12,6 +12,7 @@ depend on seeds, and images are encoded in batches that do not depend on the num
 import csv
 import math
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -281,7 +282,7 @@ def _write_csv(run: Folder, rows: list[dict]) -> None:
 def _summary(settings, rows, knn, histograms, config, train, test) -> dict:
     """Headline numbers, in percent; ``..._interval`` is half a 95 % interval."""
     found = {
-        "encoder": settings.encoder,
+        "encoder": "random" if settings.encoder == "random" else Path(settings.encoder).parent.name,
         "model": config["model"],
         "patch_size": config["patch_size"] or None,
         "classes": len(train.classes),
