@@ -36,10 +36,10 @@ recorded_scenes := -p images_per_class 400
 recorded_speed := -p ranks $(RANKS) -p model ViT-Pico -p batch_per_gpu 64
 recorded_01_data = $(recorded_scenes)
 recorded_02_pretrain = -p ranks $(RANKS) $(recorded_scenes) -p model ViT-Pico -p epochs 50 \
-	-p base_learning_rate 1.5e-3 -p checkpoint_every 100 -p run_dir runs/recorded-pretrain
+	-p base_learning_rate 1.5e-3 -p checkpoint_every 100 -p run_dir runs/recorded/pretrain
 recorded_03_throughput = $(recorded_speed)
 recorded_04_scaling =
-recorded_05_probe = -p ranks $(RANKS) $(recorded_scenes) -p encoder runs/recorded-pretrain -p views 4 \
+recorded_05_probe = -p ranks $(RANKS) $(recorded_scenes) -p encoder runs/recorded/pretrain -p views 4 \
 	-p base_learning_rate 30
 recorded_06_paper =
 recorded_minutes := 01_data=1 02_pretrain=18 03_throughput=1 04_scaling=1 05_probe=8 06_paper=1
@@ -109,9 +109,11 @@ endef
 reports: $(STAMP)  ## The six reports at laptop size -> reports/index.html (up to 15 minutes on 2 cores; read again in 2)
 	$(call pages,reports,reports)
 
+recorded: export GEOFM_RUNS = runs/recorded
 recorded: $(STAMP)  ## The longer runs kept in the repository -> reports/recorded/ (up to 60 minutes on 2 cores)
 	$(call pages,recorded,reports/recorded)
-	@$(PY) -m geofm_lib.desk.photographs runs/recorded-pretrain reports/recorded/rebuilt.jpg
+	@$(PY) -m geofm_lib.desk.measured
+	@$(PY) -m geofm_lib.desk.photographs runs/recorded/pretrain reports/recorded/rebuilt.jpg
 
 test: $(STAMP)  ## The tests (up to 10 minutes on 2 cores)
 	$(PY) -m pytest -m "not slurm and not long" $(PYTEST_ARGS)

@@ -139,21 +139,39 @@ def test_resumes_on_other_ranks_and_strategy(whole, small, tmp_path):
     assert losses(run) == pytest.approx(losses(whole), rel=1e-4)
 
 
-def test_killed_ranks_end_the_run_and_it_resumes_bitwise(whole, small, tmp_path):
-    """kill -9 of a random rank at three random moments, checkpoint writing included."""
-    settings = PretrainSettings(**small, run_dir=str(tmp_path / "run"))
-    run = runs.Run(tmp_path / "run")
-    dice = random.Random(4)
-    for already in (2, 9, 16):
+def kill_and_resume(settings: PretrainSettings, moments: list[int], dice: random.Random) -> runs.Run:
+    """kill -9 of a random rank soon after each of `moments` (steps), then to the end undisturbed."""
+    run = runs.Run(settings.folder())
+    for already in moments:
         process = start(settings)
         wait_for(lambda already=already: len(run.metrics) > already)
         time.sleep(dice.random() * 0.3)
-        dice.choice(ranks_of(run.folder)).kill()
+        alive = ranks_of(run.folder)
+        if not alive:  # it was faster than the dice
+            process.communicate(timeout=30)
+            continue
+        dice.choice(alive).kill()
         killed = time.monotonic()
         output = process.communicate(timeout=30)[0].decode()
         assert time.monotonic() - killed < 30 and not ranks_of(run.folder)
         assert "killed by signal 9" in output and run.status == "failed"
     launch(settings)
+    return run
+
+
+def test_killed_ranks_end_the_run_and_it_resumes_bitwise(whole, small, tmp_path):
+    """Three random moments, checkpoint writing (every fifth step) included."""
+    settings = PretrainSettings(**small, run_dir=str(tmp_path / "run"))
+    run = kill_and_resume(settings, [2, 9, 16], random.Random(4))
+    assert losses(run) == losses(whole) and digest(run) == digest(whole)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_twenty_kills(whole, small, tmp_path):
+    settings = PretrainSettings(**{**small, "checkpoint_every": 1}, run_dir=str(tmp_path / "run"))
+    dice = random.Random(5)
+    run = kill_and_resume(settings, sorted(dice.randrange(STEPS - 1) for _ in range(20)), dice)
     assert losses(run) == losses(whole) and digest(run) == digest(whole)
 
 

@@ -75,7 +75,12 @@ def _run(notebook: Path, executed: Path, parameters: dict[str, str]) -> str:
     """'' or what went wrong. papermill's exception is the only thing of it that is believed."""
     try:
         papermill.execute_notebook(
-            str(notebook), str(executed), parameters=parameters, progress_bar=False, kernel_name="python3", config=PRIVATE
+            str(notebook),
+            str(executed),
+            parameters=parameters,
+            progress_bar=False,
+            kernel_name="python3",
+            config=PRIVATE,
         )
     except papermill.PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}" if error.ename not in SPEAKING else error.evalue

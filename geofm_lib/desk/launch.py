@@ -260,7 +260,8 @@ def _conclude(run: runs.Run, codes: list[int], interrupted: bool) -> None:
     for file in run.folder.glob(".rendezvous-*"):
         file.unlink(missing_ok=True)
     if summary["status"] == "stopped":
-        raise RunStopped(f"The run stopped: {summary['reason']}. Run this cell again to go on. ({runs.shown(run.folder)})")
+        where = runs.shown(run.folder)
+        raise RunStopped(f"The run stopped: {summary['reason']}. Run this cell again to go on. ({where})")
     if summary["status"] == "failed":
         where = f"rank {summary['rank']} failed: " if summary.get("rank") is not None else ""
         tail = "\n".join(f"    {text}" for text in run.log_tail().splitlines())

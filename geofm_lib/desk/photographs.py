@@ -1,6 +1,6 @@
 """Sheets of images from a run folder, and when they are left out. No torch.
 
-    python -m geofm_lib.desk.photographs RUN_DIR FILE.jpg      (README's picture: what a pretraining rebuilt)
+python -m geofm_lib.desk.photographs RUN_DIR FILE.jpg      (README's picture: what a pretraining rebuilt)
 """
 
 import json
