@@ -29,7 +29,7 @@ reports_03_throughput = -p ranks $(RANKS)
 reports_04_scaling =
 reports_05_probe = -p ranks $(RANKS) -p base_learning_rate 30
 reports_06_paper =
-reports_minutes := 01_data=1 02_pretrain=5 03_throughput=1 04_scaling=1 05_probe=2 06_paper=1
+reports_minutes := 01_data=1 02_pretrain=5 03_throughput=1 04_scaling=1 05_probe=3 06_paper=1
 reports_strategies = NO_SHARD DDP
 
 recorded_scenes := -p images_per_class 400
