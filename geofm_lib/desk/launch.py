@@ -54,15 +54,29 @@ def launch(settings: JobSettings) -> runs.Run:
         _say(f"{settings.job}: finished before, read from {runs.shown(run.folder)}")
         return run
     if run.status == "running":
-        raise SettingsError(
-            f"run_dir: '{run.folder}' is being run by another process; wait for it or choose another run_dir"
-        )
+        _wait_for_orphans(run)
     ranks = count_ranks(settings)
     resolved = {**_inputs(settings), "ranks": ranks}
     _tell_runner(run)
     _prepare_folder(run.folder, settings, resolved)
     _watch(run, _start(run.folder, settings, ranks))
     return run
+
+
+def _wait_for_orphans(run: runs.Run) -> None:
+    """Ranks whose kernel was killed or restarted end by themselves within seconds; those of a live one are not ours.
+
+    Raises SettingsError while another process is running this folder.
+    """
+    touched = (run.folder / "launcher").stat().st_mtime_ns
+    time.sleep(2 * POLL_S + 1)
+    if (run.folder / "launcher").stat().st_mtime_ns != touched:
+        raise SettingsError(
+            f"run_dir: '{run.folder}' is being run by another process; wait for it or choose another run_dir"
+        )
+    _say("the ranks of an earlier kernel are ending; waiting for them")
+    while run.status == "running":
+        time.sleep(POLL_S)
 
 
 def count_ranks(settings: JobSettings) -> int:

@@ -1,7 +1,7 @@
 """Pages: one executed notebook -> one self-contained HTML file, and an index of such files.
 
-    python -m geofm_lib.desk.report RUN_DIR          (RUN_DIR/notebook.ipynb -> RUN_DIR/report.html)
-    python -m geofm_lib.desk.report --index FOLDER   (the pages in FOLDER -> FOLDER/index.html)
+    python -m geofm_lib.desk.report RUN_DIR [NOTEBOOK]   (its own notebook.ipynb, or this one -> RUN_DIR/report.html)
+    python -m geofm_lib.desk.report --index FOLDER       (the pages in FOLDER -> FOLDER/index.html)
 
 The page looks as `reports/template` says: no scripts, no network, code folded, alt text on every figure. What it
 says of a run (status, error, provenance) is read from the run folder, never from the notebook's metadata.
@@ -281,13 +281,13 @@ def main(arguments: list[str]) -> int:
     if len(arguments) == 2 and arguments[0] == "--index":
         print(write_index(arguments[1]))
         return 0
-    if len(arguments) != 1 or arguments[0].startswith("-"):
+    if len(arguments) not in (1, 2) or arguments[0].startswith("-"):
         print(__doc__)
         return 2
     folder = Path(arguments[0])
-    notebook = folder / "notebook.ipynb"
+    notebook = Path(arguments[1]) if len(arguments) == 2 else folder / "notebook.ipynb"
     if not notebook.is_file():
-        print(f"'{folder}' holds no notebook.ipynb; give the folder of a run that was executed by the runner.")
+        print(f"There is no '{notebook}'; give the executed notebook after the run folder: RUN_DIR NOTEBOOK")
         return 1
     told = _execution(notebook)
     print(render(notebook, folder / "report.html", Run(folder), told.get("status"), told.get("error", "")))
