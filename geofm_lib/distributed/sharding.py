@@ -87,6 +87,13 @@ def apply(
     return model
 
 
+def apply_settings(model: nn.Module, settings, ranks) -> nn.Module:
+    """`apply` as a job's settings say: strategy, precision, checkpointing, compile, prefetch, seed."""
+    names = ("precision", "activation_checkpointing", "compile", "forward_prefetch", "backward_prefetch", "seed")
+    chosen = {name: getattr(settings, name) for name in names}
+    return apply(model, settings.strategy, world=ranks.world, device=ranks.device, **chosen)
+
+
 def stacks(model: nn.Module) -> list[nn.Module]:
     """The model's stacks of blocks (encoder, then decoder); a block is what is gathered and freed as one."""
     return [m for name, m in model.named_modules() if name.rpartition(".")[2] in ("blocks", "decoder_blocks")]

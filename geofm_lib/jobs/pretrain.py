@@ -98,19 +98,7 @@ def _model(settings: PretrainSettings, ranks, channels: int):
         **settings.decoder(),
         norm_pix_loss=settings.norm_pix_loss,
     )
-    model = sharding.apply(
-        bare,
-        settings.strategy,
-        world=ranks.world,
-        device=ranks.device,
-        precision=settings.precision,
-        activation_checkpointing=settings.activation_checkpointing,
-        compile=settings.compile,
-        forward_prefetch=settings.forward_prefetch,
-        backward_prefetch=settings.backward_prefetch,
-        seed=settings.seed,
-    )
-    return model, bare
+    return sharding.apply_settings(bare, settings, ranks), bare
 
 
 def _steps(settings, shards, ranks, parts: int, per_epoch: int, done: int) -> Iterator[tuple[int, int, list]]:

@@ -97,18 +97,7 @@ def _model(settings: ThroughputSettings, ranks) -> nn.Module:
         built = Classifier(
             vit.build(settings.model, "benchmark", settings.image_size, 3, "meta", settings.patch(), CLASSES)
         )
-    return sharding.apply(
-        built,
-        settings.strategy,
-        world=ranks.world,
-        device=ranks.device,
-        precision=settings.precision,
-        activation_checkpointing=settings.activation_checkpointing,
-        compile=settings.compile,
-        forward_prefetch=settings.forward_prefetch,
-        backward_prefetch=settings.backward_prefetch,
-        seed=settings.seed,
-    )
+    return sharding.apply_settings(built, settings, ranks)
 
 
 def _batches(settings: ThroughputSettings, ranks) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
