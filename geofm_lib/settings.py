@@ -241,10 +241,6 @@ class PretrainSettings(_ImageSettings):
     log_every: int = setting(5, "steps", WHERE, True, ge=1)
     run_dir: str = setting("", "run folder (empty: runs/<a name from the settings>)", WHERE, True)
 
-    def name(self) -> str:
-        """The strategy is in the folder's name, so that two strategies are two runs unless `run_dir` says otherwise."""
-        return super().name()
-
     @model_validator(mode="after")
     def _strategy_exists(self):
         strategies.lookup(self.strategy)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-GIB = 2**30
+from geofm_lib.planning.costs import GIB
 
 
 def synchronise(device: torch.device) -> None:

@@ -1,6 +1,5 @@
 """Job: masked-autoencoder pretraining under any sharding strategy, with checkpoints; ends with the exported encoder."""
 
-import csv
 import time
 from collections.abc import Iterator
 
@@ -10,7 +9,7 @@ import torch.distributed as dist
 
 from geofm_lib.data import sampler
 from geofm_lib.data.images import batches, mask_noise, normalise
-from geofm_lib.data.shards import Shards
+from geofm_lib.data.shards import Shards, write_csv
 from geofm_lib.distributed import checkpoint, meters, sharding, training
 from geofm_lib.jobs.folder import Folder, Stopped
 from geofm_lib.model import mae, vit
@@ -148,10 +147,7 @@ def _finish(settings, ranks, run: Folder, model, bare, shards) -> dict:
     }
     table = ranks.gather(own)
     if ranks.is_main:
-        with open(run.path / "ranks.csv", "w", newline="") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(own))
-            writer.writeheader()
-            writer.writerows(table)
+        write_csv(run.path / "ranks.csv", own, table)
     return {"parameters": sum(p.numel() for p in bare.parameters())}
 
 

@@ -9,7 +9,6 @@ Accuracies are those after the last epoch, never the best one: the test side cho
 depend on seeds, and images are encoded in batches that do not depend on the number of ranks.
 """
 
-import csv
 import math
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 
 from geofm_lib.data import baselines, sampler
 from geofm_lib.data.images import batches, normalise
-from geofm_lib.data.shards import Shards
+from geofm_lib.data.shards import Shards, write_csv
 from geofm_lib.distributed.training import learning_rate
 from geofm_lib.jobs.folder import Folder, Stopped
 from geofm_lib.model import probe, vit
@@ -61,7 +60,7 @@ def run(settings: ProbeSettings, ranks, run: Folder) -> dict:
             work.advance(1, phase="probe", top1=found[0]["top1"], loss=found[0]["loss"])
     if not ranks.is_main:
         return {}
-    _write_csv(run, rows)
+    write_csv(run.path / "probe.csv", COLUMNS, rows)
     knn = heads.neighbours(known, unknown, settings.knn_k)
     return _summary(settings, rows, knn, _histograms(settings, train, test), config, train, test)
 
@@ -270,13 +269,6 @@ def interval(values: list[float]) -> float | None:
     spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
     t = STUDENT[n - 2] if n - 2 < len(STUDENT) else 1.96 + 2.4 / (n - 1)  # within 0.5 % of Student's from 16 on
     return t * spread / math.sqrt(n)
-
-
-def _write_csv(run: Folder, rows: list[dict]) -> None:
-    with open(run.path / "probe.csv", "w", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _summary(settings, rows, knn, histograms, config, train, test) -> dict:

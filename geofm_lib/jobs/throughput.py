@@ -5,7 +5,6 @@ for at both ends. `paper_30_steps`: 30 steps by wall clock from the first batch 
 (paper.md, finding 4).
 """
 
-import csv
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 
 from geofm_lib.data import sampler
 from geofm_lib.data.images import batches, mask_noise, normalise
-from geofm_lib.data.shards import Shards
+from geofm_lib.data.shards import Shards, write_csv
 from geofm_lib.distributed import meters, sharding, training
 from geofm_lib.jobs.folder import Folder
 from geofm_lib.model import mae, vit
@@ -83,10 +82,7 @@ def run(settings: ThroughputSettings, ranks, run: Folder) -> dict:
     table = ranks.gather(_own(settings, ranks, model, optimiser, rows, counted, paper_s))
     if not ranks.is_main:
         return {}
-    with open(run.path / "ranks.csv", "w", newline="") as stream_out:
-        writer = csv.DictWriter(stream_out, fieldnames=list(table[0]))
-        writer.writeheader()
-        writer.writerows(table)
+    write_csv(run.path / "ranks.csv", table[0], table)
     return _headline(settings, ranks, table, loop - began)
 
 
