@@ -338,8 +338,9 @@ class ProbeSettings(_ImageSettings):
         folder = encoder_folder(self.encoder)
         if not (folder / "model.safetensors").is_file() or not (folder / "config.json").is_file():
             raise ValueError(
-                f"encoder: '{self.encoder}' holds no model.safetensors and config.json; "
-                "give a finished pretrain run folder, an exported folder, or 'random'"
+                f"encoder: '{self.encoder}' holds no model.safetensors and config.json; give a finished pretrain run "
+                "folder, an exported, timm or Hugging Face folder (a pickle like pytorch_model.bin is never loaded: "
+                "convert it to safetensors), or 'random'"
             )
         return self
 

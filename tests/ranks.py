@@ -1,52 +1,47 @@
-"""Start a few real ranks of a small program: `python -m tests.ranks PROGRAM RUN_DIR`, and the programs themselves."""
+"""Start a few real ranks of small programs: `python -m tests.ranks RUN_DIR WORLD`, and the programs themselves.
+
+The ranks are forked from one process that has imported torch and done nothing with it: an import costs each process
+several seconds. (Runs are started otherwise, see desk/launch.py.)
+"""
 
 import hashlib
 import json
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 REPO = Path(__file__).parents[1]
 
 
-def start(program: str, folder: Path, world: int, timeout: float = 240, **arguments) -> dict:
-    """Run `program` below on `world` CPU ranks; returns what its rank 0 wrote. Raises with the ranks' output."""
+def start(program: str, folder: Path, world: int, **arguments):
+    """Run one `program` below on `world` CPU ranks; returns its result."""
+    return start_all({program: arguments}, folder, world)[program]
+
+
+def start_all(programs: dict[str, dict], folder: Path, world: int, timeout: float = 280) -> dict:
+    """Run several, each with its arguments, in the same ranks (starting them takes seconds); name -> result."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "arguments.json").write_text(json.dumps(arguments))
+    (folder / "programs.json").write_text(json.dumps(programs))
+    (folder / f".rendezvous-test{world}.json").unlink(missing_ok=True)
     base = {**os.environ, "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
     base.update(GLOO_SOCKET_IFNAME="lo", GEOFM_LAUNCH=f"test{world}")
-    (folder / f".rendezvous-test{world}.json").unlink(missing_ok=True)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.ranks", program, str(folder)],
-            cwd=REPO,
-            env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    try:
-        outputs = [process.communicate(timeout=timeout)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert all(process.returncode == 0 for process in processes), "\n".join(outputs)
+    command = [sys.executable, "-m", "tests.ranks", str(folder), str(world)]
+    done = subprocess.run(command, cwd=REPO, env=base, capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, done.stdout + done.stderr
     return json.loads((folder / "result.json").read_text())
 
 
-def _model(norm_pix_loss=True):
+def _model(decoder_depth=None):
     from geofm_lib.model import mae
 
-    return mae.build("ViT-Atto", 32, 3, "meta", 8, norm_pix_loss=norm_pix_loss)
+    return mae.build("ViT-Atto", 32, 3, "meta", 8, decoder_depth=decoder_depth, norm_pix_loss=True)
 
 
 def _train(model, ranks, steps=5, parts=1, batch=16):
     """Losses and gradient norms of a few AdamW steps with clipping on a fixed global batch."""
     import torch
-    import torch.distributed as dist
 
     from geofm_lib.distributed import training
 
@@ -64,21 +59,17 @@ def _train(model, ranks, steps=5, parts=1, batch=16):
             ]
         ]
         functions = [lambda pair=pair: model(*pair) for pair in own]
-        loss, norm = training.step(model, optimiser, functions, parts=parts, rate=1e-3, clip=0.5)
-        dist.all_reduce(loss)
-        losses.append(loss.item() / ranks.world)
-        norms.append(norm.item())
+        loss, norm, _ = training.step(model, optimiser, functions, parts=parts, rate=1e-3, clip=0.5)
+        losses.append(loss)
+        norms.append(norm)
         same.append(_replicas_equal(model, ranks))
     return {"losses": losses, "norms": norms, "replicas_equal": all(same)}
 
 
 def _replicas_equal(model, ranks) -> bool:
     """Do all ranks that hold the same part of a weight hold the same bits?"""
-    digests = {}
-    for name, parameter in model.named_parameters():
-        part = parameter.to_local() if hasattr(parameter, "to_local") else parameter
-        place = str(parameter.__create_chunk_list__()) if hasattr(parameter, "to_local") else ""
-        digests[f"{name}|{place}"] = hashlib.sha256(part.detach().numpy().tobytes()).hexdigest()
+    places = {n: getattr(p, "__create_chunk_list__", str)() for n, p in model.named_parameters()}
+    digests = {f"{name}|{places[name]}": digest for name, digest in _digests(model).items()}
     together = ranks.gather(digests)
     seen: dict[str, str] = {}
     equal = all(seen.setdefault(key, value) == value for own in together or [] for key, value in own.items())
@@ -86,25 +77,125 @@ def _replicas_equal(model, ranks) -> bool:
 
 
 def equality(ranks, arguments):
-    """Every strategy that divides the ranks, with and without activation checkpointing, fp32 and bf16."""
+    """Every strategy that divides the ranks, fp32 and bf16, with and without activation checkpointing.
+
+    A single rank also trains `plain`: the same network without any wrapper, which all others must equal.
+    """
     from geofm_lib.distributed import sharding
+    from geofm_lib.model import vit
 
     out = {}
     for strategy in arguments["strategies"]:
-        for precision, checkpointing in (("fp32", False), ("fp32", True), ("bf16", False)):
-            model = sharding.apply(
-                _model(),
-                strategy,
-                world=ranks.world,
-                device=ranks.device,
-                precision=precision,
-                activation_checkpointing=checkpointing,
-                seed=7,
-            )
-            out[f"{strategy}/{precision}/{checkpointing}"] = _train(model, ranks)
-    model = sharding.apply(_model(), "FULL_SHARD", world=ranks.world, device=ranks.device, seed=7)
-    out["accumulated/fp32/False"] = _train(model, ranks, parts=2)
-    return {"trained": out, "bytes": bytes_sent(ranks, arguments["strategies"])}
+        for precision in ("fp32", "bf16"):
+            for checkpointing in (False, True):
+                how = {"precision": precision, "activation_checkpointing": checkpointing, "seed": 7}
+                model = sharding.apply(_model(), strategy, world=ranks.world, device=ranks.device, **how)
+                out[f"{strategy}/{precision}/{checkpointing}"] = _train(model, ranks)
+    if ranks.world == 1:
+        out["plain/fp32/False"] = _train(vit.materialise(_model(), "cpu", 7), ranks)
+    return {"trained": out, "bytes": bytes_sent(ranks, arguments["strategies"]), "guard": guard(ranks)}
+
+
+def guard(ranks):
+    """A step in which the last rank's images hold a nan: what each rank is told, and whether any weight moved."""
+    import torch
+
+    from geofm_lib.distributed import sharding, training
+
+    model = sharding.apply(_model(), "NO_SHARD", world=ranks.world, device=ranks.device, seed=7)
+    optimiser = training.optimiser(model, 0.05)
+    before = _digests(model)
+    images, noise = torch.ones(2, 3, 32, 32), torch.rand(2, 16, generator=torch.Generator().manual_seed(1))
+    if ranks.rank == ranks.world - 1:
+        images[0, 0, 0, 0] = float("nan")
+    try:
+        training.step(model, optimiser, [lambda: model(images, noise)], parts=1, rate=0.1, clip=1.0)
+        told = {}
+    except training.NotFinite as fault:
+        told = {"own": str(fault.own_loss), "all": str(fault.loss), "names": training.not_finite(model)}
+    return ranks.gather({**told, "moved": _digests(model) != before})
+
+
+def _digests(model) -> dict[str, str]:
+    held = {n: p.to_local() if hasattr(p, "to_local") else p for n, p in model.named_parameters()}
+    return {n: hashlib.sha256(p.detach().numpy().tobytes()).hexdigest() for n, p in held.items()}
+
+
+def compiled(ranks, arguments):
+    """A training with each block compiled, beside the same one without; both weights at the end and their names."""
+    from geofm_lib.distributed import checkpoint, sharding
+
+    out = {}
+    for compile in (False, True):
+        model = sharding.apply(
+            _model(),
+            arguments["strategy"],
+            world=ranks.world,
+            device=ranks.device,
+            seed=7,
+            compile=compile,
+            **arguments["how"],
+        )
+        out[str(compile)] = {**_train(model, ranks), "names": list(checkpoint.layout(model))}
+    return out
+
+
+def prefetch(ranks, arguments):
+    """The order in which blocks are gathered (`G3`) and computed (`F3`, `B3`) at each depth of prefetch; the losses."""
+    return {str(depth): _gathers(ranks, depth) for depth in arguments["depths"]}
+
+
+def _gathers(ranks, depth):
+    import torch
+
+    from geofm_lib.distributed import sharding, training
+
+    ahead = {"forward_prefetch": depth, "backward_prefetch": depth}
+    model = sharding.apply(_model(), "FULL_SHARD", world=ranks.world, device=ranks.device, seed=7, **ahead)
+    events = []
+    for number, block in enumerate(model.encoder.blocks):
+        group = block._get_fsdp_state()._fsdp_param_group
+
+        def unshard(*args, number=number, group=group, usual=group.unshard):
+            if group.is_sharded and group._all_gather_result is None:
+                events.append(f"G{number}")
+            return usual(*args)
+
+        group.unshard = unshard
+        block.register_forward_hook(lambda *_, number=number: events.append(f"F{number}"))
+        block.mlp.fc2.register_full_backward_hook(lambda *_, number=number: events.append(f"B{number}"))
+    pair = torch.ones(2, 3, 32, 32), torch.rand(2, 16, generator=torch.Generator().manual_seed(1))
+    optimiser = training.optimiser(model, 0.0)
+    loss = training.step(model, optimiser, [lambda: model(*pair)], parts=1, rate=0.1, clip=1.0).loss
+    return {"events": events, "loss": loss}
+
+
+def curves(ranks, arguments):
+    """The pretraining job itself, several times; each with its settings, and the step at which it is asked to stop."""
+    from geofm_lib.jobs import folder, pretrain
+    from geofm_lib.settings import PretrainSettings
+
+    class StopsAt(folder.Folder):
+        steps, asked = None, 0
+
+        def stop_requested(self):
+            self.asked += 1
+            return self.asked == self.steps
+
+    for told in arguments["runs"]:
+        settings = PretrainSettings(**told["settings"], ranks=ranks.world)
+        settings = settings.model_copy(update={"data_fingerprint": "the same"})  # the launcher adds it
+        if ranks.is_main:
+            settings.folder().mkdir(parents=True, exist_ok=True)
+        ranks.barrier()
+        run = StopsAt(settings.folder(), ranks.is_main)
+        run.steps = told.get("stop")
+        try:
+            pretrain.run(settings, ranks, run)
+        except folder.Stopped:
+            pass
+        ranks.barrier()
+    return {}
 
 
 def bytes_sent(ranks, strategies):
@@ -130,20 +221,31 @@ def _one_step(model, ranks):
 
 
 def save(ranks, arguments):
-    """Save at steps 0, 1 and 2, then go on for two steps; the weights saved last and the losses after."""
+    """Save at steps 0, 1 and 2, then go on for two steps; the weights saved last and the losses after.
+
+    `first 1` saves nothing at step 0, `zero` saves at step 0 only.
+    """
+    import torch
+
     from geofm_lib.distributed import checkpoint, sharding, training
 
-    out = {}
-    for first in (0, 1):  # with and without a checkpoint before the first step, which must change nothing
-        folder = Path(arguments["checkpoint"]) if first == 0 else Path(arguments["checkpoint"] + "-from-1")
+    out, state = {}, {"run": "a"}
+    for name, suffix, saves, steps in (
+        ("first 0", "", (0, 1, 2), 2),
+        ("first 1", "-from-1", (1, 2), 2),
+        ("zero", "-zero", (0,), 0),
+    ):
+        folder = Path(arguments["checkpoint"] + suffix)
         model = sharding.apply(_model(), arguments["strategy"], world=ranks.world, device=ranks.device, seed=7)
         optimiser = training.optimiser(model, 0.05)
-        for step in (0, 1, 2):
+        torch.manual_seed(11)
+        for step in range(steps + 1):
             if step:
                 _step_of(model, optimiser, ranks)
-            if step >= first:
-                checkpoint.save(folder, step, model, optimiser, {"run": "a"}, ranks, keep=2)
-        out[f"first {first}"] = _after(model, optimiser, ranks)
+                torch.rand(1)
+            if step in saves:
+                checkpoint.save(folder, step, model, optimiser, state, ranks, keep=2)
+        out[name] = _after(model, optimiser, ranks)
     return out
 
 
@@ -153,57 +255,86 @@ def load(ranks, arguments):
 
     found = []
     for told in arguments["loads"]:
-        if ranks.is_main:
-            for name in told.get("flip", []):
-                _flip_a_byte(Path(name))
-            for name in told.get("delete", []):
-                Path(name).unlink()
-        ranks.barrier()
-        model = sharding.apply(_model(), told["strategy"], world=ranks.world, device=ranks.device, seed=8)
+        model = sharding.apply(
+            _model(decoder_depth=told.get("decoder_depth")),
+            told["strategy"],
+            world=ranks.world,
+            device=ranks.device,
+            seed=8,
+        )
         optimiser = training.optimiser(model, 0.05)
+        before = _digests(model)
         try:
             step = checkpoint.load(Path(told["checkpoint"]), model, optimiser, {"run": told.get("run", "a")}, ranks)
             found.append({"step": step, **_after(model, optimiser, ranks)})
         except checkpoint.CheckpointError as error:
-            found.append({"error": str(error)})
+            found.append({"error": str(error), "moved": _digests(model) != before})
     return found
 
 
-def _flip_a_byte(file: Path) -> None:
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-
-
 def _after(model, optimiser, ranks) -> dict:
+    import torch
+
     from geofm_lib.distributed import checkpoint
 
-    weights = checkpoint.full_weights(model)
-    digests = {n: hashlib.sha256(t.numpy().tobytes()).hexdigest() for n, t in weights.items()}
-    return {"weights": digests, "losses": [_step_of(model, optimiser, ranks) for _ in range(2)]}
+    weights = checkpoint.whole(checkpoint.layout(model))
+    digests = {n: hashlib.sha256(t.detach().numpy().tobytes()).hexdigest() for n, t in weights}
+    drawn = torch.rand(1).item()  # from the generator as it was left, or loaded
+    return {"weights": digests, "losses": [_step_of(model, optimiser, ranks) for _ in range(2)], "drawn": drawn}
 
 
 def _step_of(model, optimiser, ranks):
     import torch
-    import torch.distributed as dist
 
     from geofm_lib.distributed import training
 
     generator = torch.Generator().manual_seed(3)
     images, noise = torch.randn(8, 3, 32, 32, generator=generator), torch.rand(8, 16, generator=generator)
     own = slice(ranks.rank * 8 // ranks.world, (ranks.rank + 1) * 8 // ranks.world)
-    loss, _ = training.step(model, optimiser, [lambda: model(images[own], noise[own])], parts=1, rate=1e-3, clip=1.0)
-    dist.all_reduce(loss)
-    return loss.item() / ranks.world
+    functions = [lambda: model(images[own], noise[own])]
+    return training.step(model, optimiser, functions, parts=1, rate=1e-3, clip=1.0).loss
+
+
+def main(folder: Path, world: int) -> int:
+    """Fork the ranks; 0 when all of them ended well. The first that fails ends the others."""
+    import torch._dynamo  # noqa: F401  what FSDP imports when it first runs
+
+    from geofm_lib.distributed import checkpoint, sharding  # noqa: F401
+    from geofm_lib.jobs import pretrain  # noqa: F401
+
+    children = set()
+    for rank in range(world):
+        child = os.fork()
+        if not child:
+            os._exit(_rank(folder, rank))
+        children.add(child)
+    code = 0
+    while children and not code:
+        child, status = os.wait()
+        children.discard(child)
+        code = os.waitstatus_to_exitcode(status)
+    for child in children:
+        os.kill(child, 9)
+    return code
+
+
+def _rank(folder: Path, rank: int) -> int:
+    from geofm_lib.distributed import ranks as ranks_module
+
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+    try:
+        me = ranks_module.start(folder, "cpu")
+        told = json.loads((folder / "programs.json").read_text())
+        results = {name: globals()[name](me, arguments) for name, arguments in told.items()}
+        if me.is_main:
+            (folder / "result.json").write_text(json.dumps(results))
+        me.barrier()
+        ranks_module.stop()
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    from geofm_lib.distributed import ranks as ranks_module
-
-    where = Path(sys.argv[2])
-    me = ranks_module.start(where, "cpu")
-    result = globals()[sys.argv[1]](me, json.loads((where / "arguments.json").read_text()))
-    if me.is_main:
-        (where / "result.json").write_text(json.dumps(result))
-    me.barrier()
-    ranks_module.stop()
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -1,4 +1,11 @@
-"""Checkpoints: resume elsewhere, damage found and named, step 0 harmless."""
+"""Checkpoints: resume elsewhere, damage found and named, step 0 harmless, nothing foreign loaded."""
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -13,20 +20,76 @@ def saved(tmp_path_factory):
     return folder / "kept", ranks.start("save", folder / "save", 2, **told)
 
 
+def flip(file: Path) -> None:
+    """One bit of the byte in the middle."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def truncate(file: Path) -> None:
+    os.truncate(file, file.stat().st_size - 1)
+
+
+def replace_the_index(file: Path) -> None:
+    """An index that would run a program, in a checkpoint whose digests are all right."""
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(file.parent.parent / "ran"),)
+
+    file.write_bytes(pickle.dumps(Evil()))
+    manifest = json.loads((file.parent / "manifest.json").read_text())
+    manifest["files"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    del manifest["digest"]
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    (file.parent / "manifest.json").write_text(json.dumps({**manifest, "digest": digest}))
+
+
+FILES = ("__0_0.distcp", "__1_0.distcp", ".metadata", "manifest.json")
+DAMAGE = {  # what is done to a folder that holds one checkpoint -> the words of the sentence
+    **{f"flipped {name}": (flip, name, name) for name in FILES},
+    "truncated": (truncate, "__1_0.distcp", "__1_0.distcp has changed since it was written"),
+    "file missing": (Path.unlink, "__0_0.distcp", "__0_0.distcp is missing"),
+    "manifest missing": (Path.unlink, "manifest.json", "its manifest.json is missing or unreadable"),
+    "manifest of another make": (lambda f: f.write_text("[1]"), "manifest.json", "missing or unreadable"),
+    "index that runs a program": (replace_the_index, ".metadata", "so it is not loaded"),
+    "another run": (None, {"run": "b"}, "belongs to another run (run differ); choose another run_dir"),
+    "another model": (
+        None,
+        {"decoder_depth": 1},
+        "does not fit this model: decoder_blocks.1.attn.proj.bias is 64 there",
+    ),
+}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
 @pytest.fixture(scope="module")
 def elsewhere(saved, tmp_path_factory):
-    """Loads in turn on one rank, the later ones after damage."""
-    place = str(saved[0])
-    last, before = (sorted(saved[0].glob("step-*"))[k] for k in (-1, -2))
-    victim = next(last.glob("__1_*.distcp"))
-    loads = [
-        {"checkpoint": place, "strategy": "DDP"},
-        {"checkpoint": place, "strategy": "NO_SHARD", "run": "b"},
-        {"checkpoint": place, "strategy": "NO_SHARD", "flip": [str(victim)]},
-        {"checkpoint": place, "strategy": "NO_SHARD", "delete": [str(before / ".metadata")]},
-        {"checkpoint": place + "-none", "strategy": "NO_SHARD"},
-    ]
-    return victim.name, ranks.start("load", tmp_path_factory.mktemp("load"), 1, loads=loads)
+    """What loading gives on one rank, by case: the good checkpoint, and copies of it damaged in every way."""
+    place = tmp_path_factory.mktemp("damaged")
+    last = sorted(saved[0].glob("step-*"))[-1]
+    cases = {
+        "good": {"checkpoint": str(saved[0]), "strategy": "DDP"},
+        "none": {"checkpoint": str(place / "nothing"), "strategy": "NO_SHARD"},
+        "the one before": {"checkpoint": str(place / "before"), "strategy": "NO_SHARD"},
+    }
+    shutil.copytree(saved[0], place / "before")
+    flip(place / "before" / last.name / "__1_0.distcp")
+    for case, (damage, where, _) in DAMAGE.items():
+        shutil.copytree(last, place / case / last.name)
+        cases[case] = {"checkpoint": str(place / case), "strategy": "NO_SHARD"}
+        if damage:
+            damage(place / case / last.name / where)
+        else:
+            cases[case] |= where
+    before = contents(place)
+    found = ranks.start("load", tmp_path_factory.mktemp("load"), 1, loads=list(cases.values()))
+    assert contents(place) == before  # nothing was overwritten, and no program ran
+    return dict(zip(cases, found, strict=True))
 
 
 def test_two_are_kept_and_a_checkpoint_at_step_0_changes_nothing(saved):
@@ -35,27 +98,34 @@ def test_two_are_kept_and_a_checkpoint_at_step_0_changes_nothing(saved):
 
 
 def test_resumes_bitwise_on_the_same_ranks(saved, tmp_path):
-    place = str(saved[0]) + "-from-1"
-    found = ranks.start("load", tmp_path, 2, loads=[{"checkpoint": place, "strategy": "FULL_SHARD"}])[0]
+    """From step 2, and from step 0, which must be as good as no checkpoint at all."""
+    places = [str(saved[0]) + "-from-1", str(saved[0]) + "-zero"]
+    loads = [{"checkpoint": place, "strategy": "FULL_SHARD"} for place in places]
+    late, zero = ranks.start("load", tmp_path, 2, loads=loads)
     # the losses after two more steps tell that the optimiser's state is the same too
-    assert found == {"step": 2, **saved[1]["first 0"]}
+    assert late == {"step": 2, **saved[1]["first 0"]}
+    assert zero == {"step": 0, **saved[1]["zero"]}
+
+
+def test_generators_go_on_where_they_were(saved):
+    assert saved[1]["first 0"]["drawn"] != saved[1]["zero"]["drawn"]
 
 
 def test_resumes_on_other_ranks_and_strategy(saved, elsewhere):
-    found, original = elsewhere[1][0], saved[1]["first 0"]
+    found, original = elsewhere["good"], saved[1]["first 0"]
     assert found["step"] == 2 and found["weights"] == original["weights"]
     assert found["losses"] == pytest.approx(original["losses"], rel=1e-5)
 
 
-def test_another_runs_checkpoint_is_refused(elsewhere):
-    assert "belongs to another run (run differ)" in elsewhere[1][1]["error"]
+@pytest.mark.parametrize("case", DAMAGE)
+def test_what_cannot_be_loaded_is_one_sentence_and_changes_nothing(elsewhere, case):
+    found = elsewhere[case]
+    assert DAMAGE[case][2] in found["error"] and "\n" not in found["error"] and not found["moved"]
 
 
-def test_a_flipped_byte_is_named_and_the_one_before_is_used(elsewhere):
-    victim, found = elsewhere
-    assert found[2]["step"] == 1
-    assert victim in found[3]["error"] and ".metadata is missing" in found[3]["error"]
+def test_the_one_before_a_damaged_checkpoint_is_used(elsewhere):
+    assert elsewhere["the one before"]["step"] == 1
 
 
 def test_no_checkpoint_is_no_fault(elsewhere):
-    assert elsewhere[1][4]["step"] == 0
+    assert elsewhere["none"]["step"] == 0

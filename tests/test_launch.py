@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from geofm_lib.desk import runs
 from geofm_lib.desk.launch import RunFailed, launch
 from geofm_lib.settings import PrepareSettings, PretrainSettings, SettingsError
+from tests.conftest import need
 
 REPO = Path(__file__).parents[1]
 STEPS = 24
@@ -96,10 +98,18 @@ def test_a_finished_run_is_read(whole, small):
     assert {"commit", "packages", "device", "nodes", "ranks"} <= set(whole.environment)
 
 
-def test_other_settings_in_the_same_folder_are_named(whole, small):
-    with pytest.raises(SettingsError, match=r"other settings: epochs \(8 there, 9 now\)"):
-        launch(PretrainSettings(**{**small, "epochs": 9}, run_dir=str(whole.folder)))
-    # what only changes speed may differ
+@pytest.mark.parametrize(
+    "now, words",
+    [({"epochs": 9}, "epochs (8 there, 9 now)"), ({"model": "ViT-Femto"}, "model ('ViT-Atto' there, 'ViT-Femto' now)")],
+)
+def test_other_settings_in_the_same_folder_are_named(whole, small, now, words):
+    before = {f: f.read_bytes() for f in whole.folder.rglob("*") if f.is_file()}
+    with pytest.raises(SettingsError, match=re.escape(f"other settings: {words}")):
+        launch(PretrainSettings(**{**small, **now}, run_dir=str(whole.folder)))
+    assert {f: f.read_bytes() for f in whole.folder.rglob("*") if f.is_file()} == before
+
+
+def test_what_only_changes_speed_may_differ(whole, small):
     assert launch(PretrainSettings(**{**small, "strategy": "DDP"}, run_dir=str(whole.folder))).status == "finished"
 
 
@@ -139,40 +149,92 @@ def test_resumes_on_other_ranks_and_strategy(whole, small, tmp_path):
     assert losses(run) == pytest.approx(losses(whole), rel=1e-4)
 
 
-def kill_and_resume(settings: PretrainSettings, moments: list[int], dice: random.Random) -> runs.Run:
-    """kill -9 of a random rank soon after each of `moments` (steps), then to the end undisturbed."""
-    run = runs.Run(settings.folder())
+def kill_and_resume(settings: PretrainSettings, moments: list[int], dice: random.Random) -> tuple[runs.Run, int]:
+    """kill -9 of a random rank soon after each of `moments` (steps), then to the end undisturbed.
+
+    Returns the run and how many kills fell into the writing of a checkpoint.
+    """
+    run, writing = runs.Run(settings.folder()), 0
     for already in moments:
         process = start(settings)
         wait_for(lambda already=already: len(run.metrics) > already)
         time.sleep(dice.random() * 0.3)
-        alive = ranks_of(run.folder)
-        if not alive:  # it was faster than the dice
-            process.communicate(timeout=30)
-            continue
-        dice.choice(alive).kill()
+        dice.choice(ranks_of(run.folder)).kill()
         killed = time.monotonic()
         output = process.communicate(timeout=30)[0].decode()
         assert time.monotonic() - killed < 30 and not ranks_of(run.folder)
         assert "killed by signal 9" in output and run.status == "failed"
+        writing += any((run.folder / "checkpoint").glob("*.part"))
     launch(settings)
-    return run
+    return run, writing
 
 
 def test_killed_ranks_end_the_run_and_it_resumes_bitwise(whole, small, tmp_path):
     """Three random moments, checkpoint writing (every fifth step) included."""
     settings = PretrainSettings(**small, run_dir=str(tmp_path / "run"))
-    run = kill_and_resume(settings, [2, 9, 16], random.Random(4))
+    run, _ = kill_and_resume(settings, [2, 9, 16], random.Random(4))
     assert losses(run) == losses(whole) and digest(run) == digest(whole)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_twenty_kills(whole, small, tmp_path):
-    settings = PretrainSettings(**{**small, "checkpoint_every": 1}, run_dir=str(tmp_path / "run"))
-    dice = random.Random(5)
-    run = kill_and_resume(settings, sorted(dice.randrange(STEPS - 1) for _ in range(20)), dice)
-    assert losses(run) == losses(whole) and digest(run) == digest(whole)
+def test_twenty_kills(small, tmp_path):
+    """A checkpoint after every step, so that many of the kills fall into writing one."""
+    longer = {**small, "epochs": 32, "checkpoint_every": 1}
+    undisturbed = launch(PretrainSettings(**longer, run_dir=str(tmp_path / "whole")))
+    steps, dice = undisturbed.summary["steps"], random.Random(5)
+    moments = sorted(dice.sample(range(0, steps - 4, 2), 20))
+    run, writing = kill_and_resume(PretrainSettings(**longer, run_dir=str(tmp_path / "run")), moments, dice)
+    assert list(run.metrics["loss"]) == list(undisturbed.metrics["loss"]) and len(run.metrics) == steps
+    assert digest(run) == digest(undisturbed) and writing > 0
+    print(f"20 kills, {writing} of them while a checkpoint was being written")
+
+
+FULL_DISK = """
+import json, subprocess, sys
+from geofm_lib.desk.launch import RunFailed, launch
+from geofm_lib.settings import PretrainSettings
+settings = PretrainSettings(**json.loads(sys.argv[1]))
+disk = ["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", settings.run_dir]
+subprocess.run(disk, check=True)
+try:
+    launch(settings)
+except RunFailed as error:
+    said = str(error)
+kept = sorted(f.name for f in settings.folder().glob("checkpoint/*"))
+subprocess.run([*disk[:4], "remount,size=90m", *disk[5:]], check=True)
+run = launch(settings)
+encoder = (run.folder / "encoder" / "model.safetensors").read_bytes().hex()
+print(json.dumps({"said": said, "kept": kept, "losses": list(run.metrics["loss"]), "encoder": encoder}))
+"""
+
+
+def test_a_disk_that_fills_up_during_a_checkpoint_spoils_nothing(whole, small, tmp_path):
+    """On a disk of 9 MiB one checkpoint fits and two do not; with room again the run goes on to the same bits."""
+    need("unshare")
+    (tmp_path / "run").mkdir()
+    asked = json.dumps({**small, "run_dir": str(tmp_path / "run")})
+    command = ["unshare", "-rm", sys.executable, "-c", FULL_DISK, asked]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert "step-00000010 could not be written (rank" in told["said"] and "the disk is full" in told["said"]
+    assert "step-00000005 before it is intact" in told["said"]
+    assert told["kept"] == ["latest", "step-00000005"]
+    assert told["losses"] == losses(whole) and bytes.fromhex(told["encoder"]) == digest(whole)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_led_to_it(small, tmp_path):
+    odd = {**small, "base_learning_rate": 1e30, "clip_grad_norm": 0.0, "warmup_epochs": 0}
+    with pytest.raises(RunFailed, match=r"step \d+: the loss .* at learning rate .*Lower base_learning_rate") as caught:
+        launch(PretrainSettings(**odd, run_dir=str(tmp_path / "run")))
+    step = int(re.search(r"step (\d+)", str(caught.value)).group(1))
+    evidence = json.loads((tmp_path / "run" / "not-finite" / f"step-{step:08d}.json").read_text())
+    assert [row["rank"] for row in evidence["ranks"]] == [0, 1]
+    images = [image for row in evidence["ranks"] for image in row["images"]]
+    assert len(set(images)) == 16 and evidence["ranks"][0]["gradients_not_finite"]
+    before = json.loads((tmp_path / "run" / "not-finite" / f"step-{step - 1:08d}" / "manifest.json").read_text())
+    assert before["step"] == step - 1
 
 
 def test_ranks_end_when_their_launcher_is_killed(whole, small, tmp_path):

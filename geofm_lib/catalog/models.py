@@ -52,6 +52,7 @@ def _row(name, width, depth, heads, patch_size, decoder, source, mlp_hidden=0, g
 _TABLE_I = "Table I of arXiv 2404.11706"
 _OURS = "this project: small enough for a CPU"
 _DEIT = "the widths of DeiT (arXiv 2012.12877)"
+_VIT = "Table 1 of arXiv 2010.11929; MAE's second size"
 _MAE = (512, 8, 16)  # the decoder of the MAE paper (arXiv 2111.06377): 512 wide, 8 blocks, 16 heads
 
 _ROWS = [
@@ -63,6 +64,7 @@ _ROWS = [
     _row("ViT-Tiny", 192, 12, 3, 16, (128, 4, 4), _DEIT),
     _row("ViT-Small", 384, 12, 6, 16, (256, 4, 8), _DEIT),
     _row("ViT-Base", 768, 12, 12, 16, _MAE, _TABLE_I, published=87),
+    _row("ViT-Large", 1024, 24, 16, 16, _MAE, _VIT),
     _row("ViT-Huge", 1280, 32, 16, 14, _MAE, _TABLE_I, published=635),
     _row("ViT-1B", 1536, 32, 16, 14, _MAE, _TABLE_I, published=914),
     _row("ViT-3B", 2816, 32, 32, 14, _MAE, _TABLE_I, published=3067),

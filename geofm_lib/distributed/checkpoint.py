@@ -6,16 +6,21 @@ because torch's own loader accepts a flipped byte silently, and falls back to th
 optimiser load under another number of ranks or another strategy.
 """
 
+import errno
 import hashlib
 import json
 import os
+import pickle
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -27,21 +32,22 @@ from geofm_lib.distributed.ranks import Ranks
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be used, in one sentence."""
+    """A checkpoint that cannot be written or used, in one sentence."""
 
 
 def save(folder: Path, step: int, model: nn.Module, optimiser, state: dict[str, Any], ranks: Ranks, keep: int) -> None:
-    """Write `folder/step-<step>`; every rank calls this.
+    """Write `folder/step-<step>`; every rank calls this. CheckpointError when it cannot; older ones stay untouched.
 
     Args:
         folder: the run's `checkpoint/`.
-        step: optimiser steps done. At step 0 the optimiser is left out: reading its state would make Adam's counter
-            start at 1 and change the training.
-        state: small JSON values that go into the manifest (position in the data, what the run is).
+        step: optimiser steps done, which is also the position in the data: the order of samples is a function of
+            seed and epoch. At step 0 the optimiser is left out: reading its state would make Adam's counter start at
+            1 and change the training.
+        state: small JSON values that go into the manifest (what the run is).
         keep: how many checkpoints stay.
     """
     final = folder / f"step-{step:08d}"
-    if final.exists():
+    if ranks.broadcast(final.exists()):
         return
     part = final.with_suffix(".part")
     if ranks.is_main:
@@ -49,36 +55,69 @@ def save(folder: Path, step: int, model: nn.Module, optimiser, state: dict[str, 
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
     ranks.barrier()
-    if step:
-        weights, optimiser_state = get_state_dict(model, optimiser)
-        content = {"model": weights, "optimiser": optimiser_state}
-    else:
-        content = {"model": get_model_state_dict(model)}
-    dcp.save(content, storage_writer=dcp.FileSystemWriter(part, sync_files=True))
-    # Each rank hashes what it wrote, while it is still in the page cache.
-    own = {f.name: _digest(f) for f in sorted(part.iterdir()) if _writer(f.name) == ranks.rank}
-    gathered = ranks.gather(own)
+    content = {**_content(step, model, optimiser), "generators": {f"rank {ranks.rank}": _generators(ranks.device)}}
+    fault, own = "", {}
+    try:
+        dcp.save(content, storage_writer=dcp.FileSystemWriter(part, sync_files=True))
+        # Each rank hashes what it wrote, while it is still in the page cache.
+        own = {f.name: _digest(f) for f in sorted(part.iterdir()) if _writer(f.name) == ranks.rank}
+    except (CheckpointException, OSError) as error:
+        fault = _reason(error)
+    gathered = ranks.gather([fault, own])
     if ranks.is_main:
-        files = {name: digest for part_of_rank in gathered for name, digest in part_of_rank.items()}
-        manifest = {"step": step, "ranks": ranks.world, "state": state, "files": files}
+        fault = next((f for f, _ in gathered if f), "")
+        if not fault:
+            files = {name: digest for _, written in gathered for name, digest in written.items()}
+            fault = _commit(part, final, {"step": step, "ranks": ranks.world, "state": state, "files": files})
+        if fault:
+            shutil.rmtree(part, ignore_errors=True)  # its room is needed to say so
+        else:
+            for old in sorted(folder.glob("step-????????"))[:-keep]:
+                shutil.rmtree(old, ignore_errors=True)
+    fault = ranks.broadcast(fault)
+    if fault:
+        before = sorted(f.name for f in folder.glob("step-????????"))
+        intact = f"{before[-1]} before it is intact" if before else "there is none before it"
+        raise CheckpointError(
+            f"{final} could not be written ({fault}); {intact}. Free space or mend the disk, and run again to go on"
+        )
+
+
+def _commit(part: Path, final: Path, manifest: dict[str, Any]) -> str:
+    """Make a written checkpoint count: manifest, rename, `latest`. Returns '' or what went wrong."""
+    try:
+        manifest["digest"] = _manifest_digest(manifest)
         _write_durably(part / "manifest.json", json.dumps(manifest, indent=1))
         _sync(part)
         part.rename(final)
-        _write_durably(folder / ".latest.new", final.name)
-        (folder / ".latest.new").replace(folder / "latest")
-        _sync(folder)
-        for old in sorted(folder.glob("step-????????"))[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
-    ranks.barrier()
+        latest = final.with_name(".latest.new")
+        _write_durably(latest, final.name)
+        latest.replace(final.with_name("latest"))
+        _sync(final.parent)
+    except OSError as error:
+        return _reason(error)
+    return ""
+
+
+def _reason(error: Exception) -> str:
+    """Why writing failed, in a few words; torch hides each rank's own error in one of its own."""
+    failures = getattr(error, "failures", None)
+    if failures:
+        rank, (error, _) = min(failures.items())
+        return f"rank {rank}: {_reason(error)}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full"
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
 def load(folder: Path, model: nn.Module, optimiser, state: dict[str, Any], ranks: Ranks) -> int:
     """Put the newest good checkpoint into model and optimiser; returns its step, 0 if there is none.
 
-    A damaged checkpoint is named in the log and the one before is used; if all are damaged, CheckpointError.
+    A damaged checkpoint is named in the log and the one before is used; if all are damaged, CheckpointError. A
+    checkpoint of another run or of a model of other shapes is refused (CheckpointError) before anything is changed.
 
     Args:
-        state: what the run is; a checkpoint that says otherwise is refused (CheckpointError), nothing is changed.
+        state: what the run is, as it was given to `save`.
     """
     found = sorted(folder.glob("step-????????"), reverse=True) if folder.is_dir() else []
     faults = []
@@ -94,7 +133,7 @@ def load(folder: Path, model: nn.Module, optimiser, state: dict[str, Any], ranks
             raise CheckpointError(
                 f"{folder / candidate} belongs to another run ({', '.join(differing)} differ); choose another run_dir"
             )
-        _read(folder / candidate, manifest["step"], model, optimiser)
+        _read(folder / candidate, manifest, model, optimiser, ranks)
         return manifest["step"]
     if faults:
         raise CheckpointError(
@@ -103,38 +142,111 @@ def load(folder: Path, model: nn.Module, optimiser, state: dict[str, Any], ranks
     return 0
 
 
-def _read(source: Path, step: int, model: nn.Module, optimiser) -> None:
-    reader = dcp.FileSystemReader(source)
-    if not step:
-        weights = get_model_state_dict(model)
-        dcp.load({"model": weights}, storage_reader=reader)
-        set_state_dict(model, [], model_state_dict=weights, optim_state_dict={}, options=StateDictOptions(strict=True))
-        return
+def _read(source: Path, manifest: dict[str, Any], model: nn.Module, optimiser, ranks: Ranks) -> None:
+    reader = _Reader(source)
+    saved = reader.read_metadata().state_dict_metadata
+    sizes = {n.removeprefix("model."): tuple(m.size) for n, m in saved.items() if n.startswith("model.")}
+    ours = {n: tuple(t.shape) for n, t in get_model_state_dict(model).items()}
+    odd = sorted(n for n in sizes.keys() | ours.keys() if sizes.get(n) != ours.get(n))
+    if odd:
+        more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+        raise CheckpointError(
+            f"{source} does not fit this model: {odd[0]} is {_size(sizes.get(odd[0]))} there and "
+            f"{_size(ours.get(odd[0]))} here{more}. Use the model it was made with, or another run_dir"
+        )
     # Asking a fresh optimiser for its state makes Adam count a step; the load overwrites it at once.
-    weights, optimiser_state = get_state_dict(model, optimiser)
-    content = {"model": weights, "optimiser": optimiser_state}
-    dcp.load(content, storage_reader=reader)
-    set_state_dict(model, optimiser, model_state_dict=content["model"], optim_state_dict=content["optimiser"])
+    content = _content(manifest["step"], model, optimiser)
+    own = f"rank {ranks.rank}"
+    if manifest["ranks"] == ranks.world:
+        content["generators"] = {own: _generators(ranks.device)}
+        if not all(f"generators.{own}.{kind}" in saved for kind in content["generators"][own]):
+            del content["generators"]  # made on another kind of device
+    try:
+        dcp.load(content, storage_reader=reader)
+    except CheckpointException as error:
+        raise CheckpointError(f"{source} could not be read ({_reason(error)})") from error
+    if manifest["step"]:
+        set_state_dict(model, optimiser, model_state_dict=content["model"], optim_state_dict=content["optimiser"])
+    else:
+        strict = StateDictOptions(strict=True)
+        set_state_dict(model, [], model_state_dict=content["model"], optim_state_dict={}, options=strict)
+    states = content.get("generators", {}).get(own, {})
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], ranks.device)
+
+
+def _content(step: int, model: nn.Module, optimiser) -> dict[str, Any]:
+    if not step:
+        return {"model": get_model_state_dict(model)}
+    weights, moments = get_state_dict(model, optimiser)
+    return {"model": weights, "optimiser": moments}
+
+
+def _generators(device: torch.device) -> dict[str, torch.Tensor]:
+    """The states of torch's generators. Nothing here draws from them while training; a model with dropout would."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def _size(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else "x".join(map(str, shape)) or "a number"
+
+
+class _Reader(dcp.FileSystemReader):
+    """torch's reader, but its index (`.metadata`) may name nothing except what an index is made of.
+
+    That file is a pickle, and a pickle from somebody else's folder could run anything.
+    """
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        with open(Path(self.path) / ".metadata", "rb") as stream:
+            metadata = _Unpickler(stream).load()
+        metadata.storage_meta = metadata.storage_meta or StorageMeta()
+        metadata.storage_meta.load_id = self.load_id
+        return metadata
+
+
+class _Unpickler(pickle.Unpickler):
+    ALLOWED = {
+        "builtins": {"set", "frozenset", "list", "dict"},
+        "collections": {"OrderedDict"},
+        "torch": {"Size", "device"},
+        "torch.serialization": {"_get_layout"},
+        "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+        "pathlib": {"PosixPath", "Path", "PurePosixPath"},
+    }
+
+    def find_class(self, module: str, name: str):
+        names = self.ALLOWED.get(module, set())
+        dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if module == "torch.distributed.checkpoint.metadata" or name in names or dtype:
+            return super().find_class(module, name)
+        raise CheckpointError(f"the index of this checkpoint (.metadata) names {module}.{name}, so it is not loaded")
+
+
+def _manifest_digest(manifest: dict[str, Any]) -> str:
+    rest = {k: v for k, v in manifest.items() if k != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _verify(source: Path, ranks: Ranks) -> tuple[str, dict[str, Any]]:
     """('' or what is wrong, manifest); the files are shared out over the ranks."""
+    manifest, names = {}, []
     try:
         manifest = json.loads((source / "manifest.json").read_text())
+        fault = "" if manifest["digest"] == _manifest_digest(manifest) else "manifest.json has changed"
         names = sorted(manifest["files"])[ranks.rank :: ranks.world]
-        digests = manifest["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        manifest, names, digests = {}, [], {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         fault = "its manifest.json is missing or unreadable"
-    else:
-        fault = ""
     for name in names:
-        if not (source / name).is_file():
-            fault = f"{name} is missing"
-        elif _digest(source / name) != digests[name]:
-            fault = f"{name} has changed since it was written"
         if fault:
             break
+        if not (source / name).is_file():
+            fault = f"{name} is missing"
+        elif _digest(source / name) != manifest["files"][name]:
+            fault = f"{name} has changed since it was written"
     faults = ranks.gather(fault)
     return ranks.broadcast(next((f for f in faults if f), "") if ranks.is_main else None), manifest
 
@@ -162,8 +274,12 @@ def _sync(folder: Path) -> None:
     os.close(handle)
 
 
-def full_weights(model: nn.Module, prefix: str = "") -> dict[str, torch.Tensor]:
-    """The whole weights on the CPU of rank 0 (an empty dict elsewhere), names after `prefix`; every rank calls this."""
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    weights = get_model_state_dict(model, options=options)
-    return {n.removeprefix(prefix): t.contiguous() for n, t in weights.items() if n.startswith(prefix)}
+def layout(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights by name, as this rank holds them; shapes are those of the whole."""
+    return get_model_state_dict(model)
+
+
+def whole(weights: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, whole tensor) one after the other; every rank calls this, and none holds more than one at a time."""
+    for name, value in weights.items():
+        yield name, value.full_tensor() if hasattr(value, "full_tensor") else value

@@ -4,7 +4,24 @@ Every strategy of the paper is two numbers: the size of the shard group and whet
 again after its forward pass. Precision is an independent choice, applied the same way to every strategy: weights
 and optimiser stay fp32, a block computes in bf16, gradients are reduced in bf16 (the paper's DDP ran in fp32
 against FSDP in bf16; here that cannot happen).
+
+The paper's knobs of FSDP1, and what FSDP2 offers for them:
+
+=====================  =========================================================================================
+FSDP1                  here
+=====================  =========================================================================================
+BACKWARD_PRE           ``backward_prefetch=1``: the next block is gathered while this one computes its gradients
+none                   ``backward_prefetch=0``: a block is gathered when its own backward pass begins
+BACKWARD_POST          not in FSDP2
+(nothing)              ``backward_prefetch=2`` and more: that many blocks ahead, for their memory
+forward_prefetch=off   ``forward_prefetch=0``; 1 and more: that many blocks ahead
+limit_all_gathers=on   always: FSDP2 reuses gathered memory in stream order, so it never runs ahead without bound
+limit_all_gathers=off  not in FSDP2
+=====================  =========================================================================================
 """
+
+import ctypes
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -13,11 +30,14 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import Shard
 from torch.nn.parallel import DistributedDataParallel
 
 from geofm_lib.catalog import strategies
 
 BF16 = torch.bfloat16
+M_MMAP_THRESHOLD = -3  # in glibc's malloc.h
+LARGE = 2**28  # parameters from which on memory is worth more than a few percent of speed, on CPU
 
 
 def apply(
@@ -40,11 +60,12 @@ def apply(
             sharding: no rank ever holds the whole of it (DDP holds the whole by its nature).
         strategy: a name that `catalog.strategies.lookup` knows.
         world: number of ranks; the strategy's shard group must divide it (ValueError).
-        forward_prefetch, backward_prefetch: how many blocks ahead are gathered (0: only when needed). FSDP2 always
-            gathers the next block in backward order; depth 1 is the paper's BACKWARD_PRE, 0 its NONE.
+        forward_prefetch, backward_prefetch: how many blocks ahead are gathered (0: only when needed); see above.
     """
     row = strategies.lookup(strategy)
     replicas, shard = strategies.resolve(row, world)
+    if device.type == "cpu" and sum(parameter.numel() for parameter in model.parameters()) >= LARGE:
+        _give_back_freed_memory()
     if row.ddp:
         _materialise(model, device, seed)
     blocks = []
@@ -72,19 +93,58 @@ def apply(
     else:
         mesh = init_device_mesh(device.type, (replicas, shard), mesh_dim_names=("replicate", "shard"))
     kinds = {"param_dtype": BF16, "reduce_dtype": BF16} if precision == "bf16" else {}
+    same = {"mesh": mesh, "reshard_after_forward": row.reshard_after_forward, "shard_placement_fn": _cut(shard)}
     for block in blocks:
-        policy = MixedPrecisionPolicy(**kinds)
-        fully_shard(block, mesh=mesh, reshard_after_forward=row.reshard_after_forward, mp_policy=policy)
+        fully_shard(block, mp_policy=MixedPrecisionPolicy(**kinds), **same)
     # The root takes images and masking noise as they are: rounding them would change targets and masks.
     policy = MixedPrecisionPolicy(**kinds, cast_forward_inputs=False)
-    fully_shard(model, mesh=mesh, reshard_after_forward=row.reshard_after_forward, mp_policy=policy)
+    # Fixed positions are not trained: each rank keeps them whole, and nothing is sent.
+    fixed = {parameter for parameter in model.parameters() if not parameter.requires_grad}
+    fully_shard(model, mp_policy=policy, ignored_params=fixed, **same)
     _materialise(model, device, seed)
-    for i, block in enumerate(blocks):
-        if forward_prefetch:
-            block.set_modules_to_forward_prefetch(blocks[i + 1 : i + 1 + forward_prefetch])
-        if backward_prefetch:
-            block.set_modules_to_backward_prefetch(blocks[max(0, i - backward_prefetch) : i][::-1])
+    _prefetch(model, blocks, forward_prefetch, backward_prefetch)
     return model
+
+
+def _cut(group: int) -> Callable[[nn.Parameter], Shard | None]:
+    """The dimension along which a weight is cut for a shard group: the first, unless it is 1 long.
+
+    FSDP pads the first dimension to the group, which would blow up tokens and positions ([1, N, D]) as many times
+    as there are ranks. They are cut along their last dimension that the group divides (FSDP cuts no other
+    dimension unevenly); with none, they are padded after all. ``planning.weights`` counts the same.
+    """
+
+    def place(weight: nn.Parameter) -> Shard | None:
+        if weight.shape[0] > 1:
+            return None
+        return next((Shard(d) for d in reversed(range(weight.ndim)) if weight.shape[d] % group == 0), None)
+
+    return place
+
+
+def _give_back_freed_memory() -> None:
+    """Let glibc return every freed block over 4 MiB to the system at once.
+
+    By itself it soon keeps blocks of up to 32 MiB; weights that come and go with FSDP then leave holes between
+    gradients that stay, and a rank of ViT-1B needs 1.5 GiB more. Small models lose up to 9 % of their speed by it
+    (reports/LOG.md).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not in musl or on macOS
+    if mallopt:
+        mallopt(M_MMAP_THRESHOLD, 4 * 2**20)
+
+
+def _prefetch(model: nn.Module, blocks: list[nn.Module], forward: int, backward: int) -> None:
+    """Tell each block which others to gather ahead, in the order in which they will be used."""
+    for i, block in enumerate(blocks):
+        if forward:
+            block.set_modules_to_forward_prefetch(blocks[i + 1 : i + 1 + forward])
+        if backward > 1:  # FSDP2's own choice is the one before
+            block.set_modules_to_backward_prefetch(blocks[max(0, i - backward) : i][::-1])
+    if not backward:
+        # An empty list means FSDP2's own choice; a unit that names itself, which is gathered by then, means none.
+        for unit in (model, *blocks):
+            unit.set_modules_to_backward_prefetch([unit])
 
 
 def apply_settings(model: nn.Module, settings, ranks) -> nn.Module:

@@ -3,15 +3,32 @@
 import math
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from geofm_lib.distributed import sharding
 
 
 class NotFinite(RuntimeError):
-    """The loss or the gradient norm is infinite or not a number."""
+    """The loss or the gradient norm is infinite or not a number; raised on every rank, before anything is updated.
+
+    `loss` is the global batch's, `own_loss` this rank's, `norm` the gradient norm.
+    """
+
+    def __init__(self, loss: float, own_loss: float, norm: float):
+        super().__init__(f"the loss is {loss} and the gradient norm {norm}")
+        self.loss, self.own_loss, self.norm = loss, own_loss, norm
+
+
+class Outcome(NamedTuple):
+    """What a step came to, the same on every rank."""
+
+    loss: float  # mean over the global batch, before the update
+    norm: float  # of the global batch's gradient, before clipping
+    wished: bool  # any rank's wish
 
 
 def optimiser(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
@@ -39,42 +56,52 @@ def step(
     parts: int,
     rate: float,
     clip: float,
+    wish: bool = False,
     phases=None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """One optimiser step; returns (this rank's mean loss, gradient norm over the global batch), both scalars.
+) -> Outcome:
+    """One optimiser step; every rank calls this. Raises NotFinite, with the gradients still there.
 
     Args:
-        losses: one function a micro-batch, giving its mean loss; micro-batches are equally large.
+        losses: one function a micro-batch, giving its mean loss; micro-batches are equally large on all ranks.
         parts: how many there are. The gradient is that of the global batch for any `parts` and number of ranks.
         rate: learning rate of this step.
         clip: largest gradient norm, 0 for none.
+        wish: what this rank wants the others to know (to stop); it rides on the reduction of the loss.
         phases: a `meters.Phases` that times forward, backward and optimiser.
     """
     timed = phases or _untimed
-    total = 0.0
+    own = 0.0
     for part, loss_of in enumerate(losses):
         sharding.last_micro_batch(model, part == parts - 1)
         with timed("forward"):
             loss = loss_of()
         with timed("backward"):
             (loss / parts).backward()
-        total = total + loss.detach() / parts
+        own = own + loss.detach() / parts
     with timed("optimiser"):
         parameters = [p for p in model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in parameters])
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        if not torch.isfinite(norm) or not torch.isfinite(total):
-            raise NotFinite(
-                f"the loss is {float(total)} and the gradient norm {float(norm)} at learning rate {rate:.3g}; "
-                "nothing was updated in this step. Lower base_learning_rate or set clip_grad_norm"
-            )
+        # One small reduction tells every rank the same, so that all of them go on or none does.
+        shared = torch.stack([own.double() / dist.get_world_size(), own.new_tensor(float(wish)).double()])
+        dist.all_reduce(shared)
+        mean, wishes, length = torch.cat([shared, norm.double().reshape(1)]).tolist()
+        if not math.isfinite(mean) or not math.isfinite(length):
+            raise NotFinite(mean, float(own), length)
         if clip:
             nn.utils.clip_grads_with_norm_(parameters, clip, norm)
         for group in optimiser.param_groups:
             group["lr"] = rate
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-    return total, norm
+    return Outcome(mean, length, wishes > 0)
+
+
+def not_finite(model: nn.Module) -> list[str]:
+    """Names of the weights whose gradient, in the part that this rank holds, is infinite or not a number."""
+    held = [(n, p.grad) for n, p in model.named_parameters() if p.grad is not None]
+    held = [(n, g.to_local() if hasattr(g, "to_local") else g) for n, g in held]
+    return [n for n, g in held if not torch.isfinite(g).all()]
 
 
 def _is_matrix(name: str, parameter: torch.Tensor) -> bool:

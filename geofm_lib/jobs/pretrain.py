@@ -5,17 +5,17 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from geofm_lib.data import sampler
 from geofm_lib.data.images import batches, mask_noise, normalise
 from geofm_lib.data.shards import Shards, write_csv
 from geofm_lib.distributed import checkpoint, meters, sharding, training
 from geofm_lib.jobs.folder import Folder, Stopped
-from geofm_lib.model import mae, vit
+from geofm_lib.model import folders, formats, mae, tensors
 from geofm_lib.settings import PretrainSettings
 
 SHOWN = 8  # images whose reconstruction is kept
+EVIDENCE = "not-finite"  # folder of what led to a loss or gradient that is not a number
 
 
 def run(settings: PretrainSettings, ranks, run: Folder) -> dict:
@@ -54,13 +54,21 @@ def run(settings: PretrainSettings, ranks, run: Folder) -> dict:
                 yield lambda pixels=pixels, noise=noise: model(pixels, noise)
 
         try:
-            loss, norm = training.step(model, optimiser, losses(), parts=parts, rate=rate, clip=settings.clip_grad_norm)
+            loss, norm, stop = training.step(
+                model,
+                optimiser,
+                losses(),
+                parts=parts,
+                rate=rate,
+                clip=settings.clip_grad_norm,
+                wish=run.stop_requested(),
+            )
         except training.NotFinite as fault:
-            raise training.NotFinite(f"step {step + 1}: {fault}") from None
-        # The loss of the global batch, and whether anyone was asked to stop: one small reduction for both.
-        shared = torch.stack([loss.double(), loss.new_tensor(float(run.stop_requested())).double()])
-        dist.all_reduce(shared)
-        loss, stop = (shared[0] / ranks.world).item(), shared[1].item() > 0
+            images = [int(index) for _, indices in micro_batches for index in indices]
+            where = {"step": step + 1, "epoch": epoch, "learning_rate": rate}
+            fault.args = (_evidence(run, ranks, fault, model, where, images),)
+            checkpoint.save(run.path / EVIDENCE, done, model, optimiser, identity, ranks, keep=1)
+            raise
         done = step + 1
         if done % settings.log_every == 0 or done in (1, total) or stop:
             now = time.perf_counter()
@@ -71,7 +79,7 @@ def run(settings: PretrainSettings, ranks, run: Folder) -> dict:
                 "epoch": round(done / per_epoch, 4),
                 "loss": loss,
                 "learning_rate": rate,
-                "grad_norm": norm.item(),
+                "grad_norm": norm,
                 "step_s": step_s,
                 "images_per_s": settings.global_batch / step_s,
                 "seconds_left": round((total - done) * step_s, 1),
@@ -124,21 +132,34 @@ def _steps(settings, shards, ranks, parts: int, per_epoch: int, done: int) -> It
             yield epoch * per_epoch + step, epoch, [next(stream) for _ in range(parts)]
 
 
-def _finish(settings, ranks, run: Folder, model, bare, shards) -> dict:
-    """Export the encoder, keep some reconstructions, write ranks.csv."""
-    _reconstruct(settings, ranks, run, bare, shards)
-    weights = checkpoint.full_weights(model, prefix="encoder.")
+def _evidence(run: Folder, ranks, fault, model, where: dict, images: list[int]) -> str:
+    """Write what led to a step that is not finite; the sentence for the page. The weights are saved beside it."""
+    own = {
+        "rank": ranks.rank,
+        "loss": str(fault.own_loss),  # JSON has no nan
+        "images": images,
+        "gradients_not_finite": training.not_finite(model),
+    }
+    table = ranks.gather(own)
     if ranks.is_main:
-        config = {
-            "model": settings.model,
-            "family": "pretrain",
-            "image_size": settings.image_size,
-            "patch_size": settings.patch(),
-            "channels": shards.channels,
-            "mean": [float(v) for v in shards.mean],
-            "std": [float(v) for v in shards.std],
-        }
-        vit.save_encoder(run.path / "encoder", weights, config)
+        (run.path / EVIDENCE).mkdir(exist_ok=True)
+        evidence = {**where, "loss": str(fault.loss), "grad_norm": str(fault.norm), "ranks": table}
+        run.write_json(f"{EVIDENCE}/step-{where['step']:08d}.json", evidence)
+    table = ranks.broadcast(table)
+    guilty = [str(row["rank"]) for row in table if not np.isfinite(float(row["loss"]))]
+    loss = f"the loss of rank {', '.join(guilty)} is not finite" if guilty else f"the loss is {fault.loss:.4g}"
+    weight = next((row["gradients_not_finite"][0] for row in table if row["gradients_not_finite"]), "no single weight")
+    return (
+        f"step {where['step']}: {loss} and the gradient norm is {fault.norm} (first in {weight}) at learning rate "
+        f"{where['learning_rate']:.3g}; this step changed nothing. The weights before it, its images and the gradients "
+        f"concerned are in {run.path / EVIDENCE}. Lower base_learning_rate or set clip_grad_norm"
+    )
+
+
+def _finish(settings, ranks, run: Folder, model, bare, shards) -> dict:
+    """Keep some reconstructions, export the autoencoder, write ranks.csv."""
+    _reconstruct(settings, ranks, run, bare, shards)
+    _export(settings, ranks, run, model, shards)
     own = {
         "rank": ranks.rank,
         "peak_memory_gib": round(meters.peak_memory_gib(ranks.device), 3),
@@ -149,6 +170,32 @@ def _finish(settings, ranks, run: Folder, model, bare, shards) -> dict:
     if ranks.is_main:
         write_csv(run.path / "ranks.csv", own, table)
     return {"parameters": sum(p.numel() for p in bare.parameters())}
+
+
+def _export(settings, ranks, run: Folder, model, shards) -> None:
+    """encoder/: the encoder as timm and `model.export` read it, and its decoder; one tensor in memory at a time."""
+    folder = run.path / "encoder"
+    encoder, decoder = folders.split(checkpoint.layout(model))
+    for file, weights in ((folders.WEIGHTS, encoder), (folders.DECODER, decoder)):
+        gathered = checkpoint.whole(weights)
+        if ranks.is_main:
+            folder.mkdir(exist_ok=True)
+            tensors.write(folder / file, gathered, weights)
+        for _ in gathered:  # the other ranks only take part in the gathering
+            pass
+    config = {
+        "model": settings.model,
+        "family": "pretrain",
+        "image_size": settings.image_size,
+        "patch_size": settings.patch(),
+        "channels": shards.channels,
+        "mean": [float(v) for v in shards.mean],
+        "std": [float(v) for v in shards.std],
+        **settings.decoder(),
+        "mask_ratio": settings.mask_ratio,
+        "norm_pix_loss": settings.norm_pix_loss,
+    }
+    run.write_json(f"encoder/{folders.SETTINGS}", formats.settings(config))  # last: it makes the folder an encoder's
 
 
 def _reconstruct(settings, ranks, run: Folder, bare, shards) -> None:

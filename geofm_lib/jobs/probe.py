@@ -22,6 +22,7 @@ from geofm_lib.data.shards import Shards, write_csv
 from geofm_lib.distributed.training import learning_rate
 from geofm_lib.jobs.folder import Folder, Stopped
 from geofm_lib.model import probe, vit
+from geofm_lib.model.folders import NORM_EPS
 from geofm_lib.settings import ProbeSettings
 
 BATCH = 64  # images encoded at once; part of the result's definition only to the last bit
@@ -97,6 +98,7 @@ def _encoders(settings: ProbeSettings, train: Shards, device: torch.device) -> t
                 settings.image_size,
                 config["channels"],
                 patch_size=config["patch_size"],
+                norm_eps=config.get("norm_eps", NORM_EPS),
                 num_classes=0,
                 seed=RANDOM_SEEDS + settings.seed + seed,
             )

@@ -7,6 +7,8 @@ Shapes: B images, N patches, K of them visible and M = N - K hidden, P numbers p
 E decoder width.
 """
 
+from functools import partial
+
 import torch
 from timm.models.vision_transformer import Block
 from torch import nn
@@ -14,6 +16,7 @@ from torch.nn import functional as F
 
 from geofm_lib.catalog.models import lookup, visible_patches
 from geofm_lib.model import vit
+from geofm_lib.model.folders import NORM_EPS
 from geofm_lib.model.initialise import initialise
 
 
@@ -58,16 +61,17 @@ class MaskedAutoencoder(nn.Module):
         self.mask_ratio, self.norm_pix_loss = mask_ratio, norm_pix_loss
         self.patch = encoder.patch_embed.patch_size[0]
         kinds = {"device": encoder.cls_token.device, "dtype": encoder.cls_token.dtype}
+        norm = partial(type(encoder.norm), eps=encoder.norm.eps)
         self.encoder = encoder
         self.decoder_embed = nn.Linear(encoder.embed_dim, decoder_width, **kinds)
         self.mask_token = nn.Parameter(torch.empty(1, 1, decoder_width, **kinds))
         positions = torch.empty(1, rows * columns + 1, decoder_width, **kinds)
         self.decoder_pos_embed = nn.Parameter(positions, requires_grad=False)
         self.decoder_blocks = nn.ModuleList(
-            Block(decoder_width, decoder_heads, mlp_ratio=4, qkv_bias=True, norm_layer=vit.NORM, **kinds)
+            Block(decoder_width, decoder_heads, mlp_ratio=4, qkv_bias=True, norm_layer=norm, **kinds)
             for _ in range(decoder_depth)
         )
-        self.decoder_norm = vit.NORM(decoder_width, **kinds)
+        self.decoder_norm = norm(decoder_width, **kinds)
         self.decoder_pred = nn.Linear(decoder_width, encoder.in_chans * self.patch**2, **kinds)
         if self.mask_token.device.type != "meta":
             initialise(self)
@@ -162,11 +166,12 @@ def build(
     decoder_heads: int | None = None,
     norm_pix_loss: bool = False,
     seed: int | None = None,
+    norm_eps: float = NORM_EPS,
 ) -> MaskedAutoencoder:
     """The catalogue's model ``name`` with its own decoder, or the given one (None or 0: the model's own)."""
     row = lookup(name)
     model = MaskedAutoencoder(
-        vit.build(name, "pretrain", image_size, channels, "meta", patch_size),
+        vit.build(name, "pretrain", image_size, channels, "meta", patch_size, norm_eps=norm_eps),
         mask_ratio,
         decoder_width or row.decoder_width,
         decoder_depth or row.decoder_depth,

@@ -9,23 +9,21 @@ of Table I, to the digit.
 Shapes: B images, C channels, N patches, P = C x patch x patch numbers per patch, D width.
 """
 
-import json
 from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from timm.layers import GluMlp, LayerNorm, PatchEmbed, resample_abs_pos_embed
 from timm.models.vision_transformer import Block, Mlp, ResPostBlock, VisionTransformer
 from torch import nn
 
 from geofm_lib.catalog.models import grid, lookup
+from geofm_lib.model import folders, formats
+from geofm_lib.model.folders import find as find_encoder
 from geofm_lib.model.initialise import initialise
 
 FAMILIES = ("pretrain", "benchmark")
-NORM = partial(LayerNorm, eps=1e-6)
 POOLS = ("mean", "cls")
-ENCODER_FILES = ("model.safetensors", "config.json")
 
 
 def patchify(images_BCHW: torch.Tensor, patch: int) -> torch.Tensor:
@@ -64,16 +62,16 @@ def sincos_positions(width: int, rows: int, columns: int, prefix: int = 1) -> to
 class DualPatchNorm(nn.Module):
     """The benchmark's patch embedding: norm, projection without bias, norm (arXiv 2302.01327)."""
 
-    def __init__(self, img_size, patch_size, in_chans, embed_dim, device=None, dtype=None, **_):
+    def __init__(self, img_size, patch_size, in_chans, embed_dim, norm, device=None, dtype=None, **_):
         super().__init__()
         kinds = {"device": device, "dtype": dtype}
         self.img_size, self.patch_size = img_size, (patch_size, patch_size)
         self.grid_size = grid(img_size, patch_size)
         self.num_patches = self.grid_size[0] * self.grid_size[1]
         numbers = in_chans * patch_size**2
-        self.norm_in = NORM(numbers, **kinds)
+        self.norm_in = norm(numbers, **kinds)
         self.proj = nn.Linear(numbers, embed_dim, bias=False, **kinds)
-        self.norm = NORM(embed_dim, **kinds)
+        self.norm = norm(embed_dim, **kinds)
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         if tuple(images_BCHW.shape[-2:]) != tuple(self.img_size):
@@ -114,11 +112,13 @@ def build(
     patch_size: int | None = None,
     num_classes: int | None = None,
     seed: int | None = None,
+    norm_eps: float = folders.NORM_EPS,
 ) -> ViT:
     """The model ``name`` of the catalogue: images [B, channels, H, W] -> logits, or the class token's features.
 
     ``patch_size`` None or 0 is the model's own; ``num_classes`` None is 1000 for ``benchmark`` and no head for
-    ``pretrain``. On ``device="meta"`` no memory is used: then ``to_empty(device=...)`` and ``init_weights()``.
+    ``pretrain``; ``norm_eps`` is every LayerNorm's. On ``device="meta"`` no memory is used: then
+    ``to_empty(device=...)`` and ``init_weights()``.
 
     >>> build("ViT-Atto", image_size=64)(torch.zeros(2, 3, 64, 64)).shape
     torch.Size([2, 64])
@@ -128,6 +128,7 @@ def build(
     row = lookup(name)
     patch = patch_size or row.patch_size
     rows, columns = grid(image_size, patch)
+    norm = partial(LayerNorm, eps=norm_eps)
     gated = partial(_gated_mlp, width=2 * row.gated_hidden)
     kinds = {
         "pretrain": {
@@ -141,7 +142,7 @@ def build(
             "block_fn": ResPostBlock,
             "mlp_layer": gated,
             "act_layer": nn.SiLU,
-            "embed_layer": DualPatchNorm,
+            "embed_layer": partial(DualPatchNorm, norm=norm),
             "qk_norm": True,
             "pre_norm": True,
             "no_embed_class": True,
@@ -157,7 +158,7 @@ def build(
         depth=row.depth,
         num_heads=row.heads,
         mlp_ratio=row.mlp_hidden / row.width,
-        norm_layer=NORM,
+        norm_layer=norm,
         device="meta",
         **kinds[family],
     )
@@ -186,59 +187,57 @@ def features(encoder: ViT, images_BCHW: torch.Tensor, pool: str = "mean") -> tor
     return tokens_BND[:, 0] if pool == "cls" else tokens_BND[:, encoder.num_prefix_tokens :].mean(dim=1)
 
 
-def save_encoder(folder: str | Path, state: dict[str, torch.Tensor], config: dict) -> Path:
-    """Writes ``model.safetensors`` and ``config.json`` (model, family, image_size, patch_size, channels, mean, std)."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, folder / ENCODER_FILES[0])
-    (folder / ENCODER_FILES[1]).write_text(json.dumps(config, indent=1) + "\n")
-    return folder
-
-
-def find_encoder(path: str | Path) -> Path:
-    """The folder with the encoder's two files: ``path`` itself, or ``encoder`` in it when it is a run folder."""
-    path = Path(path).expanduser()
-    for folder in (path, path / "encoder"):
-        if all((folder / name).is_file() for name in ENCODER_FILES):
-            return folder
-    if not path.is_dir():
-        raise ValueError(f"The encoder folder {path} does not exist; give a pretrain run folder, or 'random'.")
-    raise ValueError(
-        f"The encoder folder {path} holds no {ENCODER_FILES[0]} with {ENCODER_FILES[1]} (nor does its folder "
-        "'encoder'); give a finished pretrain run, an exported folder, or 'random'."
-    )
+def save_encoder(folder: str | Path, state: folders.Weights, config: dict) -> Path:
+    """Writes our folder, which timm reads too: ``model.safetensors`` and ``config.json`` (see ``folders.Saved``)."""
+    return folders.write(folder, formats.files(folders.Saved(config, state, {}), "geofm"))
 
 
 def load_encoder(path: str | Path, image_size: int | tuple[int, int] | None = None) -> tuple[ViT, dict]:
-    """(encoder on the CPU, its config) from a run or exported folder; safetensors only, nothing is unpickled.
+    """(encoder on the CPU, its config) from a run folder, or an encoder's folder in any format of ``formats``.
 
     At another ``image_size`` than the encoder was trained at, the positions are interpolated to the new grid.
+    Safetensors only, nothing is unpickled; ValueError in one sentence for what cannot be an encoder.
     """
     folder = find_encoder(path)
-    config = json.loads((folder / ENCODER_FILES[1]).read_text())
-    missing = [key for key in ("model", "image_size", "patch_size", "channels") if key not in config]
-    if missing:
-        raise ValueError(f"{folder / ENCODER_FILES[1]} lacks {', '.join(missing)}; export the encoder again.")
-    trained, size = config["image_size"], image_size or config["image_size"]
-    encoder = build(
+    saved = formats.read(folder, decoder=False)
+    encoder, state = shell(saved.config, image_size), saved.encoder
+    old = grid(folders.pair(saved.config["image_size"]), saved.config["patch_size"])
+    new = encoder.patch_embed.grid_size
+    prefix = 0 if encoder.no_embed_class else encoder.num_prefix_tokens
+    expected = (1, prefix + old[0] * old[1], encoder.embed_dim)
+    if old != new and "pos_embed" in state and state["pos_embed"].shape == expected:  # others: fill says what is wrong
+        state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], new, old, num_prefix_tokens=prefix)
+    return fill(encoder, state, f"{folder / folders.WEIGHTS} does not fit {saved.config['model']}").eval(), saved.config
+
+
+def shell(config: dict, image_size: int | tuple[int, int] | None = None) -> ViT:
+    """The encoder that a config describes, without head, memory or weights (on the meta device)."""
+    return build(
         config["model"],
         config.get("family", "pretrain"),
-        tuple(size) if isinstance(size, list) else size,
+        image_size or folders.pair(config["image_size"]),
         config["channels"],
         device="meta",
         patch_size=config["patch_size"],
         num_classes=0,
+        norm_eps=config.get("norm_eps", folders.NORM_EPS),
     )
-    state = load_file(folder / ENCODER_FILES[0])
-    old = grid(tuple(trained) if isinstance(trained, list) else trained, config["patch_size"])
-    new = encoder.patch_embed.grid_size
-    if old != new and "pos_embed" in state:
-        prefix = 0 if encoder.no_embed_class else encoder.num_prefix_tokens
-        state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], new, old, num_prefix_tokens=prefix)
-    try:
-        encoder.load_state_dict(state, strict=True, assign=True)
-    except RuntimeError as error:
-        raise ValueError(f"{folder / ENCODER_FILES[0]} does not fit {config['model']}: {error}") from error
-    if encoder.fixed_positions:
-        encoder.pos_embed.requires_grad_(False)
-    return encoder.eval(), config
+
+
+def fill(module: nn.Module, state: folders.Weights, complaint: str) -> nn.Module:
+    """Gives a module on the meta device these very weights; ValueError, one sentence, unless all of them fit."""
+    expected = {name: list(value.shape) for name, value in module.state_dict().items()}
+    faults = {
+        "it lacks": [name for name in expected if name not in state],
+        "it holds the unknown": [name for name in state if name not in expected],
+        "of another shape:": [
+            f"{name} ({list(value.shape)}, not {expected[name]})"
+            for name, value in state.items()
+            if name in expected and list(value.shape) != expected[name]
+        ],
+    }
+    words = [f"{fault} {', '.join(found[:3])}{' ...' * (len(found) > 3)}" for fault, found in faults.items() if found]
+    if words:
+        raise ValueError(f"{complaint}: {'; '.join(words)}.")
+    module.load_state_dict(state, assign=True)
+    return module

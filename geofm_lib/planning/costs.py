@@ -160,15 +160,14 @@ def memory(
 
 def _unsharded(found: list[Unit], row: Strategy, compute: int, checkpointing: bool) -> int:
     """Gathered weights and gradients that are not yet reduced."""
-    total = sum(unit.count() for unit in found)
-    trained = sum(unit.count(trainable=True) for unit in found)
+    total = sum(unit.count(trainable=True) for unit in found)  # fixed positions are never gathered
     largest = max(unit.count() for unit in found)
-    root = found[-1].count()
+    root = found[-1].count(trainable=True)
     if row.ddp:
         # Buckets for all gradients stand beside them; the bf16 copies of weights are kept by the graph unless
         # each block makes them again.
         copies = 0 if compute == MASTER else (largest + root if checkpointing else total) * compute
-        return MASTER * trained + copies
+        return MASTER * total + copies
     # One block in use, the next one gathered, the buffer it came in, its gradients, and those being reduced.
     weights = root + 2 * largest if row.reshard_after_forward else total
     return compute * (weights + 3 * largest)
@@ -263,10 +262,9 @@ def communication(
         return traffic | {"all_reduce": _ring(world, buckets, compute * trained, 2)}
     if shard > 1:
         times = micro_batches * (2 if row.reshard_after_forward else 1)
-        whole = compute * shard * sum(unit.shard(shard) for unit in found)
-        reduced = compute * shard * sum(unit.shard(shard, trainable=True) for unit in found)
+        whole = compute * shard * sum(unit.shard(shard, trainable=True) for unit in found)
         traffic["all_gather"] = _ring(shard, times * len(found), times * whole, 1)
-        traffic["reduce_scatter"] = _ring(shard, len(found), reduced, 1)
+        traffic["reduce_scatter"] = _ring(shard, len(found), whole, 1)
     if replicas > 1:
         piece = compute * sum(unit.shard(shard, trainable=True) for unit in found)
         traffic["all_reduce"] = _ring(replicas, len(found), piece, 2)

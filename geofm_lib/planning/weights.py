@@ -23,9 +23,9 @@ class Unit:
         return sum(prod(s) for n, s in self.shapes.items() if not (trainable and n in self.fixed))
 
     def shard(self, ranks: int, trainable: bool = False) -> int:
-        """Numbers on the fullest rank: FSDP cuts each weight along its first dimension, the last cuts padded."""
-        shapes = [s for n, s in self.shapes.items() if not (trainable and n in self.fixed)]
-        return sum(ceil(s[0] / ranks) * prod(s[1:]) for s in shapes)
+        """Numbers on the fullest rank of a shard group. Fixed weights are not cut."""
+        cut = sum(_fullest(s, ranks) for n, s in self.shapes.items() if n not in self.fixed)
+        return cut + (0 if trainable else self.count() - self.count(trainable=True))
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,14 @@ def describe(
         classes=num_classes if workload == "classify" else 0,
         decoder=chosen if mae else None,
     )
+
+
+def _fullest(shape: tuple[int, ...], ranks: int) -> int:
+    """The largest part of a weight: FSDP cuts its first dimension, padded; tokens and positions, whose first
+    dimension is 1, along another that the ranks divide (``distributed.sharding``)."""
+    if shape[0] == 1 and any(length % ranks == 0 for length in shape):
+        return prod(shape) // ranks
+    return ceil(shape[0] / ranks) * prod(shape[1:])
 
 
 def _linear(name: str, inputs: int, outputs: int, bias: bool = True) -> dict[str, tuple[int, ...]]:
