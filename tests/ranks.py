@@ -68,12 +68,21 @@ def _train(model, ranks, steps=5, parts=1, batch=16):
 
 def _replicas_equal(model, ranks) -> bool:
     """Do all ranks that hold the same part of a weight hold the same bits?"""
-    places = {n: getattr(p, "__create_chunk_list__", str)() for n, p in model.named_parameters()}
-    digests = {f"{name}|{places[name]}": digest for name, digest in _digests(model).items()}
-    together = ranks.gather(digests)
-    seen: dict[str, str] = {}
-    equal = all(seen.setdefault(key, value) == value for own in together or [] for key, value in own.items())
-    return ranks.broadcast(equal)
+    places = {n: str(getattr(p, "__create_chunk_list__", lambda: "whole")()) for n, p in model.named_parameters()}
+    together = ranks.gather([[f"{name} {places[name]}", digest] for name, digest in _digests(model).items()])
+    seen: dict[str, set[str]] = {}
+    for key, digest in (pair for own in together or [] for pair in own):
+        seen.setdefault(key, set()).add(digest)
+    return ranks.broadcast(all(len(digests) == 1 for digests in seen.values()))
+
+
+def unsynchronised(ranks, arguments):
+    """HYBRID_1GPU as FSDP1 had it, gradients never reduced over the replicas: what the equality of bits must tell."""
+    from geofm_lib.distributed import sharding
+
+    model = sharding.apply(_model(), "HYBRID_1GPU", world=ranks.world, device=ranks.device, seed=7)
+    model.set_requires_all_reduce(False)
+    return _train(model, ranks, steps=1)["replicas_equal"]
 
 
 def equality(ranks, arguments):
@@ -171,7 +180,8 @@ def _gathers(ranks, depth):
 
 
 def curves(ranks, arguments):
-    """The pretraining job itself, several times; each with its settings, and the step at which it is asked to stop."""
+    """The pretraining job itself, several times, each with its settings and the step at which it is asked to stop; how
+    each of them ended."""
     from geofm_lib.jobs import folder, pretrain
     from geofm_lib.settings import PretrainSettings
 
@@ -182,6 +192,7 @@ def curves(ranks, arguments):
             self.asked += 1
             return self.asked == self.steps
 
+    ended = []
     for told in arguments["runs"]:
         settings = PretrainSettings(**told["settings"], ranks=ranks.world)
         settings = settings.model_copy(update={"data_fingerprint": "the same"})  # the launcher adds it
@@ -192,10 +203,11 @@ def curves(ranks, arguments):
         run.steps = told.get("stop")
         try:
             pretrain.run(settings, ranks, run)
-        except folder.Stopped:
-            pass
+            ended.append("finished")
+        except folder.Stopped as stop:
+            ended.append(str(stop))
         ranks.barrier()
-    return {}
+    return ended
 
 
 def bytes_sent(ranks, strategies):
@@ -272,6 +284,29 @@ def load(ranks, arguments):
     return found
 
 
+def again(ranks, arguments):
+    """Load what there is, take a step and save it: at a step that a damaged checkpoint held before."""
+    from geofm_lib.distributed import checkpoint, sharding, training
+
+    folder = Path(arguments["checkpoint"])
+    model = sharding.apply(_model(), "NO_SHARD", world=ranks.world, device=ranks.device, seed=8)
+    optimiser = training.optimiser(model, 0.05)
+    step = checkpoint.load(folder, model, optimiser, {"run": "a"}, ranks)
+    _step_of(model, optimiser, ranks)
+    checkpoint.save(folder, step + 1, model, optimiser, {"run": "a"}, ranks, keep=2)
+
+
+def refused(ranks, arguments):
+    """What each rank is told when the folder of checkpoints cannot be made."""
+    from geofm_lib.distributed import checkpoint, sharding, training
+
+    model = sharding.apply(_model(), "FULL_SHARD", world=ranks.world, device=ranks.device, seed=8)
+    try:
+        checkpoint.save(Path(arguments["checkpoint"]), 0, model, training.optimiser(model, 0.0), {}, ranks, keep=1)
+    except checkpoint.CheckpointError as error:
+        return ranks.gather(str(error))
+
+
 def _after(model, optimiser, ranks) -> dict:
     import torch
 
@@ -328,8 +363,7 @@ def _rank(folder: Path, rank: int) -> int:
         results = {name: globals()[name](me, arguments) for name, arguments in told.items()}
         if me.is_main:
             (folder / "result.json").write_text(json.dumps(results))
-        me.barrier()
-        ranks_module.stop()
+        ranks_module.stop(me)
     except BaseException:
         traceback.print_exc()
         return 1

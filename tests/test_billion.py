@@ -60,9 +60,11 @@ def test_vit_1b_on_four_ranks(tmp_path):
     stopper.start()
     with pytest.raises(RunStopped, match="saved at step [23] of 4"):
         launch(settings)
-    run = launch(settings)  # resumed from the sharded checkpoint
+    stopped = time.time()
+    run = launch(settings)
     watch.over.set()
     metrics = run.metrics
+    assert 1 <= (metrics["time"] > stopped).sum() <= 2  # the rest of the four: it went on from the sharded checkpoint
     parameters = run.summary["parameters"]
     assert parameters == pytest.approx(0.934e9, rel=1e-3)
     assert list(metrics["step"]) == [1, 2, 3, 4] and metrics["loss"].iloc[-1] < metrics["loss"].iloc[0]

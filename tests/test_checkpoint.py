@@ -1,6 +1,8 @@
 """Checkpoints: resume elsewhere, damage found and named, step 0 harmless, nothing foreign loaded."""
 
+import dataclasses
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -8,6 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests import ranks
 
@@ -31,19 +34,59 @@ def truncate(file: Path) -> None:
     os.truncate(file, file.stat().st_size - 1)
 
 
-def replace_the_index(file: Path) -> None:
-    """An index that would run a program, in a checkpoint whose digests are all right."""
-
-    class Evil:
-        def __reduce__(self):
-            return os.mkdir, (str(file.parent.parent / "ran"),)
-
-    file.write_bytes(pickle.dumps(Evil()))
-    manifest = json.loads((file.parent / "manifest.json").read_text())
-    manifest["files"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
-    del manifest["digest"]
+def sign(step: Path) -> None:
+    """Make all digests of a checkpoint right again, as somebody would who means harm."""
+    manifest = json.loads((step / "manifest.json").read_text())
+    manifest["files"] = {name: hashlib.sha256((step / name).read_bytes()).hexdigest() for name in manifest["files"]}
+    manifest.pop("digest")
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-    (file.parent / "manifest.json").write_text(json.dumps({**manifest, "digest": digest}))
+    (step / "manifest.json").write_text(json.dumps({**manifest, "digest": digest}))
+
+
+def run_from_the_index(file: Path) -> None:
+    """An index that makes a folder when it is unpickled."""
+    file.write_bytes(pickle.dumps(_Calls(os.mkdir, str(file.parent.parent / "ran"))))
+    sign(file.parent)
+
+
+def run_by_a_dotted_name(file: Path) -> None:
+    """The same through `os`, which torch's own module of the index happens to import."""
+    call = b"".join(
+        b"\x8c" + bytes([len(word)]) + word for word in (b"torch.distributed.checkpoint.metadata", b"os.mkdir")
+    )
+    folder = str(file.parent.parent / "ran").encode()
+    file.write_bytes(b"\x80\x04" + call + b"\x93X" + len(folder).to_bytes(4, "little") + folder + b"\x85R.")
+    sign(file.parent)
+
+
+def run_from_a_value(file: Path) -> None:
+    """A learning rate that makes a folder when it is unpickled, in the place that the index gives it."""
+    index = pickle.loads((file.parent / ".metadata").read_bytes())
+    key, place = next((k, v) for k, v in index.storage_data.items() if k.fqn.endswith(".lr"))
+    stream = io.BytesIO()
+    torch.save(_Calls(os.mkdir, str(file.parent.parent / "ran")), stream)
+    victim = file.parent / place.relative_path
+    index.storage_data[key] = dataclasses.replace(place, offset=victim.stat().st_size, length=len(stream.getvalue()))
+    with open(victim, "ab") as data:
+        data.write(stream.getvalue())
+    (file.parent / ".metadata").write_bytes(pickle.dumps(index))
+    sign(file.parent)
+
+
+def point_outside(file: Path) -> None:
+    """An index whose weights lie in another folder."""
+    index = pickle.loads(file.read_bytes())
+    index.storage_data = {k: dataclasses.replace(v, relative_path="../x") for k, v in index.storage_data.items()}
+    file.write_bytes(pickle.dumps(index))
+    sign(file.parent)
+
+
+class _Calls:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
 
 
 FILES = ("__0_0.distcp", "__1_0.distcp", ".metadata", "manifest.json")
@@ -53,7 +96,10 @@ DAMAGE = {  # what is done to a folder that holds one checkpoint -> the words of
     "file missing": (Path.unlink, "__0_0.distcp", "__0_0.distcp is missing"),
     "manifest missing": (Path.unlink, "manifest.json", "its manifest.json is missing or unreadable"),
     "manifest of another make": (lambda f: f.write_text("[1]"), "manifest.json", "missing or unreadable"),
-    "index that runs a program": (replace_the_index, ".metadata", "so it is not loaded"),
+    "program in the index": (run_from_the_index, ".metadata", "names posix.mkdir, so it is not loaded"),
+    "program by a dotted name": (run_by_a_dotted_name, ".metadata", "metadata.os.mkdir, so it is not loaded"),
+    "program in a value": (run_from_a_value, ".metadata", ".lr is no plain value, so it is not loaded"),
+    "weights outside": (point_outside, ".metadata", "refers to ../x, which is none of its files"),
     "another run": (None, {"run": "b"}, "belongs to another run (run differ); choose another run_dir"),
     "another model": (
         None,
@@ -88,7 +134,9 @@ def elsewhere(saved, tmp_path_factory):
             cases[case] |= where
     before = contents(place)
     found = ranks.start("load", tmp_path_factory.mktemp("load"), 1, loads=list(cases.values()))
-    assert contents(place) == before  # nothing was overwritten, and no program ran
+    later = f"before/{last.name}"  # was set aside, whole, since the one before it could be used
+    before = {name.replace(later, later.replace("step", "damaged")): content for name, content in before.items()}
+    assert contents(place) == before and not list(place.rglob("ran"))  # nothing was overwritten, and no program ran
     return dict(zip(cases, found, strict=True))
 
 
@@ -120,11 +168,28 @@ def test_resumes_on_other_ranks_and_strategy(saved, elsewhere):
 @pytest.mark.parametrize("case", DAMAGE)
 def test_what_cannot_be_loaded_is_one_sentence_and_changes_nothing(elsewhere, case):
     found = elsewhere[case]
-    assert DAMAGE[case][2] in found["error"] and "\n" not in found["error"] and not found["moved"]
+    assert DAMAGE[case][2] in found["error"] and "\n" not in found["error"]
+    assert not found["moved"] or case == "program in a value"  # found while reading; the run ends there
 
 
 def test_the_one_before_a_damaged_checkpoint_is_used(elsewhere):
     assert elsewhere["the one before"]["step"] == 1
+
+
+def test_one_that_is_written_again_takes_the_place_of_the_damaged(saved, tmp_path):
+    """Two are kept, and neither a damaged one nor one of a later step counts among them."""
+    place, last = tmp_path / "kept", sorted(saved[0].glob("step-*"))[-1].name
+    shutil.copytree(saved[0], place)
+    flip(place / last / "__1_0.distcp")
+    ranks.start("again", tmp_path, 1, checkpoint=str(place))
+    assert sorted(f.name for f in place.glob("step-*")) == ["step-00000001", "step-00000002"]
+    assert json.loads((place / last / "manifest.json").read_text())["ranks"] == 1  # saved before on two
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence_on_every_rank(tmp_path):
+    (tmp_path / "file").write_text("")
+    told = ranks.start("refused", tmp_path / "refused", 2, checkpoint=str(tmp_path / "file" / "kept"))
+    assert told[0] == told[1] and "could not be written (NotADirectoryError" in told[0]
 
 
 def test_no_checkpoint_is_no_fault(elsewhere):

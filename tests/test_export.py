@@ -299,3 +299,18 @@ def test_the_command(run, tmp_path, capsys):
     ]:
         code, out, err = call(source, target, "--format", "geofm")
         assert code == 1 and out == "" and words in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["geofm", "vit"])
+@pytest.mark.parametrize(
+    "key, value", [("image_size", "32"), ("image_size", None), ("image_size", [32]), ("patch_size", True)]
+)
+def test_a_setting_of_another_type_is_one_sentence(tmp_path, kind, key, value):
+    encoder = vit.build("ViT-Atto", image_size=32, seed=0)
+    config = {"model": "ViT-Atto", "family": "pretrain", "image_size": 32, "patch_size": 8, "channels": 3}
+    vit.save_encoder(tmp_path / "ours", encoder.state_dict(), config)
+    export.convert(tmp_path / "ours", tmp_path / "given", kind)
+    settings = json.loads((tmp_path / "given" / "config.json").read_text())
+    (tmp_path / "given" / "config.json").write_text(json.dumps(settings | {key: value}))
+    with pytest.raises(ValueError, match=f"config.json: {key} is .* mend that line"):
+        vit.load_encoder(tmp_path / "given")

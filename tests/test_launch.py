@@ -11,11 +11,17 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+import timm
+import torch
 
+from geofm_lib.data.images import batches, mask_noise, normalise
+from geofm_lib.data.shards import Shards
 from geofm_lib.desk import runs
 from geofm_lib.desk.launch import RunFailed, launch
+from geofm_lib.model import export
 from geofm_lib.settings import PrepareSettings, PretrainSettings, SettingsError
 from tests.conftest import need
 
@@ -98,6 +104,19 @@ def test_a_finished_run_is_read(whole, small):
     assert {"commit", "packages", "device", "nodes", "ranks"} <= set(whole.environment)
 
 
+def test_the_exported_folder_is_read_by_timm_and_rebuilds(whole, small):
+    """What the ranks wrote, tensor by tensor: the same features in timm, and a loss like the last one logged."""
+    encoder = timm.create_model(f"local-dir:{whole.folder}/encoder", pretrained=True).eval()
+    model, config = export.load_autoencoder(whole.folder)
+    shards = Shards(small["data"], split="train")
+    images, indices = next(batches(shards, [np.arange(32)], image_size=32, transform="probe_test"))
+    pixels = normalise(images, config["mean"], config["std"])
+    with torch.inference_mode():
+        assert torch.equal(encoder(pixels), model.encoder.eval()(pixels))
+        loss = model(pixels, mask_noise(0, 0, indices.tolist(), 16)).item()
+    assert losses(whole)[0] > 1.2 * loss and loss == pytest.approx(whole.summary["loss"], rel=0.1)
+
+
 @pytest.mark.parametrize(
     "now, words",
     [({"epochs": 9}, "epochs (8 there, 9 now)"), ({"model": "ViT-Femto"}, "model ('ViT-Atto' there, 'ViT-Femto' now)")],
@@ -156,8 +175,8 @@ def kill_and_resume(settings: PretrainSettings, moments: list[int], dice: random
     """
     run, writing = runs.Run(settings.folder()), 0
     for already in moments:
-        process = start(settings)
-        wait_for(lambda already=already: len(run.metrics) > already)
+        began, process = time.time(), start(settings)
+        wait_for(lambda already=already, began=began: _reached(run, already, began))
         time.sleep(dice.random() * 0.3)
         dice.choice(ranks_of(run.folder)).kill()
         killed = time.monotonic()
@@ -167,6 +186,12 @@ def kill_and_resume(settings: PretrainSettings, moments: list[int], dice: random
         writing += any((run.folder / "checkpoint").glob("*.part"))
     launch(settings)
     return run, writing
+
+
+def _reached(run: runs.Run, step: int, began: float) -> bool:
+    """Has a start later than `began` done more than `step` steps?"""
+    metrics = run.metrics
+    return len(metrics) > 0 and metrics["step"].iloc[-1] > step and metrics["time"].iloc[-1] > began
 
 
 def test_killed_ranks_end_the_run_and_it_resumes_bitwise(whole, small, tmp_path):
@@ -180,10 +205,10 @@ def test_killed_ranks_end_the_run_and_it_resumes_bitwise(whole, small, tmp_path)
 @pytest.mark.timeout(1800)
 def test_twenty_kills(small, tmp_path):
     """A checkpoint after every step, so that many of the kills fall into writing one."""
-    longer = {**small, "epochs": 32, "checkpoint_every": 1}
+    longer = {**small, "epochs": 40, "checkpoint_every": 1}
     undisturbed = launch(PretrainSettings(**longer, run_dir=str(tmp_path / "whole")))
     steps, dice = undisturbed.summary["steps"], random.Random(5)
-    moments = sorted(dice.sample(range(0, steps - 4, 2), 20))
+    moments = sorted(dice.sample(range(0, steps - 8, 4), 20))
     run, writing = kill_and_resume(PretrainSettings(**longer, run_dir=str(tmp_path / "run")), moments, dice)
     assert list(run.metrics["loss"]) == list(undisturbed.metrics["loss"]) and len(run.metrics) == steps
     assert digest(run) == digest(undisturbed) and writing > 0

@@ -6,6 +6,7 @@ because torch's own loader accepts a flipped byte silently, and falls back to th
 optimiser load under another number of ranks or another strategy.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -20,6 +21,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -50,31 +52,22 @@ def save(folder: Path, step: int, model: nn.Module, optimiser, state: dict[str, 
     if ranks.broadcast(final.exists()):
         return
     part = final.with_suffix(".part")
-    if ranks.is_main:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-    ranks.barrier()
-    content = {**_content(step, model, optimiser), "generators": {f"rank {ranks.rank}": _generators(ranks.device)}}
-    fault, own = "", {}
-    try:
-        dcp.save(content, storage_writer=dcp.FileSystemWriter(part, sync_files=True))
-        # Each rank hashes what it wrote, while it is still in the page cache.
-        own = {f.name: _digest(f) for f in sorted(part.iterdir()) if _writer(f.name) == ranks.rank}
-    except (CheckpointException, OSError) as error:
-        fault = _reason(error)
-    gathered = ranks.gather([fault, own])
-    if ranks.is_main:
-        fault = next((f for f, _ in gathered if f), "")
-        if not fault:
+    fault = ranks.broadcast(_fresh(part) if ranks.is_main else None)
+    if not fault:
+        fault, written = _write(part, step, model, optimiser, ranks)
+        gathered = ranks.gather([fault, written])
+        if ranks.is_main:
+            fault = next((f for f, _ in gathered if f), "")
             files = {name: digest for _, written in gathered for name, digest in written.items()}
-            fault = _commit(part, final, {"step": step, "ranks": ranks.world, "state": state, "files": files})
-        if fault:
-            shutil.rmtree(part, ignore_errors=True)  # its room is needed to say so
-        else:
-            for old in sorted(folder.glob("step-????????"))[:-keep]:
-                shutil.rmtree(old, ignore_errors=True)
-    fault = ranks.broadcast(fault)
+            manifest = {"step": step, "ranks": ranks.world, "state": state, "files": files}
+            fault = fault or _commit(part, final, manifest)
+            if fault:
+                shutil.rmtree(part, ignore_errors=True)  # its room is needed to say so
+            else:
+                others = [f for f in sorted(folder.glob("step-????????")) if f != final]
+                for old in others[: max(0, len(others) - (keep - 1))]:
+                    shutil.rmtree(old, ignore_errors=True)
+        fault = ranks.broadcast(fault)
     if fault:
         before = sorted(f.name for f in folder.glob("step-????????"))
         intact = f"{before[-1]} before it is intact" if before else "there is none before it"
@@ -83,19 +76,41 @@ def save(folder: Path, step: int, model: nn.Module, optimiser, state: dict[str, 
         )
 
 
+def _fresh(part: Path) -> str:
+    """Make the empty folder to write to. Returns '' or what went wrong."""
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+    except OSError as error:
+        return _reason(error)
+    return ""
+
+
+def _write(part: Path, step: int, model: nn.Module, optimiser, ranks: Ranks) -> tuple[str, dict[str, str]]:
+    """Write this rank's files. Returns ('' or what went wrong, their digests)."""
+    content = {**_content(step, model, optimiser), "generators": {f"rank {ranks.rank}": _generators(ranks.device)}}
+    try:
+        dcp.save(content, storage_writer=dcp.FileSystemWriter(part, sync_files=True))
+        # Each rank hashes what it wrote, while it is still in the page cache.
+        return "", {f.name: _digest(f) for f in sorted(part.iterdir()) if _writer(f.name) == ranks.rank}
+    except (CheckpointException, OSError) as error:
+        return _reason(error), {}
+
+
 def _commit(part: Path, final: Path, manifest: dict[str, Any]) -> str:
-    """Make a written checkpoint count: manifest, rename, `latest`. Returns '' or what went wrong."""
+    """Make a written checkpoint count: the manifest, then the rename. Returns '' or what went wrong."""
     try:
         manifest["digest"] = _manifest_digest(manifest)
         _write_durably(part / "manifest.json", json.dumps(manifest, indent=1))
         _sync(part)
         part.rename(final)
+    except OSError as error:
+        return _reason(error)
+    with contextlib.suppress(OSError):  # `latest` is for people; loading looks at the folders themselves
         latest = final.with_name(".latest.new")
         _write_durably(latest, final.name)
         latest.replace(final.with_name("latest"))
         _sync(final.parent)
-    except OSError as error:
-        return _reason(error)
     return ""
 
 
@@ -113,18 +128,19 @@ def _reason(error: Exception) -> str:
 def load(folder: Path, model: nn.Module, optimiser, state: dict[str, Any], ranks: Ranks) -> int:
     """Put the newest good checkpoint into model and optimiser; returns its step, 0 if there is none.
 
-    A damaged checkpoint is named in the log and the one before is used; if all are damaged, CheckpointError. A
-    checkpoint of another run or of a model of other shapes is refused (CheckpointError) before anything is changed.
+    A damaged checkpoint is named in the log, renamed to `damaged-<step>` and the one before is used; if all are
+    damaged, CheckpointError. A checkpoint of another run or of a model of other shapes is refused (CheckpointError)
+    before anything is changed.
 
     Args:
         state: what the run is, as it was given to `save`.
     """
     found = sorted(folder.glob("step-????????"), reverse=True) if folder.is_dir() else []
-    faults = []
+    faults: dict[str, str] = {}
     for candidate in ranks.broadcast([f.name for f in found]):
         fault, manifest = _verify(folder / candidate, ranks)
         if fault:
-            faults.append(f"{candidate}: {fault}")
+            faults[candidate] = fault
             if ranks.is_main:
                 print(f"checkpoint {candidate} is damaged ({fault}); trying the one before", flush=True)
             continue
@@ -134,17 +150,25 @@ def load(folder: Path, model: nn.Module, optimiser, state: dict[str, Any], ranks
                 f"{folder / candidate} belongs to another run ({', '.join(differing)} differ); choose another run_dir"
             )
         _read(folder / candidate, manifest, model, optimiser, ranks)
+        for damaged in faults if ranks.is_main else ():  # out of the way of the one that this step will write again
+            aside = folder / damaged.replace("step", "damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            (folder / damaged).rename(aside)
+        ranks.barrier()
         return manifest["step"]
     if faults:
-        raise CheckpointError(
-            f"no usable checkpoint in {folder}: {'; '.join(faults)}. Delete the folder to start again"
-        )
+        told = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
+        raise CheckpointError(f"no usable checkpoint in {folder}: {told}. Delete the folder to start again")
     return 0
 
 
 def _read(source: Path, manifest: dict[str, Any], model: nn.Module, optimiser, ranks: Ranks) -> None:
     reader = _Reader(source)
-    saved = reader.read_metadata().state_dict_metadata
+    index = reader.read_metadata()
+    saved = index.state_dict_metadata
+    strays = {each.relative_path for each in index.storage_data.values()} - manifest["files"].keys()
+    if strays:
+        raise CheckpointError(f"{source} refers to {min(strays)}, which is none of its files, so it is not loaded")
     sizes = {n.removeprefix("model."): tuple(m.size) for n, m in saved.items() if n.startswith("model.")}
     ours = {n: tuple(t.shape) for n, t in get_model_state_dict(model).items()}
     odd = sorted(n for n in sizes.keys() | ours.keys() if sizes.get(n) != ours.get(n))
@@ -162,7 +186,7 @@ def _read(source: Path, manifest: dict[str, Any], model: nn.Module, optimiser, r
         if not all(f"generators.{own}.{kind}" in saved for kind in content["generators"][own]):
             del content["generators"]  # made on another kind of device
     try:
-        dcp.load(content, storage_reader=reader)
+        dcp.load(content, storage_reader=reader, planner=_Planner())
     except CheckpointException as error:
         raise CheckpointError(f"{source} could not be read ({_reason(error)})") from error
     if manifest["step"]:
@@ -208,22 +232,51 @@ class _Reader(dcp.FileSystemReader):
         return metadata
 
 
+class _Planner(DefaultLoadPlanner):
+    """torch's planner unpickles whatever stands for a small value (a learning rate); here it must be a plain one."""
+
+    def load_bytes(self, read_item, value) -> None:
+        try:
+            torch.load(value, weights_only=True)
+        except pickle.UnpicklingError:
+            raise CheckpointError(f"{read_item.storage_index.fqn} is no plain value, so it is not loaded") from None
+        value.seek(0)
+        super().load_bytes(read_item, value)
+
+
 class _Unpickler(pickle.Unpickler):
+    METADATA = "torch.distributed.checkpoint.metadata"
     ALLOWED = {
-        "builtins": {"set", "frozenset", "list", "dict"},
-        "collections": {"OrderedDict"},
-        "torch": {"Size", "device"},
-        "torch.serialization": {"_get_layout"},
-        "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
-        "pathlib": {"PosixPath", "Path", "PurePosixPath"},
+        ("builtins", "set"),
+        ("builtins", "list"),
+        ("builtins", "dict"),
+        ("collections", "OrderedDict"),
+        ("pathlib", "PosixPath"),
+        ("pathlib._local", "PosixPath"),  # Python 3.13
+        ("torch", "Size"),
+        ("torch.serialization", "_get_layout"),
+        ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
+        (METADATA, "Metadata"),
+        (METADATA, "TensorStorageMetadata"),
+        (METADATA, "BytesStorageMetadata"),
+        (METADATA, "ChunkStorageMetadata"),
+        (METADATA, "TensorProperties"),
+        (METADATA, "MetadataIndex"),
+        (METADATA, "StorageMeta"),
+        (METADATA, "_MEM_FORMAT_ENCODING"),
+        *(
+            ("torch", str(each).removeprefix("torch."))
+            for each in vars(torch).values()
+            if isinstance(each, torch.dtype)
+        ),
     }
 
     def find_class(self, module: str, name: str):
-        names = self.ALLOWED.get(module, set())
-        dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
-        if module == "torch.distributed.checkpoint.metadata" or name in names or dtype:
-            return super().find_class(module, name)
-        raise CheckpointError(f"the index of this checkpoint (.metadata) names {module}.{name}, so it is not loaded")
+        if (module, name) not in self.ALLOWED:
+            raise CheckpointError(
+                f"the index of this checkpoint (.metadata) names {module}.{name}, so it is not loaded"
+            )
+        return super().find_class(module, name)
 
 
 def _manifest_digest(manifest: dict[str, Any]) -> str:
@@ -237,16 +290,20 @@ def _verify(source: Path, ranks: Ranks) -> tuple[str, dict[str, Any]]:
     try:
         manifest = json.loads((source / "manifest.json").read_text())
         fault = "" if manifest["digest"] == _manifest_digest(manifest) else "manifest.json has changed"
-        names = sorted(manifest["files"])[ranks.rank :: ranks.world]
+        names = sorted({*manifest["files"], ".metadata"})[ranks.rank :: ranks.world]
+        _ = manifest["state"], manifest["step"], manifest["ranks"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         fault = "its manifest.json is missing or unreadable"
-    for name in names:
+    for name in () if fault else names:
+        try:
+            fault = "" if _digest(source / name) == manifest["files"].get(name) else "has changed since it was written"
+        except FileNotFoundError:
+            fault = "is missing"
+        except OSError as error:
+            fault = f"cannot be read ({error.strerror})"
         if fault:
+            fault = f"{name} {fault}"
             break
-        if not (source / name).is_file():
-            fault = f"{name} is missing"
-        elif _digest(source / name) != manifest["files"][name]:
-            fault = f"{name} has changed since it was written"
     faults = ranks.gather(fault)
     return ranks.broadcast(next((f for f in faults if f), "") if ranks.is_main else None), manifest
 

@@ -111,10 +111,16 @@ def start(run_dir: Path, device: str = "auto", communication: str = "on") -> Ran
     return ranks
 
 
-def stop() -> None:
-    """Leave the process group."""
+def stop(ranks: Ranks) -> None:
+    """Leave the others when all have come to their end; rank 0 last, since the store lives in its process."""
+    ranks.barrier()
     if dist.is_initialized():
         dist.destroy_process_group()
+    if not ranks.is_main:
+        ranks.store.set(f"geofm/left/{ranks.rank}", "")
+        return
+    for rank in range(1, ranks.world):
+        ranks.store.get(f"geofm/left/{rank}")
 
 
 def _device(device: str, local_world: int) -> torch.device:

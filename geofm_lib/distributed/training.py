@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from geofm_lib.distributed import sharding
+from geofm_lib.model.initialise import plain_name
 
 
 class NotFinite(RuntimeError):
@@ -101,7 +102,7 @@ def not_finite(model: nn.Module) -> list[str]:
     """Names of the weights whose gradient, in the part that this rank holds, is infinite or not a number."""
     held = [(n, p.grad) for n, p in model.named_parameters() if p.grad is not None]
     held = [(n, g.to_local() if hasattr(g, "to_local") else g) for n, g in held]
-    return [n for n, g in held if not torch.isfinite(g).all()]
+    return [plain_name(n) for n, g in held if not torch.isfinite(g).all()]
 
 
 def _is_matrix(name: str, parameter: torch.Tensor) -> bool:

@@ -1,7 +1,10 @@
 """Job: masked-autoencoder pretraining under any sharding strategy, with checkpoints; ends with the exported encoder."""
 
+import contextlib
+import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,7 +13,7 @@ from geofm_lib.data import sampler
 from geofm_lib.data.images import batches, mask_noise, normalise
 from geofm_lib.data.shards import Shards, write_csv
 from geofm_lib.distributed import checkpoint, meters, sharding, training
-from geofm_lib.jobs.folder import Folder, Stopped
+from geofm_lib.jobs.folder import Folder, Stopped, write_text
 from geofm_lib.model import folders, formats, mae, tensors
 from geofm_lib.settings import PretrainSettings
 
@@ -66,8 +69,13 @@ def run(settings: PretrainSettings, ranks, run: Folder) -> dict:
         except training.NotFinite as fault:
             images = [int(index) for _, indices in micro_batches for index in indices]
             where = {"step": step + 1, "epoch": epoch, "learning_rate": rate}
-            fault.args = (_evidence(run, ranks, fault, model, where, images),)
-            checkpoint.save(run.path / EVIDENCE, done, model, optimiser, identity, ranks, keep=1)
+            told = _told(fault, ranks, model, where, images, run.path / EVIDENCE)
+            try:
+                checkpoint.save(run.path / EVIDENCE, done, model, optimiser, identity, ranks, keep=1)
+                kept = f"The weights before it, its images and the gradients concerned are in {run.path / EVIDENCE}."
+            except checkpoint.CheckpointError as error:
+                kept = f"What led to it could not be kept: {error}."
+            fault.args = (f"{told}. {kept} Lower base_learning_rate or set clip_grad_norm",)
             raise
         done = step + 1
         if done % settings.log_every == 0 or done in (1, total) or stop:
@@ -132,8 +140,8 @@ def _steps(settings, shards, ranks, parts: int, per_epoch: int, done: int) -> It
             yield epoch * per_epoch + step, epoch, [next(stream) for _ in range(parts)]
 
 
-def _evidence(run: Folder, ranks, fault, model, where: dict, images: list[int]) -> str:
-    """Write what led to a step that is not finite; the sentence for the page. The weights are saved beside it."""
+def _told(fault, ranks, model, where: dict, images: list[int], folder: Path) -> str:
+    """What happened, in words, and with every rank's part of it in `folder`/step-<step>.json."""
     own = {
         "rank": ranks.rank,
         "loss": str(fault.own_loss),  # JSON has no nan
@@ -142,17 +150,17 @@ def _evidence(run: Folder, ranks, fault, model, where: dict, images: list[int]) 
     }
     table = ranks.gather(own)
     if ranks.is_main:
-        (run.path / EVIDENCE).mkdir(exist_ok=True)
         evidence = {**where, "loss": str(fault.loss), "grad_norm": str(fault.norm), "ranks": table}
-        run.write_json(f"{EVIDENCE}/step-{where['step']:08d}.json", evidence)
+        with contextlib.suppress(OSError):  # saving the weights, next, says why
+            folder.mkdir(exist_ok=True)
+            write_text(folder / f"step-{where['step']:08d}.json", json.dumps(evidence, indent=1) + "\n")
     table = ranks.broadcast(table)
     guilty = [str(row["rank"]) for row in table if not np.isfinite(float(row["loss"]))]
     loss = f"the loss of rank {', '.join(guilty)} is not finite" if guilty else f"the loss is {fault.loss:.4g}"
     weight = next((row["gradients_not_finite"][0] for row in table if row["gradients_not_finite"]), "no single weight")
     return (
         f"step {where['step']}: {loss} and the gradient norm is {fault.norm} (first in {weight}) at learning rate "
-        f"{where['learning_rate']:.3g}; this step changed nothing. The weights before it, its images and the gradients "
-        f"concerned are in {run.path / EVIDENCE}. Lower base_learning_rate or set clip_grad_norm"
+        f"{where['learning_rate']:.3g}; this step changed nothing"
     )
 
 
@@ -177,12 +185,18 @@ def _export(settings, ranks, run: Folder, model, shards) -> None:
     folder = run.path / "encoder"
     encoder, decoder = folders.split(checkpoint.layout(model))
     for file, weights in ((folders.WEIGHTS, encoder), (folders.DECODER, decoder)):
-        gathered = checkpoint.whole(weights)
+        gathered, fault = checkpoint.whole(weights), ""
         if ranks.is_main:
-            folder.mkdir(exist_ok=True)
-            tensors.write(folder / file, gathered, weights)
-        for _ in gathered:  # the other ranks only take part in the gathering
+            try:
+                folder.mkdir(exist_ok=True)
+                tensors.write(folder / file, gathered, weights)
+            except OSError as error:
+                fault = f"{folder / file} could not be written: {error.strerror}. Free space and run again to go on"
+        for _ in gathered:  # the other ranks only take part in the gathering; so does this one when it cannot write
             pass
+        fault = ranks.broadcast(fault)
+        if fault:
+            raise OSError(fault)
     config = {
         "model": settings.model,
         "family": "pretrain",

@@ -62,8 +62,7 @@ def _work(run_dir: Path) -> dict:
         "environment.json", {**stored, **meters.environment(ranks.device), "ranks": ranks.world, "nodes": nodes}
     )
     summary = module.run(settings, ranks, run)
-    ranks.barrier()
-    ranks_module.stop()
+    ranks_module.stop(ranks)
     return {"status": "finished", "ranks": ranks.world, **summary}
 
 

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from geofm_lib.catalog.models import MODELS
+from geofm_lib.model import tensors
 
 WEIGHTS, SETTINGS, DECODER = "model.safetensors", "config.json", "decoder.safetensors"
 NORM_EPS = 1e-6  # of timm's LayerNorm and of MAE
@@ -68,6 +69,17 @@ def read_json(path: Path) -> dict:
     return found
 
 
+def check(config: dict, where: Path, keys: dict[str, type | tuple[type, ...]]) -> None:
+    """ValueError in one sentence when one of these values, where it is given, is of another type."""
+    for key, kind in keys.items():
+        value = config.get(key)
+        size = key in ("image_size", "patch_size") and isinstance(value, list)
+        plain = not isinstance(value, bool) if kind is int else True
+        good = len(value) == 2 and all(type(v) is int for v in value) if size else isinstance(value, kind) and plain
+        if key in config and not good:
+            raise ValueError(f"{where}: {key} is {value!r}, which is none; copy the folder again, or mend that line.")
+
+
 def read_weights(path: Path) -> Weights:
     """The tensors of a safetensors file, on the CPU; ValueError in one sentence when it is broken."""
     try:
@@ -84,8 +96,7 @@ def write(folder: str | Path, files: dict[str, Weights | dict]) -> Path:
         if name.endswith(".json"):
             (folder / name).write_text(json.dumps(value, indent=1) + "\n")
         else:
-            whole = {n: tensor.detach().cpu().contiguous() for n, tensor in value.items()}
-            save_file(whole, folder / name, metadata={"format": "pt"})
+            tensors.write(folder / name, value.items(), value)
     return folder
 
 

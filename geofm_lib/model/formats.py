@@ -3,11 +3,13 @@
 from pathlib import Path
 
 from geofm_lib.model import huggingface, timm_folder
-from geofm_lib.model.folders import DECODER, SETTINGS, WEIGHTS, Saved, Weights, read_json, read_weights
+from geofm_lib.model.folders import DECODER, SETTINGS, WEIGHTS, Saved, Weights, check, read_json, read_weights
 
 FORMATS = ("geofm", "timm", "vit", "vitmae")
 NEEDED = ("model", "image_size", "patch_size", "channels")
 NEEDED_BY_DECODER = ("decoder_width", "decoder_depth", "decoder_heads", "mask_ratio", "norm_pix_loss")
+TYPES = {"model": str, "family": str, "image_size": int, "patch_size": int, "channels": int, "norm_eps": float}
+TYPES |= {key: int for key in NEEDED_BY_DECODER[:3]} | {"mask_ratio": float, "norm_pix_loss": bool}
 
 
 def read(folder: Path, decoder: bool = True) -> Saved:
@@ -59,6 +61,7 @@ def _read_ours(folder: Path, given: dict, decoder: bool) -> Saved:
     missing = [key for key in NEEDED + NEEDED_BY_DECODER * decoder if key not in given]
     if missing:
         raise ValueError(f"{folder / SETTINGS} lacks {', '.join(missing)}; export the encoder again.")
+    check(given, folder / SETTINGS, TYPES)
     config = {key: value for key, value in given.items() if key not in timm_folder.KEYS}
     found = read_weights(folder / DECODER) if decoder else {}
     return Saved(config, read_weights(folder / WEIGHTS), found)

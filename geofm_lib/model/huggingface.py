@@ -16,6 +16,7 @@ from geofm_lib.model.folders import (
     WEIGHTS,
     Saved,
     Weights,
+    check,
     model_of,
     pair,
     read_json,
@@ -101,6 +102,7 @@ def files(saved: Saved, kind: str) -> dict[str, Weights | dict]:
 def read(folder: Path, given: dict) -> Saved:
     """The folder in our words; ``given`` is its config.json."""
     where, asked = folder / SETTINGS, DEFAULTS | given
+    check(asked, where, {key: type(value) for key, value in DEFAULTS.items()})
     (height, width), (patch, across) = pair(asked["image_size"]), pair(asked["patch_size"])
     if asked["hidden_act"] != "gelu" or patch != across:
         raise ValueError(

@@ -8,6 +8,13 @@ from torch import nn
 WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.")  # what checkpointing and compile add to a parameter's name
 
 
+def plain_name(name: str) -> str:
+    """A parameter's name without what wrappers (checkpointing, compile, DDP) add to it."""
+    for wrapper in WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name.removeprefix("module.")
+
+
 def initialise(root: nn.Module, seed: int | None = None) -> None:
     """Sets all parameters: Xavier-uniform matrices, zero biases, unit norms, N(0, 0.02) tokens and positions.
 
@@ -22,9 +29,7 @@ def initialise(root: nn.Module, seed: int | None = None) -> None:
         for key, parameter in module.named_parameters(recurse=False):
             if parameter.is_meta:
                 raise ValueError("The weights are on the meta device; call to_empty(device=...) before init_weights().")
-            name = f"{prefix}.{key}"
-            for wrapper in WRAPPERS:
-                name = name.replace(wrapper, "")
+            name = plain_name(f"{prefix}.{key}")
             value = fixed.get(key)
             if value is None:
                 digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()

@@ -161,7 +161,7 @@ def memory(
 def _unsharded(found: list[Unit], row: Strategy, compute: int, checkpointing: bool) -> int:
     """Gathered weights and gradients that are not yet reduced."""
     total = sum(unit.count(trainable=True) for unit in found)  # fixed positions are never gathered
-    largest = max(unit.count() for unit in found)
+    largest = max(unit.count(trainable=True) for unit in found)
     root = found[-1].count(trainable=True)
     if row.ddp:
         # Buckets for all gradients stand beside them; the bf16 copies of weights are kept by the graph unless
