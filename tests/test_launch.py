@@ -114,7 +114,7 @@ def test_the_exported_folder_is_read_by_timm_and_rebuilds(whole, small):
     with torch.inference_mode():
         assert torch.equal(encoder(pixels), model.encoder.eval()(pixels))
         loss = model(pixels, mask_noise(0, 0, indices.tolist(), 16)).item()
-    assert losses(whole)[0] > 1.2 * loss and loss == pytest.approx(whole.summary["loss"], rel=0.1)
+    assert losses(whole)[0] > 1.1 * loss and loss == pytest.approx(whole.summary["loss"], rel=0.1)
 
 
 @pytest.mark.parametrize(
