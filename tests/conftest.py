@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+# Two pools of threads that fight for two cores cost a factor of five.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent
 # On CI a test may be skipped only for hardware or data that a machine cannot install.
 FORGIVEN = ("GPU", "CUDA", "ROCm", "GEOFM_TEST_DATA")

@@ -77,12 +77,10 @@ def _replicas_equal(model, ranks) -> bool:
 
 
 def unsynchronised(ranks, arguments):
-    """HYBRID_1GPU as FSDP1 had it, gradients never reduced over the replicas: what the equality of bits must tell."""
-    from geofm_lib.distributed import sharding
+    """Replicas whose gradients are never reduced, as in FSDP1's HYBRID_1GPU: what the equality of bits must tell."""
+    from geofm_lib.model import vit
 
-    model = sharding.apply(_model(), "HYBRID_1GPU", world=ranks.world, device=ranks.device, seed=7)
-    model.set_requires_all_reduce(False)
-    return _train(model, ranks, steps=1)["replicas_equal"]
+    return _train(vit.materialise(_model(), "cpu", 7), ranks, steps=1)["replicas_equal"]
 
 
 def equality(ranks, arguments):
