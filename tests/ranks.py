@@ -20,7 +20,7 @@ def start(program: str, folder: Path, world: int, **arguments):
     return start_all({program: arguments}, folder, world)[program]
 
 
-def start_all(programs: dict[str, dict], folder: Path, world: int, timeout: float = 280) -> dict:
+def start_all(programs: dict[str, dict], folder: Path, world: int, timeout: float = 500) -> dict:
     """Run several, each with its arguments, in the same ranks (starting them takes seconds); name -> result."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "programs.json").write_text(json.dumps(programs))

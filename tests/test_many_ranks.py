@@ -9,6 +9,8 @@ from geofm_lib.planning import costs
 from geofm_lib.settings import PrepareSettings, PretrainSettings
 from tests import ranks
 
+pytestmark = pytest.mark.timeout(900)  # the first test waits for all ranks to train
+
 WORLDS = (1, 2, 4)
 DEPTHS = (0, 1, 2)
 PARTS = {1: None, 2: 10, 4: 10}  # micro-batches a step -> after how many steps the run is stopped
