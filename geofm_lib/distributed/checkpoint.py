@@ -22,6 +22,7 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.filesystem import FileSystem
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -90,11 +91,33 @@ def _write(part: Path, step: int, model: nn.Module, optimiser, ranks: Ranks) -> 
     """Write this rank's files. Returns ('' or what went wrong, their digests)."""
     content = {**_content(step, model, optimiser), "generators": {f"rank {ranks.rank}": _generators(ranks.device)}}
     try:
-        dcp.save(content, storage_writer=dcp.FileSystemWriter(part, sync_files=True))
+        dcp.save(content, storage_writer=_writer_to(part))
         # Each rank hashes what it wrote, while it is still in the page cache.
         return "", {f.name: _digest(f) for f in sorted(part.iterdir()) if _writer(f.name) == ranks.rank}
     except (CheckpointException, OSError) as error:
         return _reason(error), {}
+
+
+def _writer_to(part: Path) -> dcp.FileSystemWriter:
+    writer = dcp.FileSystemWriter(part, sync_files=True)
+    writer.fs = _Disk()
+    return writer
+
+
+class _Disk(FileSystem):
+    """Torch's files, which let the disk speak: the archive writer of torch hides a failed write behind an error of
+    its own ("unexpected pos 704 vs 598"), raised while it closes the archive that could not be written."""
+
+    @contextlib.contextmanager
+    def create_stream(self, path, mode: str):
+        try:
+            with super().create_stream(path, mode) as stream:
+                yield stream
+        except RuntimeError as error:
+            hidden = error.__context__
+            while hidden is not None and not isinstance(hidden, OSError):
+                hidden = hidden.__context__
+            raise hidden or error from None
 
 
 def _commit(part: Path, final: Path, manifest: dict[str, Any]) -> str:
