@@ -62,6 +62,7 @@ def run(settings: PretrainSettings, ranks, run: Folder) -> dict:
         dist.all_reduce(shared)
         loss, stop = (shared[0] / ranks.world).item(), shared[1].item() > 0
         done = step + 1
+        run.at(done)
         if done % settings.log_every == 0 or done in (1, total) or stop:
             now = time.perf_counter()
             step_s, mark, marked = (now - mark) / max(1, done - marked), now, done
