@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,19 @@ def runs_folder(tmp_path_factory):
         del os.environ["GEOFM_RUNS"]
     else:
         os.environ["GEOFM_RUNS"] = before
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A real Slurm of two nodes on this machine, for the session."""
+    import slurm_cluster
+
+    if absent := slurm_cluster.missing():
+        pytest.skip(f"{', '.join(absent)} not installed: apt install slurm-wlm munge")
+    with tempfile.TemporaryDirectory(prefix="geofm-slurm-", dir="/tmp") as folder:
+        with slurm_cluster.start(Path(folder) / "c") as running:
+            yield running
+        assert not slurm_cluster.left_behind(running), "the cluster left processes behind"
 
 
 def need(*programs: str) -> None:

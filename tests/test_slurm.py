@@ -1,48 +1,23 @@
 """Notebooks as Slurm jobs, on a real Slurm that the test starts on this machine (`slurm_cluster`)."""
 
 import json
-import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 
+import time
+
+import nbformat
 import pytest
-import slurm_cluster
+import slurm_jobs
+from slurm_jobs import losses, submit
 
-from geofm_lib.desk.runs import Run
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(420)]
-
-SMALL = {"dataset": "scenes", "images_per_class": 8, "model": "ViT-Atto", "image_size": 32, "global_batch": 16,
-         "epochs": 3, "warmup_epochs": 1, "device": "cpu", "log_every": 1}  # fmt: skip
+TWO_BY_TWO = ("--nodes=2", "--ntasks-per-node=2")
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    if absent := slurm_cluster.missing():
-        pytest.skip(f"{', '.join(absent)} not installed: apt install slurm-wlm munge")
-    with tempfile.TemporaryDirectory(prefix="geofm-slurm-", dir="/tmp") as folder:
-        with slurm_cluster.start(Path(folder) / "c") as running:
-            yield running
-        assert not slurm_cluster.left_behind(running), "the cluster left processes behind"
-
-
-@pytest.fixture
-def submit(cluster, root, tmp_path):
-    """submit(NOTEBOOK, allocation, **settings) -> (job's fields, its output, the run) once the job has ended."""
-
-    def submitted(notebook, allocation, **values):
-        run_dir, output = tmp_path / "run", tmp_path / "job.txt"
-        parameters = [word for name, value in {**SMALL, **values, "run_dir": run_dir}.items()
-                      for word in ("-p", name, value)]  # fmt: skip
-        environment = {"GEOFM_PYTHON": sys.executable, "GEOFM_RUNS": os.environ["GEOFM_RUNS"], "OMP_NUM_THREADS": "1"}
-        number = cluster.submit(*allocation, f"--output={output}", "batch/slurm.sh", f"notebooks/{notebook}.ipynb",
-                                *parameters, cwd=root, env=environment)  # fmt: skip
-        job = cluster.wait(number, 300)
-        return job, output.read_text() if output.exists() else cluster.logs(), Run(run_dir)
-
-    return submitted
+def whole(runs_folder, tmp_path_factory):
+    """The run of 60 steps on 4 local ranks that nobody disturbed."""
+    return slurm_jobs.local(tmp_path_factory.mktemp("whole") / "run", 4, epochs=30)
 
 
 def test_the_cluster_has_two_nodes_with_tasks_that_know_their_place(cluster):
@@ -53,47 +28,42 @@ def test_the_cluster_has_two_nodes_with_tasks_that_know_their_place(cluster):
     assert {row[3] for row in rows} == {"node1", "node2"}
 
 
-@pytest.mark.parametrize(
-    ("allocation", "ranks"),
-    [(["--nodes=1", "--ntasks-per-node=2"], 2), (["--nodes=2", "--ntasks-per-node=2"], 4)],
-    ids=["one node", "two nodes"],
-)
-def test_pretraining_as_a_job(submit, allocation, ranks):
-    job, output, run = submit("02_pretrain", allocation)
-    assert job["JobState"] == "COMPLETED", output + run.log_tail()
-    assert run.status == "finished"
-    assert run.summary["ranks"] == ranks and len(run.ranks) == ranks
-    assert len(run.environment["nodes"]) >= 1
-    assert run.metrics["loss"].notna().all() and run.metrics["step"].is_monotonic_increasing
+def test_pretraining_as_a_job_equals_the_same_on_local_ranks(cluster, tmp_path, whole):
+    job = submit(cluster, tmp_path, *TWO_BY_TWO, epochs=30)
+    assert job.wait()["JobState"] == "COMPLETED", job.story()
+    run = job.run
+    assert run.status == "finished" and run.summary["ranks"] == 4 == len(run.ranks)
+    assert run.environment["nodes"] == ["node1", "node2"], "ranks on both nodes"
+    assert losses(run) == losses(whole)
     page = (run.folder / "report.html").read_text()
     assert "FINISHED" in page and "<img" in page
     assert json.loads((run.folder / "execution.json").read_text())["status"] == "finished"
-    assert "FINISHED" in output
+    assert "FINISHED" in job.output.read_text()
 
 
-def test_a_job_whose_settings_cannot_work_fails_with_the_sentence(submit):
-    job, output, run = submit("02_pretrain", ["--nodes=2"], strategy="HYBRID_3GPUs")
-    assert job["JobState"] == "FAILED" and job["ExitCode"] != "0:0"
-    assert "HYBRID_3GPUs needs a number of ranks that 3 divides; 2 ranks" in output, "one task a node"
-    assert not run.folder.exists(), "no half-made run"
+def test_a_job_whose_settings_cannot_work_fails_with_the_sentence(cluster, tmp_path):
+    job = submit(cluster, tmp_path, "--nodes=2", strategy="HYBRID_3GPUs", epochs=2)
+    ended = job.wait()
+    assert ended["JobState"] == "FAILED" and ended["ExitCode"] == "1:0"
+    assert "HYBRID_3GPUs needs a number of ranks that 3 divides; 2 ranks" in job.output.read_text(), "one task a node"
+    assert not job.run.folder.exists(), "no half-made run"
 
 
-def test_the_frontier_script_sets_its_environment_and_starts_the_runner(root, tmp_path):
-    """Run with stand-ins for the site's commands that only say how they were called."""
-    for name in ("module", "sbcast", "srun", "python"):
-        (tmp_path / name).write_text('#!/bin/sh\necho "$(basename "$0") $*"\n[ "${0##*/}" != python ] || env\n')
-        (tmp_path / name).chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "USER": "me", "CRAY_LD_LIBRARY_PATH": "/cray/lib",
-                   "SLURM_SUBMIT_DIR": str(root), "SLURM_JOB_ID": "77", "SLURM_NNODES": "8", "SLURM_CPUS_PER_TASK": "7",
-                   "GEOFM_ENV": "/orion/geofm.tar.gz"}  # fmt: skip
-    command = ["bash", "batch/frontier.sh", "notebooks/03_throughput.ipynb", "-p", "strategy", "HYBRID_2GPUs"]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
-    assert "python -m geofm_lib.desk.execute notebooks/03_throughput.ipynb -p strategy HYBRID_2GPUs" in done.stdout
-    assert "sbcast --force --preserve /orion/geofm.tar.gz /mnt/bb/me/geofm.tar.gz" in done.stdout
-    assert "srun --ntasks=8 --ntasks-per-node=1" in done.stdout
-    for line in ("SRUN_CPUS_PER_TASK=7", "MIOPEN_USER_DB_PATH=/tmp/miopen-77", "LD_LIBRARY_PATH=/cray/lib",
-                 "NCCL_SOCKET_IFNAME=hsn0,hsn1,hsn2,hsn3", "FI_MR_CACHE_MONITOR=kdreg2"):  # fmt: skip
-        assert f"\n{line}\n" in done.stdout
-    del environment["GEOFM_ENV"]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-    assert done.returncode and "set GEOFM_ENV" in done.stderr
+SAVE_S = 60  # from a signal to the job's return into the queue; on an idle machine about 10
+
+
+def test_terminated_jobs_save_queue_again_and_go_on_to_the_same_losses(cluster, tmp_path, whole):
+    """SIGTERM to the ranks, as a preemption sends it; then to every process of the job; then left alone."""
+    job = submit(cluster, tmp_path, *TWO_BY_TWO, epochs=30, pace=0.5)
+    seen = []
+    for restarts, how in enumerate((["--signal=TERM"], ["--signal=TERM", "--full"]), start=1):
+        step = job.until_step(12 * restarts)
+        began = time.monotonic()
+        cluster.run("scancel", *how, job.number)
+        job.until(lambda n=restarts: job.fields()["Restarts"] == str(n), SAVE_S, f"{how}: not queued again")
+        seen.append((step, time.monotonic() - began))
+        assert job.run.status == "stopped", job.story()
+        assert "STOPPED" in (job.run.folder / "report.html").read_text()
+    print("step and seconds until queued again:", seen)
+    assert job.wait()["JobState"] == "COMPLETED", job.story()
+    assert losses(job.run) == losses(whole)

@@ -135,7 +135,7 @@ def this_slice(run: Run) -> dict[str, Any]:
         "from_step": where.get("from_step", 0),
         "to_step": saved_step(run.folder),
         "status": state,
-        "reason": run.summary.get("reason") or run.summary.get("error") or REASONS.get(state, ""),
+        "reason": run.summary.get("error") or run.summary.get("reason") or REASONS.get(state, ""),
         "node_hours": nodes * max(0.0, ended - started) / 3600,
     }
 

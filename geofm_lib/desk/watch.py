@@ -24,7 +24,7 @@ PROGRESS_S = 1.0
 STOP_S = 240.0  # ranks get this long to write a checkpoint after a stop request
 PARTNERS_S = 5.0  # and this long to end by themselves after one of them has failed
 KILL_S = 30.0  # srun gets this long to end its ranks, then it is ended itself
-STARTING_S = 600.0  # before its first step a rank may be silent this long: it imports, compiles, reads a busy disk
+STARTING_S = 600.0  # before the first step a rank may be silent this long: it imports, compiles, reads a busy disk
 FULL_BYTES = 4 * 2**20  # a disk with less free than this is full
 WITHOUT_STOP = ("throughput",)  # does not look for the stop file and is simply ended
 ECHOES = ("RuntimeError", "DistBackendError", "DistNetworkError", "DistStoreError", "TimeoutError")
@@ -125,7 +125,7 @@ def _look(run: runs.Run, processes: list[subprocess.Popen], beats: "_Beats", end
     if not end.fault and not end.first and (silent := beats.silent()):
         end.silent, end.fault = silent, beats.sentence(silent)
         (run.folder / "hung").write_text(json.dumps(silent))  # the others answer with what they wait for
-        end.by(2.5 * beat_s(beats.ranks))
+        end.by(3.5 * beat_s(beats.ranks))
     if end.at is not None and time.monotonic() > end.at:
         if end.silent and end.told is None:
             end.fault = beats.sentence(end.silent)
@@ -155,7 +155,9 @@ class _Beats:
                 if changed != before:
                     self.seen[rank] = (changed, now)
         late = [rank for rank, (_, since) in self.seen.items() if now - since > hung_s() and not self._ended(rank)]
-        return tuple(r for r in late if self.last(r).get("step") or now - self.seen[r][1] > STARTING_S)
+        if late and not any(self.last(rank).get("step") for rank in self.seen):
+            late = [rank for rank in late if now - self.seen[rank][1] > STARTING_S]
+        return tuple(late)
 
     def _ended(self, rank: int) -> bool:
         return len(self.processes) == self.ranks and self.processes[rank].poll() is not None
@@ -203,15 +205,22 @@ def _conclude(run: runs.Run, processes: list[subprocess.Popen], end: _End, log_f
 def _summary(run: runs.Run, processes: list[subprocess.Popen], end: _End, log_from: int) -> dict:
     """The ranks' own summary, unless they could write none or tell only of a partner's death."""
     summary = run.summary
-    if summary.get("status") in ("finished", "stopped"):
+    if summary.get("status") == "finished":
+        return summary
+    if down := _srun_says(run.folder / "log.txt", log_from, "Node failure on .*") or slurm.down_nodes():
+        # With a save if Slurm left the other nodes the time for it.
+        return {
+            **summary,
+            "status": "failed",
+            "error": f"{down}; the run goes on from step {runs.saved_step(run.folder)}",
+        }
+    if summary.get("status") == "stopped":
         return summary
     if end.fault:
         return {"status": "failed", "error": end.fault, "hung": list(end.silent)}
     died, by_force = _death(run.folder, processes, end, log_from)
     if summary and not (by_force and summary.get("kind") in ECHOES):
         return summary
-    if down := slurm.down_nodes():
-        return {"status": "failed", "error": f"{down}; the run goes on from its last checkpoint"}
     if end.stopping or end.interrupts:
         kept = "it keeps nothing" if run.job in WITHOUT_STOP else "it goes on from its last checkpoint"
         return {
@@ -228,7 +237,7 @@ def _death(folder: Path, processes: list[subprocess.Popen], end: _End, log_from:
     rank, code = min(codes.items(), key=lambda each: each[1] >= 0)
     told = ""
     if "srun" in processes[0].args[0]:
-        told = _srun_says(folder / "log.txt", log_from)
+        told = _srun_says(folder / "log.txt", log_from, r"\S+: tasks? .*")
         found, exited = re.search(r"tasks? (\d+)", told), re.search(r"exit code (\d+)", told)
         rank = int(found.group(1)) if found else None
         code = int(exited.group(1)) if exited else 128 - code if code > 128 else code
@@ -243,13 +252,13 @@ def _death(folder: Path, processes: list[subprocess.Popen], end: _End, log_from:
     return {"status": "failed", "error": text, "rank": None}, False
 
 
-def _srun_says(log: Path, start: int) -> str:
-    """srun's first word on a task that ended badly: 'node2: task 3: Killed'. Only it sees the tasks of other nodes."""
+def _srun_says(log: Path, start: int, pattern: str) -> str:
+    """srun's first error of this kind, such as 'node2: task 3: Killed': only srun sees the tasks of other nodes."""
     with contextlib.suppress(OSError):
         with open(log, "rb") as stream:
             stream.seek(start)
             text = stream.read().decode(errors="replace")
-        if found := re.search(r"^srun: error: (\S+: tasks? .*)$", text, re.MULTILINE):
+        if found := re.search(rf"^srun: error: ({pattern})$", text, re.MULTILINE):
             return found.group(1)
     return ""
 
