@@ -6,9 +6,11 @@ the middle of its training and 300 steps take the same time everywhere. Nothing 
 """
 
 import contextlib
+import json
 import os
 import signal
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 # 32 images to train on, 2 steps an epoch
 SMALL = {"dataset": "scenes", "images_per_class": 4, "model": "ViT-Atto", "image_size": 32, "global_batch": 16,
          "warmup_epochs": 1, "device": "cpu", "log_every": 1, "checkpoint_every": 5}  # fmt: skip
+HUNG_S = 15  # instead of 60, so that a test need not wait for it
 PACED = """\
 import os, time
 if "GEOFM_LAUNCH" in os.environ:
@@ -105,7 +108,12 @@ def environment(folder: Path, pace: float = 0.0) -> dict[str, str]:
     slow.mkdir(exist_ok=True)
     (slow / "sitecustomize.py").write_text(PACED)
     return {"GEOFM_PYTHON": sys.executable, "GEOFM_RUNS": os.environ["GEOFM_RUNS"], "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(slow), "GEOFM_TEST_PACE": str(pace), "GEOFM_HUNG_S": "15"}  # fmt: skip
+            "PYTHONPATH": str(slow), "GEOFM_TEST_PACE": str(pace), "GEOFM_HUNG_S": str(HUNG_S)}  # fmt: skip
+
+
+def prepared() -> Run:
+    """The images of all these runs."""
+    return launch(PretrainSettings(**SMALL).preparation())
 
 
 def local(folder: Path, ranks: int, **values) -> Run:
@@ -118,6 +126,47 @@ def losses(run: Run) -> list[float]:
     metrics = run.metrics
     assert list(metrics["step"]) == list(range(1, len(metrics) + 1))
     return list(metrics["loss"])
+
+
+def ranks_of(folder: Path) -> list[psutil.Process]:
+    """The rank processes of runs in this folder."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            ours = "geofm_lib.jobs.worker" in words and any(word.startswith(str(folder)) for word in words)
+            if ours and process.name() != "srun" and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+@contextlib.contextmanager
+def timed(what: str):
+    """Print how long this took (pytest -s shows it)."""
+    began = time.monotonic()
+    yield
+    print(f"\n{what} after {time.monotonic() - began:.1f} s")
+
+
+def run_cell(websocket, url: str, token: str, code: str) -> str:
+    """Run code in a kernel of a Jupyter server by its own protocol; what it printed, or its error."""
+    header = {"msg_id": "1", "msg_type": "execute_request", "username": "", "session": "test", "version": "5.3"}
+    content = {"code": code, "silent": False, "store_history": False, "allow_stdin": False, "stop_on_error": True}
+    socket = websocket.create_connection(url, header={"Authorization": f"token {token}"}, timeout=200)
+    message = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell"}
+    socket.send(json.dumps(message))
+    printed = []
+    while True:
+        answer = json.loads(socket.recv())
+        if answer["parent_header"].get("msg_id") != "1":
+            continue
+        if answer["msg_type"] == "stream":
+            printed.append(answer["content"]["text"])
+        if answer["msg_type"] == "error":
+            printed.append(answer["content"]["evalue"])
+        if answer["msg_type"] == "execute_reply":
+            socket.close()
+            return "".join(printed)
 
 
 KILL, STOP = signal.SIGKILL, signal.SIGSTOP
