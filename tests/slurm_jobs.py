@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import websocket
 from slurm_cluster import Cluster, wait_for
 
 from geofm_lib.desk.launch import launch
@@ -148,7 +149,7 @@ def timed(what: str):
     print(f"\n{what} after {time.monotonic() - began:.1f} s")
 
 
-def run_cell(websocket, url: str, token: str, code: str) -> str:
+def run_cell(url: str, token: str, code: str) -> str:
     """Run code in a kernel of a Jupyter server by its own protocol; what it printed, or its error."""
     header = {"msg_id": "1", "msg_type": "execute_request", "username": "", "session": "test", "version": "5.3"}
     content = {"code": code, "silent": False, "store_history": False, "allow_stdin": False, "stop_on_error": True}

@@ -84,14 +84,15 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 def _run(notebook: Path, executed: Path, parameters: dict[str, str]) -> tuple[str, str]:
     """(the exception's name, what went wrong), empty if nothing. Only papermill's exception is believed."""
     try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(executed),
-            parameters=parameters,
-            progress_bar=False,
-            kernel_name="python3",
-            config=PRIVATE,
-        )
+        with _private_sockets() as config:
+            papermill.execute_notebook(
+                str(notebook),
+                str(executed),
+                parameters=parameters,
+                progress_bar=False,
+                kernel_name="python3",
+                config=config,
+            )
     except papermill.PapermillExecutionError as error:
         return error.ename, f"{error.ename}: {error.evalue}" if error.ename not in SPEAKING else error.evalue
     except DeadKernelError:
@@ -103,7 +104,21 @@ def _run(notebook: Path, executed: Path, parameters: dict[str, str]) -> tuple[st
     return "", ""
 
 
-PRIVATE = Config({"KernelManager": {"transport": "ipc"}})  # other users of a shared node could read a TCP port
+@contextlib.contextmanager
+def _private_sockets():
+    """The kernel's sockets as files in a folder of this execution's own.
+
+    Other users of a shared node could read a TCP port, and by themselves kernels that start together in one folder
+    would take the same files.
+    """
+    base = tempfile.gettempdir()
+    folder = tempfile.mkdtemp(prefix="geofm-", dir=base if len(base) < 60 else "/tmp")  # a socket's path is short
+    try:
+        yield Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 KERNEL_DIED = "the kernel was killed; the ranks end by themselves, and the run can be started again"
 SPEAKING = ("SettingsError", "RunFailed", "RunStopped")  # their text is the whole message
 

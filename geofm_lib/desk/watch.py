@@ -185,11 +185,11 @@ class _Beats:
 
 def _conclude(run: runs.Run, processes: list[subprocess.Popen], end: _End, log_from: int) -> None:
     """Return if the run finished; otherwise make sure summary.json says why, and raise."""
+    summary = _summary(run, processes, end, log_from)
     for part in run.folder.glob("checkpoint/*.part"):
         shutil.rmtree(part, ignore_errors=True)  # of no use, and on a full disk the room for the words that follow
     for file in run.folder.glob(".rendezvous-*"):
         file.unlink(missing_ok=True)
-    summary = _summary(run, processes, end, log_from)
     with contextlib.suppress(OSError):
         if summary != run.summary:
             _write(run.folder / "summary.json", summary)

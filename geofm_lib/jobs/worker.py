@@ -1,5 +1,6 @@
 """One rank of one run: `python -m geofm_lib.jobs.worker RUN_DIR`, started by the launcher or by srun."""
 
+import errno
 import faulthandler
 import importlib
 import json
@@ -37,12 +38,15 @@ def main(run_dir: Path) -> int:
         summary = _work(run_dir, pulse)
     except Stopped as stop:
         summary = {"status": "stopped", "reason": str(stop)}
-    except Exception as error:
+    except BaseException as error:  # torch's CheckpointException is no Exception
         with suppress(OSError):  # the log may lie on the disk that is full
             traceback.print_exc()
         code = 1
         try:
-            _write_first(run_dir, {"status": "failed", **_failure(error), "rank": rank, "seconds": _since(started)})
+            _write_first(
+                run_dir,
+                {"status": "failed", **_failure(_cause(error), run_dir), "rank": rank, "seconds": _since(started)},
+            )
             sys.stdout.flush()
         except OSError:  # nor can this be written: the launcher learns it from the exit code
             code = os.EX_IOERR
@@ -75,9 +79,17 @@ def _work(run_dir: Path, pulse: Pulse) -> dict:
     return {"status": "finished", "ranks": ranks.world, **summary}
 
 
-def _failure(error: Exception) -> dict[str, str]:
+def _cause(error: BaseException) -> BaseException:
+    """What a rank met inside torch's checkpointing, which gathers the faults of all ranks into its own exception."""
+    failures = getattr(error, "failures", None)
+    return next(iter(failures.values()))[0] if failures else error
+
+
+def _failure(error: BaseException, run_dir: Path) -> dict[str, str]:
     """A sentence for the page; faults of the input speak for themselves, others keep their type and trace."""
-    if isinstance(error, ValueError | OSError) or type(error).__module__.startswith("geofm_lib"):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        text = f"the disk of {run_dir} is full ({error}); make room and start again"
+    elif isinstance(error, ValueError | OSError) or type(error).__module__.startswith("geofm_lib"):
         text = str(error)
     else:
         text = f"{type(error).__name__}: {error}"
