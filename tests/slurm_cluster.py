@@ -108,7 +108,7 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def start(folder, cpus=8, seconds=60):
+def start(folder, cpus=4, seconds=60):
     """Start the cluster in `folder` (made; short, as a socket's path must fit 108 bytes) and stop it at the end."""
     folder = Path(folder).resolve()
     (folder / "state").mkdir(parents=True)

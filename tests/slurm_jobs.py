@@ -72,10 +72,11 @@ class Job:
         """The last logged step once it is at least `step` and the ranks of the present start have done it."""
 
         def reached():
-            rows, began = self.run.metrics, self.run.environment.get("job_started", 0)
-            return (
-                len(rows) and rows["time"].iloc[-1] > began and rows["step"].iloc[-1] >= step and rows["step"].iloc[-1]
-            )
+            rows, where = self.run.metrics, self.run.environment
+            if (where.get("slurm_job"), str(where.get("slurm_restart"))) != (self.number, self.fields()["Restarts"]):
+                return 0
+            mine = rows[rows["time"] > where["job_started"]] if len(rows) else rows
+            return len(mine) and mine["step"].iloc[-1] >= step and mine["step"].iloc[-1]
 
         return int(self.until(reached, seconds, f"step {step} was not reached"))
 

@@ -257,6 +257,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if not options.notebook.is_file():
         parser.error(f"there is no notebook '{options.notebook}'")
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # a request that comes when all is done must not turn it into a death
     try:
         state, error, page = execute(options.notebook, dict(options.parameters), options.page)
     except OSError as error:

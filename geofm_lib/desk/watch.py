@@ -27,6 +27,7 @@ KILL_S = 30.0  # srun gets this long to end its ranks, then it is ended itself
 STARTING_S = 600.0  # before the first step a rank may be silent this long: it imports, compiles, reads a busy disk
 FULL_BYTES = 4 * 2**20  # a disk with less free than this is full
 WITHOUT_STOP = ("throughput",)  # does not look for the stop file and is simply ended
+TASK = r"\S+: tasks? .*"  # srun's word on a task that ended badly
 ECHOES = ("RuntimeError", "DistBackendError", "DistNetworkError", "DistStoreError", "TimeoutError")
 
 
@@ -63,7 +64,7 @@ def watch(run: runs.Run, processes: list[subprocess.Popen], ranks: int, log_from
         processes: one of them for each rank, or one srun for all.
         log_from: where this launch begins in log.txt.
     """
-    line, beats, end = _Line(), _Beats(run.folder, ranks, processes), _End()
+    line, beats, end = _Line(), _Beats(run.folder, ranks, processes), _End(log_from)
     with _terminated_is_stopped(run):
         while True:
             try:
@@ -84,13 +85,14 @@ def watch(run: runs.Run, processes: list[subprocess.Popen], ranks: int, log_from
                 raise
     with contextlib.suppress(OSError):
         line.show(runs.progress(run), last=True)
-    _conclude(run, processes, end, log_from)
+    _conclude(run, processes, end)
 
 
 @dataclass
 class _End:
     """How a run is coming to its end: when its ranks are ended by force, and why."""
 
+    log_from: int  # where this launch begins in log.txt
     fault: str = ""
     silent: tuple[int, ...] = ()
     interrupts: int = 0
@@ -111,12 +113,13 @@ def _look(run: runs.Run, processes: list[subprocess.Popen], beats: "_Beats", end
         (run.folder / "launcher").touch()
         if stop_asked() and not end.stopping:
             (run.folder / "stop").touch()
-        asked = (run.folder / "stop").exists()
+        asked = (run.folder / "stop").exists() and not end.stopping
     except OSError as error:
         end.fault = end.fault or _lost(run.folder, error)
         end.by(0)
         asked = False
-    if asked and not end.stopping:
+    # When a task dies, srun ends the others with SIGTERM, which they too take for a request to stop.
+    if asked and not _srun_says(run.folder, end.log_from, TASK):
         end.stopping = True
         end.by(0 if run.job in WITHOUT_STOP else STOP_S)
     if end.first is None and any(p.poll() not in (None, 0) for p in processes):
@@ -183,9 +186,9 @@ class _Beats:
         return text + (f"; the others wait in {', '.join(sorted(waiting))}" if waiting else "")
 
 
-def _conclude(run: runs.Run, processes: list[subprocess.Popen], end: _End, log_from: int) -> None:
+def _conclude(run: runs.Run, processes: list[subprocess.Popen], end: _End) -> None:
     """Return if the run finished; otherwise make sure summary.json says why, and raise."""
-    summary = _summary(run, processes, end, log_from)
+    summary = _summary(run, processes, end)
     for part in run.folder.glob("checkpoint/*.part"):
         shutil.rmtree(part, ignore_errors=True)  # of no use, and on a full disk the room for the words that follow
     for file in run.folder.glob(".rendezvous-*"):
@@ -202,12 +205,12 @@ def _conclude(run: runs.Run, processes: list[subprocess.Popen], end: _End, log_f
         raise RunFailed(f"{of}{summary['error']}\nRun folder: {where}\nEnd of log.txt:\n{tail}")
 
 
-def _summary(run: runs.Run, processes: list[subprocess.Popen], end: _End, log_from: int) -> dict:
+def _summary(run: runs.Run, processes: list[subprocess.Popen], end: _End) -> dict:
     """The ranks' own summary, unless they could write none or tell only of a partner's death."""
     summary = run.summary
     if summary.get("status") == "finished":
         return summary
-    if down := _srun_says(run.folder / "log.txt", log_from, "Node failure on .*") or slurm.down_nodes():
+    if down := _srun_says(run.folder, end.log_from, "Node failure on .*") or slurm.down_nodes():
         # With a save if Slurm left the other nodes the time for it.
         return {
             **summary,
@@ -218,7 +221,7 @@ def _summary(run: runs.Run, processes: list[subprocess.Popen], end: _End, log_fr
         return summary
     if end.fault:
         return {"status": "failed", "error": end.fault, "hung": list(end.silent)}
-    died, by_force = _death(run.folder, processes, end, log_from)
+    died, by_force = _death(run.folder, processes, end)
     if summary and not (by_force and summary.get("kind") in ECHOES):
         return summary
     if end.stopping or end.interrupts:
@@ -230,14 +233,14 @@ def _summary(run: runs.Run, processes: list[subprocess.Popen], end: _End, log_fr
     return died
 
 
-def _death(folder: Path, processes: list[subprocess.Popen], end: _End, log_from: int) -> tuple[dict, bool]:
+def _death(folder: Path, processes: list[subprocess.Popen], end: _End) -> tuple[dict, bool]:
     """(a summary for ranks that ended without a word of their own, was the first of them ended by force?)"""
     codes = end.first or {i: p.returncode for i, p in enumerate(processes)}
     # A partner that lost its connection may be seen to end together with the rank that was killed.
     rank, code = min(codes.items(), key=lambda each: each[1] >= 0)
     told = ""
     if "srun" in processes[0].args[0]:
-        told = _srun_says(folder / "log.txt", log_from, r"\S+: tasks? .*")
+        told = _srun_says(folder, end.log_from, TASK)
         found, exited = re.search(r"tasks? (\d+)", told), re.search(r"exit code (\d+)", told)
         rank = int(found.group(1)) if found else None
         code = int(exited.group(1)) if exited else 128 - code if code > 128 else code
@@ -252,10 +255,10 @@ def _death(folder: Path, processes: list[subprocess.Popen], end: _End, log_from:
     return {"status": "failed", "error": text, "rank": None}, False
 
 
-def _srun_says(log: Path, start: int, pattern: str) -> str:
+def _srun_says(folder: Path, start: int, pattern: str) -> str:
     """srun's first error of this kind, such as 'node2: task 3: Killed': only srun sees the tasks of other nodes."""
     with contextlib.suppress(OSError):
-        with open(log, "rb") as stream:
+        with open(folder / "log.txt", "rb") as stream:
             stream.seek(start)
             text = stream.read().decode(errors="replace")
         if found := re.search(rf"^srun: error: ({pattern})$", text, re.MULTILINE):
