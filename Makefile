@@ -119,7 +119,7 @@ test: $(STAMP)  ## The tests (up to 10 minutes on 2 cores)
 	$(PY) -m pytest -m "not slurm and not long" $(PYTEST_ARGS)
 
 test-slurm: $(STAMP)  ## The tests on a real Slurm started on this machine (up to 20 minutes; apt install slurm-wlm munge)
-	$(PY) -m pytest tests/test_slurm.py $(PYTEST_ARGS)
+	$(PY) -m pytest -m slurm $(PYTEST_ARGS)
 
 test-long: $(STAMP)  ## The tests that take longer (up to 30 minutes)
 	$(PY) -m pytest -m long $(PYTEST_ARGS)

