@@ -118,8 +118,8 @@ recorded: $(STAMP)  ## The longer runs kept in the repository -> reports/recorde
 test: $(STAMP)  ## The tests (up to 10 minutes on 2 cores)
 	$(PY) -m pytest -m "not slurm and not long" $(PYTEST_ARGS)
 
-test-slurm: $(STAMP)  ## The tests on a real Slurm started on this machine (about 5 minutes; apt install slurm-wlm munge)
-	$(PY) -m pytest tests/test_slurm.py $(PYTEST_ARGS)
+test-slurm: $(STAMP)  ## The tests on a real Slurm started on this machine (up to 20 minutes; apt install slurm-wlm munge)
+	$(PY) -m pytest -m slurm $(PYTEST_ARGS)
 
 test-long: $(STAMP)  ## The tests that take longer (up to 30 minutes)
 	$(PY) -m pytest -m long $(PYTEST_ARGS)

@@ -243,11 +243,11 @@ class PretrainSettings(_ImageSettings):
 
     @model_validator(mode="after")
     def _strategy_exists(self):
-        strategies.lookup(self.strategy)
+        _mesh(self.strategy)
         return self
 
     def check_ranks(self, ranks: int) -> None:
-        strategies.resolve(strategies.lookup(self.strategy), ranks)
+        _mesh(self.strategy, ranks)
         if self.global_batch % ranks:
             below, above = self.global_batch // ranks * ranks, (self.global_batch // ranks + 1) * ranks
             near = f"{below} or {above}" if below else f"{above}"
@@ -297,11 +297,11 @@ class ThroughputSettings(_ImageSettings):
 
     @model_validator(mode="after")
     def _strategy_exists(self):
-        strategies.lookup(self.strategy)
+        _mesh(self.strategy)
         return self
 
     def check_ranks(self, ranks: int) -> None:
-        strategies.resolve(strategies.lookup(self.strategy), ranks)
+        _mesh(self.strategy, ranks)
 
 
 class ProbeSettings(_ImageSettings):
@@ -399,6 +399,16 @@ def load(run_dir: str | Path):
     """(settings, resolved) of a run folder, as the worker reads them."""
     stored = json.loads((Path(run_dir) / "settings.json").read_text())
     return JOBS[stored["job"]].model_construct(**stored["asked"]), stored["resolved"]
+
+
+def _mesh(strategy: str, ranks: int = 0) -> None:
+    """Refuse a strategy that does not exist, or not on so many ranks."""
+    try:
+        row = strategies.lookup(strategy)
+        if ranks:
+            strategies.resolve(row, ranks)
+    except ValueError as error:
+        raise ValueError(f"strategy: {error}") from None
 
 
 def _slug(dataset: str) -> str:

@@ -2,12 +2,16 @@
 
 import os
 import shutil
+import signal
+import tempfile
 from pathlib import Path
 
 import pytest
 
 # Two pools of threads that fight for two cores cost a factor of five.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell's background job ignores Ctrl-C, and so would every process that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).resolve().parent.parent
 # On CI a test may be skipped only for hardware or data that a machine cannot install.
 FORGIVEN = ("GPU", "CUDA", "ROCm", "GEOFM_TEST_DATA")
@@ -31,6 +35,19 @@ def runs_folder(tmp_path_factory):
         del os.environ["GEOFM_RUNS"]
     else:
         os.environ["GEOFM_RUNS"] = before
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A real Slurm of two nodes on this machine, for the session."""
+    import slurm_cluster
+
+    if absent := slurm_cluster.missing():
+        pytest.skip(f"{', '.join(absent)} not installed: apt install slurm-wlm munge")
+    with tempfile.TemporaryDirectory(prefix="geofm-slurm-", dir="/tmp") as folder:
+        with slurm_cluster.start(Path(folder) / "c") as running:
+            yield running
+        assert not slurm_cluster.left_behind(running), "the cluster left processes behind"
 
 
 def need(*programs: str) -> None:

@@ -95,12 +95,8 @@ class Cluster:
 
     def wait(self, number, seconds, states=("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")):
         """Wait until the job is in one of `states` and return its fields; AssertionError after `seconds`."""
-        end = time.monotonic() + seconds
-        while (job := self.job(number))["JobState"] not in states:
-            if time.monotonic() > end:
-                raise AssertionError(f"job {number} still {job['JobState']} after {seconds} s: {job}")
-            time.sleep(0.5)
-        return job
+        wait_for(lambda: self.job(number)["JobState"] in states, seconds, self, f"job {number} did not end")
+        return self.job(number)
 
     def logs(self):
         """The daemons' last lines, for the message of a test that failed."""
@@ -225,9 +221,10 @@ def free_ports(count):
 
 
 def wait_for(condition, seconds, cluster, message):
-    """Poll `condition` until it holds; AssertionError with the daemons' logs after `seconds`."""
+    """Poll `condition` until it holds and return its value; AssertionError with the daemons' logs after `seconds`."""
     end = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         if time.monotonic() > end:
             raise AssertionError(f"{message} within {seconds} s\n{cluster.logs()}")
-        time.sleep(0.2)
+        time.sleep(0.25)
+    return found

@@ -4,7 +4,7 @@ Figures are the makers' peaks (``measured`` ones belong to a run, not here). Ban
 and in one direction; memory is in GiB. None means: unknown, ask ``make doctor``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Machine:
     local_disk_gb_s: float | None  # reading, per node
     nodes: int
     source: str
+    hours: dict[int, float] = field(default_factory=dict)  # jobs of up to this many nodes may take so long
+    queued: int | None = None  # jobs of one user that may be in the queue
 
 
 _ROWS = [
@@ -45,6 +47,8 @@ _ROWS = [
         nodes=9408,
         source="OLCF user documentation (olcf/olcf-user-docs); peaks: AMD's MI250X data sheet (383 TFLOP/s bf16, "
         "95.7 fp32 matrix) halved per GCD; usable memory: a log of the paper's benchmark code",
+        hours={91: 2.0, 183: 6.0, 1881: 12.0, 5644: 12.0, 9408: 12.0},
+        queued=100,
     ),
     Machine(
         name="laptop",

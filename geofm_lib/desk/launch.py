@@ -8,7 +8,8 @@ one line of progress. A finished run is read, an unfinished one goes on from its
 import json
 import os
 import re
-import signal
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -17,26 +18,13 @@ from pathlib import Path
 
 from geofm_lib import __version__
 from geofm_lib.catalog import datasets
-from geofm_lib.desk import provenance, runs
+from geofm_lib.desk import provenance, runs, slurm, watch
+from geofm_lib.desk.watch import RunFailed, RunStopped
 from geofm_lib.settings import JobSettings, ProbeSettings, SettingsError, encoder_folder
 
-POLL_S = 0.5
-STOP_S = 120.0  # ranks get this long to write a checkpoint after a stop request
-PARTNERS_S = 5.0  # and this long to end by themselves after one of them has failed
-WITHOUT_STOP = ("throughput",)  # does not look for the stop file and is simply ended
-PROGRESS_S = 1.0
-OF_ONE_LAUNCH = ("summary.json", "heartbeat", "stop", "launcher", "orphaned")  # cleared before the next launch
+__all__ = ["RunFailed", "RunStopped", "count_ranks", "launch", "launch_quietly"]
 
-
-class RunFailed(RuntimeError):
-    """A rank failed: its own error and the end of the log."""
-
-    def _render_traceback_(self):
-        return str(self).splitlines()
-
-
-class RunStopped(RunFailed):
-    """The run stopped as asked, with a checkpoint."""
+OF_ONE_LAUNCH = ("summary.json", "heartbeat", "stop", "launcher", "orphaned", "hung")  # cleared before the next
 
 
 def launch(settings: JobSettings) -> runs.Run:
@@ -58,8 +46,11 @@ def launch(settings: JobSettings) -> runs.Run:
     ranks = count_ranks(settings)
     resolved = {**_inputs(settings), "ranks": ranks}
     _tell_runner(run)
+    if watch.stop_asked():
+        raise RunStopped("a stop was asked for before the ranks were started; run this cell again to go on")
     _prepare_folder(run.folder, settings, resolved)
-    _watch(run, _start(run.folder, settings, ranks))
+    log_from = (run.folder / "log.txt").stat().st_size if (run.folder / "log.txt").exists() else 0
+    watch.watch(run, _start(run.folder, settings, ranks), ranks, log_from)
     return run
 
 
@@ -69,19 +60,19 @@ def _wait_for_orphans(run: runs.Run) -> None:
     Raises SettingsError while another process is running this folder.
     """
     touched = (run.folder / "launcher").stat().st_mtime_ns
-    time.sleep(2 * POLL_S + 1)
+    time.sleep(2 * watch.POLL_S + 1)
     if (run.folder / "launcher").stat().st_mtime_ns != touched:
         raise SettingsError(
             f"run_dir: '{run.folder}' is being run by another process; wait for it or choose another run_dir"
         )
     _say("the ranks of an earlier kernel are ending; waiting for them")
     while run.status == "running":
-        time.sleep(POLL_S)
+        time.sleep(watch.POLL_S)
 
 
 def count_ranks(settings: JobSettings) -> int:
     """How many ranks: as asked, else the Slurm tasks, else the GPUs that one short process reports, else 1."""
-    tasks = _slurm_tasks() if in_slurm() else 0
+    tasks = _slurm_tasks() if slurm.in_allocation() else 0
     ranks = settings.ranks or tasks or (1 if settings.device == "cpu" else max(1, _gpus()))
     if tasks and ranks > tasks:
         raise SettingsError(f"ranks: {ranks} were asked for, but this Slurm allocation has {tasks} tasks; use ranks=0")
@@ -90,11 +81,6 @@ def count_ranks(settings: JobSettings) -> int:
     except ValueError as error:
         raise SettingsError(str(error)) from None
     return ranks
-
-
-def in_slurm() -> bool:
-    """Inside an allocation, so that srun starts the ranks."""
-    return "SLURM_JOB_ID" in os.environ
 
 
 def _slurm_tasks() -> int:
@@ -175,16 +161,18 @@ def _refuse_other_settings(run: runs.Run, settings: JobSettings) -> None:
 def _prepare_folder(folder: Path, settings: JobSettings, resolved: dict) -> None:
     """settings.json and environment.json of this launch; the ends of earlier launches go to history.jsonl."""
     folder.mkdir(parents=True, exist_ok=True)
-    ended = runs.Run(folder).summary
+    ended = runs.this_slice(runs.Run(folder))
     if ended:
         with open(folder / "history.jsonl", "a") as history:
             history.write(json.dumps(ended) + "\n")
     for name in OF_ONE_LAUNCH:
         (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "beats", ignore_errors=True)
     if settings.job == "prepare":
         resolved = {**resolved, "source": datasets.signature(settings.dataset)}
     stored = {"job": settings.job, "asked": settings.asked(), "resolved": resolved, "geofm_version": __version__}
-    _write(folder / "environment.json", provenance.environment())
+    began = {"job_started": float(os.environ.get("GEOFM_STARTED", time.time())), "from_step": runs.saved_step(folder)}
+    _write(folder / "environment.json", {**provenance.environment(), **slurm.here(), **began})
     _write(folder / "settings.json", stored)
     (folder / "launcher").touch()
 
@@ -193,16 +181,18 @@ def _start(folder: Path, settings: JobSettings, ranks: int) -> list[subprocess.P
     """The rank processes: one srun for all inside an allocation, else one process each."""
     worker = [sys.executable, "-m", "geofm_lib.jobs.worker", str(folder)]
     base = {**os.environ, "GEOFM_LAUNCH": uuid.uuid4().hex[:8], "PYTHONUNBUFFERED": "1"}
+    base["GEOFM_BEAT_S"] = str(watch.beat_s(ranks))
     base["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), base.get("PYTHONPATH")]))
     base.pop("MPLBACKEND", None)
     with open(folder / "log.txt", "ab") as log:
-        if in_slurm():
+        if slurm.in_allocation():
             for name in [n for n in base if n.startswith("SLURM_CPU_BIND")]:
                 del base[name]  # of the batch step; it would bind every rank to that step's cores
             # -n alone: how tasks spread over the nodes is the allocation's business.
             command = ["srun", "--overlap", "--kill-on-bad-exit=1", "--label", f"--ntasks={ranks}"]
             threads = base.get("SLURM_CPUS_PER_TASK")
             command += [f"--cpus-per-task={threads}"] if threads else []
+            command += shlex.split(os.environ.get("GEOFM_SRUN", ""))  # the site's own options, from its batch script
             base.setdefault("OMP_NUM_THREADS", threads or "1")
             return [_popen([*command, *worker], base, log)]
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -228,82 +218,6 @@ def _popen(command: list[str], environment: dict[str, str], log) -> subprocess.P
     )
 
 
-def _watch(run: runs.Run, processes: list[subprocess.Popen]) -> None:
-    """Show progress until the ranks end; turn an interrupt into a stop request and a dead rank into an error."""
-    line, deadline, interrupts = _Line(), None, 0
-    while True:
-        try:
-            while any(p.poll() is None for p in processes):
-                (run.folder / "launcher").touch()
-                line.show(runs.progress(run))
-                if deadline is None and any(p.poll() not in (None, 0) for p in processes):
-                    deadline = time.monotonic() + PARTNERS_S
-                if deadline is not None and time.monotonic() > deadline:
-                    _kill(processes)
-                time.sleep(POLL_S)
-            break
-        except KeyboardInterrupt:
-            interrupts += 1
-            if interrupts == 1 and run.job not in WITHOUT_STOP:
-                (run.folder / "stop").touch()
-                deadline = time.monotonic() + STOP_S
-                _say("stopping: the ranks save a checkpoint (interrupt again to end them at once)")
-            else:
-                _kill(processes)
-                deadline = None
-        except BaseException:
-            _kill(processes)
-            raise
-    line.show(runs.progress(run), last=True)
-    _conclude(run, [p.returncode for p in processes], interrupted=interrupts > 0)
-
-
-def _conclude(run: runs.Run, codes: list[int], interrupted: bool) -> None:
-    """Return if the run finished; otherwise make sure summary.json says why, and raise."""
-    killed = [rank for rank, code in enumerate(codes) if code < 0]
-    summary = run.summary
-    if killed and interrupted and not summary:
-        summary = {
-            "status": "stopped",
-            "reason": "interrupted before it could save; it goes on from its last checkpoint",
-        }
-        _write(run.folder / "summary.json", summary)
-    elif not summary or (summary["status"] == "failed" and _echo(summary) and killed):
-        summary = {"status": "failed", "error": _death(codes, killed), "rank": killed[0] if killed else None}
-        _write(run.folder / "summary.json", summary)
-    for file in run.folder.glob(".rendezvous-*"):
-        file.unlink(missing_ok=True)
-    if summary["status"] == "stopped":
-        where = runs.shown(run.folder)
-        raise RunStopped(f"The run stopped: {summary['reason']}. Run this cell again to go on. ({where})")
-    if summary["status"] == "failed":
-        where = f"rank {summary['rank']} failed: " if summary.get("rank") is not None else ""
-        tail = "\n".join(f"    {text}" for text in run.log_tail().splitlines())
-        raise RunFailed(f"{where}{summary['error']}\nRun folder: {runs.shown(run.folder)}\nEnd of log.txt:\n{tail}")
-
-
-def _echo(summary: dict) -> bool:
-    """Is this failure only a partner's view of a rank that died?"""
-    return summary.get("kind") in ("RuntimeError", "DistBackendError", "DistNetworkError", "TimeoutError")
-
-
-def _death(codes: list[int], killed: list[int]) -> str:
-    if killed:
-        names = {-code: signal.Signals(-code).name for code in codes if code < 0}
-        text = f"killed by signal {', '.join(f'{n} ({name})' for n, name in names.items())}"
-        return text + ("; if nobody did, the machine may have run out of memory" if 9 in names else "")
-    return f"the ranks ended with exit codes {codes} and left no summary"
-
-
-def _kill(processes: list[subprocess.Popen]) -> None:
-    for process in processes:
-        if process.poll() is None:
-            try:
-                os.killpg(process.pid, signal.SIGTERM if "srun" in process.args[0] else signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-
-
 def _write(file: Path, value: dict) -> None:
     fresh = file.with_name(f".{file.name}.new")
     fresh.write_text(json.dumps(value, indent=1) + "\n")
@@ -318,26 +232,3 @@ def _tell_runner(run: runs.Run) -> None:
 
 def _say(text: str) -> None:
     print(text, flush=True)
-
-
-class _Line:
-    """One line of progress, updated in place: in a notebook by its display, in a terminal by a carriage return."""
-
-    def __init__(self):
-        self.shown, self.text, self.handle = 0.0, "", None
-
-    def show(self, text: str, last: bool = False) -> None:
-        now = time.monotonic()
-        if text == self.text or (now - self.shown < PROGRESS_S and not last):
-            return
-        self.shown, self.text = now, text
-        if "ipykernel" in sys.modules:
-            from IPython.display import display
-
-            content = {"text/plain": text}
-            if self.handle is None:
-                self.handle = display(content, raw=True, display_id=True)
-            else:
-                self.handle.update(content, raw=True)
-        elif sys.stderr.isatty():
-            print(f"\r{text:<100}", end="\n" if last else "", file=sys.stderr, flush=True)

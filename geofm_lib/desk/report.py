@@ -20,6 +20,7 @@ import pandas as pd
 from geofm_lib.desk import cells, provenance
 from geofm_lib.desk.picture import Table
 from geofm_lib.desk.runs import Run
+from geofm_lib.desk.runs import slices as run_slices
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "reports" / "template"
 LOG_LINES = 25
@@ -58,6 +59,7 @@ def render(notebook_path, page_path, run: Run | None = None, status: str | None 
         "index": "" if alone else "index.html",
         "meta": meta,
         "banner": top,
+        "chain": chain(run)._repr_html_() if run and len(run_slices(run)) > 1 else "",
         "colophon": "" if _has_colophon(notebook) else colophon(run)._repr_html_(),
     }
     body, _ = _exporter().from_notebook_node(notebook, resources={"geofm": page})
@@ -96,6 +98,24 @@ def banner(notebook, run: Run | None, status: str | None = None, error: str = ""
     if status == "stopped":
         cause = summary.get("reason", "")
     return {"status": status, "text": text, "error": cells.plain(cause).strip(), "log": log, "cpu": _cpu(run)}
+
+
+def chain(run: Run) -> Table:
+    """Every job (or launch) that worked on this run, oldest first: when, which steps, how it ended."""
+    rows = [
+        {
+            "job": f"{each['job']}-{each['restart']}" if each["job"] else "",
+            "nodes": each["nodes"],
+            "began": datetime.fromtimestamp(each["started"], UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            "took": duration(each["ended"] - each["started"]),
+            "saved steps": f"{each['from_step']} to {each['to_step']}",
+            "status": each["status"],
+            "reason": each["reason"],
+        }
+        for each in run_slices(run)
+    ]
+    hours = sum(each["node_hours"] for each in run_slices(run))
+    return Table(pd.DataFrame(rows), f"This run took {len(rows)} starts and {hours:.2f} node-hours (times are UTC)")
 
 
 def colophon(run: Run | None = None) -> Table:

@@ -104,6 +104,51 @@ def status(folder: str | Path) -> str:
     return "running" if age < HEARTBEAT_OLD_S else "killed"
 
 
+def saved_step(folder: str | Path) -> int:
+    """The step of the run's last whole checkpoint, 0 if there is none."""
+    try:
+        return int((Path(folder) / "checkpoint" / "latest").read_text().removeprefix("step-"))
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def this_slice(run: Run) -> dict[str, Any]:
+    """The last launch of a run in one row, {} if there was none; `slices` gives them all.
+
+    job, restart (of Slurm, '' elsewhere), nodes, started and ended (seconds since 1970; a running slice ends now),
+    from_step and to_step (checkpoints), status, reason, node_hours.
+    """
+    where, ended = run.environment, time.time()
+    if not where:
+        return {}
+    state = run.status
+    if state != "running":
+        marks = (run.folder / name for name in ("summary.json", "heartbeat", "environment.json"))
+        ended = next(mark for mark in marks if mark.exists()).stat().st_mtime
+    started, nodes = where.get("job_started", ended), where.get("slurm_nodes", 1)
+    return {
+        "job": where.get("slurm_job", ""),
+        "restart": where.get("slurm_restart", ""),
+        "nodes": nodes,
+        "started": round(started, 1),
+        "ended": round(ended, 1),
+        "from_step": where.get("from_step", 0),
+        "to_step": saved_step(run.folder),
+        "status": state,
+        "reason": run.summary.get("error") or run.summary.get("reason") or REASONS.get(state, ""),
+        "node_hours": nodes * max(0.0, ended - started) / 3600,
+    }
+
+
+REASONS = {"killed": "its job ended without a word: over its time limit, out of memory, or its node failed"}
+
+
+def slices(run: Run) -> list[dict[str, Any]]:
+    """Every launch of a run, oldest first, as `this_slice` tells it."""
+    now = this_slice(run)
+    return _rows(run.folder / "history.jsonl") + ([now] if now else [])
+
+
 def find(root: str | Path, job: str | None = None) -> list[Run]:
     """The run folders under `root`, oldest first."""
     found = [Run(p.parent) for p in Path(root).glob("*/settings.json")]

@@ -1,5 +1,6 @@
 """What a rank measures of itself: time, memory and bytes sent. Every number names its unit."""
 
+import json
 import os
 import platform
 import resource
@@ -94,6 +95,18 @@ def _payloads(args):
             yield sum(a.nbytes for a in arg)
 
 
+def pending_collective() -> str:
+    """The collective this rank waits in, such as 'gloo:all_reduce', by torch's flight recorder; '' if none is known."""
+    # Private to torch, so it is looked up, and a torch without it only says less.
+    for name in ("_dump_fr_trace_json", "_dump_nccl_trace_json"):
+        dump = getattr(torch._C._distributed_c10d, name, None)
+        entries = json.loads(dump()).get("entries", []) if dump else []
+        pending = [entry["profiling_name"] for entry in entries if not entry.get("retired", True)]
+        if pending:
+            return pending[0]
+    return ""
+
+
 def device_name(device: torch.device) -> str:
     """What the device calls itself."""
     if device.type == "cuda":
@@ -102,7 +115,7 @@ def device_name(device: torch.device) -> str:
 
 
 def environment(device: torch.device) -> dict[str, object]:
-    """Where a run ran: host, device, torch build, threads, Slurm job."""
+    """Where a run ran: host, device, torch build, threads."""
     build = (
         f"ROCm {torch.version.hip}"
         if torch.version.hip
@@ -120,8 +133,6 @@ def environment(device: torch.device) -> dict[str, object]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores": os.cpu_count(),
-        "slurm_job": os.environ.get("SLURM_JOB_ID", ""),
-        "slurm_restart": os.environ.get("SLURM_RESTART_COUNT", ""),
     }
 
 

@@ -4,10 +4,12 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-HEARTBEAT_S = 2.0
+BEAT_S = 2.0  # unless the launcher says otherwise (GEOFM_BEAT_S: many ranks beat more slowly)
 LAUNCHER_GONE_S = 12.0  # the launcher touches its file every second; this long without it, it is gone
 
 
@@ -18,9 +20,10 @@ class Stopped(Exception):
 class Folder:
     """One run folder, written by its ranks. Only rank 0 writes the shared files."""
 
-    def __init__(self, path: str | Path, is_main: bool = True):
+    def __init__(self, path: str | Path, is_main: bool = True, pulse: "Pulse | None" = None):
         self.path = Path(path)
         self.is_main = is_main
+        self._pulse = pulse
         # Line-buffered, so that a reader sees whole rows and a crash loses at most one.
         self._metrics = open(self.path / "metrics.jsonl", "a", buffering=1) if is_main else None
 
@@ -44,6 +47,11 @@ class Folder:
         if self.is_main:
             write_text(self.path / name, json.dumps(value, indent=1) + "\n")
 
+    def at(self, step: int) -> None:
+        """This rank has done `step` steps: its next beat says so. Costs nothing; call it on every rank."""
+        if self._pulse:
+            self._pulse.step = step
+
     def stop_requested(self) -> bool:
         """Has somebody asked this run to stop? Ask on one rank and tell the others in a reduction."""
         return (self.path / "stop").exists()
@@ -56,31 +64,49 @@ def write_text(file: Path, text: str) -> None:
     fresh.replace(file)
 
 
-def keep_alive(path: Path, is_main: bool, launcher: bool) -> None:
-    """A thread that touches `heartbeat` (rank 0) and ends this rank when its launcher is gone.
+class Pulse:
+    """This rank's sign of life: a thread that writes `beats/<rank>` and ends the rank when its launcher is gone.
 
-    A killed kernel cannot stop its ranks, so they watch the file it touches; only the change of the file's time is
-    looked at, since clocks differ between machines.
+    A beat is one line of JSON: the node, the last step done, and, once the launcher has written `hung`, the
+    collective this rank waits in. The launcher looks only at the change of the files' times, as does this side at
+    `launcher`, since clocks differ between machines. A killed kernel cannot stop its ranks, so they watch that file.
     """
-    threading.Thread(target=_watch, args=(path, is_main, launcher), daemon=True).start()
 
+    def __init__(self, path: Path, rank: int, launcher: bool):
+        self.path, self.rank, self.launcher = path, rank, launcher
+        self.step = 0
+        self.waiting: Callable[[], str] = lambda: ""  # the worker puts torch's answer here, once torch is there
+        self.every = float(os.environ.get("GEOFM_BEAT_S", BEAT_S))
+        (path / "beats").mkdir(exist_ok=True)
+        threading.Thread(target=self._live, daemon=True).start()
 
-def _watch(path: Path, is_main: bool, launcher: bool) -> None:
-    seen, changed = None, time.monotonic()
-    while True:
-        if is_main:
-            (path / "heartbeat").touch()
-        if launcher:
-            try:
-                now = (path / "launcher").stat().st_mtime_ns
-            except OSError:
-                now = None
-            if now != seen:
-                seen, changed = now, time.monotonic()
-            elif time.monotonic() - changed > LAUNCHER_GONE_S:
-                (path / "orphaned").touch()  # so that a rank which loses its partners does not call that a failure
-                os._exit(70)
-        time.sleep(HEARTBEAT_S)
+    def _live(self) -> None:
+        seen, changed = None, time.monotonic()
+        while True:
+            # A full disk or a lost folder is told by whoever writes there next; this thread must go on watching.
+            with suppress(OSError):
+                self._beat()
+            if self.launcher:
+                try:
+                    now = (self.path / "launcher").stat().st_mtime_ns
+                except OSError:
+                    now = None
+                if now != seen:
+                    seen, changed = now, time.monotonic()
+                elif time.monotonic() - changed > LAUNCHER_GONE_S:
+                    with suppress(OSError):
+                        (self.path / "orphaned").touch()  # a rank that loses its partners now is no failure
+                    os._exit(70)
+            time.sleep(self.every)
+
+    def _beat(self) -> None:
+        node = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
+        beat = {"node": node, "step": self.step}
+        if (self.path / "hung").exists():
+            beat["waiting"] = self.waiting()
+        (self.path / "beats" / str(self.rank)).write_text(json.dumps(beat))
+        if self.rank == 0:
+            (self.path / "heartbeat").touch()
 
 
 def _step(line: str) -> int | None:

@@ -78,6 +78,7 @@ def run(settings: PretrainSettings, ranks, run: Folder) -> dict:
             fault.args = (f"{told}. {kept} Lower base_learning_rate or set clip_grad_norm",)
             raise
         done = step + 1
+        run.at(done)
         if done % settings.log_every == 0 or done in (1, total) or stop:
             now = time.perf_counter()
             step_s, mark, marked = (now - mark) / max(1, done - marked), now, done

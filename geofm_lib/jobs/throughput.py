@@ -69,6 +69,7 @@ def run(settings: ThroughputSettings, ranks, run: Folder) -> dict:
             )
         meters.synchronise(ranks.device)
         now = time.perf_counter()
+        run.at(step + 1)
         counted = counter if step == 0 else counted
         if step + 1 == PAPER_STEPS:
             paper_s = now - loop

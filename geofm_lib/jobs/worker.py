@@ -1,5 +1,6 @@
 """One rank of one run: `python -m geofm_lib.jobs.worker RUN_DIR`, started by the launcher or by srun."""
 
+import errno
 import faulthandler
 import importlib
 import json
@@ -8,10 +9,11 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from geofm_lib import settings as settings_module
-from geofm_lib.jobs.folder import Folder, Stopped, keep_alive
+from geofm_lib.jobs.folder import Folder, Pulse, Stopped
 
 JOBS = {  # imported only when asked for: torch takes seconds
     "prepare": "geofm_lib.jobs.prepare",
@@ -28,24 +30,33 @@ def main(run_dir: Path) -> int:
     rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
     if "GEOFM_LABEL" in os.environ:  # srun labels lines itself
         sys.stdout, sys.stderr = _Labelled(sys.stdout, rank), _Labelled(sys.stderr, rank)
-    keep_alive(run_dir, is_main=rank == 0, launcher="GEOFM_LAUNCH" in os.environ)
+    pulse = Pulse(run_dir, rank, launcher="GEOFM_LAUNCH" in os.environ)
+    os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "64")  # torch's flight recorder: which collective a rank waits in
     # Slurm preempts with SIGTERM: ask for a clean stop; the ranks agree on it in their next reduction.
     signal.signal(signal.SIGTERM, lambda *_: (run_dir / "stop").touch())
     try:
-        summary = _work(run_dir)
+        summary = _work(run_dir, pulse)
     except Stopped as stop:
         summary = {"status": "stopped", "reason": str(stop)}
-    except Exception as error:
-        traceback.print_exc()
-        _write_first(run_dir, {"status": "failed", **_failure(error), "rank": rank, "seconds": _since(started)})
-        sys.stdout.flush()
-        os._exit(1)  # other ranks may hold threads of ours in a collective; do not wait for them
+    except BaseException as error:  # torch has exceptions that are no Exception
+        with suppress(OSError):  # the log may lie on the disk that is full
+            traceback.print_exc()
+        code = 1
+        try:
+            _write_first(
+                run_dir,
+                {"status": "failed", **_failure(error, run_dir), "rank": rank, "seconds": _since(started)},
+            )
+            sys.stdout.flush()
+        except OSError:  # nor can this be written: the launcher learns it from the exit code
+            code = os.EX_IOERR
+        os._exit(code)  # other ranks may hold threads of ours in a collective; do not wait for them
     if rank == 0:
         _write_first(run_dir, {**summary, "seconds": _since(started), "started": started})
     return 0
 
 
-def _work(run_dir: Path) -> dict:
+def _work(run_dir: Path, pulse: Pulse) -> dict:
     settings, resolved = settings_module.load(run_dir)
     settings = settings.model_copy(update=resolved)  # the data folder, the encoder and the ranks it came to
 
@@ -54,9 +65,10 @@ def _work(run_dir: Path) -> dict:
 
     module = importlib.import_module(JOBS[settings.job])
     ranks = ranks_module.start(run_dir, settings.device, getattr(settings, "communication", "on"))
-    run = Folder(run_dir, ranks.is_main)
+    run = Folder(run_dir, ranks.is_main, pulse)
+    pulse.waiting = meters.pending_collective
     stored = json.loads((run_dir / "environment.json").read_text())
-    hosts = ranks.gather(meters.environment(ranks.device)["host"])
+    hosts = ranks.gather(os.environ.get("SLURMD_NODENAME") or meters.environment(ranks.device)["host"])
     nodes = sorted(set(hosts)) if hosts else []
     run.write_json(
         "environment.json", {**stored, **meters.environment(ranks.device), "ranks": ranks.world, "nodes": nodes}
@@ -66,9 +78,11 @@ def _work(run_dir: Path) -> dict:
     return {"status": "finished", "ranks": ranks.world, **summary}
 
 
-def _failure(error: Exception) -> dict[str, str]:
+def _failure(error: BaseException, run_dir: Path) -> dict[str, str]:
     """A sentence for the page; faults of the input speak for themselves, others keep their type and trace."""
-    if isinstance(error, ValueError | OSError) or type(error).__module__.startswith("geofm_lib"):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        text = f"the disk of {run_dir} is full ({error}); make room and start again"
+    elif isinstance(error, ValueError | OSError) or type(error).__module__.startswith("geofm_lib"):
         text = str(error)
     else:
         text = f"{type(error).__name__}: {error}"

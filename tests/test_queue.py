@@ -1,0 +1,201 @@
+"""Grids: what is refused before anything is queued and why, what sbatch is told, and where a row stands."""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from geofm_lib.catalog.machines import MACHINES
+from geofm_lib.desk import grid, queue, slurm
+from geofm_lib.desk.queue import Site
+
+GRIDS = sorted((Path(__file__).parents[1] / "batch" / "grids").glob("*.csv"))
+SMALL = next(path for path in GRIDS if path.stem == "small")
+FRONTIER = MACHINES["frontier"]
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """written(text) -> the file of a grid; its runs go to a folder of their own."""
+    monkeypatch.setenv("GEOFM_RUNS", str(tmp_path / "runs"))
+
+    def write(text):
+        (tmp_path / "grid.csv").write_text(text)
+        return tmp_path / "grid.csv"
+
+    return write
+
+
+@pytest.fixture
+def archives(tmp_path, monkeypatch):
+    """GEOFM_DATA with archives of the names that the grids use, one image each."""
+    (tmp_path / "1.png").write_bytes(b"")
+    for name in ("millionaid_test", "millionaid_train", "ucmerced", "aid", "nwpu_resisc45"):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as archive:
+            archive.add(tmp_path / "1.png", arcname="1.png")
+    monkeypatch.setenv("GEOFM_DATA", str(tmp_path))
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
+def test_every_row_of_a_shipped_grid_can_be_queued(path, archives):
+    rows, faults = grid.read(path, None if path == SMALL else FRONTIER)
+    assert rows and not faults
+
+
+def test_the_shipped_grids_cover_the_figures(archives):
+    rows = {path.stem: grid.read(path, None if path == SMALL else FRONTIER)[0] for path in GRIDS}
+    scaling = {(row.settings.model, row.settings.strategy, row.nodes) for row in rows["weak_scaling"]}
+    assert {model for model, _, _ in scaling} == {f"ViT-{size}" for size in ("Base", "Huge", "1B", "3B", "5B", "15B")}
+    assert {nodes for _, _, nodes in scaling} == {1, 2, 4, 8, 16, 32, 64, 128}
+    assert {row.settings.communication for row in rows["mae_data"] if row.settings.job == "throughput"} == {"on", "off"}
+    again = {row.folder for row in rows["probes"] if row.settings.job == "pretrain"}
+    assert again == {row.folder for row in rows["pretraining"] if row.settings.job == "pretrain"} and len(again) == 4
+
+
+HEAD = "name,notebook,strategy,epochs,model,activation_checkpointing,batch_per_gpu,image_size,nodes,walltime,after\n"
+BAD = {  # cells of the row -> (column, part of the reason)
+    "a,02_pretrain,FULL_SHRD,2,,,,,1,0:10:00,": ("strategy", "Did you mean FULL_SHARD?"),
+    "a,02_pretrain,,0,,,,,1,0:10:00,": ("epochs", "'0' cannot be used"),
+    "a,02_pretrian,,2,,,,,1,0:10:00,": ("notebook", "did you mean '02_pretrain'?"),
+    "a,04_scaling,,,,,,,1,0:10:00,": ("notebook", "starts no run"),
+    "a,02_pretrain,,2,,,,,one,0:10:00,": ("nodes", "no whole number"),
+    "a,02_pretrain,,2,,,,,10000,0:10:00,": ("nodes", "more than the machine's 9408"),
+    "a,03_throughput,,,,,,,1,2 hours,": ("walltime", "hours:minutes:seconds"),
+    "a,03_throughput,,,,,,,91,3:00:00,": ("walltime", "gives 91 nodes 2 h at most"),
+    "a,03_throughput,,,,,,,3,1:00:00,b": ("after", "no good row 'b' above"),
+    "a,03_throughput,HYBRID_16GPUs,,,,,,1,1:00:00,": ("strategy", "8 ranks were"),
+    "a,02_pretrain,,2,,,,,1,1:00:00,": ("global_batch", "100 images cannot be shared by 8 ranks; use 96 or 104"),
+    "a,03_throughput,,2,,,,,1,1:00:00,": ("epochs", "unknown setting"),
+    "a,03_throughput,,,,,,,1,1:00:00,,7": ("(none)", "'7' stands beyond the last column"),
+    "a,03_throughput,DDP,,ViT-5B,True,32,224,2,1:00:00,": ("strategy", "GiB a device of 64.0"),
+    "a,03_throughput,NO_SHARD,,ViT-15B,False,512,224,2,1:00:00,": ("strategy", "no strategy fits on 16 ranks"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cells", BAD, ids=lambda cells: f"{BAD[cells][0]} {BAD[cells][1][:12]}")
+def test_a_row_is_refused_with_its_column_and_reason(cells, written):
+    rows, (fault,) = grid.read(written(HEAD + cells + "\n"), FRONTIER)
+    column, reason = BAD[cells]
+    assert not rows and fault.row == 2 and fault.column == column and reason in fault.reason, fault
+
+
+def test_what_does_not_fit_is_told_with_what_would(written):
+    _, (fault,) = grid.read(written(HEAD + "a,03_throughput,NO_SHARD,,ViT-5B,True,8,224,2,1:00:00,\n"), FRONTIER)
+    assert "ViT-5B under NO_SHARD needs" in fault.reason
+    fitting = fault.reason.split("these fit: ")[1]
+    assert "FULL_SHARD (" in fitting and "HYBRID_2GPUs (" in fitting and "DDP" not in fitting
+
+
+def test_rows_that_need_a_refused_one_or_are_the_same_run_are_refused(written):
+    text = "name,notebook,data,epochs,encoder\nimages,01_data,,,\nbad,02_pretrain,@images,0,\n" + (
+        "probe,05_probe,@images,,@bad\nwrong,05_probe,@images,,@images\ngood,02_pretrain,@images,3,\n"
+        "\n# a remark\nagain,02_pretrain,@images,3,\ngood,02_pretrain,@images,4,\n"
+    )
+    rows, faults = grid.read(written(text))
+    assert [row.name for row in rows] == ["images", "good"]
+    told = [(fault.row, fault.column) for fault in faults]
+    assert told == [(3, "epochs"), (4, "encoder"), (5, "encoder"), (9, "name"), (10, "name")]
+    assert "is a prepare row; it takes a pretrain row" in faults[2].reason
+    assert "row 6 is the same run" in faults[3].reason
+
+
+def test_no_grid_is_said_in_one_sentence(tmp_path, root):
+    with pytest.raises(ValueError, match="cannot be read"):
+        grid.read(tmp_path / "y.csv")
+    (tmp_path / "x.csv").write_text("model,nodes\nViT-Base,2\n")
+    command = [sys.executable, "batch/submit.py", str(tmp_path / "x.csv")]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 2 and "must name the columns" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_sbatch_line_carries_the_job_and_the_run(written):
+    text = "name,notebook,strategy,nodes,walltime,after\nfirst,03_throughput,,2,0:10:00,\n"
+    text += "second,03_throughput,HYBRID_2GPUs,4,2:00:00,first\n"
+    rows, _ = grid.read(written(text), FRONTIER)
+    words = queue.command(rows[1], Site("frontier", ("-A", "ABC123")), ["17"])
+    for word in ("--nodes=4", "--ntasks-per-node=8", "--time=2:00:00", "--signal=B:USR1@300", "--dependency=afterok:17",
+                 f"--comment={rows[1].folder}", "ABC123", "batch/frontier.sh",
+                 "notebooks/03_throughput.ipynb"):  # fmt: skip
+        assert word in words, word
+    assert words[-6:] == ["-p", "strategy", "HYBRID_2GPUs", "-p", "ranks", "32"]
+    assert "--signal=B:USR1@150" in queue.command(rows[0], Site("frontier"), []), "a quarter of a short limit"
+    assert "ranks" not in rows[0].settings.name() and rows[0].folder != rows[1].folder
+
+
+class Slurm:
+    """Stands for squeue and sbatch: keeps what was sent."""
+
+    def __init__(self, monkeypatch):
+        self.jobs = []
+        monkeypatch.setattr(slurm, "queued", lambda: list(self.jobs))
+        monkeypatch.setattr(slurm, "submit", self.submit)
+
+    def submit(self, words):
+        folder = next(word for word in words if word.startswith("--comment=")).removeprefix("--comment=")
+        waits = next((word.split("=")[1] for word in words if word.startswith("--dependency=")), "")
+        self.jobs.append(slurm.Queued(str(len(self.jobs) + 1), "PENDING", waits or "Resources", folder))
+        return self.jobs[-1].number
+
+
+def finish(row, status="finished", **summary):
+    row.folder.mkdir(parents=True, exist_ok=True)
+    (row.folder / "settings.json").write_text(json.dumps({"job": row.settings.job, "asked": row.settings.asked()}))
+    (row.folder / "environment.json").write_text(json.dumps({"slurm_job": "1", "slurm_nodes": 2, "job_started": 0}))
+    (row.folder / "summary.json").write_text(json.dumps({"status": status, **summary}))
+    os.utime(row.folder / "summary.json", (1800, 1800))
+
+
+CHAIN = "name,notebook,data,encoder,epochs\nimages,01_data,,,\nlong,02_pretrain,@images,,3\n" + (
+    "short,02_pretrain,@images,,2\nprobe,05_probe,@images,@long,4\n"
+)
+
+
+def test_a_grid_is_sent_once_in_the_order_of_its_dependencies(written, monkeypatch):
+    fake = Slurm(monkeypatch)
+    rows, faults = grid.read(written(CHAIN))
+    assert not faults
+    sent = queue.send(rows, Site())
+    assert [outcome for _, outcome in sent] == [f"sent as job {n}" for n in (1, 2, 3, 4)]
+    assert [job.reason for job in fake.jobs] == ["Resources", "afterok:1", "afterok:1", "afterok:1:2"]
+    assert all("in the queue" in outcome for _, outcome in queue.send(rows, Site())) and len(fake.jobs) == 4
+    fake.jobs.clear()
+    finish(rows[0])
+    finish(rows[1], "failed", error="a disk")
+    again = queue.send(rows, Site())
+    assert again[0][1] == "finished before" and again[1][1] == "sent as job 1", "what failed goes on"
+    assert [job.reason for job in fake.jobs] == ["Resources", "Resources", "afterok:1"]
+
+
+def test_no_more_jobs_are_sent_than_the_limit(written, monkeypatch):
+    fake = Slurm(monkeypatch)
+    rows, _ = grid.read(written(CHAIN))
+    outcomes = [outcome for _, outcome in queue.send(rows, Site(), limit=2)]
+    assert len(fake.jobs) == 2 and outcomes[2] == outcomes[3] == "left for the next --send: 2 jobs are in the queue"
+    assert Site("frontier").machine.queued == 100
+
+
+def test_status_tells_the_queue_and_the_folders_apart(written, monkeypatch):
+    fake = Slurm(monkeypatch)
+    rows, _ = grid.read(written(CHAIN))
+    images, long, short, probe = rows
+    assert set(queue.status(rows)["state"]) == {"not sent"}
+    queue.send(rows, Site())
+    assert set(queue.status(rows)["state"]) == {"waiting"}
+    finish(images)
+    fake.jobs = [slurm.Queued("2", "RUNNING", "None", str(long.folder))]
+    finish(long)
+    (long.folder / "summary.json").unlink()
+    (long.folder / "heartbeat").touch()
+    row = {"step": 5, "total_steps": 20, "images_per_s": 12.34, "seconds_left": 90.0}
+    (long.folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    finish(short, "failed", error="killed by signal 9\nmore")
+    (queue._outputs() / f"{probe.folder.name}-9.out").write_text("SettingsError: no\n")
+    table = queue.status(rows).set_index("name")
+    assert list(table["state"]) == ["finished", "running", "failed", "failed"]
+    assert table.loc["long", ["step", "images_per_s", "left"]].tolist() == ["5/20", 12.3, "1 min 30 s"]
+    assert table.loc["short", "detail"] == "killed by signal 9" and "SettingsError: no" in table.loc["probe", "detail"]
+    assert table.loc["images", "node_hours"] == 1.0, "2 nodes for half an hour"
