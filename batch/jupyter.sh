@@ -9,8 +9,12 @@ port="${GEOFM_PORT:-$("$python" -c 'import socket; s = socket.socket(); s.bind((
 token="$("$python" -c 'import secrets; print(secrets.token_hex(16))')"
 node="${SLURMD_NODENAME:-$(hostname)}" USER="${USER:-$(id -un)}"
 
+# Whole paths: kernels start in other folders.
+GEOFM_RUNS="$(realpath -m "${GEOFM_RUNS:-runs}")"
+export GEOFM_RUNS
+
 # The token stands in a file for your eyes only, not in the job's output.
-note="${GEOFM_RUNS:-runs}/.queue/jupyter-$SLURM_JOB_ID.txt"
+note="$GEOFM_RUNS/.queue/jupyter-$SLURM_JOB_ID.txt"
 mkdir -p "$(dirname "$note")"
 (
   umask 077

@@ -5,14 +5,25 @@
 # of the time limit) and TERM (preemption) become a stop request: the ranks save, the runner ends with 75, and the job
 # goes back into the queue to go on from there. A run that stops twice without progress ends with 1 and stays out.
 set -u
-python="$1" asked="" runner=""
+python="$1" runner=""
 shift
 if [ "$1" = jupyter ]; then exec bash batch/jupyter.sh "$python"; fi
 
-trap 'asked=yes; kill -USR1 "$runner" 2>/dev/null' USR1 TERM
-"$python" -m geofm_lib.desk.execute "$@" &
+# Told three times: in its first seconds the runner hears nothing (the signals are ignored until it listens).
+# shellcheck disable=SC2329 # the trap calls it
+ask() {
+  for _ in 1 2 3; do
+    kill -USR1 "$runner" 2>/dev/null || return 0
+    sleep 15
+  done
+}
+asked=""
+trap 'asked=yes; ask &' USR1 TERM
+(
+  trap '' USR1 TERM
+  exec "$python" -m geofm_lib.desk.execute "$@"
+) &
 runner=$!
-if [ -n "$asked" ]; then kill -USR1 "$runner"; fi
 wait "$runner"
 code=$?
 while [ -n "$asked" ]; do # a trap ends the wait, not the runner
@@ -21,13 +32,23 @@ while [ -n "$asked" ]; do # a trap ends the wait, not the runner
   code=$?
 done
 
-# 138 and 143: the signal came in the first seconds, before the runner could hear it. RUNNING: not when the job is being
-# cancelled, nor when Slurm itself queues it again because a node failed.
-case "$code" in 75 | 138 | 143)
-  if [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ]; then
-    echo "queueing job $SLURM_JOB_ID again to go on"
-    scontrol requeue "$SLURM_JOB_ID" && exit 0
-  fi
-  ;;
-esac
+# Only a job that is RUNNING: not one that is being cancelled, nor one that Slurm itself queues again because a node failed.
+# The controller of a busy site may not answer at once.
+requeue() {
+  local state
+  for _ in 1 2 3 4 5 6; do
+    if state="$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)"; then
+      if [ "$state" != RUNNING ]; then
+        echo "job $SLURM_JOB_ID is ${state:-no longer known}, so it is not queued again from here"
+        return 1
+      fi
+      echo "queueing job $SLURM_JOB_ID again to go on"
+      if scontrol requeue "$SLURM_JOB_ID"; then return 0; fi
+    fi
+    sleep 10
+  done
+  echo "Slurm did not take job $SLURM_JOB_ID back; submit it again to go on"
+  return 1
+}
+if [ "$code" = 75 ] && requeue; then exit 0; fi
 exit "$code"

@@ -51,6 +51,9 @@ def test_the_shipped_grids_cover_the_figures(archives):
     scaling = {(row.settings.model, row.settings.strategy, row.nodes) for row in rows["weak_scaling"]}
     assert {model for model, _, _ in scaling} == {f"ViT-{size}" for size in ("Base", "Huge", "1B", "3B", "5B", "15B")}
     assert {nodes for _, _, nodes in scaling} == {1, 2, 4, 8, 16, 32, 64, 128}
+    measured = [row.settings for name in ("weak_scaling", "mae_data") for row in rows[name]]
+    ahead = {(each.forward_prefetch, each.backward_prefetch) for each in measured if each.job == "throughput"}
+    assert ahead == {(0, 1)}, "forward prefetch off and BACKWARD_PRE, as published"
     assert {row.settings.communication for row in rows["mae_data"] if row.settings.job == "throughput"} == {"on", "off"}
     again = {row.folder for row in rows["probes"] if row.settings.job == "pretrain"}
     assert again == {row.folder for row in rows["pretraining"] if row.settings.job == "pretrain"} and len(again) == 4
@@ -66,6 +69,9 @@ BAD = {  # cells of the row -> (column, part of the reason)
     "a,02_pretrain,,2,,,,,10000,0:10:00,": ("nodes", "more than the machine's 9408"),
     "a,03_throughput,,,,,,,1,2 hours,": ("walltime", "hours:minutes:seconds"),
     "a,03_throughput,,,,,,,91,3:00:00,": ("walltime", "gives 91 nodes 2 h at most"),
+    "a,03_throughput,,,,,,,1,2:00,": ("walltime", "'2:00' is no clear time"),
+    "a,03_throughput,,,,,,,1,1-12,": ("walltime", "'1-12' is no clear time"),
+    "a,03_throughput,,,,,,,²,1:00:00,": ("nodes", "no whole number"),
     "a,03_throughput,,,,,,,3,1:00:00,b": ("after", "no good row 'b' above"),
     "a,03_throughput,HYBRID_16GPUs,,,,,,1,1:00:00,": ("strategy", "8 ranks were"),
     "a,02_pretrain,,2,,,,,1,1:00:00,": ("global_batch", "100 images cannot be shared by 8 ranks; use 96 or 104"),
@@ -106,6 +112,11 @@ def test_rows_that_need_a_refused_one_or_are_the_same_run_are_refused(written):
 def test_no_grid_is_said_in_one_sentence(tmp_path, root):
     with pytest.raises(ValueError, match="cannot be read"):
         grid.read(tmp_path / "y.csv")
+    (tmp_path / "x.csv").write_text("notebook,epochs,epochs\n02_pretrain,3,9\n")
+    with pytest.raises(ValueError, match="names the column epochs twice"):
+        grid.read(tmp_path / "x.csv")
+    (tmp_path / "x.csv").write_text("\ufeffnotebook,epochs\n02_pretrain,3\n", encoding="utf-8")
+    assert not grid.read(tmp_path / "x.csv")[1], "a spreadsheet's mark is no part of the first name"
     (tmp_path / "x.csv").write_text("model,nodes\nViT-Base,2\n")
     command = [sys.executable, "batch/submit.py", str(tmp_path / "x.csv")]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
@@ -158,14 +169,14 @@ def test_a_grid_is_sent_once_in_the_order_of_its_dependencies(written, monkeypat
     fake = Slurm(monkeypatch)
     rows, faults = grid.read(written(CHAIN))
     assert not faults
-    sent = queue.send(rows, Site())
+    sent = list(queue.send(rows, Site()))
     assert [outcome for _, outcome in sent] == [f"sent as job {n}" for n in (1, 2, 3, 4)]
     assert [job.reason for job in fake.jobs] == ["Resources", "afterok:1", "afterok:1", "afterok:1:2"]
     assert all("in the queue" in outcome for _, outcome in queue.send(rows, Site())) and len(fake.jobs) == 4
     fake.jobs.clear()
     finish(rows[0])
     finish(rows[1], "failed", error="a disk")
-    again = queue.send(rows, Site())
+    again = list(queue.send(rows, Site()))
     assert again[0][1] == "finished before" and again[1][1] == "sent as job 1", "what failed goes on"
     assert [job.reason for job in fake.jobs] == ["Resources", "Resources", "afterok:1"]
 
@@ -183,7 +194,7 @@ def test_status_tells_the_queue_and_the_folders_apart(written, monkeypatch):
     rows, _ = grid.read(written(CHAIN))
     images, long, short, probe = rows
     assert set(queue.status(rows)["state"]) == {"not sent"}
-    queue.send(rows, Site())
+    assert len(list(queue.send(rows, Site()))) == 4
     assert set(queue.status(rows)["state"]) == {"waiting"}
     finish(images)
     fake.jobs = [slurm.Queued("2", "RUNNING", "None", str(long.folder))]
@@ -193,9 +204,32 @@ def test_status_tells_the_queue_and_the_folders_apart(written, monkeypatch):
     row = {"step": 5, "total_steps": 20, "images_per_s": 12.34, "seconds_left": 90.0}
     (long.folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
     finish(short, "failed", error="killed by signal 9\nmore")
-    (queue._outputs() / f"{probe.folder.name}-9.out").write_text("SettingsError: no\n")
+    job = ["module chatter", "05_probe.ipynb: views: '-1' cannot be used", "05_probe.ipynb: FAILED, runs/x.html"]
+    (queue._outputs() / f"{probe.folder.name}-9.out").write_text("\n".join(job))
     table = queue.status(rows).set_index("name")
     assert list(table["state"]) == ["finished", "running", "failed", "failed"]
     assert table.loc["long", ["step", "images_per_s", "left"]].tolist() == ["5/20", 12.3, "1 min 30 s"]
-    assert table.loc["short", "detail"] == "killed by signal 9" and "SettingsError: no" in table.loc["probe", "detail"]
+    assert table.loc["short", "detail"] == "killed by signal 9" and "views: '-1' cannot" in table.loc["probe", "detail"]
     assert table.loc["images", "node_hours"] == 1.0, "2 nodes for half an hour"
+    assert list(queue.status([])) == list(table.reset_index()), "also when no row is good"
+    (long.folder / "metrics.jsonl").write_text(json.dumps({"step": 7, "total": 9}) + "\n")
+    assert queue.status(rows).set_index("name").loc["long", "step"] == "7/9", "as 01 logs"
+
+
+def test_what_slurm_refuses_is_told_after_what_was_sent(written, monkeypatch):
+    fake = Slurm(monkeypatch)
+    rows, _ = grid.read(written(CHAIN))
+    told = []
+
+    def submit(words):
+        if fake.jobs:
+            raise RuntimeError("sbatch: error: invalid account")
+        return fake.submit(words)
+
+    monkeypatch.setattr(slurm, "submit", submit)
+    with pytest.raises(RuntimeError, match="row 3, long: Slurm refused it, .* invalid account"):
+        for row, outcome in queue.send(rows, Site()):
+            told.append((row.name, outcome))
+    assert told == [("images", "sent as job 1")]
+    with pytest.raises(ValueError, match="--limit 0"):
+        list(queue.send(rows, Site(), limit=0))

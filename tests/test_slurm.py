@@ -280,7 +280,8 @@ def test_a_grid_is_refused_where_it_is_wrong_sent_once_and_told(cluster, root, t
 
 
 def test_jupyterlab_in_an_allocation_starts_ranks_on_all_its_nodes(cluster, root, tmp_path, prepared):
-    env = {**slurm_jobs.environment(tmp_path), "GEOFM_RUNS": str(tmp_path / "runs")}
+    # A relative folder, as a user may give one; kernels start elsewhere.
+    env = {**slurm_jobs.environment(tmp_path), "GEOFM_RUNS": os.path.relpath(tmp_path / "runs", root)}
     number = cluster.submit(*TWO_BY_ONE, f"--output={tmp_path}/job.txt", "batch/slurm.sh", "jupyter", cwd=root, env=env)
     try:
         note = tmp_path / "runs" / ".queue" / f"jupyter-{number}.txt"

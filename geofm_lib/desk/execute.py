@@ -55,8 +55,9 @@ def execute(notebook: Path, parameters: dict[str, str], page: Path | None = None
     try:
         kind, error = _run(notebook, executed, parameters)
         run = _run_of(work)
-        state, error = _state(executed, kind, error, run, asked=(work / "stop").exists())
-        if state == "stopped" and (fault := _no_progress(run)):
+        launched = run is not None and run.environment.get("job_started") == started
+        state, error = _state(executed, kind, error, run, launched, asked=(work / "stop").exists())
+        if state == "stopped" and (fault := _no_progress(run if launched else None)):
             state, error = "failed", fault
         facts = {
             "notebook": notebook.name,
@@ -123,14 +124,19 @@ KERNEL_DIED = "the kernel was killed; the ranks end by themselves, and the run c
 SPEAKING = ("SettingsError", "RunFailed", "RunStopped")  # their text is the whole message
 
 
-def _state(executed: Path, kind: str, error: str, run: runs.Run | None, asked: bool) -> tuple[str, str]:
-    """The truth about an execution, from what happened and the run folder, never from the notebook's metadata."""
+def _state(executed: Path, kind: str, error: str, run: runs.Run | None, launched: bool, asked: bool) -> tuple[str, str]:
+    """The truth about an execution, from what happened and the run folder, never from the notebook's metadata.
+
+    Args:
+        launched: this execution started the run's ranks; otherwise the folder tells how an earlier one ended.
+        asked: a stop was asked for.
+    """
     if kind == "DeadKernelError":
         # Slurm may send SIGTERM to every process of a job, and a kernel that starts or draws dies of it.
         return ("stopped", "a stop was asked for and ended the kernel") if asked else ("killed", error)
     if kind:
-        stopped = kind == "RunStopped" or (run is not None and run.status == "stopped")
-        if kind == "OSError" and run is not None and run.status == "failed":
+        stopped = kind == "RunStopped" or (launched and run.status == "stopped")
+        if kind == "OSError" and launched and run.status == "failed":
             error = run.summary["error"]  # papermill's own trouble with the same disk says less
         return ("stopped" if stopped else "failed"), error
     cells = [cell for cell in nbformat.read(executed, as_version=4).cells if cell.cell_type == "code" and cell.source]
@@ -143,23 +149,36 @@ def _state(executed: Path, kind: str, error: str, run: runs.Run | None, asked: b
 
 
 def _no_progress(run: runs.Run | None) -> str:
-    """Why a stopped run must not be queued again: two jobs in a row that saved nothing new. '' if it may."""
+    """Why a stopped job must not be queued again: two starts of it in a row that saved nothing new. '' if it may.
+
+    Each start that stops leaves a line in `runs/.queue/<job>.jsonl`, also when it did not come to start any ranks
+    (run None).
+    """
     if not slurm.in_allocation():
         return ""
-    if run is None or not run.environment:
-        restarts = slurm.here()["slurm_restart"]
-        return "two consecutive jobs ended before the ranks were started; give it more --time" if restarts else ""
-    last = runs.slices(run)[-2:]
-    names = {f"{each['job']}-{each['restart']}" for each in last if each["job"]}
-    if len(names) < 2 or any(each["to_step"] > each["from_step"] for each in last):
-        return ""
-    jobs = " and ".join(sorted(names))
-    fault = (
-        f"no progress in two consecutive jobs ({jobs}): both began at step {last[0]['from_step']} and saved no later "
-        "one, so it is not queued again; give it more --time, an earlier stop signal, or a smaller checkpoint_every"
-    )
-    with contextlib.suppress(OSError):
-        (run.folder / "summary.json").write_text(json.dumps({**run.summary, "status": "failed", "error": fault}))
+    this = runs.this_slice(run) if run else {}
+    mine = {"start": slurm.slice_name(), "from_step": this.get("from_step", 0), "to_step": this.get("to_step", 0)}
+    file = runs_root() / ".queue" / f"{os.environ['SLURM_JOB_ID']}.jsonl"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with open(file, "a+") as log:
+            log.seek(0)
+            before = log.read().splitlines()
+            log.write(json.dumps(mine) + "\n")
+    except OSError as error:
+        fault = f"the job is not queued again, since '{file}' cannot be written ({error.strerror}); make room first"
+    else:
+        last = json.loads(before[-1]) if before else None
+        if last is None or any(each["to_step"] > each["from_step"] for each in (last, mine)):
+            return ""
+        where = f"both began at step {mine['from_step']} and saved no later one" if run else "no ranks were started"
+        fault = (
+            f"no progress in two consecutive jobs ({last['start']} and {mine['start']}): {where}, so it is not queued "
+            "again; give it more --time, an earlier stop signal, or a smaller checkpoint_every"
+        )
+    if run:
+        with contextlib.suppress(OSError):
+            runs.write_json(run.folder / "summary.json", {**run.summary, "status": "failed", "error": fault})
     return fault
 
 
@@ -229,11 +248,14 @@ def _show_progress(work: Path, name: str, over: threading.Event) -> None:
     shown, printed, answered = "", 0.0, [time.monotonic()]
     threading.Thread(target=_give_up_when_lost, args=(work, answered, over), daemon=True).start()
     while not over.wait(TERMINAL_LINE_S):
-        run = _run_of(work)
-        line = f"{name}: {runs.progress(run) if run else 'working'}"
+        line = shown
+        with contextlib.suppress(OSError):  # an answer too
+            run = _run_of(work)
+            line = f"{name}: {runs.progress(run)}" if run else shown
         answered[0] = time.monotonic()
         if line != shown and (terminal or answered[0] - printed > LOG_LINE_S):
-            print(f"\r{line:<110}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # the job's output may lie on a disk that is full
+                print(f"\r{line:<110}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
             shown, printed = line, answered[0]
     if terminal and shown:
         print(file=sys.stderr)

@@ -30,7 +30,7 @@ COLUMNS = ("name", "notebook", "nodes", "tasks_per_node", "walltime", "after")
 BEYOND = "(none)"  # where cells stand that have no column
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 REFERS_TO = {"data": "prepare", "encoder": "pretrain"}  # setting that may be @row -> the job that row must be
-TIME = re.compile(r"(?:(?P<d>\d+)-)?(?:(?P<h>\d+):)?(?P<m>\d+)(?::(?P<s>\d+))?")
+TIME = re.compile(r"(?:(?:(?P<d>\d+)-)?(?P<h>\d+):(?P<m>\d\d):(?P<s>\d\d))|(?P<minutes>\d+)")
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class _Refused(ValueError):
 def _lines(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """(number of the line, its cells by column), without comments, empty lines and empty cells."""
     try:
-        with open(file, newline="") as stream:
+        with open(file, newline="", encoding="utf-8-sig") as stream:  # spreadsheets put a mark before the first name
             numbered = [(n, cells) for n, cells in enumerate(csv.reader(stream), start=1) if any(cells)]
     except OSError as error:
         raise ValueError(f"the grid '{file}' cannot be read: {error.strerror}") from None
@@ -108,6 +108,8 @@ def _lines(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     if not numbered or "notebook" not in numbered[0][1]:
         raise ValueError(f"'{file}' is no grid: its first line must name the columns, 'notebook' among them")
     (_, header), *body = numbered
+    if twice := sorted({column for column in header if column and header.count(column) > 1}):
+        raise ValueError(f"'{file}' names the column {twice[0]} twice; keep one")
     for line, cells in body:
         found = {column: cell for column, cell in zip(header, cells, strict=False) if cell}
         yield line, found | ({BEYOND: ",".join(cells[len(header) :])} if any(cells[len(header) :]) else {})
@@ -203,7 +205,7 @@ def _settings(job: type[JobSettings], parameters: dict[str, str], used: dict[str
 
 
 def _count(column: str, cell: str, most: int | None) -> int:
-    if not cell.isdigit() or int(cell) < 1:
+    if not cell.isdecimal() or int(cell) < 1:
         raise _Refused(column, f"'{cell}' is no whole number from 1 on")
     if most and int(cell) > most:
         raise _Refused(column, f"{cell} are more than the machine's {most}")
@@ -211,16 +213,18 @@ def _count(column: str, cell: str, most: int | None) -> int:
 
 
 def seconds(walltime: str) -> int:
-    """Slurm's time: minutes, minutes:seconds, hours:minutes:seconds or days-hours:minutes:seconds.
+    """Slurm's time: minutes, hours:minutes:seconds or days-hours:minutes:seconds.
+
+    Slurm's other forms are refused: it takes 2:00 for two minutes and 1-12 for a day and a half.
 
     >>> seconds("30"), seconds("2:00:00"), seconds("1-00:00:00")
     (1800, 7200, 86400)
     """
     found = TIME.fullmatch(walltime)
     if not found:
-        raise ValueError(f"'{walltime}' is no time; write hours:minutes:seconds, such as 2:00:00")
+        raise ValueError(f"'{walltime}' is no clear time; write hours:minutes:seconds, such as 2:00:00")
     days, hours, minutes, rest = (int(found[part] or 0) for part in "dhms")
-    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
+    return ((days * 24 + hours) * 60 + minutes + int(found["minutes"] or 0)) * 60 + rest
 
 
 def _check_walltime(walltime: str, nodes: int, machine: Machine | None) -> None:

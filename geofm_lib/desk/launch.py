@@ -172,8 +172,8 @@ def _prepare_folder(folder: Path, settings: JobSettings, resolved: dict) -> None
         resolved = {**resolved, "source": datasets.signature(settings.dataset)}
     stored = {"job": settings.job, "asked": settings.asked(), "resolved": resolved, "geofm_version": __version__}
     began = {"job_started": float(os.environ.get("GEOFM_STARTED", time.time())), "from_step": runs.saved_step(folder)}
-    _write(folder / "environment.json", {**provenance.environment(), **slurm.here(), **began})
-    _write(folder / "settings.json", stored)
+    runs.write_json(folder / "environment.json", {**provenance.environment(), **slurm.here(), **began})
+    runs.write_json(folder / "settings.json", stored)
     (folder / "launcher").touch()
 
 
@@ -216,12 +216,6 @@ def _popen(command: list[str], environment: dict[str, str], log) -> subprocess.P
     return subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
     )
-
-
-def _write(file: Path, value: dict) -> None:
-    fresh = file.with_name(f".{file.name}.new")
-    fresh.write_text(json.dumps(value, indent=1) + "\n")
-    fresh.replace(file)
 
 
 def _tell_runner(run: runs.Run) -> None:

@@ -5,18 +5,21 @@ carries its run folder as its comment. So sending the same grid again sends only
 rows that failed go on from their last checkpoint, the others stay as they are.
 """
 
+import re
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from geofm_lib.catalog.machines import MACHINES, Machine
-from geofm_lib.desk import grid, report, runs, slurm
+from geofm_lib.desk import grid, runs, slurm
 from geofm_lib.settings import runs_root
 
 BATCH = Path("batch")  # submitted from the repository's folder, as the scripts say
 LEAD_S = 300  # the stop signal comes so long before the time limit, or a quarter of a shorter limit
+STATUS = ("name", "state", "detail", "step", "images_per_s", "left", "node_hours")
 ACTIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 
 
@@ -60,34 +63,39 @@ def lines(rows: list[grid.Row], site: Site) -> list[str]:
     ]
 
 
-def send(rows: list[grid.Row], site: Site, limit: int | None = None) -> list[tuple[grid.Row, str]]:
-    """Send what is neither finished nor queued; returns (row, what became of it) for every row.
+def send(rows: list[grid.Row], site: Site, limit: int | None = None) -> Iterator[tuple[grid.Row, str]]:
+    """Send what is neither finished nor queued; gives (row, what became of it) for every row, as it is done.
 
     Args:
         limit: at most so many jobs of this user are in the queue at once, whoever sent them; the rows beyond it are
             left, and sending the grid again when some have ended sends them. None: the machine's own limit.
 
-    Raises RuntimeError when Slurm does not answer or refuses a job.
+    Raises ValueError for a limit below 1, RuntimeError when Slurm does not answer or refuses a job.
     """
+    if limit is not None and limit < 1:
+        raise ValueError(f"--limit {limit}: give a number of jobs from 1 on")
     jobs = slurm.queued()
     numbers = {job.folder: job.number for job in jobs if job.state in ACTIVE}
     limit = limit or (site.machine.queued if site.machine else None) or len(rows) + len(jobs)
-    room, said, by_name = limit - len(jobs), [], {row.name: row for row in rows}
+    room, by_name = limit - len(jobs), {row.name: row for row in rows}
     _outputs().mkdir(parents=True, exist_ok=True)
     for row in rows:
         needed = [by_name[name] for name in row.after if runs.status(by_name[name].folder) != "finished"]
         if runs.status(row.folder) == "finished":
-            said.append((row, "finished before"))
+            yield row, "finished before"
         elif str(row.folder) in numbers:
-            said.append((row, f"in the queue as job {numbers[str(row.folder)]}"))
+            yield row, f"in the queue as job {numbers[str(row.folder)]}"
         elif room < 1 or any(str(each.folder) not in numbers for each in needed):
-            said.append((row, f"left for the next --send: {limit} jobs are in the queue"))
+            yield row, f"left for the next --send: {limit} jobs are in the queue"
         else:
-            number = slurm.submit(command(row, site, [numbers[str(each.folder)] for each in needed]))
+            try:
+                number = slurm.submit(command(row, site, [numbers[str(each.folder)] for each in needed]))
+            except RuntimeError as error:
+                raise RuntimeError(f"row {row.line}, {row.name}: Slurm refused it, so this and later rows are not "
+                                   f"sent: {error}") from None  # fmt: skip
             numbers[str(row.folder)] = number
             room -= 1
-            said.append((row, f"sent as job {number}"))
-    return said
+            yield row, f"sent as job {number}"
 
 
 def status(rows: list[grid.Row]) -> pd.DataFrame:
@@ -104,7 +112,8 @@ def status(rows: list[grid.Row]) -> pd.DataFrame:
             detail = f"needs {', '.join(lost)}"
         states[row.name] = state
         last = runs.last_row(row.folder / "metrics.jsonl")
-        step = f"{last['step']}/{last['total_steps']}" if "total_steps" in last else ""
+        total = last.get("total_steps") or last.get("total")
+        step = f"{last['step']}/{total}" if total and "step" in last else ""
         going = state == "running" and run.status == "running"
         table.append(
             {
@@ -113,11 +122,11 @@ def status(rows: list[grid.Row]) -> pd.DataFrame:
                 "detail": detail,
                 "step": step,
                 "images_per_s": round(last["images_per_s"], 1) if going and "images_per_s" in last else None,
-                "left": report.duration(last["seconds_left"]) if going and "seconds_left" in last else "",
+                "left": runs.duration(last["seconds_left"]) if going and "seconds_left" in last else "",
                 "node_hours": round(sum(each["node_hours"] for each in runs.slices(run)), 3),
             }
         )
-    return pd.DataFrame(table)
+    return pd.DataFrame(table, columns=STATUS)
 
 
 def _state(run: runs.Run, job: slurm.Queued | None) -> tuple[str, str]:
@@ -137,9 +146,15 @@ def _state(run: runs.Run, job: slurm.Queued | None) -> tuple[str, str]:
         return "stopped" if now == "stopped" else "failed", reason[0] if reason else now
     outputs = sorted(_outputs().glob(f"{run.folder.name}-*.out"), key=lambda file: file.stat().st_mtime)
     if outputs:  # it ran, and left no run
-        said = [line for line in outputs[-1].read_text(errors="replace").splitlines() if line.strip()]
-        return "failed", f"{(said or ['its job ended without a word'])[0]} ({outputs[-1].name})"
+        return "failed", f"{_last_words(outputs[-1])} ({outputs[-1].name})"
     return "not sent", ""
+
+
+def _last_words(output: Path) -> str:
+    """What the runner said when a notebook failed before its ranks were started, else the job's last line."""
+    lines = [line.strip() for line in output.read_text(errors="replace").splitlines() if line.strip()]
+    told = [line for line in lines if re.match(r"\S+\.ipynb: (?!FAILED|STOPPED)", line)]
+    return (told or lines or ["its job ended without a word"])[-1]
 
 
 def _outputs() -> Path:

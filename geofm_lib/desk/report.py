@@ -19,7 +19,7 @@ import pandas as pd
 
 from geofm_lib.desk import cells, provenance
 from geofm_lib.desk.picture import Table
-from geofm_lib.desk.runs import Run
+from geofm_lib.desk.runs import Run, duration
 from geofm_lib.desk.runs import slices as run_slices
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "reports" / "template"
@@ -169,18 +169,6 @@ def write_index(reports_dir) -> Path:
     index = reports_dir / "index.html"
     index.write_text(text, encoding="utf-8")
     return index
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 42 s, 3 min 12 s, 2 h 05 min.
-
-    >>> duration(3.24), duration(192), duration(7500)
-    ('3.2 s', '3 min 12 s', '2 h 05 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
 
 
 def _status(run: Run | None, told: str | None, raised: str, complete: bool) -> str:

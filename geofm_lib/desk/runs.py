@@ -83,6 +83,13 @@ class Run:
         return f"<p>Run <code>{shown(self.folder)}</code>: <b>{self.status}</b></p>"
 
 
+def write_json(file: Path, value: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    fresh = file.with_name(f".{file.name}.new")
+    fresh.write_text(json.dumps(value, indent=1) + "\n")
+    fresh.replace(file)
+
+
 def shown(folder: str | Path) -> str:
     """A run folder as a reader should see it: `runs/<name>` where runs usually go, else the whole path."""
     usual = runs_root().absolute()
@@ -178,7 +185,7 @@ def progress(run: Run) -> str:
     parts += [str(row["phase"])] if row.get("phase") else []
     parts += [f"{name} {row[key]:.{digits}f}" for key, name, digits in SHOWN if isinstance(row.get(key), int | float)]
     if row.get("seconds_left") is not None:
-        parts.append(f"{_duration(row['seconds_left'])} left")
+        parts.append(f"{duration(row['seconds_left'])} left")
     return ", ".join(parts)
 
 
@@ -230,7 +237,13 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+def duration(seconds: float) -> str:
+    """Seconds in words: 42 s, 3 min 12 s, 2 h 05 min.
+
+    >>> duration(3.24), duration(192), duration(7500)
+    ('3.2 s', '3 min 12 s', '2 h 05 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"

@@ -2,7 +2,9 @@
 
 import os
 import subprocess
+import time
 from dataclasses import dataclass
+from datetime import datetime
 
 ASK_S = 20.0
 
@@ -27,6 +29,17 @@ def here() -> dict[str, object]:
         "slurm_restart": int(os.environ.get("SLURM_RESTART_COUNT") or 0),
         "slurm_nodes": int(nodes),
     }
+
+
+def seconds_left() -> float | None:
+    """Until this job's time limit; None outside a job, or if Slurm does not say."""
+    if not in_allocation():
+        return None
+    told = _ask("squeue", "--noheader", f"--jobs={os.environ['SLURM_JOB_ID']}", "--format=%e").strip()
+    try:
+        return max(0.0, datetime.fromisoformat(told).timestamp() - time.time())
+    except ValueError:  # "N/A", "Unknown" or nothing
+        return None
 
 
 def down_nodes() -> str:

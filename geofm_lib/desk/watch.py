@@ -1,7 +1,8 @@
 """Watch the ranks of a run until they end; end them when they cannot go on; say why.
 
 What ends a run from here, each with its bound in seconds: ranks fall silent (GEOFM_HUNG_S, 60), a partner has died
-(PARTNERS_S), a stop was asked for and is not followed (STOP_S), the run folder cannot be written (at once).
+(PARTNERS_S), a stop was asked for and is not followed (`stop_s`), ranks do not end though all is done (GEOFM_HUNG_S),
+the run folder cannot be written (at once).
 """
 
 import contextlib
@@ -21,13 +22,14 @@ from geofm_lib.desk import runs, slurm
 
 POLL_S = 0.5
 PROGRESS_S = 1.0
-STOP_S = 240.0  # ranks get this long to write a checkpoint after a stop request
+STOP_S = 240.0  # ranks get this long to write a checkpoint after a stop request; in a job, what its limit leaves
 PARTNERS_S = 5.0  # and this long to end by themselves after one of them has failed
 KILL_S = 30.0  # srun gets this long to end its ranks, then it is ended itself
 STARTING_S = 600.0  # before the first step a rank may be silent this long: it imports, compiles, reads a busy disk
 FULL_BYTES = 4 * 2**20  # a disk with less free than this is full
 WITHOUT_STOP = ("throughput",)  # does not look for the stop file and is simply ended
 TASK = r"\S+: tasks? .*"  # srun's word on a task that ended badly
+LAUNCHER_GONE = 70  # what a rank ends with then (jobs/folder)
 ECHOES = ("RuntimeError", "DistBackendError", "DistNetworkError", "DistStoreError", "TimeoutError")
 
 
@@ -49,7 +51,13 @@ def hung_s() -> float:
 
 def beat_s(ranks: int) -> float:
     """Seconds between two beats of a rank: a thousand ranks must not keep a shared file system busy."""
-    return max(2.0, ranks / 100)
+    return max(2.0, min(ranks / 100, hung_s() / 6))
+
+
+def stop_s() -> float:
+    """How long ranks may take to save after a stop request: a job keeps up to 45 s for its page and its way back."""
+    left = slurm.seconds_left()
+    return STOP_S if left is None else left - min(45.0, left / 3)
 
 
 def stop_asked() -> bool:
@@ -79,7 +87,7 @@ def watch(run: runs.Run, processes: list[subprocess.Popen], ranks: int, log_from
                 if end.interrupts == 1 and run.job not in WITHOUT_STOP:
                     (run.folder / "stop").touch()
                     _say("stopping: the ranks save a checkpoint (interrupt again to end them at once)")
-                end.by(0 if end.interrupts > 1 or run.job in WITHOUT_STOP else STOP_S)
+                end.by(0 if end.interrupts > 1 or run.job in WITHOUT_STOP else stop_s())
             except BaseException:
                 _kill(processes, hard=True)
                 raise
@@ -97,6 +105,7 @@ class _End:
     silent: tuple[int, ...] = ()
     interrupts: int = 0
     stopping: bool = False
+    closing: bool = False
     at: float | None = None  # monotonic
     told: float | None = None
     first: dict[int, int] | None = None  # exit codes of the processes that had ended when the first fault was seen
@@ -121,7 +130,10 @@ def _look(run: runs.Run, processes: list[subprocess.Popen], beats: "_Beats", end
     # When a task dies, srun ends the others with SIGTERM, which they too take for a request to stop.
     if asked and not _srun_says(run.folder, end.log_from, TASK):
         end.stopping = True
-        end.by(0 if run.job in WITHOUT_STOP else STOP_S)
+        end.by(0 if run.job in WITHOUT_STOP else stop_s())
+    if not end.closing and (run.folder / "summary.json").exists():
+        end.closing = True
+        end.by(hung_s())  # all is said; a rank that does not end now hangs in some library's farewell
     if end.first is None and any(p.poll() not in (None, 0) for p in processes):
         end.first = {i: p.poll() for i, p in enumerate(processes) if p.poll() not in (None, 0)}
         end.by(PARTNERS_S)
@@ -195,7 +207,7 @@ def _conclude(run: runs.Run, processes: list[subprocess.Popen], end: _End) -> No
         file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         if summary != run.summary:
-            _write(run.folder / "summary.json", summary)
+            runs.write_json(run.folder / "summary.json", summary)
     where = runs.shown(run.folder)
     if summary["status"] == "stopped":
         raise RunStopped(f"The run stopped: {summary['reason']}. Run this cell again to go on. ({where})")
@@ -210,7 +222,10 @@ def _summary(run: runs.Run, processes: list[subprocess.Popen], end: _End) -> dic
     summary = run.summary
     if summary.get("status") == "finished":
         return summary
-    if down := _srun_says(run.folder, end.log_from, "Node failure on .*") or slurm.down_nodes():
+    down = _srun_says(run.folder, end.log_from, "Node failure on .*")
+    if not down and (not summary or summary.get("kind") in ECHOES):  # a node may be slow to answer and yet be well
+        down = slurm.down_nodes()
+    if down:
         # With a save if Slurm left the other nodes the time for it.
         return {
             **summary,
@@ -247,8 +262,15 @@ def _death(folder: Path, processes: list[subprocess.Popen], end: _End) -> tuple[
     seen = f" ({told})" if told else ""
     if code == os.EX_IOERR:
         return {"status": "failed", "error": _lost(folder), "rank": rank}, True
+    if "out of memory" in told.lower():
+        text = f"out of host memory{seen}; give the job more memory, or the ranks fewer workers"
+        return {"status": "failed", "error": text, "rank": rank}, True
+    if code == LAUNCHER_GONE:
+        text = f"the ranks lost sight of their launcher: {folder} did not answer, or the launcher stood still"
+        return {"status": "failed", "error": text, "rank": rank}, True
     if code < 0:
-        text = f"killed by signal {-code} ({signal.Signals(-code).name}){seen}"
+        known = signal.Signals(-code).name if -code in set(signal.Signals) else "unknown"
+        text = f"killed by signal {-code} ({known}){seen}"
         text += "; if nobody did, the machine may have run out of memory" if code == -signal.SIGKILL else ""
         return {"status": "failed", "error": text, "rank": rank}, True
     text = f"the ranks ended with exit codes {[p.returncode for p in processes]} and left no summary{seen}"
@@ -303,12 +325,6 @@ def _kill(processes: list[subprocess.Popen], hard: bool = False) -> None:
             with contextlib.suppress(ProcessLookupError):
                 gently = "srun" in process.args[0] and not hard
                 os.killpg(process.pid, signal.SIGTERM if gently else signal.SIGKILL)
-
-
-def _write(file: Path, value: dict) -> None:
-    fresh = file.with_name(f".{file.name}.new")
-    fresh.write_text(json.dumps(value, indent=1) + "\n")
-    fresh.replace(file)
 
 
 def _say(text: str) -> None:

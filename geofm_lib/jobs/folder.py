@@ -11,6 +11,7 @@ from typing import Any
 
 BEAT_S = 2.0  # unless the launcher says otherwise (GEOFM_BEAT_S: many ranks beat more slowly)
 LAUNCHER_GONE_S = 12.0  # the launcher touches its file every second; this long without it, it is gone
+LAUNCHER_GONE = 70  # what a rank ends with then
 
 
 class Stopped(Exception):
@@ -77,12 +78,16 @@ class Pulse:
         self.step = 0
         self.waiting: Callable[[], str] = lambda: ""  # the worker puts torch's answer here, once torch is there
         self.every = float(os.environ.get("GEOFM_BEAT_S", BEAT_S))
+        # In a job Slurm ends what is left, and a shared file system that pauses must not cost the run.
+        hung = float(os.environ.get("GEOFM_HUNG_S", 60)) if "SLURM_JOB_ID" in os.environ else 0.0
+        self.gone = max(LAUNCHER_GONE_S, hung)
         (path / "beats").mkdir(exist_ok=True)
         threading.Thread(target=self._live, daemon=True).start()
 
     def _live(self) -> None:
         seen, changed = None, time.monotonic()
         while True:
+            began = time.monotonic()
             # A full disk or a lost folder is told by whoever writes there next; this thread must go on watching.
             with suppress(OSError):
                 self._beat()
@@ -91,12 +96,12 @@ class Pulse:
                     now = (self.path / "launcher").stat().st_mtime_ns
                 except OSError:
                     now = None
-                if now != seen:
+                if now != seen or time.monotonic() - began > self.every:  # it stood still for the launcher too
                     seen, changed = now, time.monotonic()
-                elif time.monotonic() - changed > LAUNCHER_GONE_S:
+                elif time.monotonic() - changed > self.gone:
                     with suppress(OSError):
                         (self.path / "orphaned").touch()  # a rank that loses its partners now is no failure
-                    os._exit(70)
+                    os._exit(LAUNCHER_GONE)
             time.sleep(self.every)
 
     def _beat(self) -> None:

@@ -122,6 +122,7 @@ class _Work:
     def advance(self, steps: int, **row) -> None:
         """Count progress, and log it now and then."""
         self.done += steps
+        self.run.at(self.done)
         now = time.perf_counter()
         if now - self.logged > LOG_S or self.done == self.total:
             self.logged, spent = now, now - self.started
