@@ -1,4 +1,4 @@
-"""How a run ends, as the launcher, the runner and a job's script see it: the rare cases that test_slurm.py leaves out."""
+"""How a run ends, as the launcher, the runner and a job's script see it: rare cases that test_slurm.py leaves out."""
 
 import json
 import os
