@@ -14,7 +14,7 @@ own counter). Bytes are bytes; GiB is 2**30 of them, never called GB. Memory is 
 """
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, sqrt
 
 from geofm_lib.catalog.models import Model
 from geofm_lib.catalog.strategies import Strategy, resolve
@@ -62,6 +62,17 @@ def flops(model: str | Model, workload: str = "mae", **size) -> Flops:
     checkpointed plain block stops recomputing before its last product, whose output no gradient needs; the
     benchmark's block needs it for the norm that follows.
     """
+    parts = [part for _, part in flops_by_width(model, workload, **size)]
+    return Flops(*(sum(getattr(part, name) for part in parts) for name in ("forward", "backward", "recomputed")))
+
+
+def flops_by_width(model: str | Model, workload: str = "mae", **size) -> list[tuple[float, Flops]]:
+    """``flops`` by the equivalent width of the blocks that do them: the encoder's (with all that is outside blocks)
+    and, for MAE, the decoder's.
+
+    The equivalent width is that of a plain block (12 width^2 weights) with as many weights, so that ViT-5B's
+    narrow blocks with their large MLPs count as what they are: as large as ViT-3B's.
+    """
     s = describe(model, workload, **size)
     row, width = s.row, s.row.width
     gated = workload == "classify"
@@ -75,14 +86,19 @@ def flops(model: str | Model, workload: str = "mae", **size) -> Flops:
         narrow, depth, _ = s.decoder
         stacks.append((depth, narrow, 4 * narrow, s.patches + 1))
         outside += 2 * (s.visible + 1) * width * narrow + 2 * s.hidden * narrow * s.patch_numbers
+    forward, backward = forward + outside, backward + 2 * outside
+    found = []
     for depth, wide, mlp, tokens in stacks:
         last = 2 * tokens * mlp * wide
-        products = 2 * tokens * (4 * wide * wide + (2 if gated else 1) * mlp * wide) + last
+        weights = 4 * wide * wide + (3 if gated else 2) * mlp * wide
+        products = 2 * tokens * weights
         attention = 4 * tokens * tokens * wide
         forward += depth * (products + attention)
         backward += depth * (2 * products + attention * 5 // 2)
         recomputed += depth * (products + attention - (0 if gated else last))
-    return Flops(forward + outside, backward + 2 * outside, recomputed)
+        found.append((sqrt(weights / 12), Flops(forward, backward, recomputed)))
+        forward = backward = recomputed = 0
+    return found
 
 
 def training_flops(model: str | Model, workload: str = "mae", activation_checkpointing: bool = False, **size) -> int:
