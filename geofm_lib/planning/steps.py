@@ -37,7 +37,7 @@ class Transfer:
     calls: int
     sent: int  # bytes
     group: int
-    nodes: int  # that one group touches
+    nodes: int  # from the first to the last of the group
     extent: int  # ranks from the first to the last of the group
     crossing: int
 
@@ -73,7 +73,7 @@ class Step:
         parts = (
             (self.compute, share),
             (self.update, speeds.value["memory_share"]),
-            (self.exposed, speeds.value["network_share"]),
+            (self.exposed, speeds.value["group_share"]),
             (self.start_up, speeds.value["start_up_s"]),
         )
         return sqrt(speeds.value["run"] ** 2 + sum((part / self.total * each) ** 2 for part, each in parts))
@@ -108,8 +108,7 @@ def demand(
         apart = shard if over_replicas else 1  # ranks between neighbours of a group
         nodes = ceil(extent / per_node)
         crossing = min(apart, per_node) if nodes > 1 else 0
-        touched = min(nodes, each.group)
-        transfers.append(Transfer(kind, each.calls, each.sent, each.group, touched, extent, crossing))
+        transfers.append(Transfer(kind, each.calls, each.sent, each.group, nodes, extent, crossing))
     work = [
         (width, batch * part.step(activation_checkpointing)) for width, part in costs.flops_by_width(model, workload)
     ]
@@ -124,15 +123,15 @@ def demand(
     )
 
 
-def seconds(asked: Demand, machine: Machine, speeds: Speeds, nodes: int, window: str = "steady") -> Step:
-    """The seconds of a step on ``nodes`` nodes of a machine."""
+def seconds(asked: Demand, machine: Machine, speeds: Speeds, window: str = "steady") -> Step:
+    """The seconds of a step on a machine."""
     value = speeds.value
     peak = 1e12 * {"bf16": machine.peak_bf16_tflops, "fp32": machine.peak_fp32_tflops}[asked.precision]
     curve = speeds.curve[f"share_{asked.precision}"]
     compute = sum(operations / (peak * along(curve, width)) for width, operations in asked.flops)
     compute = max(compute, asked.blocks * value["block_launch_s"])
     update = asked.update_bytes / (1e9 * machine.memory_gb_s * value["memory_share"])
-    communication = sum(_collective(each, machine, value, nodes) for each in asked.transfers)
+    communication = sum(_collective(each, machine, value) for each in asked.transfers)
     hidden = value["overlap_grouped" if asked.grouped else "overlap"] * min(communication, compute)
     start_up = value["start_up_s"] / PAPER_STEPS if window == "paper_30_steps" else 0.0
     return Step(compute, update, communication, communication - hidden, start_up)
@@ -145,14 +144,16 @@ def share_spread(asked: Demand, spreads: Speeds) -> float:
     return along(points, max(width, points[0][0]))
 
 
-def _collective(each: Transfer, machine: Machine, value: dict[str, float], nodes: int) -> float:
+def _collective(each: Transfer, machine: Machine, value: dict[str, float]) -> float:
     if each.crossing:
-        contention = 1 + (nodes / value["contention_nodes"]) ** 2
-        rate = 1e9 * machine.network_gb_s * value["network_share"] / contention / each.crossing
+        # One group alone does not fill a node's network cards; many groups share them.
+        alone, shared = value["group_share"], value["network_share"] / each.crossing
+        contention = 1 + (each.nodes / value["contention_nodes"]) ** 2
+        rate = 1e9 * machine.network_gb_s * min(alone, shared) / contention
         hop = value["hop_s"]
     else:
         rate = 1e9 * machine.links_gb_s[min(k for k in machine.links_gb_s if k >= each.extent)] * value["link_share"]
         hop = value["link_hop_s"]
     tree = each.kind == "all_reduce" and each.crossing
-    hops = 2 * log2(each.nodes) if tree else (each.group - 1) * (2 if each.kind == "all_reduce" else 1)
+    hops = 2 * log2(min(each.nodes, each.group)) if tree else (each.group - 1) * (2 if each.kind == "all_reduce" else 1)
     return each.calls * hops * hop + each.sent / rate
