@@ -84,7 +84,7 @@ def predict(
     step = steps.seconds(asked, row, values, window)
     held = costs.memory(model, strategy, world, batch_per_gpu, workload, precision, activation_checkpointing)
     speed = world * batch_per_gpu / step.total
-    spread = step.spread(values, spreads, steps.share_spread(asked, spreads))
+    spread = step.spread(values.value["run"], spreads, steps.share_spread(asked, spreads))
     hours = images * epochs / speed / 3600 * nodes if images and epochs else None
     return {
         "model": model, "strategy": strategy, "nodes": nodes, "gpus": world,

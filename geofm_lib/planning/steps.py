@@ -68,15 +68,15 @@ class Step:
     def total(self) -> float:
         return self.compute + self.update + self.exposed + self.start_up
 
-    def spread(self, speeds: Speeds, share: float) -> float:
+    def spread(self, run: float, spreads: Speeds, share: float) -> float:
         """Standard deviation of log(total): the parts' own, weighed by what they add to the step, and a run's."""
         parts = (
             (self.compute, share),
-            (self.update, speeds.value["memory_share"]),
-            (self.exposed, speeds.value["group_share"]),
-            (self.start_up, speeds.value["start_up_s"]),
+            (self.update, spreads.value["memory_share"]),
+            (self.exposed, spreads.value["group_share"]),
+            (self.start_up, spreads.value["start_up_s"]),
         )
-        return sqrt(speeds.value["run"] ** 2 + sum((part / self.total * each) ** 2 for part, each in parts))
+        return sqrt(run**2 + sum((part / self.total * each) ** 2 for part, each in parts))
 
 
 @lru_cache(maxsize=4096)
