@@ -139,7 +139,9 @@ class JobSettings(Settings):
     @model_validator(mode="after")
     def _usable(self):
         data = getattr(self, "data", "")
-        if data:
+        if "dataset" not in type(self).model_fields:
+            pass  # a simulation reads no images
+        elif data:
             if not (Path(data) / "index.csv").is_file():
                 raise ValueError(
                     f"data: '{data}' is not a run folder of 01_data (it has no index.csv); leave data empty"
@@ -304,6 +306,32 @@ class ThroughputSettings(_ImageSettings):
         strategies.resolve(strategies.lookup(self.strategy), ranks)
 
 
+class SimulateSettings(_ImageSettings):
+    """What one rank of many would hold and send: a step of the same code, traced on fake ranks without memory."""
+
+    job: ClassVar[str] = "simulate"
+    model: str = setting("ViT-3B", "a row of catalog/models.py", MEASURED)
+    workload: Literal["mae", "classify"] = setting("mae", "mae | classify (the paper's all-token benchmark)", MEASURED)
+    strategy: str = setting("FULL_SHARD", "FULL_SHARD, SHARD_GRAD_OP, NO_SHARD or HYBRID_kGPUs", MEASURED)
+    gpus: int = setting(64, "ranks of the simulated job", MEASURED, ge=1, le=16384)
+    batch_per_gpu: int = setting(32, "images a rank takes a step", MEASURED, ge=1)
+    image_size: int = setting(224, "pixels a side", MEASURED, ge=8, le=2048)
+    patch_size: int = setting(0, "pixels a side of a patch (0: the model's own)", MEASURED, ge=0, le=64)
+    precision: Literal["fp32", "bf16"] = setting("bf16", "fp32 | bf16", MEASURED)
+    activation_checkpointing: bool = setting(True, "recompute activations in the backward pass", MEASURED)
+    ranks: int = setting(1, "a simulation is one process", WHERE, True, ge=1, le=1)
+    device: Literal["cpu"] = setting("cpu", "a simulation needs no GPU", WHERE, True)
+    run_dir: str = setting("", "run folder (empty: runs/<a name from the settings>)", WHERE, True)
+
+    @model_validator(mode="after")
+    def _can_be_traced(self):
+        row = strategies.lookup(self.strategy)
+        strategies.resolve(row, self.gpus)
+        if row.ddp:
+            raise ValueError("strategy: DDP's buckets are not Python and cannot be traced; simulate NO_SHARD instead")
+        return self
+
+
 class ProbeSettings(_ImageSettings):
     """05_probe: linear probe and nearest neighbours on frozen features."""
 
@@ -377,7 +405,10 @@ class PaperSettings(_ReadingSettings):
     runs_dir: str = setting("", "folder that holds the run folders (empty: runs/)", "what is read")
 
 
-JOBS = {cls.job: cls for cls in (PrepareSettings, PretrainSettings, ThroughputSettings, ProbeSettings)}
+JOBS = {
+    cls.job: cls
+    for cls in (PrepareSettings, PretrainSettings, ThroughputSettings, SimulateSettings, ProbeSettings)
+}
 
 
 def runs_root() -> Path:

@@ -50,7 +50,7 @@ def run(settings: ThroughputSettings, ranks, run: Folder) -> dict:
     """Warm up, measure; returns the headline numbers with the conditions they hold under."""
     began = time.perf_counter()
     torch.manual_seed(settings.seed)
-    model = _model(settings, ranks)
+    model = sharding.apply_settings(network(settings), settings, ranks)
     optimiser = training.optimiser(model, WEIGHT_DECAY)
     phases = meters.Phases(ranks.device)
     stream = _batches(settings, ranks)
@@ -86,14 +86,12 @@ def run(settings: ThroughputSettings, ranks, run: Folder) -> dict:
     return _headline(settings, ranks, table, loop - began)
 
 
-def _model(settings: ThroughputSettings, ranks) -> nn.Module:
+def network(settings) -> nn.Module:
+    """The model with its loss, on the meta device: `model(images, labels or masking noise)`."""
     if settings.workload == "mae":
-        built = mae.build(settings.model, settings.image_size, 3, "meta", settings.patch())
-    else:
-        built = Classifier(
-            vit.build(settings.model, "benchmark", settings.image_size, 3, "meta", settings.patch(), CLASSES)
-        )
-    return sharding.apply_settings(built, settings, ranks)
+        return mae.build(settings.model, settings.image_size, 3, "meta", settings.patch())
+    size = (settings.image_size, 3, "meta", settings.patch(), CLASSES)
+    return Classifier(vit.build(settings.model, "benchmark", *size))
 
 
 def _batches(settings: ThroughputSettings, ranks) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
