@@ -1,5 +1,6 @@
 """planning/planner.py and calibrate.py: how near the published throughput, and what a wrong question is told."""
 
+import csv
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ import pytest
 
 from geofm_lib.catalog import speeds
 from geofm_lib.catalog.strategies import STRATEGIES
+from geofm_lib.desk import predictions
 from geofm_lib.planning import calibrate
 from geofm_lib.planning.planner import plan, predict
 
@@ -151,3 +153,18 @@ def test_planning_needs_nothing_but_the_standard_library(root):
            "print([m for m in ('torch', 'numpy', 'scipy', 'pandas', 'pydantic') if m in sys.modules])"  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_predictions_in_the_repository_are_the_planner_s(root):
+    """`make predictions` was run after the last change; every strategy that divides, and no hole in any row."""
+    with open(root / "reports" / "predictions.csv", newline="") as file:
+        stored = list(csv.DictReader(file))
+    now = predictions.rows()
+    assert [{name: row[name] for name in now[0]} for row in stored] == [
+        {name: str(value) for name, value in row.items()} for row in now
+    ]
+    assert list(now[0]) == ["model", "strategy", "nodes", "images_per_s", "low", "high", "memory_gib", "fits"]
+    cells = {(row["model"], row["strategy"], row["nodes"]) for row in now}
+    assert len(cells) == len(now) == 2 * (len(STRATEGIES) * 8 - 1)  # HYBRID_16GPUs needs two nodes
+    assert {row["fits"] for row in now if row["strategy"] == "NO_SHARD" and row["model"] == "ViT-15B"} == {"false"}
+    assert all(0 < row["low"] < row["images_per_s"] < row["high"] and row["memory_gib"] > 0 for row in now)
