@@ -61,6 +61,10 @@ class Holdings(TorchDispatchMode):
         """The serial numbers of these tensors' storages (of a DTensor, this rank's part); new ones are counted."""
         return {self._put(t.untyped_storage()) for t in _plain(list(tensors))}
 
+    def size(self, serials: set[int]) -> int:
+        """Bytes that these storages have now."""
+        return sum(self._live.get(serial, 0) for serial in serials)
+
     def forget_peak(self) -> None:
         """Begin again from what is held now."""
         self.peak, self._written, self._at_peak = self.held, 0, {}

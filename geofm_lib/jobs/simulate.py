@@ -22,6 +22,8 @@ from geofm_lib.planning import costs
 from geofm_lib.settings import SimulateSettings
 
 CPU = torch.device("cpu")
+WHOLE = ("parameters", "gradients", "optimiser")
+"""Kinds that are told whole as well: gradients are not all there yet at the fullest moment."""
 
 
 def run(settings: SimulateSettings, ranks, run: Folder) -> dict:
@@ -35,26 +37,29 @@ def run(settings: SimulateSettings, ranks, run: Folder) -> dict:
     held = costs.memory(*how, settings.batch_per_gpu, settings.workload, settings.precision,
                         settings.activation_checkpointing, **size)  # fmt: skip
     sent = costs.communication(*how, settings.workload, settings.precision, **size)
+    whole = {name: found["whole"][name] for name in WHOLE}
+    at_peak = {f"{name}_at_peak": value for name, value in found["held"].items()}
     return {
-        **{f"{name}_gib": costs.gib(value) for name, value in found["held"].items()},
         "peak_memory_gib": costs.gib(found["peak"]),
         "predicted_peak_gib": costs.gib(held.peak),
-        **{f"{name}_bytes": found["bytes"].get(name, 0) for name in sent},
-        **{f"{name}_calls": found["calls"].get(name, 0) for name in sent},
+        **{f"{name}_gib": costs.gib(value) for name, value in (whole | at_peak).items()},
+        **{f"predicted_{name}_gib": costs.gib(getattr(held, name)) for name in WHOLE},
+        **{f"{name}_{what}": found[what].get(name, 0) for what in ("bytes", "calls") for name in sent},
         **{f"predicted_{name}_bytes": each.payload for name, each in sent.items()},
         "simulation_s": time.perf_counter() - began,
     }
 
 
 def simulate(settings: SimulateSettings) -> dict:
-    """{"peak": bytes, "held": bytes by `holdings.KINDS`, "bytes" and "calls" by collective} of rank 0's second step."""
+    """Of rank 0's second step: "peak" in bytes, "held" then by `holdings.KINDS`, "whole" by WHOLE, "bytes" and
+    "calls" by collective."""
     how = {name: getattr(settings, name) for name in ("precision", "activation_checkpointing")}
     with fake_ranks(settings.gpus):
         network = throughput.network(settings)
         model = sharding.apply(network, settings.strategy, world=settings.gpus, device=CPU, seed=None, **how)
         with FakeTensorMode(allow_non_fake_inputs=True):
             model.to_empty(device=CPU)
-            return two_steps(model, *_inputs(settings))
+            return two_steps(model, *inputs(settings))
 
 
 def two_steps(model: nn.Module, images_BCHW: torch.Tensor, second: torch.Tensor) -> dict:
@@ -68,13 +73,15 @@ def two_steps(model: nn.Module, images_BCHW: torch.Tensor, second: torch.Tensor)
                 model(images_BCHW, second).backward()
                 gradients = [p.grad for p in model.parameters() if p.grad is not None]
                 known["gradients"] = holdings.follow(gradients)
+                whole = {"gradients": holdings.size(known["gradients"])}
                 del gradients
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
         moments = [v for state in optimiser.state.values() for v in state.values() if torch.is_tensor(v)]
         known["optimiser"] = holdings.follow(moments)
         held = holdings.by_kind(**known)
-    return {"peak": holdings.peak, "held": held, "bytes": counted.bytes, "calls": counted.calls}
+        whole |= {name: holdings.size(known[name]) for name in ("parameters", "optimiser")}
+    return {"peak": holdings.peak, "held": held, "whole": whole, "bytes": counted.bytes, "calls": counted.calls}
 
 
 @contextmanager
@@ -90,8 +97,9 @@ def fake_ranks(world: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def _inputs(settings: SimulateSettings) -> tuple[torch.Tensor, torch.Tensor]:
-    images = torch.empty(settings.batch_per_gpu, 3, settings.image_size, settings.image_size)
+def inputs(settings: SimulateSettings) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch of images, and labels or masking noise, of the right shapes; their numbers do not matter."""
+    images = torch.zeros(settings.batch_per_gpu, 3, settings.image_size, settings.image_size)
     if settings.workload == "mae":
-        return images, torch.empty(settings.batch_per_gpu, (settings.image_size // settings.patch()) ** 2)
+        return images, torch.zeros(settings.batch_per_gpu, (settings.image_size // settings.patch()) ** 2)
     return images, torch.zeros(settings.batch_per_gpu, dtype=torch.long)

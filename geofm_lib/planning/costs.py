@@ -19,7 +19,7 @@ from math import ceil, sqrt
 from geofm_lib.catalog.models import Model
 from geofm_lib.catalog.strategies import Strategy, resolve
 from geofm_lib.catalog.strategies import lookup as strategy_named
-from geofm_lib.planning.weights import WORKLOADS, Shape, Unit, describe, parameters, units
+from geofm_lib.planning.weights import WORKLOADS, Shape, describe, parameters, units
 
 __all__ = ["WORKLOADS", "communication", "describe", "flops", "gib", "memory", "parameters", "training_flops", "units"]
 
