@@ -148,7 +148,7 @@ class Stack:
 
     weights: of the block at work, and gathered ahead or not yet given back. first, most: gradients, where the
     backward pass begins and, ``ramp`` blocks later (None: at its end), at most. shards: reduced fp32 gradients on
-    their way. reduced: the shards that replicas reduce are kept in that precision to the end. copies: of all
+    their way. reduced: what replicas reduce is kept in bf16 to the end (in fp32 it is the gradient). copies: of all
     weights and gradients, for shard groups of one. libraries: bytes taken from torch's allocator.
     """
 
@@ -221,7 +221,7 @@ def memory(
             unsharded = whole[-1] + how.weights * whole[i] + in_flight
         else:
             unsharded = whole[-1] + sum(whole[: i + 1]) + in_flight
-        if how.reduced and replicas > 1 and not row.ddp:
+        if how.reduced and replicas > 1 and not row.ddp and compute != MASTER:
             unsharded += compute * done
         by_then = 0 if accumulate else MASTER * done
         moments.append((by_then, sum(kept[: i + 1]) + kept[-1], works[i], round(unsharded)))

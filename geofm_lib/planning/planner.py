@@ -14,7 +14,7 @@ from geofm_lib.catalog.models import lookup as model_named
 from geofm_lib.planning import costs, steps
 
 LIKELY = 1.645  # standard deviations each way: nine of ten runs
-GPU_ONLY = ("peak_bf16_tflops", "peak_fp32_tflops", "memory_gb_s", "network_gb_s", "memory_gib")
+NEEDED = ("peak_bf16_tflops", "peak_fp32_tflops", "memory_gb_s", "memory_gib")  # and the network's, to cross it
 
 
 def plan(
@@ -124,7 +124,8 @@ def _checked(model, machine, nodes, batch_per_gpu, workload, precision, checkpoi
     for name, value in (("activation_checkpointing", checkpointing), ("synchronised", synchronised)):
         if not isinstance(value, bool):
             raise ValueError(f"{name} must be True or False; {value!r} was given.")
-    unknown = [name for name in GPU_ONLY if getattr(row, name) is None]
+    needed = (*NEEDED, "network_gb_s") if nodes > 1 else NEEDED
+    unknown = [name for name in needed if getattr(row, name) is None]
     if unknown:
         raise ValueError(f"The machine '{machine}' cannot be planned for: its {unknown[0]} is not known.")
     return row
