@@ -406,8 +406,7 @@ class PaperSettings(_ReadingSettings):
 
 
 JOBS = {
-    cls.job: cls
-    for cls in (PrepareSettings, PretrainSettings, ThroughputSettings, SimulateSettings, ProbeSettings)
+    cls.job: cls for cls in (PrepareSettings, PretrainSettings, ThroughputSettings, SimulateSettings, ProbeSettings)
 }
 
 

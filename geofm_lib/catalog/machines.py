@@ -61,8 +61,8 @@ _ROWS = [
         host_memory_gib=8.0,
         local_disk_gb_s=None,
         nodes=1,
-        source="an example, since laptops differ: matrix products of 1024 x 1024 and copies of 128 MiB by torch 2.14 in two "
-        "threads of an Intel Xeon at 2.8 GHz; `make doctor` measures yours",
+        source="an example, since laptops differ: matrix products of 1024 x 1024 and copies of 128 MiB by torch 2.14 "
+        "in two threads of an Intel Xeon at 2.8 GHz; `make doctor` measures yours",
     ),
     Machine(
         name="8xA100",
@@ -78,7 +78,8 @@ _ROWS = [
         host_memory_gib=2048.0,
         local_disk_gb_s=None,
         nodes=560,
-        source="NVIDIA A100 and DGX A100 data sheets (NVLink 600 GB/s both ways, 8 x 200 Gbit/s InfiniBand); nodes: as in NVIDIA's Selene",
+        source="NVIDIA A100 and DGX A100 data sheets (NVLink 600 GB/s both ways, 8 x 200 Gbit/s InfiniBand); "
+        "nodes: as in NVIDIA's Selene",
     ),
     Machine(
         name="8xH100",
@@ -94,7 +95,8 @@ _ROWS = [
         host_memory_gib=2048.0,
         local_disk_gb_s=None,
         nodes=576,
-        source="NVIDIA H100 and DGX H100 data sheets (NVLink 900 GB/s both ways, 8 x 400 Gbit/s InfiniBand); nodes: as in NVIDIA's Eos",
+        source="NVIDIA H100 and DGX H100 data sheets (NVLink 900 GB/s both ways, 8 x 400 Gbit/s InfiniBand); "
+        "nodes: as in NVIDIA's Eos",
     ),
 ]
 

@@ -11,38 +11,27 @@ from pathlib import Path
 from geofm_lib.catalog.machines import MACHINES
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.desk import runs
+from geofm_lib.desk.plan_figures import AS_PUBLISHED, BATCH, NODES, as_published, divides
 from geofm_lib.planning import costs
-from geofm_lib.planning.planner import predict
 
 MODELS = ("ViT-1B", "ViT-15B")
-NODES = (1, 2, 4, 8, 16, 32, 64, 128)
-MACHINE, BATCH = "frontier", 32
-AS_PUBLISHED = {  # what sets a strategy's published rows apart
-    "DDP": {"precision": "fp32"},
-    "HYBRID_1GPU": {"synchronised": False},
-}
+MOST_GIB = MACHINES["frontier"].memory_gib
 
 
 def rows() -> list[dict]:
     """One row a (model, strategy, nodes) that divides; a combination that does not fit has its numbers all the same."""
-    machine = MACHINES[MACHINE]
-    found = []
-    for model in MODELS:
-        for name, strategy in STRATEGIES.items():
-            for nodes in NODES:
-                world = nodes * machine.devices_per_node
-                if not strategy.shard_group or world % strategy.shard_group == 0:
-                    found.append(_row(model, name, nodes, world, machine.memory_gib))
-    return found
+    return [
+        _row(model, name, nodes) for model in MODELS for name in STRATEGIES for nodes in NODES if divides(name, nodes)
+    ]
 
 
-def _row(model: str, strategy: str, nodes: int, world: int, most_gib: float) -> dict:
-    how = {"precision": "bf16", "synchronised": True} | AS_PUBLISHED.get(strategy, {})
-    told = predict(model, strategy, MACHINE, nodes, BATCH, workload="classify", window="paper_30_steps", **how)
-    held = costs.memory(model, strategy, world, BATCH, "classify", how["precision"], stack="fsdp1")
+def _row(model: str, strategy: str, nodes: int) -> dict:
+    told = as_published(model, strategy, nodes)
+    precision = AS_PUBLISHED.get(strategy, {}).get("precision", "bf16")
+    held = costs.memory(model, strategy, told["gpus"], BATCH, "classify", precision, stack="fsdp1")
     memory_gib = round(costs.gib(held.peak), 3)
     speeds = {name: round(told[name], 1) for name in ("images_per_s", "low", "high")}
-    fits = str(memory_gib <= most_gib).lower()
+    fits = str(memory_gib <= MOST_GIB).lower()
     return {"model": model, "strategy": strategy, "nodes": nodes, **speeds, "memory_gib": memory_gib, "fits": fits}
 
 
