@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from geofm_lib.catalog import datasets, strategies
+from geofm_lib.catalog import datasets, machines, strategies
 from geofm_lib.catalog.models import MODELS
 
 CELL_MARK = "# Settings of this notebook"  # first line of every parameters cell
@@ -386,17 +386,35 @@ class _ReadingSettings(Settings):
         return Path(self.runs_dir) if self.runs_dir else runs_root()
 
 
+PLANNED = "what is planned and simulated"
+
+
 class ScalingSettings(_ReadingSettings):
-    """04_scaling reads finished runs; it starts none."""
+    """04_scaling reads finished runs, plans, and simulates; it trains nothing."""
 
     runs_dir: str = setting("", "folder that holds the run folders (empty: runs/)", "what is read")
-    model: str = setting("ViT-3B", "whose published curves and arithmetic are shown", "what is read")
+    model: str = setting("ViT-3B", "a row of catalog/models.py", PLANNED)
+    workload: Literal["mae", "classify"] = setting("mae", "mae | classify (the paper's all-token benchmark)", PLANNED)
+    machine: str = setting("frontier", "a row of catalog/machines.py", PLANNED)
+    nodes: int = setting(8, "nodes of that machine", PLANNED, ge=1)
+    batch_per_gpu: int = setting(32, "images a GPU takes a step", PLANNED, ge=1)
+    images: int = setting(990_848, "of the data set, for node-hours (the paper's: 990848)", PLANNED, ge=1)
+    epochs: float = setting(100.0, "passes over it, for node-hours", PLANNED, gt=0)
+    strategy: str = setting("FULL_SHARD", "what is simulated (not DDP)", PLANNED)
 
     @model_validator(mode="after")
-    def _model_exists(self):
+    def _can_be_planned(self):
         if self.model not in MODELS:
             raise ValueError(f"model: there is no '{self.model}'{closest(self.model, MODELS)}")
+        machines.lookup(self.machine)
+        self.simulation()
         return self
+
+    def simulation(self) -> SimulateSettings:
+        """The simulation of one rank of that job."""
+        gpus = self.nodes * machines.lookup(self.machine).devices_per_node
+        same = {name: getattr(self, name) for name in ("model", "workload", "strategy", "batch_per_gpu")}
+        return SimulateSettings(**same, gpus=gpus)
 
 
 class PaperSettings(_ReadingSettings):

@@ -19,7 +19,7 @@ from math import ceil, sqrt
 from geofm_lib.catalog.models import Model
 from geofm_lib.catalog.strategies import Strategy, resolve
 from geofm_lib.catalog.strategies import lookup as strategy_named
-from geofm_lib.planning.weights import WORKLOADS, Shape, describe, parameters, units
+from geofm_lib.planning.weights import WORKLOADS, Shape, Unit, describe, parameters, units
 
 __all__ = ["WORKLOADS", "communication", "describe", "flops", "gib", "memory", "parameters", "training_flops", "units"]
 
@@ -159,20 +159,31 @@ class Stack:
     shards: float
     reduced: bool
     copies: int
+    padded: bool
     libraries: int
 
 
 STACKS = {
     # fully_shard of torch 2.14: this block's weights and the buffer of the next one's; gradients of this block's
     # last product, and the block before's on their way. Read in its source; jobs/simulate checks it.
-    "fsdp2": Stack(weights=2.0, first=0.28, most=1.28, ramp=1, shards=0, reduced=True, copies=0, libraries=0),
+    "fsdp2": Stack(
+        weights=2.0, first=0.28, most=1.28, ramp=1, shards=0, reduced=True, copies=0, padded=True, libraries=0
+    ),
     # FSDP1 as published, of 2023 on ROCm. A block that Python has freed stays active until the stream that used it
     # gets there, and the host runs ahead, more and more: published peak active is 7 to 9 blocks above published max
     # allocated for HYBRID_kGPUs, whatever the model. With a shard group of one, the casts of all weights and the bf16
     # gradients wait that way (published: 5 bytes a weight between active and allocated). The authors' own rerun of
     # DDP in 2025 took 0.26 GiB less than the paper's figure for the same: libraries. 0.35 fits all models.
     "fsdp1": Stack(
-        weights=4.0, first=1.3, most=3.2, ramp=None, shards=1.8, reduced=False, copies=2, libraries=round(0.35 * GIB)
+        weights=4.0,
+        first=1.3,
+        most=3.2,
+        ramp=None,
+        shards=1.8,
+        reduced=False,
+        copies=2,
+        padded=False,
+        libraries=round(0.35 * GIB),
     ),
 }
 
@@ -200,7 +211,7 @@ def memory(
     compute, how = BYTES[precision], STACKS[stack]
     found = units(model, workload, **size)
     trained = [unit.shard(shard, trainable=True) for unit in found]
-    whole = [compute * unit.count(trainable=True) for unit in found]
+    whole = [compute * _gathered(unit, shard, how.padded) for unit in found]
     s = describe(model, workload, **size)
     kept, works = _activations(s, batch, compute, activation_checkpointing)
     last = len(found) - 2  # the block where the backward pass begins; the root comes after all blocks
@@ -306,12 +317,14 @@ def communication(
     workload: str = "mae",
     precision: str = "bf16",
     micro_batches: int = 1,
+    padded: bool = True,
     **size,
 ) -> dict[str, Traffic]:
     """Bytes of each collective in a step: ``all_gather``, ``reduce_scatter``, ``all_reduce`` (0 where not used).
 
     Weights are gathered for each micro-batch, twice when they are dropped after the forward pass. Gradients are
     reduced once a step: over the shard group, then over the replicas. DDP's calls are its 25 MiB buckets (fp32).
+    ``padded=False`` is FSDP1, which cut one flat weight a block; FSDP2 pads each weight to the shard group.
     """
     row = strategy_named(strategy) if isinstance(strategy, str) else strategy
     replicas, shard = resolve(row, world)
@@ -325,13 +338,18 @@ def communication(
         return traffic | {"all_reduce": _ring(world, buckets, compute * trained, 2)}
     if shard > 1:
         times = micro_batches * (2 if row.reshard_after_forward else 1)
-        whole = compute * shard * sum(unit.shard(shard, trainable=True) for unit in found)
+        whole = compute * sum(_gathered(unit, shard, padded) for unit in found)
         traffic["all_gather"] = _ring(shard, times * len(found), times * whole, 1)
         traffic["reduce_scatter"] = _ring(shard, len(found), whole, 1)
     if replicas > 1:
         piece = compute * sum(unit.shard(shard, trainable=True) for unit in found)
         traffic["all_reduce"] = _ring(replicas, len(found), piece, 2)
     return traffic
+
+
+def _gathered(unit: Unit, shard: int, padded: bool) -> int:
+    """Numbers of a unit when it is gathered from its shards."""
+    return shard * unit.shard(shard, trainable=True) if padded else unit.count(trainable=True)
 
 
 def _ring(group: int, calls: int, payload: int, passes: int) -> Traffic:
