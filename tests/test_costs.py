@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.models import MODELS
+from geofm_lib.jobs.throughput import Classifier
 from geofm_lib.model import mae, vit
 from geofm_lib.planning import costs
 
@@ -20,7 +21,9 @@ TINY = {"image_size": (32, 64), "channels": 5, "patch_size": 8}
 def build(name, workload, device="meta", **size):
     if workload == "mae":
         return mae.build(name, device=device, **size)
-    return vit.build(name, "benchmark" if workload == "classify" else "pretrain", device=device, **size)
+    if workload == "classify":
+        return Classifier(vit.build(name, "benchmark", device=device, **size)).network  # as it is trained
+    return vit.build(name, "pretrain", device=device, **size)
 
 
 @pytest.mark.parametrize("workload", costs.WORKLOADS)
