@@ -166,7 +166,7 @@ def test_the_plan_of_a_notebook_s_settings():
     assert set(table.frame["strategy"]) == set(STRATEGIES) and table.frame["fits"].iloc[0]
     assert "990,848 images" in table.caption and (table.frame["node-hours"] > 0).all()
     refused = figures.planned(ScalingSettings(model="ViT-15B", nodes=1, batch_per_gpu=2000))
-    assert refused.frame.empty and "fits no GPU of 1 frontier nodes" in refused._repr_html_()
+    assert refused.frame.empty and "does not fit frontier with nodes=1" in refused._repr_html_()
 
 
 def test_a_simulation_beside_the_arithmetic(folder):

@@ -131,7 +131,7 @@ WRONG = [
     ({"synchronised": "no"}, "synchronised must be True or False"),
     ({"images": 1000}, "Node-hours need both images and epochs"),
     ({"images": 1000, "epochs": float("nan")}, "epochs must be a number above 0"),
-    ({"batch_per_gpu": 10**5}, "fits no GPU of 4 frontier nodes: FULL_SHARD needs the least"),
+    ({"batch_per_gpu": 10**5}, "does not fit frontier with nodes=4: FULL_SHARD needs the least"),
 ]
 
 

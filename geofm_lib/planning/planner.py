@@ -42,8 +42,9 @@ def plan(
     if not found[0]["fits"]:
         least = min(found, key=lambda each: each["memory_gib"])
         raise ValueError(
-            f"{model} with {batch_per_gpu} images per GPU fits no GPU of {nodes} {machine} nodes: {least['strategy']} "
-            f"needs the least, {least['memory_gib']:.1f} of {row.memory_gib:.1f} GiB; use more nodes or fewer images."
+            f"{model} with {batch_per_gpu} images per device does not fit {machine} with nodes={nodes}: "
+            f"{least['strategy']} needs the least, {least['memory_gib']:.1f} of {row.memory_gib:.1f} GiB; use more "
+            "nodes or fewer images."
         )
     return found
 
