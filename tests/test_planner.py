@@ -66,12 +66,12 @@ def test_every_speed_has_meaning_source_and_spread():
 
 
 def test_first_choices(points):
-    """The misses: single runs in which one strategy collapsed that did well on fewer and on more nodes."""
+    """The one miss is a single run in which a strategy collapsed that did well on fewer and on more nodes."""
     cells = calibrate.ranking(points, speeds.lookup("frontier")[0])
     missed = {(cell["model"], cell["nodes"]): cell["chosen"] for cell in cells if cell["of_best"] < 0.95}
     assert len(cells) == 32 and len(missed) <= 0.15 * len(cells), missed
-    # ViT-5B: SHARD_GRAD_OP's dip (2021 images/s on 64 nodes, 4207 on 128); ViT-3B: HYBRID_2GPUs on 128 nodes
-    assert missed.keys() == {("ViT-5B", 64), ("ViT-3B", 128)}
+    # SHARD_GRAD_OP: 1509 images/s on 32 nodes, 2021 on 64, 4207 on 128
+    assert missed == {("ViT-5B", 64): "SHARD_GRAD_OP"}
     first = {(cell["model"], cell["nodes"]): cell["chosen"] for cell in cells}
     assert first["ViT-3B", 8] == "FULL_SHARD" and first["ViT-5B", 128].startswith("HYBRID")
 

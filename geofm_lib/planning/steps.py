@@ -40,6 +40,7 @@ class Transfer:
     nodes: int  # from the first to the last of the group
     extent: int  # ranks from the first to the last of the group
     crossing: int
+    alone: bool  # has one rank on a node
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def demand(
         apart = shard if over_replicas else 1  # ranks between neighbours of a group
         nodes = ceil(extent / per_node)
         crossing = min(apart, per_node) if nodes > 1 else 0
-        transfers.append(Transfer(kind, each.calls, each.sent, each.group, nodes, extent, crossing))
+        transfers.append(Transfer(kind, each.calls, each.sent, each.group, nodes, extent, crossing, apart >= per_node))
     work = [
         (width, batch * part.step(activation_checkpointing)) for width, part in costs.flops_by_width(model, workload)
     ]
@@ -147,8 +148,11 @@ def share_spread(asked: Demand, spreads: Speeds) -> float:
 
 def _collective(each: Transfer, machine: Machine, value: dict[str, float]) -> float:
     if each.crossing:
-        # One group alone does not fill a node's network cards; many groups share them.
-        alone, shared = value["group_share"], value["network_share"] / each.crossing
+        # A group of several ranks per node goes through all its network cards, so such groups share them; of a group
+        # with one rank per node, each has the card of its own GPU.
+        own_card = each.alone or each.crossing == 1
+        alone = value["group_share"] / (1 if own_card else each.crossing)
+        shared = value["network_share"] / each.crossing
         contention = 1 + (each.nodes / value["contention_nodes"]) ** 2
         rate = 1e9 * machine.network_gb_s * min(alone, shared) / contention
         hop = value["hop_s"]
