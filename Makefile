@@ -45,7 +45,7 @@ recorded_06_paper =
 recorded_minutes := 01_data=1 02_pretrain=18 03_throughput=1 04_scaling=1 05_probe=8 06_paper=1
 recorded_strategies = SHARD_GRAD_OP NO_SHARD HYBRID_1GPU HYBRID_2GPUs DDP
 
-.PHONY: help .venv reports recorded test test-slurm test-long lint doctor clean
+.PHONY: help .venv reports recorded predictions simulations test test-slurm test-long lint doctor clean
 
 help:  ## This list
 	@echo "geofm: make TARGET"
@@ -114,6 +114,13 @@ recorded: $(STAMP)  ## The longer runs kept in the repository -> reports/recorde
 	$(call pages,recorded,reports/recorded)
 	@$(PY) -m geofm_lib.desk.measured
 	@$(PY) -m geofm_lib.desk.photographs runs/recorded/pretrain reports/recorded/rebuilt.jpg
+
+predictions: $(STAMP)  ## The planner's speeds fitted again, and reports/predictions.csv from them (seconds)
+	$(PY) -m geofm_lib.planning.calibrate
+	$(PY) -m geofm_lib.desk.predictions
+
+simulations: $(STAMP)  ## reports/simulated.csv: the paper's memory figures, simulated on fake ranks (10 minutes; read again in 1)
+	$(PY) -m geofm_lib.desk.simulations
 
 test: $(STAMP)  ## The tests (up to 10 minutes on 2 cores)
 	$(PY) -m pytest -m "not slurm and not long" $(PYTEST_ARGS)

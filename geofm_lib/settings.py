@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from geofm_lib.catalog import datasets, strategies
+from geofm_lib.catalog import datasets, machines, strategies
 from geofm_lib.catalog.models import MODELS
 
 CELL_MARK = "# Settings of this notebook"  # first line of every parameters cell
@@ -139,7 +139,9 @@ class JobSettings(Settings):
     @model_validator(mode="after")
     def _usable(self):
         data = getattr(self, "data", "")
-        if data:
+        if "dataset" not in type(self).model_fields:
+            pass  # a simulation reads no images
+        elif data:
             if not (Path(data) / "index.csv").is_file():
                 raise ValueError(
                     f"data: '{data}' is not a run folder of 01_data (it has no index.csv); leave data empty"
@@ -304,6 +306,32 @@ class ThroughputSettings(_ImageSettings):
         _mesh(self.strategy, ranks)
 
 
+class SimulateSettings(_ImageSettings):
+    """What one rank of many would hold and send: a step of the same code, traced on fake ranks without memory."""
+
+    job: ClassVar[str] = "simulate"
+    model: str = setting("ViT-3B", "a row of catalog/models.py", MEASURED)
+    workload: Literal["mae", "classify"] = setting("mae", "mae | classify (the paper's all-token benchmark)", MEASURED)
+    strategy: str = setting("FULL_SHARD", "FULL_SHARD, SHARD_GRAD_OP, NO_SHARD or HYBRID_kGPUs", MEASURED)
+    gpus: int = setting(64, "ranks of the simulated job", MEASURED, ge=1, le=16384)
+    batch_per_gpu: int = setting(32, "images a rank takes a step", MEASURED, ge=1)
+    image_size: int = setting(224, "pixels a side", MEASURED, ge=8, le=2048)
+    patch_size: int = setting(0, "pixels a side of a patch (0: the model's own)", MEASURED, ge=0, le=64)
+    precision: Literal["fp32", "bf16"] = setting("bf16", "fp32 | bf16", MEASURED)
+    activation_checkpointing: bool = setting(True, "recompute activations in the backward pass", MEASURED)
+    ranks: int = setting(1, "a simulation is one process", WHERE, True, ge=1, le=1)
+    device: Literal["cpu"] = setting("cpu", "a simulation needs no GPU", WHERE, True)
+    run_dir: str = setting("", "run folder (empty: runs/<a name from the settings>)", WHERE, True)
+
+    @model_validator(mode="after")
+    def _can_be_traced(self):
+        row = strategies.lookup(self.strategy)
+        strategies.resolve(row, self.gpus)
+        if row.ddp:
+            raise ValueError("strategy: DDP's buckets are not Python and cannot be traced; simulate NO_SHARD instead")
+        return self
+
+
 class ProbeSettings(_ImageSettings):
     """05_probe: linear probe and nearest neighbours on frozen features."""
 
@@ -358,17 +386,35 @@ class _ReadingSettings(Settings):
         return Path(self.runs_dir) if self.runs_dir else runs_root()
 
 
+PLANNED = "what is planned and simulated"
+
+
 class ScalingSettings(_ReadingSettings):
-    """04_scaling reads finished runs; it starts none."""
+    """04_scaling reads finished runs, plans, and simulates; it trains nothing."""
 
     runs_dir: str = setting("", "folder that holds the run folders (empty: runs/)", "what is read")
-    model: str = setting("ViT-3B", "whose published curves and arithmetic are shown", "what is read")
+    model: str = setting("ViT-3B", "a row of catalog/models.py", PLANNED)
+    workload: Literal["mae", "classify"] = setting("mae", "mae | classify (the paper's all-token benchmark)", PLANNED)
+    machine: str = setting("frontier", "a row of catalog/machines.py", PLANNED)
+    nodes: int = setting(8, "nodes of that machine", PLANNED, ge=1)
+    batch_per_gpu: int = setting(32, "images a GPU takes a step", PLANNED, ge=1)
+    images: int = setting(990_848, "of the data set, for node-hours (the paper's: 990848)", PLANNED, ge=1)
+    epochs: float = setting(100.0, "passes over it, for node-hours", PLANNED, gt=0)
+    strategy: str = setting("FULL_SHARD", "what is simulated (not DDP)", PLANNED)
 
     @model_validator(mode="after")
-    def _model_exists(self):
+    def _can_be_planned(self):
         if self.model not in MODELS:
             raise ValueError(f"model: there is no '{self.model}'{closest(self.model, MODELS)}")
+        machines.lookup(self.machine)
+        self.simulation()
         return self
+
+    def simulation(self) -> SimulateSettings:
+        """The simulation of one rank of that job."""
+        gpus = self.nodes * machines.lookup(self.machine).devices_per_node
+        same = {name: getattr(self, name) for name in ("model", "workload", "strategy", "batch_per_gpu")}
+        return SimulateSettings(**same, gpus=gpus)
 
 
 class PaperSettings(_ReadingSettings):
@@ -377,7 +423,9 @@ class PaperSettings(_ReadingSettings):
     runs_dir: str = setting("", "folder that holds the run folders (empty: runs/)", "what is read")
 
 
-JOBS = {cls.job: cls for cls in (PrepareSettings, PretrainSettings, ThroughputSettings, ProbeSettings)}
+JOBS = {
+    cls.job: cls for cls in (PrepareSettings, PretrainSettings, ThroughputSettings, SimulateSettings, ProbeSettings)
+}
 
 
 def runs_root() -> Path:

@@ -221,6 +221,31 @@ def bytes_sent(ranks, strategies):
     return out
 
 
+def held(ranks, arguments):
+    """What two real steps of each strategy hold and send on rank 0, and torch's own count of what is sharded."""
+    import torch
+
+    from geofm_lib.distributed import sharding, training
+    from geofm_lib.jobs import simulate, throughput
+    from geofm_lib.settings import SimulateSettings
+
+    out = {}
+    for strategy in arguments["strategies"]:
+        settings = SimulateSettings(**arguments["settings"], strategy=strategy, gpus=ranks.world)
+        how = {"precision": settings.precision, "activation_checkpointing": settings.activation_checkpointing}
+        model = sharding.apply(throughput.network(settings), strategy, world=ranks.world, device=ranks.device, **how)
+        images, labels = simulate.inputs(settings)
+        found = simulate.two_steps(model, images, labels)
+        optimiser = training.optimiser(model, 0.0)
+        model(images, labels).backward()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        counted = {"parameters": sharding.local_bytes(model.parameters()), "gradients": sharding.local_bytes(gradients)}
+        optimiser.step()
+        moments = [v for state in optimiser.state.values() for v in state.values() if torch.is_tensor(v)]
+        out[strategy] = found | {"counted": counted | {"optimiser": sharding.local_bytes(moments)}}
+    return out
+
+
 def _one_step(model, ranks):
     import torch
 

@@ -1,5 +1,7 @@
 """planning/costs.py: the arithmetic against the built networks, torch's own counters, and published memory."""
 
+from statistics import median
+
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
@@ -9,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.models import MODELS
+from geofm_lib.jobs.throughput import Classifier
 from geofm_lib.model import mae, vit
 from geofm_lib.planning import costs
 
@@ -18,7 +21,9 @@ TINY = {"image_size": (32, 64), "channels": 5, "patch_size": 8}
 def build(name, workload, device="meta", **size):
     if workload == "mae":
         return mae.build(name, device=device, **size)
-    return vit.build(name, "benchmark" if workload == "classify" else "pretrain", device=device, **size)
+    if workload == "classify":
+        return Classifier(vit.build(name, "benchmark", device=device, **size)).network  # as it is trained
+    return vit.build(name, "pretrain", device=device, **size)
 
 
 @pytest.mark.parametrize("workload", costs.WORKLOADS)
@@ -99,32 +104,64 @@ def test_what_a_block_keeps_is_what_autograd_saves(family):
     assert sum(saved.values()) == 2 * expected
 
 
-# How far the arithmetic may be from the published peaks, as a share. They are FSDP1's on ROCm, ours is a model of
-# FSDP2: with a shard group of one, FSDP1 kept all bf16 weights and gradients beside the fp32 ones (NO_SHARD,
-# HYBRID_1GPU), which FSDP2 does not. ViT-Base is small beside what libraries allocate for themselves.
-TOLERANCE = {"DDP": 0.10, "NO_SHARD": 0.28, "HYBRID_1GPU": 0.30}
-SHARDED, BASE = 0.10, 0.32
-
-
 def peaks():
     """Published peak active memory, GiB, of 32 images per rank with activation checkpointing."""
     for row in published.rows():
-        if "active" in row["metric"] and row["model"] in MODELS:
+        if "active" in row["metric"] and row["model"] in MODELS and not row["figure"].startswith("author log"):
             # bars without a number of ranks are said to hold for all of them
-            yield row["model"], row["strategy"], row["gpus"] or 64, row["value"]
+            yield row["model"], row["strategy"], row["gpus"] or 64, row["value"], row["precision"]
+
+
+def apart(stack, libraries=0):
+    """(model, strategy, ranks) -> arithmetic over published peak, less one."""
+    found = {}
+    for model, strategy, world, value, precision in peaks():
+        held = costs.memory(model, strategy, world, 32, "classify", precision, stack=stack)
+        found[model, strategy, world] = costs.gib(held.peak + libraries) / value - 1
+    print(*(f"{' '.join(map(str, key)):40} {off:+.3f}" for key, off in found.items()), sep="\n")
+    return found
+
+
+def of(found, *strategies):
+    return [abs(off) for (_, strategy, _), off in found.items() if strategy.startswith(strategies)]
 
 
 def test_memory_against_the_published_peaks():
-    ratios = {}
-    for model, strategy, world, value in peaks():
-        precision = "fp32" if strategy == "DDP" else "bf16"  # as the published code ran them
-        held = costs.memory(model, strategy, world, 32, "classify", precision, activation_checkpointing=True)
-        ratios[model, strategy, world] = costs.gib(held.peak) / value
-    print(*(f"{' '.join(map(str, key)):40} {ratio:.2f}" for key, ratio in ratios.items()), sep="\n")
-    assert len(ratios) >= 55
-    for (model, strategy, world), ratio in ratios.items():
-        allowed = BASE if model == "ViT-Base" else TOLERANCE.get(strategy, SHARDED)
-        assert abs(ratio - 1) <= allowed, f"{model} {strategy} on {world}: {ratio:.2f} of the published peak"
+    """As the paper ran it: FSDP1 on the libraries of 2023."""
+    found = apart("fsdp1")
+    assert len(found) == 55
+    assert median(of(found, "")) <= 0.03 and max(of(found, "")) <= 0.10
+    # HYBRID_1GPU was NO_SHARD in effect, and two runs of the same differ by 6 % in the paper
+    assert max(of(found, "SHARD_GRAD_OP", "HYBRID_2", "HYBRID_4", "HYBRID_8", "HYBRID_16", "FULL_SHARD")) <= 0.05
+
+
+def test_what_fsdp2_holds_otherwise():
+    """fully_shard, as we run it, and the libraries beside it: near the paper's, and where it is not, why.
+
+    It has fewer blocks in flight (FULL_SHARD), no casts waiting for their stream (NO_SHARD), but keeps the reduced
+    shards of replicas to the end (HYBRID_kGPUs).
+    """
+    found = apart("fsdp2", libraries=costs.STACKS["fsdp1"].libraries)
+    sharded = of(found, "SHARD_GRAD_OP", "HYBRID_2", "HYBRID_4", "HYBRID_8", "HYBRID_16")
+    assert median(sharded) <= 0.08 and max(sharded) <= 0.12
+    assert max(of(found, "FULL_SHARD", "NO_SHARD", "HYBRID_1GPU", "DDP")) <= 0.25
+    casts = (costs.memory("ViT-3B", "NO_SHARD", 8, 32, "classify", stack=stack).peak for stack in ("fsdp1", "fsdp2"))
+    assert costs.gib(next(casts) - next(casts)) == pytest.approx(61.7 - 52.6, rel=0.2)
+
+
+def test_blocks_in_flight_are_what_published_active_has_above_allocated():
+    """The one thing about FSDP1 that is not read in code: peak active less max allocated, in blocks of bf16."""
+    rows = published.rows()
+    seen = {(r["metric"], r["model"], r["strategy"]): r["value"] for r in rows if r["nodes"] is None}
+    blocks = []
+    for (metric, model, strategy), value in seen.items():
+        if "active" in metric and strategy.startswith("HYBRID") and strategy not in ("HYBRID_1GPU", "HYBRID_16GPUs"):
+            block = costs.gib(2 * costs.units(model, "classify")[0].count())
+            blocks.append((value - seen["GPU memory max allocated", model, strategy]) / block)
+    assert len(blocks) == 6 and min(blocks) > 6 and max(blocks) < 10
+    stack = costs.STACKS["fsdp1"]
+    # with k = 2 the reduced shards on their way are a block of bf16 for each; what is at work is allocated too
+    assert median(blocks) == pytest.approx(stack.weights + stack.most + stack.shards, rel=0.15)
 
 
 def test_memory_adds_up():

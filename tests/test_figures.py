@@ -13,6 +13,7 @@ from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.desk import figures
 from geofm_lib.desk.picture import Note, Picture, Table
 from geofm_lib.desk.runs import Run
+from geofm_lib.settings import ScalingSettings
 
 
 @pytest.fixture
@@ -146,3 +147,35 @@ def test_tables_show_numbers_plainly():
     table = Table(pd.DataFrame({"a": [1, 12345], "b": [0.123456, float("nan")], "c": ["<", "x"]}), "Caption")
     text = table._repr_html_()
     assert "12\u202f345" in text and "0.1235" in text and "–" in text and "&lt;" in text and "Caption" in text
+
+
+def test_predictions_beside_the_published_points():
+    picture = figures.predicted_scaling("ViT-5B")
+    assert image(picture).width == 1036 and "median error" in picture.alt
+    table = picture.table
+    assert table["published"].count() == 47 and set(table["strategy"]) == {
+        "FULL_SHARD", "SHARD_GRAD_OP", "HYBRID_2GPUs", "HYBRID_4GPUs", "HYBRID_8GPUs", "HYBRID_16GPUs"
+    }  # fmt: skip
+    assert (table["low"] < table["predicted"]).all() and (table["predicted"] < table["high"]).all()
+    unseen = figures.predicted_scaling("ViT-15B")
+    assert "no published points" in unseen.alt and not unseen.table["published"].count()
+
+
+def test_the_plan_of_a_notebook_s_settings():
+    table = figures.planned(ScalingSettings(model="ViT-3B", nodes=16))
+    assert set(table.frame["strategy"]) == set(STRATEGIES) and table.frame["fits"].iloc[0]
+    assert "990,848 images" in table.caption and (table.frame["node-hours"] > 0).all()
+    refused = figures.planned(ScalingSettings(model="ViT-15B", nodes=1, batch_per_gpu=2000))
+    assert refused.frame.empty and "does not fit frontier with nodes=1" in refused._repr_html_()
+
+
+def test_a_simulation_beside_the_arithmetic(folder):
+    names = ("peak_memory", "predicted_peak", "parameters", "gradients", "optimiser", "predicted_parameters",
+             "predicted_gradients", "predicted_optimiser")  # fmt: skip
+    kinds = ("all_gather", "reduce_scatter", "all_reduce")
+    told = {f"{name}_gib": 1.5 for name in names} | {f"{k}_bytes": 2e9 for k in kinds}
+    told |= {f"predicted_{k}_bytes": 3e9 for k in kinds} | {"simulation_s": 12.0}
+    asked = {"model": "ViT-3B", "workload": "mae", "strategy": "FULL_SHARD", "gpus": 64}
+    table = figures.simulated(folder(asked, told))
+    assert list(table.frame["simulated"]) == [1.5] * 4 + [2.0] * 3 and list(table.frame["arithmetic"])[-1] == 3.0
+    assert "FULL_SHARD on 64 GPUs" in table.caption and "12 s" in table.caption

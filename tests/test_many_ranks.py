@@ -5,8 +5,9 @@ import pytest
 from geofm_lib.catalog.strategies import lookup, resolve
 from geofm_lib.desk.launch import launch
 from geofm_lib.desk.runs import Run
+from geofm_lib.jobs.simulate import WHOLE, simulate
 from geofm_lib.planning import costs
-from geofm_lib.settings import PrepareSettings, PretrainSettings
+from geofm_lib.settings import PrepareSettings, PretrainSettings, SimulateSettings
 from tests import ranks
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for all ranks to train
@@ -17,6 +18,9 @@ PARTS = {1: None, 2: 10, 4: 10}  # micro-batches a step -> after how many steps 
 NAMES = ("DDP", "NO_SHARD", "FULL_SHARD", "SHARD_GRAD_OP", "HYBRID_1GPU", "HYBRID_2GPUs", "HYBRID_4GPUs")
 REFUSED = [("HYBRID_2GPUs", 1), ("HYBRID_4GPUs", 1), ("HYBRID_4GPUs", 2)]
 STRATEGIES = {world: [n for n in NAMES if (n, world) not in REFUSED] for world in WORLDS}
+HELD = {2: ("FULL_SHARD", "NO_SHARD"), 4: ("FULL_SHARD", "SHARD_GRAD_OP", "NO_SHARD", "HYBRID_2GPUs")}
+_SMALL = {"model": "ViT-Atto", "image_size": 32, "batch_per_gpu": 4}
+SIMULATED = {2: _SMALL | {"workload": "mae", "precision": "fp32"}, 4: _SMALL | {"workload": "classify"}}
 # All are held against fp32 on one process. bf16 rounds to 8 bits of mantissa, 2^-9 = 0.2 % at most each time; errors
 # of that size in weights and activations partly cancel in a loss over thousands of pixels, less in a gradient norm.
 TOLERANCE = {("fp32", "losses"): 1e-5, ("fp32", "norms"): 1e-5, ("bf16", "losses"): 2e-3, ("bf16", "norms"): 2e-2}
@@ -46,6 +50,8 @@ def found(place):
     out = {}
     for world in (4, 2, 1):  # in this order, since a run moves from 4 to 2
         programs = {"equality": {"strategies": STRATEGIES[world]}, "curves": {"runs": curves[world]}}
+        if world in SIMULATED:
+            programs["held"] = {"strategies": HELD[world], "settings": SIMULATED[world]}
         if world == 2:
             programs |= {"prefetch": {"depths": DEPTHS}, "unsynchronised": {}}
         out[world] = ranks.start_all(programs, place / f"on {world}", world)
@@ -150,3 +156,16 @@ def test_compiled_blocks_train_the_same(tmp_path, strategy, precision, checkpoin
     plain, compiled = found["False"], found["True"]
     assert compiled["names"] == plain["names"] and compiled["replicas_equal"]  # one checkpoint fits both
     assert compiled["losses"] == pytest.approx(plain["losses"], rel=TOLERANCE[precision, "losses"])
+
+
+@pytest.mark.parametrize("world, strategy", [(world, name) for world, names in HELD.items() for name in names])
+def test_a_simulation_is_what_real_ranks_hold_and_send(found, world, strategy):
+    """Fake ranks against two real steps: bytes of each collective exactly, memory within 5 % (it is exact too)."""
+    settings = SimulateSettings(**SIMULATED[world], strategy=strategy, gpus=world)
+    seen, traced = found[world]["held"][strategy], simulate(settings)
+    assert traced["bytes"] == seen["bytes"] and traced["calls"] == seen["calls"] and traced["bytes"]
+    for kind in WHOLE:
+        assert traced["whole"][kind] == pytest.approx(seen["counted"][kind], rel=0.05) and traced["whole"][kind]
+    assert traced["peak"] == pytest.approx(seen["peak"], rel=0.05)
+    told = costs.communication("ViT-Atto", strategy, world, settings.workload, settings.precision, image_size=32)
+    assert {name: each.payload for name, each in told.items() if each.calls} == traced["bytes"]

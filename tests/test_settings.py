@@ -11,10 +11,14 @@ from geofm_lib.settings import (
     ProbeSettings,
     ScalingSettings,
     SettingsError,
+    SimulateSettings,
     ThroughputSettings,
 )
 
-ALL = (PrepareSettings, PretrainSettings, ThroughputSettings, ProbeSettings, ScalingSettings, PaperSettings)
+ALL = (
+    PrepareSettings, PretrainSettings, ThroughputSettings, SimulateSettings, ProbeSettings, ScalingSettings,
+    PaperSettings,
+)  # fmt: skip
 
 REFUSED = {
     "an unknown name": ({"stratgy": "FULL_SHARD"}, "unknown setting 'stratgy'; did you mean 'strategy'?"),

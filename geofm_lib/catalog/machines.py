@@ -1,6 +1,7 @@
 """The machines, one row each: what one device and one node can do, with the source of every fact.
 
-Figures are the makers' peaks (``measured`` ones belong to a run, not here). Bandwidths are in GB/s (10^9 bytes)
+Figures are the makers' peaks, but for the laptop's, which are what a small machine was measured at; what share of
+them is achieved stands in ``speeds``. Bandwidths are in GB/s (10^9 bytes)
 and in one direction; memory is in GiB. None means: unknown, ask ``make doctor``.
 """
 
@@ -52,23 +53,24 @@ _ROWS = [
     ),
     Machine(
         name="laptop",
-        title="A laptop or small virtual machine: no GPU, 2 cores or more",
+        title="A laptop or small virtual machine: no GPU, 2 cores",
         device="cpu",
         devices_per_node=1,
-        memory_gib=None,
-        peak_bf16_tflops=None,
-        peak_fp32_tflops=None,
-        memory_gb_s=None,
+        memory_gib=8.0,
+        peak_bf16_tflops=0.025,
+        peak_fp32_tflops=0.067,
+        memory_gb_s=16.0,
         links_gb_s={},
         network_gb_s=None,
-        host_memory_gib=None,
+        host_memory_gib=8.0,
         local_disk_gb_s=None,
         nodes=1,
-        source="no facts: laptops differ; `make doctor` measures yours",
+        source="an example, since laptops differ: matrix products of 1024 x 1024 and copies of 128 MiB by torch 2.14 "
+        "in two threads of an Intel Xeon at 2.8 GHz; `make doctor` measures yours",
     ),
     Machine(
         name="8xA100",
-        title="DGX A100: 8 NVIDIA A100 SXM 80 GB",
+        title="A cluster of DGX A100: 8 NVIDIA A100 SXM 80 GB per node",
         device="cuda",
         devices_per_node=8,
         memory_gib=79.1,
@@ -79,12 +81,13 @@ _ROWS = [
         network_gb_s=200.0,
         host_memory_gib=2048.0,
         local_disk_gb_s=None,
-        nodes=1,
-        source="NVIDIA A100 and DGX A100 data sheets (NVLink 600 GB/s both ways, 8 x 200 Gbit/s InfiniBand)",
+        nodes=560,
+        source="NVIDIA A100 and DGX A100 data sheets (NVLink 600 GB/s both ways, 8 x 200 Gbit/s InfiniBand); "
+        "nodes: as in NVIDIA's Selene",
     ),
     Machine(
         name="8xH100",
-        title="DGX H100: 8 NVIDIA H100 SXM 80 GB",
+        title="A cluster of DGX H100: 8 NVIDIA H100 SXM 80 GB per node",
         device="cuda",
         devices_per_node=8,
         memory_gib=79.1,
@@ -95,8 +98,9 @@ _ROWS = [
         network_gb_s=400.0,
         host_memory_gib=2048.0,
         local_disk_gb_s=None,
-        nodes=1,
-        source="NVIDIA H100 and DGX H100 data sheets (NVLink 900 GB/s both ways, 8 x 400 Gbit/s InfiniBand)",
+        nodes=576,
+        source="NVIDIA H100 and DGX H100 data sheets (NVLink 900 GB/s both ways, 8 x 400 Gbit/s InfiniBand); "
+        "nodes: as in NVIDIA's Eos",
     ),
 ]
 

@@ -16,9 +16,11 @@ BATCH = 32  # images per GPU in every published throughput and memory figure
 KINDS = {
     "parameters": "weights (fp32 shard)",
     "optimiser": "optimiser",
+    "gradients_by_then": "gradients",
     "unsharded": "gathered weights, unreduced gradients",
     "block": "one block's backward pass",
-    "rest": "activations or gradients, whichever is more",
+    "activations": "activations",
+    "other": "libraries",
 }
 NEAR, FAR = "group inside one node", "group spans nodes"
 COLLECTIVES = {"all_gather": "all-gather", "reduce_scatter": "reduce-scatter", "all_reduce": "all-reduce"}
@@ -33,7 +35,7 @@ def strategy_memory(model: str, nodes: int = 8) -> Picture:
         seen = _published_peak(model, name, nodes)
         precision = seen["precision"] if seen else "bf16"
         label = f"{name} ({precision})" if precision != "bf16" else name
-        held[label] = stacked_gib(costs.memory(model, name, world, BATCH, "classify", precision, True))
+        held[label] = stacked_gib(costs.memory(model, name, world, BATCH, "classify", precision, True, stack="fsdp1"))
         dots |= {label: seen["value"]} if seen else {}
     frame = pd.DataFrame(held).T
     figure, ax = axes(height=3.9)
@@ -106,8 +108,7 @@ def measured_runs(runs_dir: str) -> Table:
 
 def stacked_gib(held: costs.Memory) -> dict[str, float]:
     """GiB by KINDS; they add up to the peak."""
-    parts = {name: getattr(held, name, 0) for name in KINDS} | {"rest": max(held.activations, held.gradients)}
-    return {name: costs.gib(value) for name, value in parts.items()}
+    return {name: costs.gib(getattr(held, name)) for name in KINDS}
 
 
 def stack(ax, frame: pd.DataFrame, colours: dict[str, str] | None = None) -> None:

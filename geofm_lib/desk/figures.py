@@ -1,7 +1,8 @@
 """The figures of a run, one function each: it takes a `Run` and returns what a notebook cell shows.
 
 Every picture carries alt text that says what it shows, with its key numbers, and the numbers as a table. What the
-paper published is drawn by `paper_figures`, what arithmetic says by `cost_figures`, a throughput run by `time_figures`,
+paper published is drawn by `paper_figures`, what arithmetic says by `cost_figures`, what is planned by
+`plan_figures`, a throughput run by `time_figures`,
 images by `photographs`; this module is the one door to all of them. No torch.
 """
 
@@ -21,13 +22,15 @@ from geofm_lib.desk.paper_figures import (
 )
 from geofm_lib.desk.photographs import contact_sheet, model_view, reconstruction
 from geofm_lib.desk.picture import Note, Picture, Table, axes, styled
+from geofm_lib.desk.plan_figures import planned, predicted_scaling, simulated
 from geofm_lib.desk.time_figures import communication, memory, phases, speed, throughput
 
 __all__ = [
     "claims", "class_counts", "communication", "contact_sheet", "image_costs", "learning_rate", "loss_curve",
-    "measured_runs", "memory", "model_view", "parameter_counts", "phases", "probe_bars", "probe_curves",
+    "measured_runs", "memory", "model_view", "parameter_counts", "phases", "planned", "predicted_scaling",
+    "probe_bars", "probe_curves",
     "published_memory", "published_memory_by_nodes", "published_prefetch", "published_scaling", "reconstruction",
-    "refused", "speed", "strategy_memory", "strategy_traffic", "throughput", "verdicts",
+    "refused", "simulated", "speed", "strategy_memory", "strategy_traffic", "throughput", "verdicts",
 ]  # fmt: skip
 
 PRETRAINED, RANDOM, HISTOGRAMS = "#0072B2", "#E69F00", "#7f7f7f"  # Okabe and Ito: colour-blind safe

@@ -51,7 +51,7 @@ def apply(
     compile: bool = False,
     forward_prefetch: int = 1,
     backward_prefetch: int = 1,
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> nn.Module:
     """Spread a model over the ranks; returns the module to train (the same object for FSDP2, a wrapper for DDP).
 
@@ -60,6 +60,7 @@ def apply(
             sharding: no rank ever holds the whole of it (DDP holds the whole by its nature).
         strategy: a name that `catalog.strategies.lookup` knows.
         world: number of ranks; the strategy's shard group must divide it (ValueError).
+        seed: None leaves a sharded model on the meta device: a simulation gives it memory that is none.
         forward_prefetch, backward_prefetch: how many blocks ahead are gathered (0: only when needed); see above.
     """
     row = strategies.lookup(strategy)
@@ -101,7 +102,8 @@ def apply(
     # Fixed positions are not trained: each rank keeps them whole, and nothing is sent.
     fixed = {parameter for parameter in model.parameters() if not parameter.requires_grad}
     fully_shard(model, mp_policy=policy, ignored_params=fixed, **same)
-    _materialise(model, device, seed)
+    if seed is not None:
+        _materialise(model, device, seed)
     _prefetch(model, blocks, forward_prefetch, backward_prefetch)
     return model
 

@@ -19,6 +19,7 @@ JOBS = {  # imported only when asked for: torch takes seconds
     "prepare": "geofm_lib.jobs.prepare",
     "pretrain": "geofm_lib.jobs.pretrain",
     "throughput": "geofm_lib.jobs.throughput",
+    "simulate": "geofm_lib.jobs.simulate",
     "probe": "geofm_lib.jobs.probe",
 }
 

@@ -14,7 +14,7 @@ own counter). Bytes are bytes; GiB is 2**30 of them, never called GB. Memory is 
 """
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, sqrt
 
 from geofm_lib.catalog.models import Model
 from geofm_lib.catalog.strategies import Strategy, resolve
@@ -62,6 +62,17 @@ def flops(model: str | Model, workload: str = "mae", **size) -> Flops:
     checkpointed plain block stops recomputing before its last product, whose output no gradient needs; the
     benchmark's block needs it for the norm that follows.
     """
+    parts = [part for _, part in flops_by_width(model, workload, **size)]
+    return Flops(*(sum(getattr(part, name) for part in parts) for name in ("forward", "backward", "recomputed")))
+
+
+def flops_by_width(model: str | Model, workload: str = "mae", **size) -> list[tuple[float, Flops]]:
+    """``flops`` by the equivalent width of the blocks that do them: the encoder's (with all that is outside blocks)
+    and, for MAE, the decoder's.
+
+    The equivalent width is that of a plain block (12 width^2 weights) with as many weights, so that ViT-5B's
+    narrow blocks with their large MLPs count as what they are: as large as ViT-3B's.
+    """
     s = describe(model, workload, **size)
     row, width = s.row, s.row.width
     gated = workload == "classify"
@@ -75,14 +86,19 @@ def flops(model: str | Model, workload: str = "mae", **size) -> Flops:
         narrow, depth, _ = s.decoder
         stacks.append((depth, narrow, 4 * narrow, s.patches + 1))
         outside += 2 * (s.visible + 1) * width * narrow + 2 * s.hidden * narrow * s.patch_numbers
+    forward, backward = forward + outside, backward + 2 * outside
+    found = []
     for depth, wide, mlp, tokens in stacks:
         last = 2 * tokens * mlp * wide
-        products = 2 * tokens * (4 * wide * wide + (2 if gated else 1) * mlp * wide) + last
+        weights = 4 * wide * wide + (3 if gated else 2) * mlp * wide
+        products = 2 * tokens * weights
         attention = 4 * tokens * tokens * wide
         forward += depth * (products + attention)
         backward += depth * (2 * products + attention * 5 // 2)
         recomputed += depth * (products + attention - (0 if gated else last))
-    return Flops(forward + outside, backward + 2 * outside, recomputed)
+        found.append((sqrt(weights / 12), Flops(forward, backward, recomputed)))
+        forward = backward = recomputed = 0
+    return found
 
 
 def training_flops(model: str | Model, workload: str = "mae", activation_checkpointing: bool = False, **size) -> int:
@@ -97,32 +113,79 @@ def training_flops(model: str | Model, workload: str = "mae", activation_checkpo
 class Memory:
     """Bytes on one rank (the fullest), by kind.
 
-    parameters, gradients, optimiser: this rank's fp32 shard. activations: what the forward pass keeps for the
-    backward pass. block: what one block needs on top while it runs backward (its recomputation, and gradients of
-    its activations). unsharded: gathered weights, and gradients on their way to the reduction.
+    parameters, gradients, optimiser: this rank's fp32 shard, whole. The others are what is held at the fullest
+    moment of the backward pass: gradients_by_then (shards of blocks already done), activations (what the forward
+    pass kept), block (what the block at work needs on top: its recomputation and gradients of its activations),
+    unsharded (gathered weights, gradients on their way to the reduction) and other (libraries, see ``STACKS``).
     """
 
     parameters: int
     gradients: int
     optimiser: int
+    gradients_by_then: int
     activations: int
     block: int
     unsharded: int
+    other: int
 
     @property
     def peak(self) -> int:
-        """The larger of two moments: the backward pass begins (all activations, no gradients yet) or ends (all
-        gradients, one block's activations)."""
-        held = self.parameters + self.optimiser + self.unsharded + self.block
-        return held + max(self.activations, self.gradients)
+        """What is held at the fullest moment."""
+        return sum(vars(self).values()) - self.gradients
 
     @property
     def total(self) -> int:
-        """The sum of all kinds: an upper bound of the peak, reached when gradients are kept between steps."""
-        return sum(vars(self).values())
+        """The sum with all gradients there: an upper bound of the peak, reached when they are kept between steps."""
+        return sum(vars(self).values()) - self.gradients_by_then
 
     def in_gib(self) -> dict[str, float]:
         return {name: gib(value) for name, value in vars(self).items()} | {"peak": gib(self.peak)}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What a sharding library has in flight, in blocks (of gathered weights, or of gradients not yet reduced).
+
+    weights: of the block at work, and gathered ahead or not yet given back. first, most: gradients, where the
+    backward pass begins and, ``ramp`` blocks later (None: at its end), at most. shards: reduced fp32 gradients on
+    their way. reduced: what replicas reduce is kept in bf16 to the end (in fp32 it is the gradient). copies: of all
+    weights and gradients, for shard groups of one. libraries: bytes taken from torch's allocator.
+    """
+
+    weights: float
+    first: float
+    most: float
+    ramp: int | None
+    shards: float
+    reduced: bool
+    copies: int
+    padded: bool
+    libraries: int
+
+
+STACKS = {
+    # fully_shard of torch 2.14: this block's weights and the buffer of the next one's; gradients of this block's
+    # last product, and the block before's on their way. Read in its source; jobs/simulate checks it.
+    "fsdp2": Stack(
+        weights=2.0, first=0.28, most=1.28, ramp=1, shards=0, reduced=True, copies=0, padded=True, libraries=0
+    ),
+    # FSDP1 as published, of 2023 on ROCm. A block that Python has freed stays active until the stream that used it
+    # gets there, and the host runs ahead, more and more: published peak active is 7 to 9 blocks above published max
+    # allocated for HYBRID_kGPUs, whatever the model. With a shard group of one, the casts of all weights and the bf16
+    # gradients wait that way (published: 5 bytes a weight between active and allocated). The authors' own rerun of
+    # DDP in 2025 took 0.26 GiB less than the paper's figure for the same: libraries. 0.35 fits all models.
+    "fsdp1": Stack(
+        weights=4.0,
+        first=1.3,
+        most=3.2,
+        ramp=None,
+        shards=1.8,
+        reduced=False,
+        copies=2,
+        padded=False,
+        libraries=round(0.35 * GIB),
+    ),
+}
 
 
 def memory(
@@ -134,43 +197,56 @@ def memory(
     precision: str = "bf16",
     activation_checkpointing: bool = True,
     accumulate: bool = False,
+    stack: str = "fsdp2",
     **size,
 ) -> Memory:
     """What one rank of ``world`` holds, with ``batch`` images at once, under AdamW.
 
-    ``accumulate``: several micro-batches a step, so that gradients exist from the first. Not counted: the
-    device's context, the communication library's buffers, fragmentation.
+    ``accumulate``: several micro-batches a step, so that gradients exist from the first. ``stack``: ``fsdp2``,
+    which this project uses, or ``fsdp1``, which the paper did. Not counted: the device's context, the
+    communication library's buffers, fragmentation.
     """
     row = strategy_named(strategy) if isinstance(strategy, str) else strategy
-    _, shard = resolve(row, world)
+    replicas, shard = resolve(row, world)
+    compute, how = BYTES[precision], STACKS[stack]
     found = units(model, workload, **size)
-    own = sum(unit.shard(shard) for unit in found)
-    trained = sum(unit.shard(shard, trainable=True) for unit in found)
-    kept, inside = _activations(describe(model, workload, **size), batch, BYTES[precision], activation_checkpointing)
-    gathered = _unsharded(found, row, BYTES[precision], activation_checkpointing)
+    trained = [unit.shard(shard, trainable=True) for unit in found]
+    whole = [compute * _gathered(unit, shard, how.padded) for unit in found]
+    s = describe(model, workload, **size)
+    kept, works = _activations(s, batch, compute, activation_checkpointing)
+    last = len(found) - 2  # the block where the backward pass begins; the root comes after all blocks
+    gradients_kept = MASTER * sum(trained) if accumulate else 0
+    moments = []
+    for i in range(last, -1, -1):
+        done = sum(trained[i + 1 : last + 1])
+        way = min(1.0, (last - i) / (how.ramp or max(1, last)))
+        in_flight = (how.first + (how.most - how.first) * way) * whole[i] + how.shards * way * MASTER * trained[i]
+        if row.ddp:
+            # Buckets for all gradients stand beside them; bf16 copies of weights are kept by the graph unless each
+            # block makes them again.
+            copies = 0 if compute == MASTER else whole[i] + whole[-1] if activation_checkpointing else sum(whole)
+            unsharded = MASTER * sum(trained) + copies
+        elif shard == 1 and how.copies:
+            unsharded = how.copies * sum(whole) + how.weights * whole[i] + in_flight
+        elif shard > 1 and row.reshard_after_forward:
+            unsharded = whole[-1] + how.weights * whole[i] + in_flight
+        else:
+            unsharded = whole[-1] + sum(whole[: i + 1]) + in_flight
+        if how.reduced and replicas > 1 and not row.ddp and compute != MASTER:
+            unsharded += compute * done
+        by_then = 0 if accumulate else MASTER * done
+        moments.append((by_then, sum(kept[: i + 1]) + kept[-1], works[i], round(unsharded)))
+    by_then, activations, block, unsharded = max(moments, key=sum)
     return Memory(
-        parameters=MASTER * own + (MASTER * trained if accumulate else 0),
-        gradients=0 if accumulate else MASTER * trained,
-        optimiser=ADAMW * trained,
-        activations=kept,
-        block=inside,
-        unsharded=gathered,
+        parameters=MASTER * sum(unit.shard(shard) for unit in found) + gradients_kept,
+        gradients=0 if accumulate else MASTER * sum(trained),
+        optimiser=ADAMW * sum(trained),
+        gradients_by_then=by_then,
+        activations=activations,
+        block=block,
+        unsharded=unsharded,
+        other=how.libraries,
     )
-
-
-def _unsharded(found: list[Unit], row: Strategy, compute: int, checkpointing: bool) -> int:
-    """Gathered weights and gradients that are not yet reduced."""
-    total = sum(unit.count(trainable=True) for unit in found)  # fixed positions are never gathered
-    largest = max(unit.count(trainable=True) for unit in found)
-    root = found[-1].count(trainable=True)
-    if row.ddp:
-        # Buckets for all gradients stand beside them; the bf16 copies of weights are kept by the graph unless
-        # each block makes them again.
-        copies = 0 if compute == MASTER else (largest + root if checkpointing else total) * compute
-        return MASTER * total + copies
-    # One block in use, the next one gathered, the buffer it came in, its gradients, and those being reduced.
-    weights = root + 2 * largest if row.reshard_after_forward else total
-    return compute * (weights + 3 * largest)
 
 
 def block_activations(width: int, hidden: int, heads: int, tokens: int, compute: int, gated: bool) -> int:
@@ -186,37 +262,35 @@ def block_activations(width: int, hidden: int, heads: int, tokens: int, compute:
     return tokens * (numbers * compute + statistics * 4)
 
 
-def _activations(s: Shape, batch: int, compute: int, checkpointing: bool) -> tuple[int, int]:
-    """(kept through the forward pass, needed on top by one block in its backward pass), for ``batch`` images."""
+def _activations(s: Shape, batch: int, compute: int, checkpointing: bool) -> tuple[list[int], list[int]]:
+    """(bytes kept through the forward pass by each block and, last, outside them; bytes each block needs on top at
+    the widest moment of its backward pass), for ``batch`` images.
+
+    That moment is in the MLP: its output and last product's input are gone, the gradients at both sides of its
+    activation are there, and the residual branch's.
+    """
     gated = s.workload == "classify"
     row, width = s.row, s.row.width
     stacks = [(row.depth, width, row.gated_hidden if gated else row.mlp_hidden, row.heads, s.visible + 1)]
     if s.decoder:
         stacks.append((s.decoder[1], s.decoder[0], 4 * s.decoder[0], s.decoder[2], s.patches + 1))
-    kept, inside = _outside(s, compute), 0
+    kept, works = [], []
     for depth, wide, hidden, heads, tokens in stacks:
         saved = block_activations(wide, hidden, heads, tokens, compute, gated)
         entry = wide * tokens * compute
-        # The widest moment of a backward pass: gradients at both sides of the MLP's activation.
-        gradients = tokens * compute * (wide + (4 if gated else 2) * hidden)
-        kept += depth * (entry if checkpointing else saved)
-        inside = max(inside, gradients + (saved - entry if checkpointing else 0))
-    return batch * kept, batch * inside
+        gradients = tokens * compute * (2 * hidden if gated else wide + hidden)
+        kept += depth * [batch * (entry if checkpointing else saved)]
+        works += depth * [batch * (gradients + (saved - entry if checkpointing else 0))]
+    return [*kept, batch * _outside(s, compute)], works
 
 
 def _outside(s: Shape, compute: int) -> int:
-    """Bytes per image kept outside the blocks: images, patches, norms, and with MAE prediction and target."""
-    width, numbers = s.row.width, s.patch_numbers
-    images = 4 * s.patches * numbers
+    """Bytes per image kept outside the blocks while they run backward: images, patches, inputs of norms. What the
+    loss kept is gone by then."""
+    width, pixels = s.row.width, s.patches * s.patch_numbers
     if s.workload == "classify":
-        return images + s.patches * compute * (2 * numbers + 3 * width) + 3 * (s.patches + 1) * width * compute
-    tokens = (s.visible + 1) * compute
-    encoder = s.visible * compute * numbers + 2 * tokens * width
-    if not s.decoder:
-        return images + encoder
-    narrow = s.decoder[0]
-    decoder = (s.patches + 1) * compute * 3 * narrow + s.hidden * (narrow * compute + numbers * (compute + 8))
-    return 2 * images + encoder + tokens * narrow + decoder
+        return 4 * pixels + compute * (2 * pixels + (2 * s.patches + 1) * width)
+    return 4 * pixels + compute * (pixels + (s.visible + 1) * width)
 
 
 # --- communication ----------------------------------------------------------------------------------------
@@ -243,12 +317,14 @@ def communication(
     workload: str = "mae",
     precision: str = "bf16",
     micro_batches: int = 1,
+    padded: bool = True,
     **size,
 ) -> dict[str, Traffic]:
     """Bytes of each collective in a step: ``all_gather``, ``reduce_scatter``, ``all_reduce`` (0 where not used).
 
     Weights are gathered for each micro-batch, twice when they are dropped after the forward pass. Gradients are
     reduced once a step: over the shard group, then over the replicas. DDP's calls are its 25 MiB buckets (fp32).
+    ``padded=False`` is FSDP1, which cut one flat weight a block; FSDP2 pads each weight to the shard group.
     """
     row = strategy_named(strategy) if isinstance(strategy, str) else strategy
     replicas, shard = resolve(row, world)
@@ -262,13 +338,18 @@ def communication(
         return traffic | {"all_reduce": _ring(world, buckets, compute * trained, 2)}
     if shard > 1:
         times = micro_batches * (2 if row.reshard_after_forward else 1)
-        whole = compute * shard * sum(unit.shard(shard, trainable=True) for unit in found)
+        whole = compute * sum(_gathered(unit, shard, padded) for unit in found)
         traffic["all_gather"] = _ring(shard, times * len(found), times * whole, 1)
         traffic["reduce_scatter"] = _ring(shard, len(found), whole, 1)
     if replicas > 1:
         piece = compute * sum(unit.shard(shard, trainable=True) for unit in found)
         traffic["all_reduce"] = _ring(replicas, len(found), piece, 2)
     return traffic
+
+
+def _gathered(unit: Unit, shard: int, padded: bool) -> int:
+    """Numbers of a unit when it is gathered from its shards."""
+    return shard * unit.shard(shard, trainable=True) if padded else unit.count(trainable=True)
 
 
 def _ring(group: int, calls: int, payload: int, passes: int) -> Traffic:

@@ -118,7 +118,7 @@ def units(model: str | Model, workload: str = "mae", **size) -> list[Unit]:
     channels_patch = _conv_shape(s, size.get("channels", 3))
     if workload == "classify":
         block = _block(width, row.gated_hidden, row.heads)
-        root = {"cls_token": (1, 1, width), "pos_embed": (1, s.patches, width)}
+        root = {"cls_token": (1, 1, width), "pos_embed": (s.patches, width)}  # a matrix, see jobs/throughput
         root |= _norm("patch_embed.norm_in", s.patch_numbers)
         root |= _linear("patch_embed.proj", s.patch_numbers, width, bias=False) | _norm("patch_embed.norm", width)
         root |= _norm("norm_pre", width) | _norm("norm", width)

@@ -1,0 +1,72 @@
+"""How fast each machine really is: the few numbers of the planner's step-time model, one row each.
+
+They stand in ``speeds.csv`` (machine, name, at, value, spread, unit, kind, meaning, source). ``value`` is what is
+used and ``spread`` its standard deviation, as a factor (0.1: about 10 % either way). ``kind`` is ``fitted`` (written
+by ``python -m geofm_lib.planning.calibrate``), ``stated`` (from a source) or ``assumed`` (a guess worth testing).
+A row with ``at`` is one point of a curve over that number: the achieved share of the peak over the model's width.
+"""
+
+import csv
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+FILE = Path(__file__).with_name("speeds.csv")
+"""Where the numbers stand."""
+
+COLUMNS = ("machine", "name", "at", "value", "spread", "unit", "kind", "meaning", "source")
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """One machine's numbers: ``value["start_up_s"]`` for a single one, ``curve["share_bf16"]`` for [(at, value)]."""
+
+    value: dict[str, float]
+    curve: dict[str, list[tuple[float, float]]]
+
+
+def rows(machine: str | None = None) -> list[dict]:
+    """The table, or one machine's part; ``at``, ``value`` and ``spread`` are numbers (``at`` None for no curve)."""
+    with open(FILE, newline="", encoding="utf-8") as file:
+        table = [row for row in csv.DictReader(file) if machine in (None, row["machine"])]
+    for row in table:
+        row.update(value=float(row["value"]), spread=float(row["spread"]), at=float(row["at"]) if row["at"] else None)
+    return table
+
+
+def of(table: list[dict], column: str = "value") -> Speeds:
+    """The numbers of some rows: their values, or their spreads."""
+    value, curve = {}, {}
+    for row in table:
+        if row["at"] is None:
+            value[row["name"]] = row[column]
+        else:
+            curve.setdefault(row["name"], []).append((row["at"], row[column]))
+    return Speeds(value, {name: sorted(points) for name, points in curve.items()})
+
+
+@cache
+def lookup(machine: str) -> tuple[Speeds, Speeds]:
+    """(values, spreads) of a machine; ValueError in one sentence when nothing is known of it."""
+    table = rows(machine)
+    if not table:
+        known = ", ".join(dict.fromkeys(row["machine"] for row in rows()))
+        raise ValueError(f"Nothing is known of the speed of the machine '{machine}'; it is known of {known}.")
+    return of(table), of(table, "spread")
+
+
+def along(points: list[tuple[float, float]], at: float) -> float:
+    """A curve's value: straight lines between its points, proportional below the first, flat beyond the last.
+
+    >>> [along([(100, 0.2), (200, 0.4)], at) for at in (50, 150, 900)]
+    [0.1, 0.30000000000000004, 0.4]
+    """
+    first, last = points[0], points[-1]
+    if at <= first[0]:
+        return first[1] * at / first[0]
+    if at >= last[0]:
+        return last[1]
+    after = bisect_right([x for x, _ in points], at)
+    (left, low), (right, high) = points[after - 1], points[after]
+    return low + (high - low) * (at - left) / (right - left)

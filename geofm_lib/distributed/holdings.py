@@ -1,0 +1,112 @@
+"""What tensors a rank holds at its fullest moment, by kind: for real tensors and for fake ones alike.
+
+torch's own trackers (torch.distributed._tools) follow either plain modules or FSDP, and name kinds differently in
+each; one table of storages does for every strategy, and is the same code in a simulation and in a real run.
+"""
+
+import weakref
+from collections.abc import Iterable
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+KINDS = ("parameters", "gradients", "optimiser", "inputs", "unsharded", "activations")
+"""`unsharded`: buffers of collectives, gathered weights and gradients on their way. `activations`: all the rest."""
+
+COLLECTIVES = ("c10d", "_c10d_functional", "fsdp")  # namespaces of operators whose tensors are buffers
+FINE = 1.002  # a new peak is written down when it is this much higher than the last
+
+
+class Holdings(TorchDispatchMode):
+    """Follows every storage that is made, resized or freed inside it.
+
+    `held` is what is held now and `peak` the most that was, in bytes. Whose tensors they are is told afterwards
+    (`by_kind`), so that gradients are known whenever they were made.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.held = self.peak = 0
+        self._number = 0  # serial number of the next storage; addresses are used again
+        self._live: dict[int, int] = {}  # serial number -> bytes
+        self._serial: dict[int, int] = {}  # address -> serial number
+        self._buffers: set[int] = set()
+        self._at_peak: dict[int, int] = {}
+        self._written = 0
+
+    def __enter__(self):
+        self._resize = torch.UntypedStorage.resize_
+        ours = self
+
+        def resize_(storage, size):  # FSDP frees and takes gathered weights this way, past every dispatcher
+            ours._resize(storage, size)
+            ours._put(storage)
+
+        torch.UntypedStorage.resize_ = resize_
+        return super().__enter__()
+
+    def __exit__(self, *fault):
+        torch.UntypedStorage.resize_ = self._resize
+        return super().__exit__(*fault)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        made = [self._put(t.untyped_storage()) for t in _plain(out)]
+        if func._schema.name.partition("::")[0] in COLLECTIVES:
+            self._buffers.update(made, (self._put(t.untyped_storage()) for t in _plain((args, kwargs))))
+        return out
+
+    def follow(self, tensors: Iterable[torch.Tensor]) -> set[int]:
+        """The serial numbers of these tensors' storages (of a DTensor, this rank's part); new ones are counted."""
+        return {self._put(t.untyped_storage()) for t in _plain(list(tensors))}
+
+    def size(self, serials: set[int]) -> int:
+        """Bytes that these storages have now."""
+        return sum(self._live.get(serial, 0) for serial in serials)
+
+    def forget_peak(self) -> None:
+        """Begin again from what is held now."""
+        self.peak, self._written, self._at_peak = self.held, 0, {}
+        self._note()
+
+    def by_kind(self, **known: set[int]) -> dict[str, int]:
+        """Bytes of each of KINDS at the peak; `known` names serial numbers: parameters=..., gradients=..."""
+        kind_of = {serial: "unsharded" for serial in self._buffers}
+        kind_of |= {serial: kind for kind, serials in known.items() for serial in serials}
+        found = dict.fromkeys(KINDS, 0)
+        for serial, size in self._at_peak.items():
+            found[kind_of.get(serial, "activations")] += size
+        return found
+
+    def _put(self, storage: torch.UntypedStorage) -> int:
+        address = storage._cdata
+        serial = self._serial.get(address)
+        if serial is None:
+            serial = self._serial[address] = self._number = self._number + 1
+            self._live[serial] = 0
+            weakref.finalize(storage, self._drop, address, serial)
+        size = storage.size()
+        if size != self._live[serial]:
+            self.held += size - self._live[serial]
+            self._live[serial] = size
+            self._note()
+        return serial
+
+    def _drop(self, address: int, serial: int) -> None:
+        self.held -= self._live.pop(serial)
+        del self._serial[address]
+
+    def _note(self) -> None:
+        self.peak = max(self.peak, self.held)
+        if self.held > FINE * self._written:
+            self._written, self._at_peak = self.held, dict(self._live)
+
+
+def _plain(values) -> Iterable[torch.Tensor]:
+    """The tensors among nested values; a DTensor's local part, and no tensor on the meta device."""
+    for value in tree_leaves(values):
+        if torch.is_tensor(value):
+            value = value._local_tensor if hasattr(value, "_local_tensor") else value
+            if value.device.type != "meta":
+                yield value

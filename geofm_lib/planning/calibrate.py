@@ -1,0 +1,194 @@
+"""Fit the planner's speeds of Frontier to the published throughput: `python -m geofm_lib.planning.calibrate`.
+
+Reads the weak-scaling figures of ViT-Base, Huge, 3B and 5B, writes the ``fitted`` rows of ``catalog/speeds.csv`` and
+prints how far the predictions are: over all points, with each model left out in turn, and by ranking. Needs scipy;
+nothing imports this module but its test. The fit is least squares of log step times with a soft loss (single runs
+on a shared network have outliers), each parameter held loosely by the prior value that is stated here.
+"""
+
+import csv
+import math
+from statistics import median
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from geofm_lib.catalog import published, speeds
+from geofm_lib.catalog.machines import MACHINES
+from geofm_lib.planning import steps
+
+MACHINE = MACHINES["frontier"]
+BATCH = 32  # images per GPU in every published figure
+NOT_RANKED = ("HYBRID_1GPU", "DDP")  # unsynchronised, and in another precision
+CLOSE = 0.05  # a choice this close to the best published throughput counts as right
+OF_FIT = "fit to the published weak-scaling figures; prior {}, {}"
+
+# name, at (width), prior value, prior spread (log; None: not fitted), unit, meaning, where the prior comes from
+_SHARE = "achieved share of the {} peak by blocks of this equivalent width"
+PARAMETERS = [
+    ("share_bf16", 768, 0.16, 0.5, "of peak", _SHARE.format("bf16"), "a guess"),
+    ("share_bf16", 1280, 0.24, 0.5, "of peak", _SHARE.format("bf16"), "a guess"),
+    ("share_bf16", 2816, 0.36, 0.5, "of peak", _SHARE.format("bf16"), "a guess"),
+    ("share_fp32", 768, 0.45, 0.5, "of peak", _SHARE.format("fp32"), "a guess"),
+    ("share_fp32", 1280, 0.45, 0.5, "of peak", _SHARE.format("fp32"), "a guess"),
+    ("share_fp32", 2816, 0.5, 0.5, "of peak", _SHARE.format("fp32"), "a guess"),
+    ("memory_share", None, 0.6, 0.3, "of peak", "achieved share of the memory's bandwidth in the update", "a guess"),
+    ("hop_s", None, 20e-6, 1.0, "s", "one hop of a collective across the network", "usual for RCCL"),
+    ("group_share", None, 0.15, 1.0, "of peak", "share of a node's network that one group alone achieves", "a guess"),
+    ("contention_nodes", None, 100, 1.0, "nodes", "job size at which the network gives half", "a guess"),
+    ("link_share", None, 0.6, 0.3, "of peak", "achieved share of the links inside a node", "usual for RCCL"),
+    ("overlap", None, 0.95, 1.0, "of what could be", "communication that one group over all ranks hides", "a guess"),
+    ("overlap_grouped", None, 0.8, 1.0, "of what could be", "the same with replicas or shard groups", "a guess"),
+    ("start_up_s", None, 2.2, 0.3, "s", "start-up inside the paper's window of 30 steps",
+     "the authors' log: 30 steps of the first epoch took 2.2 s longer than of the third"),
+]  # fmt: skip
+BOUNDED = {"share_bf16", "share_fp32", "memory_share", "group_share", "link_share", "overlap", "overlap_grouped"}
+
+
+def points() -> list[dict]:
+    """The published weak-scaling rows, each with its ``Demand`` and its step time in seconds."""
+    found = [row for row in published.rows(metric="throughput") if row["figure"].startswith("weak scaling")]
+    return [row | {"demand": _demand(row), "step_s": row["gpus"] * BATCH / row["value"]} for row in found]
+
+
+def _demand(row: dict) -> steps.Demand:
+    how = (row["workload"], row["precision"], row["activation_checkpointing"], row["synchronised"])
+    return steps.demand(row["model"], row["strategy"], row["gpus"], MACHINE.devices_per_node, BATCH, *how)
+
+
+def predicted(row: dict, values: speeds.Speeds) -> steps.Step:
+    """The step that the planner predicts under a published row's own conditions."""
+    return steps.seconds(row["demand"], MACHINE, values, row["window"])
+
+
+def errors(table: list[dict], values: speeds.Speeds) -> dict[tuple[str, str, int], float]:
+    """(model, strategy, nodes) -> predicted throughput over published, less one."""
+    return {
+        (row["model"], row["strategy"], row["nodes"]): row["step_s"] / predicted(row, values).total - 1 for row in table
+    }
+
+
+def fit(table: list[dict]) -> tuple[list[dict], np.ndarray]:
+    """(rows as in speeds.csv, their standard errors as factors)."""
+    fixed = [row for row in speeds.rows(MACHINE.name) if row["kind"] != "fitted"]
+    names = [(name, at) for name, at, *_ in PARAMETERS]
+    start = np.array([_inner(name, prior) for name, _, prior, *_ in PARAMETERS])
+    loose = np.array([spread for _, _, _, spread, *_ in PARAMETERS])
+
+    def values(inner) -> speeds.Speeds:
+        own = [{"name": n, "at": at, "value": _outer(n, x)} for (n, at), x in zip(names, inner, strict=True)]
+        return speeds.of([*own, *fixed])
+
+    def residuals(inner):
+        now = values(inner)
+        apart = [math.log(predicted(row, now).total / row["step_s"]) / 0.03 for row in table]
+        return np.concatenate([apart, (inner - start) / loose])
+
+    found = least_squares(residuals, start, loss="soft_l1")
+    covariance = np.linalg.inv(found.jac.T @ found.jac)
+    slope = [1 - _outer(n, x) if n in BOUNDED else 1.0 for (n, _), x in zip(names, found.x, strict=True)]
+    error = np.sqrt(np.diag(covariance)) * np.array(slope)
+    rows = [
+        {"machine": MACHINE.name, "name": n, "at": at, "value": _outer(n, x), "unit": unit, "kind": "fitted",
+         "meaning": meaning, "source": OF_FIT.format(prior, source)}
+        for (n, at, prior, _, unit, meaning, source), x in zip(PARAMETERS, found.x, strict=True)
+    ]  # fmt: skip
+    return rows, error
+
+
+def _inner(name: str, value: float) -> float:
+    """The number that is fitted: a logarithm, and for a share between 0 and 1 that of the odds."""
+    return math.log(value / (1 - value)) if name in BOUNDED else math.log(value)
+
+
+def _outer(name: str, inner: float) -> float:
+    return 1 / (1 + math.exp(-inner)) if name in BOUNDED else math.exp(inner)
+
+
+def left_out(table: list[dict]) -> tuple[dict, list[np.ndarray]]:
+    """Errors of each model under a fit to the others, and the fitted values of each of those fits."""
+    found, fits = {}, []
+    fixed = [row for row in speeds.rows(MACHINE.name) if row["kind"] != "fitted"]
+    for model in dict.fromkeys(row["model"] for row in table):
+        rows, _ = fit([row for row in table if row["model"] != model])
+        found |= errors([row for row in table if row["model"] == model], speeds.of([*rows, *fixed]))
+        fits.append(np.array([row["value"] for row in rows]))
+    return found, fits
+
+
+def ranking(table: list[dict], values: speeds.Speeds) -> list[dict]:
+    """For each (model, nodes): the strategy predicted first among the published, and what it is worth."""
+    cells: dict[tuple[str, int], list[dict]] = {}
+    for row in table:
+        if row["strategy"] not in NOT_RANKED:
+            cells.setdefault((row["model"], row["nodes"]), []).append(row)
+    found = []
+    for (model, nodes), rows in cells.items():
+        chosen = min(rows, key=lambda row: predicted(row, values).total)
+        best = max(rows, key=lambda row: row["value"])
+        found.append({"model": model, "nodes": nodes, "chosen": chosen["strategy"], "best": best["strategy"],
+                      "of_best": chosen["value"] / best["value"]})  # fmt: skip
+    return found
+
+
+def scatter(table: list[dict], values: speeds.Speeds) -> tuple[float, float]:
+    """(run, network): spreads of log step times where little communication is exposed, and of what is exposed."""
+    quiet, loud = [], []
+    for row in table:
+        step = predicted(row, values)
+        off, exposed = math.log(row["step_s"] / step.total), step.exposed / step.total
+        if exposed < 0.1:
+            quiet.append(off)
+        elif exposed > 0.3:
+            loud.append(off / exposed)
+    return tuple(float(np.quantile(np.abs(each), 0.9) / 1.645) for each in (quiet, loud))
+
+
+def main() -> None:
+    table = points()
+    rows, error = fit(table)
+    fixed = [row for row in speeds.rows(MACHINE.name) if row["kind"] != "fitted"]
+    others = [row for row in speeds.rows() if row["machine"] != MACHINE.name]
+    values = speeds.of([*rows, *fixed])
+    unseen, fits = left_out(table)
+    between = np.std(np.log(fits), axis=0)  # how much a parameter moves when a model is left out
+    run, network = scatter(table, values)
+    for row, own, moved in zip(rows, error, between, strict=True):
+        row["spread"] = max(own, moved, network if row["name"] == "group_share" else 0)
+    rows.append({"machine": MACHINE.name, "name": "run", "at": None, "value": run, "spread": 0.0, "unit": "log",
+                 "kind": "fitted", "meaning": "spread of one run's step time where little communication is exposed",
+                 "source": "residuals of the fit"})  # fmt: skip
+    _write([*rows, *fixed, *others])
+    for row in rows:
+        at = f" at {row['at']}" if row["at"] else ""
+        print(f"{row['name'] + at:28}{row['value']:12.4g} x/÷ {1 + row['spread']:.2f} {row['unit']}")
+    for title, found in (("all points", errors(table, values)), ("left out in turn", unseen)):
+        print(f"\n{title}: error of throughput, %")
+        _print(found)
+    cells = ranking(table, values)
+    right = [cell for cell in cells if cell["of_best"] >= 1 - CLOSE]
+    print(f"\nfirst choice within {CLOSE:.0%} of the best published: {len(right)} of {len(cells)} cells; not in")
+    for cell in cells:
+        if cell not in right:
+            print("  {model} on {nodes} nodes: {chosen} has {of_best:.3f} of {best}".format(**cell))
+
+
+def _print(found: dict[tuple[str, str, int], float]) -> None:
+    off = sorted(abs(each) for each in found.values())
+    print(f"  median {100 * median(off):.1f}, 90th percentile {100 * off[int(0.9 * len(off))]:.1f}, n {len(off)}")
+    for model, strategy in dict.fromkeys(key[:2] for key in found):
+        own = {key[2]: each for key, each in found.items() if key[:2] == (model, strategy)}
+        print(f"  {model:9}{strategy:14}" + " ".join(f"{n}:{100 * each:+.1f}" for n, each in own.items()))
+
+
+def _write(rows: list[dict]) -> None:
+    with open(speeds.FILE, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, speeds.COLUMNS)
+        writer.writeheader()
+        for row in rows:
+            short = {name: f"{row[name]:.4g}" for name in ("value", "spread")}
+            writer.writerow(row | short | {"at": "" if row["at"] is None else f"{row['at']:g}"})
+
+
+if __name__ == "__main__":
+    main()

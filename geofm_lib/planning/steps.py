@@ -1,0 +1,164 @@
+"""The time of one training step: what it asks for (bytes, operations, messages) over what the machine gives.
+
+``demand`` is arithmetic and knows no machine's speed; ``seconds`` divides it by a machine's row and its ``Speeds``:
+
+    step = compute + update + exposed communication (+ start-up / 30 in the paper's window)
+
+* compute: operations over peak x share, the share achieved growing with the blocks' width; never less than the
+  host needs to launch the blocks.
+* update: bytes of weights, gradients and moments that AdamW and the casts move, over the memory's bandwidth.
+* communication: each kind of collective is calls x latency + bytes over the slowest link that its group crosses.
+  Rings pass on through every rank of a group, all-reduces across nodes climb a tree. A node's network is shared by
+  all groups that cross it, and gives less the more nodes take part (contention).
+* exposed: what does not fit beside the compute, and a share of the rest (``overlap``). FSDP1 hid a single group's
+  gathers almost wholly, and less where shard groups and replicas take turns.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil, log2, sqrt
+
+from geofm_lib.catalog.machines import Machine
+from geofm_lib.catalog.speeds import Speeds, along
+from geofm_lib.catalog.strategies import lookup, resolve
+from geofm_lib.planning import costs
+
+PAPER_STEPS = 30  # of the paper's window, start-up inside
+WINDOWS = ("steady", "paper_30_steps")
+ADAMW_BYTES = 28  # per number: reads weight, gradient and two moments, writes weight and moments, all fp32
+CAST_BYTES = 18  # per number: two casts of the weight to bf16, one of the gradient back (DDP: its buckets' copies)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One kind of collective of a step, for one rank. ``crossing`` groups share a node's network; 0 stays inside."""
+
+    kind: str
+    calls: int
+    sent: int  # bytes
+    group: int
+    nodes: int  # from the first to the last of the group
+    extent: int  # ranks from the first to the last of the group
+    crossing: int
+    alone: bool  # has one rank on a node
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What one step asks of one rank."""
+
+    flops: tuple[tuple[float, float], ...]  # (equivalent width, operations)
+    blocks: int
+    precision: str
+    update_bytes: int
+    transfers: tuple[Transfer, ...]
+    grouped: bool  # ranks are split into shard groups and replicas, as in all but FULL_SHARD and SHARD_GRAD_OP
+
+
+@dataclass(frozen=True)
+class Step:
+    """Seconds of one step. ``communication`` is all of it, ``exposed`` the part that lengthens the step."""
+
+    compute: float
+    update: float
+    communication: float
+    exposed: float
+    start_up: float
+
+    @property
+    def total(self) -> float:
+        return self.compute + self.update + self.exposed + self.start_up
+
+    def spread(self, run: float, spreads: Speeds, share: float) -> float:
+        """Standard deviation of log(total): the parts' own, weighed by what they add to the step, and a run's."""
+        parts = (
+            (self.compute, share),
+            (self.update, spreads.value["memory_share"]),
+            (self.exposed, spreads.value["group_share"]),
+            (self.start_up, spreads.value["start_up_s"]),
+        )
+        return sqrt(run**2 + sum((part / self.total * each) ** 2 for part, each in parts))
+
+
+@lru_cache(maxsize=4096)
+def demand(
+    model: str,
+    strategy: str,
+    world: int,
+    per_node: int,
+    batch: int,
+    workload: str = "mae",
+    precision: str = "bf16",
+    activation_checkpointing: bool = True,
+    synchronised: bool = True,
+) -> Demand:
+    """What a step of ``batch`` images per rank asks for; ValueError when the strategy does not divide ``world``.
+
+    ``synchronised=False`` leaves out the reduction over the replicas, as FSDP1 did with a shard group of one.
+    """
+    row = lookup(strategy)
+    replicas, shard = resolve(row, world)
+    found = costs.units(model, workload)
+    # Unpadded, as FSDP1 sent it in the figures behind the speeds; FSDP2 sends up to a tenth more on 512 ranks and more.
+    traffic = costs.communication(model, strategy, world, workload, precision, padded=False)
+    transfers = []
+    for kind, each in traffic.items():
+        over_replicas = kind == "all_reduce"
+        if each.group == 1 or (over_replicas and not synchronised):
+            continue
+        extent = world if over_replicas else shard
+        apart = shard if over_replicas else 1  # ranks between neighbours of a group
+        nodes = ceil(extent / per_node)
+        crossing = min(apart, per_node) if nodes > 1 else 0
+        transfers.append(Transfer(kind, each.calls, each.sent, each.group, nodes, extent, crossing, apart >= per_node))
+    work = [
+        (width, batch * part.step(activation_checkpointing)) for width, part in costs.flops_by_width(model, workload)
+    ]
+    own = sum(unit.shard(shard, trainable=True) for unit in found)
+    return Demand(
+        flops=tuple(work),
+        blocks=len(found) - 1,
+        precision=precision,
+        update_bytes=own * (ADAMW_BYTES + CAST_BYTES),
+        transfers=tuple(transfers),
+        grouped=row.shard_group is not None,
+    )
+
+
+def seconds(asked: Demand, machine: Machine, speeds: Speeds, window: str = "steady") -> Step:
+    """The seconds of a step on a machine."""
+    value = speeds.value
+    peak = 1e12 * {"bf16": machine.peak_bf16_tflops, "fp32": machine.peak_fp32_tflops}[asked.precision]
+    curve = speeds.curve[f"share_{asked.precision}"]
+    compute = sum(operations / (peak * along(curve, width)) for width, operations in asked.flops)
+    compute = max(compute, asked.blocks * value["block_launch_s"])
+    update = asked.update_bytes / (1e9 * machine.memory_gb_s * value["memory_share"])
+    communication = sum(_collective(each, machine, value) for each in asked.transfers)
+    hidden = value["overlap_grouped" if asked.grouped else "overlap"] * min(communication, compute)
+    start_up = value["start_up_s"] / PAPER_STEPS if window == "paper_30_steps" else 0.0
+    return Step(compute, update, communication, communication - hidden, start_up)
+
+
+def share_spread(asked: Demand, spreads: Speeds) -> float:
+    """The spread of the compute: that of the achieved share at the width that does most of the work."""
+    width = max(asked.flops, key=lambda each: each[1])[0]
+    points = spreads.curve[f"share_{asked.precision}"]
+    return along(points, max(width, points[0][0]))
+
+
+def _collective(each: Transfer, machine: Machine, value: dict[str, float]) -> float:
+    if each.crossing:
+        # A group of several ranks per node goes through all its network cards, so such groups share them; of a group
+        # with one rank per node, each has the card of its own GPU.
+        own_card = each.alone or each.crossing == 1
+        alone = value["group_share"] / (1 if own_card else each.crossing)
+        shared = value["network_share"] / each.crossing
+        contention = 1 + (each.nodes / value["contention_nodes"]) ** 2
+        rate = 1e9 * machine.network_gb_s * min(alone, shared) / contention
+        hop = value["hop_s"]
+    else:
+        rate = 1e9 * machine.links_gb_s[min(k for k in machine.links_gb_s if k >= each.extent)] * value["link_share"]
+        hop = value["link_hop_s"]
+    tree = each.kind == "all_reduce" and each.crossing
+    hops = 2 * log2(min(each.nodes, each.group)) if tree else (each.group - 1) * (2 if each.kind == "all_reduce" else 1)
+    return each.calls * hops * hop + each.sent / rate
