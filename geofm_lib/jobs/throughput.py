@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from geofm_lib.data import sampler
-from geofm_lib.data.images import batches, mask_noise, normalise
+from geofm_lib.data import loader
+from geofm_lib.data.images import mask_noise, normalise
 from geofm_lib.data.shards import Shards, write_csv
 from geofm_lib.distributed import meters, sharding, training
 from geofm_lib.jobs.folder import Folder
@@ -50,10 +50,12 @@ def run(settings: ThroughputSettings, ranks, run: Folder) -> dict:
     """Warm up, measure; returns the headline numbers with the conditions they hold under."""
     began = time.perf_counter()
     torch.manual_seed(settings.seed)
-    model = _model(settings, ranks)
+    shards = Shards(settings.data, split="train", keep_bytes=0) if settings.input == "real" else None
+    channels = shards.channels if shards else 3
+    model = _model(settings, ranks, channels)
     optimiser = training.optimiser(model, WEIGHT_DECAY)
     phases = meters.Phases(ranks.device)
-    stream = _batches(settings, ranks)
+    stream = _batches(settings, ranks, shards)
     ranks.barrier()
     counted, rows = None, []
     loop = time.perf_counter()
@@ -83,23 +85,23 @@ def run(settings: ThroughputSettings, ranks, run: Folder) -> dict:
     if not ranks.is_main:
         return {}
     write_csv(run.path / "ranks.csv", table[0], table)
-    return _headline(settings, ranks, table, loop - began)
+    return _headline(settings, ranks, table, loop - began, channels)
 
 
-def _model(settings: ThroughputSettings, ranks) -> nn.Module:
+def _model(settings: ThroughputSettings, ranks, channels: int) -> nn.Module:
     if settings.workload == "mae":
-        built = mae.build(settings.model, settings.image_size, 3, "meta", settings.patch())
+        built = mae.build(settings.model, settings.image_size, channels, "meta", settings.patch())
     else:
         built = Classifier(
-            vit.build(settings.model, "benchmark", settings.image_size, 3, "meta", settings.patch(), CLASSES)
+            vit.build(settings.model, "benchmark", settings.image_size, channels, "meta", settings.patch(), CLASSES)
         )
     return sharding.apply_settings(built, settings, ranks)
 
 
-def _batches(settings: ThroughputSettings, ranks) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _batches(settings: ThroughputSettings, ranks, shards: Shards | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless (images, labels or masking noise) on the device, from the data set or drawn."""
     patches = (settings.image_size // settings.patch()) ** 2
-    images = _real(settings, ranks) if settings.input == "real" else _synthetic(settings, ranks)
+    images = _real(settings, ranks, shards) if shards else _synthetic(settings, ranks)
     for number, (pixels, indices) in enumerate(images):
         pixels = pixels.to(ranks.device, non_blocking=True)
         if settings.workload == "mae":
@@ -118,19 +120,21 @@ def _synthetic(settings, ranks):
         yield pixels, range(ranks.rank * settings.batch_per_gpu, (ranks.rank + 1) * settings.batch_per_gpu)
 
 
-def _real(settings, ranks):
+def _real(settings, ranks, shards):
     """The train side through the real loader, read from files every epoch as a large set would be."""
-    shards = Shards(settings.data, split="train", keep_bytes=0)
-    batch = settings.batch_per_gpu * ranks.world
-    per_epoch = sampler.steps_per_epoch(len(shards), batch)
-    for epoch in range(10**9):
-        order = sampler.order(settings.seed, epoch, len(shards))
-        steps = [sampler.rank_slice(order, step, batch, ranks.rank, ranks.world)[0] for step in range(per_epoch)]
-        size, workers = settings.image_size, settings.workers
-        for images, indices in batches(
-            shards, steps, image_size=size, seed=settings.seed, epoch=epoch, workers=workers
-        ):
-            yield normalise(images.to(ranks.device, non_blocking=True), shards.mean, shards.std), indices.tolist()
+    steps = loader.stream(
+        shards,
+        seed=settings.seed,
+        global_batch=settings.batch_per_gpu * ranks.world,
+        epochs=10**9,
+        image_size=settings.image_size,
+        rank=ranks.rank,
+        world=ranks.world,
+        workers=settings.workers,
+        pin=ranks.device.type == "cuda",
+    )
+    for _, _, [(images, indices)] in steps:
+        yield normalise(images.to(ranks.device, non_blocking=True), shards.mean, shards.std), indices.tolist()
 
 
 def _own(settings, ranks, model, optimiser, rows, counted, paper_s) -> dict:
@@ -156,11 +160,11 @@ def _own(settings, ranks, model, optimiser, rows, counted, paper_s) -> dict:
     }
 
 
-def _headline(settings, ranks, table: list[dict], start_up_s: float) -> dict:
+def _headline(settings, ranks, table: list[dict], start_up_s: float, channels: int) -> dict:
     images = settings.batch_per_gpu * ranks.world
     slowest = max(row["step_s"] for row in table)
     paper_s = max((row["paper_window_s"] for row in table if row["paper_window_s"]), default=None)
-    size = {"image_size": settings.image_size, "patch_size": settings.patch()}
+    size = {"image_size": settings.image_size, "patch_size": settings.patch(), "channels": channels}
     flops = costs.training_flops(settings.model, settings.workload, **size)  # the model's own, without recomputation
     predicted = costs.memory(
         settings.model,
