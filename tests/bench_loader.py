@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
+import simplejpeg
 import torch
 import torchvision
 import webdataset
@@ -64,9 +65,9 @@ def decode_image(path: str) -> torch.Tensor:
 
 
 def web_dataset(folder: Path, workers: int) -> Iterator[torch.Tensor]:
-    """webdataset's own pipeline: shuffled shards and samples, decoded to uint8 tensors, batched in the workers."""
+    """webdataset's own pipeline: shuffled shards and samples, decoded by PIL, batched in the workers."""
     urls = sorted(map(str, folder.glob("*.tar")))
-    samples = webdataset.WebDataset(urls, shardshuffle=len(urls)).shuffle(1000).decode("torchrgb8")
+    samples = webdataset.WebDataset(urls, shardshuffle=len(urls)).shuffle(1000).decode("pil")
     batched = samples.to_tuple("jpg", "cls").map_tuple(transforms(), int).batched(BATCH, partial=False)
     for pixels, _ in webdataset.WebLoader(batched, batch_size=None, num_workers=workers):
         yield pixels
@@ -90,15 +91,21 @@ def write_sets(archive: Path, folder: Path) -> tuple[Path, Path, Path]:
     classes = sorted({file.parent.name for file in files})
     web, packed = folder / "web", folder / "packed"
     web.mkdir()
+    packed.mkdir()
     for k in range(WEB_SHARDS):
         with webdataset.TarWriter(str(web / f"{k:06d}.tar")) as out:
             for file in files[k::WEB_SHARDS]:
                 out.write({"__key__": file.stem, "jpg": file.read_bytes(), "cls": classes.index(file.parent.name)})
-    samples = ({"name": file.name, "label": file.parent.name, "data": file.read_bytes(),
-                "width": 256, "height": 256, "channels": 3} for file in files)  # fmt: skip
-    shards.write_csv(packed / "index.csv", shards.COLUMNS, list(shards.pack(samples, packed)))
+    shards.write_csv(packed / "index.csv", shards.COLUMNS, list(shards.pack(map(_sample, files), packed)))
     (packed / "statistics.json").write_text(json.dumps({"mean": MEAN, "std": STD, "channels": 3}))
     return tree, web, packed
+
+
+def _sample(file: Path) -> dict:
+    data = file.read_bytes()
+    height, width, *_ = simplejpeg.decode_jpeg_header(data)
+    about = {"name": file.name, "label": file.parent.name, "width": width, "height": height, "channels": 3}
+    return about | {"data": data}
 
 
 def pipelines(tree: Path, web: Path, packed: Path) -> dict[str, Callable[[int], Iterator[torch.Tensor]]]:

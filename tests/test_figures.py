@@ -146,3 +146,15 @@ def test_tables_show_numbers_plainly():
     table = Table(pd.DataFrame({"a": [1, 12345], "b": [0.123456, float("nan")], "c": ["<", "x"]}), "Caption")
     text = table._repr_html_()
     assert "12\u202f345" in text and "0.1235" in text and "–" in text and "&lt;" in text and "Caption" in text
+
+
+def test_loader_speed_is_read_from_its_file(tmp_path):
+    file = tmp_path / "loader.csv"
+    assert isinstance(figures.loader_speed(file), Note)
+    file.write_text(
+        "pipeline,workers,images_per_s,ratio_to_imagefolder,low,high\nimagefolder,0,400,1,1,1\ngeofm,0,640,1.6,1.5,1.7\n"
+        "imagefolder,2,500,1,1,1\ngeofm,2,900,1.8,1.7,1.9\n"
+    )
+    found = figures.loader_speed(file)
+    image(found)
+    assert "geofm 1.6 (no worker process)" in found.alt and "geofm 1.8 (2 workers)" in found.alt

@@ -2,10 +2,11 @@
 
 import json
 
+import bench_loader
 import numpy as np
 import pytest
 import torch
-from pictures import encode, noise
+from pictures import as_archive, class_folders, encode, noise
 
 from geofm_lib.data import loader, sampler, shards
 
@@ -63,12 +64,14 @@ def test_the_order_is_the_sampler_s(whole):
     assert not torch.equal(whole[0][0], whole[STEPS][0])
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 @pytest.mark.parametrize("world", [1, 2, 8])
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_any_ranks_and_workers_read_one_sequence(packed, whole, world, workers):
     assert same(read(packed, world, workers), whole)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 @pytest.mark.parametrize("before, after", [((1, 3), (2, 0)), ((2, 1), (8, 0)), ((8, 0), (1, 1))])
 def test_stopped_anywhere_and_resumed_on_other_ranks(packed, whole, before, after):
     """Read to a random step, stop in the middle with batches prepared ahead, and go on: each image once an epoch."""
@@ -129,3 +132,19 @@ def test_a_batch_that_cannot_be_shared_says_so(packed):
         list(stream(packed, world=3))
     with pytest.raises(ValueError, match="use at most 48"):
         list(stream(packed, global_batch=49))
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
+def test_the_measured_pipelines_give_the_same_batches_in_distribution(tmp_path):
+    """What `make loader` times: 64 images each through ours, ImageFolder's and webdataset's transforms."""
+    tree = class_folders(tmp_path / "set", each=40)
+    (tree / "crop land" / "._hidden.jpg").unlink()  # ImageFolder would take it for an image
+    made = bench_loader.pipelines(*bench_loader.write_sets(as_archive(tree, tmp_path / "set.tar"), tmp_path / "out"))
+    found = {}
+    for name, start in made.items():
+        torch.manual_seed(0)
+        batch = next(start(0))
+        assert batch.shape == (64, 3, 224, 224) and batch.dtype == torch.float32 and batch.is_contiguous()
+        found[name] = torch.stack([batch.mean((0, 2, 3)), batch.std((0, 2, 3))])
+    for name, each in found.items():
+        assert (each - found["imagefolder"]).abs().max() < 0.15, name

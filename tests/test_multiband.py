@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+import torch.multiprocessing as mp
 from pictures import encode, noise
 
 from geofm_lib.data import shards
@@ -43,21 +44,34 @@ def prepared(folder, dataset):
     return prepare.run(settings, SimpleNamespace(is_main=True), Folder(folder))
 
 
-def end_to_end(folder, dataset, **sizes):
-    """(summary of the preparation, of three steps of pretraining, of the probe), all in this process."""
+def end_to_end(folder, dataset, image_size, patch_size):
+    """Summaries of the preparation, of a short pretraining and of its probe: one rank, in a process of its own.
+
+    (A process that has run FSDP cannot be forked any more by the tests that follow.)
+    """
+    process = mp.get_context("fork").Process(target=_all_jobs, args=(folder, dataset, image_size, patch_size))
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+    return json.loads((folder / "found.json").read_text())
+
+
+def _all_jobs(folder, dataset, image_size, patch_size):
+    torch.set_num_threads(1)
     data = prepared(folder / "data", dataset)
-    usual = {"model": "ViT-Atto", "data": str(folder / "data"), "device": "cpu", "ranks": 1} | sizes
+    usual = {"model": "ViT-Atto", "data": str(folder / "data"), "device": "cpu", "ranks": 1, "image_size": image_size}
     (folder / "run").mkdir()
     alone = joined.start(folder / "run", "cpu")
     try:
-        asked = PretrainSettings(**usual, epochs=1, warmup_epochs=0, global_batch=4, workers=1, log_every=1)
+        asked = PretrainSettings(**usual, patch_size=patch_size, epochs=1, global_batch=4, workers=1)
+        asked = asked.model_copy(update={"data_fingerprint": data["fingerprint"]})  # the launcher adds it
         trained = pretrain.run(asked, alone, Folder(folder / "run"))
         (folder / "probe").mkdir()
-        asked = ProbeSettings(**usual, encoder=str(folder / "run"), epochs=2, warmup_epochs=0, views=1, probe_seeds=1)
+        asked = ProbeSettings(**usual, encoder=str(folder / "run"), epochs=2, views=1, probe_seeds=1)
         probed = probe.run(asked, alone, Folder(folder / "probe"))
     finally:
         joined.stop(alone)
-    return data, trained, probed
+    (folder / "found.json").write_text(json.dumps([data, trained, probed]))
 
 
 def check(folder, data, trained, probed, bands):
