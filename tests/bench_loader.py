@@ -2,7 +2,7 @@
 
 GEOFM_TEST_DATA=FOLDER python -m tests.bench_loader [ROUNDS]        rewrites reports/loader.csv (about 2 minutes)
 
-UC Merced (ucm.tar) at 256 pixels becomes float batches [64, 3, 224, 224]: random resized crop (0.2 to 1, bicubic and
+UC Merced (ucm.tar) at 256 pixels becomes float batches [32, 3, 224, 224]: random resized crop (0.2 to 1, bicubic and
 antialiased), flip, normalise. A round is 1,024 images (2,048 with workers) through every pipeline in turn, from asking
 for the first batch to having the last, start of the worker processes included; one thread a process everywhere; files
 in the page cache.
@@ -31,8 +31,8 @@ from torchvision.transforms import v2
 from geofm_lib.data import loader, shards
 from geofm_lib.data.images import normalise
 
-BATCH, SIZE, SCALE = 64, 224, (0.2, 1.0)
-STEPS = {0: 16, 2: 32}  # workers -> batches a round; starting processes is a small part of it
+BATCH, SIZE, SCALE = 32, 224, (0.2, 1.0)
+STEPS = {0: 32, 2: 64}  # workers -> batches a round; starting processes is a small part of it
 MEAN, STD = [0.48, 0.49, 0.45], [0.21, 0.20, 0.19]
 ROUNDS, WEB_SHARDS = 5, 8
 COLUMNS = ("pipeline", "workers", "images_per_s", "ratio_to_imagefolder", "low", "high")

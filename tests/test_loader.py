@@ -136,7 +136,7 @@ def test_a_batch_that_cannot_be_shared_says_so(packed):
 
 @pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 def test_the_measured_pipelines_give_the_same_batches_in_distribution(tmp_path):
-    """What `make loader` times: 64 images each through ours, ImageFolder's and webdataset's transforms."""
+    """What `make loader` times: 32 images each through ours, ImageFolder's and webdataset's transforms."""
     tree = class_folders(tmp_path / "set", each=40)
     (tree / "crop land" / "._hidden.jpg").unlink()  # ImageFolder would take it for an image
     made = bench_loader.pipelines(*bench_loader.write_sets(as_archive(tree, tmp_path / "set.tar"), tmp_path / "out"))
@@ -144,7 +144,7 @@ def test_the_measured_pipelines_give_the_same_batches_in_distribution(tmp_path):
     for name, start in made.items():
         torch.manual_seed(0)
         batch = next(start(0))
-        assert batch.shape == (64, 3, 224, 224) and batch.dtype == torch.float32 and batch.is_contiguous()
+        assert batch.shape == (32, 3, 224, 224) and batch.dtype == torch.float32 and batch.is_contiguous()
         found[name] = torch.stack([batch.mean((0, 2, 3)), batch.std((0, 2, 3))])
     for name, each in found.items():
         assert (each - found["imagefolder"]).abs().max() < 0.15, name
