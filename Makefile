@@ -45,7 +45,7 @@ recorded_06_paper =
 recorded_minutes := 01_data=1 02_pretrain=18 03_throughput=1 04_scaling=1 05_probe=8 06_paper=1
 recorded_strategies = SHARD_GRAD_OP NO_SHARD HYBRID_1GPU HYBRID_2GPUs DDP
 
-.PHONY: help .venv reports recorded predictions simulations test test-slurm test-long lint doctor clean
+.PHONY: help .venv reports recorded predictions simulations loader test test-slurm test-long lint doctor clean
 
 help:  ## This list
 	@echo "geofm: make TARGET"
@@ -130,6 +130,9 @@ test-slurm: $(STAMP)  ## The tests on a real Slurm started on this machine (up t
 
 test-long: $(STAMP)  ## The tests that take longer (up to 30 minutes)
 	$(PY) -m pytest -m long $(PYTEST_ARGS)
+
+loader: $(STAMP)  ## Images/s beside ImageFolder and webdataset -> reports/loader.csv (4 minutes; needs GEOFM_TEST_DATA)
+	OMP_NUM_THREADS=1 $(PY) -m tests.bench_loader
 
 lint: $(STAMP)  ## Ruff over code and notebooks, shellcheck over the scripts (seconds)
 	$(PY) -m ruff check .

@@ -179,3 +179,15 @@ def test_a_simulation_beside_the_arithmetic(folder):
     table = figures.simulated(folder(asked, told))
     assert list(table.frame["simulated"]) == [1.5] * 4 + [2.0] * 3 and list(table.frame["arithmetic"])[-1] == 3.0
     assert "FULL_SHARD on 64 GPUs" in table.caption and "12 s" in table.caption
+
+
+def test_loader_speed_is_read_from_its_file(tmp_path):
+    file = tmp_path / "loader.csv"
+    assert isinstance(figures.loader_speed(file), Note)
+    file.write_text(
+        "pipeline,workers,images_per_s,ratio_to_imagefolder,low,high\nimagefolder,0,400,1,1,1\ngeofm,0,640,1.6,1.5,1.7\n"
+        "imagefolder,2,500,1,1,1\ngeofm,2,900,1.8,1.7,1.9\n"
+    )
+    found = figures.loader_speed(file)
+    image(found)
+    assert "geofm 1.6 (no worker process)" in found.alt and "geofm 1.8 (2 workers)" in found.alt

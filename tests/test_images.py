@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from pictures import encode, noise
+from torchvision.transforms import v2
 
 from geofm_lib.data import images
 
@@ -85,3 +86,60 @@ def test_normalise_and_mask_noise():
 def test_an_unknown_transform_is_named():
     with pytest.raises(ValueError, match="unknown transform 'train'"):
         take([np.arange(2)], transform="train")
+
+
+def test_a_crop_is_torchvisions_and_so_is_its_distribution():
+    """The same crop gives the same pixels; areas, aspects, flips, means and variances are those of v2's transforms."""
+    pictures = [torch.from_numpy(np.array(noise(i, (64, 48)))).permute(2, 0, 1) for i in range(40)]
+    bicubic = {"interpolation": v2.InterpolationMode.BICUBIC, "antialias": True}
+    theirs = v2.Compose([v2.RandomResizedCrop(32, (0.2, 1.0), **bicubic), v2.RandomHorizontalFlip()])
+    torch.manual_seed(0)
+    boxes, views = {"ours": [], "v2": []}, {"ours": [], "v2": []}
+    for i in range(1200):
+        picture = pictures[i % 40]
+        box = images.crop_box(np.random.default_rng(i), 48, 64, (0.2, 1.0))
+        if i < 40:
+            expected = v2.functional.resized_crop(picture, *box, [32, 32], **bicubic)
+            top, left, height, width = box
+            assert torch.equal(images.resize(picture[:, top : top + height, left : left + width], 32, 32), expected)
+        boxes["ours"].append(box)
+        drawn = theirs.transforms[0].make_params([picture])
+        boxes["v2"].append([drawn[k] for k in ("top", "left", "height", "width")])
+        views["ours"].append(images.augment(picture, 32, np.random.default_rng(i), (0.2, 1.0)))
+        views["v2"].append(theirs(picture))
+    found = {}
+    for name in boxes:
+        top, left, height, width = np.array(boxes[name], dtype=float).T
+        shapes = {"area": height * width / 3072, "aspect": np.log(width / height), "top": top / 48, "left": left / 64}
+        pixels = torch.stack(views[name]).float() / 255
+        each = {n: np.quantile(values, np.linspace(0.05, 0.95, 19)) for n, values in shapes.items()}
+        found[name] = each | {"mean": pixels.mean((0, 2, 3)).numpy(), "std": pixels.std((0, 2, 3)).numpy()}
+    for what, allowed in {"area": 0.05, "aspect": 0.05, "top": 0.05, "left": 0.05, "mean": 0.01, "std": 0.01}.items():
+        assert np.abs(found["ours"][what] - found["v2"][what]).max() < allowed, what
+
+
+def test_sixteen_bits_stay_sixteen_bits():
+    wide = torch.from_numpy(np.random.default_rng(0).integers(0, 65536, (5, 30, 40), dtype=np.uint16))
+    small = images.resize(wide, 8, 12)
+    exact = torch.nn.functional.interpolate(wide[None].double(), (8, 12), mode="bicubic", antialias=True)[0]
+    assert small.dtype == torch.uint16 and (small.double() - exact.clamp(0, 65535)).abs().max() <= 1
+    flat = images.resize(torch.full((2, 30, 30), 65535, dtype=torch.uint16), 64, 64)
+    assert (flat.float() == 65535).all(), "what overshoots is cut off, never wrapped around"
+    mean, std = [0.1, 0.2, 0.3, 0.4, 0.5], [0.01, 0.02, 0.03, 0.04, 0.05]
+    expected = (wide.double() / 65535 - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+    assert torch.allclose(images.normalise(wide[None], mean, std)[0].double(), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_bands_are_shown_in_natural_colours():
+    mean, std = np.linspace(0.01, 0.07, 13), np.full(13, 0.004)
+    level = torch.tensor(mean * 65535).round().to(torch.uint16).view(1, 13, 1, 1).expand(2, 13, 4, 4)
+    at_mean = images.picture(level, mean, std)
+    assert at_mean.shape == (2, 3, 4, 4) and at_mean.dtype == torch.uint8 and ((at_mean.int() - 127).abs() <= 1).all()
+    red = level.clone()
+    red[:, 3] = 65535  # band B4
+    assert (images.picture(red, mean, std)[:, 0] == 255).all() and torch.equal(
+        images.picture(red, mean, std)[:, 1:], at_mean[:, 1:]
+    )
+    eight = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    assert torch.equal(images.picture(eight, [0.5] * 3, [0.2] * 3), eight)
+    assert torch.equal(images.picture(eight[:, :1], [0.5], [0.2]), eight[:, :1].expand(-1, 3, -1, -1))

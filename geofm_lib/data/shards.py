@@ -10,17 +10,19 @@ import json
 import os
 import tarfile
 import zlib
+from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from geofm_lib.data import images
+from geofm_lib.data import decoders
 
 COLUMNS = ("name", "label", "shard", "offset", "size", "checksum", "width", "height", "channels")
 SHARD_BYTES = 256 * 2**20
 BLOCK = 512  # a tar pads each member to a multiple of this
+MOST_OPEN = 256  # shards at once: a process may open 1024 files on most systems
 KEEP_BYTES = 2**30  # decoded pixels kept in memory, if the whole split fits
 
 
@@ -96,25 +98,43 @@ class Shards:
             )
         if split not in (None, "train", "test"):
             raise ValueError(f"unknown split {split!r}; use 'train', 'test' or None for both")
-        rows = read_csv(self.folder / "index.csv")
-        self.classes = sorted({row["label"] for row in rows} - {""})
+        side = None
         if split:
-            side = {row["name"]: row["split"] for row in read_csv(self.folder / "split.csv")}
-            rows = [row for row in rows if side[row["name"]] == split]
-        number = {name: k for k, name in enumerate(self.classes)} | {"": -1}
-        self.names = [row["name"] for row in rows]
-        self.labels = np.array([number[row["label"]] for row in rows], dtype=np.int64)
-        self.sizes = np.array([(row["height"], row["width"]) for row in rows], dtype=np.int64).reshape(-1, 2)
-        self._shard = [row["shard"] for row in rows]
-        self._offset = np.array([row["offset"] for row in rows], dtype=np.int64)
-        self._bytes = np.array([row["size"] for row in rows], dtype=np.int64)
-        self._checksum = [row["checksum"] for row in rows]
+            with open(self.folder / "split.csv", encoding="utf-8", newline="") as file:
+                side = {row[0] for row in csv.reader(file) if row[1] == split}
+        self._read_index(side)
         statistics = json.loads((self.folder / "statistics.json").read_text(encoding="utf-8"))
         self.mean, self.std, self.channels = statistics["mean"], statistics["std"], statistics["channels"]
-        self._files: dict[str, int] = {}
+        self._files: dict[int, int] = {}
         # Decoding is the bottleneck of a small run: a split that fits is decoded once and kept.
-        fits = int(self.sizes.prod(axis=1).sum()) * self.channels <= keep_bytes
+        value = 1 if self.channels == 3 else 2  # bytes; bands may have 16 bits
+        fits = int(self.sizes.prod(axis=1).sum()) * self.channels * value <= keep_bytes
         self._kept: dict[int, torch.Tensor] | None = {} if fits else None
+
+    def _read_index(self, side: set[str] | None) -> None:
+        """The rows of index.csv, those named in `side` only, as one array a column: a million rows a rank must fit."""
+        names, labels, places, sizes = [], array("q"), array("q"), array("q")
+        numbers: dict[str, int] = {}  # label -> number, in the order in which they come
+        files: dict[str, int] = {}  # shard -> number, likewise
+        with open(self.folder / "index.csv", encoding="utf-8", newline="") as file:
+            rows = csv.reader(file)
+            next(rows)
+            for name, label, shard, offset, size, checksum, width, height, _ in rows:
+                number = numbers.setdefault(label, len(numbers))
+                if side is not None and name not in side:
+                    continue
+                names.append(name)
+                labels.append(number)
+                place = files.setdefault(shard, len(files))
+                places.extend((place, int(offset), int(size), int(checksum, 16)))
+                sizes.extend((int(height), int(width)))
+        self.classes = sorted(numbers.keys() - {""})
+        rank = {label: k for k, label in enumerate(self.classes)} | {"": -1}
+        table = np.array([rank[label] for label in numbers], dtype=np.int64)
+        self.names, self.labels = names, table[np.array(labels, dtype=np.int64)]
+        self.sizes = np.array(sizes, dtype=np.int64).reshape(-1, 2)
+        self._places = np.array(places, dtype=np.int64).reshape(-1, 4)  # shard, offset, size, checksum
+        self._shards = list(files)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -125,25 +145,36 @@ class Shards:
 
     def read(self, i: int, verify: bool = False) -> bytes:
         """The encoded bytes of image i. Raises ValueError if it is cut short or, when asked, changed."""
-        shard = self._shard[i]
-        if shard not in self._files:
-            self._files[shard] = os.open(self.folder / "shards" / shard, os.O_RDONLY)
+        number, offset, size, checksum = self._places[i].tolist()
+        if number not in self._files:
+            if len(self._files) >= MOST_OPEN:
+                os.close(self._files.pop(next(iter(self._files))))  # the one opened first
+            self._files[number] = os.open(self.folder / "shards" / self._shards[number], os.O_RDONLY)
         # pread has no file position, so threads and forked processes may share the descriptor.
-        data = os.pread(self._files[shard], int(self._bytes[i]), int(self._offset[i]))
-        if len(data) < self._bytes[i] or verify and f"{zlib.crc32(data):08x}" != self._checksum[i]:
+        data = os.pread(self._files[number], size, offset)
+        if len(data) < size or verify and zlib.crc32(data) != checksum:
             raise ValueError(
-                f"{self.names[i]} in {self.folder / 'shards' / shard} is damaged (length or checksum differs from "
-                f"index.csv): delete {self.folder} and prepare the images again"
+                f"{self.names[i]} in {self.folder / 'shards' / self._shards[number]} is damaged (length or checksum "
+                f"differs from index.csv): delete {self.folder} and prepare the images again"
             )
         return data
 
     def decode(self, i: int, verify: bool = False) -> torch.Tensor:
-        """The pixels of image i, uint8 [C, H, W]. Not to be written to: it may be the copy kept in memory."""
-        if self._kept is None:
-            return images.decode(self.read(i, verify))
-        if i not in self._kept:
-            self._kept[i] = images.decode(self.read(i, verify))
-        return self._kept[i]
+        """The pixels of image i, uint8 or uint16 [C, H, W]. Not to be written to: they may be the copy in memory.
+
+        Raises ValueError, with the image's name, when they cannot be read.
+        """
+        if self._kept is not None and i in self._kept:
+            return self._kept[i]
+        data = self.read(i, verify)
+        try:
+            pixels = decoders.decode(data)
+        except Exception as error:  # decoders raise whatever the bytes lead them to
+            self.read(i, verify=True)  # says so if the bytes are not those that were packed
+            raise ValueError(f"{self.names[i]} in {self.folder} cannot be decoded here: {error}") from error
+        if self._kept is not None:
+            self._kept[i] = pixels
+        return pixels
 
     def keep(self) -> None:
         """Decode everything now, if it fits in memory at all."""

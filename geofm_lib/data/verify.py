@@ -1,8 +1,9 @@
 """Is this an image the model can be trained on? Decode it fully, and convert it if it has to be.
 
-What goes into a data shard decodes, with the decoder that training uses, to 8-bit RGB. JPEG, PNG and TIFF files that
-do so already keep their bytes. Everything else is written again: as PNG if the source was lossless, as JPEG (quality
-95) if it was not. Nothing here switches on Pillow's LOAD_TRUNCATED_IMAGES: half an image is no image.
+What goes into a data shard decodes, with the decoder that training uses, to 8-bit RGB or to the bands of a multi-band
+TIFF (8 or 16 bits, as stored). JPEG, PNG and TIFF files that do so already keep their bytes. Everything else is written
+again: as PNG if the source was lossless, as JPEG (quality 95) if it was not. Nothing here switches on Pillow's
+LOAD_TRUNCATED_IMAGES: half an image is no image.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from geofm_lib.data import images
+from geofm_lib.data import decoders, images
 
 LEAST_SIDE = 8  # pixels: one patch of the smallest models
 LOSSY = {"JPEG", "MPO", "WEBP", "JPEG2000"}
@@ -27,12 +28,16 @@ class Refused(ValueError):
 
 @dataclass
 class Checked:
-    """An image fit for a shard. sums and squares: over its pixels, [3], in 0..255 units."""
+    """An image fit for a shard. sums and squares: over its pixels, [C], of the values as stored.
+
+    full: the value that is white, 255 or 65535.
+    """
 
     data: bytes
     width: int
     height: int
     channels: int
+    full: int
     pixels: str  # hash of the decoded pixels: equal for exact duplicates only
     sums: list[float]
     squares: list[float]
@@ -45,9 +50,12 @@ def check(data: bytes) -> Checked:
         data, converted, image = _fit(data)
     except Refused:
         raise
+    except decoders.Unsupported as error:
+        raise Refused(str(error)) from None
     except Exception as error:  # decoders raise whatever the bytes lead them to: OSError, struct.error, SyntaxError ...
         raise Refused(f"damaged: {_first_line(error)}") from None
-    wide = image.reshape(image.shape[0], -1).float()
+    # A band of 16 bits may be nearly constant beside its mean: its squares need more than 24 bits.
+    wide = image.reshape(image.shape[0], -1).to(torch.float32 if image.dtype == torch.uint8 else torch.float64)
     digest = hashlib.blake2b(str(tuple(image.shape)).encode(), digest_size=16)
     digest.update(image.contiguous().numpy().tobytes())
     return Checked(
@@ -55,6 +63,7 @@ def check(data: bytes) -> Checked:
         width=image.shape[2],
         height=image.shape[1],
         channels=image.shape[0],
+        full=decoders.FULL[image.dtype],
         pixels=digest.hexdigest(),
         sums=wide.sum(1).tolist(),
         squares=(wide * wide).sum(1).tolist(),
@@ -63,9 +72,13 @@ def check(data: bytes) -> Checked:
 
 
 def _fit(data: bytes) -> tuple[bytes, str, torch.Tensor]:
-    """(bytes that decode to 8-bit RGB, what was converted, what they decode to)."""
+    """(bytes that decode to 8-bit RGB or to bands, what was converted, what they decode to)."""
     if not data:
         raise Refused("the file is empty")
+    bands = decoders.bands(data)
+    if bands is not None:
+        _check_side(bands.shape[2], bands.shape[1])
+        return data, "", bands
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, but not yet refused
@@ -74,14 +87,18 @@ def _fit(data: bytes) -> tuple[bytes, str, torch.Tensor]:
         raise Refused("not an image in a format that can be read") from None
     except Image.DecompressionBombError:
         raise Refused(f"too large: more than {2 * Image.MAX_IMAGE_PIXELS} pixels; cut it into tiles") from None
-    if min(image.size) < LEAST_SIDE:
-        raise Refused(f"too small: {image.width} x {image.height} pixels, at least {LEAST_SIDE} a side are needed")
+    _check_side(*image.size)
     what = _conversion(image)
     if image.format == "PNG":
         Image.open(io.BytesIO(data)).verify()  # the checksum of every chunk, which decoding leaves out
     if what:
         data = _encode(image, _convert(image))
     return data, what, images.decode(data)
+
+
+def _check_side(width: int, height: int) -> None:
+    if min(width, height) < LEAST_SIDE:
+        raise Refused(f"too small: {width} x {height} pixels, at least {LEAST_SIDE} a side are needed")
 
 
 def _conversion(image: Image.Image) -> str:

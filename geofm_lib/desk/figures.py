@@ -23,11 +23,11 @@ from geofm_lib.desk.paper_figures import (
 from geofm_lib.desk.photographs import contact_sheet, model_view, reconstruction
 from geofm_lib.desk.picture import Note, Picture, Table, axes, styled
 from geofm_lib.desk.plan_figures import planned, predicted_scaling, simulated
-from geofm_lib.desk.time_figures import communication, memory, phases, speed, throughput
+from geofm_lib.desk.time_figures import communication, loader_speed, memory, phases, speed, throughput
 
 __all__ = [
-    "claims", "class_counts", "communication", "contact_sheet", "image_costs", "learning_rate", "loss_curve",
-    "measured_runs", "memory", "model_view", "parameter_counts", "phases", "planned", "predicted_scaling",
+    "claims", "class_counts", "communication", "contact_sheet", "image_costs", "learning_rate", "loader_speed",
+    "loss_curve", "measured_runs", "memory", "model_view", "parameter_counts", "phases", "planned", "predicted_scaling",
     "probe_bars", "probe_curves",
     "published_memory", "published_memory_by_nodes", "published_prefetch", "published_scaling", "reconstruction",
     "refused", "simulated", "speed", "strategy_memory", "strategy_traffic", "throughput", "verdicts",

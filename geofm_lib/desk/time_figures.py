@@ -1,5 +1,7 @@
 """Where a throughput run's time, memory and bytes went, measured beside arithmetic. No torch."""
 
+from pathlib import Path
+
 import pandas as pd
 import seaborn as sns
 
@@ -8,6 +10,7 @@ from geofm_lib.desk.picture import Note, Picture, Table, axes, styled
 from geofm_lib.planning import costs
 
 BLUE = "#0072B2"
+LOADER = Path(__file__).resolve().parents[2] / "reports" / "loader.csv"
 PHASES = {"data": "images", "forward": "forward", "backward": "backward and reduction", "optimiser": "optimiser"}
 
 
@@ -27,6 +30,22 @@ def speed(run) -> Table:
     known = [(words, float(run.summary[key])) for words, key in rows if run.summary.get(key) is not None]
     asked = ", ".join(str(run.settings.get(n)) for n in ("model", "workload", "strategy", "precision"))
     return Table(pd.DataFrame(known, columns=["what", "value"]), asked, "The run measured nothing.")
+
+
+@styled
+def loader_speed(file: Path = LOADER) -> Picture | Note:
+    """How fast images come, ours beside two others, as `make loader` measured it on its machine."""
+    if not file.is_file():
+        return Note("reports/loader.csv is not there: `make loader` measures and writes it.")
+    table = pd.read_csv(file)
+    table["workers"] = table["workers"].map({0: "no worker process"}).fillna(table["workers"].astype(str) + " workers")
+    figure, ax = axes(height=3.0)
+    sns.barplot(table, x="ratio_to_imagefolder", y="pipeline", hue="workers", palette="colorblind", ax=ax, width=0.75)
+    ax.axvline(1, color="#444444", linewidth=1)
+    ax.set(xlabel="images/s, as a multiple of ImageFolder's with as many workers", ylabel="")
+    ax.get_legend().set_title(None)
+    said = [f"{row.pipeline} {row.ratio_to_imagefolder:g} ({row.workers})" for row in table.itertuples()]
+    return Picture(figure, f"Bars of images/s against torchvision's ImageFolder: {'; '.join(said)}.", table)
 
 
 @styled

@@ -49,6 +49,7 @@ def run(settings, ranks, run: Folder) -> dict:
         reasons = Counter(row["reason"] for row in refused)
         counted = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(5))
         raise ValueError(f"dataset: none of the {len(refused)} images of '{settings.dataset}' can be used: {counted}")
+    _check_alike(checked, settings.dataset)
     labels = archives.labels([row["name"] for row in rows])
     rows = [row | {"label": label} for row, label in zip(rows, labels, strict=True)]
     same_as = _duplicates(rows, checked)
@@ -179,6 +180,16 @@ def _cores() -> int:
 # what is written --------------------------------------------------------------------------------------------------
 
 
+def _check_alike(checked: list, dataset: str) -> None:
+    """Raise ValueError for images that no single model and no single mean fit."""
+    kinds = Counter((found.channels, "8" if found.full == 255 else "16") for found in checked)
+    if len(kinds) > 1:
+        mixed = " and ".join(
+            f"{count} images of {c} bands with {bits} bits" for (c, bits), count in kinds.most_common()
+        )
+        raise ValueError(f"dataset: '{dataset}' mixes {mixed}; give a folder that holds only one kind")
+
+
 def _duplicates(rows: list[dict], checked: list) -> dict[str, str]:
     """{name: first image with exactly the same pixels}."""
     first, same_as = {}, {}
@@ -191,17 +202,19 @@ def _duplicates(rows: list[dict], checked: list) -> dict[str, str]:
 
 
 def _statistics(train: list) -> dict:
-    """Mean and standard deviation of each band over all pixels of the train side, in 0..1 units."""
+    """Mean and standard deviation of each band over all pixels of the train side, in 0..1 units of their range."""
+    full = train[0].full
+    digits = 6 if full == 255 else 9
     count = sum(c.width * c.height for c in train)
     mean = [sum(band) / count for band in zip(*(c.sums for c in train), strict=True)]
     square = [sum(band) / count for band in zip(*(c.squares for c in train), strict=True)]
-    # One grey level at least: images of one colour must not be divided by zero.
+    # One level at least: images of one colour must not be divided by zero.
     std = [max(math.sqrt(max(s - m * m, 0)), 1) for s, m in zip(square, mean, strict=True)]
     return {
         "channels": len(mean),
         "images": len(train),
-        "mean": [round(m / 255, 6) for m in mean],
-        "std": [round(s / 255, 6) for s in std],
+        "mean": [round(m / full, digits) for m in mean],
+        "std": [round(s / full, digits) for s in std],
     }
 
 
@@ -231,13 +244,14 @@ def _pictures(folder: Path, seed: int) -> None:
     train = shards.Shards(folder, "train")
     chosen = np.unique(np.linspace(0, len(train) - 1, VIEW).astype(int))
     cropped, _ = next(images.batches(train, [chosen], image_size=VIEW_SIDE, transform="pretrain", seed=seed))
+    cropped = images.picture(cropped, data.mean, data.std)
     noise = images.mask_noise(seed, 0, chosen, (VIEW_SIDE // VIEW_PATCH) ** 2)
     hidden = noise.argsort(dim=1, stable=True).argsort(dim=1) >= int(noise.shape[1] * VIEW_VISIBLE)
     side = VIEW_SIDE // VIEW_PATCH
     hidden = hidden.view(-1, 1, side, side).repeat_interleave(VIEW_PATCH, 2).repeat_interleave(VIEW_PATCH, 3)
     views = {"cropped": cropped, "masked": torch.where(hidden, 128, cropped).to(torch.uint8)}
     arrays = {name: view.permute(0, 2, 3, 1).numpy() for name, view in views.items()}
-    original = np.stack([_fit(train.decode(i), VIEW_SIDE) for i in chosen.tolist()])
+    original = np.stack([_fit(train, i, VIEW_SIDE) for i in chosen.tolist()])
     np.savez_compressed(folder / "model_view.npz", original=original, **arrays)
 
 
@@ -248,11 +262,12 @@ def _contact_sheet(data: shards.Shards) -> dict[str, np.ndarray]:
     each = SHEET // len(kinds)
     chosen = np.concatenate([np.flatnonzero(data.labels == kind)[:each] for kind in kinds]).tolist()
     labels = [data.classes[data.labels[i]] if data.labels[i] >= 0 else "" for i in chosen]
-    return {"images": np.stack([_fit(data.decode(i), SHEET_SIDE) for i in chosen]), "labels": np.array(labels)}
+    return {"images": np.stack([_fit(data, i, SHEET_SIDE) for i in chosen]), "labels": np.array(labels)}
 
 
-def _fit(image: torch.Tensor, side: int) -> np.ndarray:
-    """uint8 [C, H, W] -> [side, side, C]: the long side fills the square, the rest is white."""
+def _fit(data: shards.Shards, i: int, side: int) -> np.ndarray:
+    """Image i for the eye, uint8 [side, side, 3]: the long side fills the square, the rest is white."""
+    image = images.picture(data.decode(i)[None], data.mean, data.std)[0]
     height, width = (max(1, round(n * side / max(image.shape[-2:]))) for n in image.shape[-2:])
     square = np.full((side, side, image.shape[0]), 255, np.uint8)
     top, left = (side - height) // 2, (side - width) // 2

@@ -3,14 +3,14 @@
 import contextlib
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from geofm_lib.data import sampler
-from geofm_lib.data.images import batches, mask_noise, normalise
+from geofm_lib.data import loader, sampler
+from geofm_lib.data.decoders import FULL
+from geofm_lib.data.images import batches, mask_noise, normalise, picture
 from geofm_lib.data.shards import Shards, write_csv
 from geofm_lib.distributed import checkpoint, meters, sharding, training
 from geofm_lib.jobs.folder import Folder, Stopped, write_text
@@ -45,7 +45,21 @@ def run(settings: PretrainSettings, ranks, run: Folder) -> dict:
     peak = settings.base_learning_rate * settings.global_batch / 256
     patches = (settings.image_size // settings.patch()) ** 2
     rows, mark, marked = [], time.perf_counter(), done
-    for step, epoch, micro_batches in _steps(settings, shards, ranks, parts, per_epoch, done):
+    steps = loader.stream(
+        shards,
+        seed=settings.seed,
+        global_batch=settings.global_batch,
+        epochs=settings.epochs,
+        image_size=settings.image_size,
+        rank=ranks.rank,
+        world=ranks.world,
+        parts=parts,
+        done=done,
+        workers=settings.workers,
+        pin=ranks.device.type == "cuda",
+        crop_scale=(settings.crop_scale_min, 1.0),
+    )
+    for step, epoch, micro_batches in steps:
         rate = training.learning_rate(
             step, peak=peak, warmup_steps=settings.warmup_epochs * per_epoch, total_steps=total
         )
@@ -115,30 +129,6 @@ def _model(settings: PretrainSettings, ranks, channels: int):
         norm_pix_loss=settings.norm_pix_loss,
     )
     return sharding.apply_settings(bare, settings, ranks), bare
-
-
-def _steps(settings, shards, ranks, parts: int, per_epoch: int, done: int) -> Iterator[tuple[int, int, list]]:
-    """(step, epoch, this rank's micro-batches) from step `done` on; the order depends on seed and epoch alone."""
-    for epoch in range(done // per_epoch, settings.epochs):
-        order = sampler.order(settings.seed, epoch, len(shards))
-        first = done % per_epoch if epoch == done // per_epoch else 0
-        indices = [
-            part
-            for step in range(first, per_epoch)
-            for part in sampler.rank_slice(order, step, settings.global_batch, ranks.rank, ranks.world, parts)
-        ]
-        stream = batches(
-            shards,
-            indices,
-            image_size=settings.image_size,
-            transform="pretrain",
-            seed=settings.seed,
-            epoch=epoch,
-            workers=settings.workers,
-            crop_scale=(settings.crop_scale_min, 1.0),
-        )
-        for step in range(first, per_epoch):
-            yield epoch * per_epoch + step, epoch, [next(stream) for _ in range(parts)]
 
 
 def _told(fault, ranks, model, where: dict, images: list[int], folder: Path) -> str:
@@ -229,11 +219,12 @@ def _reconstruct(settings, ranks, run: Folder, bare, shards) -> None:
     hidden = hidden.cpu().reshape(-1, 1, side, side)
     hidden = torch.nn.functional.interpolate(hidden, scale_factor=settings.patch(), mode="nearest").bool()
     mean, std = (torch.as_tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (shards.mean, shards.std))
-    pixels = ((rebuilt.cpu() * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
+    pixels = ((rebuilt.cpu() * std + mean).clamp(0, 1) * FULL[images.dtype]).round().to(images.dtype)
+    original, pixels = (picture(each, shards.mean, shards.std) for each in (images, pixels))
     pictures = {
-        "original": images,
-        "masked": torch.where(hidden, torch.full_like(images, 128), images),
-        "rebuilt": torch.where(hidden, pixels, images),
+        "original": original,
+        "masked": torch.where(hidden, torch.full_like(original, 128), original),
+        "rebuilt": torch.where(hidden, pixels, original),
     }
     np.savez_compressed(
         run.path / "reconstruction.npz", **{n: p.permute(0, 2, 3, 1).numpy() for n, p in pictures.items()}

@@ -158,9 +158,10 @@ class _Work:
             seed=settings.seed,
             epoch=view,
             workers=settings.workers,
+            pin=device.type == "cuda",
         )
         for images, _ in stream:
-            pixels = normalise(images.to(device), self.mean, self.std)
+            pixels = normalise(images.to(device, non_blocking=True), self.mean, self.std)
             for name, encoder in encoders.items():
                 parts[name].append(vit.features(encoder, pixels, settings.pool).cpu())
             self.images += len(images)
@@ -247,7 +248,7 @@ def _histograms(settings: ProbeSettings, train: Shards, test: Shards) -> dict:
 
     So its interval is another one: the 95 % binomial interval over the test images, on the split as it is.
     """
-    if not settings.compare_histograms or train.channels != 3:
+    if not settings.compare_histograms:
         return {}
     scores = baselines.ridge(baselines.features(train), train.labels, baselines.features(test))
     share = float((scores.argmax(1) == test.labels).mean())

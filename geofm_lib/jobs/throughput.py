@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from geofm_lib.data import sampler
-from geofm_lib.data.images import batches, mask_noise, normalise
+from geofm_lib.data import loader
+from geofm_lib.data.images import mask_noise, normalise
 from geofm_lib.data.shards import Shards, write_csv
 from geofm_lib.distributed import meters, sharding, training
 from geofm_lib.jobs.folder import Folder
@@ -53,10 +53,12 @@ def run(settings: ThroughputSettings, ranks, run: Folder) -> dict:
     """Warm up, measure; returns the headline numbers with the conditions they hold under."""
     began = time.perf_counter()
     torch.manual_seed(settings.seed)
-    model = sharding.apply_settings(network(settings), settings, ranks)
+    shards = Shards(settings.data, split="train", keep_bytes=0) if settings.input == "real" else None
+    channels = shards.channels if shards else 3
+    model = sharding.apply_settings(network(settings, channels), settings, ranks)
     optimiser = training.optimiser(model, WEIGHT_DECAY)
     phases = meters.Phases(ranks.device)
-    stream = _batches(settings, ranks)
+    stream = _batches(settings, ranks, shards)
     ranks.barrier()
     counted, rows = None, []
     loop = time.perf_counter()
@@ -87,21 +89,21 @@ def run(settings: ThroughputSettings, ranks, run: Folder) -> dict:
     if not ranks.is_main:
         return {}
     write_csv(run.path / "ranks.csv", table[0], table)
-    return _headline(settings, ranks, table, loop - began)
+    return _headline(settings, ranks, table, loop - began, channels)
 
 
-def network(settings) -> nn.Module:
+def network(settings, channels: int = 3) -> nn.Module:
     """The model with its loss, on the meta device: `model(images, labels or masking noise)`."""
     if settings.workload == "mae":
-        return mae.build(settings.model, settings.image_size, 3, "meta", settings.patch())
-    size = (settings.image_size, 3, "meta", settings.patch(), CLASSES)
+        return mae.build(settings.model, settings.image_size, channels, "meta", settings.patch())
+    size = (settings.image_size, channels, "meta", settings.patch(), CLASSES)
     return Classifier(vit.build(settings.model, "benchmark", *size))
 
 
-def _batches(settings: ThroughputSettings, ranks) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _batches(settings: ThroughputSettings, ranks, shards: Shards | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless (images, labels or masking noise) on the device, from the data set or drawn."""
     patches = (settings.image_size // settings.patch()) ** 2
-    images = _real(settings, ranks) if settings.input == "real" else _synthetic(settings, ranks)
+    images = _real(settings, ranks, shards) if shards else _synthetic(settings, ranks)
     for number, (pixels, indices) in enumerate(images):
         pixels = pixels.to(ranks.device, non_blocking=True)
         if settings.workload == "mae":
@@ -120,19 +122,21 @@ def _synthetic(settings, ranks):
         yield pixels, range(ranks.rank * settings.batch_per_gpu, (ranks.rank + 1) * settings.batch_per_gpu)
 
 
-def _real(settings, ranks):
+def _real(settings, ranks, shards):
     """The train side through the real loader, read from files every epoch as a large set would be."""
-    shards = Shards(settings.data, split="train", keep_bytes=0)
-    batch = settings.batch_per_gpu * ranks.world
-    per_epoch = sampler.steps_per_epoch(len(shards), batch)
-    for epoch in range(10**9):
-        order = sampler.order(settings.seed, epoch, len(shards))
-        steps = [sampler.rank_slice(order, step, batch, ranks.rank, ranks.world)[0] for step in range(per_epoch)]
-        size, workers = settings.image_size, settings.workers
-        for images, indices in batches(
-            shards, steps, image_size=size, seed=settings.seed, epoch=epoch, workers=workers
-        ):
-            yield normalise(images.to(ranks.device, non_blocking=True), shards.mean, shards.std), indices.tolist()
+    steps = loader.stream(
+        shards,
+        seed=settings.seed,
+        global_batch=settings.batch_per_gpu * ranks.world,
+        epochs=10**9,
+        image_size=settings.image_size,
+        rank=ranks.rank,
+        world=ranks.world,
+        workers=settings.workers,
+        pin=ranks.device.type == "cuda",
+    )
+    for _, _, [(images, indices)] in steps:
+        yield normalise(images.to(ranks.device, non_blocking=True), shards.mean, shards.std), indices.tolist()
 
 
 def _own(settings, ranks, model, optimiser, rows, counted, paper_s) -> dict:
@@ -158,11 +162,11 @@ def _own(settings, ranks, model, optimiser, rows, counted, paper_s) -> dict:
     }
 
 
-def _headline(settings, ranks, table: list[dict], start_up_s: float) -> dict:
+def _headline(settings, ranks, table: list[dict], start_up_s: float, channels: int) -> dict:
     images = settings.batch_per_gpu * ranks.world
     slowest = max(row["step_s"] for row in table)
     paper_s = max((row["paper_window_s"] for row in table if row["paper_window_s"]), default=None)
-    size = {"image_size": settings.image_size, "patch_size": settings.patch()}
+    size = {"image_size": settings.image_size, "patch_size": settings.patch(), "channels": channels}
     flops = costs.training_flops(settings.model, settings.workload, **size)  # the model's own, without recomputation
     predicted = costs.memory(
         settings.model,
