@@ -132,7 +132,9 @@ def images_per_s(stream: Iterator[torch.Tensor], steps: int) -> float:
 def measure(rounds: int) -> list[dict]:
     """Rows of loader.csv: medians over the rounds; the ratio is that of the same round, low and high its extremes."""
     torch.set_num_threads(1)
-    archive = Path(os.environ["GEOFM_TEST_DATA"]) / "ucm.tar"
+    archive = Path(os.environ.get("GEOFM_TEST_DATA", "")) / "ucm.tar"
+    if not archive.is_file():
+        sys.exit("GEOFM_TEST_DATA must name a folder that holds ucm.tar, UC Merced as a tar of class folders of JPEGs")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         made = pipelines(*write_sets(archive, Path(folder)))
