@@ -34,11 +34,25 @@ def test_names_cannot_leave_the_shard():
     assert archives.clean(b"caf\xe9.jpg".decode("utf-8", "surrogateescape")) == r"caf\xe9.jpg"
 
 
-def test_truncated_tar_is_one_sentence(tmp_path):
-    path = as_archive(class_folders(tmp_path / "set"), tmp_path / "set.tar")
+@pytest.mark.parametrize("archive", ["set.tar", "set.tar.gz"])
+def test_the_readable_part_of_a_truncated_tar_is_read(tmp_path, archive):
+    path = as_archive(class_folders(tmp_path / "set"), tmp_path / archive)
+    whole = list(archives.items(datasets.find(path)))
     path.write_bytes(path.read_bytes()[:9000])
-    with pytest.raises(ValueError, match="set.tar' is damaged"):
-        list(archives.read(datasets.find(path)))
+    *read, (name, load, _) = archives.items(datasets.find(path))
+    assert name == archive and 0 < len(read) < len(whole) and read == whole[: len(read)]
+    with pytest.raises(OSError, match="damaged here .* what follows is lost"):
+        load()
+
+
+def test_damage_that_looks_like_the_end_of_a_tar(tmp_path):
+    path = as_archive(class_folders(tmp_path / "set"), tmp_path / "set.tar")
+    with tarfile.open(path) as archive:
+        place = archive.getmembers()[6].offset
+    data = bytearray(path.read_bytes())
+    data[place : place + 512] = b"x" * 512
+    path.write_bytes(data)
+    assert list(archives.items(datasets.find(path)))[-1][0] == "set.tar", "tarfile itself stops without a word"
 
 
 def test_links_in_a_tar_are_not_followed(tmp_path):

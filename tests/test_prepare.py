@@ -153,7 +153,7 @@ def test_stopped_and_started_again(tmp_path):
     (folder / "stop").unlink()
     (folder / "shards" / "000007.tar").write_bytes(b"left by a killed run")
     assert run(folder, source)["images"] == 80
-    assert os.listdir(folder / "shards") == ["000000.tar"]
+    assert sorted(os.listdir(folder / "shards")) == ["000000.csv", "000000.tar", "source.json"]
 
 
 def test_nothing_usable_is_one_sentence(tmp_path):
@@ -191,5 +191,9 @@ def test_real_images(tmp_path):
     summary = run(tmp_path / "run", archive)
     assert (summary["images"], summary["refused"], len(summary["classes"])) == (2100, 0, 21)
     assert abs(summary["train"] - 1050) <= 1
+    assert (summary["card"], summary["train_ratio"]) == ("ucm", 0.5)
+    assert not any(int(row["missing"]) for row in rows(tmp_path / "run" / "card.csv"))
     (pair,) = rows(tmp_path / "run" / "duplicates.csv")
-    assert {pair["name"][-14:], pair["same_as"][-14:]} == {"airplane01.jpg", "airplane02.jpg"}
+    assert (pair["name"][-14:], pair["same_as"][-14:]) == ("airplane02.jpg", "airplane01.jpg")
+    assert (pair["kind"], pair["distance"]) == ("exact", "0")
+

@@ -5,7 +5,6 @@ do so already keep their bytes. Everything else is written again: as PNG if the 
 95) if it was not. Nothing here switches on Pillow's LOAD_TRUNCATED_IMAGES: half an image is no image.
 """
 
-import hashlib
 import io
 import warnings
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from geofm_lib.data import images
+from geofm_lib.data import images, measures
 
 LEAST_SIDE = 8  # pixels: one patch of the smallest models
 LOSSY = {"JPEG", "MPO", "WEBP", "JPEG2000"}
@@ -27,42 +26,33 @@ class Refused(ValueError):
 
 @dataclass
 class Checked:
-    """An image fit for a shard. sums and squares: over its pixels, [3], in 0..255 units."""
+    """An image fit for a shard, and what was measured of its pixels."""
 
     data: bytes
     width: int
     height: int
     channels: int
-    pixels: str  # hash of the decoded pixels: equal for exact duplicates only
-    sums: list[float]
-    squares: list[float]
+    measures: measures.Measures
     converted: str  # what had to be done, "" if the bytes are the original ones
 
 
-def check(data: bytes) -> Checked:
-    """Verify and, if need be, convert one image. Raises Refused with the reason, and nothing else."""
+def check(data: bytes, short_side: int = 0, quality: int = 0) -> Checked:
+    """Verify and, if need be, convert one image. Raises Refused with the reason, and nothing else.
+
+    short_side: pixels to which a larger short side is reduced; quality: of the JPEG that every image is written as
+    again. 0: as it is.
+    """
     try:
-        data, converted, image = _fit(data)
+        data, converted, image = _fit(data, short_side, quality)
     except Refused:
         raise
     except Exception as error:  # decoders raise whatever the bytes lead them to: OSError, struct.error, SyntaxError ...
         raise Refused(f"damaged: {_first_line(error)}") from None
-    wide = image.reshape(image.shape[0], -1).float()
-    digest = hashlib.blake2b(str(tuple(image.shape)).encode(), digest_size=16)
-    digest.update(image.contiguous().numpy().tobytes())
-    return Checked(
-        data=data,
-        width=image.shape[2],
-        height=image.shape[1],
-        channels=image.shape[0],
-        pixels=digest.hexdigest(),
-        sums=wide.sum(1).tolist(),
-        squares=(wide * wide).sum(1).tolist(),
-        converted=converted,
-    )
+    channels, height, width = image.shape
+    return Checked(data, width, height, channels, measures.measure(image.numpy().transpose(1, 2, 0)), converted)
 
 
-def _fit(data: bytes) -> tuple[bytes, str, torch.Tensor]:
+def _fit(data: bytes, short_side: int, quality: int) -> tuple[bytes, str, torch.Tensor]:
     """(bytes that decode to 8-bit RGB, what was converted, what they decode to)."""
     if not data:
         raise Refused("the file is empty")
@@ -79,8 +69,11 @@ def _fit(data: bytes) -> tuple[bytes, str, torch.Tensor]:
     what = _conversion(image)
     if image.format == "PNG":
         Image.open(io.BytesIO(data)).verify()  # the checksum of every chunk, which decoding leaves out
-    if what:
-        data = _encode(image, _convert(image))
+    reduced = 0 < short_side < min(image.size)
+    if what or reduced or quality:
+        data = _encode(image, _reduced(_convert(image), short_side) if reduced else _convert(image), quality)
+        steps = [what, f"reduced to {short_side} pixels" if reduced else "", f"JPEG {quality}" if quality else ""]
+        what = ", ".join(filter(None, steps))
     return data, what, images.decode(data)
 
 
@@ -120,15 +113,21 @@ def _scale_16(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(np.asarray(image).astype(np.float64) / 257).astype(np.uint8))
 
 
+def _reduced(image: Image.Image, short_side: int) -> Image.Image:
+    factor = short_side / min(image.size)
+    return image.resize([max(short_side, round(n * factor)) for n in image.size], Image.Resampling.BICUBIC)
+
+
 def _format(image: Image.Image) -> str:
     return "JPEG" if image.format in LOSSY else "PNG"
 
 
-def _encode(source: Image.Image, image: Image.Image) -> bytes:
+def _encode(source: Image.Image, image: Image.Image, quality: int = 0) -> bytes:
     file = io.BytesIO()
-    options = {"quality": 95, "subsampling": 0} if source.format in LOSSY else {}
+    kind = "JPEG" if quality else _format(source)
+    options = {"quality": quality} if quality else {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
     image.info.clear()  # no colour key, profile or orientation of the source
-    image.save(file, _format(source), **options)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
