@@ -233,7 +233,7 @@ def is_image_name(name: str) -> bool:
     >>> [is_image_name(n) for n in ("a/b.JPG", "a/._b.jpg", "__MACOSX/a/b.jpg", "README.txt")]
     [True, False, False, False]
     """
-    *folders, file = name.split("/")
+    *folders, file = name.replace("\\", "/").split("/")
     suffix = file[file.rfind(".") :].lower()
     if suffix not in IMAGE_SUFFIXES or file.startswith("."):
         return False
