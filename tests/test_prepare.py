@@ -11,6 +11,7 @@ import pytest
 import torch
 from pictures import as_archive, class_folders, encode, noise
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
 from geofm_lib.data import images, shards, verify
 from geofm_lib.jobs import prepare
@@ -196,4 +197,11 @@ def test_real_images(tmp_path):
     (pair,) = rows(tmp_path / "run" / "duplicates.csv")
     assert (pair["name"][-14:], pair["same_as"][-14:]) == ("airplane02.jpg", "airplane01.jpg")
     assert (pair["kind"], pair["distance"]) == ("exact", "0")
+    ours = shards.Shards(tmp_path / "run")
+    for name in ours.names:  # ImageFolder looks at nothing but names
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    theirs = ImageFolder(tmp_path / "ucm")
+    assert theirs.classes == ours.classes and len(theirs) == len(ours)
+    assert np.bincount(theirs.targets).tolist() == np.bincount(ours.labels).tolist()
 
