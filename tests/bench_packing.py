@@ -6,6 +6,7 @@ ratio, the peak memory of all processes together, and how it grows by image, fro
 second start goes on where the first was ended: images and rounds that are there are kept (FOLDER/rounds.json).
 """
 
+import io
 import json
 import multiprocessing
 import os
@@ -26,7 +27,7 @@ MIB = 2**20
 
 
 def draw_tree(folder: Path, images: int) -> Path:
-    """folder/tree/class_KK/image_NNNNNN.jpg: crops of a few hundred scenes, turned, mirrored and tinted, each its own."""
+    """folder/tree/class_KK/image_NNNNNN.jpg: crops of some hundred scenes, turned, mirrored, tinted."""
     from geofm_lib.data import scenes
 
     tree, labels = folder / "tree", list(scenes.CLASSES)
@@ -37,8 +38,6 @@ def draw_tree(folder: Path, images: int) -> Path:
     for i in absent:
         base = i % BASES
         if base not in bases:
-            import io
-
             drawn = scenes.draw(1, labels[base % len(labels)], base // len(labels), 512)
             bases[base] = np.asarray(Image.open(io.BytesIO(drawn)))
         random = np.random.default_rng(i)

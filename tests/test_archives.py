@@ -26,6 +26,10 @@ def test_labels_are_class_folders_or_nothing():
     assert archives.labels(["1.png", "2.png"]) == ["", ""]
     assert archives.labels(["photos/1.png", "photos/2.png"]) == ["", ""]
     assert archives.labels(["set/a/1.png", "set/b/2.png", "set/3.png"]) == ["a", "b", ""]
+    million_aid = ["m/train/water/lake/1.jpg", "m/train/road/2.jpg", "m/train/water/river/3.jpg", "m/test/4.jpg"]
+    assert archives.labels(million_aid) == ["lake", "road", "river", ""]
+    assert archives.labels(["train/1.jpg", "test/2.jpg"]) == ["", ""]
+    assert archives.labels(["car/1.jpg", "train/2.jpg"]) == ["car", "train"], "a train may be a vehicle"
 
 
 def test_names_cannot_leave_the_shard():

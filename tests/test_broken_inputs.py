@@ -54,7 +54,9 @@ def files() -> dict[str, tuple[bytes, str]]:
     random = np.random.default_rng(0)
     for k, bit in enumerate(random.integers(8 * 8, 8 * (len(PNG) - 12), 24).tolist()):
         found[f"flipped bit {k}.png"] = (flipped(PNG, bit), "damaged|not an image|too small|too large")
-    for k in range(1, 7):  # the marker that begins the sizes, and the tables after it: the JPEG says nothing without them
+    for k in range(
+        1, 7
+    ):  # the marker that begins the sizes, and the tables after it: the JPEG says nothing without them
         found[f"flipped mark {k}.jpg"] = (flipped(JPEG, 8 * JPEG.index(b"\xff\xc0") + 8 + k), "damaged|not an image")
     half = len(PNG) // 2
     found |= {
@@ -137,7 +139,13 @@ def test_hostile_names_in_a_tar(tmp_path):
     inside = tmp_path / "a" / "b"
     inside.mkdir(parents=True)
     with tarfile.open(inside / "set.tar", "w") as out:
-        for name in ("../../../outside.png", "/absolute.png", "x/../../up.png", "..\\..\\windows.png", "./dot//two.png"):
+        for name in (
+            "../../../outside.png",
+            "/absolute.png",
+            "x/../../up.png",
+            "..\\..\\windows.png",
+            "./dot//two.png",
+        ):
             out.addfile(*member(name))
         out.addfile(*member("twice.png"))
         out.addfile(*member("twice.png", JPEG))
@@ -212,7 +220,12 @@ def test_files_and_folders_without_permission():
         (source / "locked class").mkdir()
         (source / "locked class" / "x.jpg").write_bytes(JPEG)
         (place / "run").mkdir()
-        for path, mode in ((place, 0o755), (place / "run", 0o777), (source / "río" / "locked.jpg", 0), (source / "locked class", 0)):
+        for path, mode in (
+            (place, 0o755),
+            (place / "run", 0o777),
+            (source / "río" / "locked.jpg", 0),
+            (source / "locked class", 0),
+        ):
             path.chmod(mode)  # fmt: skip
         child = multiprocessing.get_context("fork").Process(target=_as_nobody, args=(place / "run", source))
         child.start()

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import subprocess
+import tarfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +34,9 @@ def source(folder: Path, each: int) -> Path:
 
 def written(folder: Path) -> dict[str, bytes]:
     names = [name for name in LISTS if (folder / name).is_file()]
-    return {path.name: path.read_bytes() for path in [*(folder / "shards").iterdir(), *(folder / name for name in names)]}
+    return {
+        path.name: path.read_bytes() for path in [*(folder / "shards").iterdir(), *(folder / name for name in names)]
+    }
 
 
 def kill(folder: Path, dataset: Path, after: float) -> bool:
@@ -51,7 +54,9 @@ def kill(folder: Path, dataset: Path, after: float) -> bool:
 def _quietly(folder: Path, dataset: Path) -> None:
     os.setsid()  # a group of its own: the workers are killed with it
     check = verify.check
-    prepare.verify = SimpleNamespace(Refused=verify.Refused, Checked=verify.Checked, check=lambda *each: slow(check, *each))
+    prepare.verify = SimpleNamespace(
+        Refused=verify.Refused, Checked=verify.Checked, check=lambda *each: slow(check, *each)
+    )
     run(folder, dataset, **OPTIONS)
 
 
@@ -121,11 +126,20 @@ def test_shards_close_at_their_size(tmp_path):
     samples = [dict(name=f"{i}.bin", label="", data=bytes(700), width=8, height=8, channels=3) for i in range(9)]
     samples.insert(3, {"name": "refused.jpg", "reason": "a reason"})
     rows = list(packing.pack(samples, tmp_path, shard_bytes=4000))
-    assert [row["shard"] for row in rows if "shard" in row] == ["000000.tar"] * 3 + ["000001.tar"] * 3 + ["000002.tar"] * 3
+    assert [row["shard"] for row in rows if "shard" in row] == ["000000.tar"] * 3 + ["000001.tar"] * 3 + [
+        "000002.tar"
+    ] * 3
     assert packing.finished(tmp_path) == 3
     read = list(packing.rows(tmp_path))
     assert [row["name"] for row in read] == [sample["name"] for sample in samples]
     assert read[3]["reason"] == "a reason" and read[3]["shard"] == ""
+
+
+def test_members_begin_as_tarfile_writes_them():
+    for name in ("a.jpg", "x" * 100, "x" * 101, "d/" * 60 + "a.png", "río/ü.tif"):
+        info = tarfile.TarInfo(name)
+        info.size = 12345
+        assert packing._header(name, 12345) == info.tobuf(tarfile.PAX_FORMAT)
 
 
 def test_short_side_and_quality(tmp_path):

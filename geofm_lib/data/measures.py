@@ -4,13 +4,14 @@ Two images with the same digest have the same pixels. Two with nearly the same l
 picture, also when one was compressed harder, resized or brightened.
 """
 
-import itertools
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 import xxhash
 
 GRID = 16  # the look is taken from 16 x 16 mean brightnesses
+ROWS = 64  # the least that sums are taken from: rows side by side are nearly the same, and sums have their price
 FLAT = 2.0  # grey levels (of 255): a picture that varies less looks like any other flat one, and its hash is noise
 FULL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}  # what counts as 1
 
@@ -20,8 +21,9 @@ _COSINE = np.cos(np.pi / GRID * np.outer(np.arange(8), np.arange(GRID) + 0.5)).a
 
 @dataclass
 class Measures:
-    """sums, squares: over the pixels of each channel, in 0..1 units, [C]; digest: 16 hexadecimal digits of the pixels;
-    look: 16 hexadecimal digits, "" for a flat picture."""
+    """sums, squares: over the pixels of each channel, in 0..1 units, [C]; those of an image of 2 * ROWS rows or more are
+    scaled up from evenly spaced ones. digest: 16 hexadecimal digits, of all pixels. look: 16 hexadecimal digits, ""
+    for a flat picture."""
 
     sums: list[float]
     squares: list[float]
@@ -34,9 +36,11 @@ def measure(image_HWC: np.ndarray) -> Measures:
     image = np.ascontiguousarray(image_HWC)
     digest = xxhash.xxh3_64(f"{image.dtype} {image.shape}".encode())
     digest.update(image)
-    sums, squares, grey = _sums(image)
-    full = FULL[image.dtype]
-    return Measures((sums / full).tolist(), (squares / full**2).tolist(), digest.hexdigest(), look(grey * (255 / full)))
+    step = max(1, len(image) // ROWS)
+    sums, squares, grey = _sums(image[::step])
+    full, share = FULL[image.dtype], len(image) / len(image[::step])
+    sums, squares = sums * (share / full), squares * (share / full**2)
+    return Measures(sums.tolist(), squares.tolist(), digest.hexdigest(), look(grey * (255 / full)))
 
 
 def look(grey: np.ndarray) -> str:
@@ -44,7 +48,8 @@ def look(grey: np.ndarray) -> str:
 
     64 bits: which of the 8 x 8 lowest frequencies of a cosine transform lie above their median (without the mean).
     """
-    if grey.std() < FLAT:
+    apart = (grey - grey.mean()).ravel()
+    if apart @ apart < FLAT**2 * apart.size:
         return ""
     low = (_COSINE @ grey @ _COSINE.T).ravel()
     bits = low > np.sort(low[1:])[31]
@@ -57,16 +62,31 @@ def _sums(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if min(height, width) < GRID:
         sums, squares, grey = _sums(image.repeat(2, 0).repeat(2, 1))
         return sums / 4, squares / 4, grey
-    # float32 holds integers up to 2**24: a row of 256 squared bytes fits. BLAS sums several times faster than numpy.
+    # BLAS sums several times faster than numpy. float32 holds integers up to 2**24: 256 squared bytes fit. A few rows
+    # at a time stay in the cache, and in memory that need not be fetched from the system for each image.
     kind = np.float32 if image.dtype == np.uint8 else np.float64
-    rows = image.reshape(height, width * channels).astype(kind)
-    ones = np.ones(height, kind)
-    edges = np.arange(GRID + 1) * height // GRID
-    bands = np.stack([ones[a:b] @ rows[a:b] for a, b in itertools.pairwise(edges.tolist())])
-    np.multiply(rows, rows, out=rows)
-    squares = sum((ones[: len(part)] @ part).astype(np.float64) for part in np.split(rows, range(256, height, 256)))
-    columns = np.arange(GRID) * width // GRID
-    cells = np.add.reduceat(bands.reshape(GRID, width, channels).sum(2), columns, axis=1)
-    area = np.diff(edges)[:, None] * np.diff(columns, append=width) * channels
-    sums = bands.sum(0, dtype=np.float64).reshape(width, channels).sum(0)
-    return sums, squares.reshape(width, channels).sum(0), (cells / area).astype(np.float32)
+    edges, ones, cells = _weights(height, width, channels, kind)
+    rows, at_once = image.reshape(height, width * channels), 4 if height % GRID == 0 else 1
+    bands, squares = np.empty((GRID, width * channels), kind), np.zeros(width * channels)
+    for k in range(0, GRID, at_once):
+        part = rows[edges[k] : edges[k + at_once]].astype(kind)
+        bands[k : k + at_once] = ones[: len(part) // at_once] @ part.reshape(at_once, len(part) // at_once, -1)
+        np.multiply(part, part, out=part)
+        squares += ones[: len(part)] @ part
+    grey = (bands @ cells) / np.diff(edges)[:, None].astype(kind)
+    return _by_channel(bands.sum(0, dtype=np.float64), channels), _by_channel(squares, channels), grey
+
+
+def _by_channel(row: np.ndarray, channels: int) -> np.ndarray:
+    """A row of W*C sums -> C sums."""
+    return np.ones(len(row) // channels) @ row.reshape(-1, channels)
+
+
+@functools.lru_cache(maxsize=64)
+def _weights(height: int, width: int, channels: int, kind: type) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """(edges of the GRID bands of rows, ones [H], and [W*C, GRID]: the mean over each band of columns and channels)."""
+    columns = np.arange(GRID + 1) * width // GRID
+    band = np.searchsorted(columns, np.arange(width), side="right") - 1
+    cells = (band[:, None] == np.arange(GRID)) / (np.diff(columns) * channels)
+    edges = (np.arange(GRID + 1) * height // GRID).tolist()
+    return edges, np.ones(height, kind), cells.repeat(channels, 0).astype(kind)

@@ -18,6 +18,7 @@ from geofm_lib.data import images, measures
 LEAST_SIDE = 8  # pixels: one patch of the smallest models
 LOSSY = {"JPEG", "MPO", "WEBP", "JPEG2000"}
 ORIENTATION = 0x0112  # the EXIF tag of cameras that were held sideways
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # large, but not yet refused
 
 
 class Refused(ValueError):
@@ -57,9 +58,7 @@ def _fit(data: bytes, short_side: int, quality: int) -> tuple[bytes, str, torch.
     if not data:
         raise Refused("the file is empty")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, but not yet refused
-            image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError:
         raise Refused("not an image in a format that can be read") from None
     except Image.DecompressionBombError:

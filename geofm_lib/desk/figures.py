@@ -2,7 +2,7 @@
 
 Every picture carries alt text that says what it shows, with its key numbers, and the numbers as a table. What the
 paper published is drawn by `paper_figures`, what arithmetic says by `cost_figures`, a throughput run by `time_figures`,
-images by `photographs`; this module is the one door to all of them. No torch.
+a preparation's lists by `data_figures`, images by `photographs`; this module is the one door to all of them. No torch.
 """
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 import seaborn as sns
 
 from geofm_lib.desk.cost_figures import image_costs, measured_runs, strategy_memory, strategy_traffic
+from geofm_lib.desk.data_figures import MOST_ROWS, card_counts, data_card, duplicates, image_sizes, packing
 from geofm_lib.desk.paper_figures import (
     claims,
     parameter_counts,
@@ -24,14 +25,14 @@ from geofm_lib.desk.picture import Note, Picture, Table, axes, styled
 from geofm_lib.desk.time_figures import communication, memory, phases, speed, throughput
 
 __all__ = [
-    "claims", "class_counts", "communication", "contact_sheet", "image_costs", "learning_rate", "loss_curve",
-    "measured_runs", "memory", "model_view", "parameter_counts", "phases", "probe_bars", "probe_curves",
-    "published_memory", "published_memory_by_nodes", "published_prefetch", "published_scaling", "reconstruction",
-    "refused", "speed", "strategy_memory", "strategy_traffic", "throughput", "verdicts",
+    "card_counts", "claims", "class_counts", "communication", "contact_sheet", "data_card", "duplicates",
+    "image_costs", "image_sizes", "learning_rate", "loss_curve", "measured_runs", "memory", "model_view", "packing",
+    "parameter_counts", "phases", "probe_bars", "probe_curves", "published_memory", "published_memory_by_nodes",
+    "published_prefetch", "published_scaling", "reconstruction", "refused", "speed", "strategy_memory",
+    "strategy_traffic", "throughput", "verdicts",
 ]  # fmt: skip
 
 PRETRAINED, RANDOM, HISTOGRAMS = "#0072B2", "#E69F00", "#7f7f7f"  # Okabe and Ito: colour-blind safe
-MOST_ROWS = 80  # of a list on a page; the run folder has it whole
 
 
 # ---------------------------------------------------------------- 01: the images
