@@ -1,18 +1,61 @@
 """The door: what `dataset` may be, and one sentence for everything else."""
 
+from pathlib import Path
+from urllib.error import URLError
+
 import pytest
 from pictures import as_archive, class_folders
+from torchvision.datasets import eurosat
 
 from geofm_lib.catalog import datasets
-from geofm_lib.data import scenes
+from geofm_lib.data import downloads, scenes
 
 
 def test_cards_are_complete():
     for name, card in datasets.DATASETS.items():
         assert card.name == name and card.classes > 1 and card.images > card.classes
         assert card.title and card.terms and card.citation and card.where
-    assert datasets.DATASETS["scenes"].classes == len(scenes.CLASSES) >= 10
+        assert card.layout and card.complete and len(card.class_names) == card.classes
+        assert not card.counts or sum(card.counts.values()) + card.unlabelled == card.images
+    assert datasets.DATASETS["scenes"].class_names == tuple(scenes.CLASSES) and len(scenes.CLASSES) >= 10
     assert {"scenes", "millionaid", "ucm", "aid", "nwpu-resisc45", "eurosat"} <= set(datasets.DATASETS)
+
+
+def test_a_data_set_is_known_by_its_classes_and_counted_against_its_card():
+    card = datasets.DATASETS["ucm"]
+    assert datasets.recognise([name.upper() for name in card.class_names]) is card
+    assert datasets.recognise(["forest", "river"]) is None and datasets.recognise([]) is None
+    assert datasets.recognise([*card.class_names, "my own"]) is None
+    counts = dict.fromkeys(card.class_names[1:], 100) | {"river": 98}
+    missing = {row["class"]: row["missing"] for row in datasets.compare(card, counts) if row["missing"]}
+    assert missing == {"agricultural": 100, "river": 2, "all": 102}
+    aid = datasets.compare(datasets.DATASETS["millionaid"], {"bapsketball_court": 5}, unlabelled=990_848)
+    rows = {row["class"]: row for row in aid}
+    assert rows["basketball_court"] == {"class": "basketball_court", "card": None, "found": 5, "missing": 0}
+    assert rows["lake"]["missing"] == 1 and rows["(no label)"]["missing"] == 0
+
+
+def test_eurosat_is_downloaded_or_one_sentence(tmp_path, monkeypatch):
+    assert datasets.find("eurosat") == datasets.Source("eurosat", None, "download")
+
+    def fetch(url, download_root, md5):
+        assert url.endswith("EuroSAT.zip") and md5 in datasets.DATASETS["eurosat"].complete
+        class_folders(Path(download_root) / "2750", ("Forest", "River"), each=2)
+
+    monkeypatch.setattr(eurosat, "download_and_extract_archive", fetch)
+    folder = downloads.fetch("eurosat", tmp_path / "download")
+    names = [name for name in datasets.names(folder, "folder") if datasets.is_image_name(name)]
+    assert names[0] == "eurosat/2750/Forest/Forest 0.jpg" and len(names) == 4
+    monkeypatch.setattr(eurosat, "download_and_extract_archive", None)
+    assert downloads.fetch("eurosat", tmp_path / "download") == folder, "not fetched twice"
+
+    def offline(*arguments, **options):
+        raise URLError("no address associated with the name")
+
+    monkeypatch.setattr(eurosat, "download_and_extract_archive", offline)
+    with pytest.raises(ValueError, match="EuroSAT .* cannot be downloaded .*; get it from https://") as error:
+        downloads.fetch("eurosat", tmp_path / "other")
+    assert "\n" not in str(error.value)
 
 
 def test_find_folder_tar_and_zip(tmp_path, monkeypatch):

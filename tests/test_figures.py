@@ -53,6 +53,29 @@ def test_pretraining_figures(folder):
     assert isinstance(figures.loss_curve(folder()), Note)
 
 
+def test_lists_of_a_preparation(folder):
+    rows = [
+        {"class": name, "card": 100, "found": found, "missing": 100 - found} for name, found in (("a", 100), ("b", 97))
+    ]
+    rows.append({"class": "all", "card": 200, "found": 197, "missing": 3})
+    twins = [{"name": "b/2", "same_as": "b/1", "kind": "near", "distance": 4}]
+    twins.append({"name": "a/2", "same_as": "a/1", "kind": "exact", "distance": 0})
+    index = [{"name": str(k), "width": 200 + k, "height": 100 + 10 * k} for k in range(30)]
+    packed = {"shards": 2, "bytes": 2**20, "images": 30, "images_per_s": 812.3, "fingerprint": "abc", "card": "ucm"}
+    run = folder(summary=packed, tables={"card.csv": rows, "duplicates.csv": twins, "index.csv": index})
+    counts = figures.card_counts(run)
+    assert counts.frame["class"].tolist() == ["b", "all", "a"] and "1 of 2 classes" in counts.caption
+    assert "UC Merced" in repr(figures.data_card(run)) and "812" in repr(figures.packing(run))
+    found = figures.duplicates(run)
+    assert found.frame["name"].tolist() == ["a/2", "b/2"] and "1 with the same pixels, 1 nearly" in found.caption
+    sizes = figures.image_sizes(run)
+    assert "from 100 to 229 pixels" in sizes.alt and image(sizes) and len(sizes.table) == 10
+    empty = folder(summary={"card": ""})
+    (run.folder / "card.csv").unlink()
+    assert isinstance(figures.card_counts(run), Note)
+    assert isinstance(figures.data_card(empty), Note) and isinstance(figures.packing(empty), Note)
+
+
 def noise(*shape):
     return np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
 

@@ -38,9 +38,9 @@ def five_bands(tmp_path_factory):
     return source
 
 
-def prepared(folder, dataset):
+def prepared(folder, dataset, **options):
     folder.mkdir()
-    settings = PrepareSettings(dataset=str(dataset), run_dir=str(folder), workers=1)
+    settings = PrepareSettings(dataset=str(dataset), run_dir=str(folder), workers=1, **options)
     return prepare.run(settings, SimpleNamespace(is_main=True), Folder(folder))
 
 
@@ -113,9 +113,20 @@ def test_a_set_that_mixes_bands_is_refused(five_bands, tmp_path):
     for file in five_bands.rglob("*.tif"):
         (mixed / "tif" / f"{file.parent.name} {file.name}").write_bytes(file.read_bytes())
     (mixed / "preview.png").write_bytes(encode(noise()))
-    words = "mixes 24 images of 5 bands with 16 bits and 1 images of 3 bands with 8 bits; give a folder"
+    words = "mixes 1 images of one kind with 24 of others .it has 5 bands of 16 bits, not 3 of 8; channels=5 takes"
     with pytest.raises(ValueError, match=words):
         prepared(tmp_path / "data", mixed)
+    found = prepared(tmp_path / "five", mixed, channels=5)
+    assert (found["images"], found["refused"]) == (24, 1)
+    (refused,) = shards.read_csv(tmp_path / "five" / "refused.csv")
+    assert refused["reason"] == "it has 3 bands of 8 bits, not 5 of 16; channels=3 takes those that have"
+
+
+def test_bands_are_reduced_too(five_bands, tmp_path):
+    found = prepared(tmp_path / "data", five_bands, short_side=16, quality=80)
+    small = shards.Shards(tmp_path / "data")
+    assert (found["images"], found["converted"]) == (24, 24) and small.decode(0).shape == (BANDS, 16, 16)
+    assert small.decode(0).dtype == torch.uint16
 
 
 @pytest.mark.skipif("GEOFM_TEST_DATA" not in os.environ, reason="GEOFM_TEST_DATA names no folder of real images")

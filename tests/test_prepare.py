@@ -11,6 +11,7 @@ import pytest
 import torch
 from pictures import as_archive, class_folders, encode, noise
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
 from geofm_lib.data import images, shards, verify
 from geofm_lib.jobs import prepare
@@ -153,7 +154,7 @@ def test_stopped_and_started_again(tmp_path):
     (folder / "stop").unlink()
     (folder / "shards" / "000007.tar").write_bytes(b"left by a killed run")
     assert run(folder, source)["images"] == 80
-    assert os.listdir(folder / "shards") == ["000000.tar"]
+    assert sorted(os.listdir(folder / "shards")) == ["000000.csv", "000000.tar", "source.json"]
 
 
 def test_nothing_usable_is_one_sentence(tmp_path):
@@ -191,5 +192,15 @@ def test_real_images(tmp_path):
     summary = run(tmp_path / "run", archive)
     assert (summary["images"], summary["refused"], len(summary["classes"])) == (2100, 0, 21)
     assert abs(summary["train"] - 1050) <= 1
+    assert (summary["card"], summary["train_ratio"]) == ("ucm", 0.5)
+    assert not any(int(row["missing"]) for row in rows(tmp_path / "run" / "card.csv"))
     (pair,) = rows(tmp_path / "run" / "duplicates.csv")
-    assert {pair["name"][-14:], pair["same_as"][-14:]} == {"airplane01.jpg", "airplane02.jpg"}
+    assert (pair["name"][-14:], pair["same_as"][-14:]) == ("airplane02.jpg", "airplane01.jpg")
+    assert (pair["kind"], pair["distance"]) == ("exact", "0")
+    ours = shards.Shards(tmp_path / "run")
+    for name in ours.names:  # ImageFolder looks at nothing but names
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    theirs = ImageFolder(tmp_path / "ucm")
+    assert theirs.classes == ours.classes and len(theirs) == len(ours)
+    assert np.bincount(theirs.targets).tolist() == np.bincount(ours.labels).tolist()

@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 from PIL import Image
 from torch.nn import functional as F
 
-from geofm_lib.data import shards
+from geofm_lib.data import packing, shards
 from geofm_lib.jobs import probe as job
 from geofm_lib.jobs.folder import Folder, Stopped
 from geofm_lib.model import probe, vit
@@ -37,7 +37,7 @@ def data(tmp_path_factory):
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / "one.png")
         entry = {"name": name, "label": f"class {kind}", "data": (folder / "one.png").read_bytes()}
         samples.append(entry | {"width": 32, "height": 32, "channels": 3, "split": ("train", "test")[number % 2]})
-    shards.write_csv(folder / "index.csv", shards.COLUMNS, list(shards.pack(samples, folder)))
+    shards.write_csv(folder / "index.csv", shards.COLUMNS, list(packing.pack(samples, folder)))
     shards.write_csv(folder / "split.csv", ("name", "split"), samples)
     (folder / "statistics.json").write_text(json.dumps({"mean": [0.5] * 3, "std": [0.2] * 3, "channels": 3}))
     return folder

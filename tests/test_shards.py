@@ -9,7 +9,7 @@ import pytest
 import torch
 from pictures import encode, noise
 
-from geofm_lib.data import images, shards, splits
+from geofm_lib.data import images, packing, shards, splits
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def prepared(tmp_path):
         data = encode(noise(i), "JPEG" if i % 3 else "PNG")
         name = f"set/{label}/{'x' * 90} ü {i}.jpg"
         samples.append(dict(name=name, label=label, data=data, width=24, height=20, channels=3))
-    rows = list(shards.pack(samples, tmp_path, shard_bytes=5000))
+    rows = list(packing.pack(samples, tmp_path, shard_bytes=5000))
     shards.write_csv(tmp_path / "index.csv", shards.COLUMNS, rows)
     split = [{"name": row["name"], "split": "train" if k < 8 else "test"} for k, row in enumerate(rows)]
     shards.write_csv(tmp_path / "split.csv", ("name", "split"), split)
@@ -32,7 +32,7 @@ def prepared(tmp_path):
 def test_round_trip(prepared):
     folder, samples = prepared
     data = shards.Shards(folder)
-    assert len(list((folder / "shards").iterdir())) > 1
+    assert len(list((folder / "shards").glob("*.tar"))) > 1
     assert data.classes == ["a b", "río"] and data.labels.tolist() == [0, 1] * 6 and data.labels.dtype == np.int64
     for i in np.random.default_rng(0).permutation(12).tolist():
         assert data.read(i, verify=True) == samples[i]["data"]
@@ -43,13 +43,13 @@ def test_round_trip(prepared):
 def test_shards_are_plain_tars_and_repeatable(prepared, tmp_path_factory):
     folder, samples = prepared
     members = {}
-    for path in sorted((folder / "shards").iterdir()):
+    for path in sorted((folder / "shards").glob("*.tar")):
         with tarfile.open(path) as tar:
             members |= {m.name: tar.extractfile(m).read() for m in tar}
     assert members == {s["name"]: s["data"] for s in samples}
     again = tmp_path_factory.mktemp("again")
-    list(shards.pack(samples, again, shard_bytes=5000))
-    for path in (folder / "shards").iterdir():
+    list(packing.pack(samples, again, shard_bytes=5000))
+    for path in (folder / "shards").glob("*.tar"):
         assert path.read_bytes() == (again / "shards" / path.name).read_bytes()
 
 

@@ -1,8 +1,8 @@
 """The data sets: a card each, and the one door through which images come in.
 
-`find` takes what the user typed as `dataset`: the name of the built-in set, or the path of a folder, a tar (also
-compressed) or a zip. It looks at names only and stops at the first image, so it is quick enough to run whenever
-settings are checked.
+`find` takes what the user typed as `dataset`: the name of the built-in set or of one that torchvision fetches, or the
+path of a folder, a tar (also compressed) or a zip. It looks at names only and stops at the first image, so it is quick
+enough to run whenever settings are checked.
 """
 
 import difflib
@@ -12,9 +12,9 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 
 # What counts as an image by its name; anything else in a folder or archive is passed over (text, masks in .npy ...).
 IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jpe .png .tif .tiff .bmp .gif .webp .jp2 .ppm .pgm".split())
@@ -25,7 +25,11 @@ DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFE
 
 @dataclass(frozen=True)
 class Dataset:
-    """A card. `size` is pixels a side, as text where it varies; `train` is the share the paper's lineage trains on."""
+    """A card. `size` is pixels a side, as text where it varies; `train` is the share the paper's lineage trains on.
+
+    counts: images of each class, {} where no source gives them; unlabelled: images without a public label; layout: how
+    the files come; complete: how to check, beside counting, that nothing is missing.
+    """
 
     name: str
     title: str
@@ -36,15 +40,30 @@ class Dataset:
     terms: str
     citation: str
     where: str
+    layout: str
+    complete: str
+    counts: dict[str, int] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    unlabelled: int = 0
+    channels: tuple[int, ...] = (3,)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """All class names, as the folders of the official set spell them; () where they are not known."""
+        return self.names or tuple(self.counts)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the images are. kind: "scenes" (drawn, path None), "folder", "tar" or "zip"."""
+    """Where the images are. kind: "scenes" (drawn), "download" (both: path None), "folder", "tar" or "zip"."""
 
     name: str
     path: Path | None
     kind: str
+
+
+def _each(count: int, names: str) -> dict[str, int]:
+    return dict.fromkeys(names.split(), count)
 
 
 _ROWS = [
@@ -58,28 +77,53 @@ _ROWS = [
         terms="BSD-3-Clause, like the code that draws them",
         citation="this repository, geofm_lib/data/scenes.py",
         where="built in",
+        layout="drawn",
+        complete="images_per_class of every class",
+        names=tuple(
+            "fields forest river beach dense_residential sparse_residential industrial parking_lot runway harbour "
+            "roundabout intersection solar_farm golf_course storage_tanks orchard".split()
+        ),
     ),
     Dataset(
         name="millionaid",
         title="Million-AID",
         classes=51,
-        images=1_000_848,  # 990,848 of them without public labels: the paper pretrains on these
+        images=1_000_848,
         size="110 to 31,672",
         train=None,
         terms="Google Earth imagery, academic use",
         citation="Long et al. 2021, IEEE JSTARS 14:4205-4230",
         where="https://captain-whu.github.io/DiRS/",
+        layout="train/<area>/<kind>/<class>/*.jpg (some without a kind), test/*.jpg unlabelled",
+        complete="train.zip has MD5 1b40503cafa9b0601653ca36cd788852, test.zip 51a63ee3eeb1351889eacff349a983d8",
+        names=tuple(
+            "apartment apron bare_land baseball_field basketball_court beach bridge cemetery church commercial_area "
+            "dam desert detached_house dry_field forest golf_course greenhouse ground_track_field helipad ice_land "
+            "intersection island lake meadow mine mobile_home_park oil_field orchard paddy_field parking_lot pier "
+            "quarry railway river road rock_land roundabout runway solar_power_plant sparse_shrub_land stadium "
+            "storage_tank substation swimming_pool tennis_court terraced_field train_station viaduct "
+            "wastewater_plant wind_turbine works".split()
+        ),
+        unlabelled=990_848,  # the test half: the paper pretrains on these
     ),
     Dataset(
         name="ucm",
         title="UC Merced Land Use",
         classes=21,
         images=2_100,
-        size="256",
+        size="256 (44 images 242 to 257)",
         train=0.5,
         terms="public domain (USGS National Map)",
         citation="Yang and Newsam 2010, ACM SIGSPATIAL GIS",
         where="http://weegee.vision.ucmerced.edu/datasets/landuse.html",
+        layout="UCMerced_LandUse/Images/<class>/*.tif",
+        complete="100 images of each class; UCMerced_LandUse.zip has MD5 5b7ec56793786b6dc8a908e8854ac0e4",
+        counts=_each(
+            100,
+            "agricultural airplane baseballdiamond beach buildings chaparral denseresidential forest freeway "
+            "golfcourse harbor intersection mediumresidential mobilehomepark overpass parkinglot river runway "
+            "sparseresidential storagetanks tenniscourt",
+        ),
     ),
     Dataset(
         name="aid",
@@ -91,6 +135,15 @@ _ROWS = [
         terms="Google Earth imagery, academic use",
         citation="Xia et al. 2017, IEEE TGRS 55(7):3965-3981",
         where="https://captain-whu.github.io/AID/",
+        layout="AID/<class>/*.jpg",
+        complete="220 to 420 images a class, as listed on this card",
+        counts={
+            "Airport": 360, "BareLand": 310, "BaseballField": 220, "Beach": 400, "Bridge": 360, "Center": 260,
+            "Church": 240, "Commercial": 350, "DenseResidential": 410, "Desert": 300, "Farmland": 370, "Forest": 250,
+            "Industrial": 390, "Meadow": 280, "MediumResidential": 290, "Mountain": 340, "Park": 350, "Parking": 390,
+            "Playground": 370, "Pond": 420, "Port": 380, "RailwayStation": 260, "Resort": 290, "River": 410,
+            "School": 300, "SparseResidential": 300, "Square": 330, "Stadium": 290, "StorageTanks": 360, "Viaduct": 420,
+        },
     ),
     Dataset(
         name="nwpu-resisc45",
@@ -102,6 +155,16 @@ _ROWS = [
         terms="Google Earth imagery, CC BY-NC 4.0",
         citation="Cheng, Han and Lu 2017, Proceedings of the IEEE 105(10):1865-1883",
         where="https://doi.org/10.1109/JPROC.2017.2675998",
+        layout="NWPU-RESISC45/<class>/*.jpg",
+        complete="700 images of each class; NWPU-RESISC45.zip has MD5 75206b2e16446591afa88e2628744886",
+        counts=_each(
+            700,
+            "airplane airport baseball_diamond basketball_court beach bridge chaparral church circular_farmland "
+            "cloud commercial_area dense_residential desert forest freeway golf_course ground_track_field harbor "
+            "industrial_area intersection island lake meadow medium_residential mobile_home_park mountain overpass "
+            "palace parking_lot railway railway_station rectangular_farmland river roundabout runway sea_ice ship "
+            "snowberg sparse_residential stadium storage_tank tennis_court terrace thermal_power_station wetland",
+        ),
     ),
     Dataset(
         name="eurosat",
@@ -113,9 +176,55 @@ _ROWS = [
         terms="MIT; contains Copernicus Sentinel data",
         citation="Helber et al. 2019, IEEE JSTARS 12(7):2217-2226",
         where="https://github.com/phelber/EuroSAT",
+        layout="2750/<class>/*.jpg (RGB) or ds/images/.../sentinel_2/tif/<class>/*.tif (13 bands)",
+        complete="2,000 to 3,000 images a class; EuroSAT.zip (RGB) has MD5 c8fa014336c82ac7804f0398fcb19387, "
+        "EuroSATallBands.zip (13 bands) 5ac12b3b2557aa56e1826e981e8e200e",
+        counts={
+            "AnnualCrop": 3000, "Forest": 3000, "HerbaceousVegetation": 3000, "Highway": 2500, "Industrial": 2500,
+            "Pasture": 2000, "PermanentCrop": 2500, "Residential": 3000, "River": 2500, "SeaLake": 3000,
+        },
+        channels=(3, 13),
     ),
-]
+]  # fmt: skip
 DATASETS: dict[str, Dataset] = {row.name: row for row in _ROWS}
+DOWNLOADS = ("eurosat",)  # those that torchvision can fetch (data/downloads.py)
+
+
+def recognise(classes: Iterable[str]) -> Dataset | None:
+    """The card of a data set, by its class folders: all of them are on the card, and half of the card is there.
+
+    Spelling of capitals and separators plays no part. None if no card fits, as for anybody's own images.
+
+    >>> recognise(["annual_crop", "Forest", "highway", "River", "sea-lake"]).name
+    'eurosat'
+    """
+    found = {_plain(name) for name in classes}
+    for card in DATASETS.values():
+        known = {_plain(name) for name in card.class_names}
+        if found and found <= known and 2 * len(found) >= len(known):
+            return card
+    return None
+
+
+def compare(card: Dataset, counts: dict[str, int], unlabelled: int = 0) -> list[dict]:
+    """What is there beside what the card says: rows of class, card (None: not known), found, missing.
+
+    The last row is the sum. `counts`: images found of each class; `unlabelled`: found without a label.
+    """
+    found = {_plain(name): count for name, count in counts.items()}
+    expected = {name: card.counts.get(name) for name in card.class_names}
+    if card.unlabelled:
+        expected["(no label)"], found[_plain("(no label)")] = card.unlabelled, unlabelled
+    rows = [{"class": name, "card": number, "found": found.get(_plain(name), 0)} for name, number in expected.items()]
+    rows.append({"class": "all", "card": card.images, "found": sum(counts.values()) + unlabelled})
+    for row in rows:
+        row["missing"] = int(row["found"] == 0) if row["card"] is None else max(0, row["card"] - row["found"])
+    return rows
+
+
+def _plain(name: str) -> str:
+    """A class name without capitals and separators; Million-AID's own folder has a slip of the pen."""
+    return "".join(filter(str.isalnum, name.lower())).replace("bapsketball", "basketball")
 
 
 def is_image_name(name: str) -> bool:
@@ -124,9 +233,11 @@ def is_image_name(name: str) -> bool:
     >>> [is_image_name(n) for n in ("a/b.JPG", "a/._b.jpg", "__MACOSX/a/b.jpg", "README.txt")]
     [True, False, False, False]
     """
-    path = PurePosixPath(name)
-    hidden = any(part.startswith(".") and part not in (".", "..") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
+    *folders, file = name.replace("\\", "/").split("/")
+    suffix = file[file.rfind(".") :].lower()
+    if suffix not in IMAGE_SUFFIXES or file.startswith("."):
+        return False
+    return not any(part == "__MACOSX" or part.startswith(".") and part not in (".", "..") for part in folders)
 
 
 def find(dataset: str | os.PathLike) -> Source:
@@ -141,6 +252,8 @@ def find(dataset: str | os.PathLike) -> Source:
     path = Path(os.path.expandvars(text)).expanduser()
     if text == "scenes":
         return Source("scenes", None, "scenes")
+    if text in DOWNLOADS and not path.exists():
+        return Source(text, None, "download")
     if not path.exists():
         raise ValueError(_unknown(text))
     if not os.access(path, os.R_OK):
@@ -151,25 +264,50 @@ def find(dataset: str | os.PathLike) -> Source:
     return Source(path.name.split(".")[0] or path.name, path.resolve(), kind)
 
 
-def names(path: Path, kind: str) -> Iterator[str]:
-    """Relative names of all files in a folder (sorted) or members of an archive (as stored), with "/" between parts."""
+def names(path: Path, kind: str, troubles: list[tuple[str, str]] | None = None) -> Iterator[str]:
+    """Relative names of all files in a folder (sorted) or members of an archive (as stored), with "/" between parts.
+
+    What cannot be listed (a folder without permission, the rest of a damaged archive) is appended to `troubles` as
+    (name, reason); without that list a damaged archive is a ValueError, and such folders are passed over.
+    """
     if kind == "folder":
-        yield from _walk(path)
+        yield from _walk(path, [] if troubles is None else troubles)
         return
     try:
         if kind == "zip":
             with zipfile.ZipFile(path) as archive:
                 yield from (info.filename for info in archive.infolist() if not info.is_dir())
         else:
-            with tarfile.open(path) as archive:
-                yield from (member.name for member in archive if member.isfile())
+            yield from (member.name for _, member in members(path))
     except DAMAGE as error:
-        raise ValueError(damaged(path, error)) from None
+        if troubles is None:
+            raise ValueError(damaged(path, error)) from None
+        troubles.append((path.name, rest_lost(error)))
 
 
-def damaged(path: Path, error: Exception) -> str:
+def members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """(archive, member) for each file of a tar, links left out, without keeping a list of them.
+
+    Raises what DAMAGE names, also where tarfile would call the place of the damage the end of the archive.
+    """
+    with tarfile.open(path) as archive:
+        while (member := archive.next()) is not None:
+            archive.members.clear()  # a million of them would be a gigabyte
+            if member.isfile():
+                yield archive, member
+        archive.fileobj.seek(archive.offset)
+        if archive.fileobj.read(512).strip(b"\0"):
+            raise tarfile.ReadError(f"no member begins at byte {archive.offset}, where one should")
+
+
+def damaged(path: Path, error: Exception | str) -> str:
     """The sentence for an archive that cannot be read to its end."""
     return f"dataset: the archive '{path}' is damaged ({error}); fetch it again"
+
+
+def rest_lost(error: Exception) -> str:
+    """The reason listed for an archive that could be read up to some point."""
+    return f"the archive is damaged here ({error}), what follows is lost; fetch it again"
 
 
 def _kind(path: Path) -> str:
@@ -184,21 +322,34 @@ def _kind(path: Path) -> str:
         return "tar"
     if zipfile.is_zipfile(path):
         return "zip"
+    with open(path, "rb") as file:
+        if file.read(4) == b"PK\3\4":
+            raise ValueError(damaged(path, "a zip whose list of members, at its end, is missing"))
     raise ValueError(f"dataset: '{path}' is neither a folder nor a tar or zip archive that can be read")
 
 
-def _walk(root: Path) -> Iterator[str]:
+def _walk(root: Path, troubles: list[tuple[str, str]]) -> Iterator[str]:
     """Sorted, following links to folders (class folders are often links), each folder once."""
     seen = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
+
+    def inside(folder: str) -> str:
+        return os.path.relpath(folder, root).replace(os.sep, "/")
+
+    def unreadable(error: OSError) -> None:
+        troubles.append((inside(error.filename), f"the folder cannot be read: {error.strerror}"))
+
+    for folder, folders, files in os.walk(root, onerror=unreadable, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
+        if not folders and not files:
+            troubles.append((inside(folder), "the folder is empty"))
         folders.sort()
-        inside = Path(folder).relative_to(root)
-        yield from ((inside / name).as_posix() for name in sorted(files))
+        files.sort()
+        before = "" if folder == os.fspath(root) else inside(folder) + "/"
+        yield from (before + name for name in files)
 
 
 def _unknown(text: str) -> str:
@@ -209,7 +360,7 @@ def _unknown(text: str) -> str:
             f"dataset: {card.title} is not shipped with geofm; get it from {card.where} and give the path of its "
             f"folder, tar or zip"
         )
-    near = difflib.get_close_matches(text, ["scenes"], n=1)
+    near = difflib.get_close_matches(text, ["scenes", *DOWNLOADS], n=1)
     hint = f"did you mean '{near[0]}'?" if near else "use 'scenes' or the path of a folder, tar or zip of images"
     return f"dataset: there is no folder or file '{text}'; {hint}"
 
@@ -217,12 +368,19 @@ def _unknown(text: str) -> str:
 def signature(dataset: str | os.PathLike) -> str:
     """A short text that changes when the source changes: names and sizes of a folder, size and time of an archive."""
     source = find(dataset)
-    if source.kind == "scenes":
-        return "scenes"
+    if source.path is None:
+        return source.name
     if source.kind != "folder":
         state = source.path.stat()
         return f"{source.path}|{state.st_size}|{state.st_mtime_ns}"
     digest = hashlib.sha256()
-    for name in _walk(source.path):
-        digest.update(f"{name}|{(source.path / name).stat().st_size}\n".encode())
+    for name in _walk(source.path, []):
+        digest.update(f"{name}|{_size(source.path / name)}\n".encode("utf-8", "surrogateescape"))
     return f"{source.path}|{digest.hexdigest()[:16]}"
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:  # a broken link, a loop of links, a folder without permission: it will be refused with its reason
+        return -1

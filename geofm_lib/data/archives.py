@@ -2,32 +2,41 @@
 
 import functools
 import os
+import stat
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from geofm_lib.catalog import datasets
 from geofm_lib.catalog.datasets import Source
 
 # What a member that cannot be read may raise (zipfile: RuntimeError when it is encrypted).
 READ_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError)
+MOST_BYTES = 2**29  # of one image file: more is no image, or a bomb
+SIDES = {"train", "test", "val", "valid", "validation"}  # folders that name a side of a split, not a class
+
+Load = bytes | Callable[[], bytes]
 
 
-def items(source: Source) -> Iterator[tuple[str, bytes | Callable[[], bytes], str]]:
+def items(source: Source) -> Iterator[tuple[str, Load, str]]:
     """(name, bytes or a function that reads them, label) for each image.
 
     Folders and zips give functions, so that many processes can read at once; a tar is read in its own order, once,
     because a compressed one cannot be entered in the middle. The label is the parent folder's name, "" at the top;
-    `labels` decides in the end whether the folders are classes. Raises ValueError when the archive is damaged.
+    `labels` decides in the end whether the folders are classes. What cannot even be listed (a folder without
+    permission, the rest of a damaged archive) comes last, under its own name, with a function that raises the reason.
     """
+    troubles: list[tuple[str, str]] = []
     if source.kind == "tar":
-        yield from _tar(source.path)
-        return
-    load = {"folder": _read_file, "zip": _read_zip}[source.kind]
-    for name in filter(datasets.is_image_name, datasets.names(source.path, source.kind)):
-        yield clean(name), functools.partial(load, source.path, name), parent(name)
+        yield from _tar(source.path, troubles)
+    else:
+        load = {"folder": _read_file, "zip": _read_zip}[source.kind]
+        for name in filter(datasets.is_image_name, datasets.names(source.path, source.kind, troubles)):
+            yield clean(name), functools.partial(load, os.fspath(source.path), name), parent(name)
+    for name, reason in troubles:
+        yield clean(name), functools.partial(_fail, reason), ""
 
 
 def read(source: Source) -> Iterator[tuple[str, bytes, str]]:
@@ -37,10 +46,10 @@ def read(source: Source) -> Iterator[tuple[str, bytes, str]]:
 
 
 def count(source: Source) -> int | None:
-    """How many images there are, or None if only reading a compressed tar through would tell."""
+    """How many images can be listed, or None if only reading a compressed tar through would tell."""
     if source.kind == "tar" and not _is_plain_tar(source.path):
         return None
-    return sum(map(datasets.is_image_name, datasets.names(source.path, source.kind)))
+    return sum(map(datasets.is_image_name, datasets.names(source.path, source.kind, [])))
 
 
 def clean(name: str) -> str:
@@ -49,7 +58,7 @@ def clean(name: str) -> str:
     >>> clean("/tmp/../été 1.jpg")
     'tmp/été 1.jpg'
     """
-    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", "..", ".", "//")]
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", "..", ".")]
     return "/".join(parts).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -59,33 +68,49 @@ def parent(name: str) -> str:
     >>> parent("ucm/river/river01.jpg"), parent("a.jpg")
     ('river', '')
     """
-    return PurePosixPath(clean(name)).parent.name
+    return _folder(clean(name)).rpartition("/")[2]
 
 
 def labels(names: list[str]) -> list[str]:
     """The class of each image, given all names: its parent folder.
 
-    "" (no label) for images lying beside or above class folders, and for all when they lie in one single folder,
-    since one class tells nothing.
+    "" (no label) for images lying beside or above class folders, for all when they lie in one single folder, since one
+    class tells nothing, and for those in folders named train, test or val with no other folder beside them, such as
+    Million-AID's test half. The strings are shared, so a million labels are a million references.
 
     >>> labels(["set/a/1.jpg", "set/b/2.jpg", "set/3.jpg"]), labels(["photos/1.jpg", "photos/2.jpg"])
     (['a', 'b', ''], ['', ''])
+    >>> labels(["train/water/lake/1.jpg", "train/water/river/2.jpg", "test/3.jpg"])
+    ['lake', 'river', '']
     """
-    folders = [PurePosixPath(name).parent for name in names]
-    distinct = set(folders)
-    above = {ancestor for folder in distinct for ancestor in folder.parents}
-    given = ["" if folder in above else folder.name for folder in folders]
-    return given if len(set(given) - {""}) > 1 else [""] * len(names)
+    folders = {folder: "" for folder in map(_folder, names)}
+    above = {folder[:end] for folder in folders for end, letter in enumerate(folder) if letter == "/"} | {""}
+    beside: dict[str, set[str]] = {}  # folder -> the names of the folders directly in it
+    for folder in above | set(folders):
+        up, _, last = folder.rpartition("/")
+        beside.setdefault(up, set()).add(last)
+    for folder in folders:
+        up, _, last = folder.rpartition("/")
+        no_class = folder in above or last.lower() in SIDES and {each.lower() for each in beside[up] if each} <= SIDES
+        folders[folder] = "" if no_class else last
+    if len(set(folders.values()) - {""}) < 2:
+        return [""] * len(names)
+    return [folders[_folder(name)] for name in names]
 
 
-def _tar(path: Path) -> Iterator[tuple[str, bytes, str]]:
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _tar(path: Path, troubles: list[tuple[str, str]]) -> Iterator[tuple[str, Load, str]]:
     try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                if member.isfile() and datasets.is_image_name(member.name):
-                    yield clean(member.name), archive.extractfile(member).read(), parent(member.name)
+        for archive, member in datasets.members(path):
+            if datasets.is_image_name(member.name):
+                large = functools.partial(_bounded, member.size)
+                data = large if member.size > MOST_BYTES else archive.extractfile(member).read()
+                yield clean(member.name), data, parent(member.name)
     except datasets.DAMAGE as error:
-        raise ValueError(datasets.damaged(path, error)) from None
+        troubles.append((path.name, datasets.rest_lost(error)))
 
 
 def _is_plain_tar(path: Path) -> bool:
@@ -96,15 +121,33 @@ def _is_plain_tar(path: Path) -> bool:
     return True
 
 
-def _read_file(root: Path, name: str) -> bytes:
-    return (root / name).read_bytes()
+def _fail(reason: str) -> bytes:
+    raise OSError(reason)
+
+
+def _bounded(size: int) -> None:
+    """Raise OSError for a file too large to be an image, before it is read."""
+    if size > MOST_BYTES:
+        raise OSError(f"it has {size} bytes, more than the {MOST_BYTES} that an image may have; cut it into tiles")
+
+
+def _read_file(root: str, name: str) -> bytes:
+    path = f"{root}/{name}"
+    state = os.stat(path)
+    if not stat.S_ISREG(state.st_mode):  # reading a pipe would wait for ever
+        raise OSError("it is no ordinary file")
+    _bounded(state.st_size)
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
 
 
 @functools.lru_cache(maxsize=2)
-def _zip(path: Path, process: int) -> zipfile.ZipFile:
+def _zip(path: str, process: int) -> zipfile.ZipFile:
     """One open archive a process: its list of members is read once, and its file position is never shared."""
     return zipfile.ZipFile(path)
 
 
-def _read_zip(path: Path, name: str) -> bytes:
-    return _zip(path, os.getpid()).read(name)
+def _read_zip(path: str, name: str) -> bytes:
+    archive = _zip(path, os.getpid())
+    _bounded(archive.getinfo(name).file_size)
+    return archive.read(name)

@@ -39,6 +39,13 @@ def decode(data: bytes) -> torch.Tensor:
         return torch.from_numpy(np.array(image if image.mode == "RGB" else image.convert("RGB"))).permute(2, 0, 1)
 
 
+def encode_bands(image: torch.Tensor) -> bytes:
+    """uint8 or uint16 [C, H, W] -> a multi-band TIFF that `bands` reads."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, image.permute(1, 2, 0).numpy(), photometric="minisblack", planarconfig="contig")
+    return file.getvalue()
+
+
 def bands(data: bytes) -> torch.Tensor | None:
     """The bands of a multi-band TIFF as stored, uint8 or uint16 [C, H, W]; None for any file that is a picture.
 

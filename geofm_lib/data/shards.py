@@ -5,13 +5,11 @@ opens them. index.csv says where the bytes of each image begin, so nothing has t
 """
 
 import csv
-import io
 import json
 import os
-import tarfile
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,45 +18,8 @@ import torch
 from geofm_lib.data import decoders
 
 COLUMNS = ("name", "label", "shard", "offset", "size", "checksum", "width", "height", "channels")
-SHARD_BYTES = 256 * 2**20
-BLOCK = 512  # a tar pads each member to a multiple of this
 MOST_OPEN = 256  # shards at once: a process may open 1024 files on most systems
 KEEP_BYTES = 2**30  # decoded pixels kept in memory, if the whole split fits
-
-
-def pack(samples: Iterable[dict], folder: Path, shard_bytes: int = SHARD_BYTES) -> Iterator[dict]:
-    """Write `samples` into folder/shards/000000.tar ..., yielding for each its row of index.csv (see COLUMNS).
-
-    A sample holds name, data (bytes), label ("" = none), width, height, channels; anything else in it is left alone.
-    A generator, so that the caller decides when to log or to stop; use `write_csv` for the rows at the end.
-    """
-    target = Path(folder) / "shards"
-    target.mkdir(parents=True, exist_ok=True)
-    tar, number = None, -1
-    try:
-        for sample in samples:
-            if tar is None or tar.offset >= shard_bytes:
-                if tar:
-                    tar.close()
-                number += 1
-                tar = tarfile.open(target / f"{number:06d}.tar", "w", format=tarfile.PAX_FORMAT)
-            data = sample["data"]
-            info = tarfile.TarInfo(sample["name"])  # mtime 0, mode 644: the same images give the same tar
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-            padded = -(-len(data) // BLOCK) * BLOCK
-            yield {
-                "name": sample["name"],
-                "label": sample["label"],
-                "shard": f"{number:06d}.tar",
-                "offset": tar.offset - padded,
-                "size": len(data),
-                "checksum": f"{zlib.crc32(data):08x}",
-                **{key: sample[key] for key in ("width", "height", "channels")},
-            }
-    finally:
-        if tar:
-            tar.close()
 
 
 def write_csv(path: Path, columns: Iterable[str], rows: Iterable[dict]) -> None:

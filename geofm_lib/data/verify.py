@@ -6,7 +6,6 @@ again: as PNG if the source was lossless, as JPEG (quality 95) if it was not. No
 LOAD_TRUNCATED_IMAGES: half an image is no image.
 """
 
-import hashlib
 import io
 import warnings
 from dataclasses import dataclass
@@ -15,11 +14,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from geofm_lib.data import decoders, images
+from geofm_lib.data import decoders, images, measures
 
 LEAST_SIDE = 8  # pixels: one patch of the smallest models
 LOSSY = {"JPEG", "MPO", "WEBP", "JPEG2000"}
 ORIENTATION = 0x0112  # the EXIF tag of cameras that were held sideways
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # large, but not yet refused
 
 
 class Refused(ValueError):
@@ -28,61 +28,50 @@ class Refused(ValueError):
 
 @dataclass
 class Checked:
-    """An image fit for a shard. sums and squares: over its pixels, [C], of the values as stored.
-
-    full: the value that is white, 255 or 65535.
-    """
+    """An image fit for a shard, and what was measured of its pixels."""
 
     data: bytes
     width: int
     height: int
     channels: int
-    full: int
-    pixels: str  # hash of the decoded pixels: equal for exact duplicates only
-    sums: list[float]
-    squares: list[float]
+    bits: int  # of a value: 8 or 16
+    measures: measures.Measures
     converted: str  # what had to be done, "" if the bytes are the original ones
 
 
-def check(data: bytes) -> Checked:
-    """Verify and, if need be, convert one image. Raises Refused with the reason, and nothing else."""
+def check(data: bytes, short_side: int = 0, quality: int = 0) -> Checked:
+    """Verify and, if need be, convert one image. Raises Refused with the reason, and nothing else.
+
+    short_side: pixels to which a larger short side is reduced; quality: of the JPEG that every image is written as
+    again (a JPEG holds no bands: multi-band TIFFs stay what they are). 0: as it is.
+    """
     try:
-        data, converted, image = _fit(data)
+        data, converted, image = _fit(data, short_side, quality)
     except Refused:
         raise
     except decoders.Unsupported as error:
         raise Refused(str(error)) from None
     except Exception as error:  # decoders raise whatever the bytes lead them to: OSError, struct.error, SyntaxError ...
         raise Refused(f"damaged: {_first_line(error)}") from None
-    # A band of 16 bits may be nearly constant beside its mean: its squares need more than 24 bits.
-    wide = image.reshape(image.shape[0], -1).to(torch.float32 if image.dtype == torch.uint8 else torch.float64)
-    digest = hashlib.blake2b(str(tuple(image.shape)).encode(), digest_size=16)
-    digest.update(image.contiguous().numpy().tobytes())
-    return Checked(
-        data=data,
-        width=image.shape[2],
-        height=image.shape[1],
-        channels=image.shape[0],
-        full=decoders.FULL[image.dtype],
-        pixels=digest.hexdigest(),
-        sums=wide.sum(1).tolist(),
-        squares=(wide * wide).sum(1).tolist(),
-        converted=converted,
-    )
+    channels, height, width = image.shape
+    bits = 8 if image.dtype == torch.uint8 else 16
+    found = measures.measure(image.numpy().transpose(1, 2, 0))
+    return Checked(data, width, height, channels, bits, found, converted)
 
 
-def _fit(data: bytes) -> tuple[bytes, str, torch.Tensor]:
+def _fit(data: bytes, short_side: int, quality: int) -> tuple[bytes, str, torch.Tensor]:
     """(bytes that decode to 8-bit RGB or to bands, what was converted, what they decode to)."""
     if not data:
         raise Refused("the file is empty")
     bands = decoders.bands(data)
     if bands is not None:
         _check_side(bands.shape[2], bands.shape[1])
+        if 0 < short_side < min(bands.shape[1:]):
+            small = images.resize(bands, *_sides(bands.shape[1:], short_side))
+            return decoders.encode_bands(small), f"reduced to {short_side} pixels", small
         return data, "", bands
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, but not yet refused
-            image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError:
         raise Refused("not an image in a format that can be read") from None
     except Image.DecompressionBombError:
@@ -91,8 +80,11 @@ def _fit(data: bytes) -> tuple[bytes, str, torch.Tensor]:
     what = _conversion(image)
     if image.format == "PNG":
         Image.open(io.BytesIO(data)).verify()  # the checksum of every chunk, which decoding leaves out
-    if what:
-        data = _encode(image, _convert(image))
+    reduced = 0 < short_side < min(image.size)
+    if what or reduced or quality:
+        data = _encode(image, _reduced(_convert(image), short_side) if reduced else _convert(image), quality)
+        steps = [what, f"reduced to {short_side} pixels" if reduced else "", f"JPEG {quality}" if quality else ""]
+        what = ", ".join(filter(None, steps))
     return data, what, images.decode(data)
 
 
@@ -137,15 +129,25 @@ def _scale_16(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(np.asarray(image).astype(np.float64) / 257).astype(np.uint8))
 
 
+def _reduced(image: Image.Image, short_side: int) -> Image.Image:
+    return image.resize(_sides(image.size, short_side), Image.Resampling.BICUBIC)
+
+
+def _sides(sides: tuple[int, int], short_side: int) -> list[int]:
+    """Both sides in the same proportion, the shorter one `short_side` long."""
+    return [max(short_side, round(n * short_side / min(sides))) for n in sides]
+
+
 def _format(image: Image.Image) -> str:
     return "JPEG" if image.format in LOSSY else "PNG"
 
 
-def _encode(source: Image.Image, image: Image.Image) -> bytes:
+def _encode(source: Image.Image, image: Image.Image, quality: int = 0) -> bytes:
     file = io.BytesIO()
-    options = {"quality": 95, "subsampling": 0} if source.format in LOSSY else {}
+    kind = "JPEG" if quality else _format(source)
+    options = {"quality": quality} if quality else {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
     image.info.clear()  # no colour key, profile or orientation of the source
-    image.save(file, _format(source), **options)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 

@@ -1,9 +1,9 @@
 """The figures of a run, one function each: it takes a `Run` and returns what a notebook cell shows.
 
 Every picture carries alt text that says what it shows, with its key numbers, and the numbers as a table. What the
-paper published is drawn by `paper_figures`, what arithmetic says by `cost_figures`, what is planned by
-`plan_figures`, a throughput run by `time_figures`,
-images by `photographs`; this module is the one door to all of them. No torch.
+paper published is drawn by `paper_figures`, what arithmetic says by `cost_figures`, what is planned by `plan_figures`,
+a throughput run by `time_figures`, a preparation's lists by `data_figures`, images by `photographs`; this module is the
+one door to all of them. No torch.
 """
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 import seaborn as sns
 
 from geofm_lib.desk.cost_figures import image_costs, measured_runs, strategy_memory, strategy_traffic
+from geofm_lib.desk.data_figures import MOST_ROWS, card_counts, data_card, duplicates, image_sizes, packing
 from geofm_lib.desk.paper_figures import (
     claims,
     parameter_counts,
@@ -26,15 +27,14 @@ from geofm_lib.desk.plan_figures import planned, predicted_scaling, simulated
 from geofm_lib.desk.time_figures import communication, loader_speed, memory, phases, speed, throughput
 
 __all__ = [
-    "claims", "class_counts", "communication", "contact_sheet", "image_costs", "learning_rate", "loader_speed",
-    "loss_curve", "measured_runs", "memory", "model_view", "parameter_counts", "phases", "planned", "predicted_scaling",
-    "probe_bars", "probe_curves",
-    "published_memory", "published_memory_by_nodes", "published_prefetch", "published_scaling", "reconstruction",
-    "refused", "simulated", "speed", "strategy_memory", "strategy_traffic", "throughput", "verdicts",
+    "card_counts", "claims", "class_counts", "communication", "contact_sheet", "data_card", "duplicates",
+    "image_costs", "image_sizes", "learning_rate", "loader_speed", "loss_curve", "measured_runs", "memory",
+    "model_view", "packing", "parameter_counts", "phases", "planned", "predicted_scaling", "probe_bars",
+    "probe_curves", "published_memory", "published_memory_by_nodes", "published_prefetch", "published_scaling",
+    "reconstruction", "refused", "simulated", "speed", "strategy_memory", "strategy_traffic", "throughput", "verdicts",
 ]  # fmt: skip
 
 PRETRAINED, RANDOM, HISTOGRAMS = "#0072B2", "#E69F00", "#7f7f7f"  # Okabe and Ito: colour-blind safe
-MOST_ROWS = 80  # of a list on a page; the run folder has it whole
 
 
 # ---------------------------------------------------------------- 01: the images

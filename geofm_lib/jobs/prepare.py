@@ -1,15 +1,18 @@
 """Job: images of any source to data shards, an index, a split, and a list of what was refused.
 
-Writes shards/*.tar, index.csv, split.csv, refused.csv, duplicates.csv, statistics.json (and .csv), and two small files
-for the page: contact_sheet.npz and model_view.npz. index.csv comes after the other data files: where it is, they are
-complete. A preparation that was killed starts again from the first image.
+Writes shards/*.tar (with the measured rows beside them), index.csv, split.csv, refused.csv, duplicates.csv, card.csv,
+statistics.json (and .csv), and two small files for the page: contact_sheet.npz and model_view.npz. index.csv comes
+after the other data files: where it is, they are complete. A preparation that was killed or stopped keeps its finished
+shards and goes on behind them; what comes out is the same, byte for byte.
+
+The rows of a million images are never held as objects: they are read from beside the shards, once for names and
+digests, once to write them.
 """
 
+import array
 import hashlib
-import math
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
 import time
@@ -18,20 +21,25 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 
 from geofm_lib.catalog import datasets
-from geofm_lib.data import archives, images, scenes, shards, splits, verify
+from geofm_lib.data import archives, downloads, duplicates, images, packing, scenes, shards, splits, verify
 from geofm_lib.jobs.folder import Folder, Stopped
 
-CHUNK = 16  # images handed to a process at once
+CHUNK, CHUNK_BYTES = 16, 2**25  # images handed to a process at once, and their bytes where those are at hand
 LOG_S = 0.5  # seconds between two rows of metrics
 SHEET, SHEET_SIDE = 32, 96  # images of the contact sheet, and pixels a side
 VIEW, VIEW_SIDE, VIEW_PATCH, VIEW_VISIBLE = 8, 64, 8, 0.25  # what a model sees, at the default size and masking
-SPLIT_COLUMNS, REFUSED_COLUMNS, DUPLICATE_COLUMNS = ("name", "split"), ("name", "reason"), ("name", "same_as")
+SPLIT_COLUMNS, REFUSED_COLUMNS = ("name", "split"), ("name", "reason")
+DUPLICATE_COLUMNS = ("name", "same_as", "kind", "distance")  # distance in bits of 64; exact: the same pixels
 STATISTICS_COLUMNS = ("band", "mean", "std")  # the page's copy of statistics.json
+CARD_COLUMNS = ("class", "card", "found", "missing")
+OTHER_KIND = "it has "  # begins the reason for refusing an image whose bands are not those of the first
+TRAIN_RATIO = 0.5  # where neither the settings nor a card says more
 
 
 def run(settings, ranks, run: Folder) -> dict:
@@ -41,91 +49,133 @@ def run(settings, ranks, run: Folder) -> dict:
     """
     if not ranks.is_main:
         return {}
-    started = time.monotonic()
-    _clear(run.path)
-    items, total = _source(settings)
-    rows, checked, refused = _pack(items, total, settings.workers or _cores(), run, started)
-    if not rows:
-        reasons = Counter(row["reason"] for row in refused)
-        counted = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(5))
-        raise ValueError(f"dataset: none of the {len(refused)} images of '{settings.dataset}' can be used: {counted}")
-    _check_alike(checked, settings.dataset)
-    labels = archives.labels([row["name"] for row in rows])
-    rows = [row | {"label": label} for row, label in zip(rows, labels, strict=True)]
-    same_as = _duplicates(rows, checked)
-    sides = splits.split([row["name"] for row in rows], labels, same_as, settings.train_ratio, settings.seed)
-    statistics = _statistics([c for c, side in zip(checked, sides, strict=True) if side == "train"])
-    _write(run, rows, sides, refused, same_as, statistics)
-    _pictures(run.path, settings.seed)
+    for name in ("index.csv", "split.csv", "refused.csv", "duplicates.csv", "statistics.json"):
+        (run.path / name).unlink(missing_ok=True)  # the index first, since it says that the rest is complete
+    items, total, source = _source(settings, run.path)
+    speed = _pack(settings, items, total, source, run)
+    found = _Found(run.path)
+    if not found.names:
+        counted = "; ".join(f"{reason} ({count})" for reason, count in found.reasons.most_common(5))
+        refusals = found.reasons.total()
+        raise ValueError(f"dataset: none of the {refusals} images of '{settings.dataset}' can be used: {counted}")
+    others = sum(count for reason, count in found.reasons.items() if reason.startswith(OTHER_KIND))
+    if others > len(found.names):  # the first image is no measure of this set
+        raise ValueError(f"dataset: '{settings.dataset}' mixes {len(found.names)} images of one kind with {others} of "
+                         f"others ({found.reasons.most_common(1)[0][0]}); give a folder that holds only one kind, or "
+                         "set channels")  # fmt: skip
+    labels = archives.labels(found.names)
+    classes = dict(sorted(Counter(label for label in labels if label).items()))
+    card = datasets.DATASETS["scenes"] if settings.dataset == "scenes" else datasets.recognise(classes)
+    ratio = settings.train_ratio or card and card.train or TRAIN_RATIO
+    twins = _duplicates(run.path, found)
+    sides = splits.split(found.names, labels, twins, ratio, settings.seed)
+    written, statistics = _write(run, labels, sides)
+    if card and settings.dataset != "scenes":
+        shards.write_csv(run.path / "card.csv", CARD_COLUMNS, datasets.compare(card, classes, labels.count("")))
+    _pictures(run.path, sides, labels, statistics, settings.seed)
+    kinds = Counter(row["kind"] for row in shards.read_csv(run.path / "duplicates.csv"))
     return {
-        "images": len(rows),
-        "refused": len(refused),
-        "converted": sum(bool(c.converted) for c in checked),
-        "duplicates": len(same_as),
-        "classes": dict(sorted(Counter(label for label in labels if label).items())),
+        "images": len(found.names),
+        "refused": found.reasons.total(),
+        "converted": found.converted,
+        "duplicates": kinds["exact"],
+        "near_duplicates": kinds["near"],
+        "classes": classes,
+        "card": card.name if card else "",
+        "train_ratio": ratio,
         "train": sides.count("train"),
         "test": sides.count("test"),
-        "bytes": sum(row["size"] for row in rows),
-        "shards": len({row["shard"] for row in rows}),
+        **written,
         "fingerprint": _fingerprint(run.path),
-        "images_per_s": round(len(rows) / (time.monotonic() - started), 1),
+        "images_per_s": speed,
     }
 
 
-def _source(settings) -> tuple[Iterator, int | None]:
-    """(images as (name, bytes or a function, label), how many there are if that is known)."""
+def _source(settings, folder: Path) -> tuple[Iterator, int | None, dict]:
+    """(images as (name, bytes or a function, label), how many there are if that is known, what shards are made of)."""
     source = datasets.find(settings.dataset)
+    options = ("channels", "short_side", "quality", "shard_mib")
+    if source.kind == "scenes":
+        options += ("images_per_class", "scene_size", "seed")
+    made_of = {"source": datasets.signature(settings.dataset)} | {name: getattr(settings, name) for name in options}
     if source.kind == "scenes":
         total = settings.images_per_class * len(scenes.CLASSES)
-        return scenes.items(settings.images_per_class, settings.scene_size, settings.seed), total
-    return archives.items(source), archives.count(source)
-
-
-def _clear(folder: Path) -> None:
-    """Take away what an unfinished preparation left; the index first, since it says that the rest is complete."""
-    for name in ("index.csv", "split.csv", "refused.csv", "duplicates.csv", "statistics.json"):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "shards", ignore_errors=True)
+        made_of["source"] += f" {scenes.GENERATOR_VERSION}"
+        return scenes.items(settings.images_per_class, settings.scene_size, settings.seed), total, made_of
+    if source.kind == "download":
+        source = datasets.find(downloads.fetch(source.name, folder / "download"))
+    return archives.items(source), archives.count(source), made_of
 
 
 # checking and packing -------------------------------------------------------------------------------------------
 
 
-def _pack(items, total, workers: int, run: Folder, started: float) -> tuple[list[dict], list, list[dict]]:
-    """Check every image and pack the good ones: (rows of the index, what was found of each, refused files)."""
-    checked, refused, names, logged = [], [], set(), 0.0
+def _pack(settings, items: Iterable, total: int | None, source: dict, run: Folder) -> float:
+    """Check every image, and pack the good ones behind the shards that are finished; images/s of this start."""
+    first = packing.resume(run.path, source)
+    names, kind, before = set(), None, 0
+    for row in packing.rows(run.path):
+        before += 1
+        if not row["reason"]:
+            names.add(row["name"])
+            kind = int(row["channels"]), int(row["bits"])
+    run.drop_metrics_after(before)
+    started, logged, done = time.monotonic(), 0.0, before
 
-    def good() -> Iterator[dict]:
-        nonlocal logged
-        for done, (name, result) in enumerate(_checked(items, total, workers), start=1):
-            if isinstance(result, verify.Checked) and name in names:
-                result = "another image has the same name"
-            if isinstance(result, verify.Checked):
-                names.add(name)
-                keys = ("data", "width", "height", "channels")
-                yield {"name": name, "label": "", **{key: getattr(result, key) for key in keys}}
-                result.data = b""  # it is in the shard now
-                checked.append(result)
-            else:
-                refused.append({"name": name, "reason": result})
+    def samples() -> Iterator[dict]:
+        nonlocal logged, done, kind
+        found = _checked(islice(items, before, None), total, settings)
+        for done, (name, result) in enumerate(found, start=before + 1):
+            sample = _sample(name, result, names, settings.channels, kind)
+            if "data" in sample:
+                kind = sample["channels"], sample["bits"]
+            yield sample
             seconds = time.monotonic() - started
             if seconds - logged > LOG_S or done == total:
-                logged = seconds
-                left = {"seconds_left": round((total - done) * seconds / done, 1)} if total else {}
-                run.log_metrics(step=done, total=total, images_per_s=round(done / seconds, 1), **left)
+                logged, speed = seconds, (done - before) / seconds
+                left = {"seconds_left": round((total - done) / speed, 1)} if total else {}
+                run.log_metrics(step=done, total=total, images_per_s=round(speed, 1), **left)
                 if run.stop_requested():
-                    raise Stopped(f"stopped after {done} images; the next start begins again")
+                    raise Stopped(f"stopped after {done} images; finished data shards stay, the next start goes on")
 
-    rows = list(shards.pack(good(), run.path))
-    return rows, checked, refused
+    for _ in packing.pack(samples(), run.path, int(settings.shard_mib * 2**20), first):
+        pass
+    return round((done - before) / max(time.monotonic() - started, 1e-3), 1)
 
 
-def _checked(items: Iterable, total: int | None, workers: int) -> Iterator[tuple[str, verify.Checked | str]]:
+def _sample(name: str, result, names: set[str], channels: int, kind: tuple[int, int] | None) -> dict:
+    """What `packing.pack` takes: an image with what was measured, or the reason why it is refused.
+
+    channels: that were asked for, 0 for those of the first image; kind: (channels, bits) of the images so far.
+    """
+    if isinstance(result, verify.Checked) and name in names:
+        result = "another image has the same name"
+    if isinstance(result, verify.Checked):
+        mine = result.channels, result.bits
+        wanted = kind or (channels or result.channels, result.bits)
+        if mine != wanted:
+            instead = f"; channels={mine[0]} takes those that have" if mine[0] != wanted[0] else ""
+            result = f"{OTHER_KIND}{mine[0]} bands of {mine[1]} bits, not {wanted[0]} of {wanted[1]}{instead}"
+    if not isinstance(result, verify.Checked):
+        return {"name": name, "reason": result}
+    names.add(name)
+    found = result.measures
+    return {
+        "name": name,
+        "label": "",
+        **{key: getattr(result, key) for key in ("data", "width", "height", "channels", "bits", "converted")},
+        **{"digest": found.digest, "look": found.look},
+        **{"sums": " ".join(map(repr, found.sums)), "squares": " ".join(map(repr, found.squares))},
+    }
+
+
+def _checked(items: Iterator, total: int | None, settings) -> Iterator[tuple[str, verify.Checked | str]]:
     """(name, what was found or the reason for refusing it), in the order of `items`, by `workers` processes."""
-    chunks = iter(lambda: list(islice(items, CHUNK)), [])
+    workers, options = settings.workers or _cores(), (settings.short_side, settings.quality)
+    chunks = _chunks(items)
     if workers == 1 or (total is not None and total <= 2 * CHUNK):
         for chunk in chunks:
-            yield from _check_chunk(chunk)
+            yield from _check_chunk(chunk, *options)
         return
     # Forking costs milliseconds, but must not happen once this process has touched a GPU.
     method = "spawn" if torch.cuda.is_initialized() or os.name != "posix" else "fork"
@@ -134,7 +184,7 @@ def _checked(items: Iterable, total: int | None, workers: int) -> Iterator[tuple
     waiting = deque()
     try:
         for chunk in chunks:
-            waiting.append(pool.submit(_check_chunk, chunk))
+            waiting.append(pool.submit(_check_chunk, chunk, *options))
             if len(waiting) >= 3 * workers:  # bounds the bytes in memory
                 yield from waiting.popleft().result()
         while waiting:
@@ -143,18 +193,31 @@ def _checked(items: Iterable, total: int | None, workers: int) -> Iterator[tuple
         pool.shutdown(cancel_futures=True)
 
 
-def _check_chunk(chunk: list) -> list[tuple[str, verify.Checked | str]]:
-    return [(name, _check_one(load)) for name, load, _ in chunk]
+def _chunks(items: Iterator) -> Iterator[list]:
+    """Some images at a time: at most CHUNK, fewer if their bytes are many."""
+    chunk, size = [], 0
+    for name, load, _ in items:
+        chunk.append((name, load))
+        size += 0 if callable(load) else len(load)
+        if len(chunk) == CHUNK or size > CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
-def _check_one(load) -> verify.Checked | str:
+def _check_chunk(chunk: list, short_side: int, quality: int) -> list[tuple[str, verify.Checked | str]]:
+    return [(name, _check_one(load, short_side, quality)) for name, load in chunk]
+
+
+def _check_one(load, short_side: int, quality: int) -> verify.Checked | str:
     """What was found in one image, or the reason why it is refused."""
     try:
         data = load() if callable(load) else load
     except archives.READ_ERRORS as error:
-        return f"cannot be read: {error}"
+        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
     try:
-        return verify.check(data)
+        return verify.check(data, short_side, quality)
     except verify.Refused as error:
         return str(error)
 
@@ -180,55 +243,87 @@ def _cores() -> int:
 # what is written --------------------------------------------------------------------------------------------------
 
 
-def _check_alike(checked: list, dataset: str) -> None:
-    """Raise ValueError for images that no single model and no single mean fit."""
-    kinds = Counter((found.channels, "8" if found.full == 255 else "16") for found in checked)
-    if len(kinds) > 1:
-        mixed = " and ".join(
-            f"{count} images of {c} bands with {bits} bits" for (c, bits), count in kinds.most_common()
-        )
-        raise ValueError(f"dataset: '{dataset}' mixes {mixed}; give a folder that holds only one kind")
+class _Found:
+    """The rows beside the shards, as columns: names (str), digests and looks (uint64); and what was refused."""
+
+    def __init__(self, folder: Path):
+        self.names, self.reasons, self.converted = [], Counter(), 0
+        digests, looks = array.array("Q"), array.array("Q")
+        for row in packing.rows(folder):
+            if row["reason"]:
+                self.reasons[row["reason"]] += 1
+                continue
+            self.names.append(row["name"])
+            self.converted += bool(row["converted"])
+            digests.append(int(row["digest"], 16))
+            looks.append(int(row["look"] or "0", 16))
+        self.digests, self.looks = (np.frombuffer(each, np.uint64) for each in (digests, looks))
 
 
-def _duplicates(rows: list[dict], checked: list) -> dict[str, str]:
-    """{name: first image with exactly the same pixels}."""
-    first, same_as = {}, {}
-    for row, found in zip(rows, checked, strict=True):
-        if found.pixels in first:
-            same_as[row["name"]] = first[found.pixels]
-        else:
-            first[found.pixels] = row["name"]
-    return same_as
+def _duplicates(folder: Path, found: _Found) -> dict[str, str]:
+    """Write duplicates.csv; {name: first image of its set}, for all but those first ones."""
+    image, twin, distance = duplicates.find(found.digests, found.looks)
+    names = found.names
+    rows = (
+        {"name": names[i], "same_as": names[j], "kind": "exact" if bits < 0 else "near", "distance": max(bits, 0)}
+        for i, j, bits in zip(image.tolist(), twin.tolist(), distance.tolist(), strict=True)
+    )
+    shards.write_csv(folder / "duplicates.csv", DUPLICATE_COLUMNS, rows)
+    first = duplicates.firsts(len(names), image, twin)
+    return {names[i]: names[first[i]] for i in image.tolist()}
 
 
-def _statistics(train: list) -> dict:
-    """Mean and standard deviation of each band over all pixels of the train side, in 0..1 units of their range."""
-    full = train[0].full
-    digits = 6 if full == 255 else 9
-    count = sum(c.width * c.height for c in train)
-    mean = [sum(band) / count for band in zip(*(c.sums for c in train), strict=True)]
-    square = [sum(band) / count for band in zip(*(c.squares for c in train), strict=True)]
-    # One level at least: images of one colour must not be divided by zero.
-    std = [max(math.sqrt(max(s - m * m, 0)), 1) for s, m in zip(square, mean, strict=True)]
-    return {
-        "channels": len(mean),
-        "images": len(train),
-        "mean": [round(m / full, digits) for m in mean],
-        "std": [round(s / full, digits) for s in std],
-    }
+def _write(run: Folder, labels: list[str], sides: list[str]) -> tuple[dict, dict]:
+    """All lists, the index last, in one pass over the rows; ({bytes, shards} of what is packed, its statistics)."""
+    shards.write_csv(
+        run.path / "refused.csv", REFUSED_COLUMNS, (row for row in packing.rows(run.path) if row["reason"])
+    )
+    good = (row for row in packing.rows(run.path) if not row["reason"])
+    named = ({"name": row["name"], "split": side} for row, side in zip(good, sides, strict=True))
+    shards.write_csv(run.path / "split.csv", SPLIT_COLUMNS, named)
+    size, tars, train, statistics = 0, set(), _Statistics(), {}
+
+    def index() -> Iterator[dict]:
+        nonlocal size
+        good = (row for row in packing.rows(run.path) if not row["reason"])
+        for row, label, side in zip(good, labels, sides, strict=True):
+            size += int(row["size"])
+            tars.add(row["shard"])
+            if side == "train":
+                train.add(row)
+            yield row | {"label": label}
+        statistics.update(train.write(run))  # before the index gets its name
+
+    shards.write_csv(run.path / "index.csv", shards.COLUMNS, index())
+    return {"bytes": size, "shards": len(tars)}, statistics
 
 
-def _write(run: Folder, rows, sides, refused, same_as, statistics) -> None:
-    run.write_json("statistics.json", statistics)
-    bands = zip(range(1, statistics["channels"] + 1), statistics["mean"], statistics["std"], strict=True)
-    bands = [dict(zip(STATISTICS_COLUMNS, band, strict=True)) for band in bands]
-    shards.write_csv(run.path / "statistics.csv", STATISTICS_COLUMNS, bands)
-    shards.write_csv(run.path / "refused.csv", REFUSED_COLUMNS, refused)
-    duplicates = ({"name": name, "same_as": first} for name, first in same_as.items())
-    shards.write_csv(run.path / "duplicates.csv", DUPLICATE_COLUMNS, duplicates)
-    split = ({"name": row["name"], "split": side} for row, side in zip(rows, sides, strict=True))
-    shards.write_csv(run.path / "split.csv", SPLIT_COLUMNS, split)
-    shards.write_csv(run.path / "index.csv", shards.COLUMNS, rows)
+class _Statistics:
+    """Mean and standard deviation of each band over all pixels of the images added, in 0..1 units of their range."""
+
+    def __init__(self):
+        self.images, self.pixels, self.sums, self.squares, self.bits = 0, 0, 0.0, 0.0, 8
+
+    def add(self, row: dict) -> None:
+        """Take in a row that lies beside a shard."""
+        self.images, self.bits = self.images + 1, int(row["bits"])
+        self.pixels += int(row["width"]) * int(row["height"])
+        self.sums = self.sums + np.array(row["sums"].split(), np.float64)
+        self.squares = self.squares + np.array(row["squares"].split(), np.float64)
+
+    def write(self, run: Folder) -> dict:
+        """statistics.json, which is returned, and .csv."""
+        mean = self.sums / self.pixels
+        # One level at least: images of one colour must not be divided by zero.
+        std = np.sqrt(np.maximum(self.squares / self.pixels - mean**2, 0)).clip(min=1 / (2**self.bits - 1))
+        digits = 6 if self.bits == 8 else 9
+        mean, std = ([round(float(value), digits) for value in each] for each in (mean, std))
+        statistics = {"channels": len(mean), "images": self.images, "mean": mean, "std": std}
+        run.write_json("statistics.json", statistics)
+        bands = zip(range(1, len(mean) + 1), mean, std, strict=True)
+        bands = [dict(zip(STATISTICS_COLUMNS, band, strict=True)) for band in bands]
+        shards.write_csv(run.path / "statistics.csv", STATISTICS_COLUMNS, bands)
+        return statistics
 
 
 def _fingerprint(folder: Path) -> str:
@@ -237,37 +332,54 @@ def _fingerprint(folder: Path) -> str:
     return hashlib.sha256(both).hexdigest()[:16]
 
 
-def _pictures(folder: Path, seed: int) -> None:
+def _pictures(folder: Path, sides: list[str], labels: list[str], statistics: dict, seed: int) -> None:
     """contact_sheet.npz (images [K, S, S, 3], labels [K]) and model_view.npz (original, cropped, masked)."""
-    data = shards.Shards(folder)
-    np.savez_compressed(folder / "contact_sheet.npz", **_contact_sheet(data))
-    train = shards.Shards(folder, "train")
-    chosen = np.unique(np.linspace(0, len(train) - 1, VIEW).astype(int))
-    cropped, _ = next(images.batches(train, [chosen], image_size=VIEW_SIDE, transform="pretrain", seed=seed))
-    cropped = images.picture(cropped, data.mean, data.std)
+    level = statistics["mean"], statistics["std"]
+    sheet = _examples(labels)
+    train = np.flatnonzero(np.array(sides) == "train")
+    chosen = train[np.unique(np.linspace(0, len(train) - 1, VIEW).astype(int))]
+    pixels = _decoded(folder, {*sheet, *chosen.tolist()})
+    stack = np.stack([_fit(pixels[i], SHEET_SIDE, *level) for i in sheet])
+    np.savez_compressed(folder / "contact_sheet.npz", images=stack, labels=np.array([labels[i] for i in sheet]))
+    few = SimpleNamespace(decode=pixels.__getitem__)
+    cropped, _ = next(images.batches(few, [chosen], image_size=VIEW_SIDE, transform="pretrain", seed=seed))
+    cropped = images.picture(cropped, *level)
     noise = images.mask_noise(seed, 0, chosen, (VIEW_SIDE // VIEW_PATCH) ** 2)
     hidden = noise.argsort(dim=1, stable=True).argsort(dim=1) >= int(noise.shape[1] * VIEW_VISIBLE)
     side = VIEW_SIDE // VIEW_PATCH
     hidden = hidden.view(-1, 1, side, side).repeat_interleave(VIEW_PATCH, 2).repeat_interleave(VIEW_PATCH, 3)
     views = {"cropped": cropped, "masked": torch.where(hidden, 128, cropped).to(torch.uint8)}
     arrays = {name: view.permute(0, 2, 3, 1).numpy() for name, view in views.items()}
-    original = np.stack([_fit(train, i, VIEW_SIDE) for i in chosen.tolist()])
+    original = np.stack([_fit(pixels[i], VIEW_SIDE, *level) for i in chosen.tolist()])
     np.savez_compressed(folder / "model_view.npz", original=original, **arrays)
 
 
-def _contact_sheet(data: shards.Shards) -> dict[str, np.ndarray]:
+def _examples(labels: list[str]) -> list[int]:
     """A few images of each class, or of all if there are no classes."""
-    kinds = np.unique(data.labels)
-    kinds = kinds[np.unique(np.linspace(0, len(kinds) - 1, SHEET).astype(int))]
-    each = SHEET // len(kinds)
-    chosen = np.concatenate([np.flatnonzero(data.labels == kind)[:each] for kind in kinds]).tolist()
-    labels = [data.classes[data.labels[i]] if data.labels[i] >= 0 else "" for i in chosen]
-    return {"images": np.stack([_fit(data, i, SHEET_SIDE) for i in chosen]), "labels": np.array(labels)}
+    kinds = sorted(set(labels))
+    kinds = [kinds[k] for k in np.unique(np.linspace(0, len(kinds) - 1, SHEET).astype(int))]
+    places = {kind: [] for kind in kinds}
+    for i, label in enumerate(labels):
+        if label in places and len(places[label]) < SHEET // len(kinds):
+            places[label].append(i)
+    return [i for kind in kinds for i in places[kind]]
 
 
-def _fit(data: shards.Shards, i: int, side: int) -> np.ndarray:
-    """Image i for the eye, uint8 [side, side, 3]: the long side fills the square, the rest is white."""
-    image = images.picture(data.decode(i)[None], data.mean, data.std)[0]
+def _decoded(folder: Path, chosen: set[int]) -> dict[int, torch.Tensor]:
+    """{place in the index: its pixels [C, H, W]}."""
+    pixels = {}
+    good = (row for row in packing.rows(folder) if not row["reason"])
+    for i, row in enumerate(good):
+        if i in chosen:
+            with open(folder / "shards" / row["shard"], "rb") as file:
+                file.seek(int(row["offset"]))
+                pixels[i] = images.decode(file.read(int(row["size"])))
+    return pixels
+
+
+def _fit(image: torch.Tensor, side: int, mean: list[float], std: list[float]) -> np.ndarray:
+    """An image for the eye, uint8 [side, side, 3]: the long side fills the square, the rest is white."""
+    image = images.picture(image[None], mean, std)[0]
     height, width = (max(1, round(n * side / max(image.shape[-2:]))) for n in image.shape[-2:])
     square = np.full((side, side, image.shape[0]), 255, np.uint8)
     top, left = (side - height) // 2, (side - width) // 2

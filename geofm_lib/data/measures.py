@@ -1,0 +1,92 @@
+"""What is measured of every image while its pixels are there: sums for mean and spread, a digest, and its look.
+
+Two images with the same digest have the same pixels. Two with nearly the same look (a perceptual hash) show the same
+picture, also when one was compressed harder, resized or brightened.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+
+GRID = 16  # the look is taken from 16 x 16 mean brightnesses
+ROWS = 64  # the least that sums are taken from: rows side by side are nearly the same, and sums cost
+FLAT = 2.0  # grey levels (of 255): a picture that varies less looks like any other flat one, and its hash is noise
+FULL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}  # what counts as 1
+
+# The lowest 8 of 16 frequencies of a cosine transform (type II), one a row: [8, 16].
+_COSINE = np.cos(np.pi / GRID * np.outer(np.arange(8), np.arange(GRID) + 0.5)).astype(np.float32)
+
+
+@dataclass
+class Measures:
+    """sums, squares: over the pixels of each channel, in 0..1 units, [C]; those of an image of 2 * ROWS rows or more
+    are scaled up from evenly spaced ones. digest: 16 hexadecimal digits, of all pixels. look: 16 hexadecimal digits,
+    "" for a flat picture."""
+
+    sums: list[float]
+    squares: list[float]
+    digest: str
+    look: str
+
+
+def measure(image_HWC: np.ndarray) -> Measures:
+    """Measure an image, uint8 or uint16 [H, W, C], of any number of channels."""
+    image = np.ascontiguousarray(image_HWC)
+    digest = xxhash.xxh3_64(f"{image.dtype} {image.shape}".encode())
+    digest.update(image)
+    step = max(1, len(image) // ROWS)
+    sums, squares, grey = _sums(image[::step])
+    full, share = FULL[image.dtype], len(image) / len(image[::step])
+    sums, squares = sums * (share / full), squares * (share / full**2)
+    return Measures(sums.tolist(), squares.tolist(), digest.hexdigest(), look(grey * (255 / full)))
+
+
+def look(grey: np.ndarray) -> str:
+    """The perceptual hash of a picture given as its GRID x GRID mean brightnesses in 0..255; "" if it is flat.
+
+    64 bits: which of the 8 x 8 lowest frequencies of a cosine transform lie above their median (without the mean).
+    """
+    apart = (grey - grey.mean()).ravel()
+    if apart @ apart < FLAT**2 * apart.size:
+        return ""
+    low = (_COSINE @ grey @ _COSINE.T).ravel()
+    bits = low > np.sort(low[1:])[31]
+    return np.packbits(bits).tobytes().hex()
+
+
+def _sums(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(sums [C], sums of squares [C], mean brightness [GRID, GRID]), exact but for the last digits of large images."""
+    height, width, channels = image.shape
+    if min(height, width) < GRID:
+        sums, squares, grey = _sums(image.repeat(2, 0).repeat(2, 1))
+        return sums / 4, squares / 4, grey
+    # BLAS sums several times faster than numpy. float32 holds integers up to 2**24: 256 squared bytes fit. A few rows
+    # at a time stay in the cache, and in memory that need not be fetched from the system for each image.
+    kind = np.float32 if image.dtype == np.uint8 else np.float64
+    edges, ones, cells = _weights(height, width, channels, kind)
+    rows, at_once = image.reshape(height, width * channels), 4 if height % GRID == 0 else 1
+    bands, squares = np.empty((GRID, width * channels), kind), np.zeros(width * channels)
+    for k in range(0, GRID, at_once):
+        part = rows[edges[k] : edges[k + at_once]].astype(kind)
+        bands[k : k + at_once] = ones[: len(part) // at_once] @ part.reshape(at_once, len(part) // at_once, -1)
+        np.multiply(part, part, out=part)
+        squares += ones[: len(part)] @ part
+    grey = (bands @ cells) / np.diff(edges)[:, None].astype(kind)
+    return _by_channel(bands.sum(0, dtype=np.float64), channels), _by_channel(squares, channels), grey
+
+
+def _by_channel(row: np.ndarray, channels: int) -> np.ndarray:
+    """A row of W*C sums -> C sums."""
+    return np.ones(len(row) // channels) @ row.reshape(-1, channels)
+
+
+@functools.lru_cache(maxsize=64)
+def _weights(height: int, width: int, channels: int, kind: type) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """(edges of the GRID bands of rows, ones [H], and [W*C, GRID]: the mean over each band of columns and channels)."""
+    columns = np.arange(GRID + 1) * width // GRID
+    band = np.searchsorted(columns, np.arange(width), side="right") - 1
+    cells = (band[:, None] == np.arange(GRID)) / (np.diff(columns) * channels)
+    edges = (np.arange(GRID + 1) * height // GRID).tolist()
+    return edges, np.ones(height, kind), cells.repeat(channels, 0).astype(kind)

@@ -1,0 +1,92 @@
+"""Duplicates: found whatever was done to the file, told from what only looks flat, and never split."""
+
+import io
+
+import numpy as np
+from pictures import encode, noise
+from PIL import Image, ImageEnhance
+
+from geofm_lib.data import duplicates, images, measures, scenes, splits
+
+
+def measured(data: bytes) -> measures.Measures:
+    return measures.measure(images.decode(data).numpy().transpose(1, 2, 0))
+
+
+def bits(one: str, other: str) -> int:
+    return (int(one, 16) ^ int(other, 16)).bit_count()
+
+
+def test_a_changed_copy_looks_the_same_and_another_image_does_not():
+    names = list(scenes.CLASSES)
+    originals = [Image.open(io.BytesIO(scenes.draw(0, name, 0, 96))).convert("RGB") for name in names]
+    looks = [measured(encode(image)).look for image in originals]
+    changes = {
+        "jpeg 60": lambda image: Image.open(io.BytesIO(encode(image, "JPEG", quality=60))),
+        "half": lambda image: image.resize((48, 48), Image.Resampling.BICUBIC),
+        "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.1),
+        "less contrast": lambda image: ImageEnhance.Contrast(image).enhance(0.8),
+    }
+    for name, change in changes.items():
+        far = [bits(look, measured(encode(change(image))).look) for look, image in zip(looks, originals, strict=True)]
+        assert sum(distance <= duplicates.NEAR for distance in far) >= len(far) - 1, (name, far)
+    pairs = [bits(a, b) for k, a in enumerate(looks) for b in looks[:k]]
+    assert min(pairs) > duplicates.NEAR
+
+
+def test_a_flat_picture_has_no_look():
+    random = np.random.default_rng(0)
+    flat = (100 + random.normal(0, 8, (64, 64, 3))).clip(0, 255).astype(np.uint8)
+    assert measures.measure(flat).look == ""
+    flat[:32] += 20
+    assert measures.measure(flat).look != ""
+
+
+def test_sums_are_exact_for_any_kind_of_image():
+    random = np.random.default_rng(0)
+    kinds = {(100, 40, 3): np.uint8, (9, 11, 13): np.uint16, (16, 16, 1): np.uint8, (96, 300, 3): np.uint8}
+    for shape, kind in kinds.items():
+        image = random.integers(0, np.iinfo(kind).max + 1, shape).astype(kind)
+        found, wide = measures.measure(image), image.astype(np.float64) / np.iinfo(kind).max
+        np.testing.assert_allclose(found.sums, wide.sum((0, 1)), rtol=1e-13)
+        np.testing.assert_allclose(found.squares, (wide**2).sum((0, 1)), rtol=1e-13)
+        other = image.copy()
+        other[-1, -1, -1] ^= 1
+        assert measures.measure(other).digest != found.digest == measures.measure(image.copy()).digest
+
+
+def test_search_agrees_with_comparing_all():
+    random = np.random.default_rng(0)
+    for _ in range(10):
+        looks = random.integers(1, 2**63, 30, dtype=np.uint64)[random.integers(0, 30, 200)]
+        for k, place in enumerate(random.integers(0, 64, (200, 3))):
+            looks[k] ^= (
+                np.bitwise_or.reduce(np.uint64(1) << place[: k % 4].astype(np.uint64)) if k % 4 else np.uint64(0)
+            )
+        looks[:5] = 0
+        digests = np.arange(200, dtype=np.uint64)
+        digests[150:160] = digests[20:30]
+        looks[150:160] = looks[20:30]
+        near = (np.bitwise_count(looks[:, None] ^ looks) <= duplicates.NEAR) & (looks[:, None] != 0) & (looks != 0)
+        near |= digests[:, None] == digests
+        first = np.arange(200)
+        while (lower := np.where(near, first, 200).min(1)).tolist() != first.tolist():
+            first = lower
+        image, twin, distance = duplicates.find(digests, looks)
+        assert image.tolist() == np.flatnonzero(first != np.arange(200)).tolist()
+        assert duplicates.firsts(200, image, twin).tolist() == first.tolist()
+        assert ((distance == -1) == (digests[image] == digests[twin])).all()
+
+
+def test_sets_of_duplicates_are_never_split():
+    random = np.random.default_rng(1)
+    names = [f"{'ab'[k % 2]}/{k:03d}.jpg" for k in range(200)]
+    same_as = {names[k]: names[int(random.integers(0, 20))] for k in range(20, 120)}
+    sides = dict(zip(names, splits.split(names, [n[0] for n in names], same_as, 0.3, 0), strict=True))
+    assert all(sides[name] == sides[first] for name, first in same_as.items())
+    assert 0.25 < list(sides.values()).count("train") / 200 < 0.35
+
+
+def test_equal_pixels_in_another_format_are_the_same():
+    image = noise(3, (40, 40))
+    assert measured(encode(image)).digest == measured(encode(image, "TIFF")).digest

@@ -1,0 +1,154 @@
+"""Packing: what comes out after kill -9 is what would have come out, and others read our shards too."""
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import tarfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import webdataset
+from pictures import class_folders, encode, noise
+from PIL import Image
+from test_broken_inputs import run
+
+from geofm_lib.data import packing, shards, verify
+from geofm_lib.jobs import prepare
+
+LISTS = ("index.csv", "split.csv", "refused.csv", "duplicates.csv", "statistics.json", "card.csv")
+OPTIONS = {"workers": 2, "shard_mib": 0.05, "train_ratio": 0.5}
+
+
+def source(folder: Path, each: int) -> Path:
+    """Class folders with refused files and duplicates among the good ones."""
+    class_folders(folder, ("a", "b", "c"), each)
+    for k in range(0, each, 5):
+        (folder / "b" / f"b {k} copy.png").write_bytes(encode(Image.open(folder / "a" / f"a {k}.jpg")))
+        (folder / "c" / f"c {k} broken.jpg").write_bytes(b"no image")
+    return folder
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    names = [name for name in LISTS if (folder / name).is_file()]
+    return {
+        path.name: path.read_bytes() for path in [*(folder / "shards").iterdir(), *(folder / name for name in names)]
+    }
+
+
+def kill(folder: Path, dataset: Path, after: float) -> bool:
+    """Start a preparation and kill it and its workers after some seconds; whether it was still at it."""
+    child = multiprocessing.get_context("fork").Process(target=_quietly, args=(folder, dataset))
+    child.start()
+    child.join(after)
+    running = child.is_alive()
+    if running:
+        os.killpg(child.pid, signal.SIGKILL)
+    child.join()
+    return running
+
+
+def _quietly(folder: Path, dataset: Path) -> None:
+    os.setsid()  # a group of its own: the workers are killed with it
+    check = verify.check
+    prepare.verify = SimpleNamespace(
+        Refused=verify.Refused, Checked=verify.Checked, check=lambda *each: slow(check, *each)
+    )
+    run(folder, dataset, **OPTIONS)
+
+
+def slow(check, *arguments):
+    """The small images of a test are packed too fast to be interrupted in the middle."""
+    time.sleep(0.004)
+    return check(*arguments)
+
+
+def killed_often(place: Path, times: int, seed: int) -> None:
+    dataset = source(place / "set", 70)
+    started = time.monotonic()
+    assert not kill(place / "whole", dataset, 60)
+    whole, took = written(place / "whole"), time.monotonic() - started
+    assert sum(name.endswith(".tar") for name in whole) >= 5
+    moments, kills, kept = random.Random(seed), 0, 0
+    folder = place / "killed"
+    while kills < times:
+        before = {path: path.stat().st_mtime_ns for path in folder.glob("shards/*.tar")}
+        if kill(folder, dataset, moments.uniform(0.05, 0.9) * took):
+            kills += 1
+            kept += any(path.stat().st_mtime_ns == was for path, was in before.items())
+        else:
+            assert written(folder) == whole
+            subprocess.run(["rm", "-r", folder], check=True)
+        assert {path.stat().st_mtime_ns for path in before if path.exists()} <= set(before.values()), "written again"
+    run(folder, dataset, **OPTIONS)
+    assert written(folder) == whole
+    print(f"{kills} kills of a packing of {took:.1f} s; {kept} went on from finished shards")
+
+
+def test_killed_three_times(tmp_path):
+    killed_often(tmp_path, 3, seed=time.time_ns())
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_killed_twenty_times(tmp_path):
+    killed_often(tmp_path, 20, seed=time.time_ns())
+
+
+def test_other_settings_or_another_source_begin_again(tmp_path):
+    dataset = source(tmp_path / "set", 10)
+    run(tmp_path / "run", dataset, **OPTIONS)
+    before = written(tmp_path / "run")
+    (dataset / "a" / "a 3.jpg").unlink()
+    run(tmp_path / "run", dataset, **OPTIONS)
+    run(tmp_path / "fresh", dataset, **OPTIONS)
+    assert written(tmp_path / "run") == written(tmp_path / "fresh") != before
+
+
+def test_webdataset_and_tar_read_the_shards(tmp_path):
+    summary, _, packed = run(tmp_path / "run", source(tmp_path / "set", 30), **OPTIONS)
+    tars = sorted(map(str, (tmp_path / "run" / "shards").glob("*.tar")))
+    assert len(tars) == summary["shards"] > 1
+    found = {}
+    for sample in webdataset.WebDataset(tars, shardshuffle=False, empty_check=False):
+        (suffix,) = set(sample) - {"__key__", "__url__", "__local_path__"}
+        found[f"{sample['__key__']}.{suffix}"] = sample[suffix]
+    assert found == packed
+    listed = [subprocess.run(["tar", "tf", tar], capture_output=True, text=True, check=True) for tar in tars]
+    assert [name for done in listed for name in done.stdout.splitlines()] == list(packed)
+    assert not any(done.stderr for done in listed)
+
+
+def test_shards_close_at_their_size(tmp_path):
+    samples = [dict(name=f"{i}.bin", label="", data=bytes(700), width=8, height=8, channels=3) for i in range(9)]
+    samples.insert(3, {"name": "refused.jpg", "reason": "a reason"})
+    rows = list(packing.pack(samples, tmp_path, shard_bytes=4000))
+    assert [row["shard"] for row in rows if "shard" in row] == ["000000.tar"] * 3 + ["000001.tar"] * 3 + [
+        "000002.tar"
+    ] * 3
+    assert packing.finished(tmp_path) == 3
+    read = list(packing.rows(tmp_path))
+    assert [row["name"] for row in read] == [sample["name"] for sample in samples]
+    assert read[3]["reason"] == "a reason" and read[3]["shard"] == ""
+
+
+def test_members_begin_as_tarfile_writes_them():
+    for name in ("a.jpg", "x" * 100, "x" * 101, "d/" * 60 + "a.png", "río/ü.tif"):
+        info = tarfile.TarInfo(name)
+        info.size = 12345
+        assert packing._header(name, 12345) == info.tobuf(tarfile.PAX_FORMAT)
+
+
+def test_short_side_and_quality(tmp_path):
+    dataset = tmp_path / "set"
+    for k, size in enumerate([(100, 60), (60, 100), (30, 40)]):
+        (dataset / str(k)).mkdir(parents=True)
+        (dataset / str(k) / "x.png").write_bytes(encode(noise(k, size)))
+    summary, _, _ = run(tmp_path / "small", dataset, short_side=32)
+    data = shards.Shards(tmp_path / "small")
+    assert data.sizes.tolist() == [[32, 53], [53, 32], [40, 30]] and summary["converted"] == 2, "none is enlarged"
+    _, _, packed = run(tmp_path / "jpeg", dataset, quality=80)
+    assert all(each.startswith(b"\xff\xd8\xff") for each in packed.values())
