@@ -90,10 +90,10 @@ def test_a_row_is_refused_with_its_column_and_reason(cells, written):
 
 
 def test_what_does_not_fit_is_told_with_what_would(written):
-    _, (fault,) = grid.read(written(HEAD + "a,03_throughput,NO_SHARD,,ViT-5B,True,8,224,2,1:00:00,\n"), FRONTIER)
-    assert "ViT-5B under NO_SHARD needs" in fault.reason
+    _, (fault,) = grid.read(written(HEAD + "a,03_throughput,HYBRID_2GPUs,,ViT-15B,True,8,224,2,1:00:00,\n"), FRONTIER)
+    assert "ViT-15B under HYBRID_2GPUs needs" in fault.reason
     fitting = fault.reason.split("these fit: ")[1]
-    assert "FULL_SHARD (" in fitting and "HYBRID_2GPUs (" in fitting and "DDP" not in fitting
+    assert "FULL_SHARD (" in fitting and "HYBRID_8GPUs (" in fitting and "DDP" not in fitting
 
 
 def test_rows_that_need_a_refused_one_or_are_the_same_run_are_refused(written):
