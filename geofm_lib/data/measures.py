@@ -12,7 +12,7 @@ import numpy as np
 import xxhash
 
 GRID = 16  # the look is taken from 16 x 16 mean brightnesses
-ROWS = 64  # the least that sums are taken from: rows side by side are nearly the same, and sums cost
+ROWS = 64  # the least that sums are taken from: rows side by side are nearly the same
 FLAT = 2.0  # grey levels (of 255): a picture that varies less looks like any other flat one, and its hash is noise
 FULL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}  # what counts as 1
 
