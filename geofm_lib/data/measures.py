@@ -5,18 +5,21 @@ picture, also when one was compressed harder, resized or brightened.
 """
 
 import functools
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 import xxhash
 
 GRID = 16  # the look is taken from 16 x 16 mean brightnesses
-ROWS = 64  # the least that sums are taken from: rows side by side are nearly the same, and sums cost
+ROWS = 64  # the least that sums are taken from: rows side by side are nearly the same
 FLAT = 2.0  # grey levels (of 255): a picture that varies less looks like any other flat one, and its hash is noise
 FULL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}  # what counts as 1
 
-# The lowest 8 of 16 frequencies of a cosine transform (type II), one a row: [8, 16].
-_COSINE = np.cos(np.pi / GRID * np.outer(np.arange(8), np.arange(GRID) + 0.5)).astype(np.float32)
+# The lowest 8 of 16 frequencies of a cosine transform (type II, orthonormal), one a row: [8, 16].
+_COSINE = np.cos(np.pi / GRID * np.outer(np.arange(8), np.arange(GRID) + 0.5)) * np.sqrt(2 / GRID)
+_COSINE[0] = np.sqrt(1 / GRID)
+_COSINE = _COSINE.astype(np.float32)
 
 
 @dataclass
@@ -48,10 +51,9 @@ def look(grey: np.ndarray) -> str:
 
     64 bits: which of the 8 x 8 lowest frequencies of a cosine transform lie above their median (without the mean).
     """
-    apart = (grey - grey.mean()).ravel()
-    if apart @ apart < FLAT**2 * apart.size:
-        return ""
     low = (_COSINE @ grey @ _COSINE.T).ravel()
+    if low[1:] @ low[1:] < (FLAT * GRID) ** 2:
+        return ""
     bits = low > np.sort(low[1:])[31]
     return np.packbits(bits).tobytes().hex()
 
@@ -62,31 +64,29 @@ def _sums(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if min(height, width) < GRID:
         sums, squares, grey = _sums(image.repeat(2, 0).repeat(2, 1))
         return sums / 4, squares / 4, grey
-    # BLAS sums several times faster than numpy. float32 holds integers up to 2**24: 256 squared bytes fit. A few rows
-    # at a time stay in the cache, and in memory that need not be fetched from the system for each image.
+    # BLAS sums several times faster than numpy, and few calls matter: each costs as much as thousands of pixels.
+    # float32 holds integers up to 2**24: 256 squared bytes fit, more than the 2 * ROWS - 1 there are at most.
     kind = np.float32 if image.dtype == np.uint8 else np.float64
-    edges, ones, cells = _weights(height, width, channels, kind)
-    rows, at_once = image.reshape(height, width * channels), 4 if height % GRID == 0 else 1
-    bands, squares = np.empty((GRID, width * channels), kind), np.zeros(width * channels)
-    for k in range(0, GRID, at_once):
-        part = rows[edges[k] : edges[k + at_once]].astype(kind)
-        bands[k : k + at_once] = ones[: len(part) // at_once] @ part.reshape(at_once, len(part) // at_once, -1)
-        np.multiply(part, part, out=part)
-        squares += ones[: len(part)] @ part
-    grey = (bands @ cells) / np.diff(edges)[:, None].astype(kind)
-    return _by_channel(bands.sum(0, dtype=np.float64), channels), _by_channel(squares, channels), grey
-
-
-def _by_channel(row: np.ndarray, channels: int) -> np.ndarray:
-    """A row of W*C sums -> C sums."""
-    return np.ones(len(row) // channels) @ row.reshape(-1, channels)
+    edges, ones, cells, channel = _weights(height, width, channels, kind)
+    rows = image.reshape(height, width * channels).astype(kind)
+    if height % GRID == 0:
+        bands = ones[: height // GRID] @ rows.reshape(GRID, height // GRID, -1)
+    else:
+        bands = np.stack([ones[a:b] @ rows[a:b] for a, b in itertools.pairwise(edges)])
+    both = np.empty((2, width * channels))
+    both[0] = ones[:GRID] @ bands
+    np.multiply(rows, rows, out=rows)
+    both[1] = ones @ rows
+    sums, squares = both @ channel
+    grey = bands @ cells if height % GRID == 0 else bands @ cells * (height / GRID / np.diff(edges)[:, None])
+    return sums, squares, grey
 
 
 @functools.lru_cache(maxsize=64)
-def _weights(height: int, width: int, channels: int, kind: type) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """(edges of the GRID bands of rows, ones [H], and [W*C, GRID]: the mean over each band of columns and channels)."""
+def _weights(height: int, width: int, channels: int, kind: type) -> tuple:
+    """(edges of the GRID bands of rows, ones [H], means over bands of columns [W*C, GRID], channels [W*C, C])."""
     columns = np.arange(GRID + 1) * width // GRID
     band = np.searchsorted(columns, np.arange(width), side="right") - 1
-    cells = (band[:, None] == np.arange(GRID)) / (np.diff(columns) * channels)
+    cells = (band[:, None] == np.arange(GRID)) / (np.diff(columns) * channels * (height / GRID))
     edges = (np.arange(GRID + 1) * height // GRID).tolist()
-    return edges, np.ones(height, kind), cells.repeat(channels, 0).astype(kind)
+    return edges, np.ones(height, kind), cells.repeat(channels, 0).astype(kind), np.tile(np.eye(channels), (width, 1))

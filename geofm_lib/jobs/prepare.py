@@ -11,6 +11,7 @@ digests, once to write them.
 
 import array
 import hashlib
+import json
 import multiprocessing
 import os
 import signal
@@ -30,7 +31,7 @@ from geofm_lib.catalog import datasets
 from geofm_lib.data import archives, downloads, duplicates, images, packing, scenes, shards, splits, verify
 from geofm_lib.jobs.folder import Folder, Stopped
 
-CHUNK, CHUNK_BYTES = 16, 2**25  # images handed to a process at once, and their bytes where those are at hand
+CHUNK, CHUNK_BYTES = 32, 2**24  # images handed to a process at once, and their bytes where those are at hand
 LOG_S = 0.5  # seconds between two rows of metrics
 SHEET, SHEET_SIDE = 32, 96  # images of the contact sheet, and pixels a side
 VIEW, VIEW_SIDE, VIEW_PATCH, VIEW_VISIBLE = 8, 64, 8, 0.25  # what a model sees, at the default size and masking
@@ -55,28 +56,32 @@ def run(settings, ranks, run: Folder) -> dict:
     speed = _pack(settings, items, total, source, run)
     found = _Found(run.path)
     if not found.names:
-        counted = "; ".join(f"{reason} ({count})" for reason, count in found.reasons.most_common(5))
-        refusals = found.reasons.total()
-        raise ValueError(f"dataset: none of the {refusals} images of '{settings.dataset}' can be used: {counted}")
-    others = sum(count for reason, count in found.reasons.items() if reason.startswith(OTHER_KIND))
-    if others > len(found.names):  # the first image is no measure of this set
-        raise ValueError(f"dataset: '{settings.dataset}' mixes {len(found.names)} images of one kind with {others} of "
-                         f"others ({found.reasons.most_common(1)[0][0]}); give a folder that holds only one kind, or "
-                         "set channels")  # fmt: skip
+        reasons = Counter(row["reason"] for row in found.refused)
+        counted = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(5))
+        total = len(found.refused)
+        raise ValueError(f"dataset: none of the {total} images of '{settings.dataset}' can be used: {counted}")
+    others = [row["reason"] for row in found.refused if row["reason"].startswith(OTHER_KIND)]
+    if len(others) > len(found.names):  # the first image is no measure of this set
+        raise ValueError(
+            f"dataset: '{settings.dataset}' mixes {len(found.names)} images of one kind with {len(others)} of others "
+            f"({others[0]}); give a folder that holds only one kind, or set channels"
+        )
     labels = archives.labels(found.names)
     classes = dict(sorted(Counter(label for label in labels if label).items()))
     card = datasets.DATASETS["scenes"] if settings.dataset == "scenes" else datasets.recognise(classes)
     ratio = settings.train_ratio or card and card.train or TRAIN_RATIO
     twins = _duplicates(run.path, found)
     sides = splits.split(found.names, labels, twins, ratio, settings.seed)
-    written, statistics = _write(run, labels, sides)
+    sheet, train = _examples(labels), np.flatnonzero(np.array(sides) == "train")
+    views = train[np.unique(np.linspace(0, len(train) - 1, VIEW).astype(int))].tolist()
+    written, shown = _write(run, found, labels, sides, {*sheet, *views})
     if card and settings.dataset != "scenes":
         shards.write_csv(run.path / "card.csv", CARD_COLUMNS, datasets.compare(card, classes, labels.count("")))
-    _pictures(run.path, sides, labels, statistics, settings.seed)
+    _pictures(run.path, shown, {i: labels[i] for i in sheet}, views, settings.seed)
     kinds = Counter(row["kind"] for row in shards.read_csv(run.path / "duplicates.csv"))
     return {
         "images": len(found.names),
-        "refused": found.reasons.total(),
+        "refused": len(found.refused),
         "converted": found.converted,
         "duplicates": kinds["exact"],
         "near_duplicates": kinds["near"],
@@ -152,10 +157,10 @@ def _sample(name: str, result, names: set[str], channels: int, kind: tuple[int, 
         result = "another image has the same name"
     if isinstance(result, verify.Checked):
         mine = result.channels, result.bits
-        wanted = kind or (channels or result.channels, result.bits)
-        if mine != wanted:
-            instead = f"; channels={mine[0]} takes those that have" if mine[0] != wanted[0] else ""
-            result = f"{OTHER_KIND}{mine[0]} bands of {mine[1]} bits, not {wanted[0]} of {wanted[1]}{instead}"
+        if mine != (kind or (channels or mine[0], mine[1])):
+            wanted = f"{kind[0]} bands of {kind[1]}" if kind else f"{channels}"
+            instead = f"; channels={mine[0]} takes those that have" if mine[0] != (kind or (channels,))[0] else ""
+            result = f"{OTHER_KIND}{mine[0]} bands of {mine[1]} bits, not {wanted}{instead}"
     if not isinstance(result, verify.Checked):
         return {"name": name, "reason": result}
     names.add(name)
@@ -247,11 +252,11 @@ class _Found:
     """The rows beside the shards, as columns: names (str), digests and looks (uint64); and what was refused."""
 
     def __init__(self, folder: Path):
-        self.names, self.reasons, self.converted = [], Counter(), 0
+        self.names, self.refused, self.converted = [], [], 0
         digests, looks = array.array("Q"), array.array("Q")
         for row in packing.rows(folder):
             if row["reason"]:
-                self.reasons[row["reason"]] += 1
+                self.refused.append({"name": row["name"], "reason": row["reason"]})
                 continue
             self.names.append(row["name"])
             self.converted += bool(row["converted"])
@@ -273,29 +278,28 @@ def _duplicates(folder: Path, found: _Found) -> dict[str, str]:
     return {names[i]: names[first[i]] for i in image.tolist()}
 
 
-def _write(run: Folder, labels: list[str], sides: list[str]) -> tuple[dict, dict]:
-    """All lists, the index last, in one pass over the rows; ({bytes, shards} of what is packed, its statistics)."""
-    shards.write_csv(
-        run.path / "refused.csv", REFUSED_COLUMNS, (row for row in packing.rows(run.path) if row["reason"])
-    )
-    good = (row for row in packing.rows(run.path) if not row["reason"])
-    named = ({"name": row["name"], "split": side} for row, side in zip(good, sides, strict=True))
+def _write(run: Folder, found: _Found, labels: list[str], sides: list[str], chosen: set[int]) -> tuple[dict, dict]:
+    """All lists, the index last; ({bytes, shards} of what is packed, {place in the index: row} of the chosen ones)."""
+    shards.write_csv(run.path / "refused.csv", REFUSED_COLUMNS, found.refused)
+    named = ({"name": name, "split": side} for name, side in zip(found.names, sides, strict=True))
     shards.write_csv(run.path / "split.csv", SPLIT_COLUMNS, named)
-    size, tars, train, statistics = 0, set(), _Statistics(), {}
+    size, tars, train, rows = 0, set(), _Statistics(), {}
 
     def index() -> Iterator[dict]:
         nonlocal size
         good = (row for row in packing.rows(run.path) if not row["reason"])
-        for row, label, side in zip(good, labels, sides, strict=True):
+        for i, (row, label, side) in enumerate(zip(good, labels, sides, strict=True)):
             size += int(row["size"])
             tars.add(row["shard"])
             if side == "train":
                 train.add(row)
+            if i in chosen:
+                rows[i] = row
             yield row | {"label": label}
-        statistics.update(train.write(run))  # before the index gets its name
+        train.write(run)  # before the index gets its name
 
     shards.write_csv(run.path / "index.csv", shards.COLUMNS, index())
-    return {"bytes": size, "shards": len(tars)}, statistics
+    return {"bytes": size, "shards": len(tars)}, rows
 
 
 class _Statistics:
@@ -311,8 +315,8 @@ class _Statistics:
         self.sums = self.sums + np.array(row["sums"].split(), np.float64)
         self.squares = self.squares + np.array(row["squares"].split(), np.float64)
 
-    def write(self, run: Folder) -> dict:
-        """statistics.json, which is returned, and .csv."""
+    def write(self, run: Folder) -> None:
+        """statistics.json and .csv."""
         mean = self.sums / self.pixels
         # One level at least: images of one colour must not be divided by zero.
         std = np.sqrt(np.maximum(self.squares / self.pixels - mean**2, 0)).clip(min=1 / (2**self.bits - 1))
@@ -323,7 +327,6 @@ class _Statistics:
         bands = zip(range(1, len(mean) + 1), mean, std, strict=True)
         bands = [dict(zip(STATISTICS_COLUMNS, band, strict=True)) for band in bands]
         shards.write_csv(run.path / "statistics.csv", STATISTICS_COLUMNS, bands)
-        return statistics
 
 
 def _fingerprint(folder: Path) -> str:
@@ -332,15 +335,17 @@ def _fingerprint(folder: Path) -> str:
     return hashlib.sha256(both).hexdigest()[:16]
 
 
-def _pictures(folder: Path, sides: list[str], labels: list[str], statistics: dict, seed: int) -> None:
-    """contact_sheet.npz (images [K, S, S, 3], labels [K]) and model_view.npz (original, cropped, masked)."""
+def _pictures(folder: Path, rows: dict[int, dict], sheet: dict[int, str], views: list[int], seed: int) -> None:
+    """contact_sheet.npz (images [K, S, S, 3], labels [K]) and model_view.npz (original, cropped, masked).
+
+    rows: {place in the index: row} of all that is shown; sheet: {place: label}; views: places.
+    """
+    statistics = json.loads((folder / "statistics.json").read_text())
     level = statistics["mean"], statistics["std"]
-    sheet = _examples(labels)
-    train = np.flatnonzero(np.array(sides) == "train")
-    chosen = train[np.unique(np.linspace(0, len(train) - 1, VIEW).astype(int))]
-    pixels = _decoded(folder, {*sheet, *chosen.tolist()})
+    pixels = {i: images.decode(_read(folder, row)) for i, row in rows.items()}
     stack = np.stack([_fit(pixels[i], SHEET_SIDE, *level) for i in sheet])
-    np.savez_compressed(folder / "contact_sheet.npz", images=stack, labels=np.array([labels[i] for i in sheet]))
+    np.savez_compressed(folder / "contact_sheet.npz", images=stack, labels=np.array(list(sheet.values())))
+    chosen = np.array(views)
     few = SimpleNamespace(decode=pixels.__getitem__)
     cropped, _ = next(images.batches(few, [chosen], image_size=VIEW_SIDE, transform="pretrain", seed=seed))
     cropped = images.picture(cropped, *level)
@@ -348,9 +353,9 @@ def _pictures(folder: Path, sides: list[str], labels: list[str], statistics: dic
     hidden = noise.argsort(dim=1, stable=True).argsort(dim=1) >= int(noise.shape[1] * VIEW_VISIBLE)
     side = VIEW_SIDE // VIEW_PATCH
     hidden = hidden.view(-1, 1, side, side).repeat_interleave(VIEW_PATCH, 2).repeat_interleave(VIEW_PATCH, 3)
-    views = {"cropped": cropped, "masked": torch.where(hidden, 128, cropped).to(torch.uint8)}
-    arrays = {name: view.permute(0, 2, 3, 1).numpy() for name, view in views.items()}
-    original = np.stack([_fit(pixels[i], VIEW_SIDE, *level) for i in chosen.tolist()])
+    seen = {"cropped": cropped, "masked": torch.where(hidden, 128, cropped).to(torch.uint8)}
+    arrays = {name: view.permute(0, 2, 3, 1).numpy() for name, view in seen.items()}
+    original = np.stack([_fit(pixels[i], VIEW_SIDE, *level) for i in views])
     np.savez_compressed(folder / "model_view.npz", original=original, **arrays)
 
 
@@ -365,16 +370,10 @@ def _examples(labels: list[str]) -> list[int]:
     return [i for kind in kinds for i in places[kind]]
 
 
-def _decoded(folder: Path, chosen: set[int]) -> dict[int, torch.Tensor]:
-    """{place in the index: its pixels [C, H, W]}."""
-    pixels = {}
-    good = (row for row in packing.rows(folder) if not row["reason"])
-    for i, row in enumerate(good):
-        if i in chosen:
-            with open(folder / "shards" / row["shard"], "rb") as file:
-                file.seek(int(row["offset"]))
-                pixels[i] = images.decode(file.read(int(row["size"])))
-    return pixels
+def _read(folder: Path, row: dict) -> bytes:
+    with open(folder / "shards" / row["shard"], "rb") as file:
+        file.seek(int(row["offset"]))
+        return file.read(int(row["size"]))
 
 
 def _fit(image: torch.Tensor, side: int, mean: list[float], std: list[float]) -> np.ndarray:
