@@ -1,6 +1,6 @@
 """Simulated memory beside the published: `python -m geofm_lib.desk.simulations` writes reports/simulated.csv.
 
-One simulation a published peak active memory (of those on 1, 8 and 128 nodes where it depends on them), under its own
+One simulation a published peak active memory (of those on 8 and 128 nodes where it depends on them), under its own
 conditions; finished ones are read from their run folders. DDP's cannot be traced. `libraries_gib` is what the
 libraries of 2023 took beside the tensors (`planning.costs`), `fsdp1_gib` the arithmetic of the paper's FSDP1; the
 difference between FSDP1 and what is simulated here, FSDP2, stands in that module.
@@ -15,7 +15,7 @@ from geofm_lib.desk.launch import launch
 from geofm_lib.planning import costs
 from geofm_lib.settings import SimulateSettings
 
-NODES = (None, 1, 8, 128)  # None: a bar that is said to hold for any number
+NODES = (None, 8, 128)  # None: a bar that is said to hold for any number
 ANY = 64  # ranks that are simulated for such a bar
 BATCH = 32
 
