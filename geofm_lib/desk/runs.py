@@ -112,11 +112,11 @@ def status(folder: str | Path) -> str:
 
 
 def saved_step(folder: str | Path) -> int:
-    """The step of the run's last whole checkpoint, 0 if there is none."""
+    """How far a run is saved: the step of its last whole checkpoint, or a preparation's finished data shards; else 0."""
     try:
         return int((Path(folder) / "checkpoint" / "latest").read_text().removeprefix("step-"))
     except (FileNotFoundError, ValueError):
-        return 0
+        return len(list((Path(folder) / "shards").glob("*.csv")))
 
 
 def this_slice(run: Run) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import os
 import signal
 import threading
 import time
+import zlib
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -130,11 +131,18 @@ def _pack(settings, items: Iterable, total: int | None, source: dict, run: Folde
     def samples() -> Iterator[dict]:
         nonlocal logged, done, kind
         found = _checked(islice(items, before, None), total, settings)
+<<<<<<< HEAD
         for done, (name, result) in enumerate(found, start=before + 1):
             sample = _sample(name, result, names, settings.channels, kind)
             if "data" in sample:
                 kind = sample["channels"], sample["bits"]
             yield sample
+=======
+        for done, (name, load, result) in enumerate(found, start=before + 1):
+            yield _sample(name, load, result, names, channels)
+            if isinstance(result, verify.Checked):
+                channels = channels or result.channels
+>>>>>>> data-pack
             seconds = time.monotonic() - started
             if seconds - logged > LOG_S or done == total:
                 logged, speed = seconds, (done - before) / seconds
@@ -148,6 +156,7 @@ def _pack(settings, items: Iterable, total: int | None, source: dict, run: Folde
     return round((done - before) / max(time.monotonic() - started, 1e-3), 1)
 
 
+<<<<<<< HEAD
 def _sample(name: str, result, names: set[str], channels: int, kind: tuple[int, int] | None) -> dict:
     """What `packing.pack` takes: an image with what was measured, or the reason why it is refused.
 
@@ -161,6 +170,18 @@ def _sample(name: str, result, names: set[str], channels: int, kind: tuple[int, 
             wanted = f"{kind[0]} bands of {kind[1]}" if kind else f"{channels}"
             instead = f"; channels={mine[0]} takes those that have" if mine[0] != (kind or (channels,))[0] else ""
             result = f"{OTHER_KIND}{mine[0]} bands of {mine[1]} bits, not {wanted}{instead}"
+=======
+def _sample(name: str, load, result, names: set[str], channels: int) -> dict:
+    """What `packing.pack` takes: an image with what was measured, or the reason why it is refused."""
+    if isinstance(result, verify.Checked) and name in names:
+        result = "another image has the same name"
+    if isinstance(result, verify.Checked) and channels and result.channels != channels:
+        result = f"it has {result.channels} bands, not {channels}; channels={result.channels} takes those that have"
+    if isinstance(result, verify.Checked) and isinstance(result.data, int):
+        checksum, (result.data, fault) = result.data, _loaded(load)
+        if fault or zlib.crc32(result.data) != checksum:
+            result = fault or "it changed while it was packed"
+>>>>>>> data-pack
     if not isinstance(result, verify.Checked):
         return {"name": name, "reason": result}
     names.add(name)
@@ -174,13 +195,13 @@ def _sample(name: str, result, names: set[str], channels: int, kind: tuple[int, 
     }
 
 
-def _checked(items: Iterator, total: int | None, settings) -> Iterator[tuple[str, verify.Checked | str]]:
-    """(name, what was found or the reason for refusing it), in the order of `items`, by `workers` processes."""
+def _checked(items: Iterator, total: int | None, settings) -> Iterator[tuple]:
+    """(name, load, what was found or the reason for refusing it), in the order of `items`, by `workers` processes."""
     workers, options = settings.workers or _cores(), (settings.short_side, settings.quality)
     chunks = _chunks(items)
     if workers == 1 or (total is not None and total <= 2 * CHUNK):
         for chunk in chunks:
-            yield from _check_chunk(chunk, *options)
+            yield from _together(chunk, _check_chunk(chunk, *options))
         return
     # Forking costs milliseconds, but must not happen once this process has touched a GPU.
     method = "spawn" if torch.cuda.is_initialized() or os.name != "posix" else "fork"
@@ -189,11 +210,12 @@ def _checked(items: Iterator, total: int | None, settings) -> Iterator[tuple[str
     waiting = deque()
     try:
         for chunk in chunks:
-            waiting.append(pool.submit(_check_chunk, chunk, *options))
+            waiting.append((chunk, pool.submit(_check_chunk, chunk, *options)))
             if len(waiting) >= 3 * workers:  # bounds the bytes in memory
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
+                chunk, future = waiting.popleft()
+                yield from _together(chunk, future.result())
+        for chunk, future in waiting:
+            yield from _together(chunk, future.result())
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -211,20 +233,38 @@ def _chunks(items: Iterator) -> Iterator[list]:
         yield chunk
 
 
-def _check_chunk(chunk: list, short_side: int, quality: int) -> list[tuple[str, verify.Checked | str]]:
-    return [(name, _check_one(load, short_side, quality)) for name, load in chunk]
+def _together(chunk: list, results: list) -> Iterator[tuple]:
+    return ((name, load, result) for (name, load), result in zip(chunk, results, strict=True))
+
+
+def _check_chunk(chunk: list, short_side: int, quality: int) -> list[verify.Checked | str]:
+    return [_check_one(load, short_side, quality) for _, load in chunk]
 
 
 def _check_one(load, short_side: int, quality: int) -> verify.Checked | str:
-    """What was found in one image, or the reason why it is refused."""
+    """What was found in one image, or the reason why it is refused.
+
+    Bytes that stay as they are need not travel between processes, where that costs more than reading them again: their
+    CRC-32 stands in for them.
+    """
+    data, fault = _loaded(load)
+    if fault:
+        return fault
     try:
-        data = load() if callable(load) else load
-    except archives.READ_ERRORS as error:
-        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
-    try:
-        return verify.check(data, short_side, quality)
+        found = verify.check(data, short_side, quality)
     except verify.Refused as error:
         return str(error)
+    if not found.converted and archives.is_quick(load):
+        found.data = zlib.crc32(data)
+    return found
+
+
+def _loaded(load) -> tuple[bytes, str]:
+    """(bytes, "") or (b"", the reason why they cannot be read)."""
+    try:
+        return load() if callable(load) else load, ""
+    except archives.READ_ERRORS as error:
+        return b"", f"cannot be read: {getattr(error, 'strerror', None) or error}"
 
 
 def _start_process(parent: int) -> None:
