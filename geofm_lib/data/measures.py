@@ -25,13 +25,8 @@ _COSINE = _COSINE.astype(np.float32)
 @dataclass
 class Measures:
     """sums, squares: over the pixels of each channel, in 0..1 units, [C]; those of an image of 2 * ROWS rows or more
-<<<<<<< HEAD
     are scaled up from evenly spaced ones. digest: 16 hexadecimal digits, of all pixels. look: 16 hexadecimal digits,
     "" for a flat picture."""
-=======
-    are scaled up from evenly spaced ones. digest: 16 hexadecimal digits, of all pixels. look: 16 hexadecimal digits, ""
-    for a flat picture."""
->>>>>>> data-pack
 
     sums: list[float]
     squares: list[float]

@@ -112,7 +112,7 @@ def status(folder: str | Path) -> str:
 
 
 def saved_step(folder: str | Path) -> int:
-    """How far a run is saved: the step of its last whole checkpoint, or a preparation's finished data shards; else 0."""
+    """How far a run is saved: the step of its last whole checkpoint, or how many data shards are finished; else 0."""
     try:
         return int((Path(folder) / "checkpoint" / "latest").read_text().removeprefix("step-"))
     except (FileNotFoundError, ValueError):

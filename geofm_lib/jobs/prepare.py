@@ -131,18 +131,11 @@ def _pack(settings, items: Iterable, total: int | None, source: dict, run: Folde
     def samples() -> Iterator[dict]:
         nonlocal logged, done, kind
         found = _checked(islice(items, before, None), total, settings)
-<<<<<<< HEAD
-        for done, (name, result) in enumerate(found, start=before + 1):
-            sample = _sample(name, result, names, settings.channels, kind)
+        for done, (name, load, result) in enumerate(found, start=before + 1):
+            sample = _sample(name, load, result, names, settings.channels, kind)
             if "data" in sample:
                 kind = sample["channels"], sample["bits"]
             yield sample
-=======
-        for done, (name, load, result) in enumerate(found, start=before + 1):
-            yield _sample(name, load, result, names, channels)
-            if isinstance(result, verify.Checked):
-                channels = channels or result.channels
->>>>>>> data-pack
             seconds = time.monotonic() - started
             if seconds - logged > LOG_S or done == total:
                 logged, speed = seconds, (done - before) / seconds
@@ -156,8 +149,7 @@ def _pack(settings, items: Iterable, total: int | None, source: dict, run: Folde
     return round((done - before) / max(time.monotonic() - started, 1e-3), 1)
 
 
-<<<<<<< HEAD
-def _sample(name: str, result, names: set[str], channels: int, kind: tuple[int, int] | None) -> dict:
+def _sample(name: str, load, result, names: set[str], channels: int, kind: tuple[int, int] | None) -> dict:
     """What `packing.pack` takes: an image with what was measured, or the reason why it is refused.
 
     channels: that were asked for, 0 for those of the first image; kind: (channels, bits) of the images so far.
@@ -170,18 +162,10 @@ def _sample(name: str, result, names: set[str], channels: int, kind: tuple[int, 
             wanted = f"{kind[0]} bands of {kind[1]}" if kind else f"{channels}"
             instead = f"; channels={mine[0]} takes those that have" if mine[0] != (kind or (channels,))[0] else ""
             result = f"{OTHER_KIND}{mine[0]} bands of {mine[1]} bits, not {wanted}{instead}"
-=======
-def _sample(name: str, load, result, names: set[str], channels: int) -> dict:
-    """What `packing.pack` takes: an image with what was measured, or the reason why it is refused."""
-    if isinstance(result, verify.Checked) and name in names:
-        result = "another image has the same name"
-    if isinstance(result, verify.Checked) and channels and result.channels != channels:
-        result = f"it has {result.channels} bands, not {channels}; channels={result.channels} takes those that have"
     if isinstance(result, verify.Checked) and isinstance(result.data, int):
         checksum, (result.data, fault) = result.data, _loaded(load)
         if fault or zlib.crc32(result.data) != checksum:
             result = fault or "it changed while it was packed"
->>>>>>> data-pack
     if not isinstance(result, verify.Checked):
         return {"name": name, "reason": result}
     names.add(name)
