@@ -28,7 +28,7 @@ import torchvision
 import webdataset
 from torchvision.transforms import v2
 
-from geofm_lib.data import loader, shards
+from geofm_lib.data import loader, packing, shards
 from geofm_lib.data.images import normalise
 
 BATCH, SIZE, SCALE = 32, 224, (0.2, 1.0)
@@ -96,7 +96,7 @@ def write_sets(archive: Path, folder: Path) -> tuple[Path, Path, Path]:
         with webdataset.TarWriter(str(web / f"{k:06d}.tar")) as out:
             for file in files[k::WEB_SHARDS]:
                 out.write({"__key__": file.stem, "jpg": file.read_bytes(), "cls": classes.index(file.parent.name)})
-    shards.write_csv(packed / "index.csv", shards.COLUMNS, list(shards.pack(map(_sample, files), packed)))
+    shards.write_csv(packed / "index.csv", shards.COLUMNS, list(packing.pack(map(_sample, files), packed)))
     (packed / "statistics.json").write_text(json.dumps({"mean": MEAN, "std": STD, "channels": 3}))
     return tree, web, packed
 

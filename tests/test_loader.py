@@ -8,7 +8,7 @@ import pytest
 import torch
 from pictures import as_archive, class_folders, encode, noise
 
-from geofm_lib.data import loader, sampler, shards
+from geofm_lib.data import loader, packing, sampler, shards
 
 IMAGES, BATCH, EPOCHS = 48, 8, 3
 STEPS = IMAGES // BATCH
@@ -20,7 +20,7 @@ def packed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("packed")
     about = {"label": "", "width": 24, "height": 20, "channels": 3}
     samples = [{"name": f"{i}.jpg", "data": encode(noise(i), "JPEG"), **about} for i in range(IMAGES)]
-    shards.write_csv(folder / "index.csv", shards.COLUMNS, list(shards.pack(samples, folder, shard_bytes=20_000)))
+    shards.write_csv(folder / "index.csv", shards.COLUMNS, list(packing.pack(samples, folder, shard_bytes=20_000)))
     (folder / "statistics.json").write_text(json.dumps({"mean": [0.5] * 3, "std": [0.2] * 3, "channels": 3}))
     return folder
 
