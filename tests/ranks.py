@@ -84,7 +84,7 @@ def unsynchronised(ranks, arguments):
 
 
 def equality(ranks, arguments):
-    """Every strategy that divides the ranks, fp32 and bf16, with and without activation checkpointing.
+    """Every strategy that divides the ranks, at each (precision, activation checkpointing) of `how`.
 
     A single rank also trains `plain`: the same network without any wrapper, which all others must equal.
     """
@@ -93,11 +93,10 @@ def equality(ranks, arguments):
 
     out = {}
     for strategy in arguments["strategies"]:
-        for precision in ("fp32", "bf16"):
-            for checkpointing in (False, True):
-                how = {"precision": precision, "activation_checkpointing": checkpointing, "seed": 7}
-                model = sharding.apply(_model(), strategy, world=ranks.world, device=ranks.device, **how)
-                out[f"{strategy}/{precision}/{checkpointing}"] = _train(model, ranks)
+        for precision, checkpointing in arguments["how"]:
+            how = {"precision": precision, "activation_checkpointing": checkpointing, "seed": 7}
+            model = sharding.apply(_model(), strategy, world=ranks.world, device=ranks.device, **how)
+            out[f"{strategy}/{precision}/{checkpointing}"] = _train(model, ranks)
     if ranks.world == 1:
         out["plain/fp32/False"] = _train(vit.materialise(_model(), "cpu", 7), ranks)
     return {"trained": out, "bytes": bytes_sent(ranks, arguments["strategies"]), "guard": guard(ranks)}

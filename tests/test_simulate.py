@@ -21,7 +21,8 @@ SMALL = {"model": "ViT-Atto", "image_size": 32, "batch_per_gpu": 4}
 
 BASE, FEMTO = {"model": "ViT-Base"}, {"model": "ViT-Femto", "image_size": 128, "patch_size": 8}
 TRACED = [
-    ("FULL_SHARD", 64, BASE),
+    pytest.param("FULL_SHARD", 64, BASE, marks=pytest.mark.long),
+    ("FULL_SHARD", 64, FEMTO),
     ("SHARD_GRAD_OP", 8, FEMTO | {"activation_checkpointing": False}),
     ("HYBRID_4GPUs", 8192, FEMTO | {"workload": "mae"}),
     ("NO_SHARD", 8, FEMTO | {"workload": "mae", "precision": "fp32"}),
