@@ -155,6 +155,7 @@ def test_an_interrupt_saves_and_the_next_launch_goes_on(whole, small, tmp_path):
     assert json.loads((run.folder / "history.jsonl").read_text())["status"] == "stopped"
 
 
+@pytest.mark.long  # test_many_ranks moves the job itself from 4 ranks to 2; this is the launcher's side
 def test_resumes_on_other_ranks_and_strategy(whole, small, tmp_path):
     """Stopped on 2 ranks FULL_SHARD, finished on 1 rank NO_SHARD: the same curve."""
     settings = PretrainSettings(**small, run_dir=str(tmp_path / "run"))
@@ -262,6 +263,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_led_to_it(small, 
     assert before["step"] == step - 1
 
 
+@pytest.mark.long  # test_execute kills a kernel that is the launcher
 def test_ranks_end_when_their_launcher_is_killed(whole, small, tmp_path):
     settings = PretrainSettings(**{**small, "epochs": 2000}, run_dir=str(tmp_path / "run"))
     process = start(settings)
