@@ -335,11 +335,11 @@ MACHINERY_S = 15
 def test_papermill_kernel_and_launch_cost_little(cluster, root, tmp_path):
     """The same two ranks by a whole job, and by srun alone on the settings that the job has written.
 
-    The best of three: whatever else the machine does at that moment slows the job and the ranks unequally.
+    The best of five at most: whatever else the machine does at that moment slows the job and the ranks unequally.
     """
     allocation = ("--nodes=1", "--ntasks-per-node=2")
     costs = []
-    while len(costs) < 3 and not (costs and min(costs) < MACHINERY_S):
+    while len(costs) < 5 and not (costs and min(costs) < MACHINERY_S):
         folder = tmp_path / str(len(costs))
         folder.mkdir()
         began = time.monotonic()
