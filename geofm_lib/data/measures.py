@@ -14,7 +14,6 @@ import xxhash
 GRID = 16  # the look is taken from 16 x 16 mean brightnesses
 ROWS = 64  # the least that sums are taken from: rows side by side are nearly the same
 FLAT = 2.0  # grey levels (of 255): a picture that varies less looks like any other flat one, and its hash is noise
-FULL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}  # what counts as 1
 
 # The lowest 8 of 16 frequencies of a cosine transform (type II, orthonormal), one a row: [8, 16].
 _COSINE = np.cos(np.pi / GRID * np.outer(np.arange(8), np.arange(GRID) + 0.5)) * np.sqrt(2 / GRID)
@@ -41,7 +40,7 @@ def measure(image_HWC: np.ndarray) -> Measures:
     digest.update(image)
     step = max(1, len(image) // ROWS)
     sums, squares, grey = _sums(image[::step])
-    full, share = FULL[image.dtype], len(image) / len(image[::step])
+    full, share = np.iinfo(image.dtype).max, len(image) / len(image[::step])
     sums, squares = sums * (share / full), squares * (share / full**2)
     return Measures(sums.tolist(), squares.tolist(), digest.hexdigest(), look(grey * (255 / full)))
 

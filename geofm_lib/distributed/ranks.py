@@ -81,6 +81,14 @@ def from_environment() -> tuple[int, int, int, int]:
     return 0, 1, 0, 1
 
 
+def join_fake_group(rank: int, world: int) -> None:
+    """Make torch's fake process group the default: collectives have their calls and shapes, and send nothing."""
+    # Private to torch, so it is imported only where it is used.
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=world)
+
+
 def start(run_dir: Path, device: str = "auto", communication: str = "on") -> Ranks:
     """Join the run's ranks; every rank calls this once.
 
@@ -94,10 +102,7 @@ def start(run_dir: Path, device: str = "auto", communication: str = "on") -> Ran
     store = _store(run_dir, rank, world)
     ranks = Ranks(rank, world, local_rank, local_world, where, store)
     if communication == "off":
-        # Private to torch, so it is imported only where it is used.
-        from torch.testing._internal.distributed.fake_pg import FakeStore
-
-        dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=world)
+        join_fake_group(rank, world)
         return ranks
     backend = "nccl" if where.type == "cuda" else "gloo"
     dist.init_process_group(

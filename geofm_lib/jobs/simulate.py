@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from geofm_lib.distributed import meters, sharding, training
 from geofm_lib.distributed.holdings import Holdings
+from geofm_lib.distributed.ranks import join_fake_group
 from geofm_lib.jobs import throughput
 from geofm_lib.jobs.folder import Folder
 from geofm_lib.planning import costs
@@ -87,10 +88,7 @@ def two_steps(model: nn.Module, images_BCHW: torch.Tensor, second: torch.Tensor)
 @contextmanager
 def fake_ranks(world: int) -> Iterator[None]:
     """This process as rank 0 of `world` ranks that are not there: collectives have shapes and send nothing."""
-    # Private to torch, so it is imported only where it is used.
-    from torch.testing._internal.distributed.fake_pg import FakeStore
-
-    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=world)
+    join_fake_group(0, world)
     try:
         yield
     finally:

@@ -70,7 +70,7 @@ def errors(table: list[dict], values: speeds.Speeds) -> dict[tuple[str, str, int
 
 def fit(table: list[dict]) -> tuple[list[dict], np.ndarray]:
     """(rows as in speeds.csv, their standard errors as factors)."""
-    fixed = [row for row in speeds.rows(MACHINE.name) if row["kind"] != "fitted"]
+    fixed = _fixed()
     names = [(name, at) for name, at, *_ in PARAMETERS]
     start = np.array([_inner(name, prior) for name, _, prior, *_ in PARAMETERS])
     loose = np.array([spread for _, _, _, spread, *_ in PARAMETERS])
@@ -96,6 +96,11 @@ def fit(table: list[dict]) -> tuple[list[dict], np.ndarray]:
     return rows, error
 
 
+def _fixed() -> list[dict]:
+    """The machine's speeds that no fit changes."""
+    return [row for row in speeds.rows(MACHINE.name) if row["kind"] != "fitted"]
+
+
 def _inner(name: str, value: float) -> float:
     """The number that is fitted: a logarithm, and for a share between 0 and 1 that of the odds."""
     return math.log(value / (1 - value)) if name in BOUNDED else math.log(value)
@@ -108,7 +113,7 @@ def _outer(name: str, inner: float) -> float:
 def left_out(table: list[dict]) -> tuple[dict, list[np.ndarray]]:
     """Errors of each model under a fit to the others, and the fitted values of each of those fits."""
     found, fits = {}, []
-    fixed = [row for row in speeds.rows(MACHINE.name) if row["kind"] != "fitted"]
+    fixed = _fixed()
     for model in dict.fromkeys(row["model"] for row in table):
         rows, _ = fit([row for row in table if row["model"] != model])
         found |= errors([row for row in table if row["model"] == model], speeds.of([*rows, *fixed]))
@@ -147,7 +152,7 @@ def scatter(table: list[dict], values: speeds.Speeds) -> tuple[float, float]:
 def main() -> None:
     table = points()
     rows, error = fit(table)
-    fixed = [row for row in speeds.rows(MACHINE.name) if row["kind"] != "fitted"]
+    fixed = _fixed()
     others = [row for row in speeds.rows() if row["machine"] != MACHINE.name]
     values = speeds.of([*rows, *fixed])
     unseen, fits = left_out(table)
