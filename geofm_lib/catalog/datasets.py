@@ -375,12 +375,12 @@ def signature(dataset: str | os.PathLike) -> str:
         return f"{source.path}|{state.st_size}|{state.st_mtime_ns}"
     digest = hashlib.sha256()
     for name in _walk(source.path, []):
-        digest.update(f"{name}|{_size(source.path / name)}\n".encode("utf-8", "surrogateescape"))
+        digest.update(f"{name}|{_size(f'{source.path}/{name}')}\n".encode("utf-8", "surrogateescape"))
     return f"{source.path}|{digest.hexdigest()[:16]}"
 
 
-def _size(file: Path) -> int:
+def _size(file: str) -> int:
     try:
-        return file.stat().st_size
+        return os.stat(file).st_size
     except OSError:  # a broken link, a loop of links, a folder without permission: it will be refused with its reason
         return -1

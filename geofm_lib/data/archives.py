@@ -39,11 +39,6 @@ def items(source: Source) -> Iterator[tuple[str, Load, str]]:
         yield clean(name), functools.partial(_fail, reason), ""
 
 
-def is_quick(load: Load) -> bool:
-    """Whether these bytes are at hand, or are read again sooner than handed from one process to another."""
-    return not callable(load) or getattr(load, "func", None) in (_read_file, _read_zip)
-
-
 def read(source: Source) -> Iterator[tuple[str, bytes, str]]:
     """(name, bytes, label) for each image. A file that cannot be read raises what reading it raised."""
     for name, load, label in items(source):

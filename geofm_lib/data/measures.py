@@ -6,6 +6,7 @@ picture, also when one was compressed harder, resized or brightened.
 
 import functools
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +15,21 @@ import xxhash
 GRID = 16  # the look is taken from 16 x 16 mean brightnesses
 ROWS = 64  # the least that sums are taken from: rows side by side are nearly the same
 FLAT = 2.0  # grey levels (of 255): a picture that varies less looks like any other flat one, and its hash is noise
+AT_ONCE = 4  # images measured together: numpy's calls cost as much as their work, and these fit a core's cache
 
 # The lowest 8 of 16 frequencies of a cosine transform (type II, orthonormal), one a row: [8, 16].
 _COSINE = np.cos(np.pi / GRID * np.outer(np.arange(8), np.arange(GRID) + 0.5)) * np.sqrt(2 / GRID)
 _COSINE[0] = np.sqrt(1 / GRID)
 _COSINE = _COSINE.astype(np.float32)
+
+
+@dataclass
+class Sample:
+    """What is kept of an image until it is measured. rows: evenly spaced ones, [h, W, C]; digest: of all pixels."""
+
+    rows: np.ndarray
+    pixels: int
+    digest: str
 
 
 @dataclass
@@ -33,59 +44,62 @@ class Measures:
     look: str
 
 
-def measure(image_HWC: np.ndarray) -> Measures:
-    """Measure an image, uint8 or uint16 [H, W, C], of any number of channels."""
+def sample(image_HWC: np.ndarray) -> Sample:
+    """Take from an image, uint8 or uint16 [H, W, C] of any number of channels, what `measure` needs."""
     image = np.ascontiguousarray(image_HWC)
-    digest = xxhash.xxh3_64(f"{image.dtype} {image.shape}".encode())
-    digest.update(image)
-    step = max(1, len(image) // ROWS)
-    sums, squares, grey = _sums(image[::step])
-    full, share = np.iinfo(image.dtype).max, len(image) / len(image[::step])
-    sums, squares = sums * (share / full), squares * (share / full**2)
-    return Measures(sums.tolist(), squares.tolist(), digest.hexdigest(), look(grey * (255 / full)))
+    height, width, _ = image.shape
+    digest = xxhash.xxh3_64_hexdigest(image, seed=(height << 32 | width) ^ image.itemsize - 1)
+    rows = image[:: max(1, height // ROWS)].copy()
+    while min(rows.shape[:2]) < GRID:
+        rows = rows.repeat(2, 0).repeat(2, 1)  # each pixel as four: sums and means stay what they are
+    return Sample(rows, height * width, digest)
 
 
-def look(grey: np.ndarray) -> str:
-    """The perceptual hash of a picture given as its GRID x GRID mean brightnesses in 0..255; "" if it is flat.
+def measure(samples: Sequence[Sample]) -> list[Measures]:
+    """Measure some images, in their order; fastest where many of one size follow each other."""
+    measured = []
+    for _, alike in itertools.groupby(samples, lambda each: (each.rows.shape, each.rows.dtype)):
+        alike = list(alike)
+        for k in range(0, len(alike), AT_ONCE):
+            measured += _alike(alike[k : k + AT_ONCE])
+    return measured
+
+
+def _alike(samples: list[Sample]) -> list[Measures]:
+    """Images whose rows have one shape and type."""
+    rows, full = samples[0].rows, np.iinfo(samples[0].rows.dtype).max
+    height, width, channels = rows.shape
+    # float32 holds integers up to 2**24: 256 squared bytes fit, more than the 2 * ROWS - 1 rows there are at most.
+    values = np.empty((len(samples), height, width * channels), np.float32 if rows.itemsize == 1 else np.float64)
+    for value, each in zip(values, samples, strict=True):
+        value[:] = each.rows.reshape(height, -1)
+    edges, cells, channel = _weights(height, width, channels, values.dtype)
+    bands = np.stack([values[:, a:b].sum(1) for a, b in itertools.pairwise(edges.tolist())], axis=1)
+    np.multiply(values, values, out=values)
+    share = np.array([each.pixels / (height * width) for each in samples])[:, None]
+    sums = bands.sum(1) @ channel * (share / full)
+    squares = np.ones(height, values.dtype) @ values @ channel * (share / full**2)
+    grey = bands @ cells * (255 / full / np.diff(edges)[:, None]).astype(values.dtype)
+    found = zip(sums.tolist(), squares.tolist(), samples, looks(grey), strict=True)
+    return [Measures(one, square, each.digest, look) for one, square, each, look in found]
+
+
+def looks(grey: np.ndarray) -> list[str]:
+    """The perceptual hashes of pictures given as their mean brightnesses in 0..255, [n, GRID, GRID]; "" if flat.
 
     64 bits: which of the 8 x 8 lowest frequencies of a cosine transform lie above their median (without the mean).
     """
-    low = (_COSINE @ grey @ _COSINE.T).ravel()
-    if low[1:] @ low[1:] < (FLAT * GRID) ** 2:
-        return ""
-    bits = low > np.sort(low[1:])[31]
-    return np.packbits(bits).tobytes().hex()
-
-
-def _sums(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(sums [C], sums of squares [C], mean brightness [GRID, GRID]), exact but for the last digits of large images."""
-    height, width, channels = image.shape
-    if min(height, width) < GRID:
-        sums, squares, grey = _sums(image.repeat(2, 0).repeat(2, 1))
-        return sums / 4, squares / 4, grey
-    # BLAS sums several times faster than numpy, and few calls matter: each costs as much as thousands of pixels.
-    # float32 holds integers up to 2**24: 256 squared bytes fit, more than the 2 * ROWS - 1 there are at most.
-    kind = np.float32 if image.dtype == np.uint8 else np.float64
-    edges, ones, cells, channel = _weights(height, width, channels, kind)
-    rows = image.reshape(height, width * channels).astype(kind)
-    if height % GRID == 0:
-        bands = ones[: height // GRID] @ rows.reshape(GRID, height // GRID, -1)
-    else:
-        bands = np.stack([ones[a:b] @ rows[a:b] for a, b in itertools.pairwise(edges)])
-    both = np.empty((2, width * channels))
-    both[0] = ones[:GRID] @ bands
-    np.multiply(rows, rows, out=rows)
-    both[1] = ones @ rows
-    sums, squares = both @ channel
-    grey = bands @ cells if height % GRID == 0 else bands @ cells * (height / GRID / np.diff(edges)[:, None])
-    return sums, squares, grey
+    low = (_COSINE @ grey @ _COSINE.T).reshape(len(grey), -1)
+    varied = np.square(low[:, 1:]).sum(1) >= (FLAT * GRID) ** 2
+    bits = np.packbits(low > np.sort(low[:, 1:])[:, 31:32], axis=1)
+    return [each.tobytes().hex() if vary else "" for each, vary in zip(bits, varied.tolist(), strict=True)]
 
 
 @functools.lru_cache(maxsize=64)
-def _weights(height: int, width: int, channels: int, kind: type) -> tuple:
-    """(edges of the GRID bands of rows, ones [H], means over bands of columns [W*C, GRID], channels [W*C, C])."""
+def _weights(height: int, width: int, channels: int, kind: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(edges of the GRID bands of rows, means over bands of columns [W*C, GRID], channels [W*C, C])."""
     columns = np.arange(GRID + 1) * width // GRID
     band = np.searchsorted(columns, np.arange(width), side="right") - 1
-    cells = (band[:, None] == np.arange(GRID)) / (np.diff(columns) * channels * (height / GRID))
-    edges = (np.arange(GRID + 1) * height // GRID).tolist()
-    return edges, np.ones(height, kind), cells.repeat(channels, 0).astype(kind), np.tile(np.eye(channels), (width, 1))
+    cells = (band[:, None] == np.arange(GRID)) / (np.diff(columns) * channels)
+    edges = np.arange(GRID + 1) * height // GRID
+    return edges, cells.repeat(channels, 0).astype(kind), np.tile(np.eye(channels), (width, 1))

@@ -18,32 +18,26 @@ from geofm_lib.data.shards import COLUMNS
 
 SHARD_BYTES = 256 * 2**20
 BLOCK = 512  # a tar pads each member to a multiple of this
-MEASURED = (
-    "bits",
-    "digest",
-    "look",
-    "sums",
-    "squares",
-    "converted",
-    "reason",
-)  # what the rows beside a shard have more
+BUFFER = 2**20  # bytes written at once
+MEASURED = ("bits", "digest", "look", "sums", "squares", "converted", "reason")
+ROW = (*COLUMNS, *MEASURED)  # what the rows beside a shard have
 _END = bytes(2 * BLOCK)
 
 
 def pack(samples: Iterable[dict], folder: Path, shard_bytes: int = SHARD_BYTES, first: int = 0) -> Iterator[dict]:
     """Write `samples` into folder/shards/000000.tar ..., yielding for each its row (see shards.COLUMNS and MEASURED).
 
-    A sample holds name, data (bytes), label ("" = none), width, height, channels and what there is of MEASURED; one
-    with a `reason` is refused: it becomes a row and nothing else. `first` is the number of the first shard. A
-    generator, so that the caller decides when to log or to stop; only a shard that was finished stays then.
+    A sample holds name, data (bytes, or what can be written as such), label ("" = none), width, height, channels, the
+    CRC-32 of its data as checksum (worked out where it is missing) and what there is of MEASURED; one with a `reason`
+    is refused: it becomes a row and nothing else. `first` is the number of the first shard. A generator, so that the
+    caller decides when to log or to stop; only a shard that was finished stays then.
     """
     target = Path(folder) / "shards"
     target.mkdir(parents=True, exist_ok=True)
     shard = None
     try:
         for sample in samples:
-            data = sample.get("data")
-            if shard is None or data and shard.tar.tell() >= shard_bytes:
+            if shard is None or shard.size >= shard_bytes and not sample.get("reason"):
                 if shard:
                     shard.finish()
                 shard = _Shard(target, first)
@@ -98,22 +92,24 @@ class _Shard:
 
     def __init__(self, target: Path, number: int):
         self.path = target / f"{number:06d}"
-        self.tar = open(f"{self.path}.tar.part", "wb")
+        self.tar, self.size = open(f"{self.path}.tar.part", "wb", BUFFER), 0
         self.rows = open(f"{self.path}.csv.part", "w", encoding="utf-8", newline="")
-        self.table = csv.DictWriter(self.rows, (*COLUMNS, *MEASURED), "", "ignore", lineterminator="\n")
-        self.table.writeheader()
+        self.table = csv.writer(self.rows, lineterminator="\n")
+        self.table.writerow(ROW)
 
     def add(self, sample: dict) -> dict:
         """Append an image, or only the row of a refused one."""
-        row = {key: sample[key] for key in (*COLUMNS, *MEASURED) if key in sample}
+        row = {key: sample[key] for key in ROW if key in sample}
         if not sample.get("reason"):
             data = sample["data"]
-            self.tar.write(_header(sample["name"], len(data)))
-            row |= {"shard": f"{self.path.name}.tar", "offset": self.tar.tell(), "size": len(data)}
-            row["checksum"] = f"{zlib.crc32(data):08x}"
-            self.tar.write(data)
-            self.tar.write(bytes(-len(data) % BLOCK))
-        self.table.writerow(row)
+            header, size = _header(sample["name"], len(data)), len(data)
+            row |= {"shard": f"{self.path.name}.tar", "offset": self.size + len(header), "size": size}
+            row["checksum"] = sample.get("checksum") or checksum(data)
+            padding = -size % BLOCK
+            for part in (header, data, bytes(padding)):
+                self.tar.write(part)
+            self.size += len(header) + size + padding
+        self.table.writerow([row.get(key, "") for key in ROW])
         return row
 
     def finish(self) -> None:
@@ -132,6 +128,11 @@ class _Shard:
         """Leave the shard as it is."""
         self.tar.close()
         self.rows.close()
+
+
+def checksum(data) -> str:
+    """The CRC-32 of an image's bytes, as it stands in the index."""
+    return f"{zlib.crc32(data):08x}"
 
 
 _EMPTY = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)

@@ -12,12 +12,12 @@ digests, once to write them.
 import array
 import hashlib
 import json
+import mmap
 import multiprocessing
 import os
 import signal
 import threading
 import time
-import zlib
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -29,10 +29,11 @@ import numpy as np
 import torch
 
 from geofm_lib.catalog import datasets
-from geofm_lib.data import archives, downloads, duplicates, images, packing, scenes, shards, splits, verify
+from geofm_lib.data import archives, downloads, duplicates, images, measures, packing, scenes, shards, splits, verify
 from geofm_lib.jobs.folder import Folder, Stopped
 
 CHUNK, CHUNK_BYTES = 32, 2**24  # images handed to a process at once, and their bytes where those are at hand
+SLOT = 2**22  # bytes of the shared memory in which a chunk's data comes back
 LOG_S = 0.5  # seconds between two rows of metrics
 SHEET, SHEET_SIDE = 32, 96  # images of the contact sheet, and pixels a side
 VIEW, VIEW_SIDE, VIEW_PATCH, VIEW_VISIBLE = 8, 64, 8, 0.25  # what a model sees, at the default size and masking
@@ -131,9 +132,12 @@ def _pack(settings, items: Iterable, total: int | None, source: dict, run: Folde
     def samples() -> Iterator[dict]:
         nonlocal logged, done, kind
         found = _checked(islice(items, before, None), total, settings)
-        for done, (name, load, result) in enumerate(found, start=before + 1):
-            sample = _sample(name, load, result, names, settings.channels, kind)
-            if "data" in sample:
+        for done, (name, sample) in enumerate(found, start=before + 1):
+            fault = sample.get("reason") or _misfit(name, sample, names, settings.channels, kind)
+            if fault:
+                sample = {"name": name, "reason": fault}
+            else:
+                names.add(name)
                 kind = sample["channels"], sample["bits"]
             yield sample
             seconds = time.monotonic() - started
@@ -149,57 +153,48 @@ def _pack(settings, items: Iterable, total: int | None, source: dict, run: Folde
     return round((done - before) / max(time.monotonic() - started, 1e-3), 1)
 
 
-def _sample(name: str, load, result, names: set[str], channels: int, kind: tuple[int, int] | None) -> dict:
-    """What `packing.pack` takes: an image with what was measured, or the reason why it is refused.
+def _misfit(name: str, sample: dict, names: set[str], channels: int, kind: tuple[int, int] | None) -> str:
+    """Why an image cannot stand beside the others, "" if it can.
 
     channels: that were asked for, 0 for those of the first image; kind: (channels, bits) of the images so far.
     """
-    if isinstance(result, verify.Checked) and name in names:
-        result = "another image has the same name"
-    if isinstance(result, verify.Checked):
-        mine = result.channels, result.bits
-        if mine != (kind or (channels or mine[0], mine[1])):
-            wanted = f"{kind[0]} bands of {kind[1]}" if kind else f"{channels}"
-            instead = f"; channels={mine[0]} takes those that have" if mine[0] != (kind or (channels,))[0] else ""
-            result = f"{OTHER_KIND}{mine[0]} bands of {mine[1]} bits, not {wanted}{instead}"
-    if isinstance(result, verify.Checked) and isinstance(result.data, int):
-        checksum, (result.data, fault) = result.data, _loaded(load)
-        if fault or zlib.crc32(result.data) != checksum:
-            result = fault or "it changed while it was packed"
-    if not isinstance(result, verify.Checked):
-        return {"name": name, "reason": result}
-    names.add(name)
-    found = result.measures
-    return {
-        "name": name,
-        "label": "",
-        **{key: getattr(result, key) for key in ("data", "width", "height", "channels", "bits", "converted")},
-        **{"digest": found.digest, "look": found.look},
-        **{"sums": " ".join(map(repr, found.sums)), "squares": " ".join(map(repr, found.squares))},
-    }
+    if name in names:
+        return "another image has the same name"
+    mine = sample["channels"], sample["bits"]
+    if mine == (kind or (channels or mine[0], mine[1])):
+        return ""
+    wanted = f"{kind[0]} bands of {kind[1]}" if kind else f"{channels}"
+    instead = f"; channels={mine[0]} takes those that have" if mine[0] != (kind or (channels,))[0] else ""
+    return f"{OTHER_KIND}{mine[0]} bands of {mine[1]} bits, not {wanted}{instead}"
 
 
-def _checked(items: Iterator, total: int | None, settings) -> Iterator[tuple]:
-    """(name, load, what was found or the reason for refusing it), in the order of `items`, by `workers` processes."""
+def _checked(items: Iterator, total: int | None, settings) -> Iterator[tuple[str, dict]]:
+    """(name, what `packing.pack` takes of it), in the order of `items`, by `workers` processes.
+
+    The data of a sample is valid until the next one is asked for.
+    """
     workers, options = settings.workers or _cores(), (settings.short_side, settings.quality)
     chunks = _chunks(items)
     if workers == 1 or (total is not None and total <= 2 * CHUNK):
         for chunk in chunks:
-            yield from _together(chunk, _check_chunk(chunk, *options))
+            yield from _together(chunk, _check_chunk(chunk, None, *options))
         return
     # Forking costs milliseconds, but must not happen once this process has touched a GPU.
     method = "spawn" if torch.cuda.is_initialized() or os.name != "posix" else "fork"
     context = multiprocessing.get_context(method)
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_process, initargs=(os.getpid(),))
-    waiting = deque()
+    waiting, ahead = deque(), 3 * workers  # chunks at a time: bounds the bytes in memory
+    shared = mmap.mmap(-1, ahead * SLOT) if method == "fork" else None  # only a fork inherits it
+    view = memoryview(shared) if shared else None
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_process, initargs=(os.getpid(), shared))
     try:
-        for chunk in chunks:
-            waiting.append((chunk, pool.submit(_check_chunk, chunk, *options)))
-            if len(waiting) >= 3 * workers:  # bounds the bytes in memory
+        for number, chunk in enumerate(chunks):
+            start = number % ahead * SLOT if shared else None
+            waiting.append((chunk, pool.submit(_check_chunk, chunk, start, *options)))
+            if len(waiting) == ahead:
                 chunk, future = waiting.popleft()
-                yield from _together(chunk, future.result())
+                yield from _together(chunk, future.result(), view)
         for chunk, future in waiting:
-            yield from _together(chunk, future.result())
+            yield from _together(chunk, future.result(), view)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -217,42 +212,53 @@ def _chunks(items: Iterator) -> Iterator[list]:
         yield chunk
 
 
-def _together(chunk: list, results: list) -> Iterator[tuple]:
-    return ((name, load, result) for (name, load), result in zip(chunk, results, strict=True))
+def _together(chunk: list, samples: list[dict], shared: memoryview | None = None) -> Iterator[tuple[str, dict]]:
+    """(name, sample) of each image, its data as bytes or a view of the shared memory."""
+    for (name, load), sample in zip(chunk, samples, strict=True):
+        data = sample.get("data")
+        yield name, sample | {"name": name, "data": shared[data] if isinstance(data, slice) else data or load}
 
 
-def _check_chunk(chunk: list, short_side: int, quality: int) -> list[verify.Checked | str]:
-    return [_check_one(load, short_side, quality) for _, load in chunk]
+def _check_chunk(chunk: list, start: int | None, short_side: int, quality: int) -> list[dict]:
+    """What was found in each image, or the reason why it is refused.
 
-
-def _check_one(load, short_side: int, quality: int) -> verify.Checked | str:
-    """What was found in one image, or the reason why it is refused.
-
-    Bytes that stay as they are need not travel between processes, where that costs more than reading them again: their
-    CRC-32 stands in for them.
+    Data that this process read goes back through the SLOT bytes of shared memory from `start` on, as a slice of it,
+    while there is room: through a pipe it would cost more than reading it again. What came as bytes and stays so is
+    left out.
     """
-    data, fault = _loaded(load)
-    if fault:
-        return fault
-    try:
-        found = verify.check(data, short_side, quality)
-    except verify.Refused as error:
-        return str(error)
-    if not found.converted and archives.is_quick(load):
-        found.data = zlib.crc32(data)
-    return found
+    samples, good, at = [], [], start
+    for _, load in chunk:
+        try:
+            found = verify.check(_loaded(load), short_side, quality)
+        except verify.Refused as error:
+            samples.append({"reason": str(error)})
+            continue
+        data = None if found.data is load else found.data
+        if data and start is not None and at + len(data) <= start + SLOT:
+            data = slice(at, at + len(data))
+            _shared[data], at = found.data, data.stop
+        good.append(({"data": data, "checksum": packing.checksum(found.data), "label": ""}, found))
+        samples.append(good[-1][0])
+    measured = measures.measure([found.sample for _, found in good])
+    for (sample, found), own in zip(good, measured, strict=True):
+        sample |= {key: getattr(found, key) for key in ("width", "height", "channels", "bits", "converted")}
+        sample |= {"digest": own.digest, "look": own.look}
+        sample |= {"sums": " ".join(map(repr, own.sums)), "squares": " ".join(map(repr, own.squares))}
+    return samples
 
 
-def _loaded(load) -> tuple[bytes, str]:
-    """(bytes, "") or (b"", the reason why they cannot be read)."""
+def _loaded(load) -> bytes:
+    """The bytes of an image. Raises Refused if they cannot be read."""
     try:
-        return load() if callable(load) else load, ""
+        return load() if callable(load) else load
     except archives.READ_ERRORS as error:
-        return b"", f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise verify.Refused(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _start_process(parent: int) -> None:
+def _start_process(parent: int, shared: mmap.mmap | None) -> None:
     """Start of a pool process: one thread, a signal ends it, and it never outlives its parent."""
+    global _shared
+    _shared = shared
     torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends the pool
