@@ -32,9 +32,10 @@ def items(source: Source) -> Iterator[tuple[str, Load, str]]:
     if source.kind == "tar":
         yield from _tar(source.path, troubles)
     else:
-        load = {"folder": _read_file, "zip": _read_zip}[source.kind]
+        load, path = {"folder": _read_file, "zip": _read_zip}[source.kind], os.fspath(source.path)
         for name in filter(datasets.is_image_name, datasets.names(source.path, source.kind, troubles)):
-            yield clean(name), functools.partial(load, os.fspath(source.path), name), parent(name)
+            safe = clean(name)
+            yield safe, functools.partial(load, path, name), _folder(safe).rpartition("/")[2]
     for name, reason in troubles:
         yield clean(name), functools.partial(_fail, reason), ""
 

@@ -15,7 +15,7 @@ import xxhash
 GRID = 16  # the look is taken from 16 x 16 mean brightnesses
 ROWS = 64  # the least that sums are taken from: rows side by side are nearly the same
 FLAT = 2.0  # grey levels (of 255): a picture that varies less looks like any other flat one, and its hash is noise
-AT_ONCE = 4  # images measured together: numpy's calls cost as much as their work, and these fit a core's cache
+AT_ONCE = 2**20  # bytes of images measured together: numpy's calls cost as much as their work; these fit a core's cache
 
 # The lowest 8 of 16 frequencies of a cosine transform (type II, orthonormal), one a row: [8, 16].
 _COSINE = np.cos(np.pi / GRID * np.outer(np.arange(8), np.arange(GRID) + 0.5)) * np.sqrt(2 / GRID)
@@ -60,8 +60,9 @@ def measure(samples: Sequence[Sample]) -> list[Measures]:
     measured = []
     for _, alike in itertools.groupby(samples, lambda each: (each.rows.shape, each.rows.dtype)):
         alike = list(alike)
-        for k in range(0, len(alike), AT_ONCE):
-            measured += _alike(alike[k : k + AT_ONCE])
+        some = max(1, AT_ONCE // (4 * alike[0].rows.nbytes))
+        for k in range(0, len(alike), some):
+            measured += _alike(alike[k : k + some])
     return measured
 
 
@@ -70,16 +71,17 @@ def _alike(samples: list[Sample]) -> list[Measures]:
     rows, full = samples[0].rows, np.iinfo(samples[0].rows.dtype).max
     height, width, channels = rows.shape
     # float32 holds integers up to 2**24: 256 squared bytes fit, more than the 2 * ROWS - 1 rows there are at most.
-    values = np.empty((len(samples), height, width * channels), np.float32 if rows.itemsize == 1 else np.float64)
+    values = _space(len(samples), height, width * channels, np.float32 if rows.itemsize == 1 else np.float64)
     for value, each in zip(values, samples, strict=True):
         value[:] = each.rows.reshape(height, -1)
-    edges, cells, channel = _weights(height, width, channels, values.dtype)
-    bands = np.stack([values[:, a:b].sum(1) for a, b in itertools.pairwise(edges.tolist())], axis=1)
+    lines, cells, channel = _weights(height, width, channels, values.dtype)
+    even = height % GRID == 0  # then a sum takes half as long as a product
+    bands = values.reshape(len(values), GRID, -1, width * channels).sum(2) if even else lines @ values
     np.multiply(values, values, out=values)
     share = np.array([each.pixels / (height * width) for each in samples])[:, None]
     sums = bands.sum(1) @ channel * (share / full)
     squares = np.ones(height, values.dtype) @ values @ channel * (share / full**2)
-    grey = bands @ cells * (255 / full / np.diff(edges)[:, None]).astype(values.dtype)
+    grey = bands @ cells * (255 / full / lines.sum(1)[:, None])
     found = zip(sums.tolist(), squares.tolist(), samples, looks(grey), strict=True)
     return [Measures(one, square, each.digest, look) for one, square, each, look in found]
 
@@ -95,11 +97,22 @@ def looks(grey: np.ndarray) -> list[str]:
     return [each.tobytes().hex() if vary else "" for each, vary in zip(bits, varied.tolist(), strict=True)]
 
 
+@functools.lru_cache(maxsize=2)
+def _space(*shape_and_type) -> np.ndarray:
+    """An array to write to, the same each time: fresh memory costs more than all that is done in it."""
+    *shape, kind = shape_and_type
+    return np.empty(shape, kind)
+
+
 @functools.lru_cache(maxsize=64)
 def _weights(height: int, width: int, channels: int, kind: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(edges of the GRID bands of rows, means over bands of columns [W*C, GRID], channels [W*C, C])."""
-    columns = np.arange(GRID + 1) * width // GRID
-    band = np.searchsorted(columns, np.arange(width), side="right") - 1
-    cells = (band[:, None] == np.arange(GRID)) / (np.diff(columns) * channels)
-    edges = np.arange(GRID + 1) * height // GRID
-    return edges, cells.repeat(channels, 0).astype(kind), np.tile(np.eye(channels), (width, 1))
+    """(sums over GRID bands of rows [GRID, H], means over bands of columns [W*C, GRID], channels [W*C, C])."""
+    lines, columns = _bands(height), _bands(width)
+    cells = (columns / columns.sum(1, keepdims=True) / channels).T
+    return lines.astype(kind), cells.repeat(channels, 0).astype(kind), np.tile(np.eye(channels), (width, 1))
+
+
+def _bands(side: int) -> np.ndarray:
+    """Which of `side` places belong to which of GRID bands: [GRID, side] of 0 and 1."""
+    edges = np.arange(GRID + 1) * side // GRID
+    return (np.searchsorted(edges, np.arange(side), side="right") - 1 == np.arange(GRID)[:, None]).astype(float)

@@ -54,7 +54,10 @@ def rows(folder: Path) -> Iterator[dict]:
     """The rows of all finished shards, as dicts of strings, in the order of the source."""
     for number in range(finished(folder)):
         with open(Path(folder) / "shards" / f"{number:06d}.csv", encoding="utf-8", newline="") as file:
-            yield from csv.DictReader(file)
+            table = csv.reader(file)
+            header = next(table)
+            for row in table:
+                yield dict(zip(header, row, strict=True))
 
 
 def finished(folder: Path) -> int:

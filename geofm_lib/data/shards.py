@@ -24,12 +24,12 @@ KEEP_BYTES = 2**30  # decoded pixels kept in memory, if the whole split fits
 
 def write_csv(path: Path, columns: Iterable[str], rows: Iterable[dict]) -> None:
     """A CSV in UTF-8, complete or not there at all (written beside, then renamed). Other keys of a row are left out."""
-    path = Path(path)
+    path, columns = Path(path), list(columns)
     beside = path.with_name(path.name + ".part")
     with open(beside, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(columns), extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv.writer(file, lineterminator="\n")  # csv.DictWriter takes three times as long
+        writer.writerow(columns)
+        writer.writerows([row.get(column, "") for column in columns] for row in rows)
     os.replace(beside, path)
 
 

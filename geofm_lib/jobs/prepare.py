@@ -11,6 +11,7 @@ digests, once to write them.
 
 import array
 import hashlib
+import itertools
 import json
 import mmap
 import multiprocessing
@@ -336,20 +337,20 @@ class _Statistics:
     """Mean and standard deviation of each band over all pixels of the images added, in 0..1 units of their range."""
 
     def __init__(self):
-        self.images, self.pixels, self.sums, self.squares, self.bits = 0, 0, 0.0, 0.0, 8
+        self.images, self.pixels, self.sums, self.squares, self.bits = 0, 0, [], [], 8
 
     def add(self, row: dict) -> None:
         """Take in a row that lies beside a shard."""
         self.images, self.bits = self.images + 1, int(row["bits"])
         self.pixels += int(row["width"]) * int(row["height"])
-        self.sums = self.sums + np.array(row["sums"].split(), np.float64)
-        self.squares = self.squares + np.array(row["squares"].split(), np.float64)
+        self.sums = _added(self.sums, row["sums"])
+        self.squares = _added(self.squares, row["squares"])
 
     def write(self, run: Folder) -> None:
         """statistics.json and .csv."""
-        mean = self.sums / self.pixels
+        mean, squares = np.array(self.sums) / self.pixels, np.array(self.squares) / self.pixels
         # One level at least: images of one colour must not be divided by zero.
-        std = np.sqrt(np.maximum(self.squares / self.pixels - mean**2, 0)).clip(min=1 / (2**self.bits - 1))
+        std = np.sqrt(np.maximum(squares - mean**2, 0)).clip(min=1 / (2**self.bits - 1))
         digits = 6 if self.bits == 8 else 9
         mean, std = ([round(float(value), digits) for value in each] for each in (mean, std))
         statistics = {"channels": len(mean), "images": self.images, "mean": mean, "std": std}
@@ -357,6 +358,10 @@ class _Statistics:
         bands = zip(range(1, len(mean) + 1), mean, std, strict=True)
         bands = [dict(zip(STATISTICS_COLUMNS, band, strict=True)) for band in bands]
         shards.write_csv(run.path / "statistics.csv", STATISTICS_COLUMNS, bands)
+
+
+def _added(sums: list[float], more: str) -> list[float]:
+    return [a + float(b) for a, b in zip(sums or itertools.repeat(0.0), more.split(), strict=bool(sums))]
 
 
 def _fingerprint(folder: Path) -> str:
