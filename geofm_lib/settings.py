@@ -397,7 +397,7 @@ class FindingsSettings(_ImageSettings):
     larger_model: str = setting("ViT-Pico", "the larger one: precision, and start-up in a longer step", MEASURED)
     image_size: int = setting(64, "pixels a side", MEASURED, ge=8, le=2048)
     batch_per_gpu: int = setting(2, "images a rank takes a step", MEASURED, ge=1)
-    steps: int = setting(6, "timed steps of each precision; steps after which weights are compared", MEASURED, ge=2)
+    steps: int = setting(5, "timed steps of each precision; steps after which weights are compared", MEASURED, ge=2)
     ranks: int = setting(4, "processes: an even number from 4 on", MEASURED, ge=0, le=100_000)
     device: Literal["auto", "cpu", "cuda"] = setting("cpu", "auto | cpu | cuda", MEASURED)
     seed: int = setting(0, "of weights and images", MEASURED, ge=0)

@@ -245,6 +245,20 @@ def held(ranks, arguments):
     return out
 
 
+def findings(ranks, arguments):
+    """The findings job, and what it says of replicas under a torch without FSDP1."""
+    import torch.distributed.fsdp
+
+    from geofm_lib.jobs import findings as job
+    from geofm_lib.jobs.folder import Folder
+    from geofm_lib.settings import FindingsSettings
+
+    settings = FindingsSettings(**arguments["settings"], ranks=ranks.world)
+    found = job.run(settings, ranks, Folder(arguments["folder"], ranks.is_main))
+    del torch.distributed.fsdp.FullyShardedDataParallel
+    return {"with": found, "without": job.replicas(settings, ranks)}
+
+
 def _one_step(model, ranks):
     import torch
 

@@ -1,7 +1,7 @@
 """Do larger models probe better? `python -m geofm_lib.desk.sizes [MODEL ...]` writes reports/sizes.csv.
 
-The paper's claim, tried at a size that two CPU cores can pretrain: three small models on the built-in scenes, one recipe
-for all, each probed as in notebook 05. Finished runs are read from their folders.
+The paper's claim, tried at a size that two CPU cores can pretrain: three small models on the built-in scenes, one
+recipe for all, each probed as in notebook 05. Finished runs are read from their folders.
 """
 
 import sys

@@ -4,6 +4,7 @@ Replicas that FSDP1 forgets to synchronise, precision beside DDP and FSDP, start
 Table I's counts (paper.md, section 0). This is the only module that imports FSDP1: to show its fault, never to train.
 """
 
+import sys
 import time
 from collections.abc import Iterator
 
@@ -25,7 +26,6 @@ from geofm_lib.settings import FindingsSettings
 GROUPS = (1, 2)  # ranks of a shard group; the ranks are replicas of such groups
 PAIRS = [(strategy, precision) for precision in ("fp32", "bf16") for strategy in ("DDP", "NO_SHARD")]
 WARMUP_STEPS = 1
-WINDOWS = 2  # of PAPER_STEPS each, every one with a loader of its own, as the benchmark's epochs
 SETTLED = 10  # steps of a window that do not count as steady
 LOADERS = 2  # processes a rank that draw the paper's images
 
@@ -53,10 +53,8 @@ def replicas(settings: FindingsSettings, ranks) -> dict:
     for group in GROUPS:
         mesh = init_device_mesh(ranks.device.type, (ranks.world // group, group), mesh_dim_names=("replicate", "shard"))
         name = f"HYBRID_{group}GPU" + "s" * (group > 1)
-        ours = sharding.apply(
-            throughput.network(settings), name, world=ranks.world, device=ranks.device, seed=settings.seed
-        )
-        kinds = {"ours": (ours, name)}
+        network, where = throughput.network(settings), {"world": ranks.world, "device": ranks.device}
+        kinds = {"ours": (sharding.apply(network, name, seed=settings.seed, **where), name)}
         if not missing_fsdp1():
             kinds["fsdp1"] = fsdp1(throughput.network(settings), mesh, ranks.device, settings.seed)
         for kind, (model, effective) in kinds.items():
@@ -184,32 +182,24 @@ def _step(model, optimiser, inputs) -> None:
 
 
 def start_up(settings: FindingsSettings, ranks) -> dict:
-    """images/s of a small and a larger model by the paper's method and when settled, and the seconds between them.
+    """images/s of a small and a larger model by the paper's method and when settled; the start-up in s.
 
-    The paper's: PAPER_STEPS steps by wall clock from the start of a loader whose processes draw the images.
+    The paper's: PAPER_STEPS steps by wall clock from the start of a loader whose processes draw the images. Start-up is
+    the time to the end of the first step, less a settled step; `window_over_steady` is what it leaves of the speed.
     """
-    sizes = {"small": settings.model, "larger": settings.larger_model}
-    trained = {}
-    for size, name in sizes.items():
+    found, images = {}, settings.batch_per_gpu * ranks.world
+    for size, name in (("small", settings.model), ("larger", settings.larger_model)):
         network = throughput.network(settings.model_copy(update={"model": name}))
         model = sharding.apply(network, "DDP", world=ranks.world, device=ranks.device, seed=settings.seed)
-        trained[size] = model, training.optimiser(model, WEIGHT_DECAY)
-    ends = {size: [] for size in sizes}
-    for _ in range(WINDOWS):
-        for size, each in trained.items():
-            ends[size].append(_window(*each, settings, ranks))
-    own = ranks.gather(ends)
-    if not own:
-        return {}
-    found, images = {}, settings.batch_per_gpu * ranks.world
-    for size in sizes:
-        slowest = np.max([each[size] for each in own], axis=0)  # [window, step]
-        # A mean, as the window is: what is left between the two is start-up.
-        steady_s = float(np.mean(slowest[:, -1] - slowest[:, SETTLED - 1])) / (PAPER_STEPS - SETTLED)
-        window_s = float(np.mean(slowest[:, -1]))
-        found[f"{size}_steady_images_per_s"] = images / steady_s
-        found[f"{size}_window_images_per_s"] = PAPER_STEPS * images / window_s
-        found[f"{size}_start_up_s"] = window_s - PAPER_STEPS * steady_s
+        own = ranks.gather(_window(model, training.optimiser(model, WEIGHT_DECAY), settings, ranks))
+        if own:
+            ends = np.max(own, axis=0)
+            steady_s = float(np.median(np.diff(ends)[SETTLED:]))
+            start_up_s = float(ends[0]) - steady_s
+            found[f"{size}_steady_images_per_s"] = images / steady_s
+            found[f"{size}_window_images_per_s"] = PAPER_STEPS * images / float(ends[-1])
+            found[f"{size}_start_up_s"] = start_up_s
+            found[f"{size}_window_over_steady"] = PAPER_STEPS * steady_s / (PAPER_STEPS * steady_s + start_up_s)
     return found
 
 
@@ -217,9 +207,9 @@ def _window(model, optimiser, settings, ranks) -> list[float]:
     """Seconds from the loader's start to the end of each step."""
     ranks.barrier()
     ends, began = [], time.perf_counter()
-    loader = DataLoader(Noise(settings, ranks.rank, PAPER_STEPS), batch_size=None, num_workers=LOADERS,
-                        multiprocessing_context="fork")  # fmt: skip
-    for inputs in loader:
+    fork = "fork" if sys.platform == "linux" else None
+    noise = Noise(settings, ranks.rank, PAPER_STEPS)
+    for inputs in DataLoader(noise, batch_size=None, num_workers=LOADERS, multiprocessing_context=fork):
         _step(model, optimiser, [each.to(ranks.device) for each in inputs])
         meters.synchronise(ranks.device)
         ends.append(time.perf_counter() - began)
