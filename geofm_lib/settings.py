@@ -419,7 +419,7 @@ class FindingsSettings(_ImageSettings):
 
 
 class _ReadingSettings(Settings):
-    """Of a notebook that reads finished runs and starts none."""
+    """Of a notebook that reads finished runs, and starts at most a short job of its own."""
 
     def runs(self) -> Path:
         """The folder of run folders."""

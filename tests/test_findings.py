@@ -19,7 +19,7 @@ SMALL = {"model": "ViT-Atto", "larger_model": "ViT-Atto", "image_size": 32, "ste
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("findings")
-    return ranks.start("findings", folder, 4, settings=SMALL, folder=str(folder))
+    return ranks.start("findings", folder, 4, settings=SMALL, run_dir=str(folder))
 
 
 @pytest.fixture(scope="module")

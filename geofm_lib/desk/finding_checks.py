@@ -103,13 +103,16 @@ def window_over_steady(model: str) -> float:
 
 
 def larger_probe_better(evidence: dict) -> Outcome:
-    """Top-1 of small models pretrained and probed alike, from the smallest to the largest."""
+    """Top-1 of small models pretrained and probed alike: it must rise from the smallest to the largest by more than the
+    intervals over seeds, and fall by more than them nowhere between.
+    """
     scores = _sizes()
+    if not scores:
+        return Outcome(how="measured")
     said = f"{', '.join(f'{name} {top1:.1f} ± {half:.1f}' for name, top1, half in scores)} % on drawn scenes"
-    rises = all(low[1] < high[1] for low, high in zip(scores, scores[1:], strict=False))
-    return (
-        Outcome(said, None, "same ordering" if rises else "differs", "measured") if scores else Outcome(how="measured")
-    )
+    falls = any(_above(low, high) for low, high in zip(scores, scores[1:], strict=False))
+    rises = _above(scores[-1], scores[0]) and not falls
+    return Outcome(said, None, "same ordering" if rises else "differs", "measured")
 
 
 def gain_of_largest(evidence: dict) -> Outcome:
@@ -121,6 +124,10 @@ def gain_of_largest(evidence: dict) -> Outcome:
     times = costs.parameters(large, "encoder") / costs.parameters(small, "encoder")
     said = f"{high - low:.1f} points from {small} to {large}, {times:.0f} times its size, on drawn scenes"
     return Outcome(said, (high - low) / 30, "same ordering" if high > low else "differs", "measured")
+
+
+def _above(one: tuple, other: tuple) -> bool:
+    return one[1] - one[2] > other[1] + other[2]
 
 
 def _sizes() -> list[tuple[str, float, float]]:

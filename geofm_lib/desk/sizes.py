@@ -13,7 +13,7 @@ from geofm_lib.settings import PretrainSettings, ProbeSettings
 
 MODELS = ("ViT-Atto", "ViT-Femto", "ViT-Pico")
 SAME = {"images_per_class": 100, "ranks": 2}
-RECIPE = {"epochs": 30, "warmup_epochs": 3.0}
+RECIPE = {"epochs": 30, "warmup_epochs": 3.0, "global_batch": 40, "base_learning_rate": 3e-3}  # 600 steps
 PROBE = {"views": 4, "base_learning_rate": 30.0, "compare_random": False, "compare_histograms": False}
 
 
