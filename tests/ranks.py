@@ -254,6 +254,7 @@ def findings(ranks, arguments):
     from geofm_lib.settings import FindingsSettings
 
     settings = FindingsSettings(**arguments["settings"], ranks=ranks.world)
+    job.PAPER_STEPS = 15  # enough to settle
     found = job.run(settings, ranks, Folder(arguments["run_dir"], ranks.is_main))
     del torch.distributed.fsdp.FullyShardedDataParallel
     return {"with": found, "without": job.replicas(settings, ranks)}

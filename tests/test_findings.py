@@ -84,6 +84,7 @@ def test_a_lead_of_fsdp_must_show_in_one_precision(evidence, no_shard, verdict):
     assert {claim["id"]: each.verdict for claim, each in outcomes(told, "claim")}["C4"] == verdict
 
 
+@pytest.mark.long  # .ci/run makes all six pages anyway
 def test_the_front_page_shows_them(evidence, root, tmp_path, monkeypatch):
     """Notebook 06 on a finished findings run: it is read, and every row of the paper ends in a verdict."""
     monkeypatch.setenv("GEOFM_RUNS", str(tmp_path))
