@@ -119,7 +119,7 @@ def test_a_strategy_scales_best_when_it_is_first_nearly_everywhere(monkeypatch):
     assert performance_checks.scales_best({}, "M", "SHARD_GRAD_OP").verdict == "same ordering"
     monkeypatch.setattr(performance_checks, "report", lambda name: rows("FULL_SHARD"))
     told = performance_checks.scales_best({}, "M", "SHARD_GRAD_OP")
-    assert told.verdict == "differs" and "on 128, FULL_SHARD is" in told.ours and "50% of its speed" in told.ours
+    assert told.verdict == "differs" and "on 128, FULL_SHARD is" in told.ours and "50 % of its speed" in told.ours
 
 
 @pytest.mark.parametrize("wanted, verdict", [(("ViT-5B=2", "ViT-15B=4"), "reproduced"), (("ViT-5B=4",), "differs")])

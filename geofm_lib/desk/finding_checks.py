@@ -29,7 +29,7 @@ def other_network(evidence: dict) -> Outcome:
         return Outcome(how="counted")
     kinds = [{n: evidence[f"{kind}_parameters_{n}"] / 1e6 for n in PRINTED} for kind in ("benchmark", "pretrain")]
     words = [published.verdict_of_counts(PRINTED, each) for each in kinds]
-    shown = [", ".join(f"{count:.0f}" for count in each.values()) for each in kinds]
+    shown = [", ".join(f"{count:.1f}" for count in each.values()) for each in kinds]
     said = f"benchmark networks {shown[0]}; plain ViTs {shown[1]} million"
     shown_so = words[0] == "reproduced" != words[1]
     return Outcome(said, _counted(kinds[1]).ratio, "reproduced" if shown_so else "differs", "counted")

@@ -5,6 +5,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.desk.finding_checks import LOG_WINDOWS, window_over_steady
+from geofm_lib.desk.outcomes import percent
 from geofm_lib.desk.performance_checks import PREDICTED, UP_TO_3B, unseen
 from geofm_lib.desk.picture import Note, Picture, Table, axes, styled
 from geofm_lib.planning.planner import predict
@@ -131,5 +132,5 @@ def unseen_predictions() -> Picture | Note:
     named = "; ".join(f"{r['model']} {r['strategy']} on {r['nodes']} nodes {r['predicted / published']:.2f}"
                       for _, r in worst.iterrows())  # fmt: skip
     alt = (f"Predicted over published images/s of {len(table)} points, each model predicted by a fit to the others: "
-           f"median error {off.median():.1%}, within 10 % in {(off <= 0.1).mean():.0%}. Worst: {named}.")  # fmt: skip
+           f"median error {percent(off.median())}, {(off <= 0.1).sum()} within 10 %. Worst: {named}.")  # fmt: skip
     return Picture(figure, alt, table.round(3))

@@ -40,7 +40,7 @@ def judged(points: list[tuple], how: str, ours: str) -> Outcome:
     if not points:
         return Outcome(how=how)
     agreeing, pairs = published.order(points)
-    said = f"{ours}: median error {published.median_error(points):.1%}"
+    said = f"{ours}: median error {percent(published.median_error(points))}"
     said += f" of {len(points)}" * (len(points) > 1)
     said += f", {agreeing} of {pairs} pairs in the published order" if pairs else ""
     ratio = median(own / theirs for _, theirs, own in points)
@@ -51,6 +51,11 @@ def span(points: list[tuple], unit: str) -> str:
     """The least and the most of ours, in words."""
     values = [own for *_, own in points] or [0.0]
     return f"{number(min(values))} to {number(max(values))} {unit}"
+
+
+def percent(share: float) -> str:
+    """A share in words: 0.0283 is 2.8 %."""
+    return f"{100 * share:.1f} %"
 
 
 def number(value: float) -> str:

@@ -57,7 +57,7 @@ def scales_best(evidence: dict, model: str, strategy: str) -> Outcome:
     own = {nodes: next(_speed(row) for row in rows if row["strategy"] == strategy) for nodes, rows in cells.items()}
     of_best = {nodes: own[nodes] / _speed(row) for nodes, row in best.items()}
     lost = [nodes for nodes, row in best.items() if row["strategy"] != strategy]
-    rest = [f"on {n}, {best[n]['strategy']} is, and {strategy} has {of_best[n]:.0%} of its speed" for n in lost]
+    rest = [f"on {n}, {best[n]['strategy']} is, and {strategy} has {100 * of_best[n]:.0f} % of its speed" for n in lost]
     said = "; ".join([f"first on {len(cells) - len(lost)} of {len(cells)} numbers of nodes", *rest])
     won = len(lost) <= (1 - published.IN_ORDER) * len(cells)
     return Outcome(said, None, "same ordering" if won else "differs", "predicted")

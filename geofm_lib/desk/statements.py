@@ -8,13 +8,13 @@ import pandas as pd
 
 from geofm_lib.catalog import published
 from geofm_lib.desk.checks import outcomes
-from geofm_lib.desk.outcomes import Outcome
+from geofm_lib.desk.outcomes import Outcome, percent
 from geofm_lib.desk.performance_checks import PREDICTED, memory_points, unseen
 from geofm_lib.desk.picture import Table
 
 ITEMS = ("table", "figure", "claim")
 SHOWN = ("reproduced", "same ordering")
-COLUMNS = ("what the paper says", "published", "here", "here / published", "verdict")
+COLUMNS = ("published", "here", "here / published", "verdict")
 SAID = {
     "reproduced": "are reproduced", "same ordering": "keep the published order only", "differs": "differ",
     "not comparable": "cannot be compared, since their numbers were not found", "not measured": "are not measured",
@@ -36,7 +36,8 @@ class Claims:
     rows: list[tuple[dict, Outcome]]
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in COLUMNS)
+        first = "finding" if all(claim["kind"] == "finding" for claim, _ in self.rows) else "what the paper says"
+        head = "".join(f"<th>{name}</th>" for name in (first, *COLUMNS))
         body = "".join(_line(claim, found) for claim, found in self.rows)
         return f'<table class="statements"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
@@ -77,8 +78,8 @@ def reading(run) -> "Reading":
     peaks = [point for by_nodes in (False, True) for point in memory_points(by_nodes)]
     if speeds and peaks:
         lines.append(f"Throughput of a model that the planner has not seen is predicted with a median error of "
-                     f"{published.median_error(speeds):.1%} ({len(speeds)} points), memory is simulated with "
-                     f"{published.median_error(peaks):.1%} ({len(peaks)}).")  # fmt: skip
+                     f"{percent(published.median_error(speeds))} ({len(speeds)} points), memory is simulated with "
+                     f"{percent(published.median_error(peaks))} ({len(peaks)}).")  # fmt: skip
     shown = [claim for claim, each in outcomes(evidence, "finding") if each.verdict in SHOWN]
     if shown:
         lines.append("Shown here of how its numbers came about: " +
