@@ -29,7 +29,7 @@ reports_03_throughput = -p ranks $(RANKS)
 reports_04_scaling =
 reports_05_probe = -p ranks $(RANKS) -p base_learning_rate 30
 reports_06_paper =
-reports_minutes := 01_data=1 02_pretrain=5 03_throughput=1 04_scaling=1 05_probe=3 06_paper=1
+reports_minutes := 01_data=1 02_pretrain=5 03_throughput=1 04_scaling=1 05_probe=3 06_paper=2
 reports_strategies = NO_SHARD DDP
 
 recorded_scenes := -p images_per_class 400
@@ -42,10 +42,10 @@ recorded_04_scaling =
 recorded_05_probe = -p ranks $(RANKS) $(recorded_scenes) -p encoder runs/recorded/pretrain -p views 4 \
 	-p base_learning_rate 30
 recorded_06_paper =
-recorded_minutes := 01_data=1 02_pretrain=18 03_throughput=1 04_scaling=1 05_probe=8 06_paper=1
+recorded_minutes := 01_data=1 02_pretrain=18 03_throughput=1 04_scaling=1 05_probe=8 06_paper=2
 recorded_strategies = SHARD_GRAD_OP NO_SHARD HYBRID_1GPU HYBRID_2GPUs DDP
 
-.PHONY: help .venv reports recorded predictions simulations loader test test-slurm test-long lint doctor clean
+.PHONY: help .venv reports recorded predictions simulations sizes loader test test-slurm test-long lint doctor clean
 
 help:  ## This list
 	@echo "geofm: make TARGET"
@@ -115,9 +115,13 @@ recorded: $(STAMP)  ## The longer runs kept in the repository -> reports/recorde
 	@$(PY) -m geofm_lib.desk.measured
 	@$(PY) -m geofm_lib.desk.photographs runs/recorded/pretrain reports/recorded/rebuilt.jpg
 
-predictions: $(STAMP)  ## The planner's speeds fitted again, and reports/predictions.csv from them (seconds)
+predictions: $(STAMP)  ## The planner's speeds fitted again; reports/predictions.csv and unseen.csv from them (seconds)
 	$(PY) -m geofm_lib.planning.calibrate
 	$(PY) -m geofm_lib.desk.predictions
+	$(PY) -m geofm_lib.desk.unseen
+
+sizes: $(STAMP)  ## reports/sizes.csv: three small models pretrained and probed alike (10 minutes; read again in seconds)
+	$(PY) -m geofm_lib.desk.sizes
 
 simulations: $(STAMP)  ## reports/simulated.csv: the paper's memory figures, simulated on fake ranks (10 minutes; read again in 1)
 	$(PY) -m geofm_lib.desk.simulations

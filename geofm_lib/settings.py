@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from geofm_lib.catalog import datasets, machines, strategies
-from geofm_lib.catalog.models import MODELS
+from geofm_lib.catalog.models import MODELS, grid
 
 CELL_MARK = "# Settings of this notebook"  # first line of every parameters cell
 INJECTED_MARK = "# Parameters"  # first line of the cell that papermill injects
@@ -388,8 +388,38 @@ class ProbeSettings(_ImageSettings):
         return PretrainSettings(**{n: getattr(self, n) for n in same})
 
 
+class FindingsSettings(_ImageSettings):
+    """06_paper: evidence for four findings about the paper's numbers, gathered on a few ranks in about a minute."""
+
+    job: ClassVar[str] = "findings"
+    workload: ClassVar[str] = "classify"  # the paper's benchmark
+    model: str = setting("ViT-Atto", "the small model: replicas, and start-up in a short step", MEASURED)
+    larger_model: str = setting("ViT-Pico", "the larger one: precision, and start-up in a longer step", MEASURED)
+    image_size: int = setting(64, "pixels a side", MEASURED, ge=8, le=2048)
+    batch_per_gpu: int = setting(2, "images a rank takes a step", MEASURED, ge=1)
+    steps: int = setting(5, "timed steps of each precision; steps after which weights are compared", MEASURED, ge=2)
+    ranks: int = setting(4, "processes: an even number from 4 on", MEASURED, ge=0, le=100_000)
+    device: Literal["auto", "cpu", "cuda"] = setting("cpu", "auto | cpu | cuda", MEASURED)
+    seed: int = setting(0, "of weights and images", MEASURED, ge=0)
+    run_dir: str = setting("", "run folder (empty: runs/<a name from the settings>)", WHERE, True)
+
+    @model_validator(mode="after")
+    def _larger_fits(self):
+        if self.larger_model not in MODELS:
+            raise ValueError(f"larger_model: there is no '{self.larger_model}'{closest(self.larger_model, MODELS)}")
+        grid(self.image_size, MODELS[self.larger_model].patch_size)
+        return self
+
+    def check_ranks(self, ranks: int) -> None:
+        if ranks < 4 or ranks % 2:
+            raise ValueError(
+                f"ranks: {ranks} cannot show whether replicas agree, which takes two shard groups of two ranks; use 4 "
+                "or another even number above it"
+            )
+
+
 class _ReadingSettings(Settings):
-    """Of a notebook that reads finished runs and starts none."""
+    """Of a notebook that reads finished runs, and starts at most a short job of its own."""
 
     def runs(self) -> Path:
         """The folder of run folders."""
@@ -428,14 +458,24 @@ class ScalingSettings(_ReadingSettings):
 
 
 class PaperSettings(_ReadingSettings):
-    """06_paper reads finished runs and the published figures; it starts none."""
+    """06_paper reads finished runs and the published figures, and starts one short job: the findings."""
 
     runs_dir: str = setting("", "folder that holds the run folders (empty: runs/)", "what is read")
+    ranks: int = setting(4, "processes that gather the evidence: an even number from 4 on", "what is run", ge=0)
+    device: Literal["auto", "cpu", "cuda"] = setting("cpu", "where they do: auto | cpu | cuda", "what is run")
+
+    @model_validator(mode="after")
+    def _can_be_gathered(self):
+        self.findings()
+        return self
+
+    def findings(self) -> FindingsSettings:
+        """The job that gathers the evidence."""
+        return FindingsSettings(ranks=self.ranks, device=self.device)
 
 
-JOBS = {
-    cls.job: cls for cls in (PrepareSettings, PretrainSettings, ThroughputSettings, SimulateSettings, ProbeSettings)
-}
+_OF_JOBS = (PrepareSettings, PretrainSettings, ThroughputSettings, SimulateSettings, ProbeSettings, FindingsSettings)
+JOBS = {cls.job: cls for cls in _OF_JOBS}
 
 
 def runs_root() -> Path:

@@ -245,6 +245,21 @@ def held(ranks, arguments):
     return out
 
 
+def findings(ranks, arguments):
+    """The findings job, and what it says of replicas under a torch without FSDP1."""
+    import torch.distributed.fsdp
+
+    from geofm_lib.jobs import findings as job
+    from geofm_lib.jobs.folder import Folder
+    from geofm_lib.settings import FindingsSettings
+
+    settings = FindingsSettings(**arguments["settings"], ranks=ranks.world)
+    job.PAPER_STEPS = 15  # enough to settle
+    found = job.run(settings, ranks, Folder(arguments["run_dir"], ranks.is_main))
+    del torch.distributed.fsdp.FullyShardedDataParallel
+    return {"with": found, "without": job.replicas(settings, ranks)}
+
+
 def _one_step(model, ranks):
     import torch
 

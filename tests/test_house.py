@@ -90,9 +90,23 @@ def test_the_desk_never_loads_torch(root):
     assert done.stdout.strip() == "False", "importing the desk loads torch"
 
 
-def test_the_command_that_needs_scipy_is_imported_by_nothing():
-    found = {name_of(path) for path in MODULES for name in imports(path) if "planning.calibrate" in name}
-    assert not found
+def test_the_commands_that_need_scipy_are_imported_by_nothing_else():
+    """`planning.calibrate`, and `desk.unseen` which asks it for predictions: a plain installation has no scipy."""
+    found = {
+        name_of(path)
+        for path in MODULES
+        for name in imports(path)
+        if "planning.calibrate" in name
+    }
+    assert found == {"geofm_lib/desk/unseen.py"}
+    assert not [path for path in MODULES for name in imports(path) if name == "geofm_lib.desk.unseen"]
+
+
+def test_fsdp1_is_imported_by_the_findings_only():
+    """It trains nothing here: the one job that shows its fault imports it."""
+    names = ("FullyShardedDataParallel", "ShardingStrategy", "ModuleWrapPolicy")
+    found = {name_of(path) for path in MODULES for name in imports(path) if name.rpartition(".")[2] in names}
+    assert found == {"geofm_lib/jobs/findings.py"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

@@ -24,7 +24,7 @@ def test_a_report_and_its_index_fit_a_phone_and_need_nothing_else(tmp_path):
     outputs = [
         new_output("display_data", data=data, metadata=metadata),
         new_output("display_data", data={"text/html": wide._repr_html_()}),
-        new_output("display_data", data={"text/html": figures.claims("finding")._repr_html_()}),
+        new_output("display_data", data={"text/html": figures.claims(None, "finding")._repr_html_()}),
         new_output("stream", name="stdout", text="x" * 5000),
         new_output("error", ename="RunFailed", evalue="/a/long/path" * 40, traceback=["y" * 500]),
     ]

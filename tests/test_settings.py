@@ -5,6 +5,7 @@ import pytest
 
 from geofm_lib import settings
 from geofm_lib.settings import (
+    FindingsSettings,
     PaperSettings,
     PrepareSettings,
     PretrainSettings,
@@ -17,7 +18,7 @@ from geofm_lib.settings import (
 
 ALL = (
     PrepareSettings, PretrainSettings, ThroughputSettings, SimulateSettings, ProbeSettings, ScalingSettings,
-    PaperSettings,
+    PaperSettings, FindingsSettings,
 )  # fmt: skip
 
 REFUSED = {

@@ -13,13 +13,24 @@ not, window), so no reader has to know that one strategy's name needs special ca
 """
 
 import csv
+from itertools import combinations
 from pathlib import Path
+from statistics import median
 
 FOLDER = Path(__file__).with_name("published")
 """Where the CSV files stand."""
 
 VERDICTS = ("reproduced", "same ordering", "differs", "not comparable", "not measured")
 """The five words a comparison with the paper may end in."""
+
+NEAR = 0.10
+"""Numbers are reproduced whose median error is at most this, as a share of the published ones."""
+
+APART = 0.05
+"""Two published numbers are in an order when they differ by more than this, as a share of the smaller."""
+
+IN_ORDER = 0.90
+"""Ours are in the published order when at least this share of such pairs is."""
 
 WHOLE = ("nodes", "gpus", "params_M")
 YES_NO = ("activation_checkpointing", "synchronised")
@@ -72,6 +83,45 @@ def verdict_of_counts(published: dict[str, float], ours: dict[str, float]) -> st
         return "reproduced"
     same = sorted(published, key=published.get) == sorted(published, key=ours.get)
     return "same ordering" if same and len(published) > 1 else "differs"
+
+
+def order(points: list[tuple]) -> tuple[int, int]:
+    """(pairs that ours put in the published order, pairs that have one) of points (cell, published, ours).
+
+    Two points are a pair within a cell, for example the strategies of one model on so many nodes, when their published
+    values differ by more than APART. Ours agree when they differ the same way; a tie does not.
+    """
+    pairs = [
+        (a[2] - b[2]) * (a[1] - b[1]) > 0
+        for a, b in combinations(points, 2)
+        if a[0] == b[0] and max(a[1], b[1]) > (1 + APART) * min(a[1], b[1])
+    ]
+    return sum(pairs), len(pairs)
+
+
+def verdict_of_points(points: list[tuple]) -> str:
+    """One of VERDICTS for points (cell, published, ours): values by their median error, order by the pairs of `order`.
+
+    >>> verdict_of_points([("8 nodes", 100, 95), ("8 nodes", 200, 205)])
+    'reproduced'
+    >>> verdict_of_points([("8 nodes", 100, 50), ("8 nodes", 200, 205)])
+    'same ordering'
+    >>> verdict_of_points([("8 nodes", 100, 101), ("8 nodes", 110, 100)])
+    'differs'
+    """
+    if not points:
+        return "not measured"
+    agreeing, pairs = order(points)
+    if agreeing < IN_ORDER * pairs:
+        return "differs"
+    if median_error(points) <= NEAR:
+        return "reproduced"
+    return "same ordering" if pairs else "differs"
+
+
+def median_error(points: list[tuple]) -> float:
+    """Median of |ours / published - 1|."""
+    return median(abs(ours / published - 1) for _, published, ours in points)
 
 
 def _read(name: str) -> list[dict]:

@@ -1,7 +1,8 @@
 """The figures of a run, one function each: it takes a `Run` and returns what a notebook cell shows.
 
 Every picture carries alt text that says what it shows, with its key numbers, and the numbers as a table. What the
-paper published is drawn by `paper_figures`, what arithmetic says by `cost_figures`, what is planned by `plan_figures`,
+paper published is drawn by `paper_figures`, what it says and what came of it by `statements`, the evidence for the four
+findings by `finding_figures`, what arithmetic says by `cost_figures`, what is planned by `plan_figures`,
 a throughput run by `time_figures`, a preparation's lists by `data_figures`, images by `photographs`; this module is the
 one door to all of them. No torch.
 """
@@ -12,26 +13,34 @@ import seaborn as sns
 
 from geofm_lib.desk.cost_figures import image_costs, measured_runs, strategy_memory, strategy_traffic
 from geofm_lib.desk.data_figures import MOST_ROWS, card_counts, data_card, duplicates, image_sizes, packing
+from geofm_lib.desk.finding_figures import (
+    precision_measured,
+    precision_predicted,
+    replicas,
+    start_up,
+    unseen_predictions,
+)
 from geofm_lib.desk.paper_figures import (
-    claims,
     parameter_counts,
     published_memory,
     published_memory_by_nodes,
     published_prefetch,
     published_scaling,
-    verdicts,
 )
 from geofm_lib.desk.photographs import contact_sheet, model_view, reconstruction
 from geofm_lib.desk.picture import Note, Picture, Table, axes, styled
 from geofm_lib.desk.plan_figures import planned, predicted_scaling, simulated
+from geofm_lib.desk.statements import claims, reading, verdicts
 from geofm_lib.desk.time_figures import communication, loader_speed, memory, phases, speed, throughput
 
 __all__ = [
     "card_counts", "claims", "class_counts", "communication", "contact_sheet", "data_card", "duplicates",
     "image_costs", "image_sizes", "learning_rate", "loader_speed", "loss_curve", "measured_runs", "memory",
-    "model_view", "packing", "parameter_counts", "phases", "planned", "predicted_scaling", "probe_bars",
-    "probe_curves", "published_memory", "published_memory_by_nodes", "published_prefetch", "published_scaling",
-    "reconstruction", "refused", "simulated", "speed", "strategy_memory", "strategy_traffic", "throughput", "verdicts",
+    "model_view", "packing", "parameter_counts", "phases", "planned", "precision_measured", "precision_predicted",
+    "predicted_scaling", "probe_bars", "probe_curves", "published_memory", "published_memory_by_nodes",
+    "published_prefetch", "published_scaling",
+    "reading", "reconstruction", "refused", "replicas", "simulated", "speed", "start_up", "strategy_memory",
+    "strategy_traffic", "throughput", "unseen_predictions", "verdicts",
 ]  # fmt: skip
 
 PRETRAINED, RANDOM, HISTOGRAMS = "#0072B2", "#E69F00", "#7f7f7f"  # Okabe and Ito: colour-blind safe

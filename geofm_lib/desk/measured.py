@@ -5,6 +5,7 @@ marks, from the same run folders as the recorded pages, so that neither is ever 
 """
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -12,17 +13,21 @@ import pandas as pd
 from geofm_lib.catalog import published
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.desk import runs
+from geofm_lib.desk.checks import outcomes
 from geofm_lib.planning import costs
 from geofm_lib.settings import runs_root
 
 MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")
 SPEED = ("model", "workload", "strategy", "ranks", "batch_per_gpu", "image_size", "precision", "device")
+TOLD = [f"{kind}_group_{group}_gradient_difference" for kind in ("fsdp1", "ours") for group in (1, 2)]
 KEPT = {  # job -> settings, then headline numbers, of a row of measured.csv
     "throughput": (*SPEED, "window", "step_s", "images_per_s", "paper_30_steps_images_per_s", "peak_memory_gib"),
     "pretrain": ("model", "strategy", "ranks", "epochs", "global_batch", "image_size", "loss", "images_per_s"),
     "probe": ("encoder", "probe_seeds", "classes", "test_images", "top1_pretrained_mean", "top1_pretrained_interval",
               "top1_random_mean", "top1_random_interval", "histograms_top1", "histograms_interval",
               "knn_pretrained", "base_learning_rate"),
+    "findings": ("model", "larger_model", "ranks", "device", "fsdp1", *TOLD, "DDP_fp32_step_s", "NO_SHARD_fp32_step_s",
+                 "DDP_bf16_step_s", "NO_SHARD_bf16_step_s", "small_window_over_steady", "larger_window_over_steady"),
 }  # fmt: skip
 PROBED = (
     ("pretrained", "top1_pretrained_mean", "top1_pretrained_interval"),
@@ -67,9 +72,10 @@ def block(root: Path) -> str:
         ordered = ", ".join(f"{run['strategy']} {run['images_per_s']:.0f}" for _, run in speeds[::-1].iterrows())
         what = f"Strategies, images/s, {speeds.iloc[0]['model']} on {speeds.iloc[0]['ranks']:.0f} CPU ranks"
         lines.append(f"| {what} | on 8 to 1024 GPUs, see 06 | {ordered} | not comparable (no GPU) |")
-    words = [item["verdict"] for kind in ("table", "figure", "claim") for item in published.claims(kind)]
-    lines.append(f"| All other of {len(words)} tables, figures and claims | [06](reports/recorded/06_paper.html) | | "
-                 "not measured |")  # fmt: skip
+    evidence = next((run.summary for run in runs.find(root, "findings") if run.status == "finished"), {})
+    words = Counter(each.verdict for _, each in outcomes(evidence, "table", "figure", "claim"))
+    said = ", ".join(f"{words[word]} {word}" for word in published.VERDICTS if words[word])
+    lines.append(f"| All {words.total()} items | [06](reports/recorded/06_paper.html) | | {said} |")
     return "\n".join(lines)
 
 

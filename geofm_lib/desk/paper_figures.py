@@ -5,9 +5,6 @@ differs from the others of a figure (DDP's precision, gradients left unsynchroni
 the row.
 """
 
-import html
-from dataclasses import dataclass
-
 import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
@@ -26,12 +23,18 @@ NODES = [1, 2, 4, 8, 16, 32, 64, 128]
 # ---------------------------------------------------------------- tables
 
 
-def parameter_counts() -> Table:
-    """Table I, row by row: the printed count, our two readings of the row, and what comes of it."""
-    rows = []
+def parameter_counts(run=None) -> Table:
+    """Table I, row by row: the printed count, our two readings of the row, and what comes of it.
+
+    Counted in the networks where a `findings` run is given, by arithmetic without one.
+    """
+    rows, counted = [], run.summary if run else {}
     for row in _paper_models():
         printed = {row.name: row.published_params_M}
-        benchmark, plain = (costs.parameters(row.name, workload) / 1e6 for workload in ("classify", "encoder"))
+        benchmark, plain = (
+            counted.get(f"{family}_parameters_{row.name}", costs.parameters(row.name, workload)) / 1e6
+            for family, workload in (("benchmark", "classify"), ("pretrain", "encoder"))
+        )
         rows.append({
             "model": row.name,
             "published": int(row.published_params_M),
@@ -43,37 +46,6 @@ def parameter_counts() -> Table:
         })  # fmt: skip
     digits = {"published": "d", "benchmark network": ".3f", "plain ViT encoder": ".3f", "plain / published": ".3f"}
     return Table(pd.DataFrame(rows), "Parameters in millions, for images of 224 pixels", formats=digits)
-
-
-def claims(*kinds: str) -> "Claims":
-    """What the paper says (`kinds`: table, figure, claim, finding) and what we can say of it today."""
-    return Claims([row | {"verdict": _verdict(row)} for kind in kinds for row in published.claims(kind)])
-
-
-@dataclass
-class Claims:
-    """Rows of claims.csv, each as a short entry: the statement, its verdict, the published value, the reason."""
-
-    rows: list[dict]
-
-    def _repr_html_(self) -> str:
-        entry = ('<li><strong>{id} · {about}</strong> <em class="{css}">{verdict}</em><br>{label}: {published} '
-                 '<small>({source}; certainty {certainty})</small><br>{why}</li>')  # fmt: skip
-        rows = [row | {"label": "Evidence" if row["kind"] == "finding" else "Published"} for row in self.rows]
-        safe = [{name: html.escape(value) for name, value in row.items()} for row in rows]
-        items = [entry.format(**row, css="verdict " + row["verdict"].replace(" ", "-")) for row in safe]
-        return f'<ul class="claims">{"".join(items)}</ul>'
-
-    def __repr__(self) -> str:
-        return "\n".join(f"{row['id']} {row['about']}: {row['verdict']}" for row in self.rows)
-
-
-def verdicts() -> Table:
-    """How many tables, figures and claims of the paper have come to which verdict."""
-    said = [_verdict(row) for kind in ("table", "figure", "claim") for row in published.claims(kind)]
-    counts = [(word, said.count(word)) for word in published.VERDICTS]
-    frame = pd.DataFrame(counts, columns=["verdict", "items"])
-    return Table(frame, f"{len(said)} tables, figures and claims of the paper, by verdict")
 
 
 # ---------------------------------------------------------------- published figures
@@ -165,22 +137,6 @@ def published_prefetch() -> Picture:
 
 
 # ---------------------------------------------------------------- pieces
-
-
-def table_i_verdict() -> str:
-    """The verdict on Table I's six counts, by the benchmark network."""
-    models = _paper_models()
-    ours = {row.name: costs.parameters(row.name, "classify") / 1e6 for row in models}
-    return published.verdict_of_counts({row.name: row.published_params_M for row in models}, ours)
-
-
-CHECKS = {"parameter_counts": table_i_verdict}
-"""Computations that a row of claims.csv may name in its `check` column."""
-
-
-def _verdict(claim: dict) -> str:
-    """The outcome of the computation that a claim names, else the verdict recorded with it."""
-    return CHECKS[claim["check"]]() if claim["check"] else claim["verdict"]
 
 
 def _paper_models():

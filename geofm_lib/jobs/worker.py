@@ -21,6 +21,7 @@ JOBS = {  # imported only when asked for: torch takes seconds
     "throughput": "geofm_lib.jobs.throughput",
     "simulate": "geofm_lib.jobs.simulate",
     "probe": "geofm_lib.jobs.probe",
+    "findings": "geofm_lib.jobs.findings",
 }
 
 

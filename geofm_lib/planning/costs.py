@@ -19,12 +19,12 @@ from math import ceil, sqrt
 from geofm_lib.catalog.models import Model
 from geofm_lib.catalog.strategies import Strategy, resolve
 from geofm_lib.catalog.strategies import lookup as strategy_named
+from geofm_lib.planning.conditions import BYTES
 from geofm_lib.planning.weights import WORKLOADS, Shape, Unit, describe, parameters, units
 
 __all__ = ["WORKLOADS", "communication", "describe", "flops", "gib", "memory", "parameters", "training_flops", "units"]
 
 GIB = 2**30
-BYTES = {"fp32": 4, "bf16": 2}  # of the precision in which blocks compute and gradients are reduced
 MASTER = 4  # weights, gradients and optimiser are fp32 in every strategy
 ADAMW = 8  # two fp32 moments per trainable parameter
 
@@ -198,12 +198,14 @@ def memory(
     activation_checkpointing: bool = True,
     accumulate: bool = False,
     stack: str = "fsdp2",
+    backward_prefetch: int = 1,
     **size,
 ) -> Memory:
     """What one rank of ``world`` holds, with ``batch`` images at once, under AdamW.
 
     ``accumulate``: several micro-batches a step, so that gradients exist from the first. ``stack``: ``fsdp2``,
-    which this project uses, or ``fsdp1``, which the paper did. Not counted: the device's context, the
+    which this project uses, or ``fsdp1``, which the paper did. ``backward_prefetch``: blocks gathered ahead where they
+    are gathered again for the backward pass. Not counted: the device's context, the
     communication library's buffers, fragmentation.
     """
     row = strategy_named(strategy) if isinstance(strategy, str) else strategy
@@ -229,7 +231,8 @@ def memory(
         elif shard == 1 and how.copies:
             unsharded = how.copies * sum(whole) + how.weights * whole[i] + in_flight
         elif shard > 1 and row.reshard_after_forward:
-            unsharded = whole[-1] + how.weights * whole[i] + in_flight
+            ahead = min(backward_prefetch, max(i, 1)) - 1  # more than the one that how.weights counts
+            unsharded = whole[-1] + (how.weights + ahead) * whole[i] + in_flight
         else:
             unsharded = whole[-1] + sum(whole[: i + 1]) + in_flight
         if how.reduced and replicas > 1 and not row.ddp and compute != MASTER:

@@ -11,7 +11,9 @@
   Rings pass on through every rank of a group, all-reduces across nodes climb a tree. A node's network is shared by
   all groups that cross it, and gives less the more nodes take part (contention).
 * exposed: what does not fit beside the compute, and a share of the rest (``overlap``). FSDP1 hid a single group's
-  gathers almost wholly, and less where shard groups and replicas take turns.
+  gathers almost wholly, and less where shard groups and replicas take turns. What is not gathered ahead in the
+  backward pass (``backward_prefetch`` 0) waits behind the reduction of the block before, and is hidden by less
+  (``overlap_late``); more than one block ahead hides no more than one.
 """
 
 from dataclasses import dataclass
@@ -22,9 +24,9 @@ from geofm_lib.catalog.machines import Machine
 from geofm_lib.catalog.speeds import Speeds, along
 from geofm_lib.catalog.strategies import lookup, resolve
 from geofm_lib.planning import costs
+from geofm_lib.planning.conditions import Conditions
 
 PAPER_STEPS = 30  # of the paper's window, start-up inside
-WINDOWS = ("steady", "paper_30_steps")
 ADAMW_BYTES = 28  # per number: reads weight, gradient and two moments, writes weight and moments, all fp32
 CAST_BYTES = 18  # per number: two casts of the weight to bf16, one of the gradient back (DDP: its buckets' copies)
 
@@ -35,21 +37,22 @@ class Transfer:
 
     kind: str
     calls: int
-    sent: int  # bytes
+    sent: float  # bytes
     group: int
     nodes: int  # from the first to the last of the group
     extent: int  # ranks from the first to the last of the group
     crossing: int
     alone: bool  # has one rank on a node
+    late: bool = False  # asked for when it is needed, not before
 
 
 @dataclass(frozen=True)
 class Demand:
     """What one step asks of one rank."""
 
+    how: Conditions
     flops: tuple[tuple[float, float], ...]  # (equivalent width, operations)
     blocks: int
-    precision: str
     update_bytes: int
     transfers: tuple[Transfer, ...]
     grouped: bool  # ranks are split into shard groups and replicas, as in all but FULL_SHARD and SHARD_GRAD_OP
@@ -81,68 +84,66 @@ class Step:
 
 
 @lru_cache(maxsize=4096)
-def demand(
-    model: str,
-    strategy: str,
-    world: int,
-    per_node: int,
-    batch: int,
-    workload: str = "mae",
-    precision: str = "bf16",
-    activation_checkpointing: bool = True,
-    synchronised: bool = True,
-) -> Demand:
+def demand(model: str, strategy: str, world: int, per_node: int, batch: int, how: Conditions) -> Demand:
     """What a step of ``batch`` images per rank asks for; ValueError when the strategy does not divide ``world``.
 
     ``synchronised=False`` leaves out the reduction over the replicas, as FSDP1 did with a shard group of one.
     """
     row = lookup(strategy)
     replicas, shard = resolve(row, world)
-    found = costs.units(model, workload)
+    found = costs.units(model, how.workload)
     # Unpadded, as FSDP1 sent it in the figures behind the speeds; FSDP2 sends up to a tenth more on 512 ranks and more.
-    traffic = costs.communication(model, strategy, world, workload, precision, padded=False)
+    traffic = costs.communication(model, strategy, world, how.workload, how.precision, padded=False)
     transfers = []
     for kind, each in traffic.items():
         over_replicas = kind == "all_reduce"
-        if each.group == 1 or (over_replicas and not synchronised):
+        if each.group == 1 or (over_replicas and not how.synchronised):
             continue
         extent = world if over_replicas else shard
         apart = shard if over_replicas else 1  # ranks between neighbours of a group
         nodes = ceil(extent / per_node)
         crossing = min(apart, per_node) if nodes > 1 else 0
-        transfers.append(Transfer(kind, each.calls, each.sent, each.group, nodes, extent, crossing, apart >= per_node))
-    work = [
-        (width, batch * part.step(activation_checkpointing)) for width, part in costs.flops_by_width(model, workload)
-    ]
+        where = (each.group, nodes, extent, crossing, apart >= per_node)
+        if kind == "all_gather" and row.reshard_after_forward and how.backward_prefetch == 0:
+            half = (kind, each.calls // 2, each.sent / 2, *where)  # once for each pass
+            transfers += [Transfer(*half), Transfer(*half, late=True)]
+        else:
+            transfers.append(Transfer(kind, each.calls, each.sent, *where))
+    parts = costs.flops_by_width(model, how.workload)
+    work = [(width, batch * part.step(how.activation_checkpointing)) for width, part in parts]
     own = sum(unit.shard(shard, trainable=True) for unit in found)
     return Demand(
+        how=how,
         flops=tuple(work),
         blocks=len(found) - 1,
-        precision=precision,
         update_bytes=own * (ADAMW_BYTES + CAST_BYTES),
         transfers=tuple(transfers),
         grouped=row.shard_group is not None,
     )
 
 
-def seconds(asked: Demand, machine: Machine, speeds: Speeds, window: str = "steady") -> Step:
+def seconds(asked: Demand, machine: Machine, speeds: Speeds) -> Step:
     """The seconds of a step on a machine."""
     value = speeds.value
-    peak = 1e12 * {"bf16": machine.peak_bf16_tflops, "fp32": machine.peak_fp32_tflops}[asked.precision]
-    curve = speeds.curve[f"share_{asked.precision}"]
+    peak = 1e12 * {"bf16": machine.peak_bf16_tflops, "fp32": machine.peak_fp32_tflops}[asked.how.precision]
+    curve = speeds.curve[f"share_{asked.how.precision}"]
     compute = sum(operations / (peak * along(curve, width)) for width, operations in asked.flops)
     compute = max(compute, asked.blocks * value["block_launch_s"])
     update = asked.update_bytes / (1e9 * machine.memory_gb_s * value["memory_share"])
-    communication = sum(_collective(each, machine, value) for each in asked.transfers)
-    hidden = value["overlap_grouped" if asked.grouped else "overlap"] * min(communication, compute)
-    start_up = value["start_up_s"] / PAPER_STEPS if window == "paper_30_steps" else 0.0
-    return Step(compute, update, communication, communication - hidden, start_up)
+    ahead, late = (
+        sum(_collective(each, machine, value) for each in asked.transfers if each.late is when) for when in (False, True)
+    )
+    hidden = value["overlap_grouped" if asked.grouped else "overlap"] * min(ahead, compute)
+    if late:
+        hidden += value["overlap_late"] * min(late, compute - min(ahead, compute))
+    start_up = value["start_up_s"] / PAPER_STEPS if asked.how.window == "paper_30_steps" else 0.0
+    return Step(compute, update, ahead + late, ahead + late - hidden, start_up)
 
 
 def share_spread(asked: Demand, spreads: Speeds) -> float:
     """The spread of the compute: that of the achieved share at the width that does most of the work."""
     width = max(asked.flops, key=lambda each: each[1])[0]
-    points = spreads.curve[f"share_{asked.precision}"]
+    points = spreads.curve[f"share_{asked.how.precision}"]
     return along(points, max(width, points[0][0]))
 
 

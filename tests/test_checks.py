@@ -1,0 +1,168 @@
+"""The front page's verdicts: they follow from numbers, and every row that can have a number has one."""
+
+import csv
+
+import pytest
+
+from geofm_lib.catalog import published
+from geofm_lib.desk import checks, figures, finding_checks, outcomes, performance_checks, unseen
+from geofm_lib.desk.outcomes import Outcome
+from geofm_lib.planning.planner import predict
+
+WITHOUT_NUMBERS = {"T2", "T3", "G1", "G13", "G14", "G15", "G16"}  # Tables II and III, IO, power, loss and accuracies
+EVIDENCE = {
+    "ranks": 4, "device": "a CPU", "torch": "2", "fsdp1": "torch 2", "fsdp1_group_1_gradient_difference": 2.5,
+    "fsdp1_group_2_gradient_difference": 0.0, "ours_group_1_gradient_difference": 0.0,
+    "ours_group_2_gradient_difference": 0.0, "DDP_fp32_step_s": 0.3, "NO_SHARD_fp32_step_s": 0.4,
+    "DDP_bf16_step_s": 0.5, "NO_SHARD_bf16_step_s": 0.6, "small_window_over_steady": 0.9,
+    "larger_window_over_steady": 0.95,
+}  # fmt: skip
+
+
+def points(*pairs, cell=""):
+    return [(cell, *pair) for pair in pairs]
+
+
+@pytest.mark.parametrize(
+    "found, verdict",
+    [
+        (points((100, 95), (200, 209), (400, 400)), "reproduced"),
+        (points((100, 50), (200, 90), (400, 130)), "same ordering"),  # in order, far off
+        (points((100, 200), (200, 100), (400, 400)), "differs"),  # two swapped
+        (points((100, 101), (110, 100)), "differs"),  # near, and swapped
+        (points((100, 105), (104, 100)), "reproduced"),  # swapped, too near each other to be in an order
+        (points((100, 100), (110, 100)), "differs"),  # a tie is no order
+        (points((100, 95), cell="a") + points((200, 90), cell="b"), "differs"),  # no pair, and far off
+        (points((100, 95), cell="a") + points((200, 195), cell="b"), "reproduced"),  # of other cells: no pair
+        ([], "not measured"),
+    ],
+)
+def test_a_verdict_follows_from_the_numbers(found, verdict):
+    assert published.verdict_of_points(found) == verdict
+
+
+def test_nine_pairs_in_ten_must_be_in_order():
+    ladder = [(10.0 * 2**k, 10.0 * 2**k) for k in range(5)]  # 10 pairs
+    swapped = [*ladder[:3], (ladder[3][0], ladder[4][1]), (ladder[4][0], ladder[3][1])]
+    assert (
+        published.order(points(*swapped)) == (9, 10) and published.verdict_of_points(points(*swapped)) == "reproduced"
+    )
+    twice = [(ladder[0][0], ladder[1][1]), (ladder[1][0], ladder[0][1]), *swapped[2:]]
+    assert published.order(points(*twice)) == (8, 10) and published.verdict_of_points(points(*twice)) == "differs"
+
+
+def found(name):
+    return {claim["id"]: each for claim, each in checks.outcomes(EVIDENCE, name)}
+
+
+def test_every_row_that_can_have_a_number_has_one():
+    for claim, each in checks.outcomes(EVIDENCE, "table", "figure", "claim"):
+        assert each.verdict in published.VERDICTS
+        if claim["id"] in WITHOUT_NUMBERS:
+            assert each.verdict == "not comparable"
+        else:
+            assert each.verdict != "not comparable" and any(c.isdigit() for c in each.ours), claim["id"]
+            assert each.how in ("measured", "simulated", "predicted", "counted"), claim["id"]
+    used = {claim["check"].split()[0] for claim in published.claims() if claim["check"]}
+    assert used == set(checks.CHECKS), "a check that no row names, or a name that is no check"
+
+
+def test_without_evidence_and_reports_nothing_is_claimed(monkeypatch):
+    everywhere = (outcomes, performance_checks, finding_checks)
+    for module in everywhere:
+        monkeypatch.setattr(module, "report", lambda name: [])
+    bare = {claim["id"]: each for claim, each in checks.outcomes({}, "table", "figure", "claim", "finding")}
+    computed = {name for name, each in bare.items() if each.verdict not in ("not measured", "not comparable")}
+    assert computed == {"T1", "G2", "C1", "C11"}  # arithmetic and the planner, which are always there
+
+
+def test_a_fit_that_has_not_seen_the_model_is_what_is_in_the_file(root):
+    with open(root / "reports" / "unseen.csv", newline="") as file:
+        kept = list(csv.DictReader(file))
+    fresh = unseen.rows()
+    assert len(kept) == len(fresh) == 167
+    for row, now in zip(kept, fresh, strict=True):
+        assert (row["model"], row["strategy"], row["nodes"]) == (now["model"], now["strategy"], str(now["nodes"]))
+        told = float(row["predicted_images_per_s"])
+        assert told == pytest.approx(now["predicted_images_per_s"], rel=0.005), "run make predictions"
+
+
+def test_swapped_predictions_of_a_figure_differ(monkeypatch):
+    def swapped(name):
+        rows = [dict(row) for row in outcomes.report(name)]
+        for row in rows:
+            row["predicted_images_per_s"] = 1e9 / float(row["predicted_images_per_s"])
+        return rows
+
+    assert performance_checks.weak_scaling({}, "ViT-3B").verdict == "reproduced"
+    monkeypatch.setattr(performance_checks, "report", swapped)
+    assert performance_checks.weak_scaling({}, "ViT-3B").verdict == "differs"
+
+
+def test_hybrid_1gpu_has_no_lead_once_it_synchronises():
+    assert found("claim")["C2"].verdict == "differs"
+    how = {"workload": "classify", "window": "paper_30_steps"}
+    both = [predict("ViT-3B", name, "frontier", 128, 32, **how)["step_s"] for name in ("HYBRID_1GPU", "NO_SHARD")]
+    assert both[0] == both[1]  # what the check takes for granted
+
+
+def test_a_strategy_scales_best_when_it_is_first_nearly_everywhere(monkeypatch):
+    def rows(best_on_128):
+        speeds = {"SHARD_GRAD_OP": 10.0, "FULL_SHARD": 9.0}
+        return [
+            {"model": "M", "strategy": name, "nodes": str(n), "fits": "true",
+             "images_per_s": str(20.0 if (name, n) == (best_on_128, 128) else speed)}
+            for name, speed in speeds.items() for n in (1, 2, 128)
+        ]  # fmt: skip
+
+    monkeypatch.setattr(performance_checks, "report", lambda name: rows("SHARD_GRAD_OP"))
+    assert performance_checks.scales_best({}, "M", "SHARD_GRAD_OP").verdict == "same ordering"
+    monkeypatch.setattr(performance_checks, "report", lambda name: rows("FULL_SHARD"))
+    told = performance_checks.scales_best({}, "M", "SHARD_GRAD_OP")
+    assert told.verdict == "differs" and "on 128, FULL_SHARD is" in told.ours and "50 % of its speed" in told.ours
+
+
+@pytest.mark.parametrize("wanted, verdict", [(("ViT-5B=2", "ViT-15B=4"), "reproduced"), (("ViT-5B=4",), "differs")])
+def test_the_smallest_groups_that_fit(wanted, verdict):
+    assert performance_checks.smallest_groups({}, *wanted).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    "scores, verdict",
+    [
+        ((30, 40, 50), "same ordering"),
+        ((30, 29, 50), "same ordering"),
+        ((30, 50, 40), "differs"),
+        ((30, 30, 31), "differs"),
+    ],
+)
+def test_larger_models_must_probe_better_beyond_their_intervals(monkeypatch, scores, verdict):
+    names = ("ViT-Atto", "ViT-Femto", "ViT-Pico")
+    rows = [{"model": name, "top1_pretrained_mean": str(score), "top1_pretrained_interval": "1"}
+            for name, score in zip(names, scores, strict=True)]  # fmt: skip
+    monkeypatch.setattr(finding_checks, "report", lambda name: rows[::-1])
+    assert finding_checks.larger_probe_better({}).verdict == verdict
+    assert finding_checks.gain_of_largest({}).ours.startswith(f"{scores[-1] - scores[0]:.1f} points from ViT-Atto")
+
+
+class Finished:
+    summary = EVIDENCE
+
+
+def test_the_headline_counts_what_the_rows_say():
+    table = figures.verdicts(Finished).frame.set_index("verdict")
+    assert table["items"].sum() == 31 and list(table.index) == list(published.VERDICTS)
+    for _, each in checks.outcomes(EVIDENCE, "table", "figure", "claim"):
+        assert isinstance(each, Outcome)
+    said = repr(figures.reading(Finished))
+    for word, count in table["items"].items():
+        assert f"{count} {'are reproduced' if word == 'reproduced' else ''}".strip() in said
+    page = figures.reading(Finished)._repr_html_()
+    assert all(f"<strong>{name} " in page for name in table.loc["differs", "which"].split(", "))
+
+
+def test_predictions_that_have_not_seen_the_model_are_drawn():
+    picture = figures.unseen_predictions()
+    assert len(picture.table) == 167 and "median error" in picture.alt and len(picture.encoded()) < 100_000
+    ratios = figures.precision_predicted().frame
+    assert (ratios["NO_SHARD bf16 / DDP bf16"] - 1).abs().max() < 0.01 and (ratios["predicted unseen"] > 1.1).all()

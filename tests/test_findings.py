@@ -1,0 +1,131 @@
+"""jobs/findings.py on four real ranks, the verdicts that follow from its evidence, and notebook 06 on top of them."""
+
+import json
+
+import pytest
+
+from geofm_lib.catalog import published
+from geofm_lib.catalog.models import MODELS
+from geofm_lib.desk import execute, figures
+from geofm_lib.desk.checks import outcomes
+from geofm_lib.desk.runs import Run
+from geofm_lib.jobs import worker
+from geofm_lib.settings import FindingsSettings, PaperSettings, SettingsError
+from tests import ranks
+
+SMALL = {"model": "ViT-Atto", "larger_model": "ViT-Atto", "image_size": 32, "steps": 3}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("findings")
+    return ranks.start("findings", folder, 4, settings=SMALL, run_dir=str(folder))
+
+
+@pytest.fixture(scope="module")
+def evidence(found):
+    """As the worker writes it into summary.json."""
+    return {"status": "finished", "ranks": 4, **found["with"]}
+
+
+def test_replicas_drift_apart_under_fsdp1_with_a_shard_group_of_one_and_nowhere_else(evidence):
+    assert evidence["fsdp1_group_1_strategy"] == "NO_SHARD" and evidence["fsdp1_group_2_strategy"] == "HYBRID_SHARD"
+    assert evidence["fsdp1_group_1_gradient_difference"] > 1e-3 < evidence["fsdp1_group_1_weight_difference"]
+    for same in ("fsdp1_group_2", "ours_group_1", "ours_group_2"):
+        assert evidence[f"{same}_gradient_difference"] == evidence[f"{same}_weight_difference"] == 0
+        assert evidence[f"{same}_largest_gradient"] > 0, "nothing was compared"
+
+
+def test_a_torch_without_fsdp1_is_told_in_words(found, evidence):
+    told = found["without"]
+    assert "has no FSDP1 any more" in told["fsdp1"] and not [name for name in told if name.startswith("fsdp1_")]
+    assert told["ours_group_1_gradient_difference"] == 0
+    without = {name: value for name, value in evidence.items() if not name.startswith("fsdp1")} | told
+    (third,) = [each for claim, each in outcomes(without, "finding") if claim["id"] == "F3"]
+    assert third.verdict == "not measured" and "has no FSDP1" in third.ours
+
+
+def test_every_measure_is_there_and_counts_are_table_i(evidence):
+    assert all(evidence[f"{s}_{p}_step_s"] > 0 for s in ("DDP", "NO_SHARD") for p in ("fp32", "bf16"))
+    for size in ("small", "larger"):
+        assert evidence[f"{size}_start_up_s"] > 0 and 0 < evidence[f"{size}_window_over_steady"] < 1
+    for row in MODELS.values():
+        if row.published_params_M:
+            assert evidence[f"benchmark_parameters_{row.name}"] // 10**6 == row.published_params_M
+            assert evidence[f"pretrain_parameters_{row.name}"] < evidence[f"benchmark_parameters_{row.name}"]
+    assert worker.JOBS["findings"] == "geofm_lib.jobs.findings"
+
+
+def test_the_findings_follow_from_the_evidence(evidence):
+    first, second, third, fourth = (each for _, each in outcomes(evidence, "finding"))
+    assert (first.verdict, third.verdict) == ("reproduced", "reproduced")
+    assert all(any(c.isdigit() for c in each.ours) for each in (first, second, third, fourth))
+    silent = evidence | {"fsdp1_group_1_gradient_difference": 0.0}
+    assert [each.verdict for _, each in outcomes(silent, "finding")][2] == "differs"
+    leaking = evidence | {"ours_group_2_gradient_difference": 1e-6}
+    assert [each.verdict for _, each in outcomes(leaking, "finding")][2] == "differs"
+
+
+@pytest.mark.parametrize(
+    "small, larger, verdict",
+    [(0.78, 0.97, "reproduced"), (0.92, 0.97, "same ordering"), (0.97, 0.92, "differs"), (0.9, 1.02, "differs")],
+)
+def test_start_up_must_hide_more_of_the_small_model(evidence, small, larger, verdict):
+    told = evidence | {"small_window_over_steady": small, "larger_window_over_steady": larger}
+    assert [each.verdict for _, each in outcomes(told, "finding")][3] == verdict
+
+
+@pytest.mark.parametrize(
+    "no_shard, verdict", [(1.1, "differs"), (1.0, "differs"), (0.5, "reproduced"), (0.2, "same ordering")]
+)
+def test_a_lead_of_fsdp_must_show_in_one_precision(evidence, no_shard, verdict):
+    told = evidence | {f"{s}_{p}_step_s": no_shard if s == "NO_SHARD" else 1.0 for s in ("DDP", "NO_SHARD")
+                       for p in ("fp32", "bf16")}  # fmt: skip
+    assert {claim["id"]: each.verdict for claim, each in outcomes(told, "claim")}["C4"] == verdict
+
+
+@pytest.mark.long  # .ci/run makes all six pages anyway
+def test_the_front_page_shows_them(evidence, root, tmp_path, monkeypatch):
+    """Notebook 06 on a finished findings run: it is read, and every row of the paper ends in a verdict."""
+    monkeypatch.setenv("GEOFM_RUNS", str(tmp_path))
+    settings = PaperSettings().findings()
+    settings.folder().mkdir(parents=True)
+    stored = {"job": settings.job, "asked": settings.asked(), "resolved": {"ranks": 4}}
+    (settings.folder() / "settings.json").write_text(json.dumps(stored))
+    (settings.folder() / "summary.json").write_text(json.dumps(evidence))
+    state, error, page = execute.execute(root / "notebooks" / "06_paper.ipynb", {})
+    assert (state, error) == ("finished", "")
+    text = page.read_text()
+    assert text.count('<tr class="more">') == len(published.claims()) and "drift apart" in text
+    assert text.count("<img") >= 9
+
+
+def test_figures_of_the_evidence(evidence, tmp_path):
+    (tmp_path / "settings.json").write_text(json.dumps({"job": "findings", "asked": FindingsSettings(**SMALL).asked()}))
+    (tmp_path / "summary.json").write_text(json.dumps(evidence))
+    run = Run(tmp_path)
+    assert list(figures.replicas(run).frame["replicas"]) == ["drift apart", "agree", "agree", "agree"]
+    assert figures.precision_measured(run).frame["speed over DDP in fp32"].iloc[0] == 1
+    assert "authors' log 0.77" in figures.start_up(run).alt
+    without = {name: value for name, value in evidence.items() if not name.startswith("fsdp1_")}
+    (tmp_path / "summary.json").write_text(json.dumps(without | {"fsdp1": "torch 9 has no FSDP1 any more."}))
+    assert "no FSDP1" in repr(figures.replicas(run)) and "replicas agree" in repr(figures.replicas(run))
+
+
+@pytest.mark.parametrize(
+    "odd, said",
+    [
+        ({"ranks": 2}, "ranks: 2 cannot show whether replicas agree"),
+        ({"ranks": 5}, "use 4 or another even number"),
+        ({"larger_model": "ViT-Pica"}, "larger_model: there is no 'ViT-Pica'; did you mean 'ViT-Pico'?"),
+        ({"larger_model": "ViT-Tiny", "image_size": 40}, "not a multiple of the patch size 16"),
+        ({"steps": 1}, "steps: 1 cannot be used"),
+    ],
+)
+def test_nonsense_gets_one_sentence(odd, said):
+    with pytest.raises(SettingsError, match=said) as told:
+        FindingsSettings(**odd)
+    assert "\n" not in str(told.value)
+    if "ranks" in odd:
+        with pytest.raises(SettingsError, match=said):
+            PaperSettings(**odd)
