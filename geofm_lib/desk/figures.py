@@ -24,14 +24,25 @@ from geofm_lib.desk.paper_figures import (
 from geofm_lib.desk.photographs import contact_sheet, model_view, reconstruction
 from geofm_lib.desk.picture import Note, Picture, Table, axes, styled
 from geofm_lib.desk.plan_figures import planned, predicted_scaling, simulated
-from geofm_lib.desk.time_figures import communication, loader_speed, memory, phases, speed, throughput
+from geofm_lib.desk.time_figures import (
+    communication,
+    inputs,
+    loader_speed,
+    memory,
+    phases,
+    phases_otherwise,
+    speed,
+    throughput,
+    timeline,
+)
 
 __all__ = [
     "card_counts", "claims", "class_counts", "communication", "contact_sheet", "data_card", "duplicates",
-    "image_costs", "image_sizes", "learning_rate", "loader_speed", "loss_curve", "measured_runs", "memory",
-    "model_view", "packing", "parameter_counts", "phases", "planned", "predicted_scaling", "probe_bars",
-    "probe_curves", "published_memory", "published_memory_by_nodes", "published_prefetch", "published_scaling",
-    "reconstruction", "refused", "simulated", "speed", "strategy_memory", "strategy_traffic", "throughput", "verdicts",
+    "image_costs", "image_sizes", "inputs", "learning_rate", "loader_speed", "loss_curve", "measured_runs",
+    "memory", "model_view", "packing", "parameter_counts", "phases", "phases_otherwise", "planned",
+    "predicted_scaling", "probe_bars", "probe_curves", "published_memory", "published_memory_by_nodes",
+    "published_prefetch", "published_scaling", "reconstruction", "refused", "simulated", "speed", "strategy_memory",
+    "strategy_traffic", "throughput", "timeline", "verdicts",
 ]  # fmt: skip
 
 PRETRAINED, RANDOM, HISTOGRAMS = "#0072B2", "#E69F00", "#7f7f7f"  # Okabe and Ito: colour-blind safe
