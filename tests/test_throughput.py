@@ -35,7 +35,7 @@ def measured(folder, world, **runs):
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, data):
     """A plain run, one that waits for images, one that waits for messages, one in bf16 with all variants."""
-    starved = {"model": "ViT-Atto", "image_size": 256, "patch_size": 64, "batch_per_gpu": 32}
+    starved = {"model": "ViT-Atto", "workload": "classify", "image_size": 256, "patch_size": 64, "strategy": "NO_SHARD"}
     talking = {"model": "ViT-Tiny", "image_size": 32, "patch_size": 16, "batch_per_gpu": 1}
     return measured(
         tmp_path_factory.mktemp("two"),

@@ -2,8 +2,8 @@
 
 Every picture carries alt text that says what it shows, with its key numbers, and the numbers as a table. What the
 paper published is drawn by `paper_figures`, what arithmetic says by `cost_figures`, what is planned by `plan_figures`,
-a throughput run by `time_figures`, a preparation's lists by `data_figures`, images by `photographs`; this module is the
-one door to all of them. No torch.
+a throughput run by `time_figures` and `step_figures`, a preparation's lists by `data_figures`, images by
+`photographs`; this module is the one door to all of them. No torch.
 """
 
 import numpy as np
@@ -24,17 +24,8 @@ from geofm_lib.desk.paper_figures import (
 from geofm_lib.desk.photographs import contact_sheet, model_view, reconstruction
 from geofm_lib.desk.picture import Note, Picture, Table, axes, styled
 from geofm_lib.desk.plan_figures import planned, predicted_scaling, simulated
-from geofm_lib.desk.time_figures import (
-    communication,
-    inputs,
-    loader_speed,
-    memory,
-    phases,
-    phases_otherwise,
-    speed,
-    throughput,
-    timeline,
-)
+from geofm_lib.desk.step_figures import inputs, phases, phases_otherwise, timeline
+from geofm_lib.desk.time_figures import communication, loader_speed, memory, speed, throughput
 
 __all__ = [
     "card_counts", "claims", "class_counts", "communication", "contact_sheet", "data_card", "duplicates",

@@ -23,7 +23,7 @@ COLLECTIVES = {  # in the names of c10d's operators and of NCCL's kernels, witho
     "broadcast": "broadcast",
 }
 KERNELS = ("kernel", "gpu_memcpy", "gpu_memset")  # the trace's categories of what runs on a GPU
-OPERATORS = ("aten::", "fsdp::", "Torch-Compiled Region")  # on a CPU: what computes or copies
+OPERATORS = ("aten::", "fsdp::", "Torch-Compiled Region", "CompiledFunctionBackward")  # on a CPU
 WAITS = "_c10d_functional::wait_tensor"  # inside the operator that first needs a tensor on its way
 
 Span = tuple[float, float]  # start and end, seconds

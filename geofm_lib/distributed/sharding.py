@@ -92,6 +92,8 @@ def apply(
         return wrapped
 
     shape, names = ((world,), ("shard",)) if replicas == 1 else ((replicas, shard), ("replicate", "shard"))
+    if silent:  # under names of its own, since DTensor remembers what it did on an equal mesh, with that one's groups
+        names = tuple(f"silent_{name}" for name in names)
     backends = dict.fromkeys(names, "fake") if silent else None
     mesh = init_device_mesh(device.type, shape, mesh_dim_names=names, backend_override=backends)
     kinds = {"param_dtype": BF16, "reduce_dtype": BF16} if precision == "bf16" else {}
