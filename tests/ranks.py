@@ -214,7 +214,7 @@ def measured(ranks, arguments):
 
     folders = {}
     for name, told in arguments["runs"].items():
-        path = Path(arguments["folder"]) / name
+        path = Path(arguments["place"]) / name
         settings = ThroughputSettings(**told, ranks=ranks.world, run_dir=str(path))
         if ranks.is_main:
             path.mkdir(parents=True)

@@ -78,15 +78,19 @@ def test_a_trace_of_a_cpu():
         row("aten::mm", 4.5, 6), row("c10d::_reduce_scatter_base_", 6, 6.1), row("gloo:all_reduce", 6.2, 7, tid=8),
         row("aten::pow", 7, 9.5), row("c10d::allreduce_", 7.1, 7.2), row("_c10d_functional::wait_tensor", 7.5, 9),
         row("gloo:all_reduce", 7.3, 8.8, tid=7),
+        row("c10d::allreduce_", 9.5, 9.8), row("aten::clone", 9.5, 9.75), row("aten::mm", 9.8, 10),
+        row("gloo:all_reduce", 9.85, 12, tid=7),  # ends after the step: nobody waits, but for the copy in its call
         {"ph": "M", "name": "thread_name", "tid": 7},
     ]  # fmt: skip
     found = read({"traceEvents": rows, "baseTimeNanoseconds": 5 * 10**9})
-    assert found.waits == [(7, 9.5), (11, 12), (12.5, 14)]
+    waited = [(7, 9.5), (11, 12), (12.1, 12.2), (12.5, 14), (14.5, 14.8)]
+    assert [x for span in found.waits for x in span] == pytest.approx([x for span in waited for x in span])
     assert found.seconds == pytest.approx(
-        {"forward": 3.5, "backward": 1.5, "communication": 5.0, "other": 0.0, "step": 10}
+        {"forward": 3.5, "backward": 1.1, "communication": 5.4, "other": 0.0, "step": 10}
     )
     sent = [(event.name, *event.span) for event in found.events if event.kind == "collective"]
-    assert sent == [("all-gather", 7, 9), ("reduce-scatter", 11, 12), ("all-reduce", 12.1, pytest.approx(13.8))]
+    assert sent == [("all-gather", 7, 9), ("reduce-scatter", 11, 12), ("all-reduce", 12.1, pytest.approx(13.8)),
+                    ("all-reduce", 14.5, 17)]  # fmt: skip
 
 
 def test_a_trace_of_a_gpu():

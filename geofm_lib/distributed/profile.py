@@ -30,7 +30,10 @@ Span = tuple[float, float]  # start and end, seconds
 
 
 class Event(NamedTuple):
-    """A range of the trace. `kind`: step, phase, work or collective; seconds since 1970."""
+    """A range of the trace; seconds since 1970.
+
+    `kind`: step, phase, work, collective, or call (on a CPU: what the rank's own thread does to send or receive).
+    """
 
     name: str
     start: float
@@ -71,17 +74,21 @@ def read(trace: dict) -> Profile:
     own = [row for row in rows if row["tid"] == main]
     epoch = trace.get("baseTimeNanoseconds", 0) / 1e9
     kernels = [row for row in rows if row.get("cat") in KERNELS]
+    calls = []
     if kernels:
         worked = [row for row in kernels if not _sends(row)]
         pending = [(_collective(row["name"]) or "collective", *_span(row)) for row in kernels if _sends(row)]
     else:
         worked = [row for row in own if row["name"].startswith(OPERATORS)]
         pending = _gloo(own, rows)
-    waited = union(_span(row) for row in own if row["name"] == WAITS)
+        # gloo copies what it sends first; torch's fake group, which sends nothing, copies too, but nobody waits for it
+        calls = union(_span(row) for row in own if row["name"].startswith("c10d::")) if pending else []
+    waited = union([*calls, *(_span(row) for row in own if row["name"] == WAITS)])
     marks = [row for row in own if row["name"].startswith(MARK)]
     events = [Event(row["name"].removeprefix(MARK), *_times(row), "step" if row["name"] == STEP else "phase")
               for row in marks]  # fmt: skip
     events += [Event("work", start, end - start, "work") for start, end in minus(union(map(_span, worked)), waited)]
+    events += [Event("call", start, end - start, "call") for start, end in calls]
     events += [Event(name, start, end - start, "collective") for name, start, end in sorted(pending, key=_starts)]
     events = [event._replace(start=event.start + epoch) for event in events]
     found = waits(events, on_gpu=bool(kernels))
@@ -101,11 +108,12 @@ def breakdown(events: list[Event], waits: list[Span]) -> dict[str, float]:
 
 
 def waits(events: list[Event], on_gpu: bool) -> list[Span]:
-    """When the rank only waits for a collective.
+    """When the rank does nothing but a collective.
 
     On a GPU a collective is a kernel, and waiting is the time in which no other kernel runs. On a CPU gloo's threads
     run it beside the rank's own, whose operators have gaps anyway (Python, the profiler). A gap is a wait when a
     collective ends in it: the rank had nothing to do then. It lasts from the collective's call to the next operator.
+    The calls themselves count too: gloo copies what it sends in them.
     """
     work = union(event.span for event in events if event.kind == "work")
     sent = [event.span for event in events if event.kind == "collective"]
@@ -117,7 +125,7 @@ def waits(events: list[Event], on_gpu: bool) -> list[Span]:
     for start, end in idle:
         called = [s for s, e in sent if start <= e <= end]
         found += [(max(start, min(called)), end)] if called else []
-    return found
+    return union([*found, *(event.span for event in events if event.kind == "call")])
 
 
 def ranges(profile: Profile, most: int) -> list[tuple[str, str, float, float]]:
@@ -128,7 +136,7 @@ def ranges(profile: Profile, most: int) -> list[tuple[str, str, float, float]]:
     (step,) = [event for event in profile.events if event.kind == "step"]
     lanes: dict[tuple[str, str], list[Span]] = {}
     for event in profile.events:
-        if event.kind != "step":
+        if event.kind not in ("step", "call"):
             lanes.setdefault((event.kind, event.name), []).append(event.span)
     lanes["wait", "waiting"] = profile.waits
     gap = step.duration / 2000

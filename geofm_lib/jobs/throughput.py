@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from geofm_lib.data import loader
+from geofm_lib.data import loader, sampler
 from geofm_lib.data.images import mask_noise, normalise
 from geofm_lib.data.shards import Shards, write_csv
 from geofm_lib.distributed import devices, meters, sharding, training
@@ -60,9 +60,10 @@ def run(settings: ThroughputSettings, ranks, run: Folder) -> dict:
     """Warm up, measure, take the step apart; returns the headline numbers with the conditions they hold under."""
     began = time.perf_counter()
     torch.manual_seed(settings.seed)
-    shards = (
-        Shards(settings.data, split="train", keep_bytes=0) if settings.input == "real" or settings.compare else None
-    )
+    reads = settings.input == "real" or settings.compare
+    shards = Shards(settings.data, split="train", keep_bytes=0) if reads else None
+    if shards:  # too few of them are told before anything is measured
+        sampler.steps_per_epoch(len(shards), settings.batch_per_gpu * ranks.world)
     channels = shards.channels if shards else 3
     model = sharding.apply_settings(network(settings, channels), settings, ranks)
     optimiser = training.optimiser(model, WEIGHT_DECAY)
@@ -73,12 +74,7 @@ def run(settings: ThroughputSettings, ranks, run: Folder) -> dict:
     ranks.barrier()
     loop = time.perf_counter()
     rows, counted, paper_s, power = _window(settings, ranks, run, steps, loop)
-    own = {
-        **_own(settings, ranks, steps, rows, counted),
-        "paper_window_s": paper_s,
-        "matmul_tflops": tflops,
-        **power,
-    }
+    own = _own(settings, ranks, steps, rows, counted) | {"paper_window_s": paper_s, "matmul_tflops": tflops} | power
     if not settings.compile:  # what is compiled holds other tensors than what is watched
         own |= {f"held_{name}_gib": size / meters.GIB for name, size in anatomy.held(steps).items()}
     if settings.profile_steps:
@@ -134,9 +130,10 @@ def _apart(settings, ranks, run: Folder, steps: Steps, shards: Shards | None) ->
     rows = anatomy.timeline(profiles, ranks)
     if rows:
         write_csv(run.path / "timeline.csv", rows[0], rows)
-    if settings.compare and settings.input == "synthetic":
+    if settings.compare:
         # In a row of their own: in turn with other steps, loader processes would have time to read ahead.
-        real = Steps(steps.model, steps.optimiser, _batches(settings, ranks, "real", shards), ranks.device)
+        read = steps.stream if settings.input == "real" else _batches(settings, ranks, "real", shards)
+        real = Steps(steps.model, steps.optimiser, read, ranks.device)
         taken = [real.take() for _ in range(settings.profile_steps + settings.warmup_steps)]
         others["real"] = taken[settings.warmup_steps :]
     others["profiled"] = [{f"{name}_s": value for name, value in each.seconds.items()} for each in profiles]
