@@ -96,8 +96,9 @@ def test_a_trace_of_a_cpu():
 def test_a_trace_of_a_gpu():
     """Kernels count, not the host's operators; what NCCL's kernels hide behind work costs nothing."""
     rows = [
-        *MARKED,
+        row("geofm:step", 0.1, 9, tid=20, cat="gpu_user_annotation"),
         row("geofm:forward", 0.1, 6, tid=20, cat="gpu_user_annotation"),
+        *MARKED,
         row("aten::mm", 0, 9), row("c10d::_allgather_base_", 0, 1),
         row("void gemm", 1, 3, tid=20, cat="kernel"), row("Memcpy DtoD", 3, 4, tid=20, cat="gpu_memcpy"),
         row("ncclDevKernel_AllGather_RING_LL(x)", 2, 5, tid=21, cat="kernel"),

@@ -70,7 +70,8 @@ def profiled(step: Callable[[], object], keep: Path | None = None) -> Profile:
 def read(trace: dict) -> Profile:
     """The step of a trace in Chrome's format, as torch.profiler writes it."""
     rows = [row for row in trace["traceEvents"] if row.get("ph") == "X"]
-    main = next(row["tid"] for row in rows if row["name"] == STEP)
+    marks = [row for row in rows if row["name"].startswith(MARK) and row.get("cat") == "user_annotation"]  # the host's
+    main = next(row["tid"] for row in marks if row["name"] == STEP)
     own = [row for row in rows if row["tid"] == main]
     epoch = trace.get("baseTimeNanoseconds", 0) / 1e9
     kernels = [row for row in rows if row.get("cat") in KERNELS]
@@ -84,7 +85,6 @@ def read(trace: dict) -> Profile:
         # gloo copies what it sends first; torch's fake group, which sends nothing, copies too, but nobody waits for it
         calls = union(_span(row) for row in own if row["name"].startswith("c10d::")) if pending else []
     waited = union([*calls, *(_span(row) for row in own if row["name"] == WAITS)])
-    marks = [row for row in own if row["name"].startswith(MARK)]
     events = [Event(row["name"].removeprefix(MARK), *_times(row), "step" if row["name"] == STEP else "phase")
               for row in marks]  # fmt: skip
     events += [Event("work", start, end - start, "work") for start, end in minus(union(map(_span, worked)), waited)]
