@@ -99,7 +99,7 @@ def test_a_trace_of_a_gpu():
         row("geofm:step", 0.1, 9, tid=20, cat="gpu_user_annotation"),
         row("geofm:forward", 0.1, 6, tid=20, cat="gpu_user_annotation"),
         *MARKED,
-        row("aten::mm", 0, 9), row("c10d::_allgather_base_", 0, 1),
+        row("aten::mm", 0, 9), row("c10d::_allgather_base_", 0, 1), row("_c10d_functional::wait_tensor", 1, 3),
         row("void gemm", 1, 3, tid=20, cat="kernel"), row("Memcpy DtoD", 3, 4, tid=20, cat="gpu_memcpy"),
         row("ncclDevKernel_AllGather_RING_LL(x)", 2, 5, tid=21, cat="kernel"),
         row("void gemm", 5, 8, tid=20, cat="kernel"),

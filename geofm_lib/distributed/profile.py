@@ -75,7 +75,7 @@ def read(trace: dict) -> Profile:
     own = [row for row in rows if row["tid"] == main]
     epoch = trace.get("baseTimeNanoseconds", 0) / 1e9
     kernels = [row for row in rows if row.get("cat") in KERNELS]
-    calls = []
+    calls, held_up = [], []
     if kernels:
         worked = [row for row in kernels if not _sends(row)]
         pending = [(_collective(row["name"]) or "collective", *_span(row)) for row in kernels if _sends(row)]
@@ -84,10 +84,10 @@ def read(trace: dict) -> Profile:
         pending = _gloo(own, rows)
         # gloo copies what it sends first; torch's fake group, which sends nothing, copies too, but nobody waits for it
         calls = union(_span(row) for row in own if row["name"].startswith("c10d::")) if pending else []
-    waited = union([*calls, *(_span(row) for row in own if row["name"] == WAITS)])
+        held_up = union([*calls, *(_span(row) for row in own if row["name"] == WAITS)])
     events = [Event(row["name"].removeprefix(MARK), *_times(row), "step" if row["name"] == STEP else "phase")
               for row in marks]  # fmt: skip
-    events += [Event("work", start, end - start, "work") for start, end in minus(union(map(_span, worked)), waited)]
+    events += [Event("work", start, end - start, "work") for start, end in minus(union(map(_span, worked)), held_up)]
     events += [Event("call", start, end - start, "call") for start, end in calls]
     events += [Event(name, start, end - start, "collective") for name, start, end in sorted(pending, key=_starts)]
     events = [event._replace(start=event.start + epoch) for event in events]
