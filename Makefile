@@ -21,15 +21,16 @@ STAMP := .venv/.installed
 
 # What each notebook is given, and the minutes to expect on two cores. The notebooks' own defaults are laptop size.
 # A linear probe's learning rate of 0.1 per 256 images is for a million of them: on a few thousand it needs 30
-# (reports/LOG.md). 03 also runs under each strategy of *_strategies, for 04's table.
+# (reports/LOG.md). 03 also runs under each strategy of *_strategies, for 04's table, and is not taken apart there.
 NOTEBOOKS := 01_data 02_pretrain 03_throughput 04_scaling 05_probe 06_paper
+reports_speed := -p ranks $(RANKS)
 reports_01_data =
 reports_02_pretrain = -p ranks $(RANKS)
-reports_03_throughput = -p ranks $(RANKS)
+reports_03_throughput = $(reports_speed) -p compare True
 reports_04_scaling =
 reports_05_probe = -p ranks $(RANKS) -p base_learning_rate 30
 reports_06_paper =
-reports_minutes := 01_data=1 02_pretrain=5 03_throughput=1 04_scaling=1 05_probe=3 06_paper=2
+reports_minutes := 01_data=1 02_pretrain=5 03_throughput=2 04_scaling=1 05_probe=3 06_paper=2
 reports_strategies = NO_SHARD DDP
 
 recorded_scenes := -p images_per_class 400
@@ -37,12 +38,12 @@ recorded_speed := -p ranks $(RANKS) -p model ViT-Pico -p batch_per_gpu 64
 recorded_01_data = $(recorded_scenes)
 recorded_02_pretrain = -p ranks $(RANKS) $(recorded_scenes) -p model ViT-Pico -p epochs 50 \
 	-p base_learning_rate 1.5e-3 -p checkpoint_every 100 -p run_dir runs/recorded/pretrain
-recorded_03_throughput = $(recorded_speed)
+recorded_03_throughput = $(recorded_speed) -p compare True
 recorded_04_scaling =
 recorded_05_probe = -p ranks $(RANKS) $(recorded_scenes) -p encoder runs/recorded/pretrain -p views 4 \
 	-p base_learning_rate 30
 recorded_06_paper =
-recorded_minutes := 01_data=1 02_pretrain=18 03_throughput=1 04_scaling=1 05_probe=8 06_paper=2
+recorded_minutes := 01_data=1 02_pretrain=18 03_throughput=2 04_scaling=1 05_probe=8 06_paper=2
 recorded_strategies = SHARD_GRAD_OP NO_SHARD HYBRID_1GPU HYBRID_2GPUs DDP
 
 .PHONY: help .venv reports recorded predictions simulations sizes loader test test-slurm test-long lint doctor clean
@@ -99,7 +100,7 @@ define pages
 	  local name=$$1; shift; echo "== $$name $${*: -1} (under 1 min)"; \
 	  $(PY) -m geofm_lib.desk.execute "notebooks/$$name.ipynb" "$$@" || failed+=("$$name $${*: -1}"); \
 	}; \
-	$(foreach s,$($(1)_strategies),more 03_throughput $($(1)_03_throughput) -p strategy $(s);) \
+	$(foreach s,$($(1)_strategies),more 03_throughput $($(1)_speed) -p profile_steps 0 -p strategy $(s);) \
 	$(foreach n,$(NOTEBOOKS),page $(n) $(patsubst $(n)=%,%,$(filter $(n)=%,$($(1)_minutes))) $($(1)_$(n));) \
 	$(PY) -m geofm_lib.desk.report --index $(2); \
 	echo "== $$((SECONDS - started)) s in all. Open $(2)/index.html in a browser."; \

@@ -305,11 +305,24 @@ class ThroughputSettings(_ImageSettings):
     steps: int = setting(30, "steps of the steady window", "window", ge=2)
     workers: int = setting(0, "loader processes a rank (0: none)", "window", ge=0, le=128)
     seed: int = setting(0, "of weights and images", "window", ge=0)
+    profile_steps: int = setting(20, "steps after the window that are profiled (0: none)", "taken apart", ge=0, le=1000)
+    compare: bool = setting(
+        False, "as many with real, synthetic images and silent ranks (memory of a second model)", "taken apart"
+    )
+    trace: bool = setting(False, "keep each rank's last profiled step as trace-<rank>.json", "taken apart")
     run_dir: str = setting("", "run folder (empty: runs/<a name from the settings>)", WHERE, True)
 
     @model_validator(mode="after")
     def _strategy_exists(self):
         _mesh(self.strategy)
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_compared(self):
+        if (self.compare or self.trace) and not self.profile_steps:
+            raise ValueError("profile_steps: 0 leaves nothing to compare or to trace; 20 gives a steady median")
+        if self.compare and self.communication == "off":
+            raise ValueError("compare: it measures silent ranks beside those that talk; leave communication on")
         return self
 
     def check_ranks(self, ranks: int) -> None:

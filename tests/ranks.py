@@ -207,6 +207,26 @@ def curves(ranks, arguments):
     return ended
 
 
+def measured(ranks, arguments):
+    """The throughput job under several settings: the run folder of each, its summary written as a worker would."""
+    from geofm_lib.jobs import folder, throughput
+    from geofm_lib.settings import ThroughputSettings
+
+    folders = {}
+    for name, told in arguments["runs"].items():
+        path = Path(arguments["place"]) / name
+        settings = ThroughputSettings(**told, ranks=ranks.world, run_dir=str(path))
+        if ranks.is_main:
+            path.mkdir(parents=True)
+            asked = {"job": "throughput", "asked": settings.asked(), "resolved": {"ranks": ranks.world}}
+            (path / "settings.json").write_text(json.dumps(asked))
+        ranks.barrier()
+        run = folder.Folder(path, ranks.is_main)
+        run.write_json("summary.json", {"status": "finished", **throughput.run(settings, ranks, run)})
+        folders[name] = str(path)
+    return folders
+
+
 def bytes_sent(ranks, strategies):
     """What the meter counts in one step of each strategy."""
     from geofm_lib.distributed import meters, sharding

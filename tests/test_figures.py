@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.desk import figures
+from geofm_lib.desk import diagnoses, figures
 from geofm_lib.desk.picture import Note, Picture, Table
 from geofm_lib.desk.runs import Run
 from geofm_lib.settings import ScalingSettings
@@ -117,13 +117,66 @@ def test_throughput_figures(folder):
               "peak_memory_gib": 0.5 + r / 10, "parameters_gib": 0.001, "all_gather_bytes": 2**20,
               "all_gather_calls": 5} for r in range(2)]  # fmt: skip
     metrics = [{"step": s, "step_s": 0.9 if s < 3 else 0.2} for s in range(1, 12)]
+    metrics += [{"step": s, "phase": "profiled"} for s in range(12, 15)]
     run = folder(THROUGHPUT, {"images_per_s": 40.0, "step_s": 0.2}, metrics, {"ranks.csv": ranks})
     assert image(figures.throughput(run)) and "0.2 s (median), 40 images/s" in figures.throughput(run).alt
-    assert image(figures.phases(run)) and "backward and reduction 50 %" in figures.phases(run).alt
-    assert image(figures.memory(run)) and "at most 0.6 GiB" in figures.memory(run).alt
-    assert set(figures.memory(run).table.iloc[:, 0]) == {"peak", "parameters"}
+    assert "11 steps" in figures.throughput(run).alt  # those that were profiled are no part of the window
+    assert image(figures.phases(run)) and "backward 50 %" in figures.phases(run).alt
+    assert "0.6 GiB" in repr(figures.memory(run)) and "not watched" in repr(figures.memory(run))
     assert figures.communication(run).frame.iloc[0]["MiB"] == 1.0
     assert 40.0 in set(figures.speed(run).frame["value"])
+    for note in (figures.timeline(run), figures.phases_otherwise(run), figures.inputs(run)):
+        assert "profile_steps" in repr(note) or "compare=True" in repr(note)
+    assert "Nothing stands out" in repr(diagnoses.slow_steps(run))
+
+
+def profiled(world=2, **seconds):
+    """Rows of ranks.csv with these profiled seconds of a step of 1 s; a list has one value a rank."""
+    usual = {"data": 0.0, "forward": 0.3, "backward": 0.5, "communication": 0.1, "optimiser": 0.08, "other": 0.02}
+    parts = {name: value if isinstance(value, list) else [value] * world for name, value in (usual | seconds).items()}
+    return [{"rank": r, "host": f"node{r}", "step_s": 1.0, "data_s": parts["data"][r], "forward_s": 0.4,
+             "backward_s": 0.5, "optimiser_s": 0.1, "profiled_step_s": sum(parts[name][r] for name in parts),
+             **{f"profiled_{name}_s": values[r] for name, values in parts.items()}} for r in range(world)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "seconds, asked, said",
+    [
+        ({"data": 0.37}, {"input": "real", "workers": 1}, ["37 % of the step is spent waiting", "from 1 to 2"]),
+        ({"data": 0.37}, {"input": "real", "workers": 4}, ["Every core has its worker", "short_side"]),
+        ({"communication": 0.8}, {}, ["47 % of the step is exposed", "SHARD_GRAD_OP", "forward_prefetch=1", "bf16"]),
+        ({"communication": 0.8}, {"strategy": "DDP", "precision": "bf16"}, ["Try more images per GPU than 4."]),
+        ({"optimiser": 0.9}, {}, ["is the optimiser", "larger shard group"]),
+        ({"other": 0.3}, {}, ["in none of its phases", "trace=True"]),
+        # rank 1 works twice as long: the others' waiting is not laid at communication's door
+        ({"forward": [0.3, 1.3], "communication": [1.1, 0.1]}, {}, ["Rank 1 on node1 works 2.1 times", "exclude"]),
+        ({}, {}, ["Nothing stands out", "forward 30 %"]),
+    ],
+)
+def test_what_is_slow_is_told_with_what_to_change(folder, seconds, asked, said):
+    usual = {"workers": 0, "input": "synthetic", "forward_prefetch": 0}
+    run = folder(THROUGHPUT | usual | asked, tables={"ranks.csv": profiled(**seconds)})
+    (run.folder / "environment.json").write_text(json.dumps({"cores": 4, "ranks": 2, "nodes": ["a"]}))
+    shown = diagnoses.slow_steps(run)
+    text = shown.empty if shown.frame.empty else " ".join(shown.frame.to_numpy().ravel())
+    for words in said:
+        assert words in text
+    assert len(shown.frame) <= 1, text
+
+
+def test_a_step_taken_apart_is_drawn(folder):
+    lanes = [("phase", "forward"), ("work", "work"), ("collective", "all-gather"), ("wait", "waiting")]
+    drawn = [{"rank": r, "lane": lane, "name": name, "start_s": 0.1 * k + r, "duration_s": 0.1}
+             for r in range(2) for k, (lane, name) in enumerate(lanes)]  # fmt: skip
+    ranks = [{**row, "silent_step_s": 0.6, "synthetic_step_s": 0.8, "silent_forward_s": 0.2} for row in profiled(40)]
+    summary = {"images_per_s_real": 30.0, "images_per_s_synthetic": 40.0, "images_per_s_silent": 53.0}
+    run = folder(THROUGHPUT | {"profile_steps": 20}, summary, tables={"ranks.csv": ranks, "timeline.csv": drawn})
+    assert image(figures.timeline(run)) and "rank 1 0.1 of 0.4 s" in figures.timeline(run).alt
+    assert image(figures.phases(run)) and "16 ranks" in figures.phases(run).alt  # of 40, those of the longest step
+    assert "exposed communication 10 %" in figures.phases(run).alt
+    table = figures.phases_otherwise(run).frame.set_index("seconds")
+    assert table.iloc[:, -1]["exposed communication"] == pytest.approx(0.2)
+    assert image(figures.inputs(run)) and "synthetic, no communication 53" in figures.inputs(run).alt
 
 
 def test_probe_figures(folder):

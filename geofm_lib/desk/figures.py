@@ -2,9 +2,9 @@
 
 Every picture carries alt text that says what it shows, with its key numbers, and the numbers as a table. What the
 paper published is drawn by `paper_figures`, what it says and what came of it by `statements`, the evidence for the four
-findings by `finding_figures`, what arithmetic says by `cost_figures`, what is planned by `plan_figures`,
-a throughput run by `time_figures`, a preparation's lists by `data_figures`, images by `photographs`; this module is the
-one door to all of them. No torch.
+findings by `finding_figures`, what arithmetic says by `cost_figures`, what is planned by `plan_figures`, a throughput
+run by `time_figures` and `step_figures`, a preparation's lists by `data_figures`, images by `photographs`; this module
+is the one door to all of them. No torch.
 """
 
 import numpy as np
@@ -31,16 +31,17 @@ from geofm_lib.desk.photographs import contact_sheet, model_view, reconstruction
 from geofm_lib.desk.picture import Note, Picture, Table, axes, styled
 from geofm_lib.desk.plan_figures import planned, predicted_scaling, simulated
 from geofm_lib.desk.statements import claims, reading, verdicts
-from geofm_lib.desk.time_figures import communication, loader_speed, memory, phases, speed, throughput
+from geofm_lib.desk.step_figures import inputs, phases, phases_otherwise, timeline
+from geofm_lib.desk.time_figures import communication, loader_speed, memory, speed, throughput
 
 __all__ = [
     "card_counts", "claims", "class_counts", "communication", "contact_sheet", "data_card", "duplicates",
-    "image_costs", "image_sizes", "learning_rate", "loader_speed", "loss_curve", "measured_runs", "memory",
-    "model_view", "packing", "parameter_counts", "phases", "planned", "precision_measured", "precision_predicted",
-    "predicted_scaling", "probe_bars", "probe_curves", "published_memory", "published_memory_by_nodes",
-    "published_prefetch", "published_scaling",
-    "reading", "reconstruction", "refused", "replicas", "simulated", "speed", "start_up", "strategy_memory",
-    "strategy_traffic", "throughput", "unseen_predictions", "verdicts",
+    "image_costs", "image_sizes", "inputs", "learning_rate", "loader_speed", "loss_curve", "measured_runs",
+    "memory", "model_view", "packing", "parameter_counts", "phases", "phases_otherwise", "planned",
+    "precision_measured", "precision_predicted", "predicted_scaling", "probe_bars", "probe_curves",
+    "published_memory", "published_memory_by_nodes", "published_prefetch", "published_scaling", "reading",
+    "reconstruction", "refused", "replicas", "simulated", "speed", "start_up", "strategy_memory",
+    "strategy_traffic", "throughput", "timeline", "unseen_predictions", "verdicts",
 ]  # fmt: skip
 
 PRETRAINED, RANDOM, HISTOGRAMS = "#0072B2", "#E69F00", "#7f7f7f"  # Okabe and Ito: colour-blind safe

@@ -105,6 +105,7 @@ def _inputs(settings: JobSettings) -> dict[str, str]:
     """The run folders this job reads, made first if they are not there."""
     found = {}
     needs_data = settings.job in ("pretrain", "probe") or getattr(settings, "input", "") == "real"
+    needs_data |= getattr(settings, "compare", False)
     if needs_data:
         prepared = runs.Run(Path(settings.data).absolute()) if settings.data else _prepared(settings)
         if prepared.status != "finished":

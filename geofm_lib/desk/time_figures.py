@@ -5,13 +5,15 @@ from pathlib import Path
 import pandas as pd
 import seaborn as sns
 
-from geofm_lib.desk.cost_figures import COLLECTIVES, stack, stacked_gib
+from geofm_lib.desk.cost_figures import COLLECTIVES, stack
 from geofm_lib.desk.picture import Note, Picture, Table, axes, styled
+from geofm_lib.desk.step_figures import BLUE, widest
 from geofm_lib.planning import costs
 
-BLUE = "#0072B2"
 LOADER = Path(__file__).resolve().parents[2] / "reports" / "loader.csv"
-PHASES = {"data": "images", "forward": "forward", "backward": "backward and reduction", "optimiser": "optimiser"}
+HELD = {"parameters": "weights", "gradients": "gradients", "optimiser": "optimiser", "unsharded": "buffers",
+        "activations": "activations", "inputs": "images"}  # fmt: skip
+WHOLE = ("parameters", "gradients", "optimiser")
 
 
 def speed(run) -> Table:
@@ -23,12 +25,17 @@ def speed(run) -> Table:
         ("seconds a step, mean over ranks", "mean_step_s"),
         ("seconds of start-up", "start_up_s"),
         ("model TFLOP/s per rank", "model_tflops_per_rank"),
+        ("TFLOP/s of a matrix product, all ranks at once, slowest", "matmul_tflops"),
+        ("share of that", "share_of_matmul_peak"),
+        ("percent busy, the idlest rank", "busy_percent"),
+        ("watts", "power_w"),
         ("images in a step, all ranks", "global_batch"),
         ("warm-up steps, not counted", "warmup_steps"),
         ("steps measured", "measured_steps"),
     ]
     known = [(words, float(run.summary[key])) for words, key in rows if run.summary.get(key) is not None]
     asked = ", ".join(str(run.settings.get(n)) for n in ("model", "workload", "strategy", "precision"))
+    asked += f"; power: {run.summary['power_source']}" if "power_source" in run.summary else ""
     return Table(pd.DataFrame(known, columns=["what", "value"]), asked, "The run measured nothing.")
 
 
@@ -49,30 +56,12 @@ def loader_speed(file: Path = LOADER) -> Picture | Note:
 
 
 @styled
-def phases(run) -> Picture | Note:
-    """Seconds of a step that each rank spends in each phase (medians of the steady window)."""
-    ranks = run.ranks
-    names = [name for name in PHASES if f"{name}_s" in ranks]
-    if not names:
-        return Note("This run measured no phases.")
-    frame = ranks[[f"{name}_s" for name in names]].astype(float).set_axis([PHASES[n] for n in names], axis=1)
-    frame.index = [f"rank {rank}" for rank in ranks["rank"]]
-    figure, ax = axes(height=1.3 + 0.3 * len(frame))
-    stack(ax, frame)
-    ax.set(xlabel="seconds of one step")
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=len(names))
-    shares = 100 * frame.sum() / frame.to_numpy().sum()
-    said = ", ".join(f"{name} {share:.0f} %" for name, share in shares.items())
-    alt = f"Stacked bars of {len(frame)} ranks: of a step's time, {said}."
-    return Picture(figure, alt, frame.rename_axis("rank").reset_index())
-
-
-@styled
 def throughput(run) -> Picture | Note:
     """Seconds of each step, warm-up apart from the measured window, and the ranks' own numbers."""
     metrics = run.metrics
     if "step_s" not in metrics:
         return Note("The run logged no step times.")
+    metrics = metrics.dropna(subset=["step_s"])  # steps that were taken apart afterwards have none
     warm = int(run.settings.get("warmup_steps", 0))
     figure, ax = axes(height=2.8)
     sns.lineplot(metrics, x="step", y="step_s", ax=ax, color=BLUE, marker="o", markeredgewidth=0)
@@ -91,25 +80,37 @@ def throughput(run) -> Picture | Note:
 
 @styled
 def memory(run) -> Picture | Note:
-    """Peak memory of each rank as measured, above the arithmetic for the same settings."""
+    """Tensors that each rank holds at its fullest moment, by kind, above the arithmetic for the same settings."""
     ranks, asked = run.ranks, run.settings
     if "peak_memory_gib" not in ranks:
         return Note("This run measured no memory.")
-    measured, world = ranks["peak_memory_gib"].astype(float), len(ranks)
+    peak, world = float(ranks["peak_memory_gib"].max()), len(ranks)
+    if "held_peak_gib" not in ranks:
+        return Note(f"The peak was {peak:.3g} GiB; by kind it was not watched (compiled blocks hold other tensors).")
     size = {name: asked[name] for name in ("image_size", "patch_size") if asked.get(name)}
-    held = costs.memory(asked["model"], asked["strategy"], world, asked["batch_per_gpu"], asked["workload"],
+    told = costs.memory(asked["model"], asked["strategy"], world, asked["batch_per_gpu"], asked["workload"],
                         asked["precision"], asked["activation_checkpointing"], **size)  # fmt: skip
-    figure, ax = axes(height=1.7 + 0.25 * world)
-    ax.barh([f"rank {rank}" for rank in ranks["rank"]], measured, color="#999999", height=0.62, label="measured peak")
-    stack(ax, pd.DataFrame({"arithmetic": stacked_gib(held)}).T)
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    arithmetic = (told.parameters, told.gradients_by_then, told.optimiser, told.unsharded,
+                  told.activations + told.block, 0.0)  # fmt: skip
+    fullest = widest(ranks, "held_peak_gib")
+    frame = fullest[[f"held_{name}_gib" for name in HELD]].astype(float).set_axis(list(HELD.values()), axis=1)
+    frame.index = [f"rank {rank}" for rank in fullest["rank"]]
+    most = frame.max()
+    frame.loc["arithmetic"] = [costs.gib(size) for size in arithmetic]
+    rows = [(f"{name} at the fullest moment", most[name], frame.loc["arithmetic", name]) for name in frame]
+    rows += [("all of that", ranks["held_peak_gib"].max(), costs.gib(told.peak))]
+    rows += [(f"{HELD[name]}, once all are there", ranks[f"{name}_gib"].max(), costs.gib(getattr(told, name)))
+             for name in WHOLE]  # fmt: skip
+    rows += [("peak of the allocator (GPU) or the process (CPU)", peak, None)]
+    table = pd.DataFrame(rows, columns=["GiB on the fullest rank", "measured", "arithmetic"])
+    figure, ax = axes(height=1.5 + 0.28 * len(frame))
+    stack(ax, frame)
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=len(HELD))
     ax.set(xlabel="GiB")
-    alt = (f"Bars: peak memory of {world} ranks, at most {measured.max():.3g} GiB; the arithmetic for weights, "
-           f"optimiser, gradients and activations says {costs.gib(held.peak):.3g} GiB.")  # fmt: skip
-    kinds = [name for name in ("parameters", "gradients", "optimiser") if f"{name}_gib" in ranks]
-    rows = [("peak", measured.max(), costs.gib(held.peak))]
-    rows += [(name, ranks[f"{name}_gib"].max(), costs.gib(getattr(held, name))) for name in kinds]
-    return Picture(figure, alt, pd.DataFrame(rows, columns=["GiB on the fullest rank", "measured", "arithmetic"]))
+    said = ", ".join(f"{name} {most[name]:.3g}" for name in frame)
+    alt = (f"Stacked bars: GiB of tensors that {world} ranks hold at most, {said}; together "
+           f"{ranks['held_peak_gib'].max():.3g}, by arithmetic {costs.gib(told.peak):.3g}.")  # fmt: skip
+    return Picture(figure, alt, table)
 
 
 def communication(run) -> Table:

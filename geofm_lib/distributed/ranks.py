@@ -89,6 +89,13 @@ def join_fake_group(rank: int, world: int) -> None:
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=world)
 
 
+def silent_group() -> dist.ProcessGroup:
+    """All ranks again, beside their real group, in one that sends nothing; every rank calls this."""
+    import torch.testing._internal.distributed.fake_pg  # noqa: F401  makes the backend "fake" known
+
+    return dist.new_group(backend="fake")
+
+
 def start(run_dir: Path, device: str = "auto", communication: str = "on") -> Ranks:
     """Join the run's ranks; every rank calls this once.
 

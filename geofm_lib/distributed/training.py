@@ -59,6 +59,7 @@ def step(
     clip: float,
     wish: bool = False,
     phases=None,
+    group: dist.ProcessGroup | None = None,
 ) -> Outcome:
     """One optimiser step; every rank calls this. Raises NotFinite, with the gradients still there.
 
@@ -69,6 +70,7 @@ def step(
         clip: largest gradient norm, 0 for none.
         wish: what this rank wants the others to know (to stop); it rides on the reduction of the loss.
         phases: a `meters.Phases` that times forward, backward and optimiser.
+        group: the ranks that agree on the step (None: all of them).
     """
     timed = phases or _untimed
     own = 0.0
@@ -84,8 +86,8 @@ def step(
         norm = nn.utils.get_total_norm([p.grad for p in parameters])
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         # One small reduction tells every rank the same, so that all of them go on or none does.
-        shared = torch.stack([own.double() / dist.get_world_size(), own.new_tensor(float(wish)).double()])
-        dist.all_reduce(shared)
+        shared = torch.stack([own.double() / dist.get_world_size(group), own.new_tensor(float(wish)).double()])
+        dist.all_reduce(shared, group=group)
         mean, wishes, length = torch.cat([shared, norm.double().reshape(1)]).tolist()
         if not math.isfinite(mean) or not math.isfinite(length):
             raise NotFinite(mean, float(own), length)

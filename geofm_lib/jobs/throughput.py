@@ -5,6 +5,8 @@ for at both ends. `paper_30_steps`: 30 steps by wall clock from the first batch 
 (paper.md, finding 4).
 """
 
+import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -14,18 +16,23 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from geofm_lib.data import loader
+from geofm_lib.data import loader, sampler
 from geofm_lib.data.images import mask_noise, normalise
 from geofm_lib.data.shards import Shards, write_csv
-from geofm_lib.distributed import meters, sharding, training
+from geofm_lib.distributed import devices, meters, sharding, training
+from geofm_lib.distributed.power import Power
+from geofm_lib.distributed.ranks import silent_group
+from geofm_lib.jobs import anatomy
+from geofm_lib.jobs.anatomy import Steps
 from geofm_lib.jobs.folder import Folder
 from geofm_lib.model import mae, vit
 from geofm_lib.planning import costs
 from geofm_lib.settings import ThroughputSettings
 
 CLASSES = 1000  # of the paper's benchmark
-RATE, WEIGHT_DECAY = 5e-4, 0.002  # its AdamW (paper.md, section 5.3); they do not change the speed
+WEIGHT_DECAY = 0.002  # of its AdamW (paper.md, section 5.3); it does not change the speed
 PAPER_STEPS = 30
+PEAK_S = 0.3  # of matrix products, on all ranks at once
 PHASES = ("data", "forward", "backward", "optimiser")
 
 
@@ -50,46 +57,87 @@ class Classifier(nn.Module):
 
 
 def run(settings: ThroughputSettings, ranks, run: Folder) -> dict:
-    """Warm up, measure; returns the headline numbers with the conditions they hold under."""
+    """Warm up, measure, take the step apart; returns the headline numbers with the conditions they hold under."""
     began = time.perf_counter()
     torch.manual_seed(settings.seed)
-    shards = Shards(settings.data, split="train", keep_bytes=0) if settings.input == "real" else None
+    reads = settings.input == "real" or settings.compare
+    shards = Shards(settings.data, split="train", keep_bytes=0) if reads else None
+    if shards:  # too few of them are told before anything is measured
+        sampler.steps_per_epoch(len(shards), settings.batch_per_gpu * ranks.world)
     channels = shards.channels if shards else 3
     model = sharding.apply_settings(network(settings, channels), settings, ranks)
     optimiser = training.optimiser(model, WEIGHT_DECAY)
-    phases = meters.Phases(ranks.device)
-    stream = _batches(settings, ranks, shards)
+    steps = Steps(model, optimiser, _batches(settings, ranks, settings.input, shards), ranks.device)
     ranks.barrier()
-    counted, rows = None, []
+    start_up_s = time.perf_counter() - began
+    tflops = devices.matmul_peak(devices.PRECISIONS[settings.precision], ranks.device.type, PEAK_S)
+    ranks.barrier()
     loop = time.perf_counter()
-    paper_s = None
-    for step in range(settings.warmup_steps + settings.steps):
-        meters.synchronise(ranks.device)
-        start = time.perf_counter()
-        with phases("data"):
-            inputs = next(stream)
-        with meters.CollectiveBytes() if step == 0 else nullcontext() as counter:
-            training.step(
-                model, optimiser, [lambda inputs=inputs: model(*inputs)], parts=1, rate=RATE, clip=0.0, phases=phases
-            )
-        meters.synchronise(ranks.device)
-        now = time.perf_counter()
-        run.at(step + 1)
-        counted = counter if step == 0 else counted
-        if step + 1 == PAPER_STEPS:
-            paper_s = now - loop
-        row = {"step": step + 1, "step_s": now - start, **{f"{n}_s": s for n, s in phases.take().items()}}
-        rows.append(row)
-        left = settings.warmup_steps + settings.steps - step - 1
-        speed = settings.batch_per_gpu * ranks.world / row["step_s"]
-        phase = "warm-up" if step < settings.warmup_steps else "steady window"
-        total = settings.warmup_steps + settings.steps
-        run.log_metrics(**row, total_steps=total, images_per_s=speed, phase=phase, seconds_left=left * row["step_s"])
-    table = ranks.gather(_own(settings, ranks, model, optimiser, rows, counted, paper_s))
+    rows, counted, paper_s, power = _window(settings, ranks, run, steps, loop)
+    own = _own(settings, ranks, steps, rows, counted) | {"paper_window_s": paper_s, "matmul_tflops": tflops} | power
+    if not settings.compile:  # what is compiled holds other tensors than what is watched
+        own |= {f"held_{name}_gib": size / meters.GIB for name, size in anatomy.held(steps).items()}
+    if settings.profile_steps:
+        own |= _apart(settings, ranks, run, steps, shards)
+    table = ranks.gather(own)
     if not ranks.is_main:
         return {}
     write_csv(run.path / "ranks.csv", table[0], table)
-    return _headline(settings, ranks, table, loop - began, channels)
+    return _headline(settings, ranks, table, start_up_s, channels)
+
+
+def _window(settings, ranks, run: Folder, steps: Steps, loop: float) -> tuple[list[dict], meters.CollectiveBytes, ...]:
+    """Warm-up and steady window: rows of all steps, the bytes of the first, seconds of PAPER_STEPS, power."""
+    total = settings.warmup_steps + settings.steps
+    rows, counted, paper_s = [], None, None
+    for step in range(total):
+        if step == settings.warmup_steps:
+            power = Power(ranks.device)
+        with meters.CollectiveBytes() if step == 0 else nullcontext() as counter:
+            row = {"step": step + 1, **steps.take()}
+        counted = counter if step == 0 else counted
+        rows.append(row)
+        run.at(step + 1)
+        if step + 1 == PAPER_STEPS:
+            paper_s = time.perf_counter() - loop
+        left = total - step - 1
+        phase = "warm-up" if step < settings.warmup_steps else "steady window"
+        images_per_s = settings.batch_per_gpu * ranks.world / row["step_s"]
+        more = {"total_steps": total, "phase": phase, "seconds_left": left * row["step_s"]}
+        run.log_metrics(**row, images_per_s=images_per_s, **more)
+        if step >= settings.warmup_steps:
+            power.sample()
+    return rows, counted, paper_s, power.told()
+
+
+def _apart(settings, ranks, run: Folder, steps: Steps, shards: Shards | None) -> dict:
+    """What is usual for this rank's profiled steps, and for those with other images or without communication."""
+    silent = None
+    if settings.compare:
+        group = silent_group()
+        model = sharding.apply_settings(network(settings, shards.channels), settings, ranks, group)
+        drawn = steps.stream if settings.input == "synthetic" else _batches(settings, ranks, "synthetic", shards)
+        silent = Steps(model, training.optimiser(model, WEIGHT_DECAY), drawn, ranks.device, group)
+
+    window = settings.warmup_steps + settings.steps
+
+    def said(number):
+        run.at(window + number + 1)
+        run.log_metrics(step=window + number + 1, total_steps=window + settings.profile_steps + 1, phase="profiled")
+
+    trace = run.path / f"trace-{ranks.rank}.json" if settings.trace else None
+    profiles, others = anatomy.rounds(settings.profile_steps, steps, silent, ranks, trace, said)
+    rows = anatomy.timeline(profiles, ranks)
+    if rows:
+        write_csv(run.path / "timeline.csv", rows[0], rows)
+    if settings.compare:
+        # In a row of their own: in turn with other steps, loader processes would have time to read ahead.
+        read = steps.stream if settings.input == "real" else _batches(settings, ranks, "real", shards)
+        real = Steps(steps.model, steps.optimiser, read, ranks.device)
+        taken = [real.take() for _ in range(settings.profile_steps + settings.warmup_steps)]
+        others["real"] = taken[settings.warmup_steps :]
+    others["profiled"] = [{f"{name}_s": value for name, value in each.seconds.items()} for each in profiles]
+    return {f"{name}_{key}": value for name, taken in others.items() for key, value in _usual(taken).items()}
 
 
 def network(settings, channels: int = 3) -> nn.Module:
@@ -100,10 +148,11 @@ def network(settings, channels: int = 3) -> nn.Module:
     return Classifier(vit.build(settings.model, "benchmark", *size))
 
 
-def _batches(settings: ThroughputSettings, ranks, shards: Shards | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless (images, labels or masking noise) on the device, from the data set or drawn."""
+def _batches(settings: ThroughputSettings, ranks, kind: str, shards: Shards | None) -> Iterator[anatomy.Inputs]:
+    """Endless (images, labels or masking noise) on the device, `real` from the data set or `synthetic`."""
     patches = (settings.image_size // settings.patch()) ** 2
-    images = _real(settings, ranks, shards) if shards else _synthetic(settings, ranks)
+    channels = shards.channels if shards else 3
+    images = _real(settings, ranks, shards) if kind == "real" else _synthetic(settings, ranks, channels)
     for number, (pixels, indices) in enumerate(images):
         pixels = pixels.to(ranks.device, non_blocking=True)
         if settings.workload == "mae":
@@ -113,10 +162,10 @@ def _batches(settings: ThroughputSettings, ranks, shards: Shards | None) -> Iter
         yield pixels, second.to(ranks.device)
 
 
-def _synthetic(settings, ranks):
+def _synthetic(settings, ranks, channels):
     """Normal noise drawn once on the device: no loader in the measurement."""
     generator = torch.Generator(ranks.device).manual_seed(settings.seed + ranks.rank)
-    shape = (settings.batch_per_gpu, 3, settings.image_size, settings.image_size)
+    shape = (settings.batch_per_gpu, channels, settings.image_size, settings.image_size)
     pixels = torch.randn(shape, generator=generator, device=ranks.device)
     while True:
         yield pixels, range(ranks.rank * settings.batch_per_gpu, (ranks.rank + 1) * settings.batch_per_gpu)
@@ -139,23 +188,23 @@ def _real(settings, ranks, shards):
         yield normalise(images.to(ranks.device, non_blocking=True), shards.mean, shards.std), indices.tolist()
 
 
-def _own(settings, ranks, model, optimiser, rows, counted, paper_s) -> dict:
-    """This rank's row of ranks.csv."""
+def _own(settings, ranks, steps: Steps, rows, counted) -> dict:
+    """This rank's row of ranks.csv: the window, what is held between steps, and what is sent in one."""
     steady = rows[settings.warmup_steps :]
-    held = [value for state in optimiser.state.values() for value in state.values() if torch.is_tensor(value)]
-    trained = [p for p in model.parameters() if p.requires_grad]
-    medians = {f"{n}_s": float(np.median([row[f"{n}_s"] for row in steady])) for n in PHASES}
+    held = [value for state in steps.optimiser.state.values() for value in state.values() if torch.is_tensor(value)]
+    trained = [p for p in steps.model.parameters() if p.requires_grad]
+    medians = {f"{n}_s": _median(row[f"{n}_s"] for row in steady) for n in PHASES}
     return {
         "rank": ranks.rank,
-        "step_s": float(np.median([row["step_s"] for row in steady])),
+        "host": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+        "step_s": _median(row["step_s"] for row in steady),
         "mean_step_s": float(np.mean([row["step_s"] for row in steady])),
         "first_step_s": rows[0]["step_s"],
         **medians,
-        "paper_window_s": paper_s,
         "peak_memory_gib": meters.peak_memory_gib(ranks.device),
-        "parameters_gib": sharding.local_bytes(model.parameters()) / meters.GIB,
-        "gradients_gib": sharding.local_bytes(trained)
-        / meters.GIB,  # freed after each step; as large as what is trained
+        "parameters_gib": sharding.local_bytes(steps.model.parameters()) / meters.GIB,
+        # freed after each step; as large as what is trained
+        "gradients_gib": sharding.local_bytes(trained) / meters.GIB,
         "optimiser_gib": sharding.local_bytes(held) / meters.GIB,
         **{f"{name}_bytes": counted.bytes.get(name, 0) for name in ("all_gather", "reduce_scatter", "all_reduce")},
         **{f"{name}_calls": counted.calls.get(name, 0) for name in ("all_gather", "reduce_scatter", "all_reduce")},
@@ -178,6 +227,7 @@ def _headline(settings, ranks, table: list[dict], start_up_s: float, channels: i
         settings.activation_checkpointing,
         **size,
     )
+    compared = [name for name in ("real", "synthetic", "silent") if f"{name}_step_s" in table[0]]
     return {
         "window": "steady",
         "warmup_steps": settings.warmup_steps,
@@ -188,11 +238,38 @@ def _headline(settings, ranks, table: list[dict], start_up_s: float, channels: i
         "paper_30_steps_images_per_s": PAPER_STEPS * images / paper_s if paper_s else None,
         "start_up_s": start_up_s,
         "global_batch": images,
-        "model_tflops_per_rank": flops * settings.batch_per_gpu / slowest / 1e12,
+        "model_tflops_per_rank": (tflops := flops * settings.batch_per_gpu / slowest / 1e12),
+        "matmul_tflops": (peak := min(row["matmul_tflops"] for row in table)),
+        "share_of_matmul_peak": tflops / peak,
         "peak_memory_gib": max(row["peak_memory_gib"] for row in table),
         **{f"predicted_{name}_gib": costs.gib(value) for name, value in vars(predicted).items()},
         "predicted_total_gib": costs.gib(predicted.peak),
         "synchronised": settings.communication == "on",
         **{f"{n}_gib": max(row[f"{n}_gib"] for row in table) for n in ("parameters", "gradients", "optimiser")},
         **{n: table[0][n] for n in ("all_gather_bytes", "reduce_scatter_bytes", "all_reduce_bytes")},
+        **{name: max(row[name] for row in table) for name in table[0] if name.startswith("held_")},
+        **{name: float(np.mean([row[name] for row in table])) for name in table[0] if name.startswith("profiled_")},
+        **{f"images_per_s_{name}": images / max(row[f"{name}_step_s"] for row in table) for name in compared},
+        "power_w": _watts(table),
+        "power_source": table[0]["power_source"],
+        "busy_percent": min((row["busy_percent"] for row in table if row["busy_percent"] is not None), default=None),
     }
+
+
+def _watts(table: list[dict]) -> float | None:
+    """Of all GPUs, or of the packages of all nodes, of which every rank there tells the same."""
+    if any(row["power_w"] is None for row in table):
+        return None
+    nodes = {row["host"] if "RAPL" in row["power_source"] else row["rank"]: row["power_w"] for row in table}
+    return sum(nodes.values())
+
+
+def _usual(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Means over the middle half of the steps, by their length: robust like a median, and parts still add up."""
+    ordered = sorted(rows, key=lambda row: row["step_s"])
+    middle = ordered[len(rows) // 4 : len(rows) - len(rows) // 4]
+    return {name: float(np.mean([row[name] for row in middle])) for name in rows[0]}
+
+
+def _median(values) -> float:
+    return float(np.median(list(values)))

@@ -34,6 +34,7 @@ def main(run_dir: Path) -> int:
         sys.stdout, sys.stderr = _Labelled(sys.stdout, rank), _Labelled(sys.stderr, rank)
     pulse = Pulse(run_dir, rank, launcher="GEOFM_LAUNCH" in os.environ)
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "64")  # torch's flight recorder: which collective a rank waits in
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the profiler of a CUDA build says that there is no GPU
     # Slurm preempts with SIGTERM: ask for a clean stop; the ranks agree on it in their next reduction.
     signal.signal(signal.SIGTERM, lambda *_: (run_dir / "stop").touch())
     try:
