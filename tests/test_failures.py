@@ -24,10 +24,10 @@ def run(tmp_path):
 
 
 def test_ranks_that_run_out_of_memory_say_what_would_fit(root, tmp_path):
-    """A real run under `ulimit -v`, with room for Python and torch (3.6 GB) but not for ViT-Base and its optimiser."""
+    """A real run under `ulimit -v`: there is room for Python, torch (3.6 GB) and ViT-Base, not for 64 images of it."""
     page = tmp_path / "page.html"
-    given = {"model": "ViT-Base", "strategy": "NO_SHARD", "ranks": 1, "device": "cpu", "image_size": 64,
-             "batch_per_gpu": 2, "steps": 2, "warmup_steps": 1, "run_dir": tmp_path / "run"}  # fmt: skip
+    given = {"model": "ViT-Base", "strategy": "NO_SHARD", "ranks": 1, "device": "cpu", "image_size": 224,
+             "batch_per_gpu": 64, "steps": 2, "warmup_steps": 1, "run_dir": tmp_path / "run"}  # fmt: skip
     words = [str(word) for name, value in given.items() for word in ("-p", name, value)]
     command = [sys.executable, "-m", "geofm_lib.desk.execute", "notebooks/03_throughput.ipynb", "--page", str(page)]
     limited = ["bash", "-c", 'ulimit -v 4800000; exec "$@"', "bash", *command, *words]
@@ -35,20 +35,19 @@ def test_ranks_that_run_out_of_memory_say_what_would_fit(root, tmp_path):
     assert done.returncode == 1
     told = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert "allocate memory" in told["cause"] or "MemoryError" in told["cause"]
-    assert told["error"].startswith("out of memory; ViT-Base under NO_SHARD on 1 rank with 2 images a rank needs 1.")
+    assert told["error"].startswith("out of memory; ViT-Base under NO_SHARD on 1 rank with 64 images a rank needs ")
     assert "a process may map 4.58 GiB (ulimit -v), libraries included" in told["error"]
-    assert "strategy=FULL_SHARD" in told["error"] and "ranks=2 would fit" in told["error"]
+    assert told["error"].endswith("activation_checkpointing=True would fit (2.53 GiB)")
     assert told["error"] in page.read_text() and told["error"] in done.stderr
 
 
 def test_a_gpu_without_memory_names_its_own(run):
     settings = ThroughputSettings(model="ViT-3B", strategy="NO_SHARD", image_size=224, precision="bf16",
                                   workload="classify", activation_checkpointing=True)  # fmt: skip
-    error = ("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 39.38 GiB of which 5.0 MiB "
-             "is free.")  # fmt: skip
+    error = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 39.38 GiB of which"
     summary = {"status": "failed", "kind": "OutOfMemoryError", "error": f"OutOfMemoryError: {error}", "rank": 3}
     told = failures.explained(run(settings, 8, device_type="cuda"), summary)
-    assert "ViT-3B under NO_SHARD on 8 ranks with 32 images a rank needs 52.57 GiB a rank by arithmetic; " in told["error"]
+    assert "ViT-3B under NO_SHARD on 8 ranks with 32 images a rank needs 52.57 GiB a rank by" in told["error"]
     assert "its GPU has 39.38 GiB; strategy=HYBRID_2GPUs would fit (27.32 GiB)" in told["error"]
     assert told["cause"] == summary["error"] and told["rank"] == 3
     assert failures.explained(run(settings, 8), told) == told, "explained once"
@@ -59,8 +58,7 @@ def test_other_failures_keep_their_words(run):
     for kind, error in (("NotFinite", "the loss is nan at step 3"), ("RuntimeError", "Connection closed by peer")):
         summary = {"status": "failed", "kind": kind, "error": error}
         assert failures.explained(asked, summary) == summary
-    killed = {"status": "failed", "error": "killed by signal 9 (SIGKILL); if nobody did, the machine may have run out of "
-              "memory"}  # fmt: skip
+    killed = {"status": "failed", "error": "killed by signal 9 (SIGKILL); the machine may have run out of memory"}
     told = failures.explained(asked, killed)["error"]
     assert told.startswith(killed["error"]) and "needs 0.0" in told and "the machine has" in told
 
@@ -70,7 +68,7 @@ CHANGES = [  # settings, ranks, GiB there -> the mildest change that fits
     ({"strategy": "FULL_SHARD", "activation_checkpointing": False, "batch_per_gpu": 64}, 8, 16,
      {"activation_checkpointing": True}, 8),
     ({"strategy": "FULL_SHARD", "batch_per_gpu": 256}, 8, 10, {"batch_per_gpu": 32}, 8),
-    ({"strategy": "FULL_SHARD", "batch_per_gpu": 1}, 2, 16, {"strategy": "FULL_SHARD", "activation_checkpointing": True}, 4),
+    ({"strategy": "FULL_SHARD", "batch_per_gpu": 1}, 2, 16, {}, 4),
 ]  # fmt: skip
 
 

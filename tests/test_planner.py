@@ -118,7 +118,7 @@ def test_what_is_not_gathered_ahead_is_hidden_less():
     for strategy in ("FULL_SHARD", "HYBRID_16GPUs"):
         none, one, two = (step(strategy, depth) for depth in (0, 1, 2))
         assert none["step_s"] > 1.03 * one["step_s"] and two["step_s"] == one["step_s"], strategy
-        assert none["communication_s"] == pytest.approx(one["communication_s"]) and none["compute_s"] == one["compute_s"]
+        assert none["communication_s"] == pytest.approx(one["communication_s"])
         blocks = [two["memory_gib"] - one["memory_gib"], one["memory_gib"] - none["memory_gib"]]
         assert blocks == pytest.approx([0.18, 0.18], abs=0.03), "each block ahead is one block of bf16 weights"
     for strategy in ("SHARD_GRAD_OP", "NO_SHARD"):  # they gather nothing in the backward pass

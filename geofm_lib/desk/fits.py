@@ -68,7 +68,7 @@ def first_change(settings, ranks: int, limit_gib: float) -> tuple[dict, int, flo
         except ValueError:
             continue
         if (held := peak_gib(other, on)) <= limit_gib:
-            return change, on, held
+            return {name: value for name, value in change.items() if value != getattr(settings, name)}, on, held
     return None
 
 
