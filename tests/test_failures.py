@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from geofm_lib.desk import failures, fits, runs
+from geofm_lib.desk import failures, fits, report, runs
 from geofm_lib.settings import PretrainSettings, ThroughputSettings
 
 
@@ -25,20 +25,20 @@ def run(tmp_path):
 
 def test_ranks_that_run_out_of_memory_say_what_would_fit(root, tmp_path):
     """A real run under `ulimit -v`: there is room for Python, torch (3.6 GB) and ViT-Base, not for 64 images of it."""
-    page = tmp_path / "page.html"
-    given = {"model": "ViT-Base", "strategy": "NO_SHARD", "ranks": 1, "device": "cpu", "image_size": 224,
-             "batch_per_gpu": 64, "steps": 2, "warmup_steps": 1, "run_dir": tmp_path / "run"}  # fmt: skip
-    words = [str(word) for name, value in given.items() for word in ("-p", name, value)]
-    command = [sys.executable, "-m", "geofm_lib.desk.execute", "notebooks/03_throughput.ipynb", "--page", str(page)]
-    limited = ["bash", "-c", 'ulimit -v 4800000; exec "$@"', "bash", *command, *words]
+    asked = {"model": "ViT-Base", "strategy": "NO_SHARD", "ranks": 1, "device": "cpu", "image_size": 224,
+             "batch_per_gpu": 64, "steps": 2, "warmup_steps": 1, "run_dir": str(tmp_path / "run")}  # fmt: skip
+    code = "from geofm_lib.desk.launch import launch; from geofm_lib.settings import ThroughputSettings; " \
+           f"launch(ThroughputSettings(**{asked}))"  # fmt: skip
+    limited = ["bash", "-c", 'ulimit -v 4800000; exec "$@"', "bash", sys.executable, "-c", code]
     done = subprocess.run(limited, cwd=root, capture_output=True, text=True)
-    assert done.returncode == 1
-    told = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert "allocate memory" in told["cause"] or "MemoryError" in told["cause"]
-    assert told["error"].startswith("out of memory; ViT-Base under NO_SHARD on 1 rank with 64 images a rank needs ")
+    told = runs.Run(tmp_path / "run").summary
+    assert done.returncode == 1 and ("allocate memory" in told["cause"] or "MemoryError" in told["cause"])
+    assert told["error"].startswith("out of memory; ViT-Base under NO_SHARD on 1 rank with 64 images a rank needs 6.71")
     assert "a process may map 4.58 GiB (ulimit -v), libraries included" in told["error"]
     assert told["error"].endswith("activation_checkpointing=True would fit (2.53 GiB)")
-    assert told["error"] in page.read_text() and told["error"] in done.stderr
+    assert f"rank 0 failed: {told['error']}" in done.stderr
+    page = report.render(root / "notebooks" / "03_throughput.ipynb", tmp_path / "page.html", runs.Run(tmp_path / "run"))
+    assert told["error"] in page.read_text()
 
 
 def test_a_gpu_without_memory_names_its_own(run):
@@ -59,8 +59,10 @@ def test_other_failures_keep_their_words(run):
         summary = {"status": "failed", "kind": kind, "error": error}
         assert failures.explained(asked, summary) == summary
     killed = {"status": "failed", "error": "killed by signal 9 (SIGKILL); the machine may have run out of memory"}
-    told = failures.explained(asked, killed)["error"]
-    assert told.startswith(killed["error"]) and "needs 0.0" in told and "the machine has" in told
+    assert failures.explained(asked, killed) == killed, "a small model was killed by somebody"
+    large = run(PretrainSettings(model="ViT-15B", strategy="FULL_SHARD", image_size=224), 2)
+    told = failures.explained(large, killed)["error"]
+    assert told.startswith(killed["error"] + "; ViT-15B under FULL_SHARD on 2 ranks") and "the machine has" in told
 
 
 CHANGES = [  # settings, ranks, GiB there -> the mildest change that fits

@@ -188,10 +188,10 @@ def test_predictions_beside_the_published_points():
 
 
 def test_the_plan_of_a_notebook_s_settings():
-    table = figures.planned(ScalingSettings(model="ViT-3B", nodes=16))
+    table = figures.what_if(ScalingSettings(model="ViT-3B", nodes=16)).table()
     assert set(table.frame["strategy"]) == set(STRATEGIES) and table.frame["fits"].iloc[0]
     assert "990,848 images" in table.caption and (table.frame["node-hours"] > 0).all()
-    refused = figures.planned(ScalingSettings(model="ViT-15B", nodes=1, batch_per_gpu=2000))
+    refused = figures.what_if(ScalingSettings(model="ViT-15B", nodes=1, batch_per_gpu=2000)).table()
     assert refused.frame.empty and "does not fit frontier with nodes=1" in refused._repr_html_()
 
 
@@ -235,7 +235,7 @@ def test_the_form_answers_and_a_page_has_its_table():
     form = figures.what_if(ScalingSettings(model="ViT-3B"))
     still = form._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in still
-    assert "in JupyterLab this cell is a form" in still["text/html"]
+    assert "In JupyterLab this is a form" in still["text/html"]
     assert form.answer.value in still["text/html"]
     (shown,) = cells.outputs([nbformat.v4.new_output("display_data", still)])
     assert list(shown["data"]) == ["text/html"] and "script" not in shown["data"]["text/html"]

@@ -252,18 +252,18 @@ def test_interrupting_the_kernel_stops_the_ranks_with_a_checkpoint_and_running_a
 @pytest.mark.long
 def test_the_form_over_the_plan_answers_at_every_change(browser, lab):
     page = Page(browser, lab, "planned", "04_scaling", model="ViT-Huge")
-    for name in ("parameters", "settings", "what-if"):
+    for name in ("parameters", "settings", "planned"):
         page.run(name)
         wait(lambda name=name: re.search(r"\d", page.prompt(name)), 60, f"cell '{name}' did not end")
-    wait(lambda: "8 nodes of frontier" in page.output("what-if"), 60, "the form shows no plan")
-    assert "JupyterLab" not in page.output("what-if"), "the form stands in place of the still table"
+    wait(lambda: "8 nodes of frontier" in page.output("planned"), 60, "the form shows no plan")
+    assert "JupyterLab" not in page.output("planned"), "the form stands in place of the still table"
     labelled = ".//div[contains(@class,'jupyter-widgets')][label[normalize-space()='{}']]//{}"
-    nodes = page.cell("what-if").find_element(By.XPATH, labelled.format("nodes", "input"))
+    nodes = page.cell("planned").find_element(By.XPATH, labelled.format("nodes", "input"))
     for typed, said in (("-2", "nodes must be a whole number from 1 on; -2 was given"), ("1", "1 nodes of frontier")):
-        nodes.clear()
-        nodes.send_keys(typed, Keys.ENTER)
-        wait(lambda said=said: said in page.output("what-if"), 30, f"'{typed}' was not answered by '{said}'")
-    model = page.cell("what-if").find_element(By.XPATH, labelled.format("model", "select"))
+        nodes.send_keys(Keys.CONTROL + "a")
+        nodes.send_keys(typed + Keys.TAB)
+        wait(lambda said=said: said in page.output("planned"), 30, f"'{typed}' was not answered by '{said}'")
+    model = page.cell("planned").find_element(By.XPATH, labelled.format("model", "select"))
     Select(model).select_by_visible_text("ViT-15B")
-    wait(lambda: "ViT-15B, mae" in page.output("what-if"), 30, "another model was not answered")
+    wait(lambda: "ViT-15B, mae" in page.output("planned"), 30, "another model was not answered")
     assert not page.errors()

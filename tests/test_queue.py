@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from geofm_lib.catalog.machines import MACHINES
-from geofm_lib.desk import grid, queue, slurm
+from geofm_lib.desk import grid, here, queue, slurm
 from geofm_lib.desk.queue import Site
 
 GRIDS = sorted((Path(__file__).parents[1] / "batch" / "grids").glob("*.csv"))
@@ -233,3 +233,20 @@ def test_what_slurm_refuses_is_told_after_what_was_sent(written, monkeypatch):
     assert told == [("images", "sent as job 1")]
     with pytest.raises(ValueError, match="--limit 0"):
         list(queue.send(rows, Site(), limit=0))
+
+
+def test_a_grid_runs_here_without_slurm(written, root):
+    """One real row; what is beyond the limit, needs it unfinished or needs more nodes is left, and told why."""
+    head = "name,notebook,images_per_class,scene_size,data,epochs,nodes,tasks_per_node,after\n"
+    body = "images,01_data,2,32,,,1,1,\nmany,03_throughput,,,,,2,1,\ntrained,02_pretrain,,,@images,1,1,1,\n"
+    file = written(head + body)
+    rows = grid.read(file)[0]
+    told = [outcome for _, outcome in here.run(rows, limit=0)]
+    beyond = "left: it needs 2 nodes, and this is one machine"
+    assert told == ["left: 0 rows were asked for", beyond, "left: it needs images"]
+    command = [sys.executable, "batch/submit.py", str(file), "--here", "--limit", "1"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "images: finished\n" in done.stdout and "trained: left: 1 rows were asked for" in done.stdout
+    assert [outcome for _, outcome in here.run(rows, limit=0)][0] == "finished before"
+    assert (rows[0].folder / "report.html").is_file()

@@ -22,15 +22,18 @@ UNTRAINED = 0.7  # of the loss of guessing: above it a head has not been trained
 FEW = 10  # training images a class, below which a probe says little
 LOST = 2.0  # points of top-1 lost since the best epoch, from which on a head is overfitted
 CGROUP = Path("/sys/fs/cgroup/memory.max")
+NEAR = 0.5  # of what there is: a run that needs less is not thought to have died of memory without a word
 LESS = 0.8  # of what did not fit: a change has to take clearly less
 
-# (exception's name or "", pattern in its words, how the sentence begins: "" keeps those words)
+# (exception's name or "", pattern in its words, how the sentence begins: "" keeps those words; None too, and tells
+# nothing more unless the arithmetic finds it near)
 OUT_OF_MEMORY = (
     ("OutOfMemoryError", r"", "out of memory"),
     ("MemoryError", r"", "out of memory"),
     ("RuntimeError", r"can't allocate memory", "out of memory"),
     ("OSError", r"Cannot allocate memory", "out of memory"),
-    ("", r"^out of host memory|may have run out of memory", ""),  # the kernel's killer leaves no more than a signal
+    ("", r"^out of host memory", ""),
+    ("", r"may have run out of memory", None),  # a signal is all that the kernel's killer leaves, and anybody's kill
 )
 CAPACITY = re.compile(r"total capacity of ([\d.]+) ([GM])iB")  # in CUDA's and ROCm's words
 
@@ -41,7 +44,7 @@ def explained(run, summary: dict) -> dict:
     if summary.get("status") != "failed" or "cause" in summary:
         return summary
     for name, words, begin in OUT_OF_MEMORY:
-        if name in ("", kind) and re.search(words, error):
+        if name in ("", kind) and re.search(words, error) and (begin is not None or _near(run)):
             return {**summary, "error": f"{begin or error}; {out_of_memory(run, error)}", "cause": error}
     return summary
 
@@ -49,16 +52,29 @@ def explained(run, summary: dict) -> dict:
 def out_of_memory(run, error: str = "") -> str:
     """What was asked, what it needs, what there is, and what would fit."""
     there, whose = _there(run, error)
-    job = JOBS.get(run.job)
-    if job not in fits.KNOWN:
+    if not _by_arithmetic(run, error):
         return f"{whose}; give the job more memory, or fewer images or workers at once"
-    settings, ranks = job.model_construct(**run.settings), run.resolved.get("ranks", 1)
+    settings, ranks = _asked(run)
     need = fits.peak_gib(settings, ranks)
     images = fits.batch(settings, ranks)
     asked = f"{settings.model} under {settings.strategy} on {_ranks(ranks)} with {images} images a rank"
     beside = "" if _on_gpu(run) else ", beside Python and torch"
     found = fits.first_change(settings, ranks, min(there, LESS * need))
     return f"{asked} needs {need:.2f} GiB a rank by arithmetic{beside}; {whose}; {_advice(found, ranks)}"
+
+
+def _by_arithmetic(run, error: str) -> bool:
+    """Does the arithmetic know what it was that ran out? Not a probe's memory, nor the host's beside a GPU."""
+    return JOBS.get(run.job) in fits.KNOWN and (not _on_gpu(run) or CAPACITY.search(error) is not None)
+
+
+def _near(run) -> bool:
+    return _by_arithmetic(run, "") and fits.peak_gib(*_asked(run)) > NEAR * _there(run, "")[0]
+
+
+def _asked(run) -> tuple:
+    """(settings, ranks)"""
+    return JOBS[run.job].model_construct(**run.settings), run.resolved.get("ranks", 1)
 
 
 def _advice(found: tuple[dict, int, float] | None, ranks: int) -> str:

@@ -26,7 +26,7 @@ from geofm_lib.desk.paper_figures import (
 )
 from geofm_lib.desk.photographs import contact_sheet, model_view, reconstruction
 from geofm_lib.desk.picture import Note, Picture, Table, axes, styled
-from geofm_lib.desk.plan_figures import planned, predicted_scaling, simulated
+from geofm_lib.desk.plan_figures import predicted_scaling, simulated
 from geofm_lib.desk.scaling_figures import efficiency, measured_scaling, memory_by_nodes, ranking, strong_scaling
 from geofm_lib.desk.time_figures import communication, loader_speed, memory, phases, speed, throughput
 from geofm_lib.desk.what_if import what_if
@@ -35,7 +35,7 @@ __all__ = [
     "base_alone", "batch_scaling", "card_counts", "claims", "class_counts", "communication", "contact_sheet",
     "data_card", "duplicates", "efficiency", "image_costs", "image_sizes", "learning_rate", "loader_speed",
     "loss_curve", "measured_runs", "measured_scaling", "memory", "memory_by_nodes", "model_view", "packing",
-    "parameter_counts", "phases", "planned", "predicted_scaling", "prefetch_depths", "probe_bars", "probe_curves",
+    "parameter_counts", "phases", "predicted_scaling", "prefetch_depths", "probe_bars", "probe_curves",
     "probe_doubts", "published_memory", "published_memory_by_nodes", "published_prefetch", "published_scaling",
     "ranking", "reconstruction", "refused", "simulated", "speed", "strategy_memory", "strategy_traffic",
     "strong_scaling", "three_b", "throughput", "verdicts", "what_if",

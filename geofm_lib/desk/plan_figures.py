@@ -67,12 +67,6 @@ def predicted_scaling(model: str) -> Picture:
     return Picture(figure, alt, table)
 
 
-def planned(settings) -> Table:
-    """`plan` for a notebook's settings (ScalingSettings), best first; one sentence when it cannot be answered."""
-    names = ("model", "machine", "nodes", "batch_per_gpu", "workload", "images", "epochs")
-    return plan_table(**{name: getattr(settings, name) for name in names})
-
-
 def plan_table(strategy: str = "", **asked) -> Table:
     """`plan` as a table, of every strategy or of one; one sentence when it cannot be answered."""
     try:

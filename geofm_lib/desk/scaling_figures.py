@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, ScalarFormatter
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.machines import MACHINES
@@ -85,6 +85,7 @@ def strong_scaling(settings) -> Picture | Note:
         table.loc[line.index, "% of ideal"] = kept
     right.axhline(100, color="#888888", linestyle="--", linewidth=1)
     left.set(yscale="log", ylabel="images/s", title="Images per second")
+    _plain_log(left)
     right.set(ylabel="% of ideal", title="Share of ideal scaling", ylim=(0, None))
     for ax in (left, right):
         _node_axis(ax, nodes)
@@ -170,7 +171,7 @@ def memory_by_nodes(model: str) -> Picture:
         ax.set(yscale="log", title=title)
         _node_axis(ax)
     panels[0].set(ylabel="peak GiB per GPU")
-    panels[0].yaxis.set_major_formatter(ScalarFormatter())
+    _plain_log(panels[0])
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     table = pd.DataFrame(rows).astype({"published or simulated, GiB": float})
     both = table.dropna()
@@ -219,3 +220,10 @@ def _node_axis(ax, nodes=NODES) -> None:
     ax.xaxis.set_major_locator(FixedLocator(nodes))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(ScalarFormatter())
+
+
+def _plain_log(ax) -> None:
+    """A logarithmic axis with ticks at 1, 2 and 5, written out."""
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(ScalarFormatter())
+    ax.yaxis.set_minor_locator(NullLocator())

@@ -14,7 +14,7 @@ from geofm_lib.desk.picture import Table
 from geofm_lib.desk.plan_figures import plan_table
 from geofm_lib.planning.conditions import CHOICES
 
-STILL = "This is the answer to the settings above; in JupyterLab this cell is a form that answers anew at every change."
+STILL = "In JupyterLab this is a form that answers anew at every change."
 EVERY = "every strategy"
 
 
