@@ -235,18 +235,35 @@ def test_what_slurm_refuses_is_told_after_what_was_sent(written, monkeypatch):
         list(queue.send(rows, Site(), limit=0))
 
 
-def test_a_grid_runs_here_without_slurm(written, root):
-    """One real row; what is beyond the limit, needs it unfinished or needs more nodes is left, and told why."""
-    head = "name,notebook,images_per_class,scene_size,data,epochs,nodes,tasks_per_node,after\n"
-    body = "images,01_data,2,32,,,1,1,\nmany,03_throughput,,,,,2,1,\ntrained,02_pretrain,,,@images,1,1,1,\n"
-    file = written(head + body)
-    rows = grid.read(file)[0]
-    told = [outcome for _, outcome in here.run(rows, limit=0)]
+ROWS_HERE = """name,notebook,images_per_class,scene_size,data,epochs,nodes,tasks_per_node
+images,01_data,2,32,,,1,1
+many,03_throughput,,,,,2,1
+trained,02_pretrain,,,@images,1,1,1
+"""
+
+
+def test_what_runs_here_and_what_is_left(written, monkeypatch):
+    """The runner is a stand-in that ends well, or badly where a name says so; the real one is in the next test."""
+    rows = grid.read(written(ROWS_HERE))[0]
+    assert here.command(rows[0])[2:] == ["geofm_lib.desk.execute", str(rows[0].notebook), "-p", "ranks", "1",
+                                         "-p", "images_per_class", "2", "-p", "scene_size", "32"]  # fmt: skip
     beyond = "left: it needs 2 nodes, and this is one machine"
+    told = [outcome for _, outcome in here.run(rows, limit=0)]
     assert told == ["left: 0 rows were asked for", beyond, "left: it needs images"]
-    command = [sys.executable, "batch/submit.py", str(file), "--here", "--limit", "1"]
+    ends = "import sys; sys.exit(1)"
+    monkeypatch.setattr(here, "command", lambda row: [sys.executable, "-c", ends])
+    first, *_ = [outcome for _, outcome in here.run(rows)]
+    assert first.startswith("failed with exit code 1; its page is in ")
+    finish(rows[0], "finished")
+    monkeypatch.setattr(here, "command", lambda row: [sys.executable, "-c", ""])
+    assert [outcome for _, outcome in here.run(rows)] == ["finished before", beyond, "finished"]
+
+
+@pytest.mark.long
+def test_a_grid_runs_here_without_slurm(written, root):
+    command = [sys.executable, "batch/submit.py", str(written(ROWS_HERE)), "--here", "--limit", "1"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "images: finished\n" in done.stdout and "trained: left: 1 rows were asked for" in done.stdout
-    assert [outcome for _, outcome in here.run(rows, limit=0)][0] == "finished before"
-    assert (rows[0].folder / "report.html").is_file()
+    (row, *_) = grid.read(root / command[2])[0]
+    assert (row.folder / "report.html").is_file()
