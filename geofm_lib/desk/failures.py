@@ -166,15 +166,16 @@ def _overfitted(found: dict, curves: pd.DataFrame) -> str:
 
 
 PROBE = (
+    ("the head is hardly trained", _untrained,
+     "raise base_learning_rate (0.1 is for a million images; a few thousand need 10 to 30) or epochs, before anything "
+     "else is believed"),
+    ("few images a class", _few_images, "label more images, or raise train_ratio in 01; read the intervals first"),
     ("no better than random weights", _like_random,
      "pretrain for longer, or on more images, until 02's loss is well below its start; probe at the pretraining's own "
      "image_size and on images like its own"),
     ("no better than histograms", _like_histograms,
      "colours and gradients alone tell these classes apart as well: pretrain for longer or a larger model, or try the "
      "other pool"),
-    ("the head is hardly trained", _untrained,
-     "raise base_learning_rate (0.1 is for a million images; a few thousand need 10 to 30) or epochs"),
-    ("few images a class", _few_images, "label more images, or raise train_ratio in 01; read the intervals first"),
     ("the head is overfitted", _overfitted, "fewer epochs, more views, or some weight_decay"),
 )  # fmt: skip
 """(doubt, its evidence in a summary and curves or "", what to do), in the order in which they are told."""

@@ -169,7 +169,7 @@ def probe_doubts(run) -> Table:
     """What speaks against a probe, with its evidence and what to do; one sentence when nothing does."""
     rows = failures.probe_doubts(run.summary, run.read_csv("probe.csv"))
     none = "None of the usual signs of a poor probe."
-    return Table(pd.DataFrame(rows), "What speaks against this probe", none)
+    return Table(pd.DataFrame(rows), empty=none)
 
 
 # ---------------------------------------------------------------- pieces
