@@ -46,7 +46,8 @@ recorded_06_paper =
 recorded_minutes := 01_data=1 02_pretrain=18 03_throughput=2 04_scaling=1 05_probe=8 06_paper=2
 recorded_strategies = SHARD_GRAD_OP NO_SHARD HYBRID_1GPU HYBRID_2GPUs DDP
 
-.PHONY: help .venv reports recorded predictions simulations sizes loader test test-slurm test-long lint doctor clean
+.PHONY: help .venv reports recorded predictions simulations sizes experiments loader test test-slurm test-long lint \
+	doctor clean
 
 help:  ## This list
 	@echo "geofm: make TARGET"
@@ -126,6 +127,10 @@ sizes: $(STAMP)  ## reports/sizes.csv: three small models pretrained and probed 
 
 simulations: $(STAMP)  ## reports/simulated.csv: the paper's memory figures, simulated on fake ranks (10 minutes; read again in 1)
 	$(PY) -m geofm_lib.desk.simulations
+
+experiments: $(STAMP)  ## reports/experiments.csv: the small grids of batch/grids, run here (20 minutes on 2 cores; read again in 1)
+	for name in experiments prefetch_small scaling_small; do $(PY) batch/submit.py batch/grids/$$name.csv --here; done
+	$(PY) -m geofm_lib.desk.experiments
 
 test: $(STAMP)  ## The tests (up to 10 minutes on 2 cores)
 	$(PY) -m pytest -m "not slurm and not long" $(PYTEST_ARGS)

@@ -3,14 +3,17 @@
 import base64
 import io
 import json
+import sys
+from functools import partial
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.desk import diagnoses, figures
+from geofm_lib.desk import cells, diagnoses, experiments, figures
 from geofm_lib.desk.picture import Note, Picture, Table
 from geofm_lib.desk.runs import Run
 from geofm_lib.settings import ScalingSettings
@@ -236,11 +239,70 @@ def test_predictions_beside_the_published_points():
 
 
 def test_the_plan_of_a_notebook_s_settings():
-    table = figures.planned(ScalingSettings(model="ViT-3B", nodes=16))
+    table = figures.what_if(ScalingSettings(model="ViT-3B", nodes=16)).table()
     assert set(table.frame["strategy"]) == set(STRATEGIES) and table.frame["fits"].iloc[0]
     assert "990,848 images" in table.caption and (table.frame["node-hours"] > 0).all()
-    refused = figures.planned(ScalingSettings(model="ViT-15B", nodes=1, batch_per_gpu=2000))
+    refused = figures.what_if(ScalingSettings(model="ViT-15B", nodes=1, batch_per_gpu=2000)).table()
     assert refused.frame.empty and "does not fit frontier with nodes=1" in refused._repr_html_()
+
+
+def test_scaling_figures():
+    kept = figures.efficiency("ViT-5B").table
+    assert kept["published, % of ideal"].count() == 47 and (kept["predicted, % of ideal"] <= 101).all()
+    strong = figures.strong_scaling(ScalingSettings(model="ViT-3B"))
+    fitting = strong.table[strong.table["fits"]]
+    assert (fitting["images per GPU"] * fitting["nodes"] == 256).all() and "2,048 images" in strong.alt
+    assert fitting[fitting["nodes"] == 128]["% of ideal"].max() < 50, "two images a GPU do not cover the communication"
+    assert isinstance(figures.strong_scaling(ScalingSettings(model="ViT-15B", machine="laptop", nodes=1)), Note)
+    for picture in (strong, figures.memory_by_nodes("ViT-3B"), figures.memory_by_nodes("ViT-1B")):
+        assert image(picture)
+
+
+def test_the_best_strategy_of_every_case():
+    picture = figures.ranking()
+    assert image(picture) and len(picture.table) == 6 * 8
+    known = picture.table.dropna(subset=["of best published"])
+    assert len(known) == 32 and (known["of best published"] >= 0.95).sum() == 31
+    assert "ViT-5B on 64 nodes: SHARD_GRAD_OP has 0.70 of HYBRID_2GPUs" in picture.alt
+    assert not {"DDP", "HYBRID_1GPU"} & set(picture.table["predicted best"])
+
+
+def test_recorded_experiments_beside_plans(monkeypatch, tmp_path):
+    prefetch = figures.prefetch_depths()
+    assert image(prefetch) and "images/s, published" in prefetch.table
+    planned = prefetch.table.dropna(subset=["images/s, planned"]).set_index(["strategy", "backward"])
+    assert planned["images/s, planned"]["FULL_SHARD", 0] < planned["images/s, planned"]["FULL_SHARD", 1]
+    assert image(figures.batch_scaling()) and list(figures.three_b().frame["GiB simulated"].isna()) == [False] * 4
+    alone = figures.base_alone()
+    assert alone.frame["measured"].gt(0).all() and "torch" in alone.caption and "commit" in alone.caption
+    assert set(figures.measured_scaling().frame["strategy"]) == {"FULL_SHARD", "NO_SHARD"}
+    monkeypatch.setattr(experiments, "table", partial(experiments.table, file=tmp_path / "none.csv"))
+    for shown in (figures.base_alone(), figures.batch_scaling(), figures.measured_scaling()):
+        assert "make experiments" in shown._repr_html_()
+    assert "not run" in figures.prefetch_depths().alt and figures.three_b().frame["GiB simulated"].isna().all()
+
+
+def test_the_form_answers_and_a_page_has_its_table():
+    form = figures.what_if(ScalingSettings(model="ViT-3B"))
+    still = form._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in still
+    assert "In JupyterLab this is a form" in still["text/html"]
+    assert form.answer.value in still["text/html"]
+    (shown,) = cells.outputs([nbformat.v4.new_output("display_data", still)])
+    assert list(shown["data"]) == ["text/html"] and "script" not in shown["data"]["text/html"]
+    answers = {"nodes": (-2, "nodes must be a whole number"), "model": ("ViT-15B", "ViT-15B, mae"),
+               "strategy": ("HYBRID_16GPUs", "16 divides; 8 ranks"),
+               "machine": ("laptop", "does not fit laptop")}  # fmt: skip
+    for name, (value, said) in answers.items():
+        form.controls[name].value = value
+        assert said in form.answer.value, name
+        form.controls["nodes"].value = 1
+
+
+def test_without_ipywidgets_there_is_the_table_alone(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    still = figures.what_if(ScalingSettings())._repr_mimebundle_()
+    assert set(still) == {"text/html", "text/plain"} and "HYBRID_8GPUs" in still["text/html"]
 
 
 def test_a_simulation_beside_the_arithmetic(folder):

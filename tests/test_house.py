@@ -92,12 +92,7 @@ def test_the_desk_never_loads_torch(root):
 
 def test_the_commands_that_need_scipy_are_imported_by_nothing_else():
     """`planning.calibrate`, and `desk.unseen` which asks it for predictions: a plain installation has no scipy."""
-    found = {
-        name_of(path)
-        for path in MODULES
-        for name in imports(path)
-        if "planning.calibrate" in name
-    }
+    found = {name_of(path) for path in MODULES for name in imports(path) if "planning.calibrate" in name}
     assert found == {"geofm_lib/desk/unseen.py"}
     assert not [path for path in MODULES for name in imports(path) if name == "geofm_lib.desk.unseen"]
 

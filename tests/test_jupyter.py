@@ -1,4 +1,5 @@
-"""02_pretrain as a person uses it: in JupyterLab, in a browser. Open, Run All, watch, run a cell again, interrupt.
+"""Notebooks as a person uses them: in JupyterLab, in a browser. Open, Run All, watch, run a cell again, interrupt 02;
+change a control of 04's form.
 
 A real JupyterLab server (its own port, token and folders) and Debian's Chromium by selenium. What is clicked is
 Lumino's menu, by command name; what is read is the page.
@@ -26,6 +27,7 @@ webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.common.exceptions import StaleElementReferenceException, WebDriverException  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import Select  # noqa: E402
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
 
@@ -125,12 +127,14 @@ def workers(folder):
 class Page:
     """A notebook open in JupyterLab, its cells found by the ids of the notebook file."""
 
-    def __init__(self, browser, lab, name, **values):
-        notebook = nbformat.read(ROOT / "notebooks" / "02_pretrain.ipynb", as_version=4)
+    def __init__(self, browser, lab, name, source="02_pretrain", **values):
+        notebook = nbformat.read(ROOT / "notebooks" / f"{source}.ipynb", as_version=4)
         self.ids = [cell.id for cell in notebook.cells]
         self.run_dir = lab["runs"] / name
         cell = notebook.cells[self.ids.index("parameters")]
-        for setting, value in {**SMALL, **values, "run_dir": str(self.run_dir)}.items():
+        if source == "02_pretrain":
+            values = {**SMALL, **values, "run_dir": str(self.run_dir)}
+        for setting, value in values.items():
             # As a person does: edit the value in its line of the parameters cell.
             line = rf"(?m)^({setting}: \w+ = )[^#\n]*"
             cell.source, count = re.subn(line, rf"\g<1>{json.dumps(value)}  ", cell.source)
@@ -243,3 +247,23 @@ def test_interrupting_the_kernel_stops_the_ranks_with_a_checkpoint_and_running_a
     page.menu("Kernel", "kernelmenu:interrupt")
     wait(lambda: not workers(page.run_dir), 30, "ranks still run after the second interrupt")
     assert page.steps() == list(range(1, page.steps()[-1] + 1)), "every step once: it went on where it had stopped"
+
+
+@pytest.mark.long
+def test_the_form_over_the_plan_answers_at_every_change(browser, lab):
+    page = Page(browser, lab, "planned", "04_scaling", model="ViT-Huge")
+    for name in ("parameters", "settings", "planned"):
+        page.run(name)
+        wait(lambda name=name: re.search(r"\d", page.prompt(name)), 60, f"cell '{name}' did not end")
+    wait(lambda: "8 nodes of frontier" in page.output("planned"), 60, "the form shows no plan")
+    assert "JupyterLab" not in page.output("planned"), "the form stands in place of the still table"
+    labelled = ".//div[contains(@class,'jupyter-widgets')][label[normalize-space()='{}']]//{}"
+    nodes = page.cell("planned").find_element(By.XPATH, labelled.format("nodes", "input"))
+    for typed, said in (("-2", "nodes must be a whole number from 1 on; -2 was given"), ("1", "1 nodes of frontier")):
+        nodes.send_keys(Keys.CONTROL + "a")
+        nodes.send_keys(typed + Keys.TAB)
+        wait(lambda said=said: said in page.output("planned"), 30, f"'{typed}' was not answered by '{said}'")
+    model = page.cell("planned").find_element(By.XPATH, labelled.format("model", "select"))
+    Select(model).select_by_visible_text("ViT-15B")
+    wait(lambda: "ViT-15B, mae" in page.output("planned"), 30, "another model was not answered")
+    assert not page.errors()

@@ -111,6 +111,29 @@ def test_conditions_do_what_they_say():
     assert alone["compute_s"] > plain["compute_s"] / 32, "a host cannot launch blocks arbitrarily fast"
 
 
+def test_what_is_not_gathered_ahead_is_hidden_less():
+    def step(strategy, depth, model="ViT-5B"):
+        return predict(model, strategy, "frontier", 8, 32, workload="classify", backward_prefetch=depth)
+
+    for strategy in ("FULL_SHARD", "HYBRID_16GPUs"):
+        none, one, two = (step(strategy, depth) for depth in (0, 1, 2))
+        assert none["step_s"] > 1.03 * one["step_s"] and two["step_s"] == one["step_s"], strategy
+        assert none["communication_s"] == pytest.approx(one["communication_s"])
+        blocks = [two["memory_gib"] - one["memory_gib"], one["memory_gib"] - none["memory_gib"]]
+        assert blocks == pytest.approx([0.18, 0.18], abs=0.03), "each block ahead is one block of bf16 weights"
+    for strategy in ("SHARD_GRAD_OP", "NO_SHARD"):  # they gather nothing in the backward pass
+        assert step(strategy, 0) == step(strategy, 1)
+
+
+def test_the_effect_of_prefetching_is_that_of_the_published_figure():
+    values = speeds.lookup("frontier")[0]
+    assert calibrate.late(values)["value"] == pytest.approx(values.value["overlap_late"], rel=0.01)
+    for strategy, slower in (("FULL_SHARD", 388 / 351), ("HYBRID_16GPUs", 352 / 335)):
+        none, ahead = (predict("ViT-5B", strategy, "frontier", 8, 32, workload="classify", window="paper_30_steps",
+                               backward_prefetch=depth)["images_per_s"] for depth in (0, 1))  # fmt: skip
+        assert ahead / none == pytest.approx(slower, abs=0.02), strategy
+
+
 def test_more_nodes_never_make_a_step_shorter():
     for strategy in ("FULL_SHARD", "NO_SHARD", "HYBRID_2GPUs"):
         line = [predict("ViT-3B", strategy, "frontier", nodes, 32)["step_s"] for nodes in (1, 2, 8, 32, 128, 512)]
@@ -129,6 +152,7 @@ WRONG = [
     ({"precision": "fp8"}, "There is no precision 'fp8'"),
     ({"window": "all"}, "There is no window 'all'"),
     ({"synchronised": "no"}, "synchronised must be True or False"),
+    ({"backward_prefetch": -1}, "backward_prefetch must be a whole number from 0 on; -1 was given"),
     ({"images": 1000}, "Node-hours need both images and epochs"),
     ({"images": 1000, "epochs": float("nan")}, "epochs must be a number above 0"),
     ({"batch_per_gpu": 10**5}, "does not fit frontier with nodes=4: FULL_SHARD needs the least"),

@@ -7,6 +7,7 @@ from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.multiprocessing as mp
@@ -14,6 +15,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from geofm_lib.data import packing, shards
+from geofm_lib.desk import failures
 from geofm_lib.jobs import probe as job
 from geofm_lib.jobs.folder import Folder, Stopped
 from geofm_lib.model import probe, vit
@@ -101,11 +103,23 @@ def test_the_same_settings_give_the_same_curve_and_another_seed_another(data, en
     assert rows(tmp_path / "a") != rows(tmp_path / "cls")
 
 
-def test_a_head_that_was_hardly_trained_is_named(data, tmp_path):
-    quick = {"encoder": "random", "compare_histograms": False, "probe_seeds": 1, "epochs": 1}
-    slow = start(settings(data, base_learning_rate=1e-3, **quick), tmp_path / "slow")
-    assert "The head itself is hardly trained: after 1 steps" in slow["verdict"]
-    assert "hardly" not in job._untrained(slow | {"loss": 0.5})
+def test_a_poor_probe_is_told_in_words(data, encoder, tmp_path):
+    """Random weights as if they were pretrained, and a head after one step: what speaks against it, and what to do."""
+    poor = start(settings(data, encoder=str(encoder), epochs=1, base_learning_rate=1e-3), tmp_path)
+    curves = pd.read_csv(tmp_path / "probe.csv")
+    told = {row["doubt"]: row for row in failures.probe_doubts(poor, curves)}
+    assert set(told) == {"no better than random weights", "no better than histograms", "the head is hardly trained"}
+    assert "after 1 steps the loss is" in told["the head is hardly trained"]["evidence"]
+    assert "raise base_learning_rate" in told["the head is hardly trained"]["what to do"]
+    assert "random weights" in told["no better than random weights"]["evidence"]
+
+    good = poor | {"top1_pretrained_mean": 99.0, "top1_pretrained_interval": None, "histograms_top1": 60.0, "loss": 0.1}
+    assert not failures.probe_doubts(good, curves)
+    few = good | {"train_images": 30}
+    assert failures.probe_doubts(few, curves)[0]["evidence"] == "5.0 training images a class"
+    later = pd.concat([curves, curves.assign(epoch=2, top1=curves["top1"] - 5, loss=curves["loss"] / 2)])
+    (over,) = failures.probe_doubts(good, later)
+    assert over["doubt"] == "the head is overfitted" and "fell by 5.0 points after epoch 1" in over["evidence"]
 
 
 def test_random_weights_alone(data, tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from geofm_lib.catalog.machines import MACHINES
-from geofm_lib.desk import grid, queue, slurm
+from geofm_lib.desk import grid, here, queue, slurm
 from geofm_lib.desk.queue import Site
 
 GRIDS = sorted((Path(__file__).parents[1] / "batch" / "grids").glob("*.csv"))
@@ -233,3 +233,37 @@ def test_what_slurm_refuses_is_told_after_what_was_sent(written, monkeypatch):
     assert told == [("images", "sent as job 1")]
     with pytest.raises(ValueError, match="--limit 0"):
         list(queue.send(rows, Site(), limit=0))
+
+
+ROWS_HERE = """name,notebook,images_per_class,scene_size,data,epochs,nodes,tasks_per_node
+images,01_data,2,32,,,1,1
+many,03_throughput,,,,,2,1
+trained,02_pretrain,,,@images,1,1,1
+"""
+
+
+def test_what_runs_here_and_what_is_left(written, monkeypatch):
+    """The runner is a stand-in that ends well, or badly where a name says so; the real one is in the next test."""
+    rows = grid.read(written(ROWS_HERE))[0]
+    assert here.command(rows[0])[2:] == ["geofm_lib.desk.execute", str(rows[0].notebook), "-p", "ranks", "1",
+                                         "-p", "images_per_class", "2", "-p", "scene_size", "32"]  # fmt: skip
+    beyond = "left: it needs 2 nodes, and this is one machine"
+    told = [outcome for _, outcome in here.run(rows, limit=0)]
+    assert told == ["left: 0 rows were asked for", beyond, "left: it needs images"]
+    ends = "import sys; sys.exit(1)"
+    monkeypatch.setattr(here, "command", lambda row: [sys.executable, "-c", ends])
+    first, *_ = [outcome for _, outcome in here.run(rows)]
+    assert first.startswith("failed with exit code 1; its page is in ")
+    finish(rows[0], "finished")
+    monkeypatch.setattr(here, "command", lambda row: [sys.executable, "-c", ""])
+    assert [outcome for _, outcome in here.run(rows)] == ["finished before", beyond, "finished"]
+
+
+@pytest.mark.long
+def test_a_grid_runs_here_without_slurm(written, root):
+    command = [sys.executable, "batch/submit.py", str(written(ROWS_HERE)), "--here", "--limit", "1"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "images: finished\n" in done.stdout and "trained: left: 1 rows were asked for" in done.stdout
+    (row, *_) = grid.read(root / command[2])[0]
+    assert (row.folder / "report.html").is_file()

@@ -43,6 +43,14 @@ def test_the_arithmetic_is_what_is_traced(strategy, gpus, more):
         assert getattr(held, kind) == pytest.approx(found["whole"][kind], rel=0.01)
 
 
+@pytest.mark.parametrize("depth", [0, 3])
+def test_blocks_gathered_ahead_are_held(depth):
+    settings = SimulateSettings(**FEMTO | {"batch_per_gpu": 4}, gpus=16, workload="classify", strategy="FULL_SHARD")
+    size = {"image_size": settings.image_size, "patch_size": settings.patch(), "backward_prefetch": depth}
+    held = costs.memory(settings.model, "FULL_SHARD", 16, 4, "classify", **size)
+    assert held.peak == pytest.approx(simulate(settings, backward_prefetch=depth)["peak"], rel=0.02)
+
+
 def test_what_the_job_says():
     settings = SimulateSettings(**SMALL, gpus=8, workload="classify")
     told = job.run(settings, None, None)

@@ -2,17 +2,20 @@
 
 Every picture carries alt text that says what it shows, with its key numbers, and the numbers as a table. What the
 paper published is drawn by `paper_figures`, what it says and what came of it by `statements`, the evidence for the four
-findings by `finding_figures`, what arithmetic says by `cost_figures`, what is planned by `plan_figures`, a throughput
-run by `time_figures` and `step_figures`, a preparation's lists by `data_figures`, images by `photographs`; this module
-is the one door to all of them. No torch.
+findings by `finding_figures`, what arithmetic says by `cost_figures`, what is planned by `plan_figures` and `what_if`,
+how it scales by `scaling_figures`, the small grids by `experiment_figures`, a throughput run by `time_figures` and
+`step_figures`, a preparation's lists by `data_figures`, images by `photographs`; this module is the one door to all of
+them. No torch.
 """
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 
+from geofm_lib.desk import failures
 from geofm_lib.desk.cost_figures import image_costs, measured_runs, strategy_memory, strategy_traffic
 from geofm_lib.desk.data_figures import MOST_ROWS, card_counts, data_card, duplicates, image_sizes, packing
+from geofm_lib.desk.experiment_figures import base_alone, batch_scaling, prefetch_depths, three_b
 from geofm_lib.desk.finding_figures import (
     precision_measured,
     precision_predicted,
@@ -29,19 +32,22 @@ from geofm_lib.desk.paper_figures import (
 )
 from geofm_lib.desk.photographs import contact_sheet, model_view, reconstruction
 from geofm_lib.desk.picture import Note, Picture, Table, axes, styled
-from geofm_lib.desk.plan_figures import planned, predicted_scaling, simulated
+from geofm_lib.desk.plan_figures import predicted_scaling, simulated
+from geofm_lib.desk.scaling_figures import efficiency, measured_scaling, memory_by_nodes, ranking, strong_scaling
 from geofm_lib.desk.statements import claims, reading, verdicts
 from geofm_lib.desk.step_figures import inputs, phases, phases_otherwise, timeline
 from geofm_lib.desk.time_figures import communication, loader_speed, memory, speed, throughput
+from geofm_lib.desk.what_if import what_if
 
 __all__ = [
-    "card_counts", "claims", "class_counts", "communication", "contact_sheet", "data_card", "duplicates",
-    "image_costs", "image_sizes", "inputs", "learning_rate", "loader_speed", "loss_curve", "measured_runs",
-    "memory", "model_view", "packing", "parameter_counts", "phases", "phases_otherwise", "planned",
-    "precision_measured", "precision_predicted", "predicted_scaling", "probe_bars", "probe_curves",
-    "published_memory", "published_memory_by_nodes", "published_prefetch", "published_scaling", "reading",
-    "reconstruction", "refused", "replicas", "simulated", "speed", "start_up", "strategy_memory",
-    "strategy_traffic", "throughput", "timeline", "unseen_predictions", "verdicts",
+    "base_alone", "batch_scaling", "card_counts", "claims", "class_counts", "communication", "contact_sheet",
+    "data_card", "duplicates", "efficiency", "image_costs", "image_sizes", "inputs", "learning_rate",
+    "loader_speed", "loss_curve", "measured_runs", "measured_scaling", "memory", "memory_by_nodes", "model_view",
+    "packing", "parameter_counts", "phases", "phases_otherwise", "precision_measured", "precision_predicted",
+    "predicted_scaling", "prefetch_depths", "probe_bars", "probe_curves", "probe_doubts", "published_memory",
+    "published_memory_by_nodes", "published_prefetch", "published_scaling", "ranking", "reading", "reconstruction",
+    "refused", "replicas", "simulated", "speed", "start_up", "strategy_memory", "strategy_traffic",
+    "strong_scaling", "three_b", "throughput", "timeline", "unseen_predictions", "verdicts", "what_if",
 ]  # fmt: skip
 
 PRETRAINED, RANDOM, HISTOGRAMS = "#0072B2", "#E69F00", "#7f7f7f"  # Okabe and Ito: colour-blind safe
@@ -166,6 +172,13 @@ def probe_curves(run) -> Picture | Note:
     alt = f"Lines over {int(curves['epoch'].max())} epochs, the band spans the probe seeds. "
     alt += f"At the end, in percent: {'; '.join(ends)}."
     return Picture(figure, alt, last.reset_index())
+
+
+def probe_doubts(run) -> Table:
+    """What speaks against a probe, with its evidence and what to do; one sentence when nothing does."""
+    rows = failures.probe_doubts(run.summary, run.read_csv("probe.csv"))
+    none = "None of the usual signs of a poor probe."
+    return Table(pd.DataFrame(rows), empty=none)
 
 
 # ---------------------------------------------------------------- pieces

@@ -21,10 +21,8 @@ from pathlib import Path
 
 from geofm_lib import settings as settings_module
 from geofm_lib.catalog.machines import Machine
-from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.desk import runs
-from geofm_lib.planning import costs
-from geofm_lib.settings import JobSettings, PretrainSettings, ThroughputSettings, closest
+from geofm_lib.desk import fits, runs
+from geofm_lib.settings import JobSettings, closest
 
 COLUMNS = ("name", "notebook", "nodes", "tasks_per_node", "walltime", "after")
 BEYOND = "(none)"  # where cells stand that have no column
@@ -242,47 +240,17 @@ def _check_walltime(walltime: str, nodes: int, machine: Machine | None) -> None:
 def _check_memory(row: Row, machine: Machine | None) -> None:
     """Refuse a model that cannot fit its strategy, with the prediction and what would fit."""
     limit = machine.memory_gib if machine else None
-    if limit is None or not isinstance(row.settings, PretrainSettings | ThroughputSettings):
-        return  # a probe holds no gradients; what it needs is not predicted
-    need = _peak_gib(row.settings, row.ranks)
+    if limit is None or not isinstance(row.settings, fits.KNOWN):
+        return
+    need = fits.peak_gib(row.settings, row.ranks)
     if need <= limit:
         return
     per_node = machine.devices_per_node
-    fits = []
-    for name in STRATEGIES:
-        other = row.settings.model_copy(update={"strategy": name})
-        try:
-            other.check_ranks(row.ranks)
-        except ValueError:
-            continue
-        if (held := _peak_gib(other, row.ranks)) <= limit:
-            fits.append(f"{name} ({held:.1f})")
-    advice = f"on {row.ranks} ranks these fit: {', '.join(fits)}" if fits else (
+    fitting = fits.strategies_that_fit(row.settings, row.ranks, limit)
+    told = ", ".join(f"{name} ({held:.1f})" for name, held in fitting.items())
+    advice = f"on {row.ranks} ranks these fit: {told}" if fitting else (
         f"no strategy fits on {row.ranks} ranks: take more than {row.ranks // per_node} nodes, a smaller batch or "
         "activation_checkpointing"
     )  # fmt: skip
     text = f"{row.settings.model} under {row.settings.strategy} needs {need:.1f} GiB a device of {limit:.1f}; {advice}"
     raise _Refused("strategy", text)
-
-
-def _peak_gib(settings: PretrainSettings | ThroughputSettings, ranks: int) -> float:
-    size = {"image_size": settings.image_size, "patch_size": settings.patch()}
-    if isinstance(settings, ThroughputSettings):
-        workload, batch, parts = settings.workload, settings.batch_per_gpu, 1
-    else:
-        parts = settings.accumulation(ranks)
-        workload, batch = "mae", settings.global_batch // ranks // parts
-        decoder = settings.decoder()
-        size |= {"mask_ratio": settings.mask_ratio, "decoder": tuple(decoder.values())}
-    peak = costs.memory(
-        settings.model,
-        settings.strategy,
-        ranks,
-        batch,
-        workload,
-        settings.precision,
-        settings.activation_checkpointing,
-        accumulate=parts > 1,
-        **size,
-    ).peak
-    return costs.gib(peak)

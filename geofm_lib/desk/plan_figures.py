@@ -5,7 +5,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.machines import MACHINES
-from geofm_lib.catalog.strategies import STRATEGIES
+from geofm_lib.catalog.strategies import STRATEGIES, lookup, resolve
 from geofm_lib.desk.picture import Picture, Table, axes, styled
 from geofm_lib.planning.planner import plan, predict
 
@@ -67,19 +67,22 @@ def predicted_scaling(model: str) -> Picture:
     return Picture(figure, alt, table)
 
 
-def planned(settings) -> Table:
-    """`plan` for a notebook's settings (ScalingSettings), best first; one sentence when it cannot be answered."""
-    asked = {name: getattr(settings, name) for name in ("model", "machine", "nodes", "batch_per_gpu")}
+def plan_table(strategy: str = "", **asked) -> Table:
+    """`plan` as a table, of every strategy or of one; one sentence when it cannot be answered."""
     try:
-        rows = plan(**asked, workload=settings.workload, images=settings.images, epochs=settings.epochs)
+        rows = plan(**asked)
+        if strategy:
+            resolve(lookup(strategy), rows[0]["gpus"])
+            rows = [row for row in rows if row["strategy"] == strategy]
     except ValueError as error:
         return Table(pd.DataFrame(), empty=str(error))
     columns = {"strategy": "strategy", "step_s": "step, s", "exposed_s": "of it communication, s",
                "images_per_s": "images/s", "low": "low", "high": "high", "memory_gib": "GiB per GPU", "fits": "fits",
                "node_hours": "node-hours"}  # fmt: skip
-    what = f"{settings.model}, {settings.workload}, {settings.batch_per_gpu} images per GPU, bf16, steady"
-    caption = (f"{what}: {settings.nodes} nodes of {settings.machine}; low to high should hold nine of ten runs; "
-               f"node-hours for {settings.epochs:g} epochs of {settings.images:,} images")  # fmt: skip
+    what = f"{asked['model']}, {asked['workload']}, {asked['batch_per_gpu']} images per GPU, " \
+           f"{asked.get('precision', 'bf16')}, steady"  # fmt: skip
+    caption = (f"{what}: {asked['nodes']} nodes of {asked['machine']}; low to high should hold nine of ten runs; "
+               f"node-hours for {asked['epochs']:g} epochs of {asked['images']:,} images")  # fmt: skip
     return Table(pd.DataFrame(rows)[list(columns)].rename(columns=columns), caption)
 
 

@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from geofm_lib.desk import runs, slurm
+from geofm_lib.desk import failures, runs, slurm
 
 POLL_S = 0.5
 PROGRESS_S = 1.0
@@ -200,7 +200,7 @@ class _Beats:
 
 def _conclude(run: runs.Run, processes: list[subprocess.Popen], end: _End) -> None:
     """Return if the run finished; otherwise make sure summary.json says why, and raise."""
-    summary = _summary(run, processes, end)
+    summary = failures.explained(run, _summary(run, processes, end))
     for part in run.folder.glob("checkpoint/*.part"):
         shutil.rmtree(part, ignore_errors=True)  # of no use, and on a full disk the room for the words that follow
     for file in run.folder.glob(".rendezvous-*"):

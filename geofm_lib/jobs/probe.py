@@ -28,7 +28,6 @@ from geofm_lib.settings import ProbeSettings
 BATCH = 64  # images encoded at once; part of the result's definition only to the last bit
 LOG_S = 1.0  # seconds between progress rows
 RANDOM_SEEDS = 1000  # the random encoders' seeds start here, apart from those of heads and crops
-UNTRAINED = 0.7  # of the loss of guessing: above it the page says that the head has not been trained far
 COLUMNS = ("features", "seed", "epoch", "top1", "top5", "loss")
 # 97.5 % points of Student's t for 1, 2, ... degrees of freedom
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
@@ -301,22 +300,7 @@ def _summary(settings, rows, knn, histograms, config, train, test) -> dict:
     found |= histograms
     loss = sum(row["loss"] for row in last if row["features"] == last[0]["features"]) / settings.probe_seeds
     found |= {"loss": loss, "head_steps": settings.epochs * max(1, len(train) // settings.batch)}
-    return found | {"verdict": verdict(found) + _untrained(found)}
-
-
-def _untrained(found: dict) -> str:
-    """A sentence when the head's loss is still near that of guessing, or nothing.
-
-    The protocol's rate is meant for a million images: LARS moves the weights by a thousandth of the rate a step, so
-    that a thousand images at 90 epochs, 360 steps, leave the head almost as it began.
-    """
-    guessing = math.log(found["classes"])
-    if found["loss"] < UNTRAINED * guessing:
-        return ""
-    return (
-        f" The head itself is hardly trained: after {found['head_steps']} steps its loss is {found['loss']:.2f}, and "
-        f"guessing gives {guessing:.2f}; on so few images raise base_learning_rate (to 10, say) or the epochs."
-    )
+    return found | {"verdict": verdict(found)}
 
 
 def verdict(found: dict) -> str:

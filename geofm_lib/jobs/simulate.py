@@ -51,10 +51,10 @@ def run(settings: SimulateSettings, ranks, run: Folder) -> dict:
     }
 
 
-def simulate(settings: SimulateSettings) -> dict:
+def simulate(settings: SimulateSettings, **prefetch: int) -> dict:
     """Of rank 0's second step: "peak" in bytes, "held" then by `holdings.KINDS`, "whole" by WHOLE, "bytes" and
-    "calls" by collective."""
-    how = {name: getattr(settings, name) for name in ("precision", "activation_checkpointing")}
+    "calls" by collective. ``prefetch``: depths that are not `sharding.apply`'s defaults."""
+    how = {name: getattr(settings, name) for name in ("precision", "activation_checkpointing")} | prefetch
     with fake_ranks(settings.gpus):
         network = throughput.network(settings)
         model = sharding.apply(network, settings.strategy, world=settings.gpus, device=CPU, seed=None, **how)

@@ -44,7 +44,8 @@ PARAMETERS = [
     ("start_up_s", None, 2.2, 0.3, "s", "start-up inside the paper's window of 30 steps",
      "the authors' log: 30 steps of the first epoch took 2.2 s longer than of the third"),
 ]  # fmt: skip
-BOUNDED = {"share_bf16", "share_fp32", "memory_share", "group_share", "link_share", "overlap", "overlap_grouped", "overlap_late"}
+BOUNDED = {"share_bf16", "share_fp32", "memory_share", "group_share", "link_share", "overlap", "overlap_grouped",
+           "overlap_late"}  # fmt: skip
 
 
 def points() -> list[dict]:
