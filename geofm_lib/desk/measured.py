@@ -67,9 +67,10 @@ def block(root: Path) -> str:
         )
         what = f"Linear probe, top-1 %, {run['classes']:.0f} classes of `{run['dataset']}`, {run['model']}"
         lines.append(f"| {what} | larger models probe better | {shown} | not comparable (other images and size) |")
-    speeds = done[done["job"] == "throughput"].sort_values("images_per_s") if len(done) else []
+    speeds = done[done["job"] == "throughput"] if len(done) else []
     if len(speeds):
-        ordered = ", ".join(f"{run['strategy']} {run['images_per_s']:.0f}" for _, run in speeds[::-1].iterrows())
+        fastest = speeds.sort_values("images_per_s", ascending=False)
+        ordered = ", ".join(f"{run['strategy']} {run['images_per_s']:.0f}" for _, run in fastest.iterrows())
         what = f"Strategies, images/s, {speeds.iloc[0]['model']} on {speeds.iloc[0]['ranks']:.0f} CPU ranks"
         lines.append(f"| {what} | on 8 to 1024 GPUs, see 06 | {ordered} | not comparable (no GPU) |")
     evidence = next((run.summary for run in runs.find(root, "findings") if run.status == "finished"), {})

@@ -22,8 +22,8 @@ def size(model: str) -> dict:
     trained = launch(PretrainSettings(model=model, **SAME, **RECIPE))
     probe = launch(ProbeSettings(model=model, encoder=str(trained.folder), **SAME, **PROBE)).summary
     names = ("top1_pretrained_mean", "top1_pretrained_interval", "classes", "test_images")
-    return {"model": model, "dataset": "scenes", "epochs": RECIPE["epochs"], "loss": trained.summary["loss"],
-            **{name: probe[name] for name in names}}  # fmt: skip
+    how = {"dataset": "scenes", "images_per_class": SAME["images_per_class"], **RECIPE}
+    return {"model": model, **how, "loss": trained.summary["loss"], **{name: probe[name] for name in names}}
 
 
 if __name__ == "__main__":
