@@ -18,8 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.distributed import meters, sharding, training
 from geofm_lib.jobs import throughput
+from geofm_lib.jobs.anatomy import RATE
 from geofm_lib.jobs.folder import Folder
-from geofm_lib.jobs.throughput import CLASSES, PAPER_STEPS, RATE, WEIGHT_DECAY
+from geofm_lib.jobs.throughput import CLASSES, PAPER_STEPS, WEIGHT_DECAY
 from geofm_lib.model import vit
 from geofm_lib.settings import FindingsSettings
 
