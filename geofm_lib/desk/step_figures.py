@@ -11,9 +11,9 @@ from geofm_lib.desk.picture import Note, Picture, Table, axes, styled
 
 BLUE = "#0072B2"
 PHASES = {"data": "images", "forward": "forward", "backward": "backward", "optimiser": "optimiser"}
-PROFILED = PHASES | {"communication": "exposed communication", "other": "other"}
+PROFILED = PHASES | {"communication": "exposed communication", "other": "the rest"}
 COLOURS = {"images": "#56B4E9", "forward": "#0072B2", "backward": "#009E73", "optimiser": "#CC79A7",
-           "exposed communication": "#D55E00", "other": "#999999"}  # fmt: skip
+           "exposed communication": "#D55E00", "the rest": "#999999"}  # fmt: skip
 VARIANTS = {"real": "real images", "synthetic": "synthetic images", "silent": "synthetic, no communication"}
 LANES = {"phase": "phase", "work": "work", "collective": "collective", "wait": "waiting"}
 LANE_COLOURS = {"work": "#555555", "waiting": "#D55E00", "all-gather": "#E69F00", "reduce-scatter": "#F0E442",
@@ -54,7 +54,7 @@ def phases_otherwise(run) -> Table:
     without = mean["synthetic_step_s"] - mean["silent_step_s"] if silent else None
     rows.append((PROFILED["communication"], mean["profiled_communication_s"], None, without))
     rows.append(("step", mean["profiled_step_s"], mean["step_s"], mean.get("silent_step_s")))
-    columns = ["seconds", "profiler", "clock, waits inside", "nothing sent (communication: what that saves)"]
+    columns = ["seconds", "profiler", "clock, waits inside", "nothing sent (and what that saves)"]
     slower = mean["profiled_step_s"] / mean["step_s"]
     caption = (f"The middle half of {run.settings.get('profile_steps')} steps by length, mean over ranks; a profiled "
                f"step takes {slower:.2f} times as long as one of the steady window")  # fmt: skip

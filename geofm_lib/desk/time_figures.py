@@ -88,6 +88,7 @@ def memory(run) -> Picture | Note:
     if "held_peak_gib" not in ranks:
         return Note(f"The peak was {peak:.3g} GiB; by kind it was not watched (compiled blocks hold other tensors).")
     size = {name: asked[name] for name in ("image_size", "patch_size") if asked.get(name)}
+    size["backward_prefetch"] = asked["backward_prefetch"]
     told = costs.memory(asked["model"], asked["strategy"], world, asked["batch_per_gpu"], asked["workload"],
                         asked["precision"], asked["activation_checkpointing"], **size)  # fmt: skip
     arithmetic = (told.parameters, told.gradients_by_then, told.optimiser, told.unsharded,
@@ -117,6 +118,7 @@ def communication(run) -> Table:
     """Bytes and calls of each collective in one step of one rank, beside the arithmetic for the same settings."""
     ranks, asked = run.ranks, run.settings
     size = {name: asked[name] for name in ("image_size", "patch_size") if asked.get(name)}
+    size["backward_prefetch"] = asked["backward_prefetch"]
     told = costs.communication(asked["model"], asked["strategy"], max(1, len(ranks)), asked["workload"],
                                asked["precision"], **size)  # fmt: skip
     rows = []

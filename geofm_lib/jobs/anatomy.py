@@ -1,7 +1,7 @@
 """Steps of a throughput run, and what is found out about them beside the window that counts.
 
-After the window come rounds: a profiled step and, in turn with it, the same step without communication. Taken in
-turn they see the same machine, whatever else it does.
+After the window come rounds: a profiled step and, in turn with it, the same step with other images or without
+communication. Taken in turn they see the same machine, whatever else it does.
 """
 
 from collections.abc import Callable, Iterator
@@ -50,15 +50,13 @@ class Steps:
         training.step(self.model, self.optimiser, [lambda: self.model(*inputs)], **how)
 
 
-def rounds(count: int, own: Steps, silent: Steps | None, ranks, trace: Path | None, said: Callable[[int], None]):
-    """Profiles of `count` steps, and per name the rows of the steps taken in turn with them.
+def rounds(
+    count: int, own: Steps, others: dict[str, Steps], ranks, trace: Path | None, said: Callable[[int], None]
+) -> tuple[list[profile.Profile], dict[str, list[dict[str, float]]]]:
+    """Profiles of `count` steps, and the rows of the `others` that are taken in turn with them.
 
-    `synthetic` and `silent` are there when `silent` is: plain steps on its images, with and without communication.
-    The first round is not counted: the profiler starts up, and the second model meets its first step.
+    The first round is not counted: the profiler starts up, and another model meets its first step.
     """
-    others = {}
-    if silent:
-        others = {"synthetic": Steps(own.model, own.optimiser, silent.stream, own.device), "silent": silent}
     profiles, rows = [], {name: [] for name in others}
     for number in range(count + 1):
         ranks.barrier()  # reading the profile before took each rank another time

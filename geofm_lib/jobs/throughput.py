@@ -112,13 +112,9 @@ def _window(settings, ranks, run: Folder, steps: Steps, loop: float) -> tuple[li
 
 def _apart(settings, ranks, run: Folder, steps: Steps, shards: Shards | None) -> dict:
     """What is usual for this rank's profiled steps, and for those with other images or without communication."""
-    silent = None
-    if settings.compare:
-        group = silent_group()
-        model = sharding.apply_settings(network(settings, shards.channels), settings, ranks, group)
-        drawn = steps.stream if settings.input == "synthetic" else _batches(settings, ranks, "synthetic", shards)
-        silent = Steps(model, training.optimiser(model, WEIGHT_DECAY), drawn, ranks.device, group)
-
+    others = _variants(settings, ranks, steps, shards) if settings.compare else {}
+    # With loader processes in a row of its own: in turn with other steps they would have time to read ahead.
+    real = others.pop("real", None) if settings.workers else None
     window = settings.warmup_steps + settings.steps
 
     def said(number):
@@ -126,18 +122,26 @@ def _apart(settings, ranks, run: Folder, steps: Steps, shards: Shards | None) ->
         run.log_metrics(step=window + number + 1, total_steps=window + settings.profile_steps + 1, phase="profiled")
 
     trace = run.path / f"trace-{ranks.rank}.json" if settings.trace else None
-    profiles, others = anatomy.rounds(settings.profile_steps, steps, silent, ranks, trace, said)
+    profiles, taken = anatomy.rounds(settings.profile_steps, steps, others, ranks, trace, said)
     rows = anatomy.timeline(profiles, ranks)
     if rows:
         write_csv(run.path / "timeline.csv", rows[0], rows)
-    if settings.compare:
-        # In a row of their own: in turn with other steps, loader processes would have time to read ahead.
-        read = steps.stream if settings.input == "real" else _batches(settings, ranks, "real", shards)
-        real = Steps(steps.model, steps.optimiser, read, ranks.device)
-        taken = [real.take() for _ in range(settings.profile_steps + settings.warmup_steps)]
-        others["real"] = taken[settings.warmup_steps :]
-    others["profiled"] = [{f"{name}_s": value for name, value in each.seconds.items()} for each in profiles]
-    return {f"{name}_{key}": value for name, taken in others.items() for key, value in _usual(taken).items()}
+    if real:
+        row = [real.take() for _ in range(settings.profile_steps + settings.warmup_steps)]
+        taken["real"] = row[settings.warmup_steps :]
+    taken["profiled"] = [{f"{name}_s": value for name, value in each.seconds.items()} for each in profiles]
+    return {f"{name}_{key}": value for name, rows in taken.items() for key, value in _usual(rows).items()}
+
+
+def _variants(settings, ranks, steps: Steps, shards: Shards) -> dict[str, Steps]:
+    """The same step with `real` and with `synthetic` images, and on these of a second model that is `silent`."""
+    streams = {name: _batches(settings, ranks, name, shards) for name in ("real", "synthetic")}
+    streams[settings.input] = steps.stream
+    found = {name: Steps(steps.model, steps.optimiser, stream, ranks.device) for name, stream in streams.items()}
+    group = silent_group()
+    model = sharding.apply_settings(network(settings, shards.channels), settings, ranks, group)
+    optimiser = training.optimiser(model, WEIGHT_DECAY)
+    return found | {"silent": Steps(model, optimiser, streams["synthetic"], ranks.device, group)}
 
 
 def network(settings, channels: int = 3) -> nn.Module:
@@ -226,6 +230,7 @@ def _headline(settings, ranks, table: list[dict], start_up_s: float, channels: i
         settings.precision,
         settings.activation_checkpointing,
         **size,
+        backward_prefetch=settings.backward_prefetch,
     )
     compared = [name for name in ("real", "synthetic", "silent") if f"{name}_step_s" in table[0]]
     return {
