@@ -132,8 +132,9 @@ experiments: $(STAMP)  ## reports/experiments.csv: the small grids of batch/grid
 	for name in experiments prefetch_small scaling_small; do $(PY) batch/submit.py batch/grids/$$name.csv --here; done
 	$(PY) -m geofm_lib.desk.experiments
 
-test: $(STAMP)  ## The tests (up to 10 minutes on 2 cores)
-	$(PY) -m pytest -m "not slurm and not long" $(PYTEST_ARGS)
+test: $(STAMP)  ## The tests (up to 10 minutes on 2 cores): two files at a time, then those that measure time
+	$(PY) -m pytest -n 2 --dist loadfile -m "not slurm and not long and not alone" $(PYTEST_ARGS) || [ $$? -eq 5 ]
+	$(PY) -m pytest -m "alone and not long" $(PYTEST_ARGS) || [ $$? -eq 5 ]  # 5: PYTEST_ARGS chose none of these
 
 test-slurm: $(STAMP)  ## The tests on a real Slurm started on this machine (up to 20 minutes; apt install slurm-wlm munge)
 	$(PY) -m pytest -m slurm $(PYTEST_ARGS)

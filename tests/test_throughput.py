@@ -11,7 +11,7 @@ from geofm_lib.planning import costs
 from geofm_lib.settings import PrepareSettings, SettingsError, ThroughputSettings
 from tests import ranks
 
-pytestmark = pytest.mark.timeout(900)  # the first test waits for the ranks
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]  # the first test waits for the ranks
 
 PARTS = ("data", "forward", "backward", "communication", "optimiser")
 FEW = {"warmup_steps": 1, "steps": 3, "profile_steps": 3}
