@@ -23,7 +23,7 @@ TRIES = 3  # a machine that does other things beside is no fair clock
 @pytest.fixture(scope="module")
 def data():
     """A prepared folder of built-in scenes, large beside what the models here see of them."""
-    return str(launch(PrepareSettings(images_per_class=6, scene_size=256)).folder)
+    return str(launch(PrepareSettings(images_per_class=6, scene_size=384)).folder)
 
 
 def measured(folder, world, **runs):
@@ -37,7 +37,7 @@ def two(tmp_path_factory, data):
     """A plain run, one that waits for images, one that waits for messages, one in bf16 with all variants."""
     starved = {"model": "ViT-Atto", "workload": "classify", "image_size": 64, "patch_size": 64, "strategy": "NO_SHARD"}
     starved |= {"batch_per_gpu": 24, "input": "real", "data": data}
-    talking = {"model": "ViT-Tiny", "image_size": 32, "patch_size": 16, "batch_per_gpu": 1}
+    talking = {"model": "ViT-Pico", "image_size": 32, "patch_size": 16, "batch_per_gpu": 1}
     return measured(
         tmp_path_factory.mktemp("two"),
         2,
