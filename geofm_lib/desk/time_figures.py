@@ -118,7 +118,6 @@ def communication(run) -> Table:
     """Bytes and calls of each collective in one step of one rank, beside the arithmetic for the same settings."""
     ranks, asked = run.ranks, run.settings
     size = {name: asked[name] for name in ("image_size", "patch_size") if asked.get(name)}
-    size["backward_prefetch"] = asked["backward_prefetch"]
     told = costs.communication(asked["model"], asked["strategy"], max(1, len(ranks)), asked["workload"],
                                asked["precision"], **size)  # fmt: skip
     rows = []
