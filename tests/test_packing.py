@@ -112,6 +112,14 @@ def test_other_settings_or_another_source_begin_again(tmp_path):
     assert written(tmp_path / "run") == written(tmp_path / "fresh") != before
 
 
+def test_bytes_that_do_not_fit_the_shared_memory_come_all_the_same(tmp_path, monkeypatch):
+    dataset = source(tmp_path / "set", 30)
+    run(tmp_path / "usual", dataset, **OPTIONS)
+    monkeypatch.setattr(prepare, "SLOT", 5000)
+    run(tmp_path / "little", dataset, **OPTIONS)
+    assert written(tmp_path / "little") == written(tmp_path / "usual")
+
+
 def test_webdataset_and_tar_read_the_shards(tmp_path):
     summary, _, packed = run(tmp_path / "run", source(tmp_path / "set", 30), **OPTIONS)
     tars = sorted(map(str, (tmp_path / "run" / "shards").glob("*.tar")))
