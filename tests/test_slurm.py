@@ -223,9 +223,9 @@ def test_no_progress_in_two_jobs_and_a_cancelled_job_stay_out_of_the_queue(clust
 
 
 BAD_ROWS = """\
-wrong_name,02_pretrian,,,,,,,,,,,,,,,,,,1,2,0:10:00
-wrong_strategy,02_pretrain,,@images,,ViT-Atto,32,HYBRID_3GPUs,2,1,16,,,,,,,,cpu,1,2,0:10:00
-wrong_epochs,02_pretrain,,@images,,ViT-Atto,32,,none,1,16,,,,,,,,cpu,1,2,0:10:00
+wrong_name,02_pretrian,,,,,,,,,,,,,,,,,,,1,2,0:10:00
+wrong_strategy,02_pretrain,,@images,,ViT-Atto,32,HYBRID_3GPUs,2,1,16,,,,,,,,,cpu,1,2,0:10:00
+wrong_epochs,02_pretrain,,@images,,ViT-Atto,32,,none,1,16,,,,,,,,,cpu,1,2,0:10:00
 """
 
 
