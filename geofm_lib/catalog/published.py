@@ -23,6 +23,9 @@ FOLDER = Path(__file__).with_name("published")
 VERDICTS = ("reproduced", "same ordering", "differs", "not comparable", "not measured")
 """The five words a comparison with the paper may end in."""
 
+PREFETCH_DEPTHS = {"None+limit_all_gathers": 0, "BACKWARD_PRE+limit_all_gathers": 1}
+"""The prefetch figure's settings that FSDP2 has, and how many blocks they gather ahead in the backward pass."""
+
 NEAR = 0.10
 """Numbers are reproduced whose median error is at most this, as a share of the published ones."""
 
@@ -67,6 +70,19 @@ def scaling(model: str) -> dict[str, dict[int, float]]:
         if row["figure"].startswith("weak scaling"):
             lines.setdefault(row["strategy"], {})[row["nodes"]] = row["value"]
     return lines
+
+
+def prefetch() -> dict[str, dict[int, dict]]:
+    """The bars of the prefetch figure whose settings FSDP2 has: {strategy: {blocks gathered ahead: row}}.
+
+    FSDP2 limits its all-gathers always, so only the settings with limit_all_gathers have a counterpart.
+    """
+    bars: dict[str, dict[int, dict]] = {}
+    for row in rows(metric="throughput"):
+        strategy, _, setting = row["strategy"].partition(" | prefetch=")
+        if setting in PREFETCH_DEPTHS:
+            bars.setdefault(strategy, {})[PREFETCH_DEPTHS[setting]] = row | {"strategy": strategy}
+    return bars
 
 
 def verdict_of_counts(published: dict[str, float], ours: dict[str, float]) -> str:

@@ -10,8 +10,6 @@ from geofm_lib.planning import costs
 from geofm_lib.planning.planner import predict
 
 DEPTHS = (0, 1, 2)
-PREFETCHED = ("FULL_SHARD", "HYBRID_2GPUs", "HYBRID_16GPUs")  # of the published prefetch figure: ViT-5B on 8 nodes
-AS_FSDP2 = {"None+limit_all_gathers": 0, "BACKWARD_PRE+limit_all_gathers": 1}  # settings with a counterpart
 BATCHES = (8, 16, 32, 64, 128, 256)
 THREE_B = ("FULL_SHARD", "HYBRID_2GPUs", "HYBRID_4GPUs", "HYBRID_8GPUs")
 EMPTY = "This grid was not run here; `make experiments` runs it."
@@ -22,11 +20,10 @@ def prefetch_depths() -> Picture:
     """FSDP2's prefetch depth: planned for the published case, with the published dots, and measured here."""
     figure, (left, right) = axes(height=3.1, columns=2, width_ratios=(3, 2))
     rows, said = [], []
-    for k, name in enumerate(PREFETCHED):
+    for k, (name, bars) in enumerate(published.prefetch().items()):
         told = [predict("ViT-5B", name, "frontier", 8, 32, workload="classify", window="paper_30_steps",
                         backward_prefetch=depth) for depth in DEPTHS]  # fmt: skip
-        seen = {depth: published.rows(strategy=f"{name} | prefetch={setting}")[0]["value"]
-                for setting, depth in AS_FSDP2.items()}  # fmt: skip
+        seen = {depth: row["value"] for depth, row in bars.items()}
         places = [depth + 0.27 * (k - 1) for depth in DEPTHS]
         left.bar(places, [row["images_per_s"] for row in told], 0.25, color=STRATEGIES[name].colour, label=name)
         left.plot([places[depth] for depth in seen], list(seen.values()), "o", color="black", markersize=4)

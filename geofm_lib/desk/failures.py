@@ -15,9 +15,9 @@ import pandas as pd
 import psutil
 
 from geofm_lib.desk import fits
+from geofm_lib.planning.costs import GIB
 from geofm_lib.settings import JOBS
 
-GIB = 2**30
 UNTRAINED = 0.7  # of the loss of guessing: above it a head has not been trained far
 FEW = 10  # training images a class, below which a probe says little
 LOST = 2.0  # points of top-1 lost since the best epoch, from which on a head is overfitted

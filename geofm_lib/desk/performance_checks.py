@@ -10,15 +10,13 @@ from geofm_lib.catalog import published
 from geofm_lib.catalog.machines import MACHINES
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.desk.outcomes import Outcome, judged, number, report, span
+from geofm_lib.desk.plan_figures import AS_PUBLISHED
 from geofm_lib.planning import costs
 from geofm_lib.planning.planner import plan, predict
 
 UP_TO_3B = ("ViT-Base", "ViT-Huge", "ViT-3B")
 PREDICTED = (*UP_TO_3B, "ViT-5B")
 """Models with published throughput."""
-NOT_AS_SAID = ("DDP", "HYBRID_1GPU")  # the first ran in another precision, the second was not synchronised
-PREFETCH = {"None+limit_all_gathers": 0, "BACKWARD_PRE+limit_all_gathers": 1}
-"""The published settings that FSDP2 has, and the depth of its prefetch."""
 
 
 def unseen(*models: str) -> dict[tuple[str, str, int], tuple[float, float]]:
@@ -70,7 +68,7 @@ def hybrid_1gpu_best(evidence: dict) -> Outcome:
     """
     found, points = unseen(*UP_TO_3B), []
     for (model, name, nodes), value in found.items():
-        if name not in NOT_AS_SAID:
+        if name not in AS_PUBLISHED:
             printed, synchronised = found[model, "HYBRID_1GPU", nodes][0], found[model, "NO_SHARD", nodes][1]
             points += [((model, name, nodes), *value), ((model, name, nodes), printed, synchronised)]
     lead = [found[m, "HYBRID_1GPU", 128][0] / found[m, "NO_SHARD", 128][0] for m in UP_TO_3B if found]
@@ -118,14 +116,12 @@ def prefetch_gain(evidence: dict) -> Outcome:
 def _prefetch_bars() -> dict[str, list[tuple[float, float]]]:
     """Strategy -> (published, predicted) images/s without prefetch and with BACKWARD_PRE."""
     bars: dict[str, list] = {}
-    for row in published.rows(metric="throughput"):
-        strategy, _, setting = row["strategy"].partition(" | prefetch=")
-        if setting in PREFETCH:
-            how = {name: row[name] for name in ("workload", "precision", "window")}
-            how["backward_prefetch"] = PREFETCH[setting]
+    for strategy, found in published.prefetch().items():
+        for depth, row in sorted(found.items()):
+            how = {name: row[name] for name in ("workload", "precision", "window")} | {"backward_prefetch": depth}
             ours = predict(row["model"], strategy, "frontier", row["nodes"], 32, **how)["images_per_s"]
-            bars.setdefault(strategy, []).append((PREFETCH[setting], row["value"], ours))
-    return {strategy: [pair[1:] for pair in sorted(found)] for strategy, found in bars.items()}
+            bars.setdefault(strategy, []).append((row["value"], ours))
+    return bars
 
 
 def pretrained_on(evidence: dict, model: str, nodes: str) -> Outcome:
@@ -187,7 +183,7 @@ def _predicted_cells(model: str) -> dict[int, list[dict]]:
     """Rows of reports/predictions.csv that fit, are synchronised and in bf16, by number of nodes."""
     cells: dict[int, list[dict]] = {}
     for row in report("predictions"):
-        if row["model"] == model and row["fits"] == "true" and row["strategy"] not in NOT_AS_SAID:
+        if row["model"] == model and row["fits"] == "true" and row["strategy"] not in AS_PUBLISHED:
             cells.setdefault(int(row["nodes"]), []).append(row)
     return cells
 

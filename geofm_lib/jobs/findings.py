@@ -20,8 +20,9 @@ from geofm_lib.distributed import meters, sharding, training
 from geofm_lib.jobs import throughput
 from geofm_lib.jobs.anatomy import RATE
 from geofm_lib.jobs.folder import Folder
-from geofm_lib.jobs.throughput import CLASSES, PAPER_STEPS, WEIGHT_DECAY
+from geofm_lib.jobs.throughput import CLASSES, WEIGHT_DECAY
 from geofm_lib.model import vit
+from geofm_lib.planning.steps import PAPER_STEPS
 from geofm_lib.settings import FindingsSettings
 
 GROUPS = (1, 2)  # ranks of a shard group; the ranks are replicas of such groups

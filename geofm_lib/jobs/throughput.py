@@ -27,11 +27,11 @@ from geofm_lib.jobs.anatomy import Steps
 from geofm_lib.jobs.folder import Folder
 from geofm_lib.model import mae, vit
 from geofm_lib.planning import costs
+from geofm_lib.planning.steps import PAPER_STEPS
 from geofm_lib.settings import ThroughputSettings
 
 CLASSES = 1000  # of the paper's benchmark
 WEIGHT_DECAY = 0.002  # of its AdamW (paper.md, section 5.3); it does not change the speed
-PAPER_STEPS = 30
 PEAK_S = 0.3  # of matrix products, on all ranks at once
 PHASES = ("data", "forward", "backward", "optimiser")
 

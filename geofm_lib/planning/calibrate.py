@@ -21,7 +21,6 @@ from geofm_lib.planning.conditions import Conditions
 MACHINE = MACHINES["frontier"]
 BATCH = 32  # images per GPU in every published figure
 NOT_RANKED = ("HYBRID_1GPU", "DDP")  # unsynchronised, and in another precision
-PREFETCH_STRATEGIES = ("FULL_SHARD", "HYBRID_2GPUs", "HYBRID_16GPUs")  # of the published prefetch figure
 CLOSE = 0.05  # a choice this close to the best published throughput counts as right
 OF_FIT = "fit to the published weak-scaling figures; prior {}, {}"
 
@@ -120,13 +119,10 @@ def late(values: speeds.Speeds) -> dict:
     From one figure, ViT-5B on 8 nodes: three strategies without prefetching over the same with BACKWARD_PRE, both with
     limit_all_gathers (FSDP2 has no other). Least squares of the log ratios; the rest of the fit cancels out of them.
     """
-    figure = {row["strategy"]: row for row in published.rows(metric="throughput", model="ViT-5B")
-              if row["figure"].startswith("prefetch")}  # fmt: skip
     pairs = []
-    for name in PREFETCH_STRATEGIES:
-        none, ahead = (figure[f"{name} | prefetch={kind}+limit_all_gathers"] for kind in ("None", "BACKWARD_PRE"))
-        asked = [_demand(none | {"strategy": name}, backward_prefetch=depth) for depth in (0, 1)]
-        pairs.append((asked, ahead["value"] / none["value"]))
+    for bars in published.prefetch().values():
+        asked = [_demand(bars[depth], backward_prefetch=depth) for depth in (0, 1)]
+        pairs.append((asked, bars[1]["value"] / bars[0]["value"]))
 
     def off(inner, pairs=pairs) -> list[float]:
         now = speeds.Speeds(values.value | {"overlap_late": _outer("overlap_late", float(inner[0]))}, values.curve)
