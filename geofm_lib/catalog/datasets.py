@@ -6,6 +6,7 @@ enough to run whenever settings are checked.
 """
 
 import difflib
+import functools
 import hashlib
 import lzma
 import os
@@ -233,11 +234,15 @@ def is_image_name(name: str) -> bool:
     >>> [is_image_name(n) for n in ("a/b.JPG", "a/._b.jpg", "__MACOSX/a/b.jpg", "README.txt")]
     [True, False, False, False]
     """
-    *folders, file = name.replace("\\", "/").split("/")
+    folder, _, file = name.replace("\\", "/").rpartition("/")
     suffix = file[file.rfind(".") :].lower()
-    if suffix not in IMAGE_SUFFIXES or file.startswith("."):
-        return False
-    return not any(part == "__MACOSX" or part.startswith(".") and part not in (".", "..") for part in folders)
+    return suffix in IMAGE_SUFFIXES and not file.startswith(".") and not _is_hidden(folder)
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_hidden(folder: str) -> bool:
+    parts = folder.split("/")
+    return any(part == "__MACOSX" or part.startswith(".") and part not in (".", "..") for part in parts)
 
 
 def find(dataset: str | os.PathLike) -> Source:

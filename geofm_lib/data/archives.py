@@ -133,13 +133,18 @@ def _bounded(size: int) -> None:
 
 
 def _read_file(root: str, name: str) -> bytes:
-    path = f"{root}/{name}"
-    state = os.stat(path)
-    if not stat.S_ISREG(state.st_mode):  # reading a pipe would wait for ever
-        raise OSError("it is no ordinary file")
-    _bounded(state.st_size)
-    with open(path, "rb", buffering=0) as file:
-        return file.read()
+    file = os.open(f"{root}/{name}", os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would wait for ever
+    try:
+        state = os.fstat(file)
+        if not stat.S_ISREG(state.st_mode):
+            raise OSError("it is no ordinary file")
+        _bounded(state.st_size)
+        data = os.read(file, state.st_size)
+        if len(data) < state.st_size:
+            raise OSError(f"only {len(data)} of its {state.st_size} bytes can be read")
+        return data
+    finally:
+        os.close(file)
 
 
 @functools.lru_cache(maxsize=2)

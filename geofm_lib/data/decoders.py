@@ -29,25 +29,30 @@ def decode(data: bytes) -> torch.Tensor:
 
     Raises Unsupported, or what its decoder makes of a broken file (OSError, ValueError, SyntaxError ...).
     """
+    # Tensors keep their HWC memory under a CHW shape, in which resizing is faster.
+    return torch.from_numpy(pixels(data)).permute(2, 0, 1)
+
+
+def pixels(data: bytes) -> np.ndarray:
+    """The same as an array [H, W, C]."""
     if data[:3] == JPEG:
-        # Tensors keep their HWC memory under a CHW shape, in which resizing is faster.
-        return torch.from_numpy(simplejpeg.decode_jpeg(data)).permute(2, 0, 1)
-    pixels = bands(data)
-    if pixels is not None:
-        return pixels
+        return simplejpeg.decode_jpeg(data)
+    found = bands(data)
+    if found is not None:
+        return found
     with Image.open(io.BytesIO(data)) as image:
-        return torch.from_numpy(np.array(image if image.mode == "RGB" else image.convert("RGB"))).permute(2, 0, 1)
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def encode_bands(image: torch.Tensor) -> bytes:
-    """uint8 or uint16 [C, H, W] -> a multi-band TIFF that `bands` reads."""
+def encode_bands(pixels_HWC: np.ndarray) -> bytes:
+    """uint8 or uint16 [H, W, C] -> a multi-band TIFF that `bands` reads."""
     file = io.BytesIO()
-    tifffile.imwrite(file, image.permute(1, 2, 0).numpy(), photometric="minisblack", planarconfig="contig")
+    tifffile.imwrite(file, pixels_HWC, photometric="minisblack", planarconfig="contig")
     return file.getvalue()
 
 
-def bands(data: bytes) -> torch.Tensor | None:
-    """The bands of a multi-band TIFF as stored, uint8 or uint16 [C, H, W]; None for any file that is a picture.
+def bands(data: bytes) -> np.ndarray | None:
+    """The bands of a multi-band TIFF as stored, uint8 or uint16 [H, W, C]; None for any file that is a picture.
 
     A TIFF is multi-band when it has 16 bits and several samples a pixel, samples that are neither colour nor alpha,
     or several grey pages of one size. Raises Unsupported for other numbers than uint8 and uint16, for a compression
@@ -74,9 +79,7 @@ def bands(data: bytes) -> torch.Tensor | None:
                 raise
             name = series.keyframe.compression.name
             raise Unsupported(f"compressed by {name}, for which 'pip install imagecodecs' is needed") from None
-    if series.axes[-1] != "X":  # samples last, as in memory of most
-        array = np.moveaxis(array, -1, 0)
-    return torch.from_numpy(array)
+    return array if series.axes[-1] != "X" else np.moveaxis(array, 0, -1)  # samples last, as in memory of most
 
 
 def _is_picture(page: tifffile.TiffPage) -> bool:

@@ -4,32 +4,21 @@ Two images with the same digest have the same pixels. Two with nearly the same l
 picture, also when one was compressed harder, resized or brightened.
 """
 
-import functools
-import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import xxhash
 
 GRID = 16  # the look is taken from 16 x 16 mean brightnesses
 ROWS = 64  # the least that sums are taken from: rows side by side are nearly the same
 FLAT = 2.0  # grey levels (of 255): a picture that varies less looks like any other flat one, and its hash is noise
-AT_ONCE = 2**20  # bytes of images measured together: numpy's calls cost as much as their work; these fit a core's cache
 
 # The lowest 8 of 16 frequencies of a cosine transform (type II, orthonormal), one a row: [8, 16].
 _COSINE = np.cos(np.pi / GRID * np.outer(np.arange(8), np.arange(GRID) + 0.5)) * np.sqrt(2 / GRID)
 _COSINE[0] = np.sqrt(1 / GRID)
 _COSINE = _COSINE.astype(np.float32)
-
-
-@dataclass
-class Sample:
-    """What is kept of an image until it is measured. rows: evenly spaced ones, [h, W, C]; digest: of all pixels."""
-
-    rows: np.ndarray
-    pixels: int
-    digest: str
 
 
 @dataclass
@@ -44,46 +33,61 @@ class Measures:
     look: str
 
 
-def sample(image_HWC: np.ndarray) -> Sample:
-    """Take from an image, uint8 or uint16 [H, W, C] of any number of channels, what `measure` needs."""
-    image = np.ascontiguousarray(image_HWC)
-    height, width, _ = image.shape
-    digest = xxhash.xxh3_64_hexdigest(image, seed=(height << 32 | width) ^ image.itemsize - 1)
-    rows = image[:: max(1, height // ROWS)].copy()
-    while min(rows.shape[:2]) < GRID:
-        rows = rows.repeat(2, 0).repeat(2, 1)  # each pixel as four: sums and means stay what they are
-    return Sample(rows, height * width, digest)
+def measure(images_HWC: Iterable[np.ndarray]) -> list[Measures]:
+    """Measure images, uint8 or uint16 [H, W, C] of any number of channels, in their order."""
+    digests, greys, sums = [], [], []
+    for image in images_HWC:
+        image = np.ascontiguousarray(image)
+        height, width, channels = image.shape
+        digests.append(xxhash.xxh3_64_hexdigest(image, seed=(height << 32 | width) ^ image.itemsize - 1))
+        while min(image.shape[:2]) < GRID:
+            image = image.repeat(2, 0).repeat(2, 1)  # each pixel as four: sums and means stay what they are
+        # Whole numbers: 2 * ROWS - 1 squared bytes are below 2**32.
+        lines = np.zeros((3, image.shape[1] * channels), np.uint32 if image.itemsize == 1 else np.uint64)
+        greys.append(np.empty((GRID, GRID)))
+        sums.append(np.empty((2, channels)))
+        full = 2.0 ** (8 * image.itemsize) - 1
+        _fold(image.reshape(len(image), -1), channels, float(height * width), full, lines, greys[-1], sums[-1])
+    if not digests:
+        return []
+    return [Measures(*both.tolist(), *each) for both, *each in zip(sums, digests, looks(np.stack(greys)), strict=True)]
 
 
-def measure(samples: Sequence[Sample]) -> list[Measures]:
-    """Measure some images, in their order; fastest where many of one size follow each other."""
-    measured = []
-    for _, alike in itertools.groupby(samples, lambda each: (each.rows.shape, each.rows.dtype)):
-        alike = list(alike)
-        some = max(1, AT_ONCE // (4 * alike[0].rows.nbytes))
-        for k in range(0, len(alike), some):
-            measured += _alike(alike[k : k + some])
-    return measured
+def _compiled(function: Callable) -> Callable:
+    try:
+        return numba.njit(cache=True)(function)
+    except RuntimeError:  # neither beside this file nor in a home can it be kept: compiled at every start, in a second
+        return numba.njit(function)
 
 
-def _alike(samples: list[Sample]) -> list[Measures]:
-    """Images whose rows have one shape and type."""
-    rows, full = samples[0].rows, np.iinfo(samples[0].rows.dtype).max
-    height, width, channels = rows.shape
-    # float32 holds integers up to 2**24: 256 squared bytes fit, more than the 2 * ROWS - 1 rows there are at most.
-    values = _space(len(samples), height, width * channels, np.float32 if rows.itemsize == 1 else np.float64)
-    for value, each in zip(values, samples, strict=True):
-        value[:] = each.rows.reshape(height, -1)
-    lines, cells, channel = _weights(height, width, channels, values.dtype)
-    even = height % GRID == 0  # then a sum takes half as long as a product
-    bands = values.reshape(len(values), GRID, -1, width * channels).sum(2) if even else lines @ values
-    np.multiply(values, values, out=values)
-    share = np.array([each.pixels / (height * width) for each in samples])[:, None]
-    sums = bands.sum(1) @ channel * (share / full)
-    squares = np.ones(height, values.dtype) @ values @ channel * (share / full**2)
-    grey = bands @ cells * (255 / full / lines.sum(1)[:, None])
-    found = zip(sums.tolist(), squares.tolist(), samples, looks(grey), strict=True)
-    return [Measures(one, square, each.digest, look) for one, square, each, look in found]
+@_compiled
+def _fold(image, channels, pixels, full, lines, grey, sums):
+    """Of evenly spaced rows of an image [H, W*C] with values up to `full`: the means of GRID x GRID cells, in 0..255,
+    into `grey`; sums and sums of squares of each channel, in 0..1 units and scaled up to `pixels`, into `sums` [2, C].
+    lines: three rows of zeros to count in. Compiled: numpy would write and read every value five times over.
+    """
+    step, length = max(1, len(image) // ROWS), image.shape[1]
+    height, width = (len(image) + step - 1) // step, length // channels
+    band, whole, square = lines[0], lines[1], lines[2]
+    for g in range(GRID):
+        top, bottom = g * height // GRID, (g + 1) * height // GRID
+        band[:] = 0
+        for i in range(top, bottom):
+            row = image[i * step]
+            for j in range(length):
+                value = band.dtype.type(row[j])
+                band[j] += value
+                square[j] += value * value
+        for k in range(GRID):
+            left, right = k * width // GRID * channels, (k + 1) * width // GRID * channels
+            grey[g, k] = band[left:right].sum() / ((bottom - top) * (right - left)) * (255 / full)
+        whole += band
+    share = pixels / (height * width)
+    for c in range(channels):
+        sums[0, c], sums[1, c] = (
+            whole[c::channels].sum() * (share / full),
+            square[c::channels].sum() * (share / full**2),
+        )
 
 
 def looks(grey: np.ndarray) -> list[str]:
@@ -95,24 +99,3 @@ def looks(grey: np.ndarray) -> list[str]:
     varied = np.square(low[:, 1:]).sum(1) >= (FLAT * GRID) ** 2
     bits = np.packbits(low > np.sort(low[:, 1:])[:, 31:32], axis=1)
     return [each.tobytes().hex() if vary else "" for each, vary in zip(bits, varied.tolist(), strict=True)]
-
-
-@functools.lru_cache(maxsize=2)
-def _space(*shape_and_type) -> np.ndarray:
-    """An array to write to, the same each time: fresh memory costs more than all that is done in it."""
-    *shape, kind = shape_and_type
-    return np.empty(shape, kind)
-
-
-@functools.lru_cache(maxsize=64)
-def _weights(height: int, width: int, channels: int, kind: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(sums over GRID bands of rows [GRID, H], means over bands of columns [W*C, GRID], channels [W*C, C])."""
-    lines, columns = _bands(height), _bands(width)
-    cells = (columns / columns.sum(1, keepdims=True) / channels).T
-    return lines.astype(kind), cells.repeat(channels, 0).astype(kind), np.tile(np.eye(channels), (width, 1))
-
-
-def _bands(side: int) -> np.ndarray:
-    """Which of `side` places belong to which of GRID bands: [GRID, side] of 0 and 1."""
-    edges = np.arange(GRID + 1) * side // GRID
-    return (np.searchsorted(edges, np.arange(side), side="right") - 1 == np.arange(GRID)[:, None]).astype(float)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from geofm_lib.data import decoders, images, measures
+from geofm_lib.data import decoders, images
 
 LEAST_SIDE = 8  # pixels: one patch of the smallest models
 # Segments of a JPEG, by the second byte of their mark (ITU-T T.81, table B.1).
@@ -32,14 +32,14 @@ class Refused(ValueError):
 
 @dataclass
 class Checked:
-    """An image fit for a shard, and what is measured of its pixels."""
+    """An image fit for a shard, and its pixels: uint8 or uint16 [H, W, C]."""
 
     data: bytes
     width: int
     height: int
     channels: int
     bits: int  # of a value: 8 or 16
-    sample: measures.Sample
+    pixels: np.ndarray
     converted: str  # what had to be done, "" if the bytes are the original ones
 
 
@@ -50,30 +50,30 @@ def check(data: bytes, short_side: int = 0, quality: int = 0) -> Checked:
     again (a JPEG holds no bands: multi-band TIFFs stay what they are). 0: as it is.
     """
     try:
-        data, converted, image = _fit(data, short_side, quality)
+        data, converted, pixels = _fit(data, short_side, quality)
     except Refused:
         raise
     except decoders.Unsupported as error:
         raise Refused(str(error)) from None
     except Exception as error:  # decoders raise whatever the bytes lead them to: OSError, struct.error, SyntaxError ...
         raise Refused(f"damaged: {_first_line(error)}") from None
-    channels, height, width = image.shape
-    bits = 8 if image.dtype == torch.uint8 else 16
-    sample = measures.sample(image.numpy().transpose(1, 2, 0))
-    return Checked(data, width, height, channels, bits, sample, converted)
+    height, width, channels = pixels.shape
+    return Checked(data, width, height, channels, 8 * pixels.itemsize, pixels, converted)
 
 
-def _fit(data: bytes, short_side: int, quality: int) -> tuple[bytes, str, torch.Tensor]:
-    """(bytes that decode to 8-bit RGB or to bands, what was converted, what they decode to)."""
+def _fit(data: bytes, short_side: int, quality: int) -> tuple[bytes, str, np.ndarray]:
+    """(bytes that decode to 8-bit RGB or to bands, what was converted, what they decode to [H, W, C])."""
     if not data:
         raise Refused("the file is empty")
     if not quality and _is_plain(data, short_side):
-        return data, "", images.decode(data)
+        return data, "", decoders.pixels(data)
     bands = decoders.bands(data)
     if bands is not None:
-        _check_side(bands.shape[2], bands.shape[1])
-        if 0 < short_side < min(bands.shape[1:]):
-            small = images.resize(bands, *_sides(bands.shape[1:], short_side))
+        height, width, _ = bands.shape
+        _check_side(width, height)
+        if 0 < short_side < min(height, width):
+            small = images.resize(torch.from_numpy(bands).permute(2, 0, 1), *_sides((height, width), short_side))
+            small = small.permute(1, 2, 0).numpy()
             return decoders.encode_bands(small), f"reduced to {short_side} pixels", small
         return data, "", bands
     try:
@@ -91,7 +91,7 @@ def _fit(data: bytes, short_side: int, quality: int) -> tuple[bytes, str, torch.
         data = _encode(image, _reduced(_convert(image), short_side) if reduced else _convert(image), quality)
         steps = [what, f"reduced to {short_side} pixels" if reduced else "", f"JPEG {quality}" if quality else ""]
         what = ", ".join(filter(None, steps))
-    return data, what, images.decode(data)
+    return data, what, decoders.pixels(data)
 
 
 def _is_plain(data: bytes, short_side: int) -> bool:

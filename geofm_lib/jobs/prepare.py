@@ -5,8 +5,8 @@ statistics.json (and .csv), and two small files for the page: contact_sheet.npz 
 after the other data files: where it is, they are complete. A preparation that was killed or stopped keeps its finished
 shards and goes on behind them; what comes out is the same, byte for byte.
 
-The rows of a million images are never held as objects: they are read from beside the shards, once for names and
-digests, once to write them.
+The rows of a million images are never held as objects: names and digests are, the rest lies beside the shards and is
+read again, some thousand rows at a time, to write the lists.
 """
 
 import array
@@ -33,8 +33,8 @@ from geofm_lib.catalog import datasets
 from geofm_lib.data import archives, downloads, duplicates, images, measures, packing, scenes, shards, splits, verify
 from geofm_lib.jobs.folder import Folder, Stopped
 
-CHUNK, CHUNK_BYTES = 32, 2**24  # images handed to a process at once, and their bytes where those are at hand
-SLOT = 2**22  # bytes of the shared memory in which a chunk's data comes back
+CHUNK, CHUNK_BYTES = 64, 2**24  # images handed to a process at once, and their bytes where those are at hand
+SLOT = 2**23  # bytes of the shared memory in which a chunk's data comes back
 LOG_S = 0.5  # seconds between two rows of metrics
 SHEET, SHEET_SIDE = 32, 96  # images of the contact sheet, and pixels a side
 VIEW, VIEW_SIDE, VIEW_PATCH, VIEW_VISIBLE = 8, 64, 8, 0.25  # what a model sees, at the default size and masking
@@ -56,8 +56,8 @@ def run(settings, ranks, run: Folder) -> dict:
     for name in ("index.csv", "split.csv", "refused.csv", "duplicates.csv", "statistics.json"):
         (run.path / name).unlink(missing_ok=True)  # the index first, since it says that the rest is complete
     items, total, source = _source(settings, run.path)
-    speed = _pack(settings, items, total, source, run)
-    found = _Found(run.path)
+    found = _Found()
+    speed = _pack(settings, items, total, source, run, found)
     if not found.names:
         reasons = Counter(row["reason"] for row in found.refused)
         counted = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(5))
@@ -118,28 +118,24 @@ def _source(settings, folder: Path) -> tuple[Iterator, int | None, dict]:
 # checking and packing -------------------------------------------------------------------------------------------
 
 
-def _pack(settings, items: Iterable, total: int | None, source: dict, run: Folder) -> float:
+def _pack(settings, items: Iterable, total: int | None, source: dict, run: Folder, found: "_Found") -> float:
     """Check every image, and pack the good ones behind the shards that are finished; images/s of this start."""
     first = packing.resume(run.path, source)
-    names, kind, before = set(), None, 0
+    before = 0
     for row in packing.rows(run.path):
+        found.add(row)
         before += 1
-        if not row["reason"]:
-            names.add(row["name"])
-            kind = int(row["channels"]), int(row["bits"])
     run.drop_metrics_after(before)
     started, logged, done = time.monotonic(), 0.0, before
 
     def samples() -> Iterator[dict]:
-        nonlocal logged, done, kind
-        found = _checked(islice(items, before, None), total, settings)
-        for done, (name, sample) in enumerate(found, start=before + 1):
-            fault = sample.get("reason") or _misfit(name, sample, names, settings.channels, kind)
+        nonlocal logged, done
+        checked = _checked(islice(items, before, None), total, settings)
+        for done, sample in enumerate(checked, start=before + 1):
+            fault = sample.get("reason") or found.misfit(sample, settings.channels)
             if fault:
-                sample = {"name": name, "reason": fault}
-            else:
-                names.add(name)
-                kind = sample["channels"], sample["bits"]
+                sample = {"name": sample["name"], "reason": fault}
+            found.add(packing.BLANK | sample)
             yield sample
             seconds = time.monotonic() - started
             if seconds - logged > LOG_S or done == total:
@@ -154,23 +150,46 @@ def _pack(settings, items: Iterable, total: int | None, source: dict, run: Folde
     return round((done - before) / max(time.monotonic() - started, 1e-3), 1)
 
 
-def _misfit(name: str, sample: dict, names: set[str], channels: int, kind: tuple[int, int] | None) -> str:
-    """Why an image cannot stand beside the others, "" if it can.
+class _Found:
+    """What came of the images so far: names, digests and looks (uint64) of the good ones, and what was refused."""
 
-    channels: that were asked for, 0 for those of the first image; kind: (channels, bits) of the images so far.
-    """
-    if name in names:
-        return "another image has the same name"
-    mine = sample["channels"], sample["bits"]
-    if mine == (kind or (channels or mine[0], mine[1])):
-        return ""
-    wanted = f"{kind[0]} bands of {kind[1]}" if kind else f"{channels}"
-    instead = f"; channels={mine[0]} takes those that have" if mine[0] != (kind or (channels,))[0] else ""
-    return f"{OTHER_KIND}{mine[0]} bands of {mine[1]} bits, not {wanted}{instead}"
+    def __init__(self):
+        self.names, self.refused, self.converted = [], [], 0
+        self._seen, self._kind = set(), None
+        self._digests, self._looks = array.array("Q"), array.array("Q")
+
+    def add(self, row: dict) -> None:
+        """Take in a row, as it lies beside a shard or is about to."""
+        if row["reason"]:
+            self.refused.append({"name": row["name"], "reason": row["reason"]})
+            return
+        self.names.append(row["name"])
+        self._seen.add(row["name"])
+        self._kind = self._kind or (int(row["channels"]), int(row["bits"]))
+        self.converted += bool(row["converted"])
+        self._digests.append(int(row["digest"], 16))
+        self._looks.append(int(row["look"] or "0", 16))
+
+    def misfit(self, sample: dict, channels: int) -> str:
+        """Why an image cannot stand beside the others, "" if it can. channels: asked for, 0: those of the first."""
+        if sample["name"] in self._seen:
+            return "another image has the same name"
+        mine = sample["channels"], sample["bits"]
+        if mine == (self._kind or (channels or mine[0], mine[1])):
+            return ""
+        wanted = f"{self._kind[0]} bands of {self._kind[1]}" if self._kind else f"{channels}"
+        fits = mine[0] == (self._kind or (channels,))[0]
+        instead = "" if fits else f"; channels={mine[0]} takes those that have"
+        return f"{OTHER_KIND}{mine[0]} bands of {mine[1]} bits, not {wanted}{instead}"
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Digests and looks, uint64 [n]. The end of adding: the set of names is let go."""
+        self._seen.clear()
+        return np.frombuffer(self._digests, np.uint64), np.frombuffer(self._looks, np.uint64)
 
 
-def _checked(items: Iterator, total: int | None, settings) -> Iterator[tuple[str, dict]]:
-    """(name, what `packing.pack` takes of it), in the order of `items`, by `workers` processes.
+def _checked(items: Iterator, total: int | None, settings) -> Iterator[dict]:
+    """What `packing.pack` takes of each image, in the order of `items`, by `workers` processes.
 
     The data of a sample is valid until the next one is asked for.
     """
@@ -183,6 +202,7 @@ def _checked(items: Iterator, total: int | None, settings) -> Iterator[tuple[str
     # Forking costs milliseconds, but must not happen once this process has touched a GPU.
     method = "spawn" if torch.cuda.is_initialized() or os.name != "posix" else "fork"
     context = multiprocessing.get_context(method)
+    measures.measure([np.zeros((8, 8, 3), np.uint8)])  # compiled once, for all processes
     waiting, ahead = deque(), 3 * workers  # chunks at a time: bounds the bytes in memory
     shared = mmap.mmap(-1, ahead * SLOT) if method == "fork" else None  # only a fork inherits it
     view = memoryview(shared) if shared else None
@@ -213,11 +233,12 @@ def _chunks(items: Iterator) -> Iterator[list]:
         yield chunk
 
 
-def _together(chunk: list, samples: list[dict], shared: memoryview | None = None) -> Iterator[tuple[str, dict]]:
-    """(name, sample) of each image, its data as bytes or a view of the shared memory."""
+def _together(chunk: list, samples: list[dict], shared: memoryview | None = None) -> Iterator[dict]:
+    """The sample of each image with its name, and its data as bytes or a view of the shared memory."""
     for (name, load), sample in zip(chunk, samples, strict=True):
         data = sample.get("data")
-        yield name, sample | {"name": name, "data": shared[data] if isinstance(data, slice) else data or load}
+        sample["name"], sample["data"] = name, shared[data] if isinstance(data, slice) else data or load
+        yield sample
 
 
 def _check_chunk(chunk: list, start: int | None, short_side: int, quality: int) -> list[dict]:
@@ -227,24 +248,29 @@ def _check_chunk(chunk: list, start: int | None, short_side: int, quality: int) 
     while there is room: through a pipe it would cost more than reading it again. What came as bytes and stays so is
     left out.
     """
-    samples, good, at = [], [], start
-    for _, load in chunk:
-        try:
-            found = verify.check(_loaded(load), short_side, quality)
-        except verify.Refused as error:
-            samples.append({"reason": str(error)})
-            continue
-        data = None if found.data is load else found.data
-        if data and start is not None and at + len(data) <= start + SLOT:
-            data = slice(at, at + len(data))
-            _shared[data], at = found.data, data.stop
-        good.append(({"data": data, "checksum": packing.checksum(found.data), "label": ""}, found))
-        samples.append(good[-1][0])
-    measured = measures.measure([found.sample for _, found in good])
-    for (sample, found), own in zip(good, measured, strict=True):
-        sample |= {key: getattr(found, key) for key in ("width", "height", "channels", "bits", "converted")}
-        sample |= {"digest": own.digest, "look": own.look}
-        sample |= {"sums": " ".join(map(repr, own.sums)), "squares": " ".join(map(repr, own.squares))}
+    samples, good = [], []
+
+    def pixels() -> Iterator[np.ndarray]:
+        at = start
+        for _, load in chunk:
+            try:
+                found = verify.check(_loaded(load), short_side, quality)
+            except verify.Refused as error:
+                samples.append({"reason": str(error)})
+                continue
+            data = None if found.data is load else found.data
+            if data and start is not None and at + len(data) <= start + SLOT:
+                data = slice(at, at + len(data))
+                _shared[data], at = found.data, data.stop
+            sample = {"width": found.width, "height": found.height, "channels": found.channels, "bits": found.bits}
+            sample |= {"converted": found.converted, "checksum": packing.checksum(found.data), "data": data}
+            good.append(sample)
+            samples.append(sample)
+            yield found.pixels
+
+    for own, sample in zip(measures.measure(pixels()), good, strict=True):
+        sample["digest"], sample["look"] = own.digest, own.look
+        sample["sums"], sample["squares"] = (" ".join(map(repr, each)) for each in (own.sums, own.squares))
     return samples
 
 
@@ -279,26 +305,9 @@ def _cores() -> int:
 # what is written --------------------------------------------------------------------------------------------------
 
 
-class _Found:
-    """The rows beside the shards, as columns: names (str), digests and looks (uint64); and what was refused."""
-
-    def __init__(self, folder: Path):
-        self.names, self.refused, self.converted = [], [], 0
-        digests, looks = array.array("Q"), array.array("Q")
-        for row in packing.rows(folder):
-            if row["reason"]:
-                self.refused.append({"name": row["name"], "reason": row["reason"]})
-                continue
-            self.names.append(row["name"])
-            self.converted += bool(row["converted"])
-            digests.append(int(row["digest"], 16))
-            looks.append(int(row["look"] or "0", 16))
-        self.digests, self.looks = (np.frombuffer(each, np.uint64) for each in (digests, looks))
-
-
 def _duplicates(folder: Path, found: _Found) -> dict[str, str]:
     """Write duplicates.csv; {name: first image of its set}, for all but those first ones."""
-    image, twin, distance = duplicates.find(found.digests, found.looks)
+    image, twin, distance = duplicates.find(*found.arrays())
     names = found.names
     rows = (
         {"name": names[i], "same_as": names[j], "kind": "exact" if bits < 0 else "near", "distance": max(bits, 0)}
@@ -312,43 +321,53 @@ def _duplicates(folder: Path, found: _Found) -> dict[str, str]:
 def _write(run: Folder, found: _Found, labels: list[str], sides: list[str], chosen: set[int]) -> tuple[dict, dict]:
     """All lists, the index last; ({bytes, shards} of what is packed, {place in the index: row} of the chosen ones)."""
     shards.write_csv(run.path / "refused.csv", REFUSED_COLUMNS, found.refused)
-    named = ({"name": name, "split": side} for name, side in zip(found.names, sides, strict=True))
-    shards.write_csv(run.path / "split.csv", SPLIT_COLUMNS, named)
+    shards.write_table(run.path / "split.csv", SPLIT_COLUMNS, zip(found.names, sides, strict=True))
     size, tars, train, rows = 0, set(), _Statistics(), {}
 
-    def index() -> Iterator[dict]:
+    def index() -> Iterator[tuple]:
         nonlocal size
-        good = (row for row in packing.rows(run.path) if not row["reason"])
-        for i, (row, label, side) in enumerate(zip(good, labels, sides, strict=True)):
-            size += int(row["size"])
-            tars.add(row["shard"])
-            if side == "train":
-                train.add(row)
-            if i in chosen:
-                rows[i] = row
-            yield row | {"label": label}
+        at = 0
+        for block in packing.columns(run.path):
+            good = [not reason for reason in block["reason"]]
+            if not all(good):
+                block = {name: list(itertools.compress(column, good)) for name, column in block.items()}
+            end = at + sum(good)
+            block["label"] = labels[at:end]
+            size += sum(map(int, block["size"]))
+            tars.update(block["shard"])
+            train.add(block, [side == "train" for side in sides[at:end]])
+            for i in chosen.intersection(range(at, end)):
+                rows[i] = {name: column[i - at] for name, column in block.items()}
+            yield from zip(*map(block.get, shards.COLUMNS), strict=True)
+            at = end
         train.write(run)  # before the index gets its name
 
-    shards.write_csv(run.path / "index.csv", shards.COLUMNS, index())
+    shards.write_table(run.path / "index.csv", shards.COLUMNS, index())
     return {"bytes": size, "shards": len(tars)}, rows
 
 
 class _Statistics:
     """Mean and standard deviation of each band over all pixels of the images added, in 0..1 units of their range."""
 
-    def __init__(self):
-        self.images, self.pixels, self.sums, self.squares, self.bits = 0, 0, [], [], 8
+    TAKEN = ("bits", "width", "height", "sums", "squares")
 
-    def add(self, row: dict) -> None:
-        """Take in a row that lies beside a shard."""
-        self.images, self.bits = self.images + 1, int(row["bits"])
-        self.pixels += int(row["width"]) * int(row["height"])
-        self.sums = _added(self.sums, row["sums"])
-        self.squares = _added(self.squares, row["squares"])
+    def __init__(self):
+        self.images, self.pixels, self.sums, self.squares, self.bits = 0, 0, 0.0, 0.0, 8
+
+    def add(self, block: dict[str, list[str]], chosen: list[bool]) -> None:
+        """Take in the chosen rows of some that lie beside a shard."""
+        if not any(chosen):
+            return
+        bits, *some = (list(itertools.compress(block[name], chosen)) for name in self.TAKEN)
+        width, height, sums, squares = map(_numbers, some)
+        self.images, self.bits = self.images + len(bits), int(bits[0])
+        self.pixels += int((width * height).sum())
+        self.sums += sums.sum(0)
+        self.squares += squares.sum(0)
 
     def write(self, run: Folder) -> None:
         """statistics.json and .csv."""
-        mean, squares = np.array(self.sums) / self.pixels, np.array(self.squares) / self.pixels
+        mean, squares = self.sums / self.pixels, self.squares / self.pixels
         # One level at least: images of one colour must not be divided by zero.
         std = np.sqrt(np.maximum(squares - mean**2, 0)).clip(min=1 / (2**self.bits - 1))
         digits = 6 if self.bits == 8 else 9
@@ -360,8 +379,9 @@ class _Statistics:
         shards.write_csv(run.path / "statistics.csv", STATISTICS_COLUMNS, bands)
 
 
-def _added(sums: list[float], more: str) -> list[float]:
-    return [a + float(b) for a, b in zip(sums or itertools.repeat(0.0), more.split(), strict=bool(sums))]
+def _numbers(rows: list[str]) -> np.ndarray:
+    """Rows of numbers with spaces between them: [rows, numbers]."""
+    return np.array(list(map(float, " ".join(rows).split()))).reshape(len(rows), -1)
 
 
 def _fingerprint(folder: Path) -> str:
