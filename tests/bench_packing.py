@@ -10,6 +10,7 @@ import io
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -93,9 +94,10 @@ def packing(tree: Path, run: Path) -> float:
     return took
 
 
-def peak(tree: Path, run: Path) -> int:
-    """Bytes that a packing in a process of its own needs at most: with its workers, shared pages counted once."""
-    child = subprocess.Popen([sys.executable, __file__, "--pack", str(tree), str(run)])
+def peak(tree: Path, run: Path) -> tuple[int, int]:
+    """Bytes that a packing in a process of its own needs at most: (with its workers, shared pages counted once and
+    looked at five times a second; each process by itself, as the kernel keeps it, so that no short peak is missed)."""
+    child = subprocess.Popen([sys.executable, __file__, "--pack", str(tree), str(run)], stdout=subprocess.PIPE)
     most = 0
     while child.poll() is None:
         try:
@@ -104,8 +106,9 @@ def peak(tree: Path, run: Path) -> int:
         except psutil.Error:
             pass
         time.sleep(0.2)
+    own, worker = json.loads(child.communicate()[0])
     assert child.returncode == 0
-    return most
+    return most, 1024 * (own + PROCESSES * worker)
 
 
 def measure(folder: Path, images: int, rounds: int) -> dict:
@@ -122,12 +125,12 @@ def measure(folder: Path, images: int, rounds: int) -> dict:
         stored.write_text(json.dumps(found))
         print(f"decode {pair[0]:.1f} s, pack {pair[1]:.1f} s, ratio {pair[1] / pair[0]:.3f}", flush=True)
     ratios = [pack / decoded for decoded, pack in found["rounds"][:rounds]]
-    small, large = (peak(each, folder / "run") for each in (few, tree))
+    (_, small), (together, large) = (peak(each, folder / "run") for each in (few, tree))
     shutil.rmtree(folder / "run")
     return {
         "ratio": round(statistics.median(ratios), 3),
         "ratios": [round(ratio, 3) for ratio in ratios],
-        "peak_mib": round(large / MIB),
+        "peak_mib": round(together / MIB),
         "bytes_an_image": round((large - small) / (images - images // 10)),
     }
 
@@ -136,6 +139,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     if sys.argv[1] == "--pack":
         packing(Path(sys.argv[2]), Path(sys.argv[3]))
+        print([resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)])
     else:
         place, images, rounds = (sys.argv[1:] + ["100000", "5"][len(sys.argv) - 2 :])[:3]
         print(json.dumps(measure(Path(place), int(images), int(rounds))))
