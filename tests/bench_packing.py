@@ -10,7 +10,6 @@ import io
 import json
 import multiprocessing
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -95,20 +94,22 @@ def packing(tree: Path, run: Path) -> float:
 
 
 def peak(tree: Path, run: Path) -> tuple[int, int]:
-    """Bytes that a packing in a process of its own needs at most: (with its workers, shared pages counted once and
-    looked at five times a second; each process by itself, as the kernel keeps it, so that no short peak is missed)."""
-    child = subprocess.Popen([sys.executable, __file__, "--pack", str(tree), str(run)], stdout=subprocess.PIPE)
-    most = 0
+    """Bytes that a packing in a process of its own needs at most: (with its workers, shared pages counted once; the
+    first process alone, while it has workers: what torch loads for the page's pictures afterwards differs by 30 MiB
+    from run to run and has nothing to do with the number of images)."""
+    child = subprocess.Popen([sys.executable, __file__, "--pack", str(tree), str(run)])
+    most = packing = 0
     while child.poll() is None:
         try:
-            family = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
+            first, *workers = family = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
             most = max(most, sum(process.memory_full_info().pss for process in family))
+            if workers:
+                packing = max(packing, first.memory_info().rss)
         except psutil.Error:
             pass
         time.sleep(0.2)
-    own, worker = json.loads(child.communicate()[0])
     assert child.returncode == 0
-    return most, 1024 * (own + PROCESSES * worker)
+    return most, packing
 
 
 def measure(folder: Path, images: int, rounds: int) -> dict:
@@ -139,7 +140,6 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     if sys.argv[1] == "--pack":
         packing(Path(sys.argv[2]), Path(sys.argv[3]))
-        print([resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)])
     else:
         place, images, rounds = (sys.argv[1:] + ["100000", "5"][len(sys.argv) - 2 :])[:3]
         print(json.dumps(measure(Path(place), int(images), int(rounds))))
