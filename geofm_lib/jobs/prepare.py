@@ -134,8 +134,10 @@ def _pack(settings, items: Iterable, total: int | None, source: dict, run: Folde
         for done, sample in enumerate(checked, start=before + 1):
             fault = sample.get("reason") or found.misfit(sample, settings.channels)
             if fault:
-                sample = {"name": sample["name"], "reason": fault}
-            found.add(packing.BLANK | sample)
+                sample = packing.BLANK | {"name": sample["name"], "reason": fault}
+            else:
+                sample["reason"] = ""
+            found.add(sample)
             yield sample
             seconds = time.monotonic() - started
             if seconds - logged > LOG_S or done == total:
@@ -183,8 +185,7 @@ class _Found:
         return f"{OTHER_KIND}{mine[0]} bands of {mine[1]} bits, not {wanted}{instead}"
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Digests and looks, uint64 [n]. The end of adding: the set of names is let go."""
-        self._seen.clear()
+        """Digests and looks, uint64 [n]; nothing can be added while they are in use."""
         return np.frombuffer(self._digests, np.uint64), np.frombuffer(self._looks, np.uint64)
 
 
