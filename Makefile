@@ -93,17 +93,17 @@ define pages
 	@mkdir -p $(2); failed=(); started=$$SECONDS; \
 	page() { \
 	  echo "== $$1 (about $$2 min)"; local name=$$1 began=$$SECONDS; shift 2; \
-	  if $(PY) -m geofm_lib.desk.execute "notebooks/$$name.ipynb" --page "$(2)/$$name.html" "$$@"; \
+	  if $(PY) -m geofm_lib.report.execute "notebooks/$$name.ipynb" --page "$(2)/$$name.html" "$$@"; \
 	  then echo "== $$name: done in $$((SECONDS - began)) s"; \
 	  else echo "== $$name: FAILED after $$((SECONDS - began)) s"; failed+=("$$name"); fi; \
 	}; \
 	more() { \
 	  local name=$$1; shift; echo "== $$name $${*: -1} (under 1 min)"; \
-	  $(PY) -m geofm_lib.desk.execute "notebooks/$$name.ipynb" "$$@" || failed+=("$$name $${*: -1}"); \
+	  $(PY) -m geofm_lib.report.execute "notebooks/$$name.ipynb" "$$@" || failed+=("$$name $${*: -1}"); \
 	}; \
 	$(foreach s,$($(1)_strategies),more 03_throughput $($(1)_speed) -p profile_steps 0 -p strategy $(s);) \
 	$(foreach n,$(NOTEBOOKS),page $(n) $(patsubst $(n)=%,%,$(filter $(n)=%,$($(1)_minutes))) $($(1)_$(n));) \
-	$(PY) -m geofm_lib.desk.report --index $(2); \
+	$(PY) -m geofm_lib.report.pages --index $(2); \
 	echo "== $$((SECONDS - started)) s in all. Open $(2)/index.html in a browser."; \
 	if [ $${#failed[@]} -gt 0 ]; then echo "== failed: $${failed[*]} (its page and log.txt in its run folder say why)" >&2; exit 1; fi
 endef
@@ -114,23 +114,23 @@ reports: $(STAMP)  ## The six reports at laptop size -> reports/index.html (up t
 recorded: export GEOFM_RUNS = runs/recorded
 recorded: $(STAMP)  ## The longer runs kept in the repository -> reports/recorded/ (up to 60 minutes on 2 cores)
 	$(call pages,recorded,reports/recorded)
-	@$(PY) -m geofm_lib.desk.measured
-	@$(PY) -m geofm_lib.desk.photographs runs/recorded/pretrain reports/recorded/rebuilt.jpg
+	@$(PY) -m geofm_lib.paper.readme_table
+	@$(PY) -m geofm_lib.figures.images runs/recorded/pretrain reports/recorded/rebuilt.jpg
 
 predictions: $(STAMP)  ## The planner's speeds fitted again; reports/predictions.csv and unseen.csv from them (seconds)
 	$(PY) -m geofm_lib.planning.calibrate
-	$(PY) -m geofm_lib.desk.predictions
-	$(PY) -m geofm_lib.desk.unseen
+	$(PY) -m geofm_lib.paper.predictions
+	$(PY) -m geofm_lib.paper.unseen
 
 sizes: $(STAMP)  ## reports/sizes.csv: three small models pretrained and probed alike (10 minutes; read again in seconds)
-	$(PY) -m geofm_lib.desk.sizes
+	$(PY) -m geofm_lib.paper.sizes
 
 simulations: $(STAMP)  ## reports/simulated.csv: the paper's memory figures, simulated on fake ranks (10 minutes; read again in 1)
-	$(PY) -m geofm_lib.desk.simulations
+	$(PY) -m geofm_lib.paper.simulations
 
 experiments: $(STAMP)  ## reports/experiments.csv: the small grids of batch/grids, run here (20 minutes on 2 cores; read again in 1)
 	for name in experiments prefetch_small scaling_small; do $(PY) batch/submit.py batch/grids/$$name.csv --here; done
-	$(PY) -m geofm_lib.desk.experiments
+	$(PY) -m geofm_lib.paper.experiments
 
 test: $(STAMP)  ## The tests (up to 10 minutes on 2 cores): two files at a time, then those that measure time
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slurm and not long and not alone" $(PYTEST_ARGS) || [ $$? -eq 5 ]
@@ -143,14 +143,14 @@ test-long: $(STAMP)  ## The tests that take longer (up to 30 minutes)
 	$(PY) -m pytest -m long $(PYTEST_ARGS)
 
 loader: $(STAMP)  ## Images/s beside ImageFolder and webdataset -> reports/loader.csv (4 minutes; needs GEOFM_TEST_DATA)
-	OMP_NUM_THREADS=1 $(PY) -m tests.bench_loader
+	OMP_NUM_THREADS=1 $(PY) -m tests.benchmarks.loader
 
 lint: $(STAMP)  ## Ruff over code and notebooks, shellcheck over the scripts (seconds)
 	$(PY) -m ruff check .
 	PATH=".venv/bin:$$PATH" shellcheck batch/*.sh .ci/run
 
 doctor: $(STAMP)  ## One page: what this machine can run, what is missing, and the fix (half a minute)
-	@$(PY) -m geofm_lib.desk.doctor
+	@$(PY) -m geofm_lib.runs.doctor
 
 clean:  ## Remove .venv, caches and the pages of `make reports`; keeps runs/ and reports/recorded/
 	rm -rf .venv .pytest_cache .ruff_cache build geofm.egg-info reports/*.html

@@ -21,7 +21,7 @@ asked=""
 trap 'asked=yes; ask &' USR1 TERM
 (
   trap '' USR1 TERM
-  exec "$python" -m geofm_lib.desk.execute "$@"
+  exec "$python" -m geofm_lib.report.execute "$@"
 ) &
 runner=$!
 wait "$runner"

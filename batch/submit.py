@@ -15,14 +15,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from geofm_lib.desk import grid, here, queue
+from geofm_lib.runs import grid, local, queue
 
 
 def main(words: list[str]) -> int:
     """The command line."""
     words, extra = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("grid", type=Path, help="a CSV file; geofm_lib/desk/grid.py says what stands in it")
+    parser.add_argument("grid", type=Path, help="a CSV file; geofm_lib/runs/grid.py says what stands in it")
     parser.add_argument("--site", default="slurm", help="batch/SITE.sh starts the jobs (slurm)")
     parser.add_argument("--send", action="store_true", help="send the rows")
     parser.add_argument("--here", action="store_true", help="run the rows here, one after the other, without Slurm")
@@ -43,7 +43,7 @@ def main(words: list[str]) -> int:
             print(table.to_string(index=False, na_rep=""))
             print(f"{len(table)} runs: {counts(table)}; {table['node_hours'].sum():.2f} node-hours")
         elif options.here:
-            for row, outcome in here.run(rows, options.limit):
+            for row, outcome in local.run(rows, options.limit):
                 print(f"{row.name}: {outcome}", flush=True)
                 failed = failed or outcome.startswith("failed")
         elif options.send:

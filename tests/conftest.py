@@ -40,7 +40,7 @@ def runs_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def cluster():
     """A real Slurm of two nodes on this machine, for the session."""
-    import slurm_cluster
+    from tests.support import slurm_cluster
 
     if absent := slurm_cluster.missing():
         pytest.skip(f"{', '.join(absent)} not installed: apt install slurm-wlm munge")

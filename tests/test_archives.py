@@ -3,10 +3,10 @@
 import tarfile
 
 import pytest
-from pictures import as_archive, class_folders, encode, noise
 
 from geofm_lib.catalog import datasets
 from geofm_lib.data import archives
+from tests.support.pictures import as_archive, class_folders, encode, noise
 
 
 @pytest.mark.parametrize("archive", ["set.tar", "set.tar.gz", "set.zip"])

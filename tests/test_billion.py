@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from geofm_lib.desk.launch import RunStopped, launch
+from geofm_lib.runs.launch import RunStopped, launch
 from geofm_lib.settings import PrepareSettings, PretrainSettings
 
 GIB = 2**30

@@ -16,13 +16,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from pictures import class_folders, encode, noise
 from PIL import Image
 
 from geofm_lib.data import archives, shards
 from geofm_lib.jobs import prepare
-from geofm_lib.jobs.folder import Folder
+from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.settings import PrepareSettings
+from tests.support.pictures import class_folders, encode, noise
 
 JPEG, PNG = encode(noise(1, (64, 48)), "JPEG", quality=90), encode(noise(1, (64, 48)))
 TIFF, GIF = encode(noise(1, (64, 48)), "TIFF"), encode(noise(1, (64, 48)).quantize(16), "GIF")

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests import ranks
 from tests.conftest import need
-from tests.ranks import REPO
+from tests.support import ranks
+from tests.support.ranks import REPO
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ import json, subprocess, sys
 from pathlib import Path
 import torch
 from geofm_lib.distributed import checkpoint
-from geofm_lib.distributed.ranks import start
+from geofm_lib.distributed.context import start
 disk = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
 ranks = start(disk.parent, "cpu")

@@ -5,8 +5,9 @@ import csv
 import pytest
 
 from geofm_lib.catalog import published
-from geofm_lib.desk import checks, figures, finding_checks, outcomes, performance_checks, unseen
-from geofm_lib.desk.outcomes import Outcome
+from geofm_lib.figures import facade as figures
+from geofm_lib.paper import claims, findings, performance, unseen, verdicts
+from geofm_lib.paper.verdicts import Outcome
 from geofm_lib.planning.planner import predict
 
 WITHOUT_NUMBERS = {"T2", "T3", "G1", "G13", "G14", "G15", "G16"}  # Tables II and III, IO, power, loss and accuracies
@@ -52,11 +53,11 @@ def test_nine_pairs_in_ten_must_be_in_order():
 
 
 def found(name):
-    return {claim["id"]: each for claim, each in checks.outcomes(EVIDENCE, name)}
+    return {claim["id"]: each for claim, each in claims.outcomes(EVIDENCE, name)}
 
 
 def test_every_row_that_can_have_a_number_has_one():
-    for claim, each in checks.outcomes(EVIDENCE, "table", "figure", "claim"):
+    for claim, each in claims.outcomes(EVIDENCE, "table", "figure", "claim"):
         assert each.verdict in published.VERDICTS
         if claim["id"] in WITHOUT_NUMBERS:
             assert each.verdict == "not comparable"
@@ -64,14 +65,14 @@ def test_every_row_that_can_have_a_number_has_one():
             assert each.verdict != "not comparable" and any(c.isdigit() for c in each.ours), claim["id"]
             assert each.how in ("measured", "simulated", "predicted", "counted"), claim["id"]
     used = {claim["check"].split()[0] for claim in published.claims() if claim["check"]}
-    assert used == set(checks.CHECKS), "a check that no row names, or a name that is no check"
+    assert used == set(claims.CHECKS), "a check that no row names, or a name that is no check"
 
 
 def test_without_evidence_and_reports_nothing_is_claimed(monkeypatch):
-    everywhere = (outcomes, performance_checks, finding_checks)
+    everywhere = (verdicts, performance, findings)
     for module in everywhere:
         monkeypatch.setattr(module, "report", lambda name: [])
-    bare = {claim["id"]: each for claim, each in checks.outcomes({}, "table", "figure", "claim", "finding")}
+    bare = {claim["id"]: each for claim, each in claims.outcomes({}, "table", "figure", "claim", "finding")}
     computed = {name for name, each in bare.items() if each.verdict not in ("not measured", "not comparable")}
     assert computed == {"T1", "G2", "C1", "C11"}  # arithmetic and the planner, which are always there
 
@@ -89,14 +90,14 @@ def test_a_fit_that_has_not_seen_the_model_is_what_is_in_the_file(root):
 
 def test_swapped_predictions_of_a_figure_differ(monkeypatch):
     def swapped(name):
-        rows = [dict(row) for row in outcomes.report(name)]
+        rows = [dict(row) for row in verdicts.report(name)]
         for row in rows:
             row["predicted_images_per_s"] = 1e9 / float(row["predicted_images_per_s"])
         return rows
 
-    assert performance_checks.weak_scaling({}, "ViT-3B").verdict == "reproduced"
-    monkeypatch.setattr(performance_checks, "report", swapped)
-    assert performance_checks.weak_scaling({}, "ViT-3B").verdict == "differs"
+    assert performance.weak_scaling({}, "ViT-3B").verdict == "reproduced"
+    monkeypatch.setattr(performance, "report", swapped)
+    assert performance.weak_scaling({}, "ViT-3B").verdict == "differs"
 
 
 def test_hybrid_1gpu_has_no_lead_once_it_synchronises():
@@ -115,16 +116,16 @@ def test_a_strategy_scales_best_when_it_is_first_nearly_everywhere(monkeypatch):
             for name, speed in speeds.items() for n in (1, 2, 128)
         ]  # fmt: skip
 
-    monkeypatch.setattr(performance_checks, "report", lambda name: rows("SHARD_GRAD_OP"))
-    assert performance_checks.scales_best({}, "M", "SHARD_GRAD_OP").verdict == "same ordering"
-    monkeypatch.setattr(performance_checks, "report", lambda name: rows("FULL_SHARD"))
-    told = performance_checks.scales_best({}, "M", "SHARD_GRAD_OP")
+    monkeypatch.setattr(performance, "report", lambda name: rows("SHARD_GRAD_OP"))
+    assert performance.scales_best({}, "M", "SHARD_GRAD_OP").verdict == "same ordering"
+    monkeypatch.setattr(performance, "report", lambda name: rows("FULL_SHARD"))
+    told = performance.scales_best({}, "M", "SHARD_GRAD_OP")
     assert told.verdict == "differs" and "on 128, FULL_SHARD is" in told.ours and "50 % of its speed" in told.ours
 
 
 @pytest.mark.parametrize("wanted, verdict", [(("ViT-5B=2", "ViT-15B=4"), "reproduced"), (("ViT-5B=4",), "differs")])
 def test_the_smallest_groups_that_fit(wanted, verdict):
-    assert performance_checks.smallest_groups({}, *wanted).verdict == verdict
+    assert performance.smallest_groups({}, *wanted).verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -140,9 +141,9 @@ def test_larger_models_must_probe_better_beyond_their_intervals(monkeypatch, sco
     names = ("ViT-Atto", "ViT-Femto", "ViT-Pico")
     rows = [{"model": name, "top1_pretrained_mean": str(score), "top1_pretrained_interval": "1"}
             for name, score in zip(names, scores, strict=True)]  # fmt: skip
-    monkeypatch.setattr(finding_checks, "report", lambda name: rows[::-1])
-    assert finding_checks.larger_probe_better({}).verdict == verdict
-    assert finding_checks.gain_of_largest({}).ours.startswith(f"{scores[-1] - scores[0]:.1f} points from ViT-Atto")
+    monkeypatch.setattr(findings, "report", lambda name: rows[::-1])
+    assert findings.larger_probe_better({}).verdict == verdict
+    assert findings.gain_of_largest({}).ours.startswith(f"{scores[-1] - scores[0]:.1f} points from ViT-Atto")
 
 
 class Finished:
@@ -152,7 +153,7 @@ class Finished:
 def test_the_headline_counts_what_the_rows_say():
     table = figures.verdicts(Finished).frame.set_index("verdict")
     assert table["items"].sum() == 31 and list(table.index) == list(published.VERDICTS)
-    for _, each in checks.outcomes(EVIDENCE, "table", "figure", "claim"):
+    for _, each in claims.outcomes(EVIDENCE, "table", "figure", "claim"):
         assert isinstance(each, Outcome)
     said = repr(figures.reading(Finished))
     for word, count in table["items"].items():

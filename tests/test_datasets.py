@@ -4,11 +4,12 @@ from pathlib import Path
 from urllib.error import URLError
 
 import pytest
-from pictures import as_archive, class_folders
 from torchvision.datasets import eurosat
 
 from geofm_lib.catalog import datasets
-from geofm_lib.data import downloads, scenes
+from geofm_lib.data import downloads
+from geofm_lib.scenes import generate
+from tests.support.pictures import as_archive, class_folders
 
 
 def test_cards_are_complete():
@@ -17,7 +18,7 @@ def test_cards_are_complete():
         assert card.title and card.terms and card.citation and card.where
         assert card.layout and card.complete and len(card.class_names) == card.classes
         assert not card.counts or sum(card.counts.values()) + card.unlabelled == card.images
-    assert datasets.DATASETS["scenes"].class_names == tuple(scenes.CLASSES) and len(scenes.CLASSES) >= 10
+    assert datasets.DATASETS["scenes"].class_names == tuple(generate.CLASSES) and len(generate.CLASSES) >= 10
     assert {"scenes", "millionaid", "ucm", "aid", "nwpu-resisc45", "eurosat"} <= set(datasets.DATASETS)
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from pictures import encode, noise
 from PIL import Image
 
-from geofm_lib.data import decoders
+from geofm_lib.data import decode
+from tests.support.pictures import encode, noise
 
 BANDS_HWC = np.random.default_rng(0).integers(0, 3000, (40, 24, 5), dtype=np.uint16)
 BANDS_CHW = np.ascontiguousarray(np.moveaxis(BANDS_HWC, 2, 0))
@@ -37,25 +37,25 @@ def tiff(array, **options) -> bytes:
 def test_jpegs_are_the_pixels_of_pillow(mode, options):
     data = encode(noise(3, (61, 47)).convert(mode), "JPEG", quality=85, **options)
     expected = np.array(Image.open(io.BytesIO(data)).convert("RGB"))
-    assert np.array_equal(decoders.decode(data).permute(1, 2, 0).numpy(), expected)
+    assert np.array_equal(decode.decode(data).permute(1, 2, 0).numpy(), expected)
 
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 def test_every_layout_of_bands(layout):
     array, options = LAYOUTS[layout]
     data = tiff(array, **GREY, **options)
-    pixels = decoders.decode(data)
+    pixels = decode.decode(data)
     assert pixels.dtype == torch.uint16 and np.array_equal(pixels.numpy(), BANDS_CHW)
     for tenth in range(10):
         with pytest.raises(Exception):  # noqa: B017 (whatever its decoder makes of it)
-            decoders.decode(data[: len(data) * tenth // 10])
+            decode.decode(data[: len(data) * tenth // 10])
 
 
 @pytest.mark.parametrize("tenth", range(10))
 def test_a_jpeg_cut_short_is_refused(tenth):
     data = encode(noise(1, (200, 160)), "JPEG", quality=90)
     with pytest.raises((ValueError, OSError)):
-        decoders.decode(data[: len(data) * tenth // 10])
+        decode.decode(data[: len(data) * tenth // 10])
 
 
 def test_what_is_a_picture_and_what_are_bands():
@@ -67,15 +67,15 @@ def test_what_is_a_picture_and_what_are_bands():
         (eight[..., :4], {"photometric": "rgb", "extrasamples": ["unassalpha"]}),
     ]
     for array, options in pictures:
-        assert decoders.bands(tiff(array, **options)) is None
+        assert decode.bands(tiff(array, **options)) is None
     bands = [
         (eight[..., :4], {"photometric": "rgb", "extrasamples": ["unspecified"]}),  # red, green, blue, near infrared
         (eight[..., :2], GREY | {"planarconfig": "contig"}),
         (BANDS_HWC[..., :3], {"photometric": "rgb"}),  # sixteen bits are not cut to eight
     ]
     for array, options in bands:
-        assert np.array_equal(decoders.bands(tiff(array, **options)), array)
-    assert decoders.bands(encode(noise())) is None
+        assert np.array_equal(decode.bands(tiff(array, **options)), array)
+    assert decode.bands(encode(noise())) is None
 
 
 def test_what_cannot_be_read_says_why():
@@ -88,8 +88,8 @@ def test_what_cannot_be_read_says_why():
         "compressed by LZW, for which 'pip install imagecodecs' is needed": lzw[:at] + b"\x05" + lzw[at + 1 :],
     }
     for words, data in cases.items():
-        with pytest.raises(decoders.Unsupported, match=re.escape(words)):
-            decoders.decode(data)
+        with pytest.raises(decode.Unsupported, match=re.escape(words)):
+            decode.decode(data)
 
 
 def test_a_header_cannot_ask_for_any_amount_of_memory():
@@ -97,4 +97,4 @@ def test_a_header_cannot_ask_for_any_amount_of_memory():
     at = data.index(b"\x01\x01\x04\x00\x01\x00\x00\x00") + 8  # the tag ImageLength, a long
     data[at : at + 2] = b"\xff\xff"
     with pytest.raises(OSError, match="cannot hold|cut short"):
-        decoders.decode(bytes(data))
+        decode.decode(bytes(data))

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from geofm_lib.desk import doctor
 from geofm_lib.distributed import devices
+from geofm_lib.runs import doctor
 
 FOUR_GPUS = {
     "torch": "2.10.0+rocm7.1", "build": "rocm", "build_version": "7.1", "kind": "rocm", "count": 4, "cores": 56,
@@ -28,7 +28,7 @@ def faults(checks):
 
 
 def test_the_page_of_this_machine(root):
-    done = subprocess.run([sys.executable, "-m", "geofm_lib.desk.doctor"], capture_output=True, text=True, cwd=root)
+    done = subprocess.run([sys.executable, "-m", "geofm_lib.runs.doctor"], capture_output=True, text=True, cwd=root)
     for words in ("software", "machine", "Slurm", "extras", "notebooks", *doctor.NOTEBOOKS, "TFLOP/s"):
         assert words in done.stdout
     assert done.returncode == int("cannot run" in done.stdout)

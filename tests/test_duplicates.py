@@ -3,18 +3,19 @@
 import io
 
 import numpy as np
-from pictures import encode, noise
 from PIL import Image, ImageEnhance
 
-from geofm_lib.data import duplicates, images, measures, scenes, splits
+from geofm_lib.data import duplicates, images, measure, split
+from geofm_lib.scenes import generate
+from tests.support.pictures import encode, noise
 
 
-def measured(data: bytes) -> measures.Measures:
+def measured(data: bytes) -> measure.Measures:
     return measured_pixels(images.decode(data).numpy().transpose(1, 2, 0))
 
 
-def measured_pixels(image: np.ndarray) -> measures.Measures:
-    return measures.measure([image])[0]
+def measured_pixels(image: np.ndarray) -> measure.Measures:
+    return measure.measure([image])[0]
 
 
 def bits(one: str, other: str) -> int:
@@ -22,8 +23,8 @@ def bits(one: str, other: str) -> int:
 
 
 def test_a_changed_copy_looks_the_same_and_another_image_does_not():
-    names = list(scenes.CLASSES)
-    originals = [Image.open(io.BytesIO(scenes.draw(0, name, 0, 96))).convert("RGB") for name in names]
+    names = list(generate.CLASSES)
+    originals = [Image.open(io.BytesIO(generate.draw(0, name, 0, 96))).convert("RGB") for name in names]
     looks = [measured(encode(image)).look for image in originals]
     changes = {
         "jpeg 60": lambda image: Image.open(io.BytesIO(encode(image, "JPEG", quality=60))),
@@ -86,7 +87,7 @@ def test_sets_of_duplicates_are_never_split():
     random = np.random.default_rng(1)
     names = [f"{'ab'[k % 2]}/{k:03d}.jpg" for k in range(200)]
     same_as = {names[k]: names[int(random.integers(0, 20))] for k in range(20, 120)}
-    sides = dict(zip(names, splits.split(names, [n[0] for n in names], same_as, 0.3, 0), strict=True))
+    sides = dict(zip(names, split.split(names, [n[0] for n in names], same_as, 0.3, 0), strict=True))
     assert all(sides[name] == sides[first] for name, first in same_as.items())
     assert 0.25 < list(sides.values()).count("train") / 200 < 0.35
 
@@ -97,4 +98,4 @@ def test_equal_pixels_in_another_format_are_the_same():
 
 
 def test_the_compiled_loop_needs_no_place_to_be_kept():
-    assert measures._compiled(eval("lambda value: value + 1"))(1) == 2
+    assert measure._compiled(eval("lambda value: value + 1"))(1) == 2

@@ -12,8 +12,9 @@ import nbformat
 import psutil
 import pytest
 
-from geofm_lib.desk import execute, runs
-from geofm_lib.desk.launch import launch
+from geofm_lib.report import execute
+from geofm_lib.runs import records
+from geofm_lib.runs.launch import launch
 from geofm_lib.settings import PrepareSettings
 from tests.test_launch import ranks_of, wait_for
 
@@ -43,7 +44,7 @@ def typed(parameters: dict) -> list[str]:
 
 
 def runner(notebook: Path, parameters: dict, **more) -> subprocess.Popen:
-    command = [sys.executable, "-m", "geofm_lib.desk.execute", str(notebook), *typed(parameters)]
+    command = [sys.executable, "-m", "geofm_lib.report.execute", str(notebook), *typed(parameters)]
     return subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=-2, text=True, env={**os.environ, **more})
 
 
@@ -85,7 +86,7 @@ def test_finishes_with_a_page_and_reads_the_second_time(small, tmp_path):
     first = runner(PRETRAIN, {**small, "run_dir": str(folder)})
     output = first.communicate(timeout=120)[0]
     assert first.returncode == 0, output
-    run = runs.Run(folder)
+    run = records.Run(folder)
     assert run.status == "finished" and (folder / "notebook.ipynb").is_file()
     page = (folder / "report.html").read_text()
     assert "FINISHED" in page.upper() and "<img" in page and "<script" not in page
@@ -98,7 +99,7 @@ def test_finishes_with_a_page_and_reads_the_second_time(small, tmp_path):
 def test_a_killed_kernel_is_told_and_resumed(small, tmp_path):
     folder = tmp_path / "run"
     process = runner(PRETRAIN, {**small, "epochs": "60", "run_dir": str(folder)})
-    run = runs.Run(folder)
+    run = records.Run(folder)
     wait_for(lambda: len(run.metrics) > 3)
     kernels = [c for c in psutil.Process(process.pid).children() if "ipykernel_launcher" in " ".join(c.cmdline())]
     kernels[0].kill()

@@ -19,7 +19,8 @@ from transformers import (
 )
 
 from geofm_lib.data.images import normalise
-from geofm_lib.model import export, folders, mae, timm_folder, vit
+from geofm_lib.model import mae, vit
+from geofm_lib.model.interop import export, folders, timm_folder
 from geofm_lib.settings import ProbeSettings
 
 SIZE = {"image_size": 32, "patch_size": 8}

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from geofm_lib.desk import failures, fits, report, runs
+from geofm_lib.report import pages
+from geofm_lib.runs import failures, memory_advice, records
 from geofm_lib.settings import PretrainSettings, ThroughputSettings
 
 
@@ -18,7 +19,7 @@ def run(tmp_path):
         stored = {"job": settings.job, "asked": settings.asked(), "resolved": {"ranks": ranks}}
         (tmp_path / "settings.json").write_text(json.dumps(stored))
         (tmp_path / "environment.json").write_text(json.dumps(environment))
-        return runs.Run(tmp_path)
+        return records.Run(tmp_path)
 
     return write
 
@@ -27,17 +28,19 @@ def test_ranks_that_run_out_of_memory_say_what_would_fit(root, tmp_path):
     """A real run under `ulimit -v`: there is room for Python, torch (3.6 GB) and ViT-Base, not for 64 images of it."""
     asked = {"model": "ViT-Base", "strategy": "NO_SHARD", "ranks": 1, "device": "cpu", "image_size": 224,
              "batch_per_gpu": 64, "steps": 2, "warmup_steps": 1, "run_dir": str(tmp_path / "run")}  # fmt: skip
-    code = "from geofm_lib.desk.launch import launch; from geofm_lib.settings import ThroughputSettings; " \
+    code = "from geofm_lib.runs.launch import launch; from geofm_lib.settings import ThroughputSettings; " \
            f"launch(ThroughputSettings(**{asked}))"  # fmt: skip
     limited = ["bash", "-c", 'ulimit -v 4800000; exec "$@"', "bash", sys.executable, "-c", code]
     done = subprocess.run(limited, cwd=root, capture_output=True, text=True)
-    told = runs.Run(tmp_path / "run").summary
+    told = records.Run(tmp_path / "run").summary
     assert done.returncode == 1 and ("allocate memory" in told["cause"] or "MemoryError" in told["cause"])
     assert told["error"].startswith("out of memory; ViT-Base under NO_SHARD on 1 rank with 64 images a rank needs 6.71")
     assert "a process may map 4.58 GiB (ulimit -v), libraries included" in told["error"]
     assert told["error"].endswith("activation_checkpointing=True would fit (2.53 GiB)")
     assert f"rank 0 failed: {told['error']}" in done.stderr
-    page = report.render(root / "notebooks" / "03_throughput.ipynb", tmp_path / "page.html", runs.Run(tmp_path / "run"))
+    page = pages.render(
+        root / "notebooks" / "03_throughput.ipynb", tmp_path / "page.html", records.Run(tmp_path / "run")
+    )
     assert told["error"] in page.read_text()
 
 
@@ -79,15 +82,15 @@ def test_the_mildest_change_comes_first(odd, ranks, there, change, on):
     usual = {"model": "ViT-3B", "workload": "classify", "image_size": 224, "precision": "bf16",
              "activation_checkpointing": True}  # fmt: skip
     settings = ThroughputSettings(**usual | odd)
-    assert fits.peak_gib(settings, ranks) > there
-    found, where, held = fits.first_change(settings, ranks, there)
+    assert memory_advice.peak_gib(settings, ranks) > there
+    found, where, held = memory_advice.first_change(settings, ranks, there)
     assert (found, where) == (change, on) and held <= there
-    assert fits.peak_gib(settings.model_copy(update=found), where) == held
+    assert memory_advice.peak_gib(settings.model_copy(update=found), where) == held
 
 
 def test_a_pretraining_keeps_its_result_and_takes_smaller_parts():
     settings = PretrainSettings(model="ViT-Base", image_size=224, global_batch=512, strategy="FULL_SHARD",
                                 activation_checkpointing=True)  # fmt: skip
-    change, ranks, _ = fits.first_change(settings, 2, 0.8 * fits.peak_gib(settings, 2))
+    change, ranks, _ = memory_advice.first_change(settings, 2, 0.8 * memory_advice.peak_gib(settings, 2))
     assert ranks == 2 and set(change) == {"max_batch_per_rank"}
-    assert fits.first_change(settings, 2, 0.01) is None
+    assert memory_advice.first_change(settings, 2, 0.01) is None

@@ -13,9 +13,12 @@ import pytest
 from PIL import Image
 
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.desk import cells, diagnoses, experiments, figures
-from geofm_lib.desk.picture import Note, Picture, Table
-from geofm_lib.desk.runs import Run
+from geofm_lib.figures import facade as figures
+from geofm_lib.figures import slow_steps
+from geofm_lib.figures.display import Note, Picture, Table
+from geofm_lib.paper import experiments
+from geofm_lib.report import notebook_outputs
+from geofm_lib.runs.records import Run
 from geofm_lib.settings import ScalingSettings
 
 
@@ -130,7 +133,7 @@ def test_throughput_figures(folder):
     assert 40.0 in set(figures.speed(run).frame["value"])
     for note in (figures.timeline(run), figures.phases_otherwise(run), figures.inputs(run)):
         assert "profile_steps" in repr(note) or "compare=True" in repr(note)
-    assert "Nothing stands out" in repr(diagnoses.slow_steps(run))
+    assert "Nothing stands out" in repr(slow_steps.slow_steps(run))
 
 
 def profiled(world=2, **seconds):
@@ -160,7 +163,7 @@ def test_what_is_slow_is_told_with_what_to_change(folder, seconds, asked, said):
     usual = {"workers": 0, "input": "synthetic", "forward_prefetch": 0}
     run = folder(THROUGHPUT | usual | asked, tables={"ranks.csv": profiled(**seconds)})
     (run.folder / "environment.json").write_text(json.dumps({"cores": 4, "ranks": 2, "nodes": ["a"]}))
-    shown = diagnoses.slow_steps(run)
+    shown = slow_steps.slow_steps(run)
     text = shown.empty if shown.frame.empty else " ".join(shown.frame.to_numpy().ravel())
     for words in said:
         assert words in text
@@ -288,7 +291,7 @@ def test_the_form_answers_and_a_page_has_its_table():
     assert "application/vnd.jupyter.widget-view+json" in still
     assert "In JupyterLab this is a form" in still["text/html"]
     assert form.answer.value in still["text/html"]
-    (shown,) = cells.outputs([nbformat.v4.new_output("display_data", still)])
+    (shown,) = notebook_outputs.outputs([nbformat.v4.new_output("display_data", still)])
     assert list(shown["data"]) == ["text/html"] and "script" not in shown["data"]["text/html"]
     answers = {"nodes": (-2, "nodes must be a whole number"), "model": ("ViT-15B", "ViT-15B, mae"),
                "strategy": ("HYBRID_16GPUs", "16 divides; 8 ranks"),

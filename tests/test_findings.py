@@ -6,12 +6,13 @@ import pytest
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.models import MODELS
-from geofm_lib.desk import execute, figures
-from geofm_lib.desk.checks import outcomes
-from geofm_lib.desk.runs import Run
+from geofm_lib.figures import facade as figures
 from geofm_lib.jobs import worker
+from geofm_lib.paper.claims import outcomes
+from geofm_lib.report import execute
+from geofm_lib.runs.records import Run
 from geofm_lib.settings import FindingsSettings, PaperSettings, SettingsError
-from tests import ranks
+from tests.support import ranks
 
 SMALL = {"model": "ViT-Atto", "larger_model": "ViT-Atto", "image_size": 32, "steps": 3}
 

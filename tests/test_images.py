@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from pictures import encode, noise
 from torchvision.transforms import v2
 
 from geofm_lib.data import images
+from tests.support.pictures import encode, noise
 
 
 class Stored:

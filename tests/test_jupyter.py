@@ -20,7 +20,8 @@ import urllib.request
 import nbformat
 import psutil
 import pytest
-from conftest import ROOT, need
+
+from tests.conftest import ROOT, need
 
 webdriver = pytest.importorskip("selenium.webdriver")
 

@@ -2,13 +2,13 @@
 
 import json
 
-import bench_loader
 import numpy as np
 import pytest
 import torch
-from pictures import as_archive, class_folders, encode, noise
 
-from geofm_lib.data import loader, packing, sampler, shards
+from geofm_lib.data import loader, pack, sampler, shards
+from tests.benchmarks import loader as loader_benchmark
+from tests.support.pictures import as_archive, class_folders, encode, noise
 
 IMAGES, BATCH, EPOCHS = 48, 8, 3
 STEPS = IMAGES // BATCH
@@ -20,7 +20,7 @@ def packed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("packed")
     about = {"label": "", "width": 24, "height": 20, "channels": 3}
     samples = [{"name": f"{i}.jpg", "data": encode(noise(i), "JPEG"), **about} for i in range(IMAGES)]
-    shards.write_csv(folder / "index.csv", shards.COLUMNS, list(packing.pack(samples, folder, shard_bytes=20_000)))
+    shards.write_csv(folder / "index.csv", shards.COLUMNS, list(pack.pack(samples, folder, shard_bytes=20_000)))
     (folder / "statistics.json").write_text(json.dumps({"mean": [0.5] * 3, "std": [0.2] * 3, "channels": 3}))
     return folder
 
@@ -139,7 +139,9 @@ def test_the_measured_pipelines_give_the_same_batches_in_distribution(tmp_path):
     """What `make loader` times: 32 images each through ours, ImageFolder's and webdataset's transforms."""
     tree = class_folders(tmp_path / "set", each=40)
     (tree / "crop land" / "._hidden.jpg").unlink()  # ImageFolder would take it for an image
-    made = bench_loader.pipelines(*bench_loader.write_sets(as_archive(tree, tmp_path / "set.tar"), tmp_path / "out"))
+    made = loader_benchmark.pipelines(
+        *loader_benchmark.write_sets(as_archive(tree, tmp_path / "set.tar"), tmp_path / "out")
+    )
     found = {}
     for name, start in made.items():
         torch.manual_seed(0)

@@ -3,12 +3,12 @@
 import pytest
 
 from geofm_lib.catalog.strategies import lookup, resolve
-from geofm_lib.desk.launch import launch
-from geofm_lib.desk.runs import Run
 from geofm_lib.jobs.simulate import WHOLE, simulate
 from geofm_lib.planning import costs
+from geofm_lib.runs.launch import launch
+from geofm_lib.runs.records import Run
 from geofm_lib.settings import PrepareSettings, PretrainSettings, SimulateSettings
-from tests import ranks
+from tests.support import ranks
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for all ranks to train
 

@@ -11,13 +11,13 @@ import pytest
 import tifffile
 import torch
 import torch.multiprocessing as mp
-from pictures import encode, noise
 
 from geofm_lib.data import shards
-from geofm_lib.distributed import ranks as joined
+from geofm_lib.distributed import context as joined
 from geofm_lib.jobs import prepare, pretrain, probe
-from geofm_lib.jobs.folder import Folder
+from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.settings import PrepareSettings, PretrainSettings, ProbeSettings
+from tests.support.pictures import encode, noise
 
 BANDS = 5
 LEVELS = np.array([300, 900, 1500, 2500, 40])  # like reflectances: far below the range of sixteen bits

@@ -157,5 +157,5 @@ def test_a_notebook_that_fails_does_not_keep_the_others_from_their_pages(root, t
     assert all(re.search(r"notebooks/(\w+)\.ipynb --page reports/\1\.html", line) for line in pages)
     others = [line for line in ran[:-1] if line not in pages]  # the same measurement under other strategies
     assert others and all("03_throughput.ipynb" in line and " -p strategy " in line for line in others)
-    assert ran[-1] == "ran: -m geofm_lib.desk.report --index reports"
+    assert ran[-1] == "ran: -m geofm_lib.report.pages --index reports"
     assert done.returncode and "failed: 03_throughput" in done.stderr and "reports/index.html" in done.stdout

@@ -12,12 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 import webdataset
-from pictures import class_folders, encode, noise
 from PIL import Image
-from test_broken_inputs import run
 
-from geofm_lib.data import packing, shards, verify
+from geofm_lib.data import pack, shards, verify
 from geofm_lib.jobs import prepare
+from tests.support.pictures import class_folders, encode, noise
+from tests.test_broken_inputs import run
 
 LISTS = ("index.csv", "split.csv", "refused.csv", "duplicates.csv", "statistics.json", "card.csv")
 OPTIONS = {"workers": 2, "shard_mib": 0.05, "train_ratio": 0.5}
@@ -138,11 +138,11 @@ def test_webdataset_and_tar_read_the_shards(tmp_path):
 def test_shards_close_at_their_size(tmp_path):
     samples = [dict(name=f"{i}.bin", label="", data=bytes(700), width=8, height=8, channels=3) for i in range(9)]
     samples.insert(3, {"name": "refused.jpg", "reason": "a reason"})
-    rows = list(packing.pack(samples, tmp_path, shard_bytes=4000))
+    rows = list(pack.pack(samples, tmp_path, shard_bytes=4000))
     names = [row["shard"] for row in rows if not row["reason"]]
     assert names == ["000000.tar"] * 3 + ["000001.tar"] * 3 + ["000002.tar"] * 3
-    assert packing.finished(tmp_path) == 3
-    read = list(packing.rows(tmp_path))
+    assert pack.finished(tmp_path) == 3
+    read = list(pack.rows(tmp_path))
     assert [row["name"] for row in read] == [sample["name"] for sample in samples]
     assert read[3]["reason"] == "a reason" and read[3]["shard"] == ""
 
@@ -151,7 +151,7 @@ def test_members_begin_as_tarfile_writes_them():
     for name in ("a.jpg", "x" * 100, "x" * 101, "d/" * 60 + "a.png", "río/ü.tif"):
         info = tarfile.TarInfo(name)
         info.size = 12345
-        assert packing._header(name, 12345) == info.tobuf(tarfile.PAX_FORMAT)
+        assert pack._header(name, 12345) == info.tobuf(tarfile.PAX_FORMAT)
 
 
 def test_short_side_and_quality(tmp_path):

@@ -1,14 +1,15 @@
 """The page checker, on a small real report and on a page with every fault it looks for."""
 
 import nbformat
-import pages
 import pandas as pd
 import pytest
-from conftest import need
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from geofm_lib.desk import figures, report
-from geofm_lib.desk.picture import Table
+from geofm_lib.figures import facade as figures
+from geofm_lib.figures.display import Table
+from geofm_lib.report import pages
+from tests.conftest import need
+from tests.support import browser_pages
 
 pytestmark = pytest.mark.browser
 
@@ -31,9 +32,9 @@ def test_a_report_and_its_index_fit_a_phone_and_need_nothing_else(tmp_path):
     cells = [new_markdown_cell("# Does it fit?\n\nYes.\n\n## A section\n\n### Below"),
              new_code_cell("x = " + "1 + " * 200 + "1", id="run", outputs=outputs, execution_count=1)]  # fmt: skip
     nbformat.write(new_notebook(cells=cells), tmp_path / "n.ipynb")
-    report.render(tmp_path / "n.ipynb", tmp_path / "pages" / "02_x.html", error="z" * 300)
-    report.write_index(tmp_path / "pages")
-    assert pages.check(tmp_path / "pages") == []
+    pages.render(tmp_path / "n.ipynb", tmp_path / "pages" / "02_x.html", error="z" * 300)
+    pages.write_index(tmp_path / "pages")
+    assert browser_pages.check(tmp_path / "pages") == []
 
 
 def test_every_fault_is_found(tmp_path):
@@ -41,9 +42,9 @@ def test_every_fault_is_found(tmp_path):
         "<!DOCTYPE html><html><h2>No title</h2><h4>gap</h4><script>1</script><div style='width:2000px'>wide</div>"
         "<img src='https://geofm.invalid/a.png' alt='remote'><img src='data:image/png;base64,AAAA'>" + "x " * 250_000
     )
-    found = "\n".join(pages.check(tmp_path))
+    found = "\n".join(browser_pages.check(tmp_path))
     for fault in ("bytes, over", "<script>", "no lang", "no alt text", "not decoded", "0 h1", "follows a gap",
                   "no title", "pixels wide in a window of 390", "asks for https://geofm.invalid/a.png"):  # fmt: skip
         assert fault in found, fault
     (tmp_path / "empty").mkdir()
-    assert "no pages" in pages.check(tmp_path / "empty")[0]
+    assert "no pages" in browser_pages.check(tmp_path / "empty")[0]

@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
-from geofm_lib.model import export, folders, huggingface, mae, vit
+from geofm_lib.model import mae, vit
+from geofm_lib.model.interop import export, folders, huggingface
 
 LOSS = 1e-5
 # Of a tensor's gradient. A tensor whose gradient is nearly zero (a key's bias: softmax does not see it) is measured

@@ -10,7 +10,7 @@ import pytest
 
 from geofm_lib.catalog import speeds
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.desk import predictions
+from geofm_lib.paper import predictions
 from geofm_lib.planning import calibrate
 from geofm_lib.planning.planner import plan, predict
 

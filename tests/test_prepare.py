@@ -9,14 +9,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from pictures import as_archive, class_folders, encode, noise
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from geofm_lib.data import images, shards, verify
 from geofm_lib.jobs import prepare
-from geofm_lib.jobs.folder import Folder, Stopped
+from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.settings import PrepareSettings
+from tests.support.pictures import as_archive, class_folders, encode, noise
 
 
 def run(folder, dataset, **options):

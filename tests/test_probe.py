@@ -14,11 +14,11 @@ import torch.multiprocessing as mp
 from PIL import Image
 from torch.nn import functional as F
 
-from geofm_lib.data import packing, shards
-from geofm_lib.desk import failures
+from geofm_lib.data import pack, shards
 from geofm_lib.jobs import probe as job
-from geofm_lib.jobs.folder import Folder, Stopped
-from geofm_lib.model import probe, vit
+from geofm_lib.jobs.run_folder import Folder, Stopped
+from geofm_lib.model import probe_heads, vit
+from geofm_lib.runs import failures
 from geofm_lib.settings import ProbeSettings
 
 CLASSES = 6
@@ -39,7 +39,7 @@ def data(tmp_path_factory):
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / "one.png")
         entry = {"name": name, "label": f"class {kind}", "data": (folder / "one.png").read_bytes()}
         samples.append(entry | {"width": 32, "height": 32, "channels": 3, "split": ("train", "test")[number % 2]})
-    shards.write_csv(folder / "index.csv", shards.COLUMNS, list(packing.pack(samples, folder)))
+    shards.write_csv(folder / "index.csv", shards.COLUMNS, list(pack.pack(samples, folder)))
     shards.write_csv(folder / "split.csv", ("name", "split"), samples)
     (folder / "statistics.json").write_text(json.dumps({"mean": [0.5] * 3, "std": [0.2] * 3, "channels": 3}))
     return folder
@@ -200,17 +200,17 @@ def test_the_head_learns_what_is_linear_whatever_the_scale():
     torch.manual_seed(0)
     labels = torch.arange(300) % 3
     features = (F.one_hot(labels, 3).float() + 0.2 * torch.randn(300, 3)) * torch.tensor([1e-4, 1.0, 1e4])
-    head = probe.ProbeHead(3, 3)
-    optimiser = probe.lars(head)
-    losses = [probe.train_step(head, optimiser, features, labels, 5.0) for _ in range(300)]
-    assert losses[-1] < 0.5 * losses[0] and probe.accuracy(head, features, labels)[0] > 98
+    head = probe_heads.ProbeHead(3, 3)
+    optimiser = probe_heads.lars(head)
+    losses = [probe_heads.train_step(head, optimiser, features, labels, 5.0) for _ in range(300)]
+    assert losses[-1] < 0.5 * losses[0] and probe_heads.accuracy(head, features, labels)[0] > 98
     assert not list(head.norm.parameters()) and head.norm.eps == 1e-6
 
 
 def test_lars_scales_the_matrix_by_the_trust_ratio_even_without_decay():
-    head = probe.ProbeHead(4, 3)
+    head = probe_heads.ProbeHead(4, 3)
     weight, bias = head.linear.weight.detach().clone(), head.linear.bias.detach().clone()
-    probe.train_step(head, probe.lars(head), torch.randn(8, 4), torch.arange(8) % 3, rate=0.5)
+    probe_heads.train_step(head, probe_heads.lars(head), torch.randn(8, 4), torch.arange(8) % 3, rate=0.5)
     gradient = head.linear.weight.grad
     step = 0.5 * 0.001 * weight.norm() / gradient.norm() * gradient
     torch.testing.assert_close(head.linear.weight.detach(), weight - step)
@@ -220,10 +220,10 @@ def test_lars_scales_the_matrix_by_the_trust_ratio_even_without_decay():
 def test_accuracy_and_neighbours():
     logits = torch.eye(6)[[0, 1, 2, 3]] + torch.linspace(0.6, 0.1, 6)
     head = torch.nn.Identity()
-    assert probe.accuracy(head, logits, torch.tensor([0, 1, 0, 5])) == (50.0, 75.0)
+    assert probe_heads.accuracy(head, logits, torch.tensor([0, 1, 0, 5])) == (50.0, 75.0)
     corners = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
     labels, asked = torch.tensor([4, 4, 2]), torch.tensor([[30.0, 1.0], [0.0, 0.1]])
-    assert probe.knn_predict(corners, labels, asked, k=20, chunk=1).tolist() == [4, 2]
+    assert probe_heads.knn_predict(corners, labels, asked, k=20, chunk=1).tolist() == [4, 2]
 
 
 def test_the_interval_is_students():

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from geofm_lib.distributed import power, profile
-from geofm_lib.distributed.profile import Event, breakdown, minus, overlap, ranges, read, union, waits
+from geofm_lib.profiling import power, trace
+from geofm_lib.profiling.trace import Event, breakdown, minus, overlap, ranges, read, union, waits
 
 # A step of 20 s. The rank works in the WORK spans; collective A is called at 3 and waited for, B ends while the rank
 # works, C is hidden by work until 12 and ends at 14, D is the optimiser's.
@@ -52,12 +52,12 @@ def test_spans():
 def test_ranges_to_draw_are_few_and_cover_the_same_time():
     busy = [Event("work", k, 0.4, "work") for k in range(1000)]
     events = [Event("step", 0, 1000, "step"), Event("forward", 0, 1000, "phase"), *busy]
-    drawn = ranges(profile.Profile(events, [(2.0, 3.0)], {}), most=50)
+    drawn = ranges(trace.Profile(events, [(2.0, 3.0)], {}), most=50)
     assert len(drawn) <= 50 and drawn[0] == ("phase", "forward", 0, 1000)
     assert ("wait", "waiting", 2.0, 1.0) in drawn
     work = [(start, duration) for lane, _, start, duration in drawn if lane == "work"]
     assert work[0][0] == 0 and sum(work[-1]) == pytest.approx(999.4)
-    all_of_them = ranges(profile.Profile(events, [], {}), most=2000)
+    all_of_them = ranges(trace.Profile(events, [], {}), most=2000)
     assert len(all_of_them) == 1001
 
 

@@ -9,8 +9,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from geofm_lib.desk import cells, report
-from geofm_lib.desk.runs import Run
+from geofm_lib.report import notebook_outputs, pages
+from geofm_lib.runs.records import Run
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
@@ -24,7 +24,7 @@ def executed(tmp_path):
         given = new_code_cell('# Parameters\nlr = "2"', metadata={"tags": ["injected-parameters"]}, execution_count=2)
         count = 3 if ran else None
         cell = new_code_cell("run = launch(settings)", id="run", outputs=list(outputs), execution_count=count)
-        notice = new_markdown_cell("An Exception was encountered", metadata={"tags": [cells.ERROR_TAGS[0]]})
+        notice = new_markdown_cell("An Exception was encountered", metadata={"tags": [notebook_outputs.ERROR_TAGS[0]]})
         first = new_markdown_cell("# Is it *so*?\n\nIt needs `nothing`, as\n[01](01_data.ipynb) says.\n\nMore.")
         nbformat.write(new_notebook(cells=[notice, first, parameters, given, cell]), path)
         return path
@@ -54,7 +54,7 @@ def run(tmp_path):
 
 
 def page(tmp_path, source, **given):
-    return report.render(source, tmp_path / "pages" / "02_x.html", **given).read_text()
+    return pages.render(source, tmp_path / "pages" / "02_x.html", **given).read_text()
 
 
 def banner(text):
@@ -126,21 +126,21 @@ def test_the_command_renders_a_run_folder(executed, run):
     done = run({"status": "finished", "seconds": 1})
     executed(path=done.folder / "notebook.ipynb")
     (done.folder / "execution.json").write_text(json.dumps({"notebook": "02_pretrain.ipynb", "status": "finished"}))
-    assert report.main([str(done.folder)]) == 0
+    assert pages.main([str(done.folder)]) == 0
     text = (done.folder / "report.html").read_text()
     assert "02_pretrain" in text and "01_data" not in text, "no link to a page that is not beside it"
-    assert report.main([str(done.folder / "none")]) == 1
-    command = [sys.executable, "-m", "geofm_lib.desk.report"]
+    assert pages.main([str(done.folder / "none")]) == 1
+    command = [sys.executable, "-m", "geofm_lib.report.pages"]
     assert subprocess.run(command, capture_output=True, text=True).returncode == 2
 
 
 def test_the_index_is_made_from_the_pages_notebooks(tmp_path, executed, run):
     page(tmp_path, executed(), run=run({"status": "finished", "seconds": 65, "started": 0}))
-    text = report.write_index(tmp_path / "pages").read_text()
+    text = pages.write_index(tmp_path / "pages").read_text()
     for part in ('href="02_x.html"', "Is it so?", "needs nothing, as 01 says.", "FINISHED", "lr=2", "1 min 05 s"):
         assert part in text, part
     (tmp_path / "pages" / "other.html").write_text("<title>x</title>")
     with pytest.raises(ValueError, match="was not made by this project"):
-        report.write_index(tmp_path / "pages")
+        pages.write_index(tmp_path / "pages")
     with pytest.raises(ValueError, match="holds no pages"):
-        report.write_index(tmp_path)
+        pages.write_index(tmp_path)

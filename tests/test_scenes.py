@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from geofm_lib.data import baselines, images, scenes
+from geofm_lib.data import baselines, images
+from geofm_lib.scenes import generate
 
 # Mean colour of the first six images of each class at seed 0, version 1 of the generator: drift shows here.
 FROZEN = {
@@ -34,26 +35,26 @@ def pixels(data):
 
 
 def test_an_image_is_a_function_of_seed_class_and_index():
-    first = scenes.draw(0, "harbour", 3)
-    assert first == scenes.draw(0, "harbour", 3)
-    others = [scenes.draw(1, "harbour", 3), scenes.draw(0, "harbour", 4), scenes.draw(0, "runway", 3)]
+    first = generate.draw(0, "harbour", 3)
+    assert first == generate.draw(0, "harbour", 3)
+    others = [generate.draw(1, "harbour", 3), generate.draw(0, "harbour", 4), generate.draw(0, "runway", 3)]
     assert all(np.abs(pixels(first) - pixels(other)).mean() > 5 for other in others)
-    assert len(list(scenes.read(2))) == 2 * len(scenes.CLASSES) and len(scenes.CLASSES) >= 12
+    assert len(list(generate.read(2))) == 2 * len(generate.CLASSES) and len(generate.CLASSES) >= 12
 
 
 @pytest.mark.parametrize("size", [16, 64, 150])
 def test_any_size(size):
-    for label in scenes.CLASSES:
-        image = pixels(scenes.draw(5, label, 0, size))
+    for label in generate.CLASSES:
+        image = pixels(generate.draw(5, label, 0, size))
         assert image.shape == (size, size, 3)
         assert size < 64 or image.std() > 4, f"{label} is empty"
 
 
 def test_the_generator_is_frozen():
     """Whoever changes it raises GENERATOR_VERSION, writes the new means here, and measures everything again."""
-    assert scenes.GENERATOR_VERSION == 1
+    assert generate.GENERATOR_VERSION == 1
     for label, expected in FROZEN.items():
-        mean = np.mean([pixels(scenes.draw(0, label, i)).mean((0, 1)) for i in range(6)], axis=0)
+        mean = np.mean([pixels(generate.draw(0, label, i)).mean((0, 1)) for i in range(6)], axis=0)
         assert np.abs(mean - expected).max() < 1.5, f"{label}: {mean.round(1).tolist()} instead of {expected}"
 
 
@@ -61,9 +62,9 @@ class Drawn:
     """Scenes in memory, as Shards would give them."""
 
     def __init__(self, indices):
-        keys = [(k, label, i) for k, label in enumerate(scenes.CLASSES) for i in indices]
+        keys = [(k, label, i) for k, label in enumerate(generate.CLASSES) for i in indices]
         self.labels = np.array([k for k, _, _ in keys])
-        self.data = [scenes.draw(0, label, i) for _, label, i in keys]
+        self.data = [generate.draw(0, label, i) for _, label, i in keys]
 
     def __len__(self):
         return len(self.data)

@@ -7,9 +7,9 @@ import tarfile
 import numpy as np
 import pytest
 import torch
-from pictures import encode, noise
 
-from geofm_lib.data import images, packing, shards, splits
+from geofm_lib.data import images, pack, shards, split
+from tests.support.pictures import encode, noise
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def prepared(tmp_path):
         data = encode(noise(i), "JPEG" if i % 3 else "PNG")
         name = f"set/{label}/{'x' * 90} ü {i}.jpg"
         samples.append(dict(name=name, label=label, data=data, width=24, height=20, channels=3))
-    rows = list(packing.pack(samples, tmp_path, shard_bytes=5000))
+    rows = list(pack.pack(samples, tmp_path, shard_bytes=5000))
     shards.write_csv(tmp_path / "index.csv", shards.COLUMNS, rows)
     split = [{"name": row["name"], "split": "train" if k < 8 else "test"} for k, row in enumerate(rows)]
     shards.write_csv(tmp_path / "split.csv", ("name", "split"), split)
@@ -48,7 +48,7 @@ def test_shards_are_plain_tars_and_repeatable(prepared, tmp_path_factory):
             members |= {m.name: tar.extractfile(m).read() for m in tar}
     assert members == {s["name"]: s["data"] for s in samples}
     again = tmp_path_factory.mktemp("again")
-    list(packing.pack(samples, again, shard_bytes=5000))
+    list(pack.pack(samples, again, shard_bytes=5000))
     for path in (folder / "shards").glob("*.tar"):
         assert path.read_bytes() == (again / "shards" / path.name).read_bytes()
 
@@ -88,20 +88,20 @@ def test_split_by_class_and_without_leaks():
     names = [f"{label}/{i:03d}.jpg" for label in "abc" for i in range(100)]
     labels = [name[0] for name in names]
     same_as = {"a/001.jpg": "a/000.jpg", "b/005.jpg": "a/000.jpg", "c/009.jpg": "c/008.jpg"}
-    sides = dict(zip(names, splits.split(names, labels, same_as, 0.3, seed=1), strict=True))
+    sides = dict(zip(names, split.split(names, labels, same_as, 0.3, seed=1), strict=True))
     for label in "abc":
         count = sum(sides[n] == "train" for n in names if n[0] == label)
         assert 29 <= count <= 31
     assert all(sides[name] == sides[first] for name, first in same_as.items())
-    moved = dict(zip(names[::-1], splits.split(names[::-1], labels[::-1], {}, 0.3, 1), strict=True))
-    plain = dict(zip(names, splits.split(names, labels, {}, 0.3, 1), strict=True))
+    moved = dict(zip(names[::-1], split.split(names[::-1], labels[::-1], {}, 0.3, 1), strict=True))
+    plain = dict(zip(names, split.split(names, labels, {}, 0.3, 1), strict=True))
     assert moved == plain, "the order of the files plays no part"
-    assert plain != dict(zip(names, splits.split(names, labels, {}, 0.3, 2), strict=True))
-    tar = splits.split([f"set/{n}" for n in names], labels, {}, 0.3, 1)
+    assert plain != dict(zip(names, split.split(names, labels, {}, 0.3, 2), strict=True))
+    tar = split.split([f"set/{n}" for n in names], labels, {}, 0.3, 1)
     assert tar == list(plain.values()), "a tar of the folder gives the same split"
 
 
 def test_split_keeps_both_sides_and_unlabelled_trains():
-    assert sorted(splits.split(["a/1", "a/2"], ["a", "a"], {}, 0.99, 0)) == ["test", "train"]
-    assert sorted(splits.split(["a/1", "a/2"], ["a", "a"], {}, 0.01, 0)) == ["test", "train"]
-    assert splits.split(["1", "2", "3"], ["", "", ""], {}, 0.5, 0) == ["train"] * 3
+    assert sorted(split.split(["a/1", "a/2"], ["a", "a"], {}, 0.99, 0)) == ["test", "train"]
+    assert sorted(split.split(["a/1", "a/2"], ["a", "a"], {}, 0.01, 0)) == ["test", "train"]
+    assert split.split(["1", "2", "3"], ["", "", ""], {}, 0.5, 0) == ["train"] * 3

@@ -8,12 +8,12 @@ from statistics import median
 
 import pytest
 
-from geofm_lib.desk.launch import launch
-from geofm_lib.desk.simulations import points
 from geofm_lib.jobs import simulate as job
 from geofm_lib.jobs import worker
 from geofm_lib.jobs.simulate import WHOLE, simulate
+from geofm_lib.paper.simulations import points
 from geofm_lib.planning import costs
+from geofm_lib.runs.launch import launch
 from geofm_lib.settings import SettingsError, SimulateSettings
 
 SMALL = {"model": "ViT-Atto", "image_size": 32, "batch_per_gpu": 4}

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-import slurm_jobs
-from slurm_cluster import wait_for
-from slurm_jobs import losses, ranks_of, submit
 
-from geofm_lib.desk import runs
-from geofm_lib.desk.runs import Run
+from geofm_lib.runs import records
+from geofm_lib.runs.records import Run
+from tests.support import slurm_jobs
+from tests.support.slurm_cluster import wait_for
+from tests.support.slurm_jobs import losses, ranks_of, submit
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -106,11 +106,11 @@ def test_terminated_jobs_save_queue_again_and_go_on_to_the_same_losses(cluster, 
         with slurm_jobs.timed(f"scancel {' '.join(how)}: queued again"):
             cluster.run("scancel", *how, job.number)
             job.until(lambda n=restarts: job.fields()["Restarts"] == str(n), SAVE_S, f"{how}: not queued again")
-        assert job.run.status == "stopped" and runs.saved_step(job.run.folder) >= step, job.story()
+        assert job.run.status == "stopped" and records.saved_step(job.run.folder) >= step, job.story()
         assert "STOPPED" in page(job.run)
     assert job.wait()["JobState"] == "COMPLETED", job.story()
     assert losses(job.run) == pytest.approx(losses(whole), rel=1e-4)
-    assert [each["status"] for each in runs.slices(job.run)] == ["stopped", "stopped", "finished"]
+    assert [each["status"] for each in records.slices(job.run)] == ["stopped", "stopped", "finished"]
     assert len(list((job.run.folder / "slices").iterdir())) == 3
 
 
@@ -154,7 +154,7 @@ def test_a_killed_a_hung_rank_and_a_failed_node_are_named_and_the_next_job_goes_
     cluster.run("scontrol", "update", "nodename=node2", "state=resume", check=False)  # it may be back by itself
     assert job.wait()["JobState"] == "COMPLETED", job.story()
     assert losses(job.run) == pytest.approx(losses(whole), rel=1e-4)
-    told = runs.slices(job.run)
+    told = records.slices(job.run)
     assert [each["status"] for each in told] == ["failed", "failed", "failed", "finished"]
     assert [each["from_step"] for each in told][1:] == [each["to_step"] for each in told][:-1]
     text = page(job.run)
@@ -303,7 +303,7 @@ def test_jupyterlab_in_an_allocation_starts_ranks_on_all_its_nodes(cluster, root
         wait_for(up, 60, cluster, "JupyterLab did not start")
         kernel = ask("/kernels", b"{}")["id"]
         code = f"""\
-from geofm_lib.desk.launch import launch
+from geofm_lib.runs.launch import launch
 from geofm_lib.settings import PretrainSettings
 run = launch(PretrainSettings(**{slurm_jobs.SMALL | {"epochs": 2, "data": str(prepared.folder)}!r}))
 print(run.status, run.environment["nodes"], run.summary["ranks"])"""
@@ -317,7 +317,7 @@ print(run.status, run.environment["nodes"], run.summary["ranks"])"""
 def test_a_pretraining_longer_than_its_limit_ends_unattended_as_if_uninterrupted(chain, prepared, tmp_path):
     assert chain.wait(800)["JobState"] == "COMPLETED", chain.story()
     restarts = int(chain.fields()["Restarts"])
-    told = runs.slices(chain.run)
+    told = records.slices(chain.run)
     print("\nslices:", [(each["from_step"], each["to_step"], round(each["ended"] - each["started"])) for each in told])
     assert restarts >= 2 and len(told) == restarts + 1
     assert [each["status"] for each in told] == ["stopped"] * restarts + ["finished"]

@@ -4,12 +4,13 @@ import json
 
 import pytest
 
-from geofm_lib.desk import diagnoses, figures
-from geofm_lib.desk.launch import launch
-from geofm_lib.desk.runs import Run
+from geofm_lib.figures import facade as figures
+from geofm_lib.figures import slow_steps
 from geofm_lib.planning import costs
+from geofm_lib.runs.launch import launch
+from geofm_lib.runs.records import Run
 from geofm_lib.settings import PrepareSettings, SettingsError, ThroughputSettings
-from tests import ranks
+from tests.support import ranks
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]  # the first test waits for the ranks
 
@@ -89,14 +90,14 @@ def test_real_synthetic_and_silent_steps_of_one_run(two):
 
 
 def test_a_run_that_waits_for_images_is_told_so(two):
-    found = diagnoses.slow_steps(two["starved"]).frame
+    found = slow_steps.slow_steps(two["starved"]).frame
     (row,) = [row for row in found.itertuples(index=False) if "waiting for images" in row.found]
     assert "Raise workers from 0 to" in row[1] or "smaller images" in row[1]
     assert "waiting for images" in found["found"].iloc[0]
 
 
 def test_a_run_that_waits_for_messages_is_told_so(two):
-    found = diagnoses.slow_steps(two["talking"]).frame
+    found = slow_steps.slow_steps(two["talking"]).frame
     (row,) = [row for row in found.itertuples(index=False) if "exposed communication" in row.found]
     assert "SHARD_GRAD_OP" in row[1] and "more images per GPU than 1" in row[1]
     assert not found["found"].str.contains("images").any()

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from torchvision.transforms.v2.functional import center_crop
 
 from geofm_lib.data import sampler
-from geofm_lib.data.decoders import FULL
-from geofm_lib.data.decoders import decode as decode  # images.decode is what others call
+from geofm_lib.data.decode import FULL
+from geofm_lib.data.decode import decode as decode  # images.decode is what others call
 
 PROBE_RESIZE = 256 / 224  # short side before the centre crop, the usual evaluation of ImageNet
 

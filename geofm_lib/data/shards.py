@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from geofm_lib.data import decoders
+from geofm_lib.data import decode
 
 COLUMNS = ("name", "label", "shard", "offset", "size", "checksum", "width", "height", "channels")
 MOST_OPEN = 256  # shards at once: a process may open 1024 files on most systems
@@ -134,7 +134,7 @@ class Shards:
             return self._kept[i]
         data = self.read(i, verify)
         try:
-            pixels = decoders.decode(data)
+            pixels = decode.decode(data)
         except Exception as error:  # decoders raise whatever the bytes lead them to
             self.read(i, verify=True)  # says so if the bytes are not those that were packed
             raise ValueError(f"{self.names[i]} in {self.folder} cannot be decoded here: {error}") from error

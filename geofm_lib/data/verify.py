@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from geofm_lib.data import decoders, images
+from geofm_lib.data import decode, images
 
 LEAST_SIDE = 8  # pixels: one patch of the smallest models
 # Segments of a JPEG, by the second byte of their mark (ITU-T T.81, table B.1).
@@ -53,7 +53,7 @@ def check(data: bytes, short_side: int = 0, quality: int = 0) -> Checked:
         data, converted, pixels = _fit(data, short_side, quality)
     except Refused:
         raise
-    except decoders.Unsupported as error:
+    except decode.Unsupported as error:
         raise Refused(str(error)) from None
     except Exception as error:  # decoders raise whatever the bytes lead them to: OSError, struct.error, SyntaxError ...
         raise Refused(f"damaged: {_first_line(error)}") from None
@@ -66,15 +66,15 @@ def _fit(data: bytes, short_side: int, quality: int) -> tuple[bytes, str, np.nda
     if not data:
         raise Refused("the file is empty")
     if not quality and _is_plain(data, short_side):
-        return data, "", decoders.pixels(data)
-    bands = decoders.bands(data)
+        return data, "", decode.pixels(data)
+    bands = decode.bands(data)
     if bands is not None:
         height, width, _ = bands.shape
         _check_side(width, height)
         if 0 < short_side < min(height, width):
             small = images.resize(torch.from_numpy(bands).permute(2, 0, 1), *_sides((height, width), short_side))
             small = small.permute(1, 2, 0).numpy()
-            return decoders.encode_bands(small), f"reduced to {short_side} pixels", small
+            return decode.encode_bands(small), f"reduced to {short_side} pixels", small
         return data, "", bands
     try:
         image = Image.open(io.BytesIO(data))
@@ -91,7 +91,7 @@ def _fit(data: bytes, short_side: int, quality: int) -> tuple[bytes, str, np.nda
         data = _encode(image, _reduced(_convert(image), short_side) if reduced else _convert(image), quality)
         steps = [what, f"reduced to {short_side} pixels" if reduced else "", f"JPEG {quality}" if quality else ""]
         what = ", ".join(filter(None, steps))
-    return data, what, decoders.pixels(data)
+    return data, what, decode.pixels(data)
 
 
 def _is_plain(data: bytes, short_side: int) -> bool:
@@ -99,7 +99,7 @@ def _is_plain(data: bytes, short_side: int) -> bool:
     width = height = colours = kind = 0
     at = 2
     try:
-        while data[:3] == decoders.JPEG and data[at] == 0xFF and kind != START_OF_SCAN:
+        while data[:3] == decode.JPEG and data[at] == 0xFF and kind != START_OF_SCAN:
             kind, length = data[at + 1], 256 * data[at + 2] + data[at + 3]
             if kind in APP and data.startswith((b"Exif\0", b"MPF\0"), at + 4):
                 return False  # it may have to be turned, or hold several pictures

@@ -31,7 +31,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_state_dict,
 )
 
-from geofm_lib.distributed.ranks import Ranks
+from geofm_lib.distributed.context import Ranks
 
 
 class CheckpointError(RuntimeError):

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from geofm_lib.distributed import sharding
-from geofm_lib.model.initialise import plain_name
+from geofm_lib.model.init import plain_name
 
 
 class NotFinite(RuntimeError):

@@ -16,13 +16,14 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.utils.data import DataLoader, Dataset
 
 from geofm_lib.catalog.models import MODELS
-from geofm_lib.distributed import meters, sharding, training
+from geofm_lib.distributed import sharding, training
 from geofm_lib.jobs import throughput
-from geofm_lib.jobs.anatomy import RATE
-from geofm_lib.jobs.folder import Folder
+from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.jobs.throughput import CLASSES, WEIGHT_DECAY
 from geofm_lib.model import vit
 from geofm_lib.planning.steps import PAPER_STEPS
+from geofm_lib.profiling import meters
+from geofm_lib.profiling.step_timing import RATE
 from geofm_lib.settings import FindingsSettings
 
 GROUPS = (1, 2)  # ranks of a shard group; the ranks are replicas of such groups

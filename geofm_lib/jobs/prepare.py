@@ -30,8 +30,9 @@ import numpy as np
 import torch
 
 from geofm_lib.catalog import datasets
-from geofm_lib.data import archives, downloads, duplicates, images, measures, packing, scenes, shards, splits, verify
-from geofm_lib.jobs.folder import Folder, Stopped
+from geofm_lib.data import archives, downloads, duplicates, images, measure, pack, shards, split, verify
+from geofm_lib.jobs.run_folder import Folder, Stopped
+from geofm_lib.scenes import generate
 
 CHUNK, CHUNK_BYTES = 64, 2**24  # images handed to a process at once, and their bytes where those are at hand
 SLOT = 2**23  # bytes of the shared memory in which a chunk's data comes back
@@ -74,7 +75,7 @@ def run(settings, ranks, run: Folder) -> dict:
     card = datasets.DATASETS["scenes"] if settings.dataset == "scenes" else datasets.recognise(classes)
     ratio = settings.train_ratio or card and card.train or TRAIN_RATIO
     twins = _duplicates(run.path, found)
-    sides = splits.split(found.names, labels, twins, ratio, settings.seed)
+    sides = split.split(found.names, labels, twins, ratio, settings.seed)
     sheet, train = _examples(labels), np.flatnonzero(np.array(sides) == "train")
     views = train[np.unique(np.linspace(0, len(train) - 1, VIEW).astype(int))].tolist()
     written, shown = _write(run, found, labels, sides, {*sheet, *views})
@@ -107,9 +108,9 @@ def _source(settings, folder: Path) -> tuple[Iterator, int | None, dict]:
         options += ("images_per_class", "scene_size", "seed")
     made_of = {"source": datasets.signature(settings.dataset)} | {name: getattr(settings, name) for name in options}
     if source.kind == "scenes":
-        total = settings.images_per_class * len(scenes.CLASSES)
-        made_of["source"] += f" {scenes.GENERATOR_VERSION}"
-        return scenes.items(settings.images_per_class, settings.scene_size, settings.seed), total, made_of
+        total = settings.images_per_class * len(generate.CLASSES)
+        made_of["source"] += f" {generate.GENERATOR_VERSION}"
+        return generate.items(settings.images_per_class, settings.scene_size, settings.seed), total, made_of
     if source.kind == "download":
         source = datasets.find(downloads.fetch(source.name, folder / "download"))
     return archives.items(source), archives.count(source), made_of
@@ -120,9 +121,9 @@ def _source(settings, folder: Path) -> tuple[Iterator, int | None, dict]:
 
 def _pack(settings, items: Iterable, total: int | None, source: dict, run: Folder, found: "_Found") -> float:
     """Check every image, and pack the good ones behind the shards that are finished; images/s of this start."""
-    first = packing.resume(run.path, source)
+    first = pack.resume(run.path, source)
     before = 0
-    for row in packing.rows(run.path):
+    for row in pack.rows(run.path):
         found.add(row)
         before += 1
     run.drop_metrics_after(before)
@@ -134,7 +135,7 @@ def _pack(settings, items: Iterable, total: int | None, source: dict, run: Folde
         for done, sample in enumerate(checked, start=before + 1):
             fault = sample.get("reason") or found.misfit(sample, settings.channels)
             if fault:
-                sample = packing.BLANK | {"name": sample["name"], "reason": fault}
+                sample = pack.BLANK | {"name": sample["name"], "reason": fault}
             else:
                 sample["reason"] = ""
             found.add(sample)
@@ -147,7 +148,7 @@ def _pack(settings, items: Iterable, total: int | None, source: dict, run: Folde
                 if run.stop_requested():
                     raise Stopped(f"stopped after {done} images; finished data shards stay, the next start goes on")
 
-    for _ in packing.pack(samples(), run.path, int(settings.shard_mib * 2**20), first):
+    for _ in pack.pack(samples(), run.path, int(settings.shard_mib * 2**20), first):
         pass
     return round((done - before) / max(time.monotonic() - started, 1e-3), 1)
 
@@ -203,7 +204,7 @@ def _checked(items: Iterator, total: int | None, settings) -> Iterator[dict]:
     # Forking costs milliseconds, but must not happen once this process has touched a GPU.
     method = "spawn" if torch.cuda.is_initialized() or os.name != "posix" else "fork"
     context = multiprocessing.get_context(method)
-    measures.measure([np.zeros((8, 8, 3), np.uint8)])  # compiled once, for all processes
+    measure.measure([np.zeros((8, 8, 3), np.uint8)])  # compiled once, for all processes
     waiting, ahead = deque(), 3 * workers  # chunks at a time: bounds the bytes in memory
     shared = mmap.mmap(-1, ahead * SLOT) if method == "fork" else None  # only a fork inherits it
     view = memoryview(shared) if shared else None
@@ -264,12 +265,12 @@ def _check_chunk(chunk: list, start: int | None, short_side: int, quality: int) 
                 data = slice(at, at + len(data))
                 _shared[data], at = found.data, data.stop
             sample = {"width": found.width, "height": found.height, "channels": found.channels, "bits": found.bits}
-            sample |= {"converted": found.converted, "checksum": packing.checksum(found.data), "data": data}
+            sample |= {"converted": found.converted, "checksum": pack.checksum(found.data), "data": data}
             good.append(sample)
             samples.append(sample)
             yield found.pixels
 
-    for own, sample in zip(measures.measure(pixels()), good, strict=True):
+    for own, sample in zip(measure.measure(pixels()), good, strict=True):
         sample["digest"], sample["look"] = own.digest, own.look
         sample["sums"], sample["squares"] = (" ".join(map(repr, each)) for each in (own.sums, own.squares))
     return samples
@@ -328,7 +329,7 @@ def _write(run: Folder, found: _Found, labels: list[str], sides: list[str], chos
     def index() -> Iterator[tuple]:
         nonlocal size
         at = 0
-        for block in packing.columns(run.path):
+        for block in pack.columns(run.path):
             good = [not reason for reason in block["reason"]]
             if not all(good):
                 block = {name: list(itertools.compress(column, good)) for name, column in block.items()}

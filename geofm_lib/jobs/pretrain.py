@@ -9,12 +9,14 @@ import numpy as np
 import torch
 
 from geofm_lib.data import loader, sampler
-from geofm_lib.data.decoders import FULL
+from geofm_lib.data.decode import FULL
 from geofm_lib.data.images import batches, mask_noise, normalise, picture
 from geofm_lib.data.shards import Shards, write_csv
-from geofm_lib.distributed import checkpoint, meters, sharding, training
-from geofm_lib.jobs.folder import Folder, Stopped, write_text
-from geofm_lib.model import folders, formats, mae, tensors
+from geofm_lib.distributed import checkpoint, sharding, training
+from geofm_lib.jobs.run_folder import Folder, Stopped, write_text
+from geofm_lib.model import mae
+from geofm_lib.model.interop import folders, formats, tensors
+from geofm_lib.profiling import meters
 from geofm_lib.settings import PretrainSettings
 
 SHOWN = 8  # images whose reconstruction is kept

@@ -20,9 +20,9 @@ from geofm_lib.data import baselines, sampler
 from geofm_lib.data.images import batches, normalise
 from geofm_lib.data.shards import Shards, write_csv
 from geofm_lib.distributed.training import learning_rate
-from geofm_lib.jobs.folder import Folder, Stopped
-from geofm_lib.model import probe, vit
-from geofm_lib.model.folders import NORM_EPS
+from geofm_lib.jobs.run_folder import Folder, Stopped
+from geofm_lib.model import probe_heads, vit
+from geofm_lib.model.interop.folders import NORM_EPS
 from geofm_lib.settings import ProbeSettings
 
 BATCH = 64  # images encoded at once; part of the result's definition only to the last bit
@@ -204,8 +204,8 @@ class _Heads:
         for seed in range(settings.probe_seeds):
             for kind in dict.fromkeys(name.split()[0] for name in encoders):
                 name = kind if kind in encoders else f"{kind} {seed}"
-                head = probe.ProbeHead(encoders[name].embed_dim, classes, seed=settings.seed + seed).to(device)
-                self.heads.append((kind, seed, name, head, probe.lars(head, settings.weight_decay)))
+                head = probe_heads.ProbeHead(encoders[name].embed_dim, classes, seed=settings.seed + seed).to(device)
+                self.heads.append((kind, seed, name, head, probe_heads.lars(head, settings.weight_decay)))
 
     def epoch(self, epoch: int, train: dict, test: dict) -> list[dict]:
         """Train every head for one epoch; rows of probe.csv. An incomplete last batch is left out, as in MAE."""
@@ -225,8 +225,10 @@ class _Heads:
                     warmup_steps=s.warmup_epochs * steps,
                     total_steps=s.epochs * steps,
                 )
-                losses.append(probe.train_step(head, optimiser, train[name][chosen], self.train_labels[chosen], rate))
-            top1, top5 = probe.accuracy(head, test[name], self.test_labels)
+                losses.append(
+                    probe_heads.train_step(head, optimiser, train[name][chosen], self.train_labels[chosen], rate)
+                )
+            top1, top5 = probe_heads.accuracy(head, test[name], self.test_labels)
             loss = sum(losses) / len(losses)
             values = (kind, seed, epoch + 1, round(top1, 3), round(top5, 3), round(loss, 5))
             rows.append(dict(zip(COLUMNS, values, strict=True)))
@@ -236,7 +238,7 @@ class _Heads:
         """Top-1 in percent by nearest neighbours on centre crops: {kind: one value for each encoder}."""
         found: dict[str, list[float]] = {}
         for name in train:
-            predicted = probe.knn_predict(train[name], self.train_labels, test[name], k)
+            predicted = probe_heads.knn_predict(train[name], self.train_labels, test[name], k)
             hits = (predicted == self.test_labels).float().mean().item()
             found.setdefault(name.split()[0], []).append(100 * hits)
         return found

@@ -14,12 +14,13 @@ import torch.distributed as dist
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from geofm_lib.distributed import meters, sharding, training
-from geofm_lib.distributed.holdings import Holdings
-from geofm_lib.distributed.ranks import join_fake_group
+from geofm_lib.distributed import sharding, training
+from geofm_lib.distributed.context import join_fake_group
 from geofm_lib.jobs import throughput
-from geofm_lib.jobs.folder import Folder
+from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.planning import costs
+from geofm_lib.profiling import meters
+from geofm_lib.profiling.memory_tracker import Holdings
 from geofm_lib.settings import SimulateSettings
 
 CPU = torch.device("cpu")

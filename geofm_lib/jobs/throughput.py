@@ -19,15 +19,15 @@ from torch.nn import functional as F
 from geofm_lib.data import loader, sampler
 from geofm_lib.data.images import mask_noise, normalise
 from geofm_lib.data.shards import Shards, write_csv
-from geofm_lib.distributed import devices, meters, sharding, training
-from geofm_lib.distributed.power import Power
-from geofm_lib.distributed.ranks import silent_group
-from geofm_lib.jobs import anatomy
-from geofm_lib.jobs.anatomy import Steps
-from geofm_lib.jobs.folder import Folder
+from geofm_lib.distributed import devices, sharding, training
+from geofm_lib.distributed.context import silent_group
+from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.model import mae, vit
 from geofm_lib.planning import costs
 from geofm_lib.planning.steps import PAPER_STEPS
+from geofm_lib.profiling import meters, step_timing
+from geofm_lib.profiling.power import Power
+from geofm_lib.profiling.step_timing import Steps
 from geofm_lib.settings import ThroughputSettings
 
 CLASSES = 1000  # of the paper's benchmark
@@ -76,7 +76,7 @@ def run(settings: ThroughputSettings, ranks, run: Folder) -> dict:
     rows, counted, paper_s, power = _window(settings, ranks, run, steps, loop)
     own = _own(settings, ranks, steps, rows, counted) | {"paper_window_s": paper_s, "matmul_tflops": tflops} | power
     if not settings.compile:  # what is compiled holds other tensors than what is watched
-        own |= {f"held_{name}_gib": size / meters.GIB for name, size in anatomy.held(steps).items()}
+        own |= {f"held_{name}_gib": size / meters.GIB for name, size in step_timing.held(steps).items()}
     if settings.profile_steps:
         own |= _apart(settings, ranks, run, steps, shards)
     table = ranks.gather(own)
@@ -122,8 +122,8 @@ def _apart(settings, ranks, run: Folder, steps: Steps, shards: Shards | None) ->
         run.log_metrics(step=window + number + 1, total_steps=window + settings.profile_steps + 1, phase="profiled")
 
     trace = run.path / f"trace-{ranks.rank}.json" if settings.trace else None
-    profiles, taken = anatomy.rounds(settings.profile_steps, steps, others, ranks, trace, said)
-    rows = anatomy.timeline(profiles, ranks)
+    profiles, taken = step_timing.rounds(settings.profile_steps, steps, others, ranks, trace, said)
+    rows = step_timing.timeline(profiles, ranks)
     if rows:
         write_csv(run.path / "timeline.csv", rows[0], rows)
     if real:
@@ -152,7 +152,7 @@ def network(settings, channels: int = 3) -> nn.Module:
     return Classifier(vit.build(settings.model, "benchmark", *size))
 
 
-def _batches(settings: ThroughputSettings, ranks, kind: str, shards: Shards | None) -> Iterator[anatomy.Inputs]:
+def _batches(settings: ThroughputSettings, ranks, kind: str, shards: Shards | None) -> Iterator[step_timing.Inputs]:
     """Endless (images, labels or masking noise) on the device, `real` from the data set or `synthetic`."""
     patches = (settings.image_size // settings.patch()) ** 2
     channels = shards.channels if shards else 3

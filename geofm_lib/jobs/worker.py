@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from geofm_lib import settings as settings_module
-from geofm_lib.jobs.folder import Folder, Pulse, Stopped
+from geofm_lib.jobs.run_folder import Folder, Pulse, Stopped
 
 JOBS = {  # imported only when asked for: torch takes seconds
     "prepare": "geofm_lib.jobs.prepare",
@@ -63,8 +63,8 @@ def _work(run_dir: Path, pulse: Pulse) -> dict:
     settings, resolved = settings_module.load(run_dir)
     settings = settings.model_copy(update=resolved)  # the data folder, the encoder and the ranks it came to
 
-    from geofm_lib.distributed import meters
-    from geofm_lib.distributed import ranks as ranks_module
+    from geofm_lib.distributed import context as ranks_module
+    from geofm_lib.profiling import meters
 
     module = importlib.import_module(JOBS[settings.job])
     ranks = ranks_module.start(run_dir, settings.device, getattr(settings, "communication", "on"))

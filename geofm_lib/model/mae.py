@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from geofm_lib.catalog.models import lookup, visible_patches
 from geofm_lib.model import vit
-from geofm_lib.model.folders import NORM_EPS
-from geofm_lib.model.initialise import initialise
+from geofm_lib.model.init import initialise
+from geofm_lib.model.interop.folders import NORM_EPS
 
 
 def take(values_BNX: torch.Tensor, index_BK: torch.Tensor) -> torch.Tensor:

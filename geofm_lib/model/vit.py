@@ -18,9 +18,9 @@ from timm.models.vision_transformer import Block, Mlp, ResPostBlock, VisionTrans
 from torch import nn
 
 from geofm_lib.catalog.models import grid, lookup
-from geofm_lib.model import folders, formats
-from geofm_lib.model.folders import find as find_encoder
-from geofm_lib.model.initialise import initialise
+from geofm_lib.model.init import initialise
+from geofm_lib.model.interop import folders, formats
+from geofm_lib.model.interop.folders import find as find_encoder
 
 FAMILIES = ("pretrain", "benchmark")
 POOLS = ("mean", "cls")

@@ -1,1 +1,0 @@
-"""The kernel's side: launch, watch, draw, render. Never imports torch."""

@@ -1,0 +1,83 @@
+"""Sheets of images from a run folder, and when they are left out. No torch.
+
+python -m geofm_lib.figures.images RUN_DIR FILE.jpg      (README's picture: what a pretraining rebuilt)
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from geofm_lib.figures.display import Note, Picture, sheet
+from geofm_lib.runs.records import Run
+
+WITHHELD = "Pictures of this data set are left out of this page on purpose; the run folder holds them as {name}."
+
+
+def contact_sheet(run, columns: int = 8) -> Picture | Note:
+    """A few images of each class."""
+    if withheld(run):
+        return Note(WITHHELD.format(name="contact_sheet.npz"))
+    with np.load(run.folder / "contact_sheet.npz") as saved:
+        images, labels = saved["images"], [str(label) for label in saved["labels"]]
+    figure = sheet([images], titles=[_short(label) for label in labels], columns=min(columns, len(images)))
+    kinds = list(dict.fromkeys(labels))
+    return Picture(figure, f"{len(images)} images of the data set: {', '.join(kinds)}.", photo=True)
+
+
+def model_view(run) -> Picture | Note:
+    """The same images as stored, as cropped for training, and with the masked patches taken away."""
+    names = {"original": "stored", "cropped": "cropped", "masked": "left to see"}
+    words = "Rows: the stored image, the random crop that training takes, and the patches left after masking."
+    return _photo_rows(run, "model_view.npz", names, words)
+
+
+def reconstruction(run) -> Picture | Note:
+    """Held-out images, what the model saw of them, and what it rebuilt."""
+    names = {"original": "image", "masked": "seen", "rebuilt": "rebuilt"}
+    words = "Rows: the image, the patches the model saw, and the image it rebuilt from them."
+    return _photo_rows(run, "reconstruction.npz", names, words)
+
+
+def withheld(run) -> bool:
+    """Whether GEOFM_PICTURES=builtin asks to leave this run's images out: those of any set but the built-in one."""
+    return os.environ.get("GEOFM_PICTURES", "all") == "builtin" and not _drawn_by_us(run.settings)
+
+
+def _drawn_by_us(settings: dict) -> bool:
+    """Whether the images are the built-in scenes; `data` (a prepared folder) says more than `dataset`."""
+    if settings.get("data"):
+        stored = Path(settings["data"]) / "settings.json"
+        settings = json.loads(stored.read_text())["asked"] if stored.is_file() else {}
+    return settings.get("dataset") == "scenes"
+
+
+def _photo_rows(run, file: str, names: dict[str, str], words: str) -> Picture | Note:
+    """A sheet whose rows are the arrays `names` of an npz in the run folder."""
+    if withheld(run):
+        return Note(WITHHELD.format(name=file))
+    path = run.folder / file
+    if not path.is_file():
+        return Note(f"The run has not written {file} (it is written when the run finishes).")
+    with np.load(path) as saved:
+        rows = [saved[name][:8] for name in names]
+    figure = sheet(rows, names=list(names.values()))
+    return Picture(figure, f"{len(rows[0])} images in columns. {words}", photo=True)
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= 16 else label[:15] + "…"
+
+
+def main(run_dir: str, file: str) -> None:
+    """Save what a pretraining on the built-in scenes rebuilt; other images are not ours to publish."""
+    run = Run(Path(run_dir))
+    if not _drawn_by_us(run.settings):
+        sys.exit(f"'{run_dir}' is not a run on the built-in scenes; its images stay in the run folder")
+    Path(file).write_bytes(reconstruction(run).encoded())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Encoders to and from safetensors, timm and Hugging Face."""

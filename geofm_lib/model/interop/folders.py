@@ -1,0 +1,128 @@
+"""What an encoder's folder holds, in our words, and its files. Nothing is ever unpickled."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from geofm_lib.catalog.models import MODELS
+from geofm_lib.model.interop import tensors
+
+WEIGHTS, SETTINGS, DECODER = "model.safetensors", "config.json", "decoder.safetensors"
+NORM_EPS = 1e-6  # of timm's LayerNorm and of MAE
+
+Weights = dict[str, torch.Tensor]
+
+
+class Saved(NamedTuple):
+    """A folder's content in our words.
+
+    config: model, family, image_size (pixels, or [height, width]), patch_size, channels; mean and std (0..1 units)
+    where known; norm_eps where it is not 1e-6; decoder_width, decoder_depth, decoder_heads, mask_ratio and
+    norm_pix_loss where there is a decoder. encoder, decoder: weights by our names, the decoder's empty when there is
+    none. left_out: names in the folder that are neither.
+    """
+
+    config: dict
+    encoder: Weights
+    decoder: Weights
+    left_out: tuple[str, ...] = ()
+
+
+def split(state: dict) -> tuple[dict, dict]:
+    """(encoder, decoder) of an autoencoder's dictionary by name; ``encoder.`` is taken off the encoder's names."""
+    decoder = {n: each for n, each in state.items() if n.startswith("decoder") or n == "mask_token"}
+    return {n.removeprefix("encoder."): each for n, each in state.items() if n not in decoder}, decoder
+
+
+def find(path: str | Path) -> Path:
+    """The folder with the encoder's two files: ``path`` itself, or ``encoder`` in it when it is a run folder."""
+    path = Path(path).expanduser()
+    for folder in (path, path / "encoder"):
+        if (folder / WEIGHTS).is_file() and (folder / SETTINGS).is_file():
+            return folder
+    if not path.is_dir():
+        raise ValueError(f"The encoder folder {path} does not exist; give a pretrain run folder, or 'random'.")
+    pickled = [each.name for each in sorted(path.glob("*")) if each.suffix in (".bin", ".pt", ".pth")]
+    if pickled:
+        raise ValueError(
+            f"The encoder folder {path} holds {pickled[0]} and no {WEIGHTS}: a pickle can run any code and is never "
+            "loaded; let who trusts it convert it to safetensors (in transformers: from_pretrained, save_pretrained)."
+        )
+    raise ValueError(
+        f"The encoder folder {path} holds no {WEIGHTS} with {SETTINGS} (nor does its folder 'encoder'); give a "
+        "finished pretrain run, an exported folder, or 'random'."
+    )
+
+
+def read_json(path: Path) -> dict:
+    """The object in a JSON file; ValueError in one sentence when it is none."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as JSON ({error}); copy the folder again.") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no settings but a {type(found).__name__}; copy the folder again.")
+    return found
+
+
+def check(config: dict, where: Path, keys: dict[str, type | tuple[type, ...]]) -> None:
+    """ValueError in one sentence when one of these values, where it is given, is of another type."""
+    for key, kind in keys.items():
+        value = config.get(key)
+        size = key in ("image_size", "patch_size") and isinstance(value, list)
+        plain = not isinstance(value, bool) if kind is int else True
+        good = len(value) == 2 and all(type(v) is int for v in value) if size else isinstance(value, kind) and plain
+        if key in config and not good:
+            raise ValueError(f"{where}: {key} is {value!r}, which is none; copy the folder again, or mend that line.")
+
+
+def read_weights(path: Path) -> Weights:
+    """The tensors of a safetensors file, on the CPU; ValueError in one sentence when it is broken."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is no whole safetensors file ({error}); copy the folder again.") from None
+
+
+def write(folder: str | Path, files: dict[str, Weights | dict]) -> Path:
+    """Writes {file name: weights, or settings for a .json}; weights go to the CPU on the way."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in files.items():
+        if name.endswith(".json"):
+            (folder / name).write_text(json.dumps(value, indent=1) + "\n")
+        else:
+            tensors.write(folder / name, value.items(), value)
+    return folder
+
+
+def pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a size as a config.json holds it."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def side(height: int, width: int) -> int | list[int]:
+    """The inverse of ``pair``: one number where both are the same."""
+    return height if height == width else [height, width]
+
+
+def model_of(width: int, depth: int, heads: int, mlp_hidden: int, patch: int, where: Path) -> str:
+    """The catalogue's name of this size; ValueError says which row to add when there is none."""
+    for row in MODELS.values():
+        if (row.width, row.depth, row.heads, row.mlp_hidden) == (width, depth, heads, mlp_hidden):
+            return row.name
+    more = "" if mlp_hidden == 4 * width else f", mlp_hidden={mlp_hidden}"
+    raise ValueError(
+        f"{where} is {width} wide and {depth} deep with {heads} heads and an MLP of {mlp_hidden}, which is no row of "
+        f'geofm_lib/catalog/models.py; add _row("ViT-NAME", {width}, {depth}, {heads}, {patch}, _MAE, "SOURCE"{more}).'
+    )
+
+
+def statistics(mean, std, channels: int) -> dict:
+    """mean and std for a config; nothing where the source has none, or not one for each channel."""
+    fits = all(isinstance(each, list | tuple) and len(each) == channels for each in (mean, std))
+    return {"mean": [float(v) for v in mean], "std": [float(v) for v in std]} if fits else {}

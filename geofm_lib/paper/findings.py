@@ -1,0 +1,136 @@
+"""Table I, the four findings and the probing claims, held against what was counted and measured here. No torch.
+
+`evidence` is the summary of a `findings` run, {} without one: what needs it is then "not measured".
+"""
+
+from statistics import median
+
+from geofm_lib.catalog import published
+from geofm_lib.catalog.models import MODELS
+from geofm_lib.paper.performance import UP_TO_3B, unseen
+from geofm_lib.paper.verdicts import Outcome, judged, report
+from geofm_lib.planning import costs
+from geofm_lib.planning.planner import predict
+
+PRINTED = {row.name: row.published_params_M for row in MODELS.values() if row.published_params_M}
+DRIFTED = 1e-3  # gradients of synchronised replicas do not differ at all
+LOG_WINDOWS = (781, 1008)
+"""images/s of the first and the last of three windows in the authors' log (ViT-Base, DDP, one node)."""
+
+
+def parameter_counts(evidence: dict) -> Outcome:
+    """Table I, by the arithmetic that the networks are tested against."""
+    return _counted({name: costs.parameters(name, "classify") / 1e6 for name in PRINTED})
+
+
+def other_network(evidence: dict) -> Outcome:
+    """Finding 1: both networks built and counted; the benchmark's is the printed one, the plain ViT is not."""
+    if "benchmark_parameters_ViT-Base" not in evidence:
+        return Outcome(how="counted")
+    kinds = [{n: evidence[f"{kind}_parameters_{n}"] / 1e6 for n in PRINTED} for kind in ("benchmark", "pretrain")]
+    words = [published.verdict_of_counts(PRINTED, each) for each in kinds]
+    shown = [", ".join(f"{count:.1f}" for count in each.values()) for each in kinds]
+    said = f"benchmark networks {shown[0]}; plain ViTs {shown[1]} million"
+    shown_so = words[0] == "reproduced" != words[1]
+    return Outcome(said, _counted(kinds[1]).ratio, "reproduced" if shown_so else "differs", "counted")
+
+
+def _counted(ours: dict[str, float]) -> Outcome:
+    ratio = median(ours[name] / PRINTED[name] for name in PRINTED)
+    said = f"{', '.join(f'{count:.2f}' for count in ours.values())} million"
+    return Outcome(said, ratio, published.verdict_of_counts(PRINTED, ours), "counted")
+
+
+def no_shard_over_ddp(evidence: dict) -> Outcome:
+    """NO_SHARD over DDP: in the same precision here, published on one node in bf16 over fp32."""
+    theirs = [bf16[0] / fp32[0] for bf16, fp32 in _one_node()]
+    if "DDP_bf16_step_s" not in evidence or not theirs:
+        return Outcome(how="measured")
+    ours = {kind: evidence[f"DDP_{kind}_step_s"] / evidence[f"NO_SHARD_{kind}_step_s"] for kind in ("fp32", "bf16")}
+    both = [(kind, *pair) for kind, own in ours.items() for pair in ((1.0, 1.0), (median(theirs), own))]
+    said = "NO_SHARD is {fp32:.2f} times as fast as DDP with both in fp32, {bf16:.2f} with both in bf16".format(**ours)
+    ratio = median(ours.values()) / median(theirs)
+    return Outcome(f"{said}, on {evidence['ranks']} CPU ranks", ratio, published.verdict_of_points(both), "measured")
+
+
+def ddp_precision(evidence: dict) -> Outcome:
+    """Finding 2: NO_SHARD in bf16 over DDP in fp32 on one node, as precision alone predicts it for an unseen model."""
+    points = [("one node", *(bf16[k] / fp32[k] for k in (0, 1))) for bf16, fp32 in _one_node()]
+    said = f"{', '.join(f'{own:.2f}' for *_, own in points)} times by precision alone"
+    if "DDP_bf16_step_s" in evidence:
+        gain = evidence["DDP_fp32_step_s"] / evidence["DDP_bf16_step_s"]
+        said += f" (measured on {evidence['device']}: DDP in bf16 has {gain:.2f} of its speed in fp32)"
+    return judged(points, "predicted", said)
+
+
+def _one_node() -> list[tuple]:
+    """For each model up to 3B: (published, predicted unseen) images/s of NO_SHARD and of DDP."""
+    found = unseen(*UP_TO_3B)
+    return [(found[model, "NO_SHARD", 1], found[model, "DDP", 1]) for model in UP_TO_3B if found]
+
+
+def unsynchronised_replicas(evidence: dict) -> Outcome:
+    """Finding 3: do replicas hold the same gradients, under FSDP1 and under ours?"""
+    names = [f"{kind}_group_{group}_gradient_difference" for kind in ("fsdp1", "ours") for group in (1, 2)]
+    if not set(names) <= set(evidence):
+        return Outcome(evidence.get("fsdp1", "–"), how="measured")
+    alone, paired, *ours = (evidence[name] for name in names)
+    said = (f"gradients of replicas differ by {alone:.3g} under FSDP1 with a shard group of 1, by {paired:.3g} with 2; "
+            f"by {ours[0]:.3g} and {ours[1]:.3g} here")  # fmt: skip
+    shown = alone > DRIFTED and not paired and not any(ours)
+    return Outcome(said, None, "reproduced" if shown else "differs", "measured")
+
+
+def start_up_inside(evidence: dict) -> Outcome:
+    """Finding 4: what start-up leaves of the speed in a window of 30 steps, for a small and a larger model."""
+    if "small_window_over_steady" not in evidence:
+        return Outcome(how="measured")
+    small, larger = (evidence[f"{size}_window_over_steady"] for size in ("small", "larger"))
+    printed = LOG_WINDOWS[0] / LOG_WINDOWS[1]
+    fitted = ", ".join(f"{window_over_steady(model):.2f} for {model}" for model in ("ViT-Base", "ViT-3B"))
+    said = (f"the window shows {small:.2f} of the settled speed of a small model and {larger:.2f} of a larger one, on "
+            f"{evidence['ranks']} CPU ranks; by the fit on one Frontier node {fitted}")  # fmt: skip
+    near = abs(small / printed - 1) <= published.NEAR
+    verdict = "differs" if not small < larger < 1 else "reproduced" if near else "same ordering"
+    return Outcome(said, small / printed, verdict, "measured")
+
+
+def window_over_steady(model: str) -> float:
+    """The paper's window over the settled speed, predicted for one node under NO_SHARD."""
+    window, steady = (predict(model, "NO_SHARD", "frontier", 1, 32, workload="classify", window=each)["images_per_s"]
+                      for each in ("paper_30_steps", "steady"))  # fmt: skip
+    return window / steady
+
+
+def larger_probe_better(evidence: dict) -> Outcome:
+    """Top-1 of small models pretrained and probed alike: it must rise from the smallest to the largest by more than the
+    intervals over seeds, and fall by more than them nowhere between.
+    """
+    scores = _sizes()
+    if not scores:
+        return Outcome(how="measured")
+    said = f"{', '.join(f'{name} {top1:.1f} ± {half:.1f}' for name, top1, half in scores)} % on drawn scenes"
+    falls = any(_above(low, high) for low, high in zip(scores, scores[1:], strict=False))
+    rises = _above(scores[-1], scores[0]) and not falls
+    return Outcome(said, None, "same ordering" if rises else "differs", "measured")
+
+
+def gain_of_largest(evidence: dict) -> Outcome:
+    """Points of top-1 between the smallest and the largest of them; their sizes are far from the paper's."""
+    scores = _sizes()
+    if not scores:
+        return Outcome(how="measured")
+    (small, low, _), (large, high, _) = scores[0], scores[-1]
+    times = costs.parameters(large, "encoder") / costs.parameters(small, "encoder")
+    said = f"{high - low:.1f} points from {small} to {large}, {times:.0f} times its size, on drawn scenes"
+    return Outcome(said, (high - low) / 30, "same ordering" if high > low else "differs", "measured")
+
+
+def _above(one: tuple, other: tuple) -> bool:
+    return one[1] - one[2] > other[1] + other[2]
+
+
+def _sizes() -> list[tuple[str, float, float]]:
+    names = ("top1_pretrained_mean", "top1_pretrained_interval")
+    rows = [(row["model"], *(float(row[name]) for name in names)) for row in report("sizes")]
+    return sorted(rows, key=lambda row: costs.parameters(row[0], "encoder"))

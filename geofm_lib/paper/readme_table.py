@@ -1,0 +1,95 @@
+"""The numbers behind README's table: `python -m geofm_lib.paper.readme_table` after `make recorded`.
+
+Writes reports/measured.csv (one row a run, with commit, date, machine and versions) and README's block between its two
+marks, from the same run folders as the recorded pages, so that neither is ever typed.
+"""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from geofm_lib.catalog import published
+from geofm_lib.catalog.models import MODELS
+from geofm_lib.paper.claims import outcomes
+from geofm_lib.planning import costs
+from geofm_lib.runs import records
+from geofm_lib.settings import runs_root
+
+MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")
+SPEED = ("model", "workload", "strategy", "ranks", "batch_per_gpu", "image_size", "precision", "device")
+TOLD = [f"{kind}_group_{group}_gradient_difference" for kind in ("fsdp1", "ours") for group in (1, 2)]
+KEPT = {  # job -> settings, then headline numbers, of a row of measured.csv
+    "throughput": (*SPEED, "window", "step_s", "images_per_s", "paper_30_steps_images_per_s", "peak_memory_gib"),
+    "pretrain": ("model", "strategy", "ranks", "epochs", "global_batch", "image_size", "loss", "images_per_s"),
+    "probe": ("encoder", "probe_seeds", "classes", "test_images", "top1_pretrained_mean", "top1_pretrained_interval",
+              "top1_random_mean", "top1_random_interval", "histograms_top1", "histograms_interval",
+              "knn_pretrained", "base_learning_rate"),
+    "findings": ("model", "larger_model", "ranks", "device", "fsdp1", *TOLD, "DDP_fp32_step_s", "NO_SHARD_fp32_step_s",
+                 "DDP_bf16_step_s", "NO_SHARD_bf16_step_s", "small_window_over_steady", "larger_window_over_steady"),
+}  # fmt: skip
+PROBED = (
+    ("pretrained", "top1_pretrained_mean", "top1_pretrained_interval"),
+    ("random weights", "top1_random_mean", "top1_random_interval"),
+    ("histograms", "histograms_top1", "histograms_interval"),
+)
+
+
+def rows(root: Path) -> list[dict]:
+    """(run, number, value) of every finished recorded run: one long table, since jobs have other numbers."""
+    table = records.table(f"{root}/*")
+    if not len(table):
+        return []
+    found = []
+    for _, run in table[table["status"] == "finished"].iterrows():
+        for name in KEPT.get(run["job"], ()):
+            if name in run and pd.notna(run[name]):
+                found.append({"job": run["job"], "run": Path(run["folder"]).name, "name": name, "value": run[name]})
+    return found
+
+
+def block(root: Path) -> str:
+    """README's table: what the paper says, what these runs say, and a verdict of the fixed vocabulary."""
+    printed = {row.name: row.published_params_M for row in MODELS.values() if row.published_params_M}
+    ours = {name: costs.parameters(name, "classify") / 1e6 for name in printed}
+    lines = [
+        "| | published | here | verdict |",
+        "|---|---|---|---|",
+        f"| Table I, parameters (M) | {', '.join(f'{n:.0f}' for n in printed.values())} | "
+        f"{', '.join(f'{n:.2f}' for n in ours.values())} | {published.verdict_of_counts(printed, ours)} |",
+    ]
+    table = records.table(f"{root}/*")
+    done = table[table["status"] == "finished"] if len(table) else table
+    for _, run in done[done["job"] == "probe"].iterrows() if len(done) else ():
+        shown = ", ".join(
+            f"{label} {run[name]:.1f} ± {run[spread]:.1f}" for label, name, spread in PROBED if pd.notna(run.get(name))
+        )
+        what = f"Linear probe, top-1 %, {run['classes']:.0f} classes of `{run['dataset']}`, {run['model']}"
+        lines.append(f"| {what} | larger models probe better | {shown} | not comparable (other images and size) |")
+    speeds = done[done["job"] == "throughput"] if len(done) else []
+    if len(speeds):
+        fastest = speeds.sort_values("images_per_s", ascending=False)
+        ordered = ", ".join(f"{run['strategy']} {run['images_per_s']:.0f}" for _, run in fastest.iterrows())
+        what = f"Strategies, images/s, {speeds.iloc[0]['model']} on {speeds.iloc[0]['ranks']:.0f} CPU ranks"
+        lines.append(f"| {what} | on 8 to 1024 GPUs, see 06 | {ordered} | not comparable (no GPU) |")
+    evidence = next((run.summary for run in records.find(root, "findings") if run.status == "finished"), {})
+    words = Counter(each.verdict for _, each in outcomes(evidence, "table", "figure", "claim"))
+    said = ", ".join(f"{words[word]} {word}" for word in published.VERDICTS if words[word])
+    lines.append(f"| All {words.total()} items | [06](reports/recorded/06_paper.html) | | {said} |")
+    return "\n".join(lines)
+
+
+def write(root: Path, readme: Path, reports: Path) -> None:
+    """Rewrite measured.csv and README's block."""
+    text = readme.read_text(encoding="utf-8")
+    if any(text.count(mark) != 1 for mark in MARKS):
+        raise ValueError(f"{readme} must hold the marks {' and '.join(MARKS)} once each")
+    before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
+    readme.write_text(f"{before}{MARKS[0]}\n{block(root)}\n{MARKS[1]}{after}", encoding="utf-8")
+    records.record("measured", rows(root), reports)
+
+
+if __name__ == "__main__":
+    here = Path(__file__).parents[2]
+    write(Path(sys.argv[1]) if len(sys.argv) > 1 else runs_root(), here / "README.md", here / "reports")

@@ -1,0 +1,1 @@
+"""Measure a training step: time, memory, communication, power."""

@@ -1,0 +1,1 @@
+"""Execute a notebook and render its page."""

@@ -1,0 +1,1 @@
+"""Start runs, watch them, read their folders, queue them. Never imports torch."""

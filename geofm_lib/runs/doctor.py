@@ -1,0 +1,274 @@
+"""`make doctor`: one page that says what this machine can run, and what is missing for which notebook, with the fix.
+
+    python -m geofm_lib.runs.doctor
+
+Exit code 0 when notebooks 01 to 06 can run here. Every line is a `Check`; a check that fails names the notebooks (or
+the make targets) that need it and how to mend it. torch is asked in a short process of its own.
+"""
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+NOTEBOOKS = ("01_data", "02_pretrain", "03_throughput", "04_scaling", "05_probe", "06_paper")
+RANKED = ("02_pretrain", "03_throughput", "05_probe")  # those that start torch on several ranks
+TORCH = ("01_data", *RANKED)
+FREE_DISK_GIB = 2  # the runs and pages of `make reports`, with room to spare
+FREE_MEMORY_GIB = 3  # two ranks at laptop size and the kernel beside them
+ASK_TORCH_S = 300  # a cold import from a shared file system can take minutes
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the page. `needed_by` is who cannot run when `ok` is False; `fix` is what to do then."""
+
+    section: str
+    name: str
+    value: str
+    ok: bool = True
+    needed_by: tuple[str, ...] = ()
+    fix: str = ""
+
+
+def examine(runs: Path) -> list[Check]:
+    """Every check on this machine; `runs` is the folder that runs will be written to."""
+    torch = ask_torch()
+    return [*software(torch), *machine(torch, runs), *slurm(), *extras()]
+
+
+def ask_torch(arguments: tuple[str, ...] = ()) -> dict:
+    """What `geofm_lib.distributed.devices` says, or {"error": its last line} when torch does not start."""
+    command = [sys.executable, "-m", "geofm_lib.distributed.devices", *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ASK_TORCH_S)
+    except subprocess.TimeoutExpired:
+        return {"error": f"importing torch took more than {ASK_TORCH_S} s"}
+    if done.returncode:
+        return {"error": (done.stderr.strip().splitlines() or ["torch ended without a message"])[-1]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def software(torch: dict) -> list[Check]:
+    """Python, the packages of pyproject.toml, torch and the two packages that must fit it."""
+    absent = missing_packages()
+    checks = [
+        Check(
+            "software",
+            "Python",
+            f"{platform.python_version()} at {sys.executable}",
+            sys.version_info >= (3, 11),
+            NOTEBOOKS,
+            "make .venv PYTHON=python3.12 (geofm needs Python 3.11 or newer)",
+        ),
+        Check(
+            "software",
+            "packages",
+            f"missing: {', '.join(absent)}" if absent else "all of pyproject.toml",
+            not absent,
+            NOTEBOOKS,
+            "make .venv",
+        ),
+    ]
+    if "error" in torch:
+        return [*checks, Check("software", "torch", torch["error"], False, TORCH, "make clean .venv")]
+    build = f"{torch['torch']}, built for {torch['build']} {torch['build_version']}".rstrip()
+    new_enough = tuple(int(part) for part in re.findall(r"\d+", torch["torch"])[:2]) >= (2, 10)
+    checks.append(
+        Check(
+            "software",
+            "torch",
+            build,
+            new_enough,
+            TORCH,
+            "install torch 2.10 or newer (your site's build, or: make clean .venv)",
+        )
+    )
+    for name, version in torch["packages"].items():
+        checks.append(
+            Check(
+                "software",
+                name,
+                version,
+                not version.startswith("error"),
+                TORCH,
+                f"install the {name} that fits torch {torch['torch']}, from the place torch came from",
+            )
+        )
+    return checks
+
+
+def missing_packages() -> list[str]:
+    """Names in geofm's own list of requirements (extras apart) that are not installed."""
+    try:
+        required = metadata.requires("geofm") or []
+    except metadata.PackageNotFoundError:
+        return ["geofm itself (pip install -e .)"]
+    names = [re.match(r"[\w.-]+", line).group() for line in required if "extra ==" not in line]
+    return [name for name in names if not _installed(name)]
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def machine(torch: dict, runs: Path) -> list[Check]:
+    """Devices and their measured speed, ranks, memory and disk."""
+    memory = psutil.virtual_memory()
+    nearest = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if folder.exists())
+    disk = shutil.disk_usage(nearest).free / 2**30
+    checks = []
+    if "error" not in torch:
+        checks += [
+            Check("machine", "devices", describe_devices(torch)),
+            Check(
+                "machine",
+                "matrix products",
+                "measured peak "
+                + ", ".join(f"{name} {peak:g} TFLOP/s" for name, peak in torch["peak_tflops"].items())
+                + (" a device" if torch["count"] else f" on {torch['cores']} cores"),
+            ),
+            Check("machine", "ranks", describe_ranks(torch)),
+        ]
+    return [
+        *checks,
+        Check(
+            "machine",
+            "memory",
+            f"{memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}",
+            memory.available / 2**30 >= FREE_MEMORY_GIB,
+            TORCH,
+            f"free {FREE_MEMORY_GIB} GiB: close other programs, or set ranks=1 and a smaller batch",
+        ),
+        Check(
+            "machine",
+            "disk",
+            f"{disk:.1f} GiB free for {runs}/",
+            disk >= FREE_DISK_GIB,
+            TORCH,
+            f"free {FREE_DISK_GIB} GiB, or set GEOFM_RUNS to a folder with room",
+        ),
+        Check(
+            "machine",
+            "run folders",
+            f"written below {runs}/",
+            nearest.is_dir() and os.access(nearest, os.W_OK),
+            TORCH,
+            f"make {nearest} writable, or set GEOFM_RUNS to a folder that is",
+        ),
+    ]
+
+
+def describe_devices(torch: dict) -> str:
+    """`4 x AMD Instinct MI250X (64.0 GiB each)`, or that the CPU is used."""
+    if not torch["count"]:
+        wanted = {"cuda": "; this torch could use an NVIDIA GPU", "rocm": "; this torch could use an AMD GPU"}
+        return f"no GPU: everything runs on the CPU{wanted.get(torch['build'], '')}"
+    kinds = [f"{torch['names'].count(name)} x {name}" for name in dict.fromkeys(torch["names"])]
+    return f"{', '.join(kinds)} ({torch['memory_gib'][0]} GiB each)"
+
+
+def describe_ranks(torch: dict) -> str:
+    """How many ranks `ranks=0` starts here: the tasks of the allocation, else one a device, else one."""
+    tasks = os.environ.get("SLURM_NTASKS") if "SLURM_JOB_ID" in os.environ else None
+    if tasks:
+        return f"{tasks} by default, one for each task of this allocation"
+    if torch["count"]:
+        return f"{torch['count']} by default, one for each device"
+    return f"1 by default; up to {torch['cores']} are sensible here (-p ranks {min(2, torch['cores'])})"
+
+
+def slurm() -> list[Check]:
+    """Is there a Slurm to submit to, and are we inside an allocation?"""
+    if shutil.which("sinfo") is None or shutil.which("srun") is None:
+        return [
+            Check(
+                "Slurm",
+                "commands",
+                "none here: ranks are started as local processes",
+                False,
+                (),
+                "on a cluster's login node sinfo and srun are on the PATH; for make test-slurm: "
+                "apt install slurm-wlm munge",
+            )
+        ]
+    command = ["sinfo", "--noheader", "--format=%P %D nodes %t"]
+    try:
+        partitions = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
+    except subprocess.TimeoutExpired:
+        partitions = ""
+    answer = partitions.replace("\n", "; ") or "installed, but no cluster answers"
+    job = os.environ.get("SLURM_JOB_ID")
+    where = f"inside job {job} on {os.environ.get('SLURM_JOB_NODELIST', '?')}" if job else "not inside an allocation"
+    return [Check("Slurm", "commands", answer), Check("Slurm", "allocation", where)]
+
+
+def extras() -> list[Check]:
+    """What only some uses need: JupyterLab to work by hand, Chromium for the tests that drive a browser."""
+    lab = metadata.version("jupyterlab") if _installed("jupyterlab") else ""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    return [
+        Check(
+            "extras",
+            "JupyterLab",
+            lab or "not installed",
+            bool(lab),
+            ("working by hand",),
+            "pip install -e '.[notebooks]' -c constraints.txt",
+        ),
+        Check(
+            "extras",
+            "Chromium",
+            f"{browser or 'no browser'}, {driver or 'no chromedriver'}",
+            bool(browser and driver),
+            ("make test's browser tests",),
+            "apt install chromium chromium-driver",
+        ),
+    ]
+
+
+def verdicts(checks: list[Check]) -> dict[str, list[Check]]:
+    """For each notebook, the failed checks that keep it from running (none: it can run)."""
+    return {name: [check for check in checks if not check.ok and name in check.needed_by] for name in NOTEBOOKS}
+
+
+def page(checks: list[Check]) -> str:
+    """The page as text."""
+    lines, section = ["What this machine can do for geofm"], None
+    for check in checks:
+        if check.section != section:
+            section = check.section
+            lines += ["", section]
+        lines.append(f"  {'ok' if check.ok else '--'}  {check.name:<16} {check.value}")
+        if not check.ok:
+            needed = f"needed by {', '.join(check.needed_by)}; " if check.needed_by else ""
+            lines.append(f"      {'':<16} {needed}fix: {check.fix}")
+    lines += ["", "notebooks"]
+    for name, faults in verdicts(checks).items():
+        answer = "can run" if not faults else "cannot run: " + ", ".join(check.name for check in faults)
+        lines.append(f"  {'--' if faults else 'ok'}  {name:<16} {answer}")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Print the page; 0 when every notebook can run."""
+    checks = examine(Path(os.environ.get("GEOFM_RUNS", "runs")))
+    print(page(checks))
+    return int(any(verdicts(checks).values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,256 @@
+"""A grid: a CSV file in which a row is a run. Read, and checked before anything is queued.
+
+    # lines that begin with # are for the reader
+    name,notebook,dataset,data,strategy,nodes,tasks_per_node,walltime,after
+    images,01_data,scenes,,,1,1,0:20:00,
+    full,02_pretrain,,@images,FULL_SHARD,2,8,2:00:00,
+    half,02_pretrain,,@images,HYBRID_2GPUs,2,8,2:00:00,full
+
+The columns below are the job's; every other column is a setting of the row's notebook, an empty cell its default.
+`@images` is the run folder of the row called images and makes a row wait for it; `after` names rows to wait for
+without using them. Settings are checked by the notebook's own class, memory by `planning/costs` against the machine.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from geofm_lib import settings as settings_module
+from geofm_lib.catalog.machines import Machine
+from geofm_lib.runs import memory_advice, records
+from geofm_lib.settings import JobSettings, closest
+
+COLUMNS = ("name", "notebook", "nodes", "tasks_per_node", "walltime", "after")
+BEYOND = "(none)"  # where cells stand that have no column
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+REFERS_TO = {"data": "prepare", "encoder": "pretrain"}  # setting that may be @row -> the job that row must be
+TIME = re.compile(r"(?:(?:(?P<d>\d+)-)?(?P<h>\d+):(?P<m>\d\d):(?P<s>\d\d))|(?P<minutes>\d+)")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a row cannot be queued."""
+
+    row: int  # of the file, as an editor counts
+    column: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"row {self.row}, column {self.column}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run to be queued."""
+
+    line: int  # of the file, as an editor counts
+    name: str
+    notebook: Path
+    settings: JobSettings
+    parameters: dict[str, str]  # what the notebook is given
+    folder: Path
+    nodes: int
+    tasks_per_node: int
+    walltime: str
+    after: tuple[str, ...] = ()
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks the run will have."""
+        return self.settings.ranks or self.nodes * self.tasks_per_node
+
+
+def read(file: str | Path, machine: Machine | None = None) -> tuple[list[Row], list[Fault]]:
+    """(rows that can be queued, faults of the others). A row that waits for a refused one is refused too.
+
+    Args:
+        machine: its memory, nodes and time limits are kept; None: they are not known.
+
+    Raises ValueError when the file is no grid at all.
+    """
+    rows: dict[str, Row] = {}
+    faults, taken = [], {}
+    for line, cells in _lines(Path(file)):
+        name = cells.get("name") or f"row{line}"
+        try:
+            row = _row(line, name, cells, rows, machine)
+            if name in rows:
+                raise _Refused("name", f"row {rows[name].line} is called '{name}' too")
+            if row.folder in taken:
+                raise _Refused("name", f"row {taken[row.folder]} is the same run: every setting is equal")
+        except _Refused as refused:
+            faults.append(Fault(line, refused.column, refused.reason))
+        else:
+            rows[name], taken[row.folder] = row, line
+    return list(rows.values()), faults
+
+
+class _Refused(ValueError):
+    def __init__(self, column: str, reason: str):
+        super().__init__(f"{column}: {reason}")
+        self.column, self.reason = column, reason
+
+
+def _lines(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """(number of the line, its cells by column), without comments, empty lines and empty cells."""
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as stream:  # spreadsheets put a mark before the first name
+            numbered = [(n, cells) for n, cells in enumerate(csv.reader(stream), start=1) if any(cells)]
+    except OSError as error:
+        raise ValueError(f"the grid '{file}' cannot be read: {error.strerror}") from None
+    numbered = [(n, [cell.strip() for cell in cells]) for n, cells in numbered if not cells[0].lstrip().startswith("#")]
+    if not numbered or "notebook" not in numbered[0][1]:
+        raise ValueError(f"'{file}' is no grid: its first line must name the columns, 'notebook' among them")
+    (_, header), *body = numbered
+    if twice := sorted({column for column in header if column and header.count(column) > 1}):
+        raise ValueError(f"'{file}' names the column {twice[0]} twice; keep one")
+    for line, cells in body:
+        found = {column: cell for column, cell in zip(header, cells, strict=False) if cell}
+        yield line, found | ({BEYOND: ",".join(cells[len(header) :])} if any(cells[len(header) :]) else {})
+
+
+def _row(line: int, name: str, cells: dict[str, str], rows: dict[str, Row], machine: Machine | None) -> Row:
+    if BEYOND in cells:
+        raise _Refused(BEYOND, f"'{cells[BEYOND]}' stands beyond the last column; count the commas")
+    notebook, job = _notebook(cells.get("notebook", ""))
+    given = {column: cell for column, cell in cells.items() if column not in COLUMNS}
+    used = {column: _referred(column, cell, rows) for column, cell in given.items() if cell.startswith("@")}
+    nodes = _count("nodes", cells.get("nodes", "1"), machine.nodes if machine else None)
+    per_node = machine.devices_per_node if machine else None
+    tasks = _count("tasks_per_node", cells.get("tasks_per_node", str(per_node or 1)), per_node)
+    after = [rows[each].name for each in cells.get("after", "").split() if _known("after", each, rows)]
+    parameters = {column: str(used[column].folder) if column in used else cell for column, cell in given.items()}
+    if job.job == "throughput":
+        parameters.setdefault("ranks", str(nodes * tasks))  # it is what is measured: another number is another run
+    settings = _settings(job, parameters, used)
+    row = Row(
+        line=line,
+        name=name,
+        notebook=notebook,
+        settings=settings,
+        parameters=parameters,
+        folder=settings.folder().absolute(),
+        nodes=nodes,
+        tasks_per_node=tasks,
+        walltime=cells.get("walltime", "1:00:00"),
+        after=tuple(dict.fromkeys([*after, *(each.name for each in used.values())])),
+    )
+    if row.ranks > nodes * tasks:
+        raise _Refused("ranks", f"{row.ranks} ranks do not fit {nodes} nodes with {tasks} tasks each")
+    with _speaking_of("ranks"):
+        settings.check_ranks(row.ranks)
+    _check_walltime(row.walltime, nodes, machine)
+    _check_memory(row, machine)
+    return row
+
+
+@contextmanager
+def _speaking_of(column: str):
+    """Turn a settings class's sentence into a fault of the column it names, else of this one."""
+    try:
+        yield
+    except _Refused:
+        raise
+    except ValueError as error:
+        found = re.match(r"unknown setting '(\w+)'|(\w+): ", str(error))
+        column = (found.group(1) or found.group(2)) if found else column
+        raise _Refused(column, str(error).removeprefix(f"{column}: ")) from None
+
+
+def _notebook(name: str) -> tuple[Path, type[JobSettings]]:
+    """(the file, its settings class) of '02_pretrain'."""
+    known = {path.stem: path for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
+    if name not in known:
+        near = closest(name, known) or f"; use one of {', '.join(known)}"
+        raise _Refused("notebook", f"there is no notebook '{name}'{near}")
+    cells = json.loads(known[name].read_text())["cells"]
+    source = next("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", []))
+    job = getattr(settings_module, re.search(r"\((\w+)\)", source.splitlines()[0]).group(1))
+    if not issubclass(job, JobSettings):
+        raise _Refused("notebook", f"{name} starts no run; it reads finished ones")
+    return known[name], job
+
+
+def _known(column: str, name: str, rows: dict[str, Row]) -> bool:
+    if name not in rows:
+        near = closest(name, rows)
+        raise _Refused(column, f"there is no good row '{name}' above this one{near}")
+    return True
+
+
+def _referred(column: str, cell: str, rows: dict[str, Row]) -> Row:
+    """The row that @name means, which must be of the job whose run this setting takes."""
+    _known(column, cell[1:], rows)
+    row, job = rows[cell[1:]], REFERS_TO.get(column)
+    if row.settings.job != job:
+        takes = f"it takes a {job} row" if job else "only data and encoder take the run of another row"
+        raise _Refused(column, f"'{cell}' is a {row.settings.job} row; {takes}")
+    return row
+
+
+def _settings(job: type[JobSettings], parameters: dict[str, str], used: dict[str, Row]) -> JobSettings:
+    """Checked as the notebook will check them; a run that is still to come is taken on trust."""
+    to_come = {column: row for column, row in used.items() if records.status(row.folder) != "finished"}
+    # An encoder to come stands for one that exists; the data set of data to come need not be here again.
+    stand_in = {"encoder": "random"} if "encoder" in to_come else {}
+    with _speaking_of("notebook"):
+        checked = job(**{n: v for n, v in parameters.items() if n not in to_come}, **stand_in)
+    return checked.model_copy(update={column: str(row.folder) for column, row in to_come.items()})
+
+
+def _count(column: str, cell: str, most: int | None) -> int:
+    if not cell.isdecimal() or int(cell) < 1:
+        raise _Refused(column, f"'{cell}' is no whole number from 1 on")
+    if most and int(cell) > most:
+        raise _Refused(column, f"{cell} are more than the machine's {most}")
+    return int(cell)
+
+
+def seconds(walltime: str) -> int:
+    """Slurm's time: minutes, hours:minutes:seconds or days-hours:minutes:seconds.
+
+    Slurm's other forms are refused: it takes 2:00 for two minutes and 1-12 for a day and a half.
+
+    >>> seconds("30"), seconds("2:00:00"), seconds("1-00:00:00")
+    (1800, 7200, 86400)
+    """
+    found = TIME.fullmatch(walltime)
+    if not found:
+        raise ValueError(f"'{walltime}' is no clear time; write hours:minutes:seconds, such as 2:00:00")
+    days, hours, minutes, rest = (int(found[part] or 0) for part in "dhms")
+    return ((days * 24 + hours) * 60 + minutes + int(found["minutes"] or 0)) * 60 + rest
+
+
+def _check_walltime(walltime: str, nodes: int, machine: Machine | None) -> None:
+    with _speaking_of("walltime"):
+        asked = seconds(walltime)
+    if asked < 60:
+        raise _Refused("walltime", f"'{walltime}' is less than a minute, Slurm's smallest time limit")
+    if machine and machine.hours:
+        hours = next(limit for most, limit in machine.hours.items() if nodes <= most)
+        if asked > hours * 3600:
+            longer = "a pretraining that needs longer goes on by itself in the next job"
+            raise _Refused("walltime", f"{machine.name} gives {nodes} nodes {hours:g} h at most; {longer}")
+
+
+def _check_memory(row: Row, machine: Machine | None) -> None:
+    """Refuse a model that cannot fit its strategy, with the prediction and what would fit."""
+    limit = machine.memory_gib if machine else None
+    if limit is None or not isinstance(row.settings, memory_advice.KNOWN):
+        return
+    need = memory_advice.peak_gib(row.settings, row.ranks)
+    if need <= limit:
+        return
+    per_node = machine.devices_per_node
+    fitting = memory_advice.strategies_that_fit(row.settings, row.ranks, limit)
+    told = ", ".join(f"{name} ({held:.1f})" for name, held in fitting.items())
+    advice = f"on {row.ranks} ranks these fit: {told}" if fitting else (
+        f"no strategy fits on {row.ranks} ranks: take more than {row.ranks // per_node} nodes, a smaller batch or "
+        "activation_checkpointing"
+    )  # fmt: skip
+    text = f"{row.settings.model} under {row.settings.strategy} needs {need:.1f} GiB a device of {limit:.1f}; {advice}"
+    raise _Refused("strategy", text)

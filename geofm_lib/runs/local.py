@@ -1,0 +1,42 @@
+"""Run a grid's rows on this machine, one after the other, through the runner: what a laptop has instead of Slurm."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from geofm_lib.runs import grid, records
+
+
+def run(rows: list[grid.Row], limit: int | None = None) -> Iterator[tuple[grid.Row, str]]:
+    """Run what is not finished; gives (row, what became of it) for every row, as it is done.
+
+    Args:
+        limit: how many rows are started, the others are left. None: all.
+    """
+    started = 0
+    for row in rows:
+        missing = [name for name in row.after if records.status(_folder(rows, name)) != "finished"]
+        if records.status(row.folder) == "finished":
+            yield row, "finished before"
+        elif row.nodes > 1:
+            yield row, f"left: it needs {row.nodes} nodes, and this is one machine"
+        elif missing:
+            yield row, f"left: it needs {', '.join(missing)}"
+        elif started == limit:
+            yield row, f"left: {limit} rows were asked for"
+        else:
+            started += 1
+            code = subprocess.run(command(row), check=False).returncode
+            why = f"failed with exit code {code}; its page is in {records.shown(row.folder)}"
+            yield row, why if code else "finished"
+
+
+def command(row: grid.Row) -> list[str]:
+    """The runner's command line for a row."""
+    given = {"ranks": str(row.ranks)} | row.parameters
+    words = [word for name, value in given.items() for word in ("-p", name, value)]
+    return [sys.executable, "-m", "geofm_lib.report.execute", str(row.notebook), *words]
+
+
+def _folder(rows: list[grid.Row], name: str):
+    return next(row.folder for row in rows if row.name == name)

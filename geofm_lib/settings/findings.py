@@ -1,0 +1,44 @@
+"""Settings of the evidence that 06_paper gathers."""
+
+from typing import ClassVar, Literal
+
+from pydantic import model_validator
+
+from geofm_lib.catalog.models import MODELS, grid
+from geofm_lib.settings.base import (
+    MEASURED,
+    WHERE,
+    closest,
+    setting,
+)
+from geofm_lib.settings.images import ImageSettings
+
+
+class FindingsSettings(ImageSettings):
+    """06_paper: evidence for four findings about the paper's numbers, gathered on a few ranks in about a minute."""
+
+    job: ClassVar[str] = "findings"
+    workload: ClassVar[str] = "classify"  # the paper's benchmark
+    model: str = setting("ViT-Atto", "the small model: replicas, and start-up in a short step", MEASURED)
+    larger_model: str = setting("ViT-Pico", "the larger one: precision, and start-up in a longer step", MEASURED)
+    image_size: int = setting(64, "pixels a side", MEASURED, ge=8, le=2048)
+    batch_per_gpu: int = setting(2, "images a rank takes a step", MEASURED, ge=1)
+    steps: int = setting(5, "timed steps of each precision; steps after which weights are compared", MEASURED, ge=2)
+    ranks: int = setting(4, "processes: an even number from 4 on", MEASURED, ge=0, le=100_000)
+    device: Literal["auto", "cpu", "cuda"] = setting("cpu", "auto | cpu | cuda", MEASURED)
+    seed: int = setting(0, "of weights and images", MEASURED, ge=0)
+    run_dir: str = setting("", "run folder (empty: runs/<a name from the settings>)", WHERE, True)
+
+    @model_validator(mode="after")
+    def _larger_fits(self):
+        if self.larger_model not in MODELS:
+            raise ValueError(f"larger_model: there is no '{self.larger_model}'{closest(self.larger_model, MODELS)}")
+        grid(self.image_size, MODELS[self.larger_model].patch_size)
+        return self
+
+    def check_ranks(self, ranks: int) -> None:
+        if ranks < 4 or ranks % 2:
+            raise ValueError(
+                f"ranks: {ranks} cannot show whether replicas agree, which takes two shard groups of two ranks; use 4 "
+                "or another even number above it"
+            )

@@ -1,0 +1,30 @@
+"""Settings of 01_data: images to data shards, index and split."""
+
+from typing import ClassVar, Literal
+
+from geofm_lib.settings.base import WHERE, JobSettings, setting
+
+
+class PrepareSettings(JobSettings):
+    """01_data: images to data shards, index and split."""
+
+    job: ClassVar[str] = "prepare"
+    dataset: str = setting(
+        "scenes", "built-in 'scenes', the path of a folder, tar or zip, or 'eurosat' (downloads it)", "data"
+    )
+    images_per_class: int = setting(200, "images drawn of each class (built-in scenes only)", "data", ge=2, le=100_000)
+    scene_size: int = setting(96, "pixels a side of a drawn image (built-in scenes only)", "data", ge=16, le=1024)
+    channels: int = setting(0, "bands an image must have (0: as many as the first one)", "data", ge=0, le=512)
+    short_side: int = setting(
+        0, "pixels to which a larger short side is reduced (0: sizes stay)", "data", ge=0, le=16384
+    )
+    quality: int = setting(0, "write every image again as a JPEG of this quality (0: bytes stay)", "data", ge=0, le=100)
+    shard_mib: float = setting(256.0, "MiB after which a data shard is closed", "data", gt=0, le=65536)
+    train_ratio: float = setting(
+        0.0, "share of each class that is for training (0: that of the data set's card, else half)", "data", ge=0, lt=1
+    )
+    seed: int = setting(0, "of the drawing and of the split", "data", ge=0)
+    ranks: int = setting(1, "preparation is one process; it uses `workers`", WHERE, True, ge=0, le=100_000)
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto | cpu | cuda", WHERE, True)
+    workers: int = setting(0, "processes that decode (0: one a core)", WHERE, True, ge=0, le=1024)
+    run_dir: str = setting("", "run folder (empty: runs/<a name from the settings>)", WHERE, True)

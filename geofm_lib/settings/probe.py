@@ -1,0 +1,59 @@
+"""Settings of 05_probe: linear probe and nearest neighbours on frozen features."""
+
+from typing import ClassVar, Literal
+
+from pydantic import model_validator
+
+from geofm_lib.settings.base import (
+    WHERE,
+    encoder_folder,
+    setting,
+)
+from geofm_lib.settings.images import ImageSettings
+from geofm_lib.settings.pretrain import PretrainSettings
+
+
+class ProbeSettings(ImageSettings):
+    """05_probe: linear probe and nearest neighbours on frozen features."""
+
+    job: ClassVar[str] = "probe"
+    dataset: str = setting("scenes", "built-in 'scenes', or the path of a folder, tar or zip of images", "data")
+    images_per_class: int = setting(200, "images drawn of each class (built-in scenes only)", "data", ge=2, le=100_000)
+    data: str = setting("", "run folder of 01_data (empty: prepare, or reuse, the data set above)", "data")
+    encoder: str = setting("", "pretrain run folder, exported folder or 'random' (empty: 02's default run)", "encoder")
+    model: str = setting("ViT-Femto", "used by encoder random and by 02's default run", "encoder")
+    image_size: int = setting(64, "pixels a side of what the model sees", "encoder", ge=8, le=2048)
+    pool: Literal["mean", "cls"] = setting("mean", "mean of the patch tokens | cls (the class token)", "encoder")
+    views: int = setting(8, "augmented views kept of a training image (0: new crops every epoch)", "protocol", ge=0)
+    epochs: int = setting(90, "of the linear probe", "protocol", ge=1)
+    warmup_epochs: float = setting(10.0, "epochs of linear warm-up, then a cosine to zero", "protocol", ge=0)
+    batch: int = setting(256, "images", "protocol", ge=2)
+    base_learning_rate: float = setting(0.1, "LARS, per 256 images", "protocol", gt=0)
+    weight_decay: float = setting(0.0, "LARS", "protocol", ge=0)
+    probe_seeds: int = setting(3, "repeats; intervals are over them", "protocol", ge=1, le=100)
+    knn_k: int = setting(20, "nearest neighbours that vote", "protocol", ge=1)
+    compare_random: bool = setting(True, "probe the same encoder at random initialisation too", "protocol")
+    compare_histograms: bool = setting(True, "score colour and gradient histograms too", "protocol")
+    seed: int = setting(0, "of crops, heads and the random encoder", "protocol", ge=0)
+    ranks: int = setting(0, "processes (0: the Slurm tasks, else the GPUs, else 1)", WHERE, True, ge=0, le=100_000)
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto | cpu | cuda", WHERE, True)
+    workers: int = setting(0, "loader processes a rank (0: none)", WHERE, True, ge=0, le=128)
+    run_dir: str = setting("", "run folder (empty: runs/<a name from the settings>)", WHERE, True)
+
+    @model_validator(mode="after")
+    def _encoder_exists(self):
+        if self.encoder in ("", "random"):
+            return self
+        folder = encoder_folder(self.encoder)
+        if not (folder / "model.safetensors").is_file() or not (folder / "config.json").is_file():
+            raise ValueError(
+                f"encoder: '{self.encoder}' holds no model.safetensors and config.json; give a finished pretrain run "
+                "folder, an exported, timm or Hugging Face folder (a pickle like pytorch_model.bin is never loaded: "
+                "convert it to safetensors), or 'random'"
+            )
+        return self
+
+    def pretraining(self) -> PretrainSettings:
+        """The pretraining whose encoder is probed when `encoder` is empty: 02's defaults on the same data."""
+        same = ("dataset", "images_per_class", "data", "model", "image_size", "ranks", "device")
+        return PretrainSettings(**{n: getattr(self, n) for n in same})

@@ -1,0 +1,92 @@
+"""Settings of 03_throughput, and of the simulation of one rank of many."""
+
+from typing import ClassVar, Literal
+
+from pydantic import model_validator
+
+from geofm_lib.catalog import strategies
+from geofm_lib.settings.base import (
+    MEASURED,
+    WHERE,
+    check_strategy,
+    setting,
+)
+from geofm_lib.settings.images import ImageSettings
+
+
+class ThroughputSettings(ImageSettings):
+    """03_throughput: steady-state step time, memory and communication of one model, strategy and size."""
+
+    job: ClassVar[str] = "throughput"
+    model: str = setting("ViT-Femto", "a row of catalog/models.py", MEASURED)
+    workload: Literal["mae", "classify"] = setting("mae", "mae | classify (the paper's all-token benchmark)", MEASURED)
+    strategy: str = setting("FULL_SHARD", "FULL_SHARD, SHARD_GRAD_OP, NO_SHARD, HYBRID_kGPUs or DDP", MEASURED)
+    ranks: int = setting(0, "processes (0: the Slurm tasks, else the GPUs, else 1)", MEASURED, ge=0, le=100_000)
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto | cpu | cuda", MEASURED)
+    batch_per_gpu: int = setting(32, "images a rank takes a step (weak scaling)", MEASURED, ge=1)
+    image_size: int = setting(64, "pixels a side", MEASURED, ge=8, le=2048)
+    patch_size: int = setting(0, "pixels a side of a patch (0: the model's own)", MEASURED, ge=0, le=64)
+    precision: Literal["fp32", "bf16"] = setting(
+        "fp32", "fp32 | bf16 (bf16 compute and reduce, fp32 weights)", MEASURED
+    )
+    activation_checkpointing: bool = setting(False, "recompute activations in the backward pass", MEASURED)
+    compile: bool = setting(False, "torch.compile each block", MEASURED)
+    forward_prefetch: int = setting(1, "blocks gathered ahead in the forward pass", MEASURED, ge=0, le=8)
+    backward_prefetch: int = setting(1, "blocks gathered ahead in the backward pass", MEASURED, ge=0, le=8)
+    input: Literal["synthetic", "real"] = setting("synthetic", "synthetic | real (from the data set below)", MEASURED)
+    communication: Literal["on", "off"] = setting("on", "on | off (same work, nothing is sent)", MEASURED)
+    dataset: str = setting("scenes", "built-in 'scenes', or a path; used when input is real", "data")
+    images_per_class: int = setting(200, "images drawn of each class (built-in scenes only)", "data", ge=2, le=100_000)
+    data: str = setting("", "run folder of 01_data (empty: prepare, or reuse, the data set above)", "data")
+    warmup_steps: int = setting(5, "steps before the steady window", "window", ge=1)
+    steps: int = setting(30, "steps of the steady window", "window", ge=2)
+    workers: int = setting(0, "loader processes a rank (0: none)", "window", ge=0, le=128)
+    seed: int = setting(0, "of weights and images", "window", ge=0)
+    profile_steps: int = setting(20, "steps after the window that are profiled (0: none)", "taken apart", ge=0, le=1000)
+    compare: bool = setting(
+        False, "as many with real, synthetic images and silent ranks (memory of a second model)", "taken apart"
+    )
+    trace: bool = setting(False, "keep each rank's last profiled step as trace-<rank>.json", "taken apart")
+    run_dir: str = setting("", "run folder (empty: runs/<a name from the settings>)", WHERE, True)
+
+    @model_validator(mode="after")
+    def _strategy_exists(self):
+        check_strategy(self.strategy)
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_compared(self):
+        if (self.compare or self.trace) and not self.profile_steps:
+            raise ValueError("profile_steps: 0 leaves nothing to compare or to trace; 20 gives a steady median")
+        if self.compare and self.communication == "off":
+            raise ValueError("compare: it measures silent ranks beside those that talk; leave communication on")
+        return self
+
+    def check_ranks(self, ranks: int) -> None:
+        check_strategy(self.strategy, ranks)
+
+
+class SimulateSettings(ImageSettings):
+    """What one rank of many would hold and send: a step of the same code, traced on fake ranks without memory."""
+
+    job: ClassVar[str] = "simulate"
+    model: str = setting("ViT-3B", "a row of catalog/models.py", MEASURED)
+    workload: Literal["mae", "classify"] = setting("mae", "mae | classify (the paper's all-token benchmark)", MEASURED)
+    strategy: str = setting("FULL_SHARD", "FULL_SHARD, SHARD_GRAD_OP, NO_SHARD or HYBRID_kGPUs", MEASURED)
+    gpus: int = setting(64, "ranks of the simulated job", MEASURED, ge=1, le=16384)
+    batch_per_gpu: int = setting(32, "images a rank takes a step", MEASURED, ge=1)
+    image_size: int = setting(224, "pixels a side", MEASURED, ge=8, le=2048)
+    patch_size: int = setting(0, "pixels a side of a patch (0: the model's own)", MEASURED, ge=0, le=64)
+    precision: Literal["fp32", "bf16"] = setting("bf16", "fp32 | bf16", MEASURED)
+    activation_checkpointing: bool = setting(True, "recompute activations in the backward pass", MEASURED)
+    ranks: int = setting(1, "a simulation is one process", WHERE, True, ge=1, le=1)
+    device: Literal["cpu"] = setting("cpu", "a simulation needs no GPU", WHERE, True)
+    run_dir: str = setting("", "run folder (empty: runs/<a name from the settings>)", WHERE, True)
+
+    @model_validator(mode="after")
+    def _can_be_traced(self):
+        row = strategies.lookup(self.strategy)
+        strategies.resolve(row, self.gpus)
+        if row.ddp:
+            raise ValueError("strategy: DDP's buckets are not Python and cannot be traced; simulate NO_SHARD instead")
+        return self

@@ -1,0 +1,91 @@
+"""Looks at pages in a real browser: `python -m tests.support.browser_pages reports/` (exit code 1 if one is bad).
+
+A good page needs nothing but its own file, is below 500 KB, describes and decodes every image, has one h1 and
+headings without gaps, and never scrolls sideways, on a phone or on a desk.
+"""
+
+import json
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+LIMIT_BYTES = 500_000
+WIDTHS = (390, 1280)  # a phone and a desk, in CSS pixels
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync", "--hide-scrollbars")  # fmt: skip
+
+
+def browser_here() -> bool:
+    """Whether Chromium and its driver are installed."""
+    return bool(shutil.which("chromium") and shutil.which("chromedriver"))
+
+
+def check(path) -> list[str]:
+    """Everything wrong with a page, or with each page of a folder (and below it); an empty list if all is well."""
+    path = Path(path)
+    pages = sorted(path.rglob("*.html")) if path.is_dir() else [path]
+    if not pages:
+        return [f"{path}: no pages"]
+    with tempfile.TemporaryDirectory() as profile:
+        browser = _browser(profile)
+        try:
+            return [f"{page}: {fault}" for page in pages for fault in _in_file(page) + _in_browser(browser, page)]
+        finally:
+            browser.quit()
+
+
+def _in_file(page: Path) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    faults = [] if page.stat().st_size < LIMIT_BYTES else [f"{page.stat().st_size} bytes, over {LIMIT_BYTES}"]
+    faults += ["holds a <script>"] if re.search(r"<script\b", text, re.IGNORECASE) else []
+    faults += ["has no lang"] if not re.search(r"<html[^>]* lang=", text) else []
+    return faults
+
+
+def _in_browser(browser, page: Path) -> list[str]:
+    url = page.resolve().as_uri()
+    browser.get_log("performance")  # drop what came before
+    browser.get(url)
+    browser.execute_script("document.querySelectorAll('details').forEach(box => box.open = true)")
+    images, headings, title = browser.execute_script("""
+        const decoded = image => image.complete && image.naturalWidth > 0;
+        return [[...document.images].map(image => [image.alt.trim(), decoded(image)]),
+                [...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map(h => +h.tagName[1]), document.title];""")
+    faults = [f"image {i} has no alt text" for i, (alt, _) in enumerate(images) if not alt]
+    faults += [f"image {i} is not decoded" for i, (_, decoded) in enumerate(images) if not decoded]
+    faults += [] if headings.count(1) == 1 else [f"{headings.count(1)} h1 headings"]
+    gaps = [b for a, b in zip(headings, headings[1:], strict=False) if b > a + 1]
+    faults += [f"a heading of level {gaps[0]} follows a gap"] if gaps else []
+    faults += [] if title.strip() else ["no title"]
+    for width in WIDTHS:
+        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        wide = browser.execute_script("return document.documentElement.scrollWidth")
+        faults += [f"{wide} pixels wide in a window of {width}"] if wide > width else []
+    return faults + [f"asks for {asked[:120]}" for asked in _requests(browser) if asked != url]
+
+
+def _requests(browser) -> list[str]:
+    """Every address the page asked for, inlined data apart."""
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    return [url for url in asked if not url.startswith(("data:", "chrome:"))]  # chrome: the first, empty tab
+
+
+def _browser(profile: str):
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    return webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+
+
+if __name__ == "__main__":
+    found = [fault for argument in sys.argv[1:] or ["reports"] for fault in check(argument)]
+    print("\n".join(found) or "every page is self-contained, described and fits")
+    sys.exit(bool(found))
