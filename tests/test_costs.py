@@ -99,7 +99,7 @@ def test_what_a_block_keeps_is_what_autograd_saves(family):
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         block(torch.randn(2, 65, row.width, requires_grad=True))
     gated = family == "benchmark"
-    hidden = row.gated_hidden if gated else row.mlp_hidden
+    hidden = row.gated_mlp_dim if gated else row.mlp_dim
     expected = costs.block_activations(row.width, hidden, row.heads, tokens=65, compute=4, gated=gated)
     assert sum(saved.values()) == 2 * expected
 

@@ -221,7 +221,7 @@ TIMM = timm_folder.settings(config())
     "kind, settings, words",
     [
         ("vit", HF | {"model_type": "dinov2"}, "does not have .model_type dinov2.*model_type vit or vit_mae"),
-        ("vit", HF | {"hidden_size": 96}, r'add _row\("ViT-NAME", 96, 4, 2, 8, _MAE, "SOURCE", mlp_hidden=256\)'),
+        ("vit", HF | {"hidden_size": 96}, r'add _row\("ViT-NAME", 96, 4, 2, 8, _MAE, "SOURCE", mlp_dim=256\)'),
         ("vit", HF | {"num_attention_heads": 4}, "64 wide and 4 deep with 4 heads"),
         ("vit", HF | {"hidden_act": "quick_gelu"}, "activation 'quick_gelu'"),
         ("vit", HF | {"patch_size": [8, 4]}, "patches of 8x4 pixels"),

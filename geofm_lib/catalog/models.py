@@ -2,9 +2,9 @@
 
 A row is read two ways (``model/vit.py`` builds both):
 
-* family ``pretrain``: the plain ViT that MAE trains, with an MLP of ``width -> mlp_hidden -> width``;
+* family ``pretrain``: the plain ViT that MAE trains, with an MLP of ``width -> mlp_dim -> width``;
 * family ``benchmark``: the network behind the paper's throughput figures and Table I's counts, with a gated
-  SiLU MLP of ``width -> 2 x gated_hidden``, then ``gated_hidden -> width``.
+  SiLU MLP of ``width -> 2 x gated_mlp_dim``, then ``gated_mlp_dim -> width``.
 
 The paper's counts belong to the second. Its MLP column (4 x width) describes the first, except for ViT-5B,
 whose 15360 is the hidden width of the gated MLP and is kept for both readings.
@@ -22,8 +22,8 @@ class Model:
     width: int
     depth: int
     heads: int
-    mlp_hidden: int
-    gated_hidden: int
+    mlp_dim: int
+    gated_mlp_dim: int
     patch_size: int
     decoder_width: int
     decoder_depth: int
@@ -32,14 +32,14 @@ class Model:
     source: str = ""
 
 
-def _row(name, width, depth, heads, patch_size, decoder, source, mlp_hidden=0, gated_hidden=0, published=None):
+def _row(name, width, depth, heads, patch_size, decoder, source, mlp_dim=0, gated_mlp_dim=0, published=None):
     return Model(
         name=name,
         width=width,
         depth=depth,
         heads=heads,
-        mlp_hidden=mlp_hidden or 4 * width,
-        gated_hidden=gated_hidden or int(2.6875 * width),  # the benchmark code's default MLP ratio
+        mlp_dim=mlp_dim or 4 * width,
+        gated_mlp_dim=gated_mlp_dim or int(2.6875 * width),  # the benchmark code's default MLP ratio
         patch_size=patch_size,
         decoder_width=decoder[0],
         decoder_depth=decoder[1],
@@ -68,7 +68,7 @@ _ROWS = [
     _row("ViT-Huge", 1280, 32, 16, 14, _MAE, _TABLE_I, published=635),
     _row("ViT-1B", 1536, 32, 16, 14, _MAE, _TABLE_I, published=914),
     _row("ViT-3B", 2816, 32, 32, 14, _MAE, _TABLE_I, published=3067),
-    _row("ViT-5B", 1792, 56, 16, 14, _MAE, _TABLE_I, mlp_hidden=15360, gated_hidden=15360, published=5349),
+    _row("ViT-5B", 1792, 56, 16, 14, _MAE, _TABLE_I, mlp_dim=15360, gated_mlp_dim=15360, published=5349),
     _row("ViT-15B", 5040, 48, 48, 14, _MAE, _TABLE_I, published=14720),
 ]
 

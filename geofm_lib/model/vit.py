@@ -129,7 +129,7 @@ def build(
     patch = patch_size or row.patch_size
     rows, columns = grid(image_size, patch)
     norm = partial(LayerNorm, eps=norm_eps)
-    gated = partial(_gated_mlp, width=2 * row.gated_hidden)
+    gated = partial(_gated_mlp, width=2 * row.gated_mlp_dim)
     kinds = {
         "pretrain": {
             "block_fn": Block,
@@ -157,7 +157,7 @@ def build(
         embed_dim=row.width,
         depth=row.depth,
         num_heads=row.heads,
-        mlp_ratio=row.mlp_hidden / row.width,
+        mlp_ratio=row.mlp_dim / row.width,
         norm_layer=norm,
         device="meta",
         **kinds[family],

@@ -79,7 +79,7 @@ def flops_by_width(model: str | Model, workload: str = "mae", **size) -> list[tu
     patch = 2 * s.visible * s.patch_numbers * width
     # The benchmark's norm before the projection is trained, so a gradient does flow through the projection.
     forward, backward, recomputed = patch, (2 if gated else 1) * patch, 0
-    hidden = row.gated_hidden if gated else row.mlp_hidden
+    hidden = row.gated_mlp_dim if gated else row.mlp_dim
     stacks = [(row.depth, width, hidden, s.visible + 1)]
     outside = 2 * width * s.classes
     if s.decoder:
@@ -274,7 +274,7 @@ def _activations(s: Shape, batch: int, compute: int, checkpointing: bool) -> tup
     """
     gated = s.workload == "classify"
     row, width = s.row, s.row.width
-    stacks = [(row.depth, width, row.gated_hidden if gated else row.mlp_hidden, row.heads, s.visible + 1)]
+    stacks = [(row.depth, width, row.gated_mlp_dim if gated else row.mlp_dim, row.heads, s.visible + 1)]
     if s.decoder:
         stacks.append((s.decoder[1], s.decoder[0], 4 * s.decoder[0], s.decoder[2], s.patches + 1))
     kept, works = [], []

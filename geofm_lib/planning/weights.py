@@ -117,7 +117,7 @@ def units(model: str | Model, workload: str = "mae", **size) -> list[Unit]:
     row, width, inside = s.row, s.row.width, "encoder." if s.decoder else ""
     channels_patch = _conv_shape(s, size.get("channels", 3))
     if workload == "classify":
-        block = _block(width, row.gated_hidden, row.heads)
+        block = _block(width, row.gated_mlp_dim, row.heads)
         root = {"cls_token": (1, 1, width), "pos_embed": (s.patches, width)}  # a matrix, see jobs/throughput
         root |= _norm("patch_embed.norm_in", s.patch_numbers)
         root |= _linear("patch_embed.proj", s.patch_numbers, width, bias=False) | _norm("patch_embed.norm", width)
@@ -125,7 +125,7 @@ def units(model: str | Model, workload: str = "mae", **size) -> list[Unit]:
         root |= _linear("head", width, s.classes) if s.classes else {}
         fixed: tuple[str, ...] = ()
     else:
-        block = _block(width, row.mlp_hidden)
+        block = _block(width, row.mlp_dim)
         root = {"cls_token": (1, 1, width), "pos_embed": (1, s.patches + 1, width)}
         root |= {"patch_embed.proj.weight": (width, *channels_patch), "patch_embed.proj.bias": (width,)}
         root |= _norm("norm", width)

@@ -110,14 +110,14 @@ def side(height: int, width: int) -> int | list[int]:
     return height if height == width else [height, width]
 
 
-def model_of(width: int, depth: int, heads: int, mlp_hidden: int, patch: int, where: Path) -> str:
+def model_of(width: int, depth: int, heads: int, mlp_dim: int, patch: int, where: Path) -> str:
     """The catalogue's name of this size; ValueError says which row to add when there is none."""
     for row in MODELS.values():
-        if (row.width, row.depth, row.heads, row.mlp_hidden) == (width, depth, heads, mlp_hidden):
+        if (row.width, row.depth, row.heads, row.mlp_dim) == (width, depth, heads, mlp_dim):
             return row.name
-    more = "" if mlp_hidden == 4 * width else f", mlp_hidden={mlp_hidden}"
+    more = "" if mlp_dim == 4 * width else f", mlp_dim={mlp_dim}"
     raise ValueError(
-        f"{where} is {width} wide and {depth} deep with {heads} heads and an MLP of {mlp_hidden}, which is no row of "
+        f"{where} is {width} wide and {depth} deep with {heads} heads and an MLP of {mlp_dim}, which is no row of "
         f'geofm_lib/catalog/models.py; add _row("ViT-NAME", {width}, {depth}, {heads}, {patch}, _MAE, "SOURCE"{more}).'
     )
 

@@ -204,7 +204,7 @@ def _settings(config: dict, kind: str) -> dict:
         "hidden_size": row.width,
         "num_hidden_layers": row.depth,
         "num_attention_heads": row.heads,
-        "intermediate_size": row.mlp_hidden,
+        "intermediate_size": row.mlp_dim,
         "hidden_act": "gelu",
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,

@@ -55,7 +55,7 @@ def settings(config: dict) -> dict:
             "embed_dim": row.width,
             "depth": row.depth,
             "num_heads": row.heads,
-            "mlp_ratio": row.mlp_hidden / row.width,
+            "mlp_ratio": row.mlp_dim / row.width,
         },
         "pretrained_cfg": {
             "num_classes": 0,
