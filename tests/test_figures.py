@@ -15,7 +15,7 @@ from PIL import Image
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures import facade as figures
 from geofm_lib.figures import slow_steps
-from geofm_lib.figures.display import Note, Picture, Table
+from geofm_lib.figures.display import Figure, Note, Table
 from geofm_lib.paper import experiments
 from geofm_lib.report import notebook_outputs
 from geofm_lib.runs.records import Run
@@ -41,7 +41,7 @@ def folder(tmp_path):
 
 def image(picture):
     """The decoded image of a picture; its alt text must be there, and its bytes few."""
-    assert isinstance(picture, Picture)
+    assert isinstance(picture, Figure)
     (kind, alt), = [(kind, about["alt"]) for kind, about in picture._repr_mimebundle_()[1].items()]  # fmt: skip
     content = base64.b64decode(picture._repr_mimebundle_()[0][kind])
     assert len(alt) > 30 and len(content) < 100_000
@@ -100,7 +100,7 @@ def test_photographs_of_other_sets_can_be_left_out(folder, monkeypatch, tmp_path
     assert "river, harbour" in figures.contact_sheet(run).alt
     monkeypatch.setenv("GEOFM_PICTURES", "builtin")
     assert "left out" in repr(figures.contact_sheet(run))
-    assert isinstance(figures.contact_sheet(folder({"dataset": "scenes"}, arrays=sheet)), Picture)
+    assert isinstance(figures.contact_sheet(folder({"dataset": "scenes"}, arrays=sheet)), Figure)
     # a prepared folder says more than the default of `dataset`
     assert isinstance(figures.contact_sheet(folder({"dataset": "scenes", "data": str(tmp_path / "no")})), Note)
 

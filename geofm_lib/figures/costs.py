@@ -7,7 +7,7 @@ from geofm_lib.catalog import published
 from geofm_lib.catalog.machines import MACHINES
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.figures.display import Picture, Table, axes, styled
+from geofm_lib.figures.display import Figure, Table, axes, styled
 from geofm_lib.planning import costs
 from geofm_lib.runs import records
 
@@ -27,7 +27,7 @@ COLLECTIVES = {"all_gather": "all-gather", "reduce_scatter": "reduce-scatter", "
 
 
 @styled
-def strategy_memory(model: str, nodes: int = 8) -> Picture:
+def strategy_memory(model: str, nodes: int = 8) -> Figure:
     """GiB per GPU of each strategy on `nodes` Frontier nodes, for the paper's benchmark; dots are published peaks."""
     world = nodes * FRONTIER.devices_per_node
     held, dots = {}, {}
@@ -50,11 +50,11 @@ def strategy_memory(model: str, nodes: int = 8) -> Picture:
     said = [f"{name} {value:.1f}{seen.get(name, '')}" for name, value in table["arithmetic"].items()]
     alt = f"Stacked bars: peak GiB per GPU of {model} on {nodes} nodes by arithmetic: {', '.join(said)}."
     table = table.rename(columns=KINDS | {"arithmetic": "arithmetic, GiB", "published": "published, GiB"})
-    return Picture(figure, alt, table.rename_axis("strategy").reset_index())
+    return Figure(figure, alt, table.rename_axis("strategy").reset_index())
 
 
 @styled
-def strategy_traffic(model: str, nodes: int = 8) -> Picture:
+def strategy_traffic(model: str, nodes: int = 8) -> Figure:
     """GiB one GPU sends in one optimiser step under each strategy, by whether the group it sends in spans nodes."""
     gpus = FRONTIER.devices_per_node
     rows = []
@@ -76,7 +76,7 @@ def strategy_traffic(model: str, nodes: int = 8) -> Picture:
     said = [f"{name} {total:.1f} ({far[name]:.1f})" for name, total in frame.sum(axis=1).items()]
     alt = (f"Stacked bars: GiB one GPU sends per step for {model} on {nodes} nodes, in brackets the part sent in "
            f"groups that span nodes: {', '.join(said)}.")  # fmt: skip
-    return Picture(figure, alt, table)
+    return Figure(figure, alt, table)
 
 
 def image_costs() -> Table:

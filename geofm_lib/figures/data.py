@@ -5,7 +5,7 @@ import pandas as pd
 import seaborn as sns
 
 from geofm_lib.catalog.datasets import DATASETS
-from geofm_lib.figures.display import Note, Picture, Table, axes, styled
+from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 
 BLUE = "#0072B2"
 MOST_ROWS = 80  # of a list on a page; the run folder has it whole
@@ -46,7 +46,7 @@ def card_counts(run) -> Table | Note:
 
 
 @styled
-def image_sizes(run) -> Picture | Note:
+def image_sizes(run) -> Figure | Note:
     """How many images have which short side."""
     index = run.read_csv("index.csv")
     if index.empty:
@@ -63,7 +63,7 @@ def image_sizes(run) -> Picture | Note:
     ax.set(xlabel="short side, pixels", ylabel="images")
     alt = f"Histogram of the short side of {len(index)} images, from {short.min()} to {short.max()} pixels, "
     alt += f"median {int(np.median(short))}; {len(common)} different sizes."
-    return Picture(figure, alt, table)
+    return Figure(figure, alt, table)
 
 
 def duplicates(run) -> Table:

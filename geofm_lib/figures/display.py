@@ -1,6 +1,6 @@
 """What a notebook cell shows: a figure with words for those who cannot see it, a table, or a note.
 
-A `Picture` wraps a matplotlib figure. It shows itself as one image, with its alt text in the output's metadata
+A `Figure` wraps a matplotlib figure. It shows itself as one image, with its alt text in the output's metadata
 (where the report template finds it), followed by its numbers as a folded table. No pyplot, so nothing is drawn
 twice and no window is ever opened.
 """
@@ -12,9 +12,9 @@ import io
 from dataclasses import dataclass, field
 
 import matplotlib
+import matplotlib.figure
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from PIL import Image
 
 WIDTH_IN = 7.2  # inches; at DPI this is 1037 pixels, sharp at the 720 CSS pixels of a page's column
@@ -58,7 +58,7 @@ def styled(draw):
 
 def axes(height: float = 3.3, rows: int = 1, columns: int = 1, **options):
     """A figure of the page's width and `height` inches, and its axes (one, or an array of them)."""
-    figure = Figure(figsize=(WIDTH_IN, height), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(WIDTH_IN, height), layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
 
 
@@ -124,13 +124,13 @@ class Note:
 
 
 @dataclass
-class Picture:
+class Figure:
     """A figure, what it shows in words, and its numbers.
 
     `photo=True` saves it as JPEG (images of the ground), else as PNG with a small palette (lines and bars).
     """
 
-    figure: Figure
+    figure: matplotlib.figure.Figure
     alt: str
     table: pd.DataFrame | None = None
     photo: bool = False
@@ -179,7 +179,7 @@ def sheet(rows: list[np.ndarray], titles: list[str] | None = None, names: list[s
     wide = max(len(row) for row in rows)
     side = WIDTH_IN / wide
     height = len(rows) * (side + (0.2 if titles else 0.0)) + 0.1
-    figure = Figure(figsize=(WIDTH_IN, height), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(WIDTH_IN, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.0, hspace=0.0)
     grid = figure.subplots(len(rows), wide, squeeze=False)
     for r, row in enumerate(rows):

@@ -4,7 +4,7 @@ import pandas as pd
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.figures.display import Note, Picture, Table, axes, styled
+from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.paper import experiments
 from geofm_lib.planning import costs
 from geofm_lib.planning.planner import predict
@@ -16,7 +16,7 @@ EMPTY = "This grid was not run here; `make experiments` runs it."
 
 
 @styled
-def prefetch_depths() -> Picture:
+def prefetch_depths() -> Figure:
     """FSDP2's prefetch depth: planned for the published case, with the published dots, and measured here."""
     figure, (left, right) = axes(height=3.1, columns=2, width_ratios=(3, 2))
     rows, said = [], []
@@ -49,7 +49,7 @@ def prefetch_depths() -> Picture:
     alt = (f"Bars: images/s of ViT-5B on 8 nodes planned for 0, 1 and 2 blocks ahead: {', '.join(said)}; dots as "
            f"published without prefetching and with BACKWARD_PRE. Beside it runs of two CPU ranks, speed by (forward, "
            f"backward) depth over that of (0, 1): {here}.")  # fmt: skip
-    return Picture(figure, alt, pd.DataFrame(rows))
+    return Figure(figure, alt, pd.DataFrame(rows))
 
 
 def base_alone() -> Table:
@@ -76,7 +76,7 @@ def base_alone() -> Table:
 
 
 @styled
-def batch_scaling() -> Picture | Note:
+def batch_scaling() -> Figure | Note:
     """Images/s against the batch under NO_SHARD: measured with a small model here, planned for ViT-Base on a node."""
     frame = experiments.table("experiments")
     frame = frame[frame["name"].str.startswith("no_shard")].sort_values("batch_per_gpu")
@@ -99,7 +99,7 @@ def batch_scaling() -> Picture | Note:
               "GiB": row["memory_gib"], "of it communication, %": 100 * row["exposed_s"] / row["step_s"]}
              for b, row in told.items()]  # fmt: skip
     said = [f"{row['where']} {row['images a rank']}: {row['images/s']:.0f}" for row in rows]
-    return Picture(figure, f"images/s under NO_SHARD by images a rank. {', '.join(said)}.", pd.DataFrame(rows))
+    return Figure(figure, f"images/s under NO_SHARD by images a rank. {', '.join(said)}.", pd.DataFrame(rows))
 
 
 def three_b() -> Table:

@@ -15,7 +15,7 @@ import seaborn as sns
 from geofm_lib.figures.claims import claims, reading, verdicts
 from geofm_lib.figures.costs import image_costs, measured_runs, strategy_memory, strategy_traffic
 from geofm_lib.figures.data import MOST_ROWS, card_counts, data_card, duplicates, image_sizes, packing
-from geofm_lib.figures.display import Note, Picture, Table, axes, styled
+from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.figures.experiments import base_alone, batch_scaling, prefetch_depths, three_b
 from geofm_lib.figures.findings import precision_measured, precision_predicted, replicas, start_up, unseen_predictions
 from geofm_lib.figures.images import contact_sheet, model_view, reconstruction
@@ -51,7 +51,7 @@ PRETRAINED, RANDOM, HISTOGRAMS = "#0072B2", "#E69F00", "#7f7f7f"  # Okabe and It
 
 
 @styled
-def class_counts(run) -> Picture | Note:
+def class_counts(run) -> Figure | Note:
     """Images per class, as the preparation counted them."""
     counts = run.summary.get("classes") or {}
     if not counts:
@@ -67,7 +67,7 @@ def class_counts(run) -> Picture | Note:
     spread = f"{low} images in each" if low == high else f"from {low} to {high} images"
     sides = " and ".join(f"{run.summary[side]} {side}" for side in ("train", "test") if side in run.summary)
     alt = f"Bar chart of {len(table)} classes, {spread}."
-    return Picture(figure, alt + (f" Sides of the split: {sides} images." if sides else ""), table)
+    return Figure(figure, alt + (f" Sides of the split: {sides} images." if sides else ""), table)
 
 
 def refused(run) -> Table:
@@ -81,7 +81,7 @@ def refused(run) -> Table:
 
 
 @styled
-def loss_curve(run) -> Picture | Note:
+def loss_curve(run) -> Figure | Note:
     """Training loss against epochs."""
     metrics = run.metrics
     if not _has(metrics, "loss"):
@@ -98,11 +98,11 @@ def loss_curve(run) -> Picture | Note:
     steps = int(metrics["step"].iloc[-1])
     kept = [name for name in ("step", "epoch", "loss", "learning_rate", "grad_norm") if name in metrics]
     thin = metrics[kept].iloc[np.unique(np.linspace(0, len(metrics) - 1, 21).astype(int))]
-    return Picture(figure, f"Line: the training loss {change} over {steps} steps.", thin)
+    return Figure(figure, f"Line: the training loss {change} over {steps} steps.", thin)
 
 
 @styled
-def learning_rate(run) -> Picture | Note:
+def learning_rate(run) -> Figure | Note:
     """Learning rate and gradient norm against steps."""
     if not _has(run.metrics, "learning_rate"):
         return Note("The run logged no learning rate.")
@@ -116,14 +116,14 @@ def learning_rate(run) -> Picture | Note:
         sns.lineplot(metrics, x="step", y="grad_norm", ax=panels[0, 1], color=RANDOM)
         panels[0, 1].set(xlabel="step", ylabel="gradient norm")
         alt += f" Beside it the gradient norm, median {metrics['grad_norm'].median():.3g}."
-    return Picture(figure, alt)
+    return Figure(figure, alt)
 
 
 # ---------------------------------------------------------------- 05: the probe
 
 
 @styled
-def probe_bars(run) -> Picture | Note:
+def probe_bars(run) -> Figure | Note:
     """Top-1 of every kind of features, with 95 % intervals over the probe seeds."""
     table = _probe_table(run.summary)
     if table.empty:
@@ -144,11 +144,11 @@ def probe_bars(run) -> Picture | Note:
     values = [f"{name} {top1:.1f}" + (f" ± {half:.1f}" if half == half else "")
               for name, top1, half in table.itertuples(index=False)]  # fmt: skip
     alt = f"Bars of top-1 accuracy in percent: {'; '.join(values)}" + (f"; chance {chance:.1f}." if chance else ".")
-    return Picture(figure, alt, table)
+    return Figure(figure, alt, table)
 
 
 @styled
-def probe_curves(run) -> Picture | Note:
+def probe_curves(run) -> Figure | Note:
     """Top-1 and top-5 accuracy on the test side after every epoch of the linear probe."""
     curves = run.read_csv("probe.csv")
     if not _has(curves, "top1"):
@@ -165,7 +165,7 @@ def probe_curves(run) -> Picture | Note:
     ends = [f"{kind} {row.top1:.1f} top-1 and {row.top5:.1f} top-5" for kind, row in last.iterrows()]
     alt = f"Lines over {int(curves['epoch'].max())} epochs, the band spans the probe seeds. "
     alt += f"At the end, in percent: {'; '.join(ends)}."
-    return Picture(figure, alt, last.reset_index())
+    return Figure(figure, alt, last.reset_index())
 
 
 def probe_doubts(run) -> Table:

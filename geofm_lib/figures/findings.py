@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.figures.display import Note, Picture, Table, axes, styled
+from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.paper.findings import LOG_WINDOWS, window_over_steady
 from geofm_lib.paper.performance import PREDICTED, UP_TO_3B, unseen
 from geofm_lib.paper.verdicts import percent
@@ -73,7 +73,7 @@ def precision_predicted() -> Table:
 
 
 @styled
-def start_up(run) -> Picture:
+def start_up(run) -> Figure:
     """Finding 4: what a window of 30 steps with start-up inside shows of the settled speed, by model."""
     told, asked = run.summary, run.settings
     bars = [(f"{asked['model']}, here", told["small_window_over_steady"], "measured"),
@@ -94,11 +94,11 @@ def start_up(run) -> Picture:
     said = ", ".join(f"{name} {value:.2f}" for name, value, _ in bars)
     alt = (f"Bars: what 30 steps by wall clock show of the settled speed. {said}. Start-up measured here: "
            f"{told['small_start_up_s']:.2f} s and {told['larger_start_up_s']:.2f} s.")  # fmt: skip
-    return Picture(figure, alt, frame.round(3))
+    return Figure(figure, alt, frame.round(3))
 
 
 @styled
-def unseen_predictions() -> Picture | Note:
+def unseen_predictions() -> Figure | Note:
     """Predicted over published throughput against nodes, each model by a fit to the others."""
     found = {model: unseen(model) for model in PREDICTED}
     if not all(found.values()):
@@ -133,4 +133,4 @@ def unseen_predictions() -> Picture | Note:
                       for _, r in worst.iterrows())  # fmt: skip
     alt = (f"Predicted over published images/s of {len(table)} points, each model predicted by a fit to the others: "
            f"median error {percent(off.median())}, {(off <= 0.1).sum()} within 10 %. Worst: {named}.")  # fmt: skip
-    return Picture(figure, alt, table.round(3))
+    return Figure(figure, alt, table.round(3))

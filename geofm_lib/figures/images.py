@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from geofm_lib.figures.display import Note, Picture, sheet
+from geofm_lib.figures.display import Figure, Note, sheet
 from geofm_lib.runs.records import Run
 
 WITHHELD = "Pictures of this data set are left out of this page on purpose; the run folder holds them as {name}."
 
 
-def contact_sheet(run, columns: int = 8) -> Picture | Note:
+def contact_sheet(run, columns: int = 8) -> Figure | Note:
     """A few images of each class."""
     if withheld(run):
         return Note(WITHHELD.format(name="contact_sheet.npz"))
@@ -24,17 +24,17 @@ def contact_sheet(run, columns: int = 8) -> Picture | Note:
         images, labels = saved["images"], [str(label) for label in saved["labels"]]
     figure = sheet([images], titles=[_short(label) for label in labels], columns=min(columns, len(images)))
     kinds = list(dict.fromkeys(labels))
-    return Picture(figure, f"{len(images)} images of the data set: {', '.join(kinds)}.", photo=True)
+    return Figure(figure, f"{len(images)} images of the data set: {', '.join(kinds)}.", photo=True)
 
 
-def model_view(run) -> Picture | Note:
+def model_view(run) -> Figure | Note:
     """The same images as stored, as cropped for training, and with the masked patches taken away."""
     names = {"original": "stored", "cropped": "cropped", "masked": "left to see"}
     words = "Rows: the stored image, the random crop that training takes, and the patches left after masking."
     return _photo_rows(run, "model_view.npz", names, words)
 
 
-def reconstruction(run) -> Picture | Note:
+def reconstruction(run) -> Figure | Note:
     """Held-out images, what the model saw of them, and what it rebuilt."""
     names = {"original": "image", "masked": "seen", "rebuilt": "rebuilt"}
     words = "Rows: the image, the patches the model saw, and the image it rebuilt from them."
@@ -54,7 +54,7 @@ def _drawn_by_us(settings: dict) -> bool:
     return settings.get("dataset") == "scenes"
 
 
-def _photo_rows(run, file: str, names: dict[str, str], words: str) -> Picture | Note:
+def _photo_rows(run, file: str, names: dict[str, str], words: str) -> Figure | Note:
     """A sheet whose rows are the arrays `names` of an npz in the run folder."""
     if withheld(run):
         return Note(WITHHELD.format(name=file))
@@ -64,7 +64,7 @@ def _photo_rows(run, file: str, names: dict[str, str], words: str) -> Picture | 
     with np.load(path) as saved:
         rows = [saved[name][:8] for name in names]
     figure = sheet(rows, names=list(names.values()))
-    return Picture(figure, f"{len(rows[0])} images in columns. {words}", photo=True)
+    return Figure(figure, f"{len(rows[0])} images in columns. {words}", photo=True)
 
 
 def _short(label: str) -> str:

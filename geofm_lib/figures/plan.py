@@ -5,13 +5,13 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES, lookup, resolve
-from geofm_lib.figures.display import Picture, Table, axes, styled
+from geofm_lib.figures.display import Figure, Table, axes, styled
 from geofm_lib.planning.planner import plan
 from geofm_lib.planning.reference import AS_PUBLISHED, NODES, PER_NODE, as_published, divides
 
 
 @styled
-def predicted_scaling(model: str) -> Picture:
+def predicted_scaling(model: str) -> Figure:
     """images/s per GPU against nodes: lines as predicted, bands that should hold nine of ten runs, published marks."""
     seen = published.scaling(model)
     names = list(seen) or [name for name in STRATEGIES if name not in AS_PUBLISHED]
@@ -47,7 +47,7 @@ def predicted_scaling(model: str) -> Picture:
     order = ", ".join(f"{row['strategy']} {row['predicted']:.0f}" for _, row in last.iterrows())
     alt = (f"Lines: images/s per GPU of {model} as predicted, 1 to 128 Frontier nodes, a band for nine of ten runs, "
            f"marks as published ({said}). images/s of all GPUs predicted on 128 nodes: {order}.")  # fmt: skip
-    return Picture(figure, alt, table)
+    return Figure(figure, alt, table)
 
 
 def plan_table(strategy: str = "", **asked) -> Table:

@@ -13,7 +13,7 @@ from geofm_lib.catalog import published
 from geofm_lib.catalog.machines import MACHINES
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.figures.display import Note, Picture, Table, axes, styled
+from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.planning import costs
 
 GPU_GIB = MACHINES["frontier"].memory_gib
@@ -52,7 +52,7 @@ def parameter_counts(run=None) -> Table:
 
 
 @styled
-def published_scaling(model: str) -> Picture | Note:
+def published_scaling(model: str) -> Figure | Note:
     """Weak scaling of `model` as published: images/s against nodes, and the share of ideal that is kept."""
     lines = published.scaling(model)
     if not lines:
@@ -81,16 +81,16 @@ def published_scaling(model: str) -> Picture | Note:
     alt = (f"{model} as published, 1 to 128 nodes, one line per strategy. images/s at the last point (share of ideal, "
            f"counted from each line's own first point): {ranking}.")  # fmt: skip
     frame = pd.DataFrame(lines).rename_axis("nodes").sort_index().reset_index()
-    return Picture(figure, alt, frame)
+    return Figure(figure, alt, frame)
 
 
-def published_memory() -> Picture:
+def published_memory() -> Figure:
     """Peak memory per GPU by strategy, as published (constant in the number of nodes)."""
     return _memory_bars("memory bars", "GPU memory peak active")
 
 
 @styled
-def published_memory_by_nodes() -> Picture:
+def published_memory_by_nodes() -> Figure:
     """Peak memory per GPU against nodes, as published, for the strategies that shard over all GPUs."""
     chosen = [r for r in published.rows(metric="GPU memory peak active") if r["figure"].startswith("memory vs nodes")]
     frame = pd.DataFrame(chosen)
@@ -111,12 +111,12 @@ def published_memory_by_nodes() -> Picture:
     ax.legend(handles.values(), handles.keys(), loc="upper right", bbox_to_anchor=(1, 1.04), ncols=2)
     table = frame.pivot_table(index="nodes", columns=["model", "strategy"], values="value", sort=False).sort_index()
     table.columns = [f"{model} {strategy}" for model, strategy in table.columns]
-    return Picture(figure, f"Peak memory per GPU in GiB, 1 to 128 nodes, as published: {'; '.join(ends)}.",
+    return Figure(figure, f"Peak memory per GPU in GiB, 1 to 128 nodes, as published: {'; '.join(ends)}.",
                    table.reset_index())  # fmt: skip
 
 
 @styled
-def published_prefetch() -> Picture:
+def published_prefetch() -> Figure:
     """ViT-5B on 8 nodes under FSDP1's prefetch and limit_all_gathers settings, as published."""
     chosen = [r for r in published.rows(metric="throughput") if r["figure"].startswith("prefetch")]
     split = [(*row["strategy"].split(" | prefetch="), row["value"]) for row in chosen]
@@ -133,7 +133,7 @@ def published_prefetch() -> Picture:
     wide = frame.pivot(index="setting", columns="strategy", values="images/s")
     best = [f"{name} {column.max():.0f} with {column.idxmax()}" for name, column in wide.items()]
     alt = f"Bars: ViT-5B on 8 nodes under six prefetch settings, images/s as published. Best: {'; '.join(best)}."
-    return Picture(figure, alt, wide.loc[frame["setting"].unique()].reset_index())
+    return Figure(figure, alt, wide.loc[frame["setting"].unique()].reset_index())
 
 
 # ---------------------------------------------------------------- pieces
@@ -144,7 +144,7 @@ def _paper_models():
 
 
 @styled
-def _memory_bars(figure_name: str, metric: str) -> Picture:
+def _memory_bars(figure_name: str, metric: str) -> Figure:
     rows = [r for r in published.rows(metric=metric) if r["figure"].startswith(figure_name)]
     frame = pd.DataFrame([{"model": r["model"], "strategy": _conditions(r), "value": r["value"]} for r in rows])
     known = {_conditions(r): STRATEGIES[r["strategy"]] for r in rows}
@@ -161,7 +161,7 @@ def _memory_bars(figure_name: str, metric: str) -> Picture:
     most = frame.loc[frame["value"].idxmax()]
     alt = (f"Bars of peak active memory per GPU in GiB, as published, for {', '.join(wide.columns)}. The most is "
            f"{most['model']} with {most['strategy']}, {most['value']:.1f} of the GPU's {GPU_GIB:.0f}.")  # fmt: skip
-    return Picture(figure, alt, wide.reset_index())
+    return Figure(figure, alt, wide.reset_index())
 
 
 def _conditions(row: dict) -> str:

@@ -9,7 +9,7 @@ from geofm_lib.catalog import published
 from geofm_lib.catalog.machines import MACHINES
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.figures.display import Note, Picture, Table, axes, styled
+from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.paper import experiments
 from geofm_lib.planning import costs
 from geofm_lib.planning.planner import predict
@@ -23,7 +23,7 @@ SHORT = {"FULL_SHARD": "FULL", "SHARD_GRAD_OP": "GRAD", "NO_SHARD": "NO"}  # a c
 
 
 @styled
-def efficiency(model: str) -> Picture:
+def efficiency(model: str) -> Figure:
     """Weak scaling as a share of the ideal: lines as predicted, marks as published, each from its own first point."""
     seen = published.scaling(model)
     figure, ax = axes(height=3.6)
@@ -44,11 +44,11 @@ def efficiency(model: str) -> Picture:
     last = table[table["nodes"] == NODES[-1]]
     said = [_beside(row.strategy, row[3], row[4]) for row in last.itertuples()]
     alt = f"Weak-scaling efficiency of {model} on 128 nodes, predicted (published) in % of ideal: {', '.join(said)}."
-    return Picture(figure, alt, table)
+    return Figure(figure, alt, table)
 
 
 @styled
-def strong_scaling(settings) -> Picture | Note:
+def strong_scaling(settings) -> Figure | Note:
     """One global batch over more and more nodes: images/s and share of the ideal, as planned, where it fits.
 
     The global batch is that of the settings' job. Nothing was published: the paper only scaled weakly.
@@ -93,7 +93,7 @@ def strong_scaling(settings) -> Picture | Note:
     alt = (f"Strong scaling planned for {settings.model} on {settings.machine}, {images:,} images a step in all. "
            f"images/s on the most nodes (share of ideal from the fastest on the fewest): "
            f"{', '.join(said)}.")  # fmt: skip
-    return Picture(figure, alt, table)
+    return Figure(figure, alt, table)
 
 
 def measured_scaling() -> Table:
@@ -115,7 +115,7 @@ def measured_scaling() -> Table:
 
 
 @styled
-def ranking() -> Picture:
+def ranking() -> Figure:
     """The best strategy by model and nodes, HYBRID_1GPU and DDP aside: predicted above, published below."""
     models = [row.name for row in MODELS.values() if row.published_params_M]
     table = pd.DataFrame([_choice(model, nodes) for model in models for nodes in NODES])
@@ -141,11 +141,11 @@ def ranking() -> Picture:
     alt = (f"Grid of the best strategy by model and nodes, predicted above and published below. The predicted choice "
            f"has at least {1 - CLOSE:.0%} of the best published throughput in {right} of {len(known)} cells; a cross "
            f"marks the others: {'; '.join(words)}.")  # fmt: skip
-    return Picture(figure, alt, table)
+    return Figure(figure, alt, table)
 
 
 @styled
-def memory_by_nodes(model: str) -> Picture:
+def memory_by_nodes(model: str) -> Figure:
     """Peak GiB per GPU against nodes: FSDP1 by arithmetic and as published, FSDP2 by arithmetic and as simulated."""
     simulated = pd.read_csv(SIMULATED)
     simulated = simulated[simulated["model"] == model]
@@ -180,7 +180,7 @@ def memory_by_nodes(model: str) -> Picture:
     alt = (f"Peak GiB per GPU of {model} against nodes. Lines are arithmetic, marks published (left, FSDP1) and "
            f"simulated (right, FSDP2); the dotted line is a GPU's memory. Largest difference: "
            f"{', '.join(worst) or 'no marks'}.")  # fmt: skip
-    return Picture(figure, alt, table)
+    return Figure(figure, alt, table)
 
 
 def short(name: str) -> str:

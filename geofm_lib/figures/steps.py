@@ -7,7 +7,7 @@ import pandas as pd
 import seaborn as sns
 
 from geofm_lib.figures.costs import stack
-from geofm_lib.figures.display import Note, Picture, Table, axes, styled
+from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 
 BLUE = "#0072B2"
 PHASES = {"data": "images", "forward": "forward", "backward": "backward", "optimiser": "optimiser"}
@@ -22,7 +22,7 @@ MOST_RANKS = 16
 
 
 @styled
-def phases(run) -> Picture | Note:
+def phases(run) -> Figure | Note:
     """Seconds of a step that each rank spends in each phase, of profiled steps, else of the steady window."""
     ranks = widest(run.ranks)
     profiled = "profiled_step_s" in ranks
@@ -39,7 +39,7 @@ def phases(run) -> Picture | Note:
     shares = 100 * frame.sum() / frame.to_numpy().sum()
     said = ", ".join(f"{name} {share:.0f} %" for name, share in shares.items())
     alt = f"Stacked bars of {len(frame)} ranks: of a step's time, {said}."
-    return Picture(figure, alt, frame.rename_axis("rank").reset_index())
+    return Figure(figure, alt, frame.rename_axis("rank").reset_index())
 
 
 def phases_otherwise(run) -> Table:
@@ -63,7 +63,7 @@ def phases_otherwise(run) -> Table:
 
 
 @styled
-def timeline(run) -> Picture | Note:
+def timeline(run) -> Figure | Note:
     """One profiled step of the first ranks: its phases, when operators or kernels run, collectives, and waits."""
     frame = run.read_csv("timeline.csv")
     if frame.empty:
@@ -90,11 +90,11 @@ def timeline(run) -> Picture | Note:
     took = ends["end"].max() - ends["start_s"].min()
     said = [f"rank {rank} {waits.get(rank, 0.0):.3g} of {took[rank]:.3g} s" for rank in ranks]
     alt = f"Lanes of one step by time, a group of {len(LANES)} a rank. Waiting for collectives: {', '.join(said)}."
-    return Picture(figure, alt, table)
+    return Figure(figure, alt, table)
 
 
 @styled
-def inputs(run) -> Picture | Note:
+def inputs(run) -> Figure | Note:
     """Images/s with real images, with synthetic ones, and with nothing sent: the paper's first figure, of one run."""
     told = {VARIANTS[name]: run.summary.get(f"images_per_s_{name}") for name in VARIANTS}
     table = pd.DataFrame([(n, float(v)) for n, v in told.items() if v], columns=["what", "images/s"])
@@ -105,7 +105,7 @@ def inputs(run) -> Picture | Note:
     ax.set(xlabel="images/s, all ranks", ylabel="")
     ax.grid(False, axis="y")
     said = "; ".join(f"{row.what} {row._2:.4g}" for row in table.itertuples())
-    return Picture(figure, f"Bars of images/s: {said}.", table)
+    return Figure(figure, f"Bars of images/s: {said}.", table)
 
 
 def widest(ranks: pd.DataFrame, column: str = "step_s") -> pd.DataFrame:

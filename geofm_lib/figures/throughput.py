@@ -6,7 +6,7 @@ import pandas as pd
 import seaborn as sns
 
 from geofm_lib.figures.costs import COLLECTIVES, stack
-from geofm_lib.figures.display import Note, Picture, Table, axes, styled
+from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.figures.steps import BLUE, widest
 from geofm_lib.planning import costs
 
@@ -40,7 +40,7 @@ def speed(run) -> Table:
 
 
 @styled
-def loader_speed(file: Path = LOADER) -> Picture | Note:
+def loader_speed(file: Path = LOADER) -> Figure | Note:
     """How fast images come, ours beside two others, as `make loader` measured it on its machine."""
     if not file.is_file():
         return Note("reports/loader.csv is not there: `make loader` measures and writes it.")
@@ -52,11 +52,11 @@ def loader_speed(file: Path = LOADER) -> Picture | Note:
     ax.set(xlabel="images/s, as a multiple of ImageFolder's with as many workers", ylabel="")
     ax.get_legend().set_title(None)
     said = [f"{row.pipeline} {row.ratio_to_imagefolder:g} ({row.workers})" for row in table.itertuples()]
-    return Picture(figure, f"Bars of images/s against torchvision's ImageFolder: {'; '.join(said)}.", table)
+    return Figure(figure, f"Bars of images/s against torchvision's ImageFolder: {'; '.join(said)}.", table)
 
 
 @styled
-def throughput(run) -> Picture | Note:
+def throughput(run) -> Figure | Note:
     """Seconds of each step, warm-up apart from the measured window, and the ranks' own numbers."""
     metrics = run.metrics
     if "step_s" not in metrics:
@@ -75,11 +75,11 @@ def throughput(run) -> Picture | Note:
     speed = run.summary.get("images_per_s")
     alt = f"Line of {len(metrics)} steps; in the steady window a step takes {steady.median():.4g} s (median)"
     alt += f", {speed:.4g} images/s over all ranks." if speed else "."
-    return Picture(figure, alt, run.ranks if len(run.ranks) else None)
+    return Figure(figure, alt, run.ranks if len(run.ranks) else None)
 
 
 @styled
-def memory(run) -> Picture | Note:
+def memory(run) -> Figure | Note:
     """Tensors that each rank holds at its fullest moment, by kind, above the arithmetic for the same settings."""
     ranks, asked = run.ranks, run.settings
     if "peak_memory_gib" not in ranks:
@@ -111,7 +111,7 @@ def memory(run) -> Picture | Note:
     said = ", ".join(f"{name} {most[name]:.3g}" for name in frame)
     alt = (f"Stacked bars: GiB of tensors that {world} ranks hold at most, {said}; together "
            f"{ranks['held_peak_gib'].max():.3g}, by arithmetic {costs.gib(told.peak):.3g}.")  # fmt: skip
-    return Picture(figure, alt, table)
+    return Figure(figure, alt, table)
 
 
 def communication(run) -> Table:
