@@ -1,12 +1,15 @@
 """What all tests share: where the repository is, where runs go, and what may be skipped where."""
 
 import os
+import random
 import shutil
 import signal
 import tempfile
 from pathlib import Path
 
 import pytest
+
+from tests.support.timing import VARIABLE, scaled, slowness
 
 # Two pools of threads that fight for two cores cost a factor of five.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -55,6 +58,43 @@ def need(*programs: str) -> None:
     absent = [program for program in programs if shutil.which(program) is None]
     if absent:
         pytest.skip(f"{', '.join(absent)} not installed (.ci/run installs what the tests need)")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--order", default="", help="order of the test files: 'reverse', or 'random:SEED' (a whole number)"
+    )
+
+
+def pytest_configure(config):
+    slowness()  # measured before xdist starts its workers, which inherit it
+    if config.getoption("order"):
+        config.option.loadscopereorder = False  # xdist would put the files with most tests first
+
+
+def pytest_report_header():
+    return f"time-outs: {slowness():.1f} times those of a quiet machine ({VARIABLE} sets it)"
+
+
+def pytest_collection_modifyitems(config, items):
+    reorder(items, config.getoption("order"))
+    for item in items:
+        own = item.get_closest_marker("timeout")
+        seconds = own.args[0] if own else config.getoption("timeout") or config.getini("timeout")
+        item.add_marker(pytest.mark.timeout(scaled(float(seconds))), append=False)
+
+
+def reorder(items: list, order: str) -> None:
+    """Whole files in the order that --order names; the tests of each stay together and in their own order."""
+    files = list(dict.fromkeys(item.path for item in items))
+    kind, _, seed = order.partition(":")
+    if kind == "reverse":
+        files.reverse()
+    elif kind == "random" and seed.isdecimal():
+        random.Random(int(seed)).shuffle(files)  # xdist's workers collect for themselves and must agree
+    elif order:
+        raise pytest.UsageError(f"--order {order}: 'reverse' or 'random:SEED' with a whole number")
+    items.sort(key=lambda item: files.index(item.path))
 
 
 def pytest_runtest_logreport(report):
