@@ -4,17 +4,16 @@ import tarfile
 
 import pytest
 
-from geofm_lib.catalog import datasets
-from geofm_lib.data import archives
+from geofm_lib.data import archives, sources
 from tests.support.pictures import as_archive, class_folders, encode, noise
 
 
 @pytest.mark.parametrize("archive", ["set.tar", "set.tar.gz", "set.zip"])
 def test_folder_and_archive_give_the_same_images(tmp_path, archive):
     folder = class_folders(tmp_path / "set")
-    expected = list(archives.read(datasets.find(folder)))
+    expected = list(archives.read(sources.find(folder)))
     assert len(expected) == 12 and {label for _, _, label in expected} == {"crop land", "río"}
-    source = datasets.find(as_archive(folder, tmp_path / archive))
+    source = sources.find(as_archive(folder, tmp_path / archive))
     found = {name.removeprefix("set/"): (data, label) for name, data, label in archives.read(source)}
     assert found == {name: (data, label) for name, data, label in expected}
     assert archives.count(source) == (None if archive.endswith("gz") else 12)
@@ -41,9 +40,9 @@ def test_names_cannot_leave_the_shard():
 @pytest.mark.parametrize("archive", ["set.tar", "set.tar.gz"])
 def test_the_readable_part_of_a_truncated_tar_is_read(tmp_path, archive):
     path = as_archive(class_folders(tmp_path / "set"), tmp_path / archive)
-    whole = list(archives.items(datasets.find(path)))
+    whole = list(archives.items(sources.find(path)))
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
-    *read, (name, load, _) = archives.items(datasets.find(path))
+    *read, (name, load, _) = archives.items(sources.find(path))
     assert name == archive and 0 < len(read) < len(whole) and read == whole[: len(read)]
     with pytest.raises(OSError, match="damaged here .* what follows is lost"):
         load()
@@ -56,7 +55,7 @@ def test_damage_that_looks_like_the_end_of_a_tar(tmp_path):
     data = bytearray(path.read_bytes())
     data[place : place + 512] = b"x" * 512
     path.write_bytes(data)
-    assert list(archives.items(datasets.find(path)))[-1][0] == "set.tar", "tarfile itself stops without a word"
+    assert list(archives.items(sources.find(path)))[-1][0] == "set.tar", "tarfile itself stops without a word"
 
 
 def test_links_in_a_tar_are_not_followed(tmp_path):
@@ -66,4 +65,4 @@ def test_links_in_a_tar_are_not_followed(tmp_path):
         link = tarfile.TarInfo("b.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         out.addfile(link)
-    assert [name for name, _, _ in archives.read(datasets.find(tmp_path / "x.tar"))] == ["a.png"]
+    assert [name for name, _, _ in archives.read(sources.find(tmp_path / "x.tar"))] == ["a.png"]

@@ -7,7 +7,7 @@ import pytest
 from torchvision.datasets import eurosat
 
 from geofm_lib.catalog import datasets
-from geofm_lib.data import downloads
+from geofm_lib.data import downloads, sources
 from geofm_lib.scenes import generate
 from tests.support.pictures import as_archive, class_folders
 
@@ -37,7 +37,7 @@ def test_a_data_set_is_known_by_its_classes_and_counted_against_its_card():
 
 
 def test_eurosat_is_downloaded_or_one_sentence(tmp_path, monkeypatch):
-    assert datasets.find("eurosat") == datasets.Source("eurosat", None, "download")
+    assert sources.find("eurosat") == sources.Source("eurosat", None, "download")
 
     def fetch(url, download_root, md5):
         assert url.endswith("EuroSAT.zip") and md5 in datasets.DATASETS["eurosat"].complete
@@ -45,7 +45,7 @@ def test_eurosat_is_downloaded_or_one_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setattr(eurosat, "download_and_extract_archive", fetch)
     folder = downloads.fetch("eurosat", tmp_path / "download")
-    names = [name for name in datasets.names(folder, "folder") if datasets.is_image_name(name)]
+    names = [name for name in sources.names(folder, "folder") if sources.is_image_name(name)]
     assert names[0] == "eurosat/2750/Forest/Forest 0.jpg" and len(names) == 4
     monkeypatch.setattr(eurosat, "download_and_extract_archive", None)
     assert downloads.fetch("eurosat", tmp_path / "download") == folder, "not fetched twice"
@@ -61,13 +61,13 @@ def test_eurosat_is_downloaded_or_one_sentence(tmp_path, monkeypatch):
 
 def test_find_folder_tar_and_zip(tmp_path, monkeypatch):
     folder = class_folders(tmp_path / "my set.v2")
-    assert datasets.find(folder) == datasets.Source("my set", folder.resolve(), "folder")
+    assert sources.find(folder) == sources.Source("my set", folder.resolve(), "folder")
     for archive, kind in (("set.tar", "tar"), ("set.tar.gz", "tar"), ("set.zip", "zip"), ("no_suffix", "tar")):
         path = as_archive(folder, tmp_path / archive)
-        assert datasets.find(str(path)).kind == kind
+        assert sources.find(str(path)).kind == kind
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MY_DATA", str(tmp_path))
-    assert datasets.find("set.zip").path == datasets.find("$MY_DATA/set.zip").path == tmp_path.resolve() / "set.zip"
+    assert sources.find("set.zip").path == sources.find("$MY_DATA/set.zip").path == tmp_path.resolve() / "set.zip"
 
 
 def test_class_folders_may_be_links(tmp_path):
@@ -75,7 +75,7 @@ def test_class_folders_may_be_links(tmp_path):
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "farm").symlink_to(real / "crop land")
     (tmp_path / "linked" / "farm" / "loop").symlink_to(tmp_path / "linked")
-    found = [n for n in datasets.names(tmp_path / "linked", "folder") if datasets.is_image_name(n)]
+    found = [n for n in sources.names(tmp_path / "linked", "folder") if sources.is_image_name(n)]
     assert len(found) == 6 and found[0] == "farm/crop land 0.jpg"
 
 
@@ -94,7 +94,7 @@ def test_class_folders_may_be_links(tmp_path):
 )
 def test_refusals_are_one_sentence(tmp_path, make, words):
     with pytest.raises(ValueError, match=words) as error:
-        datasets.find(make(tmp_path))
+        sources.find(make(tmp_path))
     assert "\n" not in str(error.value)
 
 
@@ -103,4 +103,4 @@ def test_archive_without_images_is_refused(tmp_path):
     (tmp_path / "papers" / "a.pdf").write_text("pdf")
     for name in ("a.tar", "a.tar.gz", "a.zip"):
         with pytest.raises(ValueError, match="holds no images"):
-            datasets.find(as_archive(tmp_path / "papers", tmp_path / name))
+            sources.find(as_archive(tmp_path / "papers", tmp_path / name))

@@ -16,7 +16,7 @@ from geofm_lib.data import shards
 from geofm_lib.distributed import context as joined
 from geofm_lib.jobs import prepare, pretrain, probe
 from geofm_lib.jobs.run_folder import Folder
-from geofm_lib.settings import PrepareSettings, PretrainSettings, ProbeSettings
+from geofm_lib.settings import PrepareSettings, PretrainSettings, ProbeSettings, Resolved
 from tests.support.pictures import encode, noise
 
 BANDS = 5
@@ -64,8 +64,8 @@ def _all_jobs(folder, dataset, image_size, patch_size):
     alone = joined.start(folder / "run", "cpu")
     try:
         asked = PretrainSettings(**usual, patch_size=patch_size, epochs=1, global_batch=4, workers=1)
-        asked = asked.model_copy(update={"data_fingerprint": data["fingerprint"]})  # the launcher adds it
-        trained = pretrain.run(asked, alone, Folder(folder / "run"))
+        resolved = Resolved(data_fingerprint=data["fingerprint"])
+        trained = pretrain.run(asked, alone, Folder(folder / "run", resolved=resolved))
         (folder / "probe").mkdir()
         asked = ProbeSettings(**usual, encoder=str(folder / "run"), epochs=2, views=1, probe_seeds=1)
         probed = probe.run(asked, alone, Folder(folder / "probe"))

@@ -1,27 +1,7 @@
-"""The data sets: a card each, and the one door through which images come in.
+"""The data sets, a card each: what the official set contains, its terms, and how to tell that nothing is missing."""
 
-`find` takes what the user typed as `dataset`: the name of the built-in set or of one that torchvision fetches, or the
-path of a folder, a tar (also compressed) or a zip. It looks at names only and stops at the first image, so it is quick
-enough to run whenever settings are checked.
-"""
-
-import difflib
-import functools
-import hashlib
-import lzma
-import os
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-
-# What counts as an image by its name; anything else in a folder or archive is passed over (text, masks in .npy ...).
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jpe .png .tif .tiff .bmp .gif .webp .jp2 .ppm .pgm".split())
-
-# What opening or listing a damaged archive may raise.
-DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
 
 
 @dataclass(frozen=True)
@@ -54,15 +34,6 @@ class Dataset:
         return self.names or tuple(self.counts)
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where the images are. kind: "scenes" (drawn), "download" (both: path None), "folder", "tar" or "zip"."""
-
-    name: str
-    path: Path | None
-    kind: str
-
-
 def _each(count: int, names: str) -> dict[str, int]:
     return dict.fromkeys(names.split(), count)
 
@@ -76,7 +47,7 @@ _ROWS = [
         size="96",
         train=0.5,
         terms="BSD-3-Clause, like the code that draws them",
-        citation="this repository, geofm_lib/data/scenes.py",
+        citation="this repository, geofm_lib/scenes",
         where="built in",
         layout="drawn",
         complete="images_per_class of every class",
@@ -226,166 +197,3 @@ def compare(card: Dataset, counts: dict[str, int], unlabelled: int = 0) -> list[
 def _plain(name: str) -> str:
     """A class name without capitals and separators; Million-AID's own folder has a slip of the pen."""
     return "".join(filter(str.isalnum, name.lower())).replace("bapsketball", "basketball")
-
-
-def is_image_name(name: str) -> bool:
-    """Is this member an image, by its name? Hidden files and macOS's shadow copies (._x.jpg) are not.
-
-    >>> [is_image_name(n) for n in ("a/b.JPG", "a/._b.jpg", "__MACOSX/a/b.jpg", "README.txt")]
-    [True, False, False, False]
-    """
-    folder, _, file = name.replace("\\", "/").rpartition("/")
-    suffix = file[file.rfind(".") :].lower()
-    return suffix in IMAGE_SUFFIXES and not file.startswith(".") and not _is_hidden(folder)
-
-
-@functools.lru_cache(maxsize=1024)
-def _is_hidden(folder: str) -> bool:
-    parts = folder.split("/")
-    return any(part == "__MACOSX" or part.startswith(".") and part not in (".", "..") for part in parts)
-
-
-def find(dataset: str | os.PathLike) -> Source:
-    """What `dataset` means. Raises ValueError, one sentence, if it is nothing, missing, empty or without images.
-
-    >>> find("scenes").kind
-    'scenes'
-    """
-    text = os.fspath(dataset).strip()
-    if not text:
-        raise ValueError("dataset is empty: use 'scenes' or the path of a folder, tar or zip of images")
-    path = Path(os.path.expandvars(text)).expanduser()
-    if text == "scenes":
-        return Source("scenes", None, "scenes")
-    if text in DOWNLOADS and not path.exists():
-        return Source(text, None, "download")
-    if not path.exists():
-        raise ValueError(_unknown(text))
-    if not os.access(path, os.R_OK):
-        raise ValueError(f"dataset: '{text}' may not be read by this user; change its permissions")
-    kind = _kind(path)
-    if not any(is_image_name(name) for name in names(path, kind)):
-        raise ValueError(f"dataset: '{text}' holds no images (looked for {' '.join(sorted(IMAGE_SUFFIXES))})")
-    return Source(path.name.split(".")[0] or path.name, path.resolve(), kind)
-
-
-def names(path: Path, kind: str, troubles: list[tuple[str, str]] | None = None) -> Iterator[str]:
-    """Relative names of all files in a folder (sorted) or members of an archive (as stored), with "/" between parts.
-
-    What cannot be listed (a folder without permission, the rest of a damaged archive) is appended to `troubles` as
-    (name, reason); without that list a damaged archive is a ValueError, and such folders are passed over.
-    """
-    if kind == "folder":
-        yield from _walk(path, [] if troubles is None else troubles)
-        return
-    try:
-        if kind == "zip":
-            with zipfile.ZipFile(path) as archive:
-                yield from (info.filename for info in archive.infolist() if not info.is_dir())
-        else:
-            yield from (member.name for _, member in members(path))
-    except DAMAGE as error:
-        if troubles is None:
-            raise ValueError(damaged(path, error)) from None
-        troubles.append((path.name, rest_lost(error)))
-
-
-def members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """(archive, member) for each file of a tar, links left out, without keeping a list of them.
-
-    Raises what DAMAGE names, also where tarfile would call the place of the damage the end of the archive.
-    """
-    with tarfile.open(path) as archive:
-        while (member := archive.next()) is not None:
-            archive.members.clear()  # a million of them would be a gigabyte
-            if member.isfile():
-                yield archive, member
-        archive.fileobj.seek(archive.offset)
-        if archive.fileobj.read(512).strip(b"\0"):
-            raise tarfile.ReadError(f"no member begins at byte {archive.offset}, where one should")
-
-
-def damaged(path: Path, error: Exception | str) -> str:
-    """The sentence for an archive that cannot be read to its end."""
-    return f"dataset: the archive '{path}' is damaged ({error}); fetch it again"
-
-
-def rest_lost(error: Exception) -> str:
-    """The reason listed for an archive that could be read up to some point."""
-    return f"the archive is damaged here ({error}), what follows is lost; fetch it again"
-
-
-def _kind(path: Path) -> str:
-    """The kind of a source, by content, not by suffix. Raises ValueError for what is none."""
-    if path.is_dir():
-        if not any(path.iterdir()):
-            raise ValueError(f"dataset: the folder '{path}' is empty")
-        return "folder"
-    if not path.is_file() or path.stat().st_size == 0:
-        raise ValueError(f"dataset: the file '{path}' is empty")
-    if tarfile.is_tarfile(path):
-        return "tar"
-    if zipfile.is_zipfile(path):
-        return "zip"
-    with open(path, "rb") as file:
-        if file.read(4) == b"PK\3\4":
-            raise ValueError(damaged(path, "a zip whose list of members, at its end, is missing"))
-    raise ValueError(f"dataset: '{path}' is neither a folder nor a tar or zip archive that can be read")
-
-
-def _walk(root: Path, troubles: list[tuple[str, str]]) -> Iterator[str]:
-    """Sorted, following links to folders (class folders are often links), each folder once."""
-    seen = set()
-
-    def inside(folder: str) -> str:
-        return os.path.relpath(folder, root).replace(os.sep, "/")
-
-    def unreadable(error: OSError) -> None:
-        troubles.append((inside(error.filename), f"the folder cannot be read: {error.strerror}"))
-
-    for folder, folders, files in os.walk(root, onerror=unreadable, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        if not folders and not files:
-            troubles.append((inside(folder), "the folder is empty"))
-        folders.sort()
-        files.sort()
-        before = "" if folder == os.fspath(root) else inside(folder) + "/"
-        yield from (before + name for name in files)
-
-
-def _unknown(text: str) -> str:
-    """Why a name that is no path cannot be used, and what to do."""
-    if text.lower() in DATASETS and text.lower() != "scenes":
-        card = DATASETS[text.lower()]
-        return (
-            f"dataset: {card.title} is not shipped with geofm; get it from {card.where} and give the path of its "
-            f"folder, tar or zip"
-        )
-    near = difflib.get_close_matches(text, ["scenes", *DOWNLOADS], n=1)
-    hint = f"did you mean '{near[0]}'?" if near else "use 'scenes' or the path of a folder, tar or zip of images"
-    return f"dataset: there is no folder or file '{text}'; {hint}"
-
-
-def signature(dataset: str | os.PathLike) -> str:
-    """A short text that changes when the source changes: names and sizes of a folder, size and time of an archive."""
-    source = find(dataset)
-    if source.path is None:
-        return source.name
-    if source.kind != "folder":
-        state = source.path.stat()
-        return f"{source.path}|{state.st_size}|{state.st_mtime_ns}"
-    digest = hashlib.sha256()
-    for name in _walk(source.path, []):
-        digest.update(f"{name}|{_size(f'{source.path}/{name}')}\n".encode("utf-8", "surrogateescape"))
-    return f"{source.path}|{digest.hexdigest()[:16]}"
-
-
-def _size(file: str) -> int:
-    try:
-        return os.stat(file).st_size
-    except OSError:  # a broken link, a loop of links, a folder without permission: it will be refused with its reason
-        return -1

@@ -7,6 +7,8 @@ and in one direction; memory is in GiB. None means: unknown, ask ``make doctor``
 
 from dataclasses import dataclass, field
 
+from geofm_lib.catalog.suggest import did_you_mean
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -22,8 +24,6 @@ class Machine:
     memory_gb_s: float | None  # the device's own memory
     links_gb_s: dict[int, float]  # shard groups of up to this many consecutive devices talk at this rate
     network_gb_s: float | None  # per node, all its network cards together
-    host_memory_gib: float | None
-    local_disk_gb_s: float | None  # reading, per node
     nodes: int
     source: str
     hours: dict[int, float] = field(default_factory=dict)  # jobs of up to this many nodes may take so long
@@ -43,8 +43,6 @@ _ROWS = [
         # two GCDs of one MI250X: 200; between MI250X 50 to 100, the slowest link sets the pace
         links_gb_s={2: 200.0, 8: 50.0},
         network_gb_s=100.0,
-        host_memory_gib=512.0,
-        local_disk_gb_s=5.5,
         nodes=9408,
         source="OLCF user documentation (olcf/olcf-user-docs); peaks: AMD's MI250X data sheet (383 TFLOP/s bf16, "
         "95.7 fp32 matrix) halved per GCD; usable memory: a log of the paper's benchmark code",
@@ -62,8 +60,6 @@ _ROWS = [
         memory_gb_s=16.0,
         links_gb_s={},
         network_gb_s=None,
-        host_memory_gib=8.0,
-        local_disk_gb_s=None,
         nodes=1,
         source="an example, since laptops differ: matrix products of 1024 x 1024 and copies of 128 MiB by torch 2.14 "
         "in two threads of an Intel Xeon at 2.8 GHz; `make doctor` measures yours",
@@ -79,8 +75,6 @@ _ROWS = [
         memory_gb_s=2039.0,
         links_gb_s={8: 300.0},
         network_gb_s=200.0,
-        host_memory_gib=2048.0,
-        local_disk_gb_s=None,
         nodes=560,
         source="NVIDIA A100 and DGX A100 data sheets (NVLink 600 GB/s both ways, 8 x 200 Gbit/s InfiniBand); "
         "nodes: as in NVIDIA's Selene",
@@ -96,8 +90,6 @@ _ROWS = [
         memory_gb_s=3350.0,
         links_gb_s={8: 450.0},
         network_gb_s=400.0,
-        host_memory_gib=2048.0,
-        local_disk_gb_s=None,
         nodes=576,
         source="NVIDIA H100 and DGX H100 data sheets (NVLink 900 GB/s both ways, 8 x 400 Gbit/s InfiniBand); "
         "nodes: as in NVIDIA's Eos",
@@ -110,5 +102,6 @@ MACHINES: dict[str, Machine] = {row.name: row for row in _ROWS}
 def lookup(name: str) -> Machine:
     """The row called ``name``; ValueError in one sentence when there is none."""
     if name not in MACHINES:
-        raise ValueError(f"There is no machine '{name}'; the machines are {', '.join(MACHINES)}.")
+        hint = did_you_mean(name, MACHINES) or "."
+        raise ValueError(f"There is no machine '{name}'{hint} Known are {', '.join(MACHINES)}.")
     return MACHINES[name]

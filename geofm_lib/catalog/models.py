@@ -11,7 +11,8 @@ whose 15360 is the hidden width of the gated MLP and is kept for both readings.
 """
 
 from dataclasses import dataclass
-from difflib import get_close_matches
+
+from geofm_lib.catalog.suggest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,7 @@ def lookup(name: str) -> Model:
     """The row called ``name``; ValueError in one sentence, with a suggestion, when there is none."""
     if name in MODELS:
         return MODELS[name]
-    near = get_close_matches(str(name), MODELS, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    raise ValueError(f"There is no model '{name}'; the models are {', '.join(MODELS)}.{hint}")
+    raise ValueError(f"There is no model '{name}'{did_you_mean(name, MODELS) or '.'} Known are {', '.join(MODELS)}.")
 
 
 def grid(image_size: int | tuple[int, int], patch_size: int) -> tuple[int, int]:

@@ -12,7 +12,8 @@ a strategy: it is set once for all of them.
 
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
+
+from geofm_lib.catalog.suggest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -25,42 +26,23 @@ class Strategy:
     ddp: bool
     colour: str
     marker: str
-    about: str
 
 
 def _hybrid(k: int, colour: str = "#7f7f7f", marker: str = "d") -> Strategy:
-    about = (
-        "every rank holds a whole copy; like NO_SHARD, but by the hybrid mesh with a shard group of one"
-        if k == 1
-        else f"weights, gradients and optimiser split over {k} consecutive ranks; the groups are replicas"
-    )
-    return Strategy(f"HYBRID_{k}GPU" if k == 1 else f"HYBRID_{k}GPUs", k, True, False, colour, marker, about)
+    return Strategy(f"HYBRID_{k}GPU" if k == 1 else f"HYBRID_{k}GPUs", k, True, False, colour, marker)
 
 
 _ROWS = [
-    Strategy(
-        "FULL_SHARD", None, True, False, "#0072B2", "o",
-        "weights, gradients and optimiser split over all ranks; each block is gathered for its forward and again "
-        "for its backward pass",
-    ),
-    Strategy(
-        "SHARD_GRAD_OP", None, False, False, "#56B4E9", "s",
-        "gradients and optimiser split over all ranks; gathered weights stay until the backward pass is done",
-    ),
-    Strategy(
-        "NO_SHARD", 1, False, False, "#D55E00", "^",
-        "every rank holds a whole copy; gradients are averaged over all ranks",
-    ),
-    Strategy(
-        "DDP", 1, False, True, "#000000", "v",
-        "torch's DistributedDataParallel: every rank holds a whole copy; gradients are averaged in buckets",
-    ),
+    Strategy("FULL_SHARD", None, True, False, "#0072B2", "o"),
+    Strategy("SHARD_GRAD_OP", None, False, False, "#56B4E9", "s"),
+    Strategy("NO_SHARD", 1, False, False, "#D55E00", "^"),
+    Strategy("DDP", 1, False, True, "#000000", "v"),
     _hybrid(1, "#E69F00", "P"),
     _hybrid(2, "#009E73", "X"),
     _hybrid(4, "#CC79A7", "D"),
     _hybrid(8, "#B8A800", "p"),
     _hybrid(16, "#882255", "h"),
-]  # fmt: skip
+]
 
 STRATEGIES: dict[str, Strategy] = {row.name: row for row in _ROWS}
 
@@ -74,11 +56,9 @@ def lookup(name: str) -> Strategy:
         k = int(hybrid.group(1))
         listed = STRATEGIES.get("HYBRID_1GPU" if k == 1 else f"HYBRID_{k}GPUs")
         return listed or _hybrid(k)
-    near = get_close_matches(str(name).upper().replace("GPUS", "GPUs"), STRATEGIES, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
     raise ValueError(
-        f"There is no strategy '{name}'; use FULL_SHARD, SHARD_GRAD_OP, NO_SHARD, DDP or HYBRID_kGPUs "
-        f"with a number of ranks for k.{hint}"
+        f"There is no strategy '{name}'{did_you_mean(name, STRATEGIES) or '.'} Known are FULL_SHARD, SHARD_GRAD_OP, "
+        "NO_SHARD, DDP and HYBRID_kGPUs with a number of ranks for k."
     )
 
 

@@ -9,8 +9,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from geofm_lib.catalog import datasets
-from geofm_lib.catalog.datasets import Source
+from geofm_lib.data import sources
+from geofm_lib.data.sources import Source
 
 # What a member that cannot be read may raise (zipfile: RuntimeError when it is encrypted).
 READ_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError)
@@ -33,7 +33,7 @@ def items(source: Source) -> Iterator[tuple[str, Load, str]]:
         yield from _tar(source.path, troubles)
     else:
         load, path = {"folder": _read_file, "zip": _read_zip}[source.kind], os.fspath(source.path)
-        for name in filter(datasets.is_image_name, datasets.names(source.path, source.kind, troubles)):
+        for name in filter(sources.is_image_name, sources.names(source.path, source.kind, troubles)):
             safe = clean(name)
             yield safe, functools.partial(load, path, name), _folder(safe).rpartition("/")[2]
     for name, reason in troubles:
@@ -50,7 +50,7 @@ def count(source: Source) -> int | None:
     """How many images can be listed, or None if only reading a compressed tar through would tell."""
     if source.kind == "tar" and not _is_plain_tar(source.path):
         return None
-    return sum(map(datasets.is_image_name, datasets.names(source.path, source.kind, [])))
+    return sum(map(sources.is_image_name, sources.names(source.path, source.kind, [])))
 
 
 def clean(name: str) -> str:
@@ -105,13 +105,13 @@ def _folder(name: str) -> str:
 
 def _tar(path: Path, troubles: list[tuple[str, str]]) -> Iterator[tuple[str, Load, str]]:
     try:
-        for archive, member in datasets.members(path):
-            if datasets.is_image_name(member.name):
+        for archive, member in sources.members(path):
+            if sources.is_image_name(member.name):
                 large = functools.partial(_bounded, member.size)
                 data = large if member.size > MOST_BYTES else archive.extractfile(member).read()
                 yield clean(member.name), data, parent(member.name)
-    except datasets.DAMAGE as error:
-        troubles.append((path.name, datasets.rest_lost(error)))
+    except sources.DAMAGE as error:
+        troubles.append((path.name, sources.rest_lost(error)))
 
 
 def _is_plain_tar(path: Path) -> bool:

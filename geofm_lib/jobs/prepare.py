@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from geofm_lib.catalog import datasets
-from geofm_lib.data import archives, downloads, duplicates, images, measure, pack, shards, split, verify
+from geofm_lib.data import archives, downloads, duplicates, images, measure, pack, shards, sources, split, verify
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.scenes import generate
 
@@ -102,17 +102,17 @@ def run(settings, ranks, run: Folder) -> dict:
 
 def _source(settings, folder: Path) -> tuple[Iterator, int | None, dict]:
     """(images as (name, bytes or a function, label), how many there are if that is known, what shards are made of)."""
-    source = datasets.find(settings.dataset)
+    source = sources.find(settings.dataset)
     options = ("channels", "short_side", "quality", "shard_mib")
     if source.kind == "scenes":
         options += ("images_per_class", "scene_size", "seed")
-    made_of = {"source": datasets.signature(settings.dataset)} | {name: getattr(settings, name) for name in options}
+    made_of = {"source": sources.signature(settings.dataset)} | {name: getattr(settings, name) for name in options}
     if source.kind == "scenes":
         total = settings.images_per_class * len(generate.CLASSES)
         made_of["source"] += f" {generate.GENERATOR_VERSION}"
         return generate.items(settings.images_per_class, settings.scene_size, settings.seed), total, made_of
     if source.kind == "download":
-        source = datasets.find(downloads.fetch(source.name, folder / "download"))
+        source = sources.find(downloads.fetch(source.name, folder / "download"))
     return archives.items(source), archives.count(source), made_of
 
 

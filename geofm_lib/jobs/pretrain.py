@@ -35,7 +35,7 @@ def run(settings: PretrainSettings, ranks, run: Folder) -> dict:
     optimiser = training.optimiser(model, settings.weight_decay)
     per_epoch = sampler.steps_per_epoch(len(shards), settings.global_batch)
     total = per_epoch * settings.epochs
-    identity = {"model": settings.model, "data": settings.data_fingerprint, "seed": settings.seed}
+    identity = {"model": settings.model, "data": run.resolved.data_fingerprint, "seed": settings.seed}
     saved = run.path / "checkpoint"
     done = checkpoint.load(saved, model, optimiser, identity, ranks)
     run.drop_metrics_after(done)

@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from geofm_lib.settings import Resolved
+
 BEAT_S = 2.0  # unless the launcher says otherwise (GEOFM_BEAT_S: many ranks beat more slowly)
 LAUNCHER_GONE_S = 12.0  # the launcher touches its file every second; this long without it, it is gone
 LAUNCHER_GONE = 70  # what a rank ends with then
@@ -21,9 +23,16 @@ class Stopped(Exception):
 class Folder:
     """One run folder, written by its ranks. Only rank 0 writes the shared files."""
 
-    def __init__(self, path: str | Path, is_main: bool = True, pulse: "Pulse | None" = None):
+    def __init__(
+        self,
+        path: str | Path,
+        is_main: bool = True,
+        pulse: "Pulse | None" = None,
+        resolved: Resolved = Resolved(),  # noqa: B008
+    ):
         self.path = Path(path)
         self.is_main = is_main
+        self.resolved = resolved
         self._pulse = pulse
         # Line-buffered, so that a reader sees whole rows and a crash loses at most one.
         self._metrics = open(self.path / "metrics.jsonl", "a", buffering=1) if is_main else None

@@ -12,8 +12,8 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from geofm_lib import settings as settings_module
 from geofm_lib.jobs.run_folder import Folder, Pulse, Stopped
+from geofm_lib.settings import load
 
 JOBS = {  # imported only when asked for: torch takes seconds
     "prepare": "geofm_lib.jobs.prepare",
@@ -60,15 +60,14 @@ def main(run_dir: Path) -> int:
 
 
 def _work(run_dir: Path, pulse: Pulse) -> dict:
-    settings, resolved = settings_module.load(run_dir)
-    settings = settings.model_copy(update=resolved)  # the data folder, the encoder and the ranks it came to
+    settings, resolved = load(run_dir)
 
     from geofm_lib.distributed import context as ranks_module
     from geofm_lib.profiling import meters
 
     module = importlib.import_module(JOBS[settings.job])
     ranks = ranks_module.start(run_dir, settings.device, getattr(settings, "communication", "on"))
-    run = Folder(run_dir, ranks.is_main, pulse)
+    run = Folder(run_dir, ranks.is_main, pulse, resolved)
     pulse.waiting = meters.pending_collective
     stored = json.loads((run_dir / "environment.json").read_text())
     hosts = ranks.gather(os.environ.get("SLURMD_NODENAME") or meters.environment(ranks.device)["host"])

@@ -21,8 +21,10 @@ from pathlib import Path
 
 from geofm_lib import settings as settings_module
 from geofm_lib.catalog.machines import Machine
+from geofm_lib.catalog.suggest import did_you_mean
+from geofm_lib.runs.check import check
 from geofm_lib.runs import memory_advice, records
-from geofm_lib.settings import JobSettings, closest
+from geofm_lib.settings import JobSettings
 
 COLUMNS = ("name", "notebook", "nodes", "tasks_per_node", "walltime", "after")
 BEYOND = "(none)"  # where cells stand that have no column
@@ -165,7 +167,7 @@ def _notebook(name: str) -> tuple[Path, type[JobSettings]]:
     """(the file, its settings class) of '02_pretrain'."""
     known = {path.stem: path for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
     if name not in known:
-        near = closest(name, known) or f"; use one of {', '.join(known)}"
+        near = did_you_mean(name, known) or f"; use one of {', '.join(known)}"
         raise _Refused("notebook", f"there is no notebook '{name}'{near}")
     cells = json.loads(known[name].read_text())["cells"]
     source = next("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", []))
@@ -177,7 +179,7 @@ def _notebook(name: str) -> tuple[Path, type[JobSettings]]:
 
 def _known(column: str, name: str, rows: dict[str, Row]) -> bool:
     if name not in rows:
-        near = closest(name, rows)
+        near = did_you_mean(name, rows)
         raise _Refused(column, f"there is no good row '{name}' above this one{near}")
     return True
 
@@ -199,6 +201,7 @@ def _settings(job: type[JobSettings], parameters: dict[str, str], used: dict[str
     stand_in = {"encoder": "random"} if "encoder" in to_come else {}
     with _speaking_of("notebook"):
         checked = job(**{n: v for n, v in parameters.items() if n not in to_come}, **stand_in)
+        check(checked)
     return checked.model_copy(update={column: str(row.folder) for column, row in to_come.items()})
 
 

@@ -18,9 +18,11 @@ from pathlib import Path
 
 from geofm_lib import __version__
 from geofm_lib.catalog import datasets
+from geofm_lib.data import sources
 from geofm_lib.runs import provenance, records, slurm, watch
+from geofm_lib.runs.check import check, encoder_folder
 from geofm_lib.runs.watch import RunFailed, RunStopped
-from geofm_lib.settings import JobSettings, ProbeSettings, SettingsError, encoder_folder
+from geofm_lib.settings import JobSettings, ProbeSettings, SettingsError
 
 __all__ = ["RunFailed", "RunStopped", "count_ranks", "launch", "launch_quietly"]
 
@@ -35,6 +37,7 @@ def launch(settings: JobSettings) -> records.Run:
         RunFailed: a rank failed or was killed (the run can be launched again).
         RunStopped: a stop was asked for and a checkpoint was written.
     """
+    check(settings)
     run = records.Run(settings.folder().absolute())
     _refuse_other_settings(run, settings)
     if run.status == "finished":
@@ -76,10 +79,7 @@ def count_ranks(settings: JobSettings) -> int:
     ranks = settings.ranks or tasks or (1 if settings.device == "cpu" else max(1, _gpus()))
     if tasks and ranks > tasks:
         raise SettingsError(f"ranks: {ranks} were asked for, but this Slurm allocation has {tasks} tasks; use ranks=0")
-    try:
-        settings.check_ranks(ranks)
-    except ValueError as error:
-        raise SettingsError(str(error)) from None
+    check(settings, ranks)
     return ranks
 
 
@@ -123,7 +123,7 @@ def _prepared(settings) -> records.Run:
     """The preparation of this data set: reused while its source is unchanged."""
     preparation = settings.preparation()
     run = records.Run(preparation.folder().absolute())
-    if run.status == "finished" and run.resolved.get("source") != datasets.signature(settings.dataset):
+    if run.status == "finished" and run.resolved.get("source") != sources.signature(settings.dataset):
         raise SettingsError(
             f"dataset: '{settings.dataset}' has changed since '{run.folder}' was made of it; delete that folder, or "
             "prepare it with 01_data into a run_dir of its own and give that as data"
@@ -170,7 +170,7 @@ def _prepare_folder(folder: Path, settings: JobSettings, resolved: dict) -> None
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "beats", ignore_errors=True)
     if settings.job == "prepare":
-        resolved = {**resolved, "source": datasets.signature(settings.dataset)}
+        resolved = {**resolved, "source": sources.signature(settings.dataset)}
     stored = {"job": settings.job, "asked": settings.asked(), "resolved": resolved, "geofm_version": __version__}
     began = {"job_started": float(os.environ.get("GEOFM_STARTED", time.time())), "from_step": records.saved_step(folder)}
     records.write_json(folder / "environment.json", {**provenance.environment(), **slurm.here(), **began})

@@ -11,10 +11,9 @@ from geofm_lib.settings.base import (
     CELL_MARK,
     INJECTED_MARK,
     JobSettings,
+    Resolved,
     Settings,
     SettingsError,
-    closest,
-    encoder_folder,
     runs_root,
 )
 from geofm_lib.settings.findings import FindingsSettings
@@ -27,14 +26,19 @@ from geofm_lib.settings.throughput import SimulateSettings, ThroughputSettings
 __all__ = [
     "CELL_MARK", "INJECTED_MARK", "JOBS", "FindingsSettings", "JobSettings", "PaperSettings", "PrepareSettings",
     "PretrainSettings", "ProbeSettings", "ScalingSettings", "Settings", "SettingsError", "SimulateSettings",
-    "ThroughputSettings", "closest", "encoder_folder", "load", "runs_root",
+    "ThroughputSettings", "Resolved", "load", "runs_root",
 ]  # fmt: skip
 
 _OF_JOBS = (PrepareSettings, PretrainSettings, ThroughputSettings, SimulateSettings, ProbeSettings, FindingsSettings)
 JOBS = {cls.job: cls for cls in _OF_JOBS}
 
 
-def load(run_dir: str | Path):
-    """(settings, resolved) of a run folder, as the worker reads them."""
+def load(run_dir: str | Path) -> tuple[JobSettings, Resolved]:
+    """(settings, what they came to) of a run folder, as its ranks read them.
+
+    The folders and the number of ranks that they came to stand in the settings too, in place of what was asked.
+    """
     stored = json.loads((Path(run_dir) / "settings.json").read_text())
-    return JOBS[stored["job"]].model_construct(**stored["asked"]), stored["resolved"]
+    job = JOBS[stored["job"]]
+    values = stored["asked"] | {name: each for name, each in stored["resolved"].items() if name in job.model_fields}
+    return job.model_construct(**values), Resolved(**stored["resolved"])

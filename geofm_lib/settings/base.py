@@ -1,17 +1,23 @@
-"""What every settings class can do: read a notebook's parameters, check, show and name themselves."""
+"""What every settings class can do: read a notebook's parameters, check, show and name itself.
+
+Settings are pure values: no constructor looks at a file. What the file system must have for them is asked by
+`runs.check` when a run is launched or queued.
+"""
 
 import ast
-import difflib
 import hashlib
 import json
 import os
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, get_args, get_origin
+from typing import Any, ClassVar, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from geofm_lib.catalog import datasets, strategies
+from geofm_lib.catalog import strategies
+from geofm_lib.catalog.suggest import did_you_mean
 
 CELL_MARK = "# Settings of this notebook"  # first line of every parameters cell
 INJECTED_MARK = "# Parameters"  # first line of the cell that papermill injects
@@ -24,19 +30,13 @@ class SettingsError(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
-def setting(default, about, group, execution=False, **limits):
-    """A field with its help text.
+def setting(default: Any, about: str, group: str, execution: bool = False, **limits: Any) -> Any:
+    """A field with its help text; `limits` are pydantic's (ge, le, gt, lt).
 
     `execution=True` marks a choice that changes speed and memory, never results: a run may be read, or resumed,
     under another value of it.
     """
     return Field(default, description=about, json_schema_extra={"group": group, "execution": execution}, **limits)
-
-
-def closest(name, known):
-    """`; did you mean 'x'?` for the nearest known name, or an empty string."""
-    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 class Settings(BaseModel):
@@ -55,14 +55,14 @@ class Settings(BaseModel):
     def __init__(self, **values):
         for name in values:
             if name not in type(self).model_fields:
-                raise SettingsError(f"unknown setting '{name}'{closest(name, type(self).model_fields)}")
+                raise SettingsError(f"unknown setting '{name}'{did_you_mean(name, type(self).model_fields)}")
         try:
             super().__init__(**values)
         except ValidationError as error:
             raise SettingsError(_sentence(type(self), error)) from None
 
     @classmethod
-    def from_notebook(cls, namespace: dict[str, Any]):
+    def from_notebook(cls, namespace: dict[str, Any]) -> Self:
         """Settings from a notebook's globals: the names assigned in its parameters cell and in papermill's.
 
         Other variables of the notebook are never looked at, so running the cell again is never an error.
@@ -86,12 +86,6 @@ class Settings(BaseModel):
             lines.append(f"{name}: {kind} = {default}  # {field.description}")
         return "\n".join(lines)
 
-    @classmethod
-    def help(cls) -> str:
-        """Every setting with its default and meaning, for a terminal."""
-        rows = [f"  {n} = {f.default!r}\n      {f.description}" for n, f in cls.model_fields.items()]
-        return f"{cls.__name__}\n" + "\n".join(rows)
-
     def table(self) -> list[tuple[str, Any, str]]:
         """(setting, value, meaning) for a report."""
         return [(n, getattr(self, n), f.description) for n, f in type(self).model_fields.items()]
@@ -111,8 +105,23 @@ class Settings(BaseModel):
         return {n: v for n, v in self.asked().items() if not fields[n].json_schema_extra["execution"]}
 
 
+class Resolved(BaseModel):
+    """What a job's settings came to when it was launched, as `resolved` in settings.json.
+
+    data, encoder: the folders that are read. data_fingerprint: of the index and split in `data`. source: the signature
+    of the files that a preparation was made of.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    ranks: int = 1
+    data: str = ""
+    data_fingerprint: str = ""
+    encoder: str = ""
+    source: str = ""
+
+
 class JobSettings(Settings):
-    """What every job has: where it writes, its seed, its ranks and device."""
+    """What every job has: where it writes, its ranks and device."""
 
     def name(self) -> str:
         """The run folder's own name when `run_dir` is empty: job, what it is about, and a hash of the settings."""
@@ -133,17 +142,6 @@ class JobSettings(Settings):
 
     @model_validator(mode="after")
     def _usable(self):
-        data = getattr(self, "data", "")
-        if "dataset" not in type(self).model_fields:
-            pass  # a simulation reads no images
-        elif data:
-            if not (Path(data) / "index.csv").is_file():
-                raise ValueError(
-                    f"data: '{data}' is not a run folder of 01_data (it has no index.csv); leave data empty"
-                )
-        else:
-            datasets.find(self.dataset)
-        _writable(self.folder())
         if self.ranks:
             self.check_ranks(self.ranks)
         return self
@@ -162,20 +160,27 @@ def runs_root() -> Path:
     return (here.parent if here.name == "notebooks" and (here.parent / "geofm_lib").is_dir() else here) / "runs"
 
 
-def encoder_folder(encoder: str) -> Path:
-    """The folder with model.safetensors and config.json: a pretrain run's `encoder/`, or the folder itself."""
-    inside = Path(encoder) / "encoder"
-    return inside if inside.is_dir() else Path(encoder)
+@contextmanager
+def naming(field: str) -> Iterator[None]:
+    """Put the setting's name before the sentence of a ValueError raised inside."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{field}: {error}") from None
 
 
 def check_strategy(strategy: str, ranks: int = 0) -> None:
     """Refuse a strategy that does not exist, or not on so many ranks."""
-    try:
+    with naming("strategy"):
         row = strategies.lookup(strategy)
         if ranks:
             strategies.resolve(row, ranks)
-    except ValueError as error:
-        raise ValueError(f"strategy: {error}") from None
+
+
+def nearest_multiples(size: int, step: int) -> str:
+    """The multiples of `step` around `size`, in words: ``nearest_multiples(101, 2)`` is "100 or 102"."""
+    below = size // step * step
+    return f"{below} or {below + step}" if below else f"{step}"
 
 
 def _slug(dataset: str) -> str:
@@ -193,13 +198,7 @@ def _assigned_names(cells: list[str]) -> list[str] | None:
     names: dict[str, None] = {}
     for index in chosen:
         for node in ast.walk(ast.parse(textwrap.dedent(cells[index]))):
-            targets = (
-                node.targets
-                if isinstance(node, ast.Assign)
-                else [node.target]
-                if isinstance(node, ast.AnnAssign)
-                else []
-            )
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
             names.update({t.id: None for t in targets if isinstance(t, ast.Name)})
     return list(names)
 
@@ -215,19 +214,6 @@ def _sentence(cls, error: ValidationError) -> str:
             continue
         value, allowed = fault["input"], get_args(cls.model_fields[name].annotation)
         if fault["type"] == "literal_error":
-            message = f"must be one of {', '.join(allowed)}{closest(value, allowed)}"
+            message = f"must be one of {', '.join(allowed)}{did_you_mean(value, allowed)}"
         sentences.append(f"{name}: {value!r} cannot be used: {message[0].lower()}{message[1:]}")
     return "; ".join(sentences)
-
-
-def _writable(folder: Path) -> None:
-    """Refuse a run folder that cannot be made, before anything is made."""
-    nearest = folder.absolute()
-    while not nearest.exists():
-        nearest = nearest.parent
-    if not nearest.is_dir():
-        raise ValueError(f"run_dir: '{folder}' cannot be made because '{nearest}' is a file; choose another folder")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ValueError(
-            f"run_dir: '{folder}' cannot be made because '{nearest}' is not writable; choose another folder"
-        )

@@ -4,11 +4,11 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from geofm_lib.catalog.models import MODELS, grid
+from geofm_lib.catalog import models
 from geofm_lib.settings.base import (
     MEASURED,
     WHERE,
-    closest,
+    naming,
     setting,
 )
 from geofm_lib.settings.images import ImageSettings
@@ -31,9 +31,8 @@ class FindingsSettings(ImageSettings):
 
     @model_validator(mode="after")
     def _larger_fits(self):
-        if self.larger_model not in MODELS:
-            raise ValueError(f"larger_model: there is no '{self.larger_model}'{closest(self.larger_model, MODELS)}")
-        grid(self.image_size, MODELS[self.larger_model].patch_size)
+        with naming("larger_model"):
+            models.grid(self.image_size, models.lookup(self.larger_model).patch_size)
         return self
 
     def check_ranks(self, ranks: int) -> None:

@@ -5,9 +5,8 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from geofm_lib.catalog import machines
-from geofm_lib.catalog.models import MODELS
-from geofm_lib.settings.base import Settings, closest, runs_root, setting
+from geofm_lib.catalog import machines, models
+from geofm_lib.settings.base import Settings, naming, runs_root, setting
 from geofm_lib.settings.findings import FindingsSettings
 from geofm_lib.settings.throughput import SimulateSettings
 
@@ -38,9 +37,10 @@ class ScalingSettings(_ReadingSettings):
 
     @model_validator(mode="after")
     def _can_be_planned(self):
-        if self.model not in MODELS:
-            raise ValueError(f"model: there is no '{self.model}'{closest(self.model, MODELS)}")
-        machines.lookup(self.machine)
+        with naming("model"):
+            models.lookup(self.model)
+        with naming("machine"):
+            machines.lookup(self.machine)
         self.simulation()
         return self
 

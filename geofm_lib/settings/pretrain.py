@@ -8,6 +8,7 @@ from geofm_lib.catalog.models import MODELS
 from geofm_lib.settings.base import (
     WHERE,
     check_strategy,
+    nearest_multiples,
     setting,
 )
 from geofm_lib.settings.images import ImageSettings
@@ -65,8 +66,7 @@ class PretrainSettings(ImageSettings):
     def check_ranks(self, ranks: int) -> None:
         check_strategy(self.strategy, ranks)
         if self.global_batch % ranks:
-            below, above = self.global_batch // ranks * ranks, (self.global_batch // ranks + 1) * ranks
-            near = f"{below} or {above}" if below else f"{above}"
+            near = nearest_multiples(self.global_batch, ranks)
             raise ValueError(f"global_batch: {self.global_batch} images cannot be shared by {ranks} ranks; use {near}")
 
     def accumulation(self, ranks: int) -> int:

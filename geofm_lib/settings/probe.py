@@ -2,11 +2,8 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import model_validator
-
 from geofm_lib.settings.base import (
     WHERE,
-    encoder_folder,
     setting,
 )
 from geofm_lib.settings.images import ImageSettings
@@ -39,19 +36,6 @@ class ProbeSettings(ImageSettings):
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto | cpu | cuda", WHERE, True)
     workers: int = setting(0, "loader processes a rank (0: none)", WHERE, True, ge=0, le=128)
     run_dir: str = setting("", "run folder (empty: runs/<a name from the settings>)", WHERE, True)
-
-    @model_validator(mode="after")
-    def _encoder_exists(self):
-        if self.encoder in ("", "random"):
-            return self
-        folder = encoder_folder(self.encoder)
-        if not (folder / "model.safetensors").is_file() or not (folder / "config.json").is_file():
-            raise ValueError(
-                f"encoder: '{self.encoder}' holds no model.safetensors and config.json; give a finished pretrain run "
-                "folder, an exported, timm or Hugging Face folder (a pickle like pytorch_model.bin is never loaded: "
-                "convert it to safetensors), or 'random'"
-            )
-        return self
 
     def pretraining(self) -> PretrainSettings:
         """The pretraining whose encoder is probed when `encoder` is empty: 02's defaults on the same data."""

@@ -179,10 +179,10 @@ def _gathers(ranks, depth):
 def curves(ranks, arguments):
     """The pretraining job itself, several times, each with its settings and the step at which it is asked to stop; how
     each of them ended."""
-    from geofm_lib.jobs import folder, pretrain
+    from geofm_lib.jobs import pretrain, run_folder
     from geofm_lib.settings import PretrainSettings
 
-    class StopsAt(folder.Folder):
+    class StopsAt(run_folder.Folder):
         steps, asked = None, 0
 
         def stop_requested(self):
@@ -192,7 +192,6 @@ def curves(ranks, arguments):
     ended = []
     for told in arguments["runs"]:
         settings = PretrainSettings(**told["settings"], ranks=ranks.world)
-        settings = settings.model_copy(update={"data_fingerprint": "the same"})  # the launcher adds it
         if ranks.is_main:
             settings.folder().mkdir(parents=True, exist_ok=True)
         ranks.barrier()
@@ -201,7 +200,7 @@ def curves(ranks, arguments):
         try:
             pretrain.run(settings, ranks, run)
             ended.append("finished")
-        except folder.Stopped as stop:
+        except run_folder.Stopped as stop:
             ended.append(str(stop))
         ranks.barrier()
     return ended
@@ -209,7 +208,7 @@ def curves(ranks, arguments):
 
 def measured(ranks, arguments):
     """The throughput job under several settings: the run folder of each, its summary written as a worker would."""
-    from geofm_lib.jobs import folder, throughput
+    from geofm_lib.jobs import run_folder, throughput
     from geofm_lib.settings import ThroughputSettings
 
     folders = {}
@@ -221,7 +220,7 @@ def measured(ranks, arguments):
             asked = {"job": "throughput", "asked": settings.asked(), "resolved": {"ranks": ranks.world}}
             (path / "settings.json").write_text(json.dumps(asked))
         ranks.barrier()
-        run = folder.Folder(path, ranks.is_main)
+        run = run_folder.Folder(path, ranks.is_main)
         run.write_json("summary.json", {"status": "finished", **throughput.run(settings, ranks, run)})
         folders[name] = str(path)
     return folders
@@ -269,9 +268,9 @@ def held(ranks, arguments):
 def findings(ranks, arguments):
     """The findings job, and what it says of replicas under a torch without FSDP1."""
     import torch.distributed.fsdp
-    from geofm_lib.jobs.folder import Folder
 
     from geofm_lib.jobs import findings as job
+    from geofm_lib.jobs.run_folder import Folder
     from geofm_lib.settings import FindingsSettings
 
     settings = FindingsSettings(**arguments["settings"], ranks=ranks.world)
