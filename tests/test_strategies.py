@@ -42,7 +42,9 @@ def test_ranks_that_do_not_fit_are_named_with_the_fix(name, world, words):
         resolve(lookup(name), world)
 
 
-@pytest.mark.parametrize("name, hint", [("FULL_SHRAD", "FULL_SHARD"), ("full_shard", "FULL_SHARD"), ("odd", "use F")])
+@pytest.mark.parametrize(
+    "name, hint", [("FULL_SHRAD", "FULL_SHARD"), ("full_shard", "FULL_SHARD"), ("odd", "Known are F")]
+)
 def test_an_unknown_strategy_is_refused_with_a_suggestion(name, hint):
     with pytest.raises(ValueError, match=f"There is no strategy '{name}'.*{hint}"):
         lookup(name)
@@ -57,7 +59,7 @@ def test_model_rows_are_whole():
     for row in models.MODELS.values():
         assert row.width % row.heads == 0 and row.width % 4 == 0, row.name
         assert row.decoder_width % row.decoder_heads == 0 and row.decoder_width % 4 == 0, row.name
-    with pytest.raises(ValueError, match="Did you mean ViT-Base"):
+    with pytest.raises(ValueError, match="did you mean 'ViT-Base'"):
         models.lookup("ViT-Bas")
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from geofm_lib.settings import Resolved
 
+NOTHING_RESOLVED = Resolved()
+
 BEAT_S = 2.0  # unless the launcher says otherwise (GEOFM_BEAT_S: many ranks beat more slowly)
 LAUNCHER_GONE_S = 12.0  # the launcher touches its file every second; this long without it, it is gone
 LAUNCHER_GONE = 70  # what a rank ends with then
@@ -28,7 +30,7 @@ class Folder:
         path: str | Path,
         is_main: bool = True,
         pulse: "Pulse | None" = None,
-        resolved: Resolved = Resolved(),  # noqa: B008
+        resolved: Resolved = NOTHING_RESOLVED,
     ):
         self.path = Path(path)
         self.is_main = is_main
