@@ -52,7 +52,7 @@ class Steps:
 
 
 def rounds(
-    count: int, own: Steps, others: dict[str, Steps], ranks, trace: Path | None, said: Callable[[int], None]
+    count: int, own: Steps, others: dict[str, Steps], ranks, keep: Path | None, said: Callable[[int], None]
 ) -> tuple[list[trace.Profile], dict[str, list[dict[str, float]]]]:
     """Profiles of `count` steps, and the rows of the `others` that are taken in turn with them.
 
@@ -61,7 +61,7 @@ def rounds(
     profiles, rows = [], {name: [] for name in others}
     for number in range(count + 1):
         ranks.barrier()  # reading the profile before took each rank another time
-        profiles.append(trace.profiled(own.take, trace))
+        profiles.append(trace.profiled(own.take, keep))
         for name, steps in others.items():
             ranks.barrier()
             rows[name].append(steps.take())
