@@ -21,7 +21,7 @@ STAMP := .venv/.installed
 
 # What each notebook is given, and the minutes to expect on two cores. The notebooks' own defaults are laptop size.
 # A linear probe's learning rate of 0.1 per 256 images is for a million of them: on a few thousand it needs 30
-# (reports/LOG.md). 03 also runs under each strategy of *_strategies, for 04's table, and is not taken apart there.
+# (reports/LOG.md). 03 also runs under each strategy of *_strategies, for 04's table, and has no step breakdown there.
 NOTEBOOKS := 01_data 02_pretrain 03_throughput 04_scaling 05_probe 06_paper
 reports_speed := -p ranks $(RANKS)
 reports_01_data =

@@ -170,12 +170,15 @@ def test_what_is_slow_is_told_with_what_to_change(folder, seconds, asked, said):
     assert len(shown.frame) <= 1, text
 
 
-def test_a_step_taken_apart_is_drawn(folder):
+def test_a_step_breakdown_is_drawn(folder):
     lanes = [("phase", "forward"), ("work", "work"), ("collective", "all-gather"), ("wait", "waiting")]
     drawn = [{"rank": r, "lane": lane, "name": name, "start_s": 0.1 * k + r, "duration_s": 0.1}
              for r in range(2) for k, (lane, name) in enumerate(lanes)]  # fmt: skip
-    ranks = [{**row, "silent_step_s": 0.6, "synthetic_step_s": 0.8, "silent_forward_s": 0.2} for row in profiled(40)]
-    summary = {"images_per_s_real": 30.0, "images_per_s_synthetic": 40.0, "images_per_s_silent": 53.0}
+    ranks = [
+        {**row, "no_communication_step_s": 0.6, "synthetic_step_s": 0.8, "no_communication_forward_s": 0.2}
+        for row in profiled(40)
+    ]
+    summary = {"real_images_per_s": 30.0, "synthetic_images_per_s": 40.0, "no_communication_images_per_s": 53.0}
     run = folder(THROUGHPUT | {"profile_steps": 20}, summary, tables={"ranks.csv": ranks, "timeline.csv": drawn})
     assert image(figures.timeline(run)) and "rank 1 0.1 of 0.4 s" in figures.timeline(run).alt
     assert image(figures.phases(run)) and "16 ranks" in figures.phases(run).alt  # of 40, those of the longest step

@@ -89,7 +89,7 @@ def test_the_job_writes_what_the_page_reads(data, encoder, tmp_path):
     json.dumps(found)
     progress = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert progress[-1]["step"] == progress[-1]["total_steps"] and progress[-1]["phase"] == "probe"
-    assert {"top1", "images_per_s", "seconds_left"} <= set(progress[-1])
+    assert {"top1", "encoded_images_per_s", "seconds_left"} <= set(progress[-1])
 
 
 def test_the_same_settings_give_the_same_curve_and_another_seed_another(data, encoder, tmp_path):

@@ -1,4 +1,4 @@
-"""03 on real ranks: a step taken apart by the profiler, held against differences, and what the page says is slow."""
+"""03 on real ranks: the step breakdown by the profiler, held against differences, and what the page says is slow."""
 
 import json
 
@@ -60,7 +60,7 @@ def test_a_step_is_the_sum_of_its_phases(two):
 def test_memory_by_kind_is_what_the_arithmetic_says(two):
     run = two["plain"]
     told = costs.memory("ViT-Atto", "FULL_SHARD", 2, 4, "mae", "fp32", False, image_size=32)
-    held = {name: run.summary[f"held_{name}_gib"] for name in ("parameters", "optimiser", "activations", "peak")}
+    held = {name: run.summary[f"tracked_{name}_gib"] for name in ("parameters", "optimiser", "activations", "peak")}
     assert held["parameters"] == pytest.approx(costs.gib(told.parameters), rel=0.01)
     assert held["optimiser"] == pytest.approx(costs.gib(told.optimiser), rel=0.01)
     assert held["peak"] == pytest.approx(costs.gib(told.peak), rel=0.1) and held["activations"]
@@ -69,7 +69,7 @@ def test_memory_by_kind_is_what_the_arithmetic_says(two):
 
 def test_the_machine_s_own_peak_and_what_is_drawn(two):
     run = two["plain"]
-    assert 0 < run.summary["share_of_matmul_peak"] < 1
+    assert 0 < run.summary["mfu_of_measured_peak"] < 1
     assert run.summary["matmul_tflops"] == run.ranks["matmul_tflops"].min()
     assert set(run.read_csv("timeline.csv")["lane"]) == {"phase", "work", "collective", "wait"}
     drawn = figures.timeline(run)
@@ -79,13 +79,13 @@ def test_the_machine_s_own_peak_and_what_is_drawn(two):
     assert "steady" in run.summary["window"] and len(run.metrics["step_s"].dropna()) == 4
 
 
-def test_real_synthetic_and_silent_steps_of_one_run(two):
+def test_real_synthetic_and_no_communication_steps_of_one_run(two):
     run = two["compared"]
-    assert {run.summary[f"images_per_s_{name}"] > 0 for name in ("real", "synthetic", "silent")} == {True}
+    assert {run.summary[f"{name}_images_per_s"] > 0 for name in ("real", "synthetic", "no_communication")} == {True}
     assert "real images" in figures.inputs(run).alt
     table = figures.phases_otherwise(run).frame
-    silent = table.set_index("seconds").iloc[:, -1]
-    assert silent["step"] == pytest.approx(run.ranks["silent_step_s"].mean()) and silent.notna().all()
+    without = table.set_index("seconds").iloc[:, -1]
+    assert without["step"] == pytest.approx(run.ranks["no_communication_step_s"].mean()) and without.notna().all()
     assert "compare=True" in repr(figures.inputs(two["plain"]))
 
 
@@ -128,8 +128,8 @@ def test_phases_by_the_profiler_are_those_by_differences(tmp_path):
         mean = run.ranks.select_dtypes("number").mean()
         step = mean["synthetic_step_s"]
         by_profiler = {name: mean[f"profiled_{name}_s"] for name in PARTS}
-        otherwise = {name: mean[f"silent_{name}_s"] for name in PARTS if name != "communication"}
-        otherwise["communication"] = step - mean["silent_step_s"]
+        otherwise = {name: mean[f"no_communication_{name}_s"] for name in PARTS if name != "communication"}
+        otherwise["communication"] = step - mean["no_communication_step_s"]
         ratios = {name: by_profiler[name] / otherwise[name] for name in PARTS if otherwise[name] >= 0.1 * step}
         told = {"step": sum(by_profiler.values()) / step, **ratios, "seconds": step}
         print(json.dumps(told))

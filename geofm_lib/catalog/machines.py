@@ -28,6 +28,7 @@ class Machine:
     source: str
     hours: dict[int, float] = field(default_factory=dict)  # jobs of up to this many nodes may take so long
     queued: int | None = None  # jobs of one user that may be in the queue
+    device_name: str = ""  # what torch calls one device
 
 
 _ROWS = [
@@ -48,6 +49,7 @@ _ROWS = [
         "95.7 fp32 matrix) halved per GCD; usable memory: a log of the paper's benchmark code",
         hours={91: 2.0, 183: 6.0, 1881: 12.0, 5644: 12.0, 9408: 12.0},
         queued=100,
+        device_name="AMD Instinct MI250X",
     ),
     Machine(
         name="laptop",
@@ -78,6 +80,7 @@ _ROWS = [
         nodes=560,
         source="NVIDIA A100 and DGX A100 data sheets (NVLink 600 GB/s both ways, 8 x 200 Gbit/s InfiniBand); "
         "nodes: as in NVIDIA's Selene",
+        device_name="NVIDIA A100-SXM4-80GB",
     ),
     Machine(
         name="8xH100",
@@ -93,6 +96,7 @@ _ROWS = [
         nodes=576,
         source="NVIDIA H100 and DGX H100 data sheets (NVLink 900 GB/s both ways, 8 x 400 Gbit/s InfiniBand); "
         "nodes: as in NVIDIA's Eos",
+        device_name="NVIDIA H100 80GB HBM3",
     ),
 ]
 
@@ -105,3 +109,8 @@ def lookup(name: str) -> Machine:
         hint = did_you_mean(name, MACHINES) or "."
         raise ValueError(f"There is no machine '{name}'{hint} Known are {', '.join(MACHINES)}.")
     return MACHINES[name]
+
+
+def of_device(name: str) -> Machine | None:
+    """The row whose devices torch calls ``name``, None when no row has such a device."""
+    return next((row for row in MACHINES.values() if row.device_name and row.device_name == name), None)

@@ -1,4 +1,4 @@
-"""One step of a throughput run taken apart: its phases by two clocks, its timeline, and what images and messages cost.
+"""The step breakdown of a throughput run: its phases by two clocks, its timeline, and what images and messages cost.
 
 No torch.
 """
@@ -14,7 +14,7 @@ PHASES = {"data": "images", "forward": "forward", "backward": "backward", "optim
 PROFILED = PHASES | {"communication": "exposed communication", "other": "the rest"}
 COLOURS = {"images": "#56B4E9", "forward": "#0072B2", "backward": "#009E73", "optimiser": "#CC79A7",
            "exposed communication": "#D55E00", "the rest": "#999999"}  # fmt: skip
-VARIANTS = {"real": "real images", "synthetic": "synthetic images", "silent": "synthetic, no communication"}
+VARIANTS = {"real": "real images", "synthetic": "synthetic images", "no_communication": "synthetic, no communication"}
 LANES = {"phase": "phase", "work": "work", "collective": "collective", "wait": "waiting"}
 LANE_COLOURS = {"work": "#555555", "waiting": "#D55E00", "all-gather": "#E69F00", "reduce-scatter": "#F0E442",
                 "all-reduce": "#8c564b", "broadcast": "#bbbbbb", "collective": "#E69F00"}  # fmt: skip
@@ -47,19 +47,21 @@ def phases_otherwise(run) -> Table:
     ranks, rows = run.ranks, []
     if "profiled_step_s" not in ranks:
         return Table(pd.DataFrame(), "", "This run profiled no steps (profile_steps).")
-    silent = "silent_step_s" in ranks
+    compared = "no_communication_step_s" in ranks
     mean = {name: float(values.mean()) for name, values in ranks.select_dtypes("number").items()}
     for name in ("data", "forward", "backward", "optimiser"):
-        rows.append((PROFILED[name], mean[f"profiled_{name}_s"], mean[f"{name}_s"], mean.get(f"silent_{name}_s")))
-    without = mean["synthetic_step_s"] - mean["silent_step_s"] if silent else None
+        rows.append(
+            (PROFILED[name], mean[f"profiled_{name}_s"], mean[f"{name}_s"], mean.get(f"no_communication_{name}_s"))
+        )
+    without = mean["synthetic_step_s"] - mean["no_communication_step_s"] if compared else None
     rows.append((PROFILED["communication"], mean["profiled_communication_s"], None, without))
-    rows.append(("step", mean["profiled_step_s"], mean["step_s"], mean.get("silent_step_s")))
+    rows.append(("step", mean["profiled_step_s"], mean["step_s"], mean.get("no_communication_step_s")))
     columns = ["seconds", "profiler", "clock, waits inside", "nothing sent (and what that saves)"]
     slower = mean["profiled_step_s"] / mean["step_s"]
     caption = (f"The middle half of {run.settings.get('profile_steps')} steps by length, mean over ranks; a profiled "
                f"step takes {slower:.2f} times as long as one of the steady window")  # fmt: skip
     frame = pd.DataFrame(rows, columns=columns).astype({name: float for name in columns[1:]})
-    return Table(frame if silent else frame.iloc[:, :3], caption)
+    return Table(frame if compared else frame.iloc[:, :3], caption)
 
 
 @styled
@@ -96,10 +98,12 @@ def timeline(run) -> Figure | Note:
 @styled
 def inputs(run) -> Figure | Note:
     """Images/s with real images, with synthetic ones, and with nothing sent: the paper's first figure, of one run."""
-    told = {VARIANTS[name]: run.summary.get(f"images_per_s_{name}") for name in VARIANTS}
+    told = {VARIANTS[name]: run.summary.get(f"{name}_images_per_s") for name in VARIANTS}
     table = pd.DataFrame([(n, float(v)) for n, v in told.items() if v], columns=["what", "images/s"])
     if table.empty:
-        return Note("Not measured: compare=True takes the same step with real images, synthetic ones, and in silence.")
+        return Note(
+            "Not measured: compare=True takes the same step with real images, with synthetic ones, and sending nothing."
+        )
     figure, ax = axes(height=1.9)
     sns.barplot(table, x="images/s", y="what", color=BLUE, ax=ax, width=0.62)
     ax.set(xlabel="images/s, all ranks", ylabel="")

@@ -11,7 +11,7 @@ from geofm_lib.figures.steps import BLUE, widest
 from geofm_lib.planning import costs
 
 LOADER = Path(__file__).resolve().parents[2] / "reports" / "loader.csv"
-HELD = {"parameters": "weights", "gradients": "gradients", "optimiser": "optimiser", "unsharded": "buffers",
+TRACKED = {"parameters": "weights", "gradients": "gradients", "optimiser": "optimiser", "unsharded": "buffers",
         "activations": "activations", "inputs": "images"}  # fmt: skip
 WHOLE = ("parameters", "gradients", "optimiser")
 
@@ -26,7 +26,8 @@ def speed(run) -> Table:
         ("seconds of start-up", "start_up_s"),
         ("model TFLOP/s per rank", "model_tflops_per_rank"),
         ("TFLOP/s of a matrix product, all ranks at once, slowest", "matmul_tflops"),
-        ("share of that", "share_of_matmul_peak"),
+        ("MFU, of that measured peak", "mfu_of_measured_peak"),
+        ("MFU, of the data sheet's peak", "mfu_of_datasheet_peak"),
         ("percent busy, the idlest rank", "busy_percent"),
         ("watts", "power_w"),
         ("images in a step, all ranks", "global_batch"),
@@ -61,7 +62,7 @@ def throughput(run) -> Figure | Note:
     metrics = run.metrics
     if "step_s" not in metrics:
         return Note("The run logged no step times.")
-    metrics = metrics.dropna(subset=["step_s"])  # steps that were taken apart afterwards have none
+    metrics = metrics.dropna(subset=["step_s"])  # steps that were profiled afterwards have none
     warm = int(run.settings.get("warmup_steps", 0))
     figure, ax = axes(height=2.8)
     sns.lineplot(metrics, x="step", y="step_s", ax=ax, color=BLUE, marker="o", markeredgewidth=0)
@@ -85,7 +86,7 @@ def memory(run) -> Figure | Note:
     if "peak_memory_gib" not in ranks:
         return Note("This run measured no memory.")
     peak, world = float(ranks["peak_memory_gib"].max()), len(ranks)
-    if "held_peak_gib" not in ranks:
+    if "tracked_peak_gib" not in ranks:
         return Note(f"The peak was {peak:.3g} GiB; by kind it was not watched (compiled blocks hold other tensors).")
     size = {name: asked[name] for name in ("image_size", "patch_size") if asked.get(name)}
     size["backward_prefetch"] = asked["backward_prefetch"]
@@ -93,24 +94,24 @@ def memory(run) -> Figure | Note:
                         asked["precision"], asked["activation_checkpointing"], **size)  # fmt: skip
     arithmetic = (told.parameters, told.gradients_by_then, told.optimiser, told.unsharded,
                   told.activations + told.block, 0.0)  # fmt: skip
-    fullest = widest(ranks, "held_peak_gib")
-    frame = fullest[[f"held_{name}_gib" for name in HELD]].astype(float).set_axis(list(HELD.values()), axis=1)
+    fullest = widest(ranks, "tracked_peak_gib")
+    frame = fullest[[f"tracked_{name}_gib" for name in TRACKED]].astype(float).set_axis(list(TRACKED.values()), axis=1)
     frame.index = [f"rank {rank}" for rank in fullest["rank"]]
     most = frame.max()
     frame.loc["arithmetic"] = [costs.gib(size) for size in arithmetic]
     rows = [(f"{name} at the fullest moment", most[name], frame.loc["arithmetic", name]) for name in frame]
-    rows += [("all of that", ranks["held_peak_gib"].max(), costs.gib(told.peak))]
-    rows += [(f"{HELD[name]}, once all are there", ranks[f"{name}_gib"].max(), costs.gib(getattr(told, name)))
+    rows += [("all of that", ranks["tracked_peak_gib"].max(), costs.gib(told.peak))]
+    rows += [(f"{TRACKED[name]}, once all are there", ranks[f"{name}_gib"].max(), costs.gib(getattr(told, name)))
              for name in WHOLE]  # fmt: skip
     rows += [("peak of the allocator (GPU) or the process (CPU)", peak, None)]
     table = pd.DataFrame(rows, columns=["GiB on the fullest rank", "measured", "arithmetic"])
     figure, ax = axes(height=1.5 + 0.28 * len(frame))
     stack(ax, frame)
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=len(HELD))
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=len(TRACKED))
     ax.set(xlabel="GiB")
     said = ", ".join(f"{name} {most[name]:.3g}" for name in frame)
     alt = (f"Stacked bars: GiB of tensors that {world} ranks hold at most, {said}; together "
-           f"{ranks['held_peak_gib'].max():.3g}, by arithmetic {costs.gib(told.peak):.3g}.")  # fmt: skip
+           f"{ranks['tracked_peak_gib'].max():.3g}, by arithmetic {costs.gib(told.peak):.3g}.")  # fmt: skip
     return Figure(figure, alt, table)
 
 

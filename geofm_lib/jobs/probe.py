@@ -127,7 +127,7 @@ class _Work:
             self.logged, spent = now, now - self.started
             rate = self.images * self.ranks.world / spent
             left = spent * (self.total - self.done) / self.done
-            row |= {"images_per_s": round(rate, 1), "seconds_left": round(left, 1)}
+            row |= {"encoded_images_per_s": round(rate, 1), "seconds_left": round(left, 1)}
             self.run.log_metrics(step=self.done, total_steps=self.total, **row)
 
     def _mine(self, shards) -> list[np.ndarray]:

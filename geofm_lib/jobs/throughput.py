@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from geofm_lib.catalog import machines
 from geofm_lib.data import loader, sampler
 from geofm_lib.data.images import mask_noise, normalise
 from geofm_lib.data.shards import Shards, write_csv
@@ -76,7 +77,7 @@ def run(settings: ThroughputSettings, ranks, run: Folder) -> dict:
     rows, counted, paper_s, power = _window(settings, ranks, run, steps, loop)
     own = _own(settings, ranks, steps, rows, counted) | {"paper_window_s": paper_s, "matmul_tflops": tflops} | power
     if not settings.compile:  # what is compiled holds other tensors than what is watched
-        own |= {f"held_{name}_gib": size / meters.GIB for name, size in step_timing.held(steps).items()}
+        own |= {f"tracked_{name}_gib": size / meters.GIB for name, size in step_timing.held(steps).items()}
     if settings.profile_steps:
         own |= _apart(settings, ranks, run, steps, shards)
     table = ranks.gather(own)
@@ -134,14 +135,14 @@ def _apart(settings, ranks, run: Folder, steps: Steps, shards: Shards | None) ->
 
 
 def _variants(settings, ranks, steps: Steps, shards: Shards) -> dict[str, Steps]:
-    """The same step with `real` and with `synthetic` images, and on these of a second model that is `silent`."""
+    """The same step with `real` and with `synthetic` images, and on these of a second model that sends nothing."""
     streams = {name: _batches(settings, ranks, name, shards) for name in ("real", "synthetic")}
     streams[settings.input] = steps.stream
     found = {name: Steps(steps.model, steps.optimiser, stream, ranks.device) for name, stream in streams.items()}
     group = silent_group()
     model = sharding.apply_settings(network(settings, shards.channels), settings, ranks, group)
     optimiser = training.optimiser(model, WEIGHT_DECAY)
-    return found | {"silent": Steps(model, optimiser, streams["synthetic"], ranks.device, group)}
+    return found | {"no_communication": Steps(model, optimiser, streams["synthetic"], ranks.device, group)}
 
 
 def network(settings, channels: int = 3) -> nn.Module:
@@ -221,18 +222,7 @@ def _headline(settings, ranks, table: list[dict], start_up_s: float, channels: i
     paper_s = max((row["paper_window_s"] for row in table if row["paper_window_s"]), default=None)
     size = {"image_size": settings.image_size, "patch_size": settings.patch(), "channels": channels}
     flops = costs.training_flops(settings.model, settings.workload, **size)  # the model's own, without recomputation
-    predicted = costs.memory(
-        settings.model,
-        settings.strategy,
-        ranks.world,
-        settings.batch_per_gpu,
-        settings.workload,
-        settings.precision,
-        settings.activation_checkpointing,
-        **size,
-        backward_prefetch=settings.backward_prefetch,
-    )
-    compared = [name for name in ("real", "synthetic", "silent") if f"{name}_step_s" in table[0]]
+    compared = [name for name in ("real", "synthetic", "no_communication") if f"{name}_step_s" in table[0]]
     return {
         "window": "steady",
         "warmup_steps": settings.warmup_steps,
@@ -245,20 +235,29 @@ def _headline(settings, ranks, table: list[dict], start_up_s: float, channels: i
         "global_batch": images,
         "model_tflops_per_rank": (tflops := flops * settings.batch_per_gpu / slowest / 1e12),
         "matmul_tflops": (peak := min(row["matmul_tflops"] for row in table)),
-        "share_of_matmul_peak": tflops / peak,
+        "mfu_of_measured_peak": tflops / peak,
+        **datasheet_mfu(tflops, meters.device_name(ranks.device), settings.precision),
         "peak_memory_gib": max(row["peak_memory_gib"] for row in table),
-        **{f"predicted_{name}_gib": costs.gib(value) for name, value in vars(predicted).items()},
-        "predicted_total_gib": costs.gib(predicted.peak),
         "synchronised": settings.communication == "on",
         **{f"{n}_gib": max(row[f"{n}_gib"] for row in table) for n in ("parameters", "gradients", "optimiser")},
         **{n: table[0][n] for n in ("all_gather_bytes", "reduce_scatter_bytes", "all_reduce_bytes")},
-        **{name: max(row[name] for row in table) for name in table[0] if name.startswith("held_")},
+        **{name: max(row[name] for row in table) for name in table[0] if name.startswith("tracked_")},
         **{name: float(np.mean([row[name] for row in table])) for name in table[0] if name.startswith("profiled_")},
-        **{f"images_per_s_{name}": images / max(row[f"{name}_step_s"] for row in table) for name in compared},
+        **{f"{name}_images_per_s": images / max(row[f"{name}_step_s"] for row in table) for name in compared},
         "power_w": _watts(table),
         "power_source": table[0]["power_source"],
         "busy_percent": min((row["busy_percent"] for row in table if row["busy_percent"] is not None), default=None),
     }
+
+
+def datasheet_mfu(tflops: float, device: str, precision: str) -> dict[str, float]:
+    """MFU of the peak in the maker's data sheet, as a column; none for a device that no row of catalog/machines has.
+
+    ``tflops``: a rank's TFLOP/s, counting the model's own operations alone (no recomputation).
+    """
+    machine = machines.of_device(device)
+    peak = getattr(machine, f"peak_{precision}_tflops") if machine else None
+    return {"mfu_of_datasheet_peak": tflops / peak} if peak else {}
 
 
 def _watts(table: list[dict]) -> float | None:

@@ -189,7 +189,8 @@ def progress(run: Run) -> str:
     return ", ".join(parts)
 
 
-SHOWN = (("loss", "loss", 4), ("top1", "top-1 %", 1), ("images_per_s", "images/s", 0))
+SHOWN = (("loss", "loss", 4), ("top1", "top-1 %", 1), ("images_per_s", "images/s", 0),
+         ("encoded_images_per_s", "encoded images/s", 0))  # fmt: skip
 
 
 def last_row(file: Path) -> dict[str, Any]:

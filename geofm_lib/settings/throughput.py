@@ -34,7 +34,9 @@ class ThroughputSettings(ImageSettings):
     forward_prefetch: int = setting(1, "blocks gathered ahead in the forward pass", MEASURED, ge=0, le=8)
     backward_prefetch: int = setting(1, "blocks gathered ahead in the backward pass", MEASURED, ge=0, le=8)
     input: Literal["synthetic", "real"] = setting("synthetic", "synthetic | real (from the data set below)", MEASURED)
-    communication: Literal["on", "off"] = setting("on", "on | off (same work, nothing is sent)", MEASURED)
+    communication: Literal["on", "off"] = setting(
+        "on", "on | off (a no-communication run: same work, nothing is sent)", MEASURED
+    )
     dataset: str = setting("scenes", "built-in 'scenes', or a path; used when input is real", "data")
     images_per_class: int = setting(200, "images drawn of each class (built-in scenes only)", "data", ge=2, le=100_000)
     data: str = setting("", "run folder of 01_data (empty: prepare, or reuse, the data set above)", "data")
@@ -42,11 +44,15 @@ class ThroughputSettings(ImageSettings):
     steps: int = setting(30, "steps of the steady window", "window", ge=2)
     workers: int = setting(0, "loader processes a rank (0: none)", "window", ge=0, le=128)
     seed: int = setting(0, "of weights and images", "window", ge=0)
-    profile_steps: int = setting(20, "steps after the window that are profiled (0: none)", "taken apart", ge=0, le=1000)
-    compare: bool = setting(
-        False, "as many with real, synthetic images and silent ranks (memory of a second model)", "taken apart"
+    profile_steps: int = setting(
+        20, "steps after the window that are profiled (0: none)", "step breakdown", ge=0, le=1000
     )
-    trace: bool = setting(False, "keep each rank's last profiled step as trace-<rank>.json", "taken apart")
+    compare: bool = setting(
+        False,
+        "as many with real and synthetic images, and without communication (memory of a second model)",
+        "step breakdown",
+    )
+    trace: bool = setting(False, "keep each rank's last profiled step as trace-<rank>.json", "step breakdown")
     run_dir: str = setting("", "run folder (empty: runs/<a name from the settings>)", WHERE, True)
 
     @model_validator(mode="after")
@@ -59,7 +65,9 @@ class ThroughputSettings(ImageSettings):
         if (self.compare or self.trace) and not self.profile_steps:
             raise ValueError("profile_steps: 0 leaves nothing to compare or to trace; 20 gives a steady median")
         if self.compare and self.communication == "off":
-            raise ValueError("compare: it measures silent ranks beside those that talk; leave communication on")
+            raise ValueError(
+                "compare: it measures steps without communication beside those with it; leave communication on"
+            )
         return self
 
     def check_ranks(self, ranks: int) -> None:
