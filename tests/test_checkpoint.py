@@ -205,16 +205,16 @@ import json, subprocess, sys
 from pathlib import Path
 import torch
 from geofm_lib.distributed import checkpoint
-from geofm_lib.distributed.context import start
+from geofm_lib.distributed.context import join
 disk = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
-ranks = start(disk.parent, "cpu")
+context = join(disk.parent, "cpu")
 model = torch.nn.Sequential(*(torch.nn.Linear(31, 3 * k + 1) for k in range(24)))
 said = []
 for free in range(4, 1000, 20):
     (disk / "fill").write_bytes(bytes((1024 - free) * 1024))
     try:
-        checkpoint.save(disk, 2, model, torch.optim.AdamW(model.parameters()), {}, ranks, keep=1)
+        checkpoint.save(disk, 2, model, torch.optim.AdamW(model.parameters()), {}, context, keep=1)
         break
     except checkpoint.CheckpointError as error:
         said.append(str(error))

@@ -31,14 +31,16 @@ from torch.distributed.checkpoint.state_dict import (
     set_state_dict,
 )
 
-from geofm_lib.distributed.context import Ranks
+from geofm_lib.distributed.context import Context
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be written or used, in one sentence."""
 
 
-def save(folder: Path, step: int, model: nn.Module, optimiser, state: dict[str, Any], ranks: Ranks, keep: int) -> None:
+def save(
+    folder: Path, step: int, model: nn.Module, optimiser, state: dict[str, Any], context: Context, keep: int
+) -> None:
     """Write `folder/step-<step>`; every rank calls this. CheckpointError when it cannot; older ones stay untouched.
 
     Args:
@@ -50,17 +52,17 @@ def save(folder: Path, step: int, model: nn.Module, optimiser, state: dict[str, 
         keep: how many checkpoints stay.
     """
     final = folder / f"step-{step:08d}"
-    if ranks.broadcast(final.exists()):
+    if context.broadcast(final.exists()):
         return
     part = final.with_suffix(".part")
-    fault = ranks.broadcast(_fresh(part) if ranks.is_main else None)
+    fault = context.broadcast(_fresh(part) if context.is_main else None)
     if not fault:
-        fault, written = _write(part, step, model, optimiser, ranks)
-        gathered = ranks.gather([fault, written])
-        if ranks.is_main:
+        fault, written = _write(part, step, model, optimiser, context)
+        gathered = context.gather([fault, written])
+        if context.is_main:
             fault = next((f for f, _ in gathered if f), "")
             files = {name: digest for _, written in gathered for name, digest in written.items()}
-            manifest = {"step": step, "ranks": ranks.world, "state": state, "files": files}
+            manifest = {"step": step, "ranks": context.world_size, "state": state, "files": files}
             fault = fault or _commit(part, final, manifest)
             if fault:
                 shutil.rmtree(part, ignore_errors=True)  # its room is needed to say so
@@ -68,7 +70,7 @@ def save(folder: Path, step: int, model: nn.Module, optimiser, state: dict[str, 
                 others = [f for f in sorted(folder.glob("step-????????")) if f != final]
                 for old in others[: max(0, len(others) - (keep - 1))]:
                     shutil.rmtree(old, ignore_errors=True)
-        fault = ranks.broadcast(fault)
+        fault = context.broadcast(fault)
     if fault:
         before = sorted(f.name for f in folder.glob("step-????????"))
         intact = f"{before[-1]} before it is intact" if before else "there is none before it"
@@ -87,13 +89,13 @@ def _fresh(part: Path) -> str:
     return ""
 
 
-def _write(part: Path, step: int, model: nn.Module, optimiser, ranks: Ranks) -> tuple[str, dict[str, str]]:
+def _write(part: Path, step: int, model: nn.Module, optimiser, context: Context) -> tuple[str, dict[str, str]]:
     """Write this rank's files. Returns ('' or what went wrong, their digests)."""
-    content = {**_content(step, model, optimiser), "generators": {f"rank {ranks.rank}": _generators(ranks.device)}}
+    content = {**_content(step, model, optimiser), "generators": {f"rank {context.rank}": _generators(context.device)}}
     try:
         dcp.save(content, storage_writer=_writer_to(part))
         # Each rank hashes what it wrote, while it is still in the page cache.
-        return "", {f.name: _digest(f) for f in sorted(part.iterdir()) if _writer(f.name) == ranks.rank}
+        return "", {f.name: _digest(f) for f in sorted(part.iterdir()) if _writer(f.name) == context.rank}
     except (CheckpointException, OSError) as error:
         return _reason(error), {}
 
@@ -148,7 +150,7 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
-def load(folder: Path, model: nn.Module, optimiser, state: dict[str, Any], ranks: Ranks) -> int:
+def load(folder: Path, model: nn.Module, optimiser, state: dict[str, Any], context: Context) -> int:
     """Put the newest good checkpoint into model and optimiser; returns its step, 0 if there is none.
 
     A damaged checkpoint is named in the log, renamed to `damaged-<step>` and the one before is used; if all are
@@ -160,11 +162,11 @@ def load(folder: Path, model: nn.Module, optimiser, state: dict[str, Any], ranks
     """
     found = sorted(folder.glob("step-????????"), reverse=True) if folder.is_dir() else []
     faults: dict[str, str] = {}
-    for candidate in ranks.broadcast([f.name for f in found]):
-        fault, manifest = _verify(folder / candidate, ranks)
+    for candidate in context.broadcast([f.name for f in found]):
+        fault, manifest = _verify(folder / candidate, context)
         if fault:
             faults[candidate] = fault
-            if ranks.is_main:
+            if context.is_main:
                 print(f"checkpoint {candidate} is damaged ({fault}); trying the one before", flush=True)
             continue
         differing = [k for k, v in state.items() if manifest["state"].get(k) != v]
@@ -172,12 +174,12 @@ def load(folder: Path, model: nn.Module, optimiser, state: dict[str, Any], ranks
             raise CheckpointError(
                 f"{folder / candidate} belongs to another run ({', '.join(differing)} differ); choose another run_dir"
             )
-        _read(folder / candidate, manifest, model, optimiser, ranks)
-        for damaged in faults if ranks.is_main else ():  # out of the way of the one that this step will write again
+        _read(folder / candidate, manifest, model, optimiser, context)
+        for damaged in faults if context.is_main else ():  # out of the way of the one that this step will write again
             aside = folder / damaged.replace("step", "damaged")
             shutil.rmtree(aside, ignore_errors=True)
             (folder / damaged).rename(aside)
-        ranks.barrier()
+        context.barrier()
         return manifest["step"]
     if faults:
         told = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
@@ -185,7 +187,7 @@ def load(folder: Path, model: nn.Module, optimiser, state: dict[str, Any], ranks
     return 0
 
 
-def _read(source: Path, manifest: dict[str, Any], model: nn.Module, optimiser, ranks: Ranks) -> None:
+def _read(source: Path, manifest: dict[str, Any], model: nn.Module, optimiser, context: Context) -> None:
     reader = _Reader(source)
     index = reader.read_metadata()
     saved = index.state_dict_metadata
@@ -203,9 +205,9 @@ def _read(source: Path, manifest: dict[str, Any], model: nn.Module, optimiser, r
         )
     # Asking a fresh optimiser for its state makes Adam count a step; the load overwrites it at once.
     content = _content(manifest["step"], model, optimiser)
-    own = f"rank {ranks.rank}"
-    if manifest["ranks"] == ranks.world:
-        content["generators"] = {own: _generators(ranks.device)}
+    own = f"rank {context.rank}"
+    if manifest["ranks"] == context.world_size:
+        content["generators"] = {own: _generators(context.device)}
         if not all(f"generators.{own}.{kind}" in saved for kind in content["generators"][own]):
             del content["generators"]  # made on another kind of device
     try:
@@ -221,7 +223,7 @@ def _read(source: Path, manifest: dict[str, Any], model: nn.Module, optimiser, r
     if "cpu" in states:
         torch.set_rng_state(states["cpu"])
     if "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], ranks.device)
+        torch.cuda.set_rng_state(states["cuda"], context.device)
 
 
 def _content(step: int, model: nn.Module, optimiser) -> dict[str, Any]:
@@ -307,13 +309,13 @@ def _manifest_digest(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def _verify(source: Path, ranks: Ranks) -> tuple[str, dict[str, Any]]:
+def _verify(source: Path, context: Context) -> tuple[str, dict[str, Any]]:
     """('' or what is wrong, manifest); the files are shared out over the ranks."""
     manifest, names = {}, []
     try:
         manifest = json.loads((source / "manifest.json").read_text())
         fault = "" if manifest["digest"] == _manifest_digest(manifest) else "manifest.json has changed"
-        names = sorted({*manifest["files"], ".metadata"})[ranks.rank :: ranks.world]
+        names = sorted({*manifest["files"], ".metadata"})[context.rank :: context.world_size]
         _ = manifest["state"], manifest["step"], manifest["ranks"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         fault = "its manifest.json is missing or unreadable"
@@ -327,8 +329,8 @@ def _verify(source: Path, ranks: Ranks) -> tuple[str, dict[str, Any]]:
         if fault:
             fault = f"{name} {fault}"
             break
-    faults = ranks.gather(fault)
-    return ranks.broadcast(next((f for f in faults if f), "") if ranks.is_main else None), manifest
+    faults = context.gather(fault)
+    return context.broadcast(next((f for f in faults if f), "") if context.is_main else None), manifest
 
 
 def _writer(name: str) -> int:

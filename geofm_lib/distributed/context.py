@@ -22,13 +22,13 @@ COLLECTIVE_S = 600  # a collective that waits longer than this has lost a rank
 
 
 @dataclass
-class Ranks:
+class Context:
     """This process among the ranks of a run."""
 
     rank: int
-    world: int
+    world_size: int
     local_rank: int
-    local_world: int
+    local_world_size: int
     device: torch.device
     store: dist.Store | None = None
     _calls: dict[str, int] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Ranks:
         """Every rank's value (JSON), in rank order, on rank 0; None elsewhere."""
         key = self._key("gather")
         self._put(f"{key}/{self.rank}", value)
-        return [self._take(f"{key}/{r}") for r in range(self.world)] if self.is_main else None
+        return [self._take(f"{key}/{r}") for r in range(self.world_size)] if self.is_main else None
 
     def broadcast(self, value: Any) -> Any:
         """Rank 0's value (JSON) on every rank."""
@@ -69,34 +69,34 @@ class Ranks:
 
 
 def from_environment() -> tuple[int, int, int, int]:
-    """(rank, world, local_rank, local_world) from the launcher's variables, else Slurm's, else a single process."""
+    """(rank, world size, both within the node) from the launcher's variables, else Slurm's, else a single process."""
     env = os.environ
     if "RANK" in env:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         return tuple(int(env[n]) for n in names)
     if "SLURM_PROCID" in env and "SLURM_STEP_ID" in env:
-        world, nodes = int(env["SLURM_NTASKS"]), int(env.get("SLURM_NNODES", 1))
-        local_world = int(env.get("SLURM_NTASKS_PER_NODE", -(-world // nodes)))
-        return int(env["SLURM_PROCID"]), world, int(env.get("SLURM_LOCALID", 0)), local_world
+        world_size, nodes = int(env["SLURM_NTASKS"]), int(env.get("SLURM_NNODES", 1))
+        local_world_size = int(env.get("SLURM_NTASKS_PER_NODE", -(-world_size // nodes)))
+        return int(env["SLURM_PROCID"]), world_size, int(env.get("SLURM_LOCALID", 0)), local_world_size
     return 0, 1, 0, 1
 
 
-def join_fake_group(rank: int, world: int) -> None:
+def join_fake_group(rank: int, world_size: int) -> None:
     """Make torch's fake process group the default: collectives have their calls and shapes, and send nothing."""
     # Private to torch, so it is imported only where it is used.
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
-    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=world)
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=world_size)
 
 
-def silent_group() -> dist.ProcessGroup:
+def fake_group() -> dist.ProcessGroup:
     """All ranks again, beside their real group, in one that sends nothing; every rank calls this."""
     import torch.testing._internal.distributed.fake_pg  # noqa: F401  makes the backend "fake" known
 
     return dist.new_group(backend="fake")
 
 
-def start(run_dir: Path, device: str = "auto", communication: str = "on") -> Ranks:
+def join(run_dir: Path, device: str = "auto", communication: str = "on") -> Context:
     """Join the run's ranks; every rank calls this once.
 
     Args:
@@ -104,55 +104,55 @@ def start(run_dir: Path, device: str = "auto", communication: str = "on") -> Ran
         device: auto, cpu or cuda (ROCm answers to cuda).
         communication: `off` gives torch's fake process group: the same calls and shapes, nothing is sent.
     """
-    rank, world, local_rank, local_world = from_environment()
-    where = _device(device, local_world)
-    store = _store(run_dir, rank, world)
-    ranks = Ranks(rank, world, local_rank, local_world, where, store)
+    rank, world_size, local_rank, local_world_size = from_environment()
+    where = _device(device, local_world_size)
+    store = _store(run_dir, rank, world_size)
+    context = Context(rank, world_size, local_rank, local_world_size, where, store)
     if communication == "off":
-        join_fake_group(rank, world)
-        return ranks
+        join_fake_group(rank, world_size)
+        return context
     backend = "nccl" if where.type == "cuda" else "gloo"
     dist.init_process_group(
         backend,
         store=dist.PrefixStore("torch", store),
         rank=rank,
-        world_size=world,
+        world_size=world_size,
         timeout=timedelta(seconds=COLLECTIVE_S),
         device_id=where if where.type == "cuda" else None,
     )
-    return ranks
+    return context
 
 
-def stop(ranks: Ranks) -> None:
+def leave(context: Context) -> None:
     """Leave the others when all have come to their end; rank 0 last, since the store lives in its process."""
-    ranks.barrier()
+    context.barrier()
     if dist.is_initialized():
         dist.destroy_process_group()
-    if not ranks.is_main:
-        ranks.store.set(f"geofm/left/{ranks.rank}", "")
+    if not context.is_main:
+        context.store.set(f"geofm/left/{context.rank}", "")
         return
-    for rank in range(1, ranks.world):
-        ranks.store.get(f"geofm/left/{rank}")
+    for rank in range(1, context.world_size):
+        context.store.get(f"geofm/left/{rank}")
 
 
-def _device(device: str, local_world: int) -> torch.device:
+def _device(device: str, local_world_size: int) -> torch.device:
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise ValueError("device: this machine shows no GPU to torch; use device='cpu' or 'auto'")
     # The launcher (or srun's --gpus-per-task) shows each rank exactly its own GPU, so the index is always 0.
-    if torch.cuda.device_count() > 1 and local_world > 1:
+    if torch.cuda.device_count() > 1 and local_world_size > 1:
         raise ValueError("each rank must see one GPU; start it through the launcher or `srun --gpus-per-task=1`")
     torch.cuda.set_device(0)
     return torch.device("cuda", 0)
 
 
-def _store(run_dir: Path, rank: int, world: int) -> dist.Store:
+def _store(run_dir: Path, rank: int, world_size: int) -> dist.Store:
     launch = os.environ.get("GEOFM_LAUNCH") or "{SLURM_JOB_ID}.{SLURM_STEP_ID}".format_map(_Absent(os.environ))
     meeting = Path(run_dir) / f".rendezvous-{launch}.json"
     timeout = timedelta(seconds=RENDEZVOUS_S)
     if rank == 0:
-        store = dist.TCPStore("0.0.0.0", 0, world, True, timeout, wait_for_workers=False)
+        store = dist.TCPStore("0.0.0.0", 0, world_size, True, timeout, wait_for_workers=False)
         fresh = meeting.with_suffix(".new")
         fresh.write_text(json.dumps({"host": _address(), "port": store.port}))
         fresh.replace(meeting)
@@ -163,7 +163,7 @@ def _store(run_dir: Path, rank: int, world: int) -> dist.Store:
             raise TimeoutError(f"rank {rank} found no rank 0 within {RENDEZVOUS_S} s ({meeting} never appeared)")
         time.sleep(0.05)
     there = json.loads(meeting.read_text())
-    return dist.TCPStore(there["host"], there["port"], world, False, timeout)
+    return dist.TCPStore(there["host"], there["port"], world_size, False, timeout)
 
 
 def _address() -> str:

@@ -44,7 +44,7 @@ def apply(
     model: nn.Module,
     strategy: str,
     *,
-    world: int,
+    world_size: int,
     device: torch.device,
     precision: str = "fp32",
     activation_checkpointing: bool = False,
@@ -52,7 +52,7 @@ def apply(
     forward_prefetch: int = 1,
     backward_prefetch: int = 1,
     seed: int | None = 0,
-    silent: dist.ProcessGroup | None = None,
+    fake: dist.ProcessGroup | None = None,
 ) -> nn.Module:
     """Spread a model over the ranks; returns the module to train (the same object for FSDP2, a wrapper for DDP).
 
@@ -60,13 +60,13 @@ def apply(
         model: a ViT or a masked autoencoder. On the meta device it gets its weights here, drawn from `seed`, after
             sharding: no rank ever holds the whole of it (DDP holds the whole by its nature).
         strategy: a name that `catalog.strategies.lookup` knows.
-        world: number of ranks; the strategy's shard group must divide it (ValueError).
+        world_size: number of ranks; the strategy's shard group must divide it (ValueError).
         seed: None leaves a sharded model on the meta device: a simulation gives it memory that is none.
         forward_prefetch, backward_prefetch: how many blocks ahead are gathered (0: only when needed); see above.
-        silent: `ranks.silent_group()` for a model that makes the same calls and sends nothing.
+        fake: `context.fake_group()` for a model that makes the same calls and sends nothing.
     """
     row = strategies.lookup(strategy)
-    replicas, shard = strategies.resolve(row, world)
+    replicas, shard = strategies.resolve(row, world_size)
     if device.type == "cpu" and sum(parameter.numel() for parameter in model.parameters()) >= LARGE:
         _give_back_freed_memory()
     if row.ddp:
@@ -84,17 +84,17 @@ def apply(
     if row.ddp:
         if precision == "bf16":
             _compute_in(model, BF16, cast_inputs=False, skip=blocks)
-        wrapped = DistributedDataParallel(model, process_group=silent)
-        if dist.get_backend(silent) == "fake":  # the same casts, nothing is sent
+        wrapped = DistributedDataParallel(model, process_group=fake)
+        if dist.get_backend(fake) == "fake":  # the same casts, nothing is sent
             wrapped.register_comm_hook(BF16 if precision == "bf16" else torch.float32, _send_nothing)
         elif precision == "bf16":
             wrapped.register_comm_hook(None, bf16_compress_hook)
         return wrapped
 
-    shape, names = ((world,), ("shard",)) if replicas == 1 else ((replicas, shard), ("replicate", "shard"))
-    if silent:  # under names of its own, since DTensor remembers what it did on an equal mesh, with that one's groups
-        names = tuple(f"silent_{name}" for name in names)
-    backends = dict.fromkeys(names, "fake") if silent else None
+    shape, names = ((world_size,), ("shard",)) if replicas == 1 else ((replicas, shard), ("replicate", "shard"))
+    if fake:  # under names of its own, since DTensor remembers what it did on an equal mesh, with that one's groups
+        names = tuple(f"fake_{name}" for name in names)
+    backends = dict.fromkeys(names, "fake") if fake else None
     mesh = init_device_mesh(device.type, shape, mesh_dim_names=names, backend_override=backends)
     kinds = {"param_dtype": BF16, "reduce_dtype": BF16} if precision == "bf16" else {}
     same = {"mesh": mesh, "reshard_after_forward": row.reshard_after_forward, "shard_placement_fn": _cut(shard)}
@@ -152,11 +152,11 @@ def _prefetch(model: nn.Module, blocks: list[nn.Module], forward: int, backward:
             unit.set_modules_to_backward_prefetch([unit])
 
 
-def apply_settings(model: nn.Module, settings, ranks, silent: dist.ProcessGroup | None = None) -> nn.Module:
+def apply_settings(model: nn.Module, settings, context, fake: dist.ProcessGroup | None = None) -> nn.Module:
     """`apply` as a job's settings say: strategy, precision, checkpointing, compile, prefetch, seed."""
     names = ("precision", "activation_checkpointing", "compile", "forward_prefetch", "backward_prefetch", "seed")
     chosen = {name: getattr(settings, name) for name in names}
-    return apply(model, settings.strategy, world=ranks.world, device=ranks.device, silent=silent, **chosen)
+    return apply(model, settings.strategy, world_size=context.world_size, device=context.device, fake=fake, **chosen)
 
 
 def stacks(model: nn.Module) -> list[nn.Module]:

@@ -24,12 +24,12 @@ class NotFinite(RuntimeError):
         self.loss, self.own_loss, self.norm = loss, own_loss, norm
 
 
-class Outcome(NamedTuple):
+class StepResult(NamedTuple):
     """What a step came to, the same on every rank."""
 
     loss: float  # mean over the global batch, before the update
     norm: float  # of the global batch's gradient, before clipping
-    wished: bool  # any rank's wish
+    stop: bool  # any rank's stop
 
 
 def optimiser(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
@@ -57,10 +57,10 @@ def step(
     parts: int,
     rate: float,
     clip: float,
-    wish: bool = False,
+    stop: bool = False,
     phases=None,
     group: dist.ProcessGroup | None = None,
-) -> Outcome:
+) -> StepResult:
     """One optimiser step; every rank calls this. Raises NotFinite, with the gradients still there.
 
     Args:
@@ -68,7 +68,7 @@ def step(
         parts: how many there are. The gradient is that of the global batch for any `parts` and number of ranks.
         rate: learning rate of this step.
         clip: largest gradient norm, 0 for none.
-        wish: what this rank wants the others to know (to stop); it rides on the reduction of the loss.
+        stop: what this rank wants the others to know (to stop); it rides on the reduction of the loss.
         phases: a `meters.Phases` that times forward, backward and optimiser.
         group: the ranks that agree on the step (None: all of them).
     """
@@ -86,9 +86,9 @@ def step(
         norm = nn.utils.get_total_norm([p.grad for p in parameters])
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         # One small reduction tells every rank the same, so that all of them go on or none does.
-        shared = torch.stack([own.double() / dist.get_world_size(group), own.new_tensor(float(wish)).double()])
+        shared = torch.stack([own.double() / dist.get_world_size(group), own.new_tensor(float(stop)).double()])
         dist.all_reduce(shared, group=group)
-        mean, wishes, length = torch.cat([shared, norm.double().reshape(1)]).tolist()
+        mean, stops, length = torch.cat([shared, norm.double().reshape(1)]).tolist()
         if not math.isfinite(mean) or not math.isfinite(length):
             raise NotFinite(mean, float(own), length)
         if clip:
@@ -97,7 +97,7 @@ def step(
             group["lr"] = rate
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-    return Outcome(mean, length, wishes > 0)
+    return StepResult(mean, length, stops > 0)
 
 
 def not_finite(model: nn.Module) -> list[str]:

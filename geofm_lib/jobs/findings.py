@@ -33,35 +33,36 @@ SETTLED = 10  # steps of a window that do not count as steady
 LOADERS = 2  # processes a rank that draw the paper's images
 
 
-def run(settings: FindingsSettings, ranks, run: Folder) -> dict:
+def run(settings: FindingsSettings, context, run: Folder) -> dict:
     """Gather the evidence; returns it under flat names, for `desk.evidence` to read."""
     parts = (start_up, precisions, replicas, parameter_counts)  # start-up first: what comes later finds torch warm
-    found = {"device": meters.device_name(ranks.device), "torch": torch.__version__}
+    found = {"device": meters.device_name(context.device), "torch": torch.__version__}
     for number, part in enumerate(parts, 1):
         run.log_metrics(step=number, total_steps=len(parts), phase=part.__name__.replace("_", " "))
         run.at(number)
-        found |= part(settings, ranks)
-    return found if ranks.is_main else {}
+        found |= part(settings, context)
+    return found if context.is_main else {}
 
 
 # ---------------------------------------------------------------- HYBRID_1GPU: are replicas synchronised?
 
 
-def replicas(settings: FindingsSettings, ranks) -> dict:
+def replicas(settings: FindingsSettings, context) -> dict:
     """How far replicas drift apart that train on different images: gradients of the first step, weights of the last.
 
     For shard groups of one and of two ranks, by FSDP1 as the paper's code calls it, and by our `sharding.apply`.
     """
     found = {"fsdp1": missing_fsdp1() or f"torch {torch.__version__}"}
     for group in GROUPS:
-        mesh = init_device_mesh(ranks.device.type, (ranks.world // group, group), mesh_dim_names=("replicate", "shard"))
+        shape = (context.world_size // group, group)
+        mesh = init_device_mesh(context.device.type, shape, mesh_dim_names=("replicate", "shard"))
         name = f"HYBRID_{group}GPU" + "s" * (group > 1)
-        network, where = throughput.network(settings), {"world": ranks.world, "device": ranks.device}
+        network, where = throughput.network(settings), {"world_size": context.world_size, "device": context.device}
         kinds = {"ours": (sharding.apply(network, name, seed=settings.seed, **where), name)}
         if not missing_fsdp1():
-            kinds["fsdp1"] = fsdp1(throughput.network(settings), mesh, ranks.device, settings.seed)
+            kinds["fsdp1"] = fsdp1(throughput.network(settings), mesh, context.device, settings.seed)
         for kind, (model, effective) in kinds.items():
-            told = _drift(model, mesh, settings, ranks)
+            told = _drift(model, mesh, settings, context)
             found |= {f"{kind}_group_{group}_{what}": value for what, value in told.items()}
             found[f"{kind}_group_{group}_strategy"] = effective
     return found
@@ -93,19 +94,19 @@ def fsdp1(model: nn.Module, mesh: DeviceMesh, device: torch.device, seed: int) -
     return wrapped, wrapped.sharding_strategy.name
 
 
-def _drift(model, mesh, settings, ranks) -> dict[str, float]:
+def _drift(model, mesh, settings, context) -> dict[str, float]:
     group = mesh.get_group("replicate")
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
     found = {}
-    for step, inputs in enumerate(_noise(settings, ranks, settings.steps)):
+    for step, inputs in enumerate(_noise(settings, context, settings.steps)):
         model(*inputs).backward()
         if step == 0:
             gradients = _held(p.grad for p in model.parameters() if p.grad is not None)
-            found["gradient_difference"] = _largest(ranks, _spread(gradients, group))
-            found["largest_gradient"] = _largest(ranks, float(gradients.abs().max()))
+            found["gradient_difference"] = _largest(context, _spread(gradients, group))
+            found["largest_gradient"] = _largest(context, float(gradients.abs().max()))
         optimiser.step()
         optimiser.zero_grad()
-    return found | {"weight_difference": _largest(ranks, _spread(_held(model.parameters()), group))}
+    return found | {"weight_difference": _largest(context, _spread(_held(model.parameters()), group))}
 
 
 def _held(tensors) -> torch.Tensor:
@@ -122,16 +123,16 @@ def _spread(row: torch.Tensor, group) -> float:
     return float((high - low).max())
 
 
-def _largest(ranks, value: float) -> float:
-    values = ranks.gather(value)
+def _largest(context, value: float) -> float:
+    values = context.gather(value)
     return max(values) if values else value
 
 
-def _noise(settings, ranks, steps: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _noise(settings, context, steps: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of images and labels on the device, others on each rank."""
-    images = Noise(settings, ranks.rank, steps)
+    images = Noise(settings, context.rank, steps)
     for number in range(steps):
-        yield tuple(each.to(ranks.device) for each in images[number])
+        yield tuple(each.to(context.device) for each in images[number])
 
 
 class Noise(Dataset):
@@ -153,24 +154,24 @@ class Noise(Dataset):
 # ---------------------------------------------------------------- DDP in fp32 beside FSDP in bf16
 
 
-def precisions(settings: FindingsSettings, ranks) -> dict:
+def precisions(settings: FindingsSettings, context) -> dict:
     """Median step time (s, slowest rank) of the larger model under DDP and FSDP, in fp32 and in bf16, taken in turn."""
     larger = settings.model_copy(update={"model": settings.larger_model})
     trained = {}
     for strategy, precision in PAIRS:
         how = {"precision": precision, "activation_checkpointing": True, "seed": settings.seed}
         network = throughput.network(larger)
-        model = sharding.apply(network, strategy, world=ranks.world, device=ranks.device, **how)
+        model = sharding.apply(network, strategy, world_size=context.world_size, device=context.device, **how)
         trained[f"{strategy}_{precision}"] = model, training.optimiser(model, WEIGHT_DECAY)
     times = {name: [] for name in trained}
-    for inputs in _noise(larger, ranks, WARMUP_STEPS + settings.steps):
+    for inputs in _noise(larger, context, WARMUP_STEPS + settings.steps):
         for name, (model, optimiser) in trained.items():
             dist.barrier()
             began = time.perf_counter()
             _step(model, optimiser, inputs)
-            meters.synchronise(ranks.device)
+            meters.synchronise(context.device)
             times[name].append(time.perf_counter() - began)
-    own = ranks.gather(times)
+    own = context.gather(times)
     if not own:
         return {}
     slowest = {name: np.max([each[name] for each in own], axis=0)[WARMUP_STEPS:] for name in times}
@@ -184,17 +185,17 @@ def _step(model, optimiser, inputs) -> None:
 # ---------------------------------------------------------------- start-up inside the window
 
 
-def start_up(settings: FindingsSettings, ranks) -> dict:
+def start_up(settings: FindingsSettings, context) -> dict:
     """images/s of a small and a larger model by the paper's method and when settled; the start-up in s.
 
     The paper's: PAPER_STEPS steps by wall clock from the start of a loader whose processes draw the images. Start-up is
     the time to the end of the first step, less a settled step; `window_over_steady` is what it leaves of the speed.
     """
-    found, images = {}, settings.batch_per_gpu * ranks.world
+    found, images = {}, settings.batch_per_gpu * context.world_size
     for size, name in (("small", settings.model), ("larger", settings.larger_model)):
         network = throughput.network(settings.model_copy(update={"model": name}))
-        model = sharding.apply(network, "DDP", world=ranks.world, device=ranks.device, seed=settings.seed)
-        own = ranks.gather(_window(model, training.optimiser(model, WEIGHT_DECAY), settings, ranks))
+        model = sharding.apply(network, "DDP", world_size=context.world_size, device=context.device, seed=settings.seed)
+        own = context.gather(_window(model, training.optimiser(model, WEIGHT_DECAY), settings, context))
         if own:
             ends = np.max(own, axis=0)
             steady_s = float(np.median(np.diff(ends)[SETTLED:]))
@@ -206,15 +207,15 @@ def start_up(settings: FindingsSettings, ranks) -> dict:
     return found
 
 
-def _window(model, optimiser, settings, ranks) -> list[float]:
+def _window(model, optimiser, settings, context) -> list[float]:
     """Seconds from the loader's start to the end of each step."""
-    ranks.barrier()
+    context.barrier()
     ends, began = [], time.perf_counter()
     fork = "fork" if sys.platform == "linux" else None
-    noise = Noise(settings, ranks.rank, PAPER_STEPS)
+    noise = Noise(settings, context.rank, PAPER_STEPS)
     for inputs in DataLoader(noise, batch_size=None, num_workers=LOADERS, multiprocessing_context=fork):
-        _step(model, optimiser, [each.to(ranks.device) for each in inputs])
-        meters.synchronise(ranks.device)
+        _step(model, optimiser, [each.to(context.device) for each in inputs])
+        meters.synchronise(context.device)
         ends.append(time.perf_counter() - began)
     return ends
 
@@ -222,9 +223,9 @@ def _window(model, optimiser, settings, ranks) -> list[float]:
 # ---------------------------------------------------------------- Table I
 
 
-def parameter_counts(settings: FindingsSettings, ranks) -> dict:
+def parameter_counts(settings: FindingsSettings, context) -> dict:
     """Parameters of the paper's six models, counted in the networks themselves, which take no memory."""
-    names = [row.name for row in MODELS.values() if row.published_params_M] if ranks.is_main else []
+    names = [row.name for row in MODELS.values() if row.published_params_M] if context.is_main else []
     built = {(family, name): vit.build(name, family, device="meta") for family in vit.FAMILIES for name in names}
     return {f"{family}_parameters_{name}": sum(p.numel() for p in model.parameters())
             for (family, name), model in built.items()}  # fmt: skip

@@ -47,12 +47,12 @@ OTHER_KIND = "it has "  # begins the reason for refusing an image whose bands ar
 TRAIN_RATIO = 0.5  # where neither the settings nor a card says more
 
 
-def run(settings, ranks, run: Folder) -> dict:
+def run(settings, context, run: Folder) -> dict:
     """Prepare the images of `settings.dataset` in the run's folder; rank 0 only, with its own pool of processes.
 
     Returns the numbers of the summary. Raises ValueError when not one image can be used.
     """
-    if not ranks.is_main:
+    if not context.is_main:
         return {}
     for name in ("index.csv", "split.csv", "refused.csv", "duplicates.csv", "statistics.json"):
         (run.path / name).unlink(missing_ok=True)  # the index first, since it says that the rest is complete

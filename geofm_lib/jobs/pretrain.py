@@ -23,7 +23,7 @@ SHOWN = 8  # images whose reconstruction is kept
 EVIDENCE = "not-finite"  # folder of what led to a loss or gradient that is not a number
 
 
-def run(settings: PretrainSettings, ranks, run: Folder) -> dict:
+def run(settings: PretrainSettings, context, run: Folder) -> dict:
     """Pretrain from the last good checkpoint (or from nothing) to the end; returns the headline numbers."""
     torch.manual_seed(settings.seed)
     shards = Shards(settings.data, split="train")
@@ -31,19 +31,19 @@ def run(settings: PretrainSettings, ranks, run: Folder) -> dict:
         raise ValueError(
             f"global_batch: {settings.global_batch} images are more than the {len(shards)} of the train side; use fewer"
         )
-    model, bare = _model(settings, ranks, shards.channels)
+    model, bare = _model(settings, context, shards.channels)
     optimiser = training.optimiser(model, settings.weight_decay)
     per_epoch = sampler.steps_per_epoch(len(shards), settings.global_batch)
     total = per_epoch * settings.epochs
     identity = {"model": settings.model, "data": run.resolved.data_fingerprint, "seed": settings.seed}
     saved = run.path / "checkpoint"
-    done = checkpoint.load(saved, model, optimiser, identity, ranks)
+    done = checkpoint.load(saved, model, optimiser, identity, context)
     run.drop_metrics_after(done)
 
     def save(step: int) -> None:
-        checkpoint.save(saved, step, model, optimiser, identity, ranks, settings.keep_checkpoints)
+        checkpoint.save(saved, step, model, optimiser, identity, context, settings.keep_checkpoints)
 
-    parts = settings.accumulation(ranks.world)
+    parts = settings.accumulation(context.world_size)
     peak = settings.base_learning_rate * settings.global_batch / 256
     patches = (settings.image_size // settings.patch()) ** 2
     rows, mark, marked = [], time.perf_counter(), done
@@ -53,12 +53,12 @@ def run(settings: PretrainSettings, ranks, run: Folder) -> dict:
         global_batch=settings.global_batch,
         epochs=settings.epochs,
         image_size=settings.image_size,
-        rank=ranks.rank,
-        world=ranks.world,
+        rank=context.rank,
+        world=context.world_size,
         parts=parts,
         done=done,
         workers=settings.workers,
-        pin=ranks.device.type == "cuda",
+        pin=context.device.type == "cuda",
         crop_scale=(settings.crop_scale_min, 1.0),
     )
     for step, epoch, micro_batches in steps:
@@ -68,8 +68,8 @@ def run(settings: PretrainSettings, ranks, run: Folder) -> dict:
 
         def losses(micro_batches=micro_batches, epoch=epoch):
             for images, indices in micro_batches:
-                pixels = normalise(images.to(ranks.device, non_blocking=True), shards.mean, shards.std)
-                noise = mask_noise(settings.seed, epoch, indices.tolist(), patches).to(ranks.device)
+                pixels = normalise(images.to(context.device, non_blocking=True), shards.mean, shards.std)
+                noise = mask_noise(settings.seed, epoch, indices.tolist(), patches).to(context.device)
                 yield lambda pixels=pixels, noise=noise: model(pixels, noise)
 
         try:
@@ -80,14 +80,14 @@ def run(settings: PretrainSettings, ranks, run: Folder) -> dict:
                 parts=parts,
                 rate=rate,
                 clip=settings.clip_grad_norm,
-                wish=run.stop_requested(),
+                stop=run.stop_requested(),
             )
         except training.NotFinite as fault:
             images = [int(index) for _, indices in micro_batches for index in indices]
             where = {"step": step + 1, "epoch": epoch, "learning_rate": rate}
-            told = _told(fault, ranks, model, where, images, run.path / EVIDENCE)
+            told = _told(fault, context, model, where, images, run.path / EVIDENCE)
             try:
-                checkpoint.save(run.path / EVIDENCE, done, model, optimiser, identity, ranks, keep=1)
+                checkpoint.save(run.path / EVIDENCE, done, model, optimiser, identity, context, keep=1)
                 kept = f"The weights before it, its images and the gradients concerned are in {run.path / EVIDENCE}."
             except checkpoint.CheckpointError as error:
                 kept = f"What led to it could not be kept: {error}."
@@ -115,10 +115,10 @@ def run(settings: PretrainSettings, ranks, run: Folder) -> dict:
             save(done)
         if stop and done < total:
             raise Stopped(f"a stop was asked for; saved at step {done} of {total}")
-    return {**_finish(settings, ranks, run, model, bare, shards), **_headline(run, settings, rows, total, ranks)}
+    return {**_finish(settings, context, run, model, bare, shards), **_headline(run, settings, rows, total, context)}
 
 
-def _model(settings: PretrainSettings, ranks, channels: int):
+def _model(settings: PretrainSettings, context, channels: int):
     """(the module to train, the autoencoder inside it)."""
     bare = mae.build(
         settings.model,
@@ -130,24 +130,24 @@ def _model(settings: PretrainSettings, ranks, channels: int):
         **settings.decoder(),
         norm_pix_loss=settings.norm_pix_loss,
     )
-    return sharding.apply_settings(bare, settings, ranks), bare
+    return sharding.apply_settings(bare, settings, context), bare
 
 
-def _told(fault, ranks, model, where: dict, images: list[int], folder: Path) -> str:
+def _told(fault, context, model, where: dict, images: list[int], folder: Path) -> str:
     """What happened, in words, and with every rank's part of it in `folder`/step-<step>.json."""
     own = {
-        "rank": ranks.rank,
+        "rank": context.rank,
         "loss": str(fault.own_loss),  # JSON has no nan
         "images": images,
         "gradients_not_finite": training.not_finite(model),
     }
-    table = ranks.gather(own)
-    if ranks.is_main:
+    table = context.gather(own)
+    if context.is_main:
         evidence = {**where, "loss": str(fault.loss), "grad_norm": str(fault.norm), "ranks": table}
         with contextlib.suppress(OSError):  # saving the weights, next, says why
             folder.mkdir(exist_ok=True)
             write_text(folder / f"step-{where['step']:08d}.json", json.dumps(evidence, indent=1) + "\n")
-    table = ranks.broadcast(table)
+    table = context.broadcast(table)
     guilty = [str(row["rank"]) for row in table if not np.isfinite(float(row["loss"]))]
     loss = f"the loss of rank {', '.join(guilty)} is not finite" if guilty else f"the loss is {fault.loss:.4g}"
     weight = next((row["gradients_not_finite"][0] for row in table if row["gradients_not_finite"]), "no single weight")
@@ -157,29 +157,29 @@ def _told(fault, ranks, model, where: dict, images: list[int], folder: Path) -> 
     )
 
 
-def _finish(settings, ranks, run: Folder, model, bare, shards) -> dict:
+def _finish(settings, context, run: Folder, model, bare, shards) -> dict:
     """Keep some reconstructions, export the autoencoder, write ranks.csv."""
-    _reconstruct(settings, ranks, run, bare, shards)
-    _export(settings, ranks, run, model, shards)
+    _reconstruct(settings, context, run, bare, shards)
+    _export(settings, context, run, model, shards)
     own = {
-        "rank": ranks.rank,
-        "peak_memory_gib": round(meters.peak_memory_gib(ranks.device), 3),
+        "rank": context.rank,
+        "peak_memory_gib": round(meters.peak_memory_gib(context.device), 3),
         "parameters_gib": sharding.local_bytes(model.parameters()) / meters.GIB,
-        "device": meters.device_name(ranks.device),
+        "device": meters.device_name(context.device),
     }
-    table = ranks.gather(own)
-    if ranks.is_main:
+    table = context.gather(own)
+    if context.is_main:
         write_csv(run.path / "ranks.csv", own, table)
     return {"parameters": sum(p.numel() for p in bare.parameters())}
 
 
-def _export(settings, ranks, run: Folder, model, shards) -> None:
+def _export(settings, context, run: Folder, model, shards) -> None:
     """encoder/: the encoder as timm and `model.export` read it, and its decoder; one tensor in memory at a time."""
     folder = run.path / "encoder"
     encoder, decoder = folders.split(checkpoint.layout(model))
     for file, weights in ((folders.WEIGHTS, encoder), (folders.DECODER, decoder)):
         gathered, fault = checkpoint.whole(weights), ""
-        if ranks.is_main:
+        if context.is_main:
             try:
                 folder.mkdir(exist_ok=True)
                 tensors.write(folder / file, gathered, weights)
@@ -187,7 +187,7 @@ def _export(settings, ranks, run: Folder, model, shards) -> None:
                 fault = f"{folder / file} could not be written: {error.strerror}. Free space and run again to go on"
         for _ in gathered:  # the other ranks only take part in the gathering; so does this one when it cannot write
             pass
-        fault = ranks.broadcast(fault)
+        fault = context.broadcast(fault)
         if fault:
             raise OSError(fault)
     config = {
@@ -205,7 +205,7 @@ def _export(settings, ranks, run: Folder, model, shards) -> None:
     run.write_json(f"encoder/{folders.SETTINGS}", formats.settings(config))  # last: it makes the folder an encoder's
 
 
-def _reconstruct(settings, ranks, run: Folder, bare, shards) -> None:
+def _reconstruct(settings, context, run: Folder, bare, shards) -> None:
     """reconstruction.npz: some held-out images (train ones if there is no test side), what was seen, the rebuilt."""
     held_out = Shards(settings.data, split="test")
     shown = held_out if len(held_out) else shards
@@ -213,9 +213,9 @@ def _reconstruct(settings, ranks, run: Folder, bare, shards) -> None:
     chosen = np.linspace(0, len(shown) - 1, min(SHOWN, len(shown))).astype(np.int64)
     images, _ = next(batches(shown, [chosen], image_size=settings.image_size, transform="probe_test"))
     patches = (settings.image_size // settings.patch()) ** 2
-    noise = mask_noise(settings.seed, 0, chosen.tolist(), patches).to(ranks.device)
-    rebuilt, hidden = bare.reconstruct(normalise(images.to(ranks.device), shards.mean, shards.std), noise)
-    if not ranks.is_main:
+    noise = mask_noise(settings.seed, 0, chosen.tolist(), patches).to(context.device)
+    rebuilt, hidden = bare.reconstruct(normalise(images.to(context.device), shards.mean, shards.std), noise)
+    if not context.is_main:
         return
     side = settings.image_size // settings.patch()
     hidden = hidden.cpu().reshape(-1, 1, side, side)
@@ -233,7 +233,7 @@ def _reconstruct(settings, ranks, run: Folder, bare, shards) -> None:
     )
 
 
-def _headline(run: Folder, settings, rows: list[dict], total: int, ranks) -> dict:
+def _headline(run: Folder, settings, rows: list[dict], total: int, context) -> dict:
     """Numbers for the summary; images/s is the median over logged rows after the first, which holds start-up."""
     rates = [row["images_per_s"] for row in rows[1:]] or [row["images_per_s"] for row in rows]
     return {
@@ -242,5 +242,5 @@ def _headline(run: Folder, settings, rows: list[dict], total: int, ranks) -> dic
         "loss": rows[-1]["loss"] if rows else None,
         "images_per_s": float(np.median(rates)) if rates else None,
         "global_batch": settings.global_batch,
-        "micro_batches": settings.accumulation(ranks.world),
+        "micro_batches": settings.accumulation(context.world_size),
     }

@@ -33,7 +33,7 @@ COLUMNS = ("features", "seed", "epoch", "top1", "top5", "loss")
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
 
-def run(settings: ProbeSettings, ranks, run: Folder) -> dict:
+def run(settings: ProbeSettings, context, run: Folder) -> dict:
     """Probe the encoder on the prepared data set in ``settings.data``; returns the headline numbers.
 
     ValueError in one sentence for data without labels or with fewer than two classes, and for an encoder that is
@@ -41,11 +41,11 @@ def run(settings: ProbeSettings, ranks, run: Folder) -> dict:
     """
     train, test = Shards(settings.data, split="train"), Shards(settings.data, split="test")
     _check_data(settings, train, test)
-    encoders, config = _encoders(settings, train, ranks.device)
-    work = _Work(settings, ranks, run, config.get("mean") or train.mean, config.get("std") or train.std)
+    encoders, config = _encoders(settings, train, context.device)
+    work = _Work(settings, context, run, config.get("mean") or train.mean, config.get("std") or train.std)
     work.plan(train, test)
     known, unknown = (work.extract(encoders, side, "probe_test", 0) for side in (train, test))
-    heads = _Heads(settings, encoders, train.labels, test.labels, len(train.classes), ranks.device)
+    heads = _Heads(settings, encoders, train.labels, test.labels, len(train.classes), context.device)
     views: dict[int, dict[str, torch.Tensor] | None] = {}
     rows = []
     for epoch in range(settings.epochs):
@@ -54,11 +54,11 @@ def run(settings: ProbeSettings, ranks, run: Folder) -> dict:
         if view not in views:
             views[view] = work.extract(encoders, train, "probe_train", view)
         features = views[view] if settings.views else views.pop(view)
-        if ranks.is_main:
+        if context.is_main:
             found = heads.epoch(epoch, features, unknown)
             rows += found
             work.advance(1, phase="probe", top1=found[0]["top1"], loss=found[0]["loss"])
-    if not ranks.is_main:
+    if not context.is_main:
         return {}
     write_csv(run.path / "probe.csv", COLUMNS, rows)
     knn = heads.neighbours(known, unknown, settings.knn_k)
@@ -107,8 +107,8 @@ def _encoders(settings: ProbeSettings, train: Shards, device: torch.device) -> t
 class _Work:
     """Encodes images on all ranks and counts what is done."""
 
-    def __init__(self, settings, ranks, run: Folder, mean, std):
-        self.settings, self.ranks, self.run, self.mean, self.std = settings, ranks, run, mean, std
+    def __init__(self, settings, context, run: Folder, mean, std):
+        self.settings, self.context, self.run, self.mean, self.std = settings, context, run, mean, std
         self.done = self.total = self.passes = self.images = 0
         self.started = self.logged = time.perf_counter()
 
@@ -125,7 +125,7 @@ class _Work:
         now = time.perf_counter()
         if now - self.logged > LOG_S or self.done == self.total:
             self.logged, spent = now, now - self.started
-            rate = self.images * self.ranks.world / spent
+            rate = self.images * self.context.world_size / spent
             left = spent * (self.total - self.done) / self.done
             row |= {"encoded_images_per_s": round(rate, 1), "seconds_left": round(left, 1)}
             self.run.log_metrics(step=self.done, total_steps=self.total, **row)
@@ -133,11 +133,11 @@ class _Work:
     def _mine(self, shards) -> list[np.ndarray]:
         """This rank's batches: every world-th of the same list on any number of ranks."""
         cuts = [np.arange(i, min(i + BATCH, len(shards))) for i in range(0, len(shards), BATCH)]
-        return cuts[self.ranks.rank :: self.ranks.world]
+        return cuts[self.context.rank :: self.context.world_size]
 
     def agree(self) -> None:
         """Stop together when asked. Every rank comes here each epoch, so none waits for rank 0's heads too long."""
-        if self.ranks.broadcast(self.run.stop_requested()):
+        if self.context.broadcast(self.run.stop_requested()):
             raise Stopped("a stop was asked for; the probe keeps nothing and will start again")
 
     @torch.no_grad()
@@ -146,7 +146,7 @@ class _Work:
 
         {encoder's name: [N, D] fp32 on the device} on rank 0, None elsewhere.
         """
-        settings, device = self.settings, self.ranks.device
+        settings, device = self.settings, self.context.device
         self.agree()
         parts: dict[str, list] = {name: [] for name in encoders}
         stream = batches(
@@ -172,13 +172,13 @@ class _Work:
 
     def _gather(self, own: dict[str, torch.Tensor], count: int) -> dict[str, torch.Tensor] | None:
         """All ranks' features in the images' order, on rank 0. By files in the run folder: any backend, any size."""
-        if self.ranks.world == 1:
+        if self.context.world_size == 1:
             return own
         self.passes += 1
-        files = [self.run.path / f".features-{self.passes}-{rank}.npz" for rank in range(self.ranks.world)]
-        np.savez(files[self.ranks.rank], **{name: found.numpy() for name, found in own.items()})
-        self.ranks.barrier()
-        if not self.ranks.is_main:
+        files = [self.run.path / f".features-{self.passes}-{rank}.npz" for rank in range(self.context.world_size)]
+        np.savez(files[self.context.rank], **{name: found.numpy() for name, found in own.items()})
+        self.context.barrier()
+        if not self.context.is_main:
             return None
         whole = {name: torch.empty(count, found.shape[1]) for name, found in own.items()}
         starts = range(0, count, BATCH)
@@ -186,7 +186,7 @@ class _Work:
             with np.load(file) as saved:
                 for name, target in whole.items():
                     rows = torch.from_numpy(saved[name])
-                    mine = [torch.arange(i, min(i + BATCH, count)) for i in starts[rank :: self.ranks.world]]
+                    mine = [torch.arange(i, min(i + BATCH, count)) for i in starts[rank :: self.context.world_size]]
                     if mine:
                         target[torch.cat(mine)] = rows
             file.unlink()

@@ -28,7 +28,7 @@ WHOLE = ("parameters", "gradients", "optimiser")
 """Kinds that are told whole as well: gradients are not all there yet at the fullest moment."""
 
 
-def run(settings: SimulateSettings, ranks, run: Folder) -> dict:
+def run(settings: SimulateSettings, context, run: Folder) -> dict:
     """Trace two steps; returns peak memory by kind, bytes by collective, and what the arithmetic says of both."""
     began = time.perf_counter()
     if dist.is_initialized():
@@ -58,7 +58,7 @@ def simulate(settings: SimulateSettings, **prefetch: int) -> dict:
     how = {name: getattr(settings, name) for name in ("precision", "activation_checkpointing")} | prefetch
     with fake_ranks(settings.gpus):
         network = throughput.network(settings)
-        model = sharding.apply(network, settings.strategy, world=settings.gpus, device=CPU, seed=None, **how)
+        model = sharding.apply(network, settings.strategy, world_size=settings.gpus, device=CPU, seed=None, **how)
         with FakeTensorMode(allow_non_fake_inputs=True):
             model.to_empty(device=CPU)
             return two_steps(model, *inputs(settings))

@@ -21,7 +21,7 @@ from geofm_lib.data import loader, sampler
 from geofm_lib.data.images import mask_noise, normalise
 from geofm_lib.data.shards import Shards, write_csv
 from geofm_lib.distributed import devices, sharding, training
-from geofm_lib.distributed.context import silent_group
+from geofm_lib.distributed.context import fake_group
 from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.model import mae, vit
 from geofm_lib.planning import costs
@@ -57,43 +57,45 @@ class Classifier(nn.Module):
         return F.cross_entropy(self.network(images_BCHW.to(compute)).float(), labels_B)
 
 
-def run(settings: ThroughputSettings, ranks, run: Folder) -> dict:
+def run(settings: ThroughputSettings, context, run: Folder) -> dict:
     """Warm up, measure, take the step apart; returns the headline numbers with the conditions they hold under."""
     began = time.perf_counter()
     torch.manual_seed(settings.seed)
     reads = settings.input == "real" or settings.compare
     shards = Shards(settings.data, split="train", keep_bytes=0) if reads else None
     if shards:  # too few of them are told before anything is measured
-        sampler.steps_per_epoch(len(shards), settings.batch_per_gpu * ranks.world)
+        sampler.steps_per_epoch(len(shards), settings.batch_per_gpu * context.world_size)
     channels = shards.channels if shards else 3
-    model = sharding.apply_settings(network(settings, channels), settings, ranks)
+    model = sharding.apply_settings(network(settings, channels), settings, context)
     optimiser = training.optimiser(model, WEIGHT_DECAY)
-    steps = Steps(model, optimiser, _batches(settings, ranks, settings.input, shards), ranks.device)
-    ranks.barrier()
+    steps = Steps(model, optimiser, _batches(settings, context, settings.input, shards), context.device)
+    context.barrier()
     start_up_s = time.perf_counter() - began
-    tflops = devices.matmul_peak(devices.PRECISIONS[settings.precision], ranks.device.type, PEAK_S)
-    ranks.barrier()
+    tflops = devices.matmul_peak(devices.PRECISIONS[settings.precision], context.device.type, PEAK_S)
+    context.barrier()
     loop = time.perf_counter()
-    rows, counted, paper_s, power = _window(settings, ranks, run, steps, loop)
-    own = _own(settings, ranks, steps, rows, counted) | {"paper_window_s": paper_s, "matmul_tflops": tflops} | power
+    rows, counted, paper_s, power = _window(settings, context, run, steps, loop)
+    own = _own(settings, context, steps, rows, counted) | {"paper_window_s": paper_s, "matmul_tflops": tflops} | power
     if not settings.compile:  # what is compiled holds other tensors than what is watched
         own |= {f"tracked_{name}_gib": size / meters.GIB for name, size in step_timing.held(steps).items()}
     if settings.profile_steps:
-        own |= _apart(settings, ranks, run, steps, shards)
-    table = ranks.gather(own)
-    if not ranks.is_main:
+        own |= _apart(settings, context, run, steps, shards)
+    table = context.gather(own)
+    if not context.is_main:
         return {}
     write_csv(run.path / "ranks.csv", table[0], table)
-    return _headline(settings, ranks, table, start_up_s, channels)
+    return _headline(settings, context, table, start_up_s, channels)
 
 
-def _window(settings, ranks, run: Folder, steps: Steps, loop: float) -> tuple[list[dict], meters.CollectiveBytes, ...]:
+def _window(
+    settings, context, run: Folder, steps: Steps, loop: float
+) -> tuple[list[dict], meters.CollectiveBytes, ...]:
     """Warm-up and steady window: rows of all steps, the bytes of the first, seconds of PAPER_STEPS, power."""
     total = settings.warmup_steps + settings.steps
     rows, counted, paper_s = [], None, None
     for step in range(total):
         if step == settings.warmup_steps:
-            power = Power(ranks.device)
+            power = Power(context.device)
         with meters.CollectiveBytes() if step == 0 else nullcontext() as counter:
             row = {"step": step + 1, **steps.take()}
         counted = counter if step == 0 else counted
@@ -103,7 +105,7 @@ def _window(settings, ranks, run: Folder, steps: Steps, loop: float) -> tuple[li
             paper_s = time.perf_counter() - loop
         left = total - step - 1
         phase = "warm-up" if step < settings.warmup_steps else "steady window"
-        images_per_s = settings.batch_per_gpu * ranks.world / row["step_s"]
+        images_per_s = settings.batch_per_gpu * context.world_size / row["step_s"]
         more = {"total_steps": total, "phase": phase, "seconds_left": left * row["step_s"]}
         run.log_metrics(**row, images_per_s=images_per_s, **more)
         if step >= settings.warmup_steps:
@@ -111,9 +113,9 @@ def _window(settings, ranks, run: Folder, steps: Steps, loop: float) -> tuple[li
     return rows, counted, paper_s, power.told()
 
 
-def _apart(settings, ranks, run: Folder, steps: Steps, shards: Shards | None) -> dict:
+def _apart(settings, context, run: Folder, steps: Steps, shards: Shards | None) -> dict:
     """What is usual for this rank's profiled steps, and for those with other images or without communication."""
-    others = _variants(settings, ranks, steps, shards) if settings.compare else {}
+    others = _variants(settings, context, steps, shards) if settings.compare else {}
     # With loader processes in a row of its own: in turn with other steps they would have time to read ahead.
     real = others.pop("real", None) if settings.workers else None
     window = settings.warmup_steps + settings.steps
@@ -122,9 +124,9 @@ def _apart(settings, ranks, run: Folder, steps: Steps, shards: Shards | None) ->
         run.at(window + number + 1)
         run.log_metrics(step=window + number + 1, total_steps=window + settings.profile_steps + 1, phase="profiled")
 
-    trace = run.path / f"trace-{ranks.rank}.json" if settings.trace else None
-    profiles, taken = step_timing.rounds(settings.profile_steps, steps, others, ranks, trace, said)
-    rows = step_timing.timeline(profiles, ranks)
+    trace = run.path / f"trace-{context.rank}.json" if settings.trace else None
+    profiles, taken = step_timing.rounds(settings.profile_steps, steps, others, context, trace, said)
+    rows = step_timing.timeline(profiles, context)
     if rows:
         write_csv(run.path / "timeline.csv", rows[0], rows)
     if real:
@@ -134,15 +136,15 @@ def _apart(settings, ranks, run: Folder, steps: Steps, shards: Shards | None) ->
     return {f"{name}_{key}": value for name, rows in taken.items() for key, value in _usual(rows).items()}
 
 
-def _variants(settings, ranks, steps: Steps, shards: Shards) -> dict[str, Steps]:
+def _variants(settings, context, steps: Steps, shards: Shards) -> dict[str, Steps]:
     """The same step with `real` and with `synthetic` images, and on these of a second model that sends nothing."""
-    streams = {name: _batches(settings, ranks, name, shards) for name in ("real", "synthetic")}
+    streams = {name: _batches(settings, context, name, shards) for name in ("real", "synthetic")}
     streams[settings.input] = steps.stream
-    found = {name: Steps(steps.model, steps.optimiser, stream, ranks.device) for name, stream in streams.items()}
-    group = silent_group()
-    model = sharding.apply_settings(network(settings, shards.channels), settings, ranks, group)
+    found = {name: Steps(steps.model, steps.optimiser, stream, context.device) for name, stream in streams.items()}
+    group = fake_group()
+    model = sharding.apply_settings(network(settings, shards.channels), settings, context, group)
     optimiser = training.optimiser(model, WEIGHT_DECAY)
-    return found | {"no_communication": Steps(model, optimiser, streams["synthetic"], ranks.device, group)}
+    return found | {"no_communication": Steps(model, optimiser, streams["synthetic"], context.device, group)}
 
 
 def network(settings, channels: int = 3) -> nn.Module:
@@ -153,60 +155,60 @@ def network(settings, channels: int = 3) -> nn.Module:
     return Classifier(vit.build(settings.model, "benchmark", *size))
 
 
-def _batches(settings: ThroughputSettings, ranks, kind: str, shards: Shards | None) -> Iterator[step_timing.Inputs]:
+def _batches(settings: ThroughputSettings, context, kind: str, shards: Shards | None) -> Iterator[step_timing.Inputs]:
     """Endless (images, labels or masking noise) on the device, `real` from the data set or `synthetic`."""
     patches = (settings.image_size // settings.patch()) ** 2
     channels = shards.channels if shards else 3
-    images = _real(settings, ranks, shards) if kind == "real" else _synthetic(settings, ranks, channels)
+    images = _real(settings, context, shards) if kind == "real" else _synthetic(settings, context, channels)
     for number, (pixels, indices) in enumerate(images):
-        pixels = pixels.to(ranks.device, non_blocking=True)
+        pixels = pixels.to(context.device, non_blocking=True)
         if settings.workload == "mae":
             second = mask_noise(settings.seed, number, indices, patches)
         else:
             second = torch.as_tensor([int(i) % CLASSES for i in indices])
-        yield pixels, second.to(ranks.device)
+        yield pixels, second.to(context.device)
 
 
-def _synthetic(settings, ranks, channels):
+def _synthetic(settings, context, channels):
     """Normal noise drawn once on the device: no loader in the measurement."""
-    generator = torch.Generator(ranks.device).manual_seed(settings.seed + ranks.rank)
+    generator = torch.Generator(context.device).manual_seed(settings.seed + context.rank)
     shape = (settings.batch_per_gpu, channels, settings.image_size, settings.image_size)
-    pixels = torch.randn(shape, generator=generator, device=ranks.device)
+    pixels = torch.randn(shape, generator=generator, device=context.device)
     while True:
-        yield pixels, range(ranks.rank * settings.batch_per_gpu, (ranks.rank + 1) * settings.batch_per_gpu)
+        yield pixels, range(context.rank * settings.batch_per_gpu, (context.rank + 1) * settings.batch_per_gpu)
 
 
-def _real(settings, ranks, shards):
+def _real(settings, context, shards):
     """The train side through the real loader, read from files every epoch as a large set would be."""
     steps = loader.stream(
         shards,
         seed=settings.seed,
-        global_batch=settings.batch_per_gpu * ranks.world,
+        global_batch=settings.batch_per_gpu * context.world_size,
         epochs=10**9,
         image_size=settings.image_size,
-        rank=ranks.rank,
-        world=ranks.world,
+        rank=context.rank,
+        world=context.world_size,
         workers=settings.workers,
-        pin=ranks.device.type == "cuda",
+        pin=context.device.type == "cuda",
     )
     for _, _, [(images, indices)] in steps:
-        yield normalise(images.to(ranks.device, non_blocking=True), shards.mean, shards.std), indices.tolist()
+        yield normalise(images.to(context.device, non_blocking=True), shards.mean, shards.std), indices.tolist()
 
 
-def _own(settings, ranks, steps: Steps, rows, counted) -> dict:
+def _own(settings, context, steps: Steps, rows, counted) -> dict:
     """This rank's row of ranks.csv: the window, what is held between steps, and what is sent in one."""
     steady = rows[settings.warmup_steps :]
     held = [value for state in steps.optimiser.state.values() for value in state.values() if torch.is_tensor(value)]
     trained = [p for p in steps.model.parameters() if p.requires_grad]
     medians = {f"{n}_s": _median(row[f"{n}_s"] for row in steady) for n in PHASES}
     return {
-        "rank": ranks.rank,
+        "rank": context.rank,
         "host": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
         "step_s": _median(row["step_s"] for row in steady),
         "mean_step_s": float(np.mean([row["step_s"] for row in steady])),
         "first_step_s": rows[0]["step_s"],
         **medians,
-        "peak_memory_gib": meters.peak_memory_gib(ranks.device),
+        "peak_memory_gib": meters.peak_memory_gib(context.device),
         "parameters_gib": sharding.local_bytes(steps.model.parameters()) / meters.GIB,
         # freed after each step; as large as what is trained
         "gradients_gib": sharding.local_bytes(trained) / meters.GIB,
@@ -216,8 +218,8 @@ def _own(settings, ranks, steps: Steps, rows, counted) -> dict:
     }
 
 
-def _headline(settings, ranks, table: list[dict], start_up_s: float, channels: int) -> dict:
-    images = settings.batch_per_gpu * ranks.world
+def _headline(settings, context, table: list[dict], start_up_s: float, channels: int) -> dict:
+    images = settings.batch_per_gpu * context.world_size
     slowest = max(row["step_s"] for row in table)
     paper_s = max((row["paper_window_s"] for row in table if row["paper_window_s"]), default=None)
     size = {"image_size": settings.image_size, "patch_size": settings.patch(), "channels": channels}
@@ -236,7 +238,7 @@ def _headline(settings, ranks, table: list[dict], start_up_s: float, channels: i
         "model_tflops_per_rank": (tflops := flops * settings.batch_per_gpu / slowest / 1e12),
         "matmul_tflops": (peak := min(row["matmul_tflops"] for row in table)),
         "mfu_of_measured_peak": tflops / peak,
-        **datasheet_mfu(tflops, meters.device_name(ranks.device), settings.precision),
+        **datasheet_mfu(tflops, meters.device_name(context.device), settings.precision),
         "peak_memory_gib": max(row["peak_memory_gib"] for row in table),
         "synchronised": settings.communication == "on",
         **{f"{n}_gib": max(row[f"{n}_gib"] for row in table) for n in ("parameters", "gradients", "optimiser")},

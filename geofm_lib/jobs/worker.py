@@ -62,22 +62,21 @@ def main(run_dir: Path) -> int:
 def _work(run_dir: Path, pulse: Pulse) -> dict:
     settings, resolved = load(run_dir)
 
-    from geofm_lib.distributed import context as ranks_module
+    from geofm_lib.distributed.context import join, leave
     from geofm_lib.profiling import meters
 
     module = importlib.import_module(JOBS[settings.job])
-    ranks = ranks_module.start(run_dir, settings.device, getattr(settings, "communication", "on"))
-    run = Folder(run_dir, ranks.is_main, pulse, resolved)
+    context = join(run_dir, settings.device, getattr(settings, "communication", "on"))
+    run = Folder(run_dir, context.is_main, pulse, resolved)
     pulse.waiting = meters.pending_collective
     stored = json.loads((run_dir / "environment.json").read_text())
-    hosts = ranks.gather(os.environ.get("SLURMD_NODENAME") or meters.environment(ranks.device)["host"])
+    hosts = context.gather(os.environ.get("SLURMD_NODENAME") or meters.environment(context.device)["host"])
     nodes = sorted(set(hosts)) if hosts else []
-    run.write_json(
-        "environment.json", {**stored, **meters.environment(ranks.device), "ranks": ranks.world, "nodes": nodes}
-    )
-    summary = module.run(settings, ranks, run)
-    ranks_module.stop(ranks)
-    return {"status": "finished", "ranks": ranks.world, **summary}
+    found = {**meters.environment(context.device), "ranks": context.world_size, "nodes": nodes}
+    run.write_json("environment.json", {**stored, **found})
+    summary = module.run(settings, context, run)
+    leave(context)
+    return {"status": "finished", "ranks": context.world_size, **summary}
 
 
 def _failure(error: BaseException, run_dir: Path) -> dict[str, str]:

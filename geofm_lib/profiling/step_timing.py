@@ -52,7 +52,7 @@ class Steps:
 
 
 def rounds(
-    count: int, own: Steps, others: dict[str, Steps], ranks, keep: Path | None, said: Callable[[int], None]
+    count: int, own: Steps, others: dict[str, Steps], context, keep: Path | None, said: Callable[[int], None]
 ) -> tuple[list[trace.Profile], dict[str, list[dict[str, float]]]]:
     """Profiles of `count` steps, and the rows of the `others` that are taken in turn with them.
 
@@ -60,25 +60,25 @@ def rounds(
     """
     profiles, rows = [], {name: [] for name in others}
     for number in range(count + 1):
-        ranks.barrier()  # reading the profile before took each rank another time
+        context.barrier()  # reading the profile before took each rank another time
         profiles.append(trace.profiled(own.take, keep))
         for name, steps in others.items():
-            ranks.barrier()
+            context.barrier()
             rows[name].append(steps.take())
         said(number)
     return profiles[1:], {name: each[1:] for name, each in rows.items()}
 
 
-def timeline(profiles: list[trace.Profile], ranks) -> list[dict]:
+def timeline(profiles: list[trace.Profile], context) -> list[dict]:
     """Rows of timeline.csv on rank 0, [] elsewhere: of the first ranks, the step that took rank 0 the median time.
 
     start_s counts from the first rank's beginning, by the clocks of their nodes.
     """
     order = np.argsort([each.seconds["step"] for each in profiles])
-    drawn = profiles[ranks.broadcast(int(order[len(order) // 2]))]
+    drawn = profiles[context.broadcast(int(order[len(order) // 2]))]
     began = next(event.start for event in drawn.events if event.kind == "step")
-    own = trace.ranges(drawn, DRAWN_RANGES) if ranks.rank < DRAWN_RANKS else []
-    told = ranks.gather([began, own]) or []
+    own = trace.ranges(drawn, DRAWN_RANGES) if context.rank < DRAWN_RANKS else []
+    told = context.gather([began, own]) or []
     first = min((start for start, _ in told), default=0.0)
     return [
         {"rank": rank, "lane": lane, "name": name, "start_s": began - first + start, "duration_s": duration}

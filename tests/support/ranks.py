@@ -39,7 +39,13 @@ def _model(decoder_depth=None):
     return mae.build("ViT-Atto", 32, 3, "meta", 8, decoder_depth=decoder_depth, norm_pix_loss=True)
 
 
-def _train(model, ranks, steps=5, parts=1, batch=16):
+def _sharded(model, strategy, context, **how):
+    from geofm_lib.distributed import sharding
+
+    return sharding.apply(model, strategy, world_size=context.world_size, device=context.device, **how)
+
+
+def _train(model, context, steps=5, batch=16):
     """Losses and gradient norms of a few AdamW steps with clipping on a fixed global batch."""
     import torch
 
@@ -51,75 +57,69 @@ def _train(model, ranks, steps=5, parts=1, batch=16):
     for _ in range(steps):
         images = torch.randn(batch, 3, 32, 32, generator=generator)
         noise = torch.rand(batch, 16, generator=generator)
-        own = [
-            (images[k * batch // parts :][rank_part], noise[k * batch // parts :][rank_part])
-            for k in range(parts)
-            for rank_part in [
-                slice(ranks.rank * batch // parts // ranks.world, (ranks.rank + 1) * batch // parts // ranks.world)
-            ]
-        ]
-        functions = [lambda pair=pair: model(*pair) for pair in own]
-        loss, norm, _ = training.step(model, optimiser, functions, parts=parts, rate=1e-3, clip=0.5)
+        own = slice(context.rank * batch // context.world_size, (context.rank + 1) * batch // context.world_size)
+        pair = images[own], noise[own]
+        functions = [lambda pair=pair: model(*pair)]
+        loss, norm, _ = training.step(model, optimiser, functions, parts=1, rate=1e-3, clip=0.5)
         losses.append(loss)
         norms.append(norm)
-        same.append(_replicas_equal(model, ranks))
+        same.append(_replicas_equal(model, context))
     return {"losses": losses, "norms": norms, "replicas_equal": all(same)}
 
 
-def _replicas_equal(model, ranks) -> bool:
+def _replicas_equal(model, context) -> bool:
     """Do all ranks that hold the same part of a weight hold the same bits?"""
     places = {n: str(getattr(p, "__create_chunk_list__", lambda: "whole")()) for n, p in model.named_parameters()}
-    together = ranks.gather([[f"{name} {places[name]}", digest] for name, digest in _digests(model).items()])
+    together = context.gather([[f"{name} {places[name]}", digest] for name, digest in _digests(model).items()])
     seen: dict[str, set[str]] = {}
     for key, digest in (pair for own in together or [] for pair in own):
         seen.setdefault(key, set()).add(digest)
-    return ranks.broadcast(all(len(digests) == 1 for digests in seen.values()))
+    return context.broadcast(all(len(digests) == 1 for digests in seen.values()))
 
 
-def unsynchronised(ranks, arguments):
+def unsynchronised(context, arguments):
     """Replicas whose gradients are never reduced, as in FSDP1's HYBRID_1GPU: what the equality of bits must tell."""
     from geofm_lib.model import vit
 
-    return _train(vit.materialise(_model(), "cpu", 7), ranks, steps=1)["replicas_equal"]
+    return _train(vit.materialise(_model(), "cpu", 7), context, steps=1)["replicas_equal"]
 
 
-def equality(ranks, arguments):
+def equality(context, arguments):
     """Every strategy that divides the ranks, at each (precision, activation checkpointing) of `how`.
 
     A single rank also trains `plain`: the same network without any wrapper, which all others must equal.
     """
-    from geofm_lib.distributed import sharding
     from geofm_lib.model import vit
 
     out = {}
     for strategy in arguments["strategies"]:
         for precision, checkpointing in arguments["how"]:
             how = {"precision": precision, "activation_checkpointing": checkpointing, "seed": 7}
-            model = sharding.apply(_model(), strategy, world=ranks.world, device=ranks.device, **how)
-            out[f"{strategy}/{precision}/{checkpointing}"] = _train(model, ranks)
-    if ranks.world == 1:
-        out["plain/fp32/False"] = _train(vit.materialise(_model(), "cpu", 7), ranks)
-    return {"trained": out, "bytes": bytes_sent(ranks, arguments["strategies"]), "guard": guard(ranks)}
+            model = _sharded(_model(), strategy, context, **how)
+            out[f"{strategy}/{precision}/{checkpointing}"] = _train(model, context)
+    if context.world_size == 1:
+        out["plain/fp32/False"] = _train(vit.materialise(_model(), "cpu", 7), context)
+    return {"trained": out, "bytes": bytes_sent(context, arguments["strategies"]), "guard": guard(context)}
 
 
-def guard(ranks):
+def guard(context):
     """A step in which the last rank's images hold a nan: what each rank is told, and whether any weight moved."""
     import torch
 
-    from geofm_lib.distributed import sharding, training
+    from geofm_lib.distributed import training
 
-    model = sharding.apply(_model(), "NO_SHARD", world=ranks.world, device=ranks.device, seed=7)
+    model = _sharded(_model(), "NO_SHARD", context, seed=7)
     optimiser = training.optimiser(model, 0.05)
     before = _digests(model)
     images, noise = torch.ones(2, 3, 32, 32), torch.rand(2, 16, generator=torch.Generator().manual_seed(1))
-    if ranks.rank == ranks.world - 1:
+    if context.rank == context.world_size - 1:
         images[0, 0, 0, 0] = float("nan")
     try:
         training.step(model, optimiser, [lambda: model(images, noise)], parts=1, rate=0.1, clip=1.0)
         told = {}
     except training.NotFinite as fault:
         told = {"own": str(fault.own_loss), "all": str(fault.loss), "names": training.not_finite(model)}
-    return ranks.gather({**told, "moved": _digests(model) != before})
+    return context.gather({**told, "moved": _digests(model) != before})
 
 
 def _digests(model) -> dict[str, str]:
@@ -127,37 +127,36 @@ def _digests(model) -> dict[str, str]:
     return {n: hashlib.sha256(p.detach().numpy().tobytes()).hexdigest() for n, p in held.items()}
 
 
-def compiled(ranks, arguments):
+def compiled(context, arguments):
     """A training with each block compiled, beside the same one without; both weights at the end and their names."""
-    from geofm_lib.distributed import checkpoint, sharding
+    from geofm_lib.distributed import checkpoint
 
     out = {}
     for compile in (False, True):
-        model = sharding.apply(
+        model = _sharded(
             _model(),
             arguments["strategy"],
-            world=ranks.world,
-            device=ranks.device,
+            context,
             seed=7,
             compile=compile,
             **arguments["how"],
         )
-        out[str(compile)] = {**_train(model, ranks), "names": list(checkpoint.layout(model))}
+        out[str(compile)] = {**_train(model, context), "names": list(checkpoint.layout(model))}
     return out
 
 
-def prefetch(ranks, arguments):
+def prefetch(context, arguments):
     """The order in which blocks are gathered (`G3`) and computed (`F3`, `B3`) at each depth of prefetch; the losses."""
-    return {str(depth): _gathers(ranks, depth) for depth in arguments["depths"]}
+    return {str(depth): _gathers(context, depth) for depth in arguments["depths"]}
 
 
-def _gathers(ranks, depth):
+def _gathers(context, depth):
     import torch
 
-    from geofm_lib.distributed import sharding, training
+    from geofm_lib.distributed import training
 
     ahead = {"forward_prefetch": depth, "backward_prefetch": depth}
-    model = sharding.apply(_model(), "FULL_SHARD", world=ranks.world, device=ranks.device, seed=7, **ahead)
+    model = _sharded(_model(), "FULL_SHARD", context, seed=7, **ahead)
     events = []
     for number, block in enumerate(model.encoder.blocks):
         group = block._get_fsdp_state()._fsdp_param_group
@@ -176,7 +175,7 @@ def _gathers(ranks, depth):
     return {"events": events, "loss": loss}
 
 
-def curves(ranks, arguments):
+def curves(context, arguments):
     """The pretraining job itself, several times, each with its settings and the step at which it is asked to stop; how
     each of them ended."""
     from geofm_lib.jobs import pretrain, run_folder
@@ -191,22 +190,22 @@ def curves(ranks, arguments):
 
     ended = []
     for told in arguments["runs"]:
-        settings = PretrainSettings(**told["settings"], ranks=ranks.world)
-        if ranks.is_main:
+        settings = PretrainSettings(**told["settings"], ranks=context.world_size)
+        if context.is_main:
             settings.folder().mkdir(parents=True, exist_ok=True)
-        ranks.barrier()
-        run = StopsAt(settings.folder(), ranks.is_main)
+        context.barrier()
+        run = StopsAt(settings.folder(), context.is_main)
         run.steps = told.get("stop")
         try:
-            pretrain.run(settings, ranks, run)
+            pretrain.run(settings, context, run)
             ended.append("finished")
         except run_folder.Stopped as stop:
             ended.append(str(stop))
-        ranks.barrier()
+        context.barrier()
     return ended
 
 
-def measured(ranks, arguments):
+def measured(context, arguments):
     """The throughput job under several settings: the run folder of each, its summary written as a worker would."""
     from geofm_lib.jobs import run_folder, throughput
     from geofm_lib.settings import ThroughputSettings
@@ -214,33 +213,32 @@ def measured(ranks, arguments):
     folders = {}
     for name, told in arguments["runs"].items():
         path = Path(arguments["place"]) / name
-        settings = ThroughputSettings(**told, ranks=ranks.world, run_dir=str(path))
-        if ranks.is_main:
+        settings = ThroughputSettings(**told, ranks=context.world_size, run_dir=str(path))
+        if context.is_main:
             path.mkdir(parents=True)
-            asked = {"job": "throughput", "asked": settings.asked(), "resolved": {"ranks": ranks.world}}
+            asked = {"job": "throughput", "asked": settings.asked(), "resolved": {"ranks": context.world_size}}
             (path / "settings.json").write_text(json.dumps(asked))
-        ranks.barrier()
-        run = run_folder.Folder(path, ranks.is_main)
-        run.write_json("summary.json", {"status": "finished", **throughput.run(settings, ranks, run)})
+        context.barrier()
+        run = run_folder.Folder(path, context.is_main)
+        run.write_json("summary.json", {"status": "finished", **throughput.run(settings, context, run)})
         folders[name] = str(path)
     return folders
 
 
-def bytes_sent(ranks, strategies):
+def bytes_sent(context, strategies):
     """What the meter counts in one step of each strategy."""
-    from geofm_lib.distributed import sharding
     from geofm_lib.profiling import meters
 
     out = {}
     for strategy in strategies:
-        model = sharding.apply(_model(), strategy, world=ranks.world, device=ranks.device, seed=7)
+        model = _sharded(_model(), strategy, context, seed=7)
         with meters.CollectiveBytes() as counted:
-            _one_step(model, ranks)
+            _one_step(model, context)
         out[strategy] = counted.bytes
     return out
 
 
-def held(ranks, arguments):
+def held(context, arguments):
     """What two real steps of each strategy hold and send on rank 0, and torch's own count of what is sharded."""
     import torch
 
@@ -250,9 +248,9 @@ def held(ranks, arguments):
 
     out = {}
     for strategy in arguments["strategies"]:
-        settings = SimulateSettings(**arguments["settings"], strategy=strategy, gpus=ranks.world)
+        settings = SimulateSettings(**arguments["settings"], strategy=strategy, gpus=context.world_size)
         how = {"precision": settings.precision, "activation_checkpointing": settings.activation_checkpointing}
-        model = sharding.apply(throughput.network(settings), strategy, world=ranks.world, device=ranks.device, **how)
+        model = _sharded(throughput.network(settings), strategy, context, **how)
         images, labels = simulate.inputs(settings)
         found = simulate.two_steps(model, images, labels)
         optimiser = training.optimiser(model, 0.0)
@@ -265,7 +263,7 @@ def held(ranks, arguments):
     return out
 
 
-def findings(ranks, arguments):
+def findings(context, arguments):
     """The findings job, and what it says of replicas under a torch without FSDP1."""
     import torch.distributed.fsdp
 
@@ -273,14 +271,14 @@ def findings(ranks, arguments):
     from geofm_lib.jobs.run_folder import Folder
     from geofm_lib.settings import FindingsSettings
 
-    settings = FindingsSettings(**arguments["settings"], ranks=ranks.world)
+    settings = FindingsSettings(**arguments["settings"], ranks=context.world_size)
     job.PAPER_STEPS = 15  # enough to settle
-    found = job.run(settings, ranks, Folder(arguments["run_dir"], ranks.is_main))
+    found = job.run(settings, context, Folder(arguments["run_dir"], context.is_main))
     del torch.distributed.fsdp.FullyShardedDataParallel
-    return {"with": found, "without": job.replicas(settings, ranks)}
+    return {"with": found, "without": job.replicas(settings, context)}
 
 
-def _one_step(model, ranks):
+def _one_step(model, context):
     import torch
 
     from geofm_lib.distributed import training
@@ -289,14 +287,14 @@ def _one_step(model, ranks):
     training.step(model, training.optimiser(model, 0.0), [lambda: model(*pair)], parts=1, rate=0.0, clip=0.0)
 
 
-def save(ranks, arguments):
+def save(context, arguments):
     """Save at steps 0, 1 and 2, then go on for two steps; the weights saved last and the losses after.
 
     `first 1` saves nothing at step 0, `zero` saves at step 0 only.
     """
     import torch
 
-    from geofm_lib.distributed import checkpoint, sharding, training
+    from geofm_lib.distributed import checkpoint, training
 
     out, state = {}, {"run": "a"}
     for name, suffix, saves, steps in (
@@ -305,66 +303,65 @@ def save(ranks, arguments):
         ("zero", "-zero", (0,), 0),
     ):
         folder = Path(arguments["checkpoint"] + suffix)
-        model = sharding.apply(_model(), arguments["strategy"], world=ranks.world, device=ranks.device, seed=7)
+        model = _sharded(_model(), arguments["strategy"], context, seed=7)
         optimiser = training.optimiser(model, 0.05)
         torch.manual_seed(11)
         for step in range(steps + 1):
             if step:
-                _step_of(model, optimiser, ranks)
+                _step_of(model, optimiser, context)
                 torch.rand(1)
             if step in saves:
-                checkpoint.save(folder, step, model, optimiser, state, ranks, keep=2)
-        out[name] = _after(model, optimiser, ranks)
+                checkpoint.save(folder, step, model, optimiser, state, context, keep=2)
+        out[name] = _after(model, optimiser, context)
     return out
 
 
-def load(ranks, arguments):
+def load(context, arguments):
     """Load as told, several times in turn; for each the step, the weights and the losses after, or the error."""
-    from geofm_lib.distributed import checkpoint, sharding, training
+    from geofm_lib.distributed import checkpoint, training
 
     found = []
     for told in arguments["loads"]:
-        model = sharding.apply(
+        model = _sharded(
             _model(decoder_depth=told.get("decoder_depth")),
             told["strategy"],
-            world=ranks.world,
-            device=ranks.device,
+            context,
             seed=8,
         )
         optimiser = training.optimiser(model, 0.05)
         before = _digests(model)
         try:
-            step = checkpoint.load(Path(told["checkpoint"]), model, optimiser, {"run": told.get("run", "a")}, ranks)
-            found.append({"step": step, **_after(model, optimiser, ranks)})
+            step = checkpoint.load(Path(told["checkpoint"]), model, optimiser, {"run": told.get("run", "a")}, context)
+            found.append({"step": step, **_after(model, optimiser, context)})
         except checkpoint.CheckpointError as error:
             found.append({"error": str(error), "moved": _digests(model) != before})
     return found
 
 
-def again(ranks, arguments):
+def again(context, arguments):
     """Load what there is, take a step and save it: at a step that a damaged checkpoint held before."""
-    from geofm_lib.distributed import checkpoint, sharding, training
+    from geofm_lib.distributed import checkpoint, training
 
     folder = Path(arguments["checkpoint"])
-    model = sharding.apply(_model(), "NO_SHARD", world=ranks.world, device=ranks.device, seed=8)
+    model = _sharded(_model(), "NO_SHARD", context, seed=8)
     optimiser = training.optimiser(model, 0.05)
-    step = checkpoint.load(folder, model, optimiser, {"run": "a"}, ranks)
-    _step_of(model, optimiser, ranks)
-    checkpoint.save(folder, step + 1, model, optimiser, {"run": "a"}, ranks, keep=2)
+    step = checkpoint.load(folder, model, optimiser, {"run": "a"}, context)
+    _step_of(model, optimiser, context)
+    checkpoint.save(folder, step + 1, model, optimiser, {"run": "a"}, context, keep=2)
 
 
-def refused(ranks, arguments):
+def refused(context, arguments):
     """What each rank is told when the folder of checkpoints cannot be made."""
-    from geofm_lib.distributed import checkpoint, sharding, training
+    from geofm_lib.distributed import checkpoint, training
 
-    model = sharding.apply(_model(), "FULL_SHARD", world=ranks.world, device=ranks.device, seed=8)
+    model = _sharded(_model(), "FULL_SHARD", context, seed=8)
     try:
-        checkpoint.save(Path(arguments["checkpoint"]), 0, model, training.optimiser(model, 0.0), {}, ranks, keep=1)
+        checkpoint.save(Path(arguments["checkpoint"]), 0, model, training.optimiser(model, 0.0), {}, context, keep=1)
     except checkpoint.CheckpointError as error:
-        return ranks.gather(str(error))
+        return context.gather(str(error))
 
 
-def _after(model, optimiser, ranks) -> dict:
+def _after(model, optimiser, context) -> dict:
     import torch
 
     from geofm_lib.distributed import checkpoint
@@ -372,17 +369,17 @@ def _after(model, optimiser, ranks) -> dict:
     weights = checkpoint.whole(checkpoint.layout(model))
     digests = {n: hashlib.sha256(t.detach().numpy().tobytes()).hexdigest() for n, t in weights}
     drawn = torch.rand(1).item()  # from the generator as it was left, or loaded
-    return {"weights": digests, "losses": [_step_of(model, optimiser, ranks) for _ in range(2)], "drawn": drawn}
+    return {"weights": digests, "losses": [_step_of(model, optimiser, context) for _ in range(2)], "drawn": drawn}
 
 
-def _step_of(model, optimiser, ranks):
+def _step_of(model, optimiser, context):
     import torch
 
     from geofm_lib.distributed import training
 
     generator = torch.Generator().manual_seed(3)
     images, noise = torch.randn(8, 3, 32, 32, generator=generator), torch.rand(8, 16, generator=generator)
-    own = slice(ranks.rank * 8 // ranks.world, (ranks.rank + 1) * 8 // ranks.world)
+    own = slice(context.rank * 8 // context.world_size, (context.rank + 1) * 8 // context.world_size)
     functions = [lambda: model(images[own], noise[own])]
     return training.step(model, optimiser, functions, parts=1, rate=1e-3, clip=1.0).loss
 
@@ -411,16 +408,16 @@ def main(folder: Path, world: int) -> int:
 
 
 def _rank(folder: Path, rank: int) -> int:
-    from geofm_lib.distributed import context as ranks_module
+    from geofm_lib.distributed.context import join, leave
 
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
     try:
-        me = ranks_module.start(folder, "cpu")
+        me = join(folder, "cpu")
         told = json.loads((folder / "programs.json").read_text())
         results = {name: globals()[name](me, arguments) for name, arguments in told.items()}
         if me.is_main:
             (folder / "result.json").write_text(json.dumps(results))
-        ranks_module.stop(me)
+        leave(me)
     except BaseException:
         traceback.print_exc()
         return 1
