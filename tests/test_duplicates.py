@@ -5,13 +5,13 @@ import io
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from geofm_lib.data import duplicates, images, measure, split
+from geofm_lib.data import decode, duplicates, measure, split
 from geofm_lib.scenes import generate
 from tests.support.pictures import encode, noise
 
 
 def measured(data: bytes) -> measure.Measures:
-    return measured_pixels(images.decode(data).numpy().transpose(1, 2, 0))
+    return measured_pixels(decode.decode(data).numpy().transpose(1, 2, 0))
 
 
 def measured_pixels(image: np.ndarray) -> measure.Measures:

@@ -18,7 +18,7 @@ from transformers import (
     ViTModel,
 )
 
-from geofm_lib.data.images import normalise
+from geofm_lib.data.transforms import normalise
 from geofm_lib.model import mae, vit
 from geofm_lib.model.interop import export, folders, timm_folder
 from geofm_lib.settings import ProbeSettings

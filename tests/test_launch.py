@@ -17,8 +17,9 @@ import pytest
 import timm
 import torch
 
-from geofm_lib.data.images import batches, mask_noise, normalise
+from geofm_lib.data.loader import batches
 from geofm_lib.data.shards import Shards
+from geofm_lib.data.transforms import mask_noise, normalise
 from geofm_lib.model.interop import export
 from geofm_lib.runs import records
 from geofm_lib.runs.launch import RunFailed, launch

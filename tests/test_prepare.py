@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from geofm_lib.data import images, shards, verify
+from geofm_lib.data import decode, shards, verify
 from geofm_lib.jobs import prepare
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.settings import PrepareSettings
@@ -94,7 +94,7 @@ def test_duplicates_never_lie_on_both_sides(tmp_path):
 
 
 def _decoded(data):
-    return images.decode(data).permute(1, 2, 0).numpy()
+    return decode.decode(data).permute(1, 2, 0).numpy()
 
 
 def test_what_is_written(tmp_path):

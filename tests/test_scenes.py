@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from geofm_lib.data import baselines, images
+from geofm_lib.data import baselines, decode
 from geofm_lib.scenes import generate
 
 # Mean colour of the first six images of each class at seed 0, version 1 of the generator: drift shows here.
@@ -70,7 +70,7 @@ class Drawn:
         return len(self.data)
 
     def decode(self, i):
-        return images.decode(self.data[i])
+        return decode.decode(self.data[i])
 
 
 def test_histograms_do_not_solve_it():

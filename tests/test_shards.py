@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from geofm_lib.data import images, pack, shards, split
+from geofm_lib.data import decode, pack, shards, split
 from tests.support.pictures import encode, noise
 
 
@@ -36,7 +36,7 @@ def test_round_trip(prepared):
     assert data.classes == ["a b", "río"] and data.labels.tolist() == [0, 1] * 6 and data.labels.dtype == np.int64
     for i in np.random.default_rng(0).permutation(12).tolist():
         assert data.read(i, verify=True) == samples[i]["data"]
-        assert torch.equal(data.decode(i), images.decode(samples[i]["data"]))
+        assert torch.equal(data.decode(i), decode.decode(samples[i]["data"]))
     assert data.decode(0).shape == (3, 20, 24) and data.decode(0).dtype == torch.uint8
 
 

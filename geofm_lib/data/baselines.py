@@ -7,7 +7,7 @@ learned nothing of use about these images. It is no straw man: 65 % on UC Merced
 import numpy as np
 import torch
 
-from geofm_lib.data import images
+from geofm_lib.data import rgb, transforms
 
 SIZE = 96  # pixels a side at which the histograms are taken
 SINGLE, JOINT = 16, 8  # bins: 3 x 16 of each channel, 8 x 8 x 8 of all three together
@@ -19,8 +19,8 @@ def colour_histogram(image_HWC: np.ndarray) -> np.ndarray:
     """Shares of pixels by colour, float32 [16 C + 512]: each band in 16 bins, and red, green and blue in 8 x 8 x 8."""
     channels = image_HWC.shape[2]
     single = image_HWC // (256 // SINGLE) + np.arange(channels, dtype=np.int64) * SINGLE
-    rgb = image_HWC[..., list(images.shown(channels))]
-    joint = (rgb // (256 // JOINT)).astype(np.int64) @ [JOINT**2, JOINT, 1]
+    colours = image_HWC[..., list(rgb.bands(channels))]
+    joint = (colours // (256 // JOINT)).astype(np.int64) @ [JOINT**2, JOINT, 1]
     counts = [np.bincount(single.ravel(), minlength=channels * SINGLE), np.bincount(joint.ravel(), minlength=JOINT**3)]
     return np.concatenate(counts).astype(np.float32) / joint.size
 
@@ -50,9 +50,9 @@ def features(shards) -> np.ndarray:
     """
     rows = []
     for i in range(len(shards)):
-        image = images.resize(shards.decode(i), SIZE, SIZE)
+        image = transforms.resize(shards.decode(i), SIZE, SIZE)
         if image.dtype != torch.uint8:
-            image = images.eight_bits(image[None], shards.mean, shards.std)[0]
+            image = rgb.eight_bits(image[None], shards.mean, shards.std)[0]
         image = image.permute(1, 2, 0).numpy()
         rows.append(np.concatenate([colour_histogram(image), gradient_histogram(image)]))
     return np.sqrt(np.stack(rows))

@@ -1,16 +1,107 @@
-"""The training stream: what each rank reads in each step, in one order for any number of ranks and processes.
+"""Batches of pixels, prepared ahead by processes, and the training stream of a rank.
 
-Its only state is the number of steps done. Order, crops and flips are functions of (seed, epoch, sample), so a run
-goes on in the middle of an epoch, on other ranks and with other workers, with the very images that it would have seen.
+The stream's only state is the number of steps done. Order, crops and flips are functions of (seed, epoch, sample). So a
+run goes on in the middle of an epoch, on other ranks and with other workers, with the very images that it would have
+seen.
 """
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
 
-from geofm_lib.data import images, sampler
+from geofm_lib.data import sampler
+from geofm_lib.data.shards import Shards
+from geofm_lib.data.transforms import TRANSFORMS, Scale
+
+Batch = tuple[torch.Tensor, torch.Tensor]  # images as stored [B, C, S, S], indices int64 [B]
+
+
+class Images(Protocol):
+    """What batches are made of: a Shards, or anything else that decodes image i."""
+
+    def decode(self, i: int, /) -> torch.Tensor:
+        """uint8 or uint16 [C, H, W]. Raises ValueError, in one sentence, for an image that cannot be read."""
+
+
+class Batches(torch.utils.data.Dataset):
+    """Batch k, made of the samples that places(k) names: places(k) -> (epoch, int64 array of indices).
+
+    A class only because DataLoader wants an object that it can send to a process.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        places: Callable[[int], tuple[int, np.ndarray]],
+        image_size: int,
+        transform: str,
+        seed: int,
+        crop_scale: Scale,
+    ):
+        if transform not in TRANSFORMS:
+            raise ValueError(f"unknown transform {transform!r}; known: {', '.join(TRANSFORMS)}")
+        self.images, self.places, self.size, self.transform = images, places, image_size, transform
+        self.seed, self.scale = seed, crop_scale
+
+    def __getitem__(self, k: int) -> Batch | ValueError:
+        epoch, indices = self.places(k)
+        change = TRANSFORMS[self.transform]
+        try:
+            views = [
+                change(self.images.decode(i), self.size, i, self.seed, epoch, self.scale) for i in indices.tolist()
+            ]
+        except ValueError as fault:
+            return fault  # `load` raises it: a process of DataLoader would bury its sentence in a traceback
+        return torch.stack(views).contiguous(), torch.from_numpy(indices)
+
+
+def load(dataset: Batches, numbers: Sequence[int], workers: int = 0, pin: bool = False) -> Iterator[Batch]:
+    """dataset[k] for each k of `numbers`, in that order, prepared ahead by `workers` processes (two batches each).
+
+    `pin`: into memory that a GPU copies from without waiting. The pixels are the same for any number of workers.
+    """
+    workers = min(workers, len(numbers)) if len(numbers) > 1 else 0
+    if workers and hasattr(dataset.images, "keep"):
+        dataset.images.keep()  # before the fork, so that the processes share the decoded pixels
+    loader = torch.utils.data.DataLoader(
+        dataset,
+        sampler=numbers,
+        batch_size=None,  # an item is a batch already
+        num_workers=workers,
+        pin_memory=pin,
+        generator=torch.Generator(),  # it draws a number that nobody uses: not from the run's own generator
+        # The processes only read files and resize; forking them costs milliseconds, spawning them seconds.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+    )
+    for found in loader:
+        if isinstance(found, ValueError):
+            raise found
+        yield found
+
+
+def batches(
+    images: Images,
+    steps_indices: Iterable[np.ndarray | Sequence[int]],
+    *,
+    image_size: int,
+    transform: str = "pretrain",
+    seed: int = 0,
+    epoch: int = 0,
+    workers: int = 0,
+    pin: bool = False,
+    crop_scale: Scale = (0.2, 1.0),
+) -> Iterator[Batch]:
+    """One batch for each index array of `steps_indices`.
+
+    Raises ValueError for an unknown transform, and in the sentence of `images` for an image that cannot be read.
+    """
+    steps = [(epoch, np.ascontiguousarray(step, dtype=np.int64)) for step in steps_indices]
+    dataset = Batches(images, steps.__getitem__, image_size, transform, seed, crop_scale)
+    yield from load(dataset, range(len(steps)), workers, pin)
 
 
 @dataclass
@@ -35,7 +126,7 @@ class Places:
 
 
 def stream(
-    shards,
+    images: Shards,
     *,
     seed: int,
     global_batch: int,
@@ -47,16 +138,16 @@ def stream(
     done: int = 0,
     workers: int = 0,
     pin: bool = False,
-    crop_scale: tuple[float, float] = (0.2, 1.0),
-) -> Iterator[tuple[int, int, list[tuple[torch.Tensor, torch.Tensor]]]]:
+    crop_scale: Scale = (0.2, 1.0),
+) -> Iterator[tuple[int, int, list[Batch]]]:
     """(step, epoch, the rank's micro-batches) from step `done` to the end of the last epoch.
 
-    A micro-batch is (images as stored [B, C, S, S], indices int64 [B]). The processes live as long as the stream, so
-    an epoch's end is no pause. `pin` where a GPU copies. ValueError for a batch that cannot be filled or shared.
+    The processes live as long as the stream, so an epoch's end is no pause. `pin` where a GPU copies. Raises ValueError
+    for a batch that cannot be filled or shared.
     """
-    places = Places(seed, len(shards), global_batch, rank, world, parts)
-    steps = epochs * sampler.steps_per_epoch(len(shards), global_batch)
-    dataset = images.Batches(shards, places, image_size, "pretrain", seed, crop_scale)
-    found = images.load(dataset, range(done * parts, steps * parts), workers, pin)
+    places = Places(seed, len(images), global_batch, rank, world, parts)
+    steps = epochs * sampler.steps_per_epoch(len(images), global_batch)
+    dataset = Batches(images, places, image_size, "pretrain", seed, crop_scale)
+    found = load(dataset, range(done * parts, steps * parts), workers, pin)
     for step in range(done, steps):
         yield step, places(step * parts)[0], [next(found) for _ in range(parts)]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from geofm_lib.data import decode, images
+from geofm_lib.data import decode, transforms
 
 LEAST_SIDE = 8  # pixels: one patch of the smallest models
 # Segments of a JPEG, by the second byte of their mark (ITU-T T.81, table B.1).
@@ -72,7 +72,7 @@ def _fit(data: bytes, short_side: int, quality: int) -> tuple[bytes, str, np.nda
         height, width, _ = bands.shape
         _check_side(width, height)
         if 0 < short_side < min(height, width):
-            small = images.resize(torch.from_numpy(bands).permute(2, 0, 1), *_sides((height, width), short_side))
+            small = transforms.resize(torch.from_numpy(bands).permute(2, 0, 1), *_sides((height, width), short_side))
             small = small.permute(1, 2, 0).numpy()
             return decode.encode_bands(small), f"reduced to {short_side} pixels", small
         return data, "", bands

@@ -30,7 +30,21 @@ import numpy as np
 import torch
 
 from geofm_lib.catalog import datasets
-from geofm_lib.data import archives, downloads, duplicates, images, measure, pack, shards, sources, split, verify
+from geofm_lib.data import (
+    archives,
+    decode,
+    downloads,
+    duplicates,
+    loader,
+    measure,
+    pack,
+    rgb,
+    shards,
+    sources,
+    split,
+    transforms,
+    verify,
+)
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.scenes import generate
 
@@ -399,14 +413,14 @@ def _pictures(folder: Path, rows: dict[int, dict], sheet: dict[int, str], views:
     """
     statistics = json.loads((folder / "statistics.json").read_text())
     level = statistics["mean"], statistics["std"]
-    pixels = {i: images.decode(_read(folder, row)) for i, row in rows.items()}
+    pixels = {i: decode.decode(_read(folder, row)) for i, row in rows.items()}
     stack = np.stack([_fit(pixels[i], SHEET_SIDE, *level) for i in sheet])
     np.savez_compressed(folder / "contact_sheet.npz", images=stack, labels=np.array(list(sheet.values())))
     chosen = np.array(views)
     few = SimpleNamespace(decode=pixels.__getitem__)
-    cropped, _ = next(images.batches(few, [chosen], image_size=VIEW_SIDE, transform="pretrain", seed=seed))
-    cropped = images.picture(cropped, *level)
-    noise = images.mask_noise(seed, 0, chosen, (VIEW_SIDE // VIEW_PATCH) ** 2)
+    cropped, _ = next(loader.batches(few, [chosen], image_size=VIEW_SIDE, transform="pretrain", seed=seed))
+    cropped = rgb.to_rgb(cropped, *level)
+    noise = transforms.mask_noise(seed, 0, chosen, (VIEW_SIDE // VIEW_PATCH) ** 2)
     hidden = noise.argsort(dim=1, stable=True).argsort(dim=1) >= int(noise.shape[1] * VIEW_VISIBLE)
     side = VIEW_SIDE // VIEW_PATCH
     hidden = hidden.view(-1, 1, side, side).repeat_interleave(VIEW_PATCH, 2).repeat_interleave(VIEW_PATCH, 3)
@@ -435,9 +449,9 @@ def _read(folder: Path, row: dict) -> bytes:
 
 def _fit(image: torch.Tensor, side: int, mean: list[float], std: list[float]) -> np.ndarray:
     """An image for the eye, uint8 [side, side, 3]: the long side fills the square, the rest is white."""
-    image = images.picture(image[None], mean, std)[0]
+    image = rgb.to_rgb(image[None], mean, std)[0]
     height, width = (max(1, round(n * side / max(image.shape[-2:]))) for n in image.shape[-2:])
     square = np.full((side, side, image.shape[0]), 255, np.uint8)
     top, left = (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = images.resize(image, height, width).permute(1, 2, 0).numpy()
+    square[top : top + height, left : left + width] = transforms.resize(image, height, width).permute(1, 2, 0).numpy()
     return square

@@ -10,8 +10,10 @@ import torch
 
 from geofm_lib.data import loader, sampler
 from geofm_lib.data.decode import FULL
-from geofm_lib.data.images import batches, mask_noise, normalise, picture
+from geofm_lib.data.loader import batches
+from geofm_lib.data.rgb import to_rgb
 from geofm_lib.data.shards import Shards, write_csv
+from geofm_lib.data.transforms import mask_noise, normalise
 from geofm_lib.distributed import checkpoint, sharding, training
 from geofm_lib.jobs.run_folder import Folder, Stopped, write_text
 from geofm_lib.model import mae
@@ -222,7 +224,7 @@ def _reconstruct(settings, context, run: Folder, bare, shards) -> None:
     hidden = torch.nn.functional.interpolate(hidden, scale_factor=settings.patch(), mode="nearest").bool()
     mean, std = (torch.as_tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (shards.mean, shards.std))
     pixels = ((rebuilt.cpu() * std + mean).clamp(0, 1) * FULL[images.dtype]).round().to(images.dtype)
-    original, pixels = (picture(each, shards.mean, shards.std) for each in (images, pixels))
+    original, pixels = (to_rgb(each, shards.mean, shards.std) for each in (images, pixels))
     pictures = {
         "original": original,
         "masked": torch.where(hidden, torch.full_like(original, 128), original),

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from geofm_lib.data import baselines, sampler
-from geofm_lib.data.images import batches, normalise
+from geofm_lib.data.loader import batches
 from geofm_lib.data.shards import Shards, write_csv
+from geofm_lib.data.transforms import normalise
 from geofm_lib.distributed.training import learning_rate
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import probe_heads, vit

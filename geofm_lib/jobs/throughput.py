@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from geofm_lib.catalog import machines
 from geofm_lib.data import loader, sampler
-from geofm_lib.data.images import mask_noise, normalise
 from geofm_lib.data.shards import Shards, write_csv
+from geofm_lib.data.transforms import mask_noise, normalise
 from geofm_lib.distributed import devices, sharding, training
 from geofm_lib.distributed.context import fake_group
 from geofm_lib.jobs.run_folder import Folder

@@ -29,7 +29,7 @@ import webdataset
 from torchvision.transforms import v2
 
 from geofm_lib.data import loader, pack, shards
-from geofm_lib.data.images import normalise
+from geofm_lib.data.transforms import normalise
 
 BATCH, SIZE, SCALE = 32, 224, (0.2, 1.0)
 STEPS = {0: 32, 2: 64}  # workers -> batches a round; starting processes is a small part of it

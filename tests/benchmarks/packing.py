@@ -1,7 +1,7 @@
 """Packing against merely decoding: PYTHONPATH=. python tests/benchmarks/packing.py FOLDER [IMAGES] [ROUNDS]
 
 Draws a tree of IMAGES JPEGs (256 x 256, quality 90) in FOLDER/tree, once, then measures ROUNDS times in turn: decoding
-all of them with `images.decode` in two processes, and packing them with two workers. Prints each round, the median
+all of them with `decode.decode` in two processes, and packing them with two workers. Prints each round, the median
 ratio, the peak memory of all processes together, and how it grows by image, from a packing of a tenth of them. A
 second start goes on where the first was ended: images and rounds that are there are kept (FOLDER/rounds.json).
 """
@@ -58,12 +58,12 @@ def _path(tree: Path, i: int) -> Path:
 
 def decode(paths: list[str]) -> int:
     """Read and decode some files; how many pixels."""
-    from geofm_lib.data import images
+    from geofm_lib.data.decode import decode as decode_image
 
     pixels = 0
     for path in paths:
         with open(path, "rb") as file:
-            pixels += images.decode(file.read()).numel()
+            pixels += decode_image(file.read()).numel()
     return pixels
 
 

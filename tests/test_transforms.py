@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from geofm_lib.data import images
+from geofm_lib.data import decode, loader, rgb, transforms
 from tests.support.pictures import encode, noise
 
 
@@ -16,14 +16,14 @@ class Stored:
         self.data = [encode(noise(i, size), "JPEG") for i in range(count)]
 
     def decode(self, i):
-        return images.decode(self.data[i])
+        return decode.decode(self.data[i])
 
 
 def take(steps, **options):
-    return list(images.batches(Stored(), steps, image_size=16, **options))
+    return list(loader.batches(Stored(), steps, image_size=16, **options))
 
 
-@pytest.mark.parametrize("transform", list(images.TRANSFORMS))
+@pytest.mark.parametrize("transform", list(transforms.TRANSFORMS))
 def test_a_sample_looks_the_same_in_any_batch(transform):
     whole = take([np.arange(24)], transform=transform, seed=1, epoch=2)[0]
     parts = take([np.arange(24)[::-1][k : k + 5] for k in range(0, 24, 5)], transform=transform, seed=1, epoch=2)
@@ -47,17 +47,20 @@ def test_crops_differ_by_epoch_and_seed_and_the_probe_has_its_own():
 def test_crop_boxes_lie_inside_and_keep_their_area():
     shares = []
     for i in range(400):
-        top, left, h, w = images.crop_box(np.random.default_rng(i), 96, 64, (0.2, 1.0))
+        top, left, h, w = transforms.crop_box(np.random.default_rng(i), 96, 64, (0.2, 1.0))
         assert 0 <= top <= 96 - h and 0 <= left <= 64 - w and 0.6 < w / h < 1.6
         shares.append(h * w / (96 * 64))
     assert 0.19 < min(shares) < 0.25 and max(shares) > 0.8
-    assert images.crop_box(np.random.default_rng(0), 10, 1000, (0.9, 1.0))[2:] == (10, 13)  # nothing fits: the middle
+    assert transforms.crop_box(np.random.default_rng(0), 10, 1000, (0.9, 1.0))[2:] == (
+        10,
+        13,
+    )  # nothing fits: the middle
 
 
 def test_flips_happen_half_the_time():
     ramp = torch.arange(96, dtype=torch.uint8).expand(3, 96, 96)
     random = np.random.default_rng(0)
-    views = [images.augment(ramp, 16, random, (0.2, 1.0)) for _ in range(200)]
+    views = [transforms.augment(ramp, 16, random, (0.2, 1.0)) for _ in range(200)]
     flipped = sum(int(view[0, 0, 0]) > int(view[0, 0, -1]) for view in views)
     assert 70 < flipped < 130
 
@@ -66,21 +69,21 @@ def test_decoders_agree_and_grey_becomes_colour():
     image = noise(3)
     exact = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     for kind in ("PNG", "TIFF", "BMP"):
-        assert torch.equal(images.decode(encode(image, kind)), exact)
-    jpeg = images.decode(encode(image, "JPEG", quality=95)).float()
+        assert torch.equal(decode.decode(encode(image, kind)), exact)
+    jpeg = decode.decode(encode(image, "JPEG", quality=95)).float()
     assert (jpeg - exact).abs().mean() < 10
-    assert images.decode(encode(image.convert("L"), "JPEG")).shape == (3, 20, 24)
+    assert decode.decode(encode(image.convert("L"), "JPEG")).shape == (3, 20, 24)
 
 
 def test_normalise_and_mask_noise():
     pixels = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
     expected = (pixels.float() / 255 - 0.4) / 0.2
-    assert torch.allclose(images.normalise(pixels, [0.4] * 3, [0.2] * 3), expected, atol=1e-5)
-    assert images.normalise(pixels, [0.4] * 3, [0.2] * 3, torch.bfloat16).dtype == torch.bfloat16
-    noise_BN = images.mask_noise(0, 3, [5, 9], 64)
+    assert torch.allclose(transforms.normalise(pixels, [0.4] * 3, [0.2] * 3), expected, atol=1e-5)
+    assert transforms.normalise(pixels, [0.4] * 3, [0.2] * 3, torch.bfloat16).dtype == torch.bfloat16
+    noise_BN = transforms.mask_noise(0, 3, [5, 9], 64)
     assert noise_BN.shape == (2, 64) and noise_BN.dtype == torch.float32
-    assert torch.equal(noise_BN[1], images.mask_noise(0, 3, torch.tensor([9]), 64)[0])
-    assert not torch.equal(noise_BN, images.mask_noise(0, 4, [5, 9], 64))
+    assert torch.equal(noise_BN[1], transforms.mask_noise(0, 3, torch.tensor([9]), 64)[0])
+    assert not torch.equal(noise_BN, transforms.mask_noise(0, 4, [5, 9], 64))
 
 
 def test_an_unknown_transform_is_named():
@@ -97,15 +100,15 @@ def test_a_crop_is_torchvisions_and_so_is_its_distribution():
     boxes, views = {"ours": [], "v2": []}, {"ours": [], "v2": []}
     for i in range(1200):
         picture = pictures[i % 40]
-        box = images.crop_box(np.random.default_rng(i), 48, 64, (0.2, 1.0))
+        box = transforms.crop_box(np.random.default_rng(i), 48, 64, (0.2, 1.0))
         if i < 40:
             expected = v2.functional.resized_crop(picture, *box, [32, 32], **bicubic)
             top, left, height, width = box
-            assert torch.equal(images.resize(picture[:, top : top + height, left : left + width], 32, 32), expected)
+            assert torch.equal(transforms.resize(picture[:, top : top + height, left : left + width], 32, 32), expected)
         boxes["ours"].append(box)
         drawn = theirs.transforms[0].make_params([picture])
         boxes["v2"].append([drawn[k] for k in ("top", "left", "height", "width")])
-        views["ours"].append(images.augment(picture, 32, np.random.default_rng(i), (0.2, 1.0)))
+        views["ours"].append(transforms.augment(picture, 32, np.random.default_rng(i), (0.2, 1.0)))
         views["v2"].append(theirs(picture))
     found = {}
     for name in boxes:
@@ -120,26 +123,26 @@ def test_a_crop_is_torchvisions_and_so_is_its_distribution():
 
 def test_sixteen_bits_stay_sixteen_bits():
     wide = torch.from_numpy(np.random.default_rng(0).integers(0, 65536, (5, 30, 40), dtype=np.uint16))
-    small = images.resize(wide, 8, 12)
+    small = transforms.resize(wide, 8, 12)
     exact = torch.nn.functional.interpolate(wide[None].double(), (8, 12), mode="bicubic", antialias=True)[0]
     assert small.dtype == torch.uint16 and (small.double() - exact.clamp(0, 65535)).abs().max() <= 1
-    flat = images.resize(torch.full((2, 30, 30), 65535, dtype=torch.uint16), 64, 64)
+    flat = transforms.resize(torch.full((2, 30, 30), 65535, dtype=torch.uint16), 64, 64)
     assert (flat.float() == 65535).all(), "what overshoots is cut off, never wrapped around"
     mean, std = [0.1, 0.2, 0.3, 0.4, 0.5], [0.01, 0.02, 0.03, 0.04, 0.05]
     expected = (wide.double() / 65535 - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
-    assert torch.allclose(images.normalise(wide[None], mean, std)[0].double(), expected, rtol=1e-4, atol=1e-3)
+    assert torch.allclose(transforms.normalise(wide[None], mean, std)[0].double(), expected, rtol=1e-4, atol=1e-3)
 
 
 def test_bands_are_shown_in_natural_colours():
     mean, std = np.linspace(0.01, 0.07, 13), np.full(13, 0.004)
     level = torch.tensor(mean * 65535).round().to(torch.uint16).view(1, 13, 1, 1).expand(2, 13, 4, 4)
-    at_mean = images.picture(level, mean, std)
+    at_mean = rgb.to_rgb(level, mean, std)
     assert at_mean.shape == (2, 3, 4, 4) and at_mean.dtype == torch.uint8 and ((at_mean.int() - 127).abs() <= 1).all()
     red = level.clone()
     red[:, 3] = 65535  # band B4
-    assert (images.picture(red, mean, std)[:, 0] == 255).all() and torch.equal(
-        images.picture(red, mean, std)[:, 1:], at_mean[:, 1:]
+    assert (rgb.to_rgb(red, mean, std)[:, 0] == 255).all() and torch.equal(
+        rgb.to_rgb(red, mean, std)[:, 1:], at_mean[:, 1:]
     )
     eight = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
-    assert torch.equal(images.picture(eight, [0.5] * 3, [0.2] * 3), eight)
-    assert torch.equal(images.picture(eight[:, :1], [0.5], [0.2]), eight[:, :1].expand(-1, 3, -1, -1))
+    assert torch.equal(rgb.to_rgb(eight, [0.5] * 3, [0.2] * 3), eight)
+    assert torch.equal(rgb.to_rgb(eight[:, :1], [0.5], [0.2]), eight[:, :1].expand(-1, 3, -1, -1))
