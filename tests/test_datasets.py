@@ -7,7 +7,7 @@ import pytest
 from torchvision.datasets import eurosat
 
 from geofm_lib.catalog import datasets
-from geofm_lib.data import downloads, sources
+from geofm_lib.data import cards, downloads, sources
 from geofm_lib.scenes import generate
 from tests.support.pictures import as_archive, class_folders
 
@@ -24,13 +24,13 @@ def test_cards_are_complete():
 
 def test_a_data_set_is_known_by_its_classes_and_counted_against_its_card():
     card = datasets.DATASETS["ucm"]
-    assert datasets.recognise([name.upper() for name in card.class_names]) is card
-    assert datasets.recognise(["forest", "river"]) is None and datasets.recognise([]) is None
-    assert datasets.recognise([*card.class_names, "my own"]) is None
+    assert cards.recognise([name.upper() for name in card.class_names]) is card
+    assert cards.recognise(["forest", "river"]) is None and cards.recognise([]) is None
+    assert cards.recognise([*card.class_names, "my own"]) is None
     counts = dict.fromkeys(card.class_names[1:], 100) | {"river": 98}
-    missing = {row["class"]: row["missing"] for row in datasets.compare(card, counts) if row["missing"]}
+    missing = {row["class"]: row["missing"] for row in cards.compare(card, counts) if row["missing"]}
     assert missing == {"agricultural": 100, "river": 2, "all": 102}
-    aid = datasets.compare(datasets.DATASETS["millionaid"], {"bapsketball_court": 5}, unlabelled=990_848)
+    aid = cards.compare(datasets.DATASETS["millionaid"], {"bapsketball_court": 5}, unlabelled=990_848)
     rows = {row["class"]: row for row in aid}
     assert rows["basketball_court"] == {"class": "basketball_court", "card": None, "found": 5, "missing": 0}
     assert rows["lake"]["missing"] == 1 and rows["(no label)"]["missing"] == 0

@@ -61,7 +61,7 @@ def test_the_shipped_grids_cover_the_figures(archives):
 
 HEAD = "name,notebook,strategy,epochs,model,activation_checkpointing,batch_per_gpu,image_size,nodes,walltime,after\n"
 BAD = {  # cells of the row -> (column, part of the reason)
-    "a,02_pretrain,FULL_SHRD,2,,,,,1,0:10:00,": ("strategy", "did you mean FULL_SHARD?"),
+    "a,02_pretrain,FULL_SHRD,2,,,,,1,0:10:00,": ("strategy", "did you mean 'FULL_SHARD'?"),
     "a,02_pretrain,,0,,,,,1,0:10:00,": ("epochs", "'0' cannot be used"),
     "a,02_pretrian,,2,,,,,1,0:10:00,": ("notebook", "did you mean '02_pretrain'?"),
     "a,04_scaling,,,,,,,1,0:10:00,": ("notebook", "starts no run"),

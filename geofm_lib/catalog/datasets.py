@@ -1,6 +1,5 @@
 """The data sets, a card each: what the official set contains, its terms, and how to tell that nothing is missing."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -160,40 +159,3 @@ _ROWS = [
 ]  # fmt: skip
 DATASETS: dict[str, Dataset] = {row.name: row for row in _ROWS}
 DOWNLOADS = ("eurosat",)  # those that torchvision can fetch (data/downloads.py)
-
-
-def recognise(classes: Iterable[str]) -> Dataset | None:
-    """The card of a data set, by its class folders: all of them are on the card, and half of the card is there.
-
-    Spelling of capitals and separators plays no part. None if no card fits, as for anybody's own images.
-
-    >>> recognise(["annual_crop", "Forest", "highway", "River", "sea-lake"]).name
-    'eurosat'
-    """
-    found = {_plain(name) for name in classes}
-    for card in DATASETS.values():
-        known = {_plain(name) for name in card.class_names}
-        if found and found <= known and 2 * len(found) >= len(known):
-            return card
-    return None
-
-
-def compare(card: Dataset, counts: dict[str, int], unlabelled: int = 0) -> list[dict]:
-    """What is there beside what the card says: rows of class, card (None: not known), found, missing.
-
-    The last row is the sum. `counts`: images found of each class; `unlabelled`: found without a label.
-    """
-    found = {_plain(name): count for name, count in counts.items()}
-    expected = {name: card.counts.get(name) for name in card.class_names}
-    if card.unlabelled:
-        expected["(no label)"], found[_plain("(no label)")] = card.unlabelled, unlabelled
-    rows = [{"class": name, "card": number, "found": found.get(_plain(name), 0)} for name, number in expected.items()]
-    rows.append({"class": "all", "card": card.images, "found": sum(counts.values()) + unlabelled})
-    for row in rows:
-        row["missing"] = int(row["found"] == 0) if row["card"] is None else max(0, row["card"] - row["found"])
-    return rows
-
-
-def _plain(name: str) -> str:
-    """A class name without capitals and separators; Million-AID's own folder has a slip of the pen."""
-    return "".join(filter(str.isalnum, name.lower())).replace("bapsketball", "basketball")

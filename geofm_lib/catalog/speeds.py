@@ -37,7 +37,8 @@ def rows(machine: str | None = None) -> list[dict]:
 
 def of(table: list[dict], column: str = "value") -> Speeds:
     """The numbers of some rows: their values, or their spreads."""
-    value, curve = {}, {}
+    value: dict[str, float] = {}
+    curve: dict[str, list[tuple[float, float]]] = {}
     for row in table:
         if row["at"] is None:
             value[row["name"]] = row[column]

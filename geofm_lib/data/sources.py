@@ -104,7 +104,7 @@ def members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """
     with tarfile.open(path) as archive:
         while (member := archive.next()) is not None:
-            archive.members.clear()  # a million of them would be a gigabyte
+            archive.members.clear()  # type: ignore[attr-defined]  # a million of them would be a gigabyte
             if member.isfile():
                 yield archive, member
         archive.fileobj.seek(archive.offset)

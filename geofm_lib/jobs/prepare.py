@@ -32,6 +32,7 @@ import torch
 from geofm_lib.catalog import datasets
 from geofm_lib.data import (
     archives,
+    cards,
     decode,
     downloads,
     duplicates,
@@ -86,7 +87,7 @@ def run(settings, context, run: Folder) -> dict:
         )
     labels = archives.labels(found.names)
     classes = dict(sorted(Counter(label for label in labels if label).items()))
-    card = datasets.DATASETS["scenes"] if settings.dataset == "scenes" else datasets.recognise(classes)
+    card = datasets.DATASETS["scenes"] if settings.dataset == "scenes" else cards.recognise(classes)
     ratio = settings.train_ratio or card and card.train or TRAIN_RATIO
     twins = _duplicates(run.path, found)
     sides = split.split(found.names, labels, twins, ratio, settings.seed)
@@ -94,7 +95,7 @@ def run(settings, context, run: Folder) -> dict:
     views = train[np.unique(np.linspace(0, len(train) - 1, VIEW).astype(int))].tolist()
     written, shown = _write(run, found, labels, sides, {*sheet, *views})
     if card and settings.dataset != "scenes":
-        shards.write_csv(run.path / "card.csv", CARD_COLUMNS, datasets.compare(card, classes, labels.count("")))
+        shards.write_csv(run.path / "card.csv", CARD_COLUMNS, cards.compare(card, classes, labels.count("")))
     _pictures(run.path, shown, {i: labels[i] for i in sheet}, views, settings.seed)
     kinds = Counter(row["kind"] for row in shards.read_csv(run.path / "duplicates.csv"))
     return {

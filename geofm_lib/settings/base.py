@@ -12,9 +12,10 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
 from geofm_lib.catalog import strategies
 from geofm_lib.catalog.suggest import did_you_mean
@@ -78,17 +79,17 @@ class Settings(BaseModel):
         """The exact source of the notebook's parameters cell: every field once, grouped, with its help."""
         lines, group = [f"{CELL_MARK} ({cls.__name__}); papermill's -p name value replaces them"], None
         for name, field in cls.model_fields.items():
-            if field.json_schema_extra["group"] != group:
-                group = field.json_schema_extra["group"]
+            if _about(field)["group"] != group:
+                group = _about(field)["group"]
                 lines.append(f"# {group}")
-            kind = field.annotation.__name__ if get_origin(field.annotation) is None else "str"
+            kind = getattr(field.annotation, "__name__", "str") if get_origin(field.annotation) is None else "str"
             default = json.dumps(field.default) if isinstance(field.default, str) else repr(field.default)
             lines.append(f"{name}: {kind} = {default}  # {field.description}")
         return "\n".join(lines)
 
     def table(self) -> list[tuple[str, Any, str]]:
         """(setting, value, meaning) for a report."""
-        return [(n, getattr(self, n), f.description) for n, f in type(self).model_fields.items()]
+        return [(n, getattr(self, n), f.description or "") for n, f in type(self).model_fields.items()]
 
     def _repr_html_(self) -> str:
         cells = "".join(f"<tr><td>{n}</td><td><b>{v}</b></td><td>{a}</td></tr>" for n, v, a in self.table())
@@ -102,7 +103,13 @@ class Settings(BaseModel):
     def results_only(self) -> dict[str, Any]:
         """The settings that can change a result; two runs that agree on these are the same run."""
         fields = type(self).model_fields
-        return {n: v for n, v in self.asked().items() if not fields[n].json_schema_extra["execution"]}
+        return {n: v for n, v in self.asked().items() if not _about(fields[n])["execution"]}
+
+
+def _about(field: FieldInfo) -> dict[str, Any]:
+    """The group of a field, and whether it is `execution`."""
+    assert isinstance(field.json_schema_extra, dict)
+    return field.json_schema_extra
 
 
 class Resolved(BaseModel):
@@ -123,13 +130,16 @@ class Resolved(BaseModel):
 class JobSettings(Settings):
     """What every job has: where it writes, its ranks and device."""
 
+    if TYPE_CHECKING:  # each class declares its own, since a field's place is its line in the notebook's cell
+        run_dir: str
+        ranks: int
+        device: str
+
     def name(self) -> str:
         """The run folder's own name when `run_dir` is empty: job, what it is about, and a hash of the settings."""
-        encoder = getattr(self, "encoder", "")
-        subject = (
-            _slug(encoder) if encoder not in ("", "random") else getattr(self, "model", None) or _slug(self.dataset)
-        )
-        about = [subject, getattr(self, "strategy", None)]
+        encoder, model, dataset = (getattr(self, field, "") for field in ("encoder", "model", "dataset"))
+        subject = _slug(encoder) if encoder not in ("", "random") else model or _slug(dataset)
+        about = [subject, getattr(self, "strategy", "")]
         digest = hashlib.sha256(json.dumps(self.results_only(), sort_keys=True).encode()).hexdigest()[:6]
         return "-".join([self.job, *(part for part in about if part), digest])
 
@@ -149,6 +159,15 @@ class JobSettings(Settings):
 
 MEASURED = "what is measured"
 WHERE = "where and how it runs (changes speed and memory, never the result)"
+
+# Fields that several classes have. A class names each at its own place, which is its line in the notebook's cell.
+DATASET = setting("scenes", "built-in 'scenes', or the path of a folder, tar or zip of images", "data")
+IMAGES_PER_CLASS = setting(200, "images drawn of each class (built-in scenes only)", "data", ge=2, le=100_000)
+DATA = setting("", "run folder of 01_data (empty: prepare, or reuse, the data set above)", "data")
+RANKS = setting(0, "processes (0: the Slurm tasks, else the GPUs, else 1)", WHERE, True, ge=0, le=100_000)
+DEVICE = setting("auto", "auto | cpu | cuda", WHERE, True)
+WORKERS = setting(0, "loader processes a rank (0: none)", WHERE, True, ge=0, le=128)
+RUN_DIR = setting("", "run folder (empty: runs/<a name from the settings>)", WHERE, True)
 
 
 def runs_root() -> Path:

@@ -5,12 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from geofm_lib.catalog import models
-from geofm_lib.settings.base import (
-    MEASURED,
-    WHERE,
-    naming,
-    setting,
-)
+from geofm_lib.settings.base import MEASURED, RUN_DIR, naming, setting
 from geofm_lib.settings.images import ImageSettings
 
 
@@ -27,7 +22,7 @@ class FindingsSettings(ImageSettings):
     ranks: int = setting(4, "processes: an even number from 4 on", MEASURED, ge=0, le=100_000)
     device: Literal["auto", "cpu", "cuda"] = setting("cpu", "auto | cpu | cuda", MEASURED)
     seed: int = setting(0, "of weights and images", MEASURED, ge=0)
-    run_dir: str = setting("", "run folder (empty: runs/<a name from the settings>)", WHERE, True)
+    run_dir: str = RUN_DIR
 
     @model_validator(mode="after")
     def _larger_fits(self):

@@ -1,6 +1,6 @@
 """What the jobs that look at prepared images have in common."""
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import model_validator
 
@@ -11,6 +11,10 @@ from geofm_lib.settings.prepare import PrepareSettings
 
 class ImageSettings(JobSettings):
     """Checks of the jobs that look at prepared images."""
+
+    if TYPE_CHECKING:
+        model: str
+        image_size: int
 
     @model_validator(mode="after")
     def _model_fits(self) -> Self:

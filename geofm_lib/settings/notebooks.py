@@ -1,7 +1,7 @@
 """Settings of the notebooks that read finished runs: 04_scaling and 06_paper."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
@@ -13,6 +13,9 @@ from geofm_lib.settings.throughput import SimulateSettings
 
 class _ReadingSettings(Settings):
     """Of a notebook that reads finished runs, and starts at most a short job of its own."""
+
+    if TYPE_CHECKING:
+        runs_dir: str
 
     def runs(self) -> Path:
         """The folder of run folders."""

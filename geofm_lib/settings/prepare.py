@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from geofm_lib.settings.base import WHERE, JobSettings, setting
+from geofm_lib.settings.base import DEVICE, IMAGES_PER_CLASS, RUN_DIR, WHERE, JobSettings, setting
 
 
 class PrepareSettings(JobSettings):
@@ -12,7 +12,7 @@ class PrepareSettings(JobSettings):
     dataset: str = setting(
         "scenes", "built-in 'scenes', the path of a folder, tar or zip, or 'eurosat' (downloads it)", "data"
     )
-    images_per_class: int = setting(200, "images drawn of each class (built-in scenes only)", "data", ge=2, le=100_000)
+    images_per_class: int = IMAGES_PER_CLASS
     scene_size: int = setting(96, "pixels a side of a drawn image (built-in scenes only)", "data", ge=16, le=1024)
     channels: int = setting(0, "bands an image must have (0: as many as the first one)", "data", ge=0, le=512)
     short_side: int = setting(
@@ -25,6 +25,6 @@ class PrepareSettings(JobSettings):
     )
     seed: int = setting(0, "of the drawing and of the split", "data", ge=0)
     ranks: int = setting(1, "preparation is one process; it uses `workers`", WHERE, True, ge=0, le=100_000)
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto | cpu | cuda", WHERE, True)
+    device: Literal["auto", "cpu", "cuda"] = DEVICE
     workers: int = setting(0, "processes that decode (0: one a core)", WHERE, True, ge=0, le=1024)
-    run_dir: str = setting("", "run folder (empty: runs/<a name from the settings>)", WHERE, True)
+    run_dir: str = RUN_DIR

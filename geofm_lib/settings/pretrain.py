@@ -6,7 +6,14 @@ from pydantic import model_validator
 
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.settings.base import (
+    DATA,
+    DATASET,
+    DEVICE,
+    IMAGES_PER_CLASS,
+    RANKS,
+    RUN_DIR,
     WHERE,
+    WORKERS,
     check_strategy,
     nearest_multiples,
     setting,
@@ -18,9 +25,9 @@ class PretrainSettings(ImageSettings):
     """02_pretrain: masked-autoencoder pretraining on the train side of the split."""
 
     job: ClassVar[str] = "pretrain"
-    dataset: str = setting("scenes", "built-in 'scenes', or the path of a folder, tar or zip of images", "data")
-    images_per_class: int = setting(200, "images drawn of each class (built-in scenes only)", "data", ge=2, le=100_000)
-    data: str = setting("", "run folder of 01_data (empty: prepare, or reuse, the data set above)", "data")
+    dataset: str = DATASET
+    images_per_class: int = IMAGES_PER_CLASS
+    data: str = DATA
     image_size: int = setting(64, "pixels a side of what the model sees", "data", ge=8, le=2048)
     crop_scale_min: float = setting(
         0.2, "smallest share of an image's area that a random crop keeps", "data", gt=0, le=1
@@ -45,18 +52,18 @@ class PretrainSettings(ImageSettings):
     )
     seed: int = setting(0, "of weights, order, crops and masks", "recipe", ge=0)
     strategy: str = setting("FULL_SHARD", "FULL_SHARD, SHARD_GRAD_OP, NO_SHARD, HYBRID_kGPUs or DDP", WHERE, True)
-    ranks: int = setting(0, "processes (0: the Slurm tasks, else the GPUs, else 1)", WHERE, True, ge=0, le=100_000)
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto | cpu | cuda", WHERE, True)
+    ranks: int = RANKS
+    device: Literal["auto", "cpu", "cuda"] = DEVICE
     max_batch_per_rank: int = setting(0, "images a rank holds at once (0: all; else it accumulates)", WHERE, True, ge=0)
     activation_checkpointing: bool = setting(False, "recompute activations in the backward pass", WHERE, True)
     compile: bool = setting(False, "torch.compile each block", WHERE, True)
     forward_prefetch: int = setting(1, "blocks gathered ahead in the forward pass", WHERE, True, ge=0, le=8)
     backward_prefetch: int = setting(1, "blocks gathered ahead in the backward pass", WHERE, True, ge=0, le=8)
-    workers: int = setting(0, "loader processes a rank (0: none)", WHERE, True, ge=0, le=128)
+    workers: int = WORKERS
     checkpoint_every: int = setting(50, "steps", WHERE, True, ge=1)
     keep_checkpoints: int = setting(2, "how many to keep", WHERE, True, ge=1)
     log_every: int = setting(5, "steps", WHERE, True, ge=1)
-    run_dir: str = setting("", "run folder (empty: runs/<a name from the settings>)", WHERE, True)
+    run_dir: str = RUN_DIR
 
     @model_validator(mode="after")
     def _strategy_exists(self):

@@ -2,10 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from geofm_lib.settings.base import (
-    WHERE,
-    setting,
-)
+from geofm_lib.settings.base import DATA, DATASET, DEVICE, IMAGES_PER_CLASS, RANKS, RUN_DIR, WORKERS, setting
 from geofm_lib.settings.images import ImageSettings
 from geofm_lib.settings.pretrain import PretrainSettings
 
@@ -14,9 +11,9 @@ class ProbeSettings(ImageSettings):
     """05_probe: linear probe and nearest neighbours on frozen features."""
 
     job: ClassVar[str] = "probe"
-    dataset: str = setting("scenes", "built-in 'scenes', or the path of a folder, tar or zip of images", "data")
-    images_per_class: int = setting(200, "images drawn of each class (built-in scenes only)", "data", ge=2, le=100_000)
-    data: str = setting("", "run folder of 01_data (empty: prepare, or reuse, the data set above)", "data")
+    dataset: str = DATASET
+    images_per_class: int = IMAGES_PER_CLASS
+    data: str = DATA
     encoder: str = setting("", "pretrain run folder, exported folder or 'random' (empty: 02's default run)", "encoder")
     model: str = setting("ViT-Femto", "used by encoder random and by 02's default run", "encoder")
     image_size: int = setting(64, "pixels a side of what the model sees", "encoder", ge=8, le=2048)
@@ -32,10 +29,10 @@ class ProbeSettings(ImageSettings):
     compare_random: bool = setting(True, "probe the same encoder at random initialisation too", "protocol")
     compare_histograms: bool = setting(True, "score colour and gradient histograms too", "protocol")
     seed: int = setting(0, "of crops, heads and the random encoder", "protocol", ge=0)
-    ranks: int = setting(0, "processes (0: the Slurm tasks, else the GPUs, else 1)", WHERE, True, ge=0, le=100_000)
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto | cpu | cuda", WHERE, True)
-    workers: int = setting(0, "loader processes a rank (0: none)", WHERE, True, ge=0, le=128)
-    run_dir: str = setting("", "run folder (empty: runs/<a name from the settings>)", WHERE, True)
+    ranks: int = RANKS
+    device: Literal["auto", "cpu", "cuda"] = DEVICE
+    workers: int = WORKERS
+    run_dir: str = RUN_DIR
 
     def pretraining(self) -> PretrainSettings:
         """The pretraining whose encoder is probed when `encoder` is empty: 02's defaults on the same data."""

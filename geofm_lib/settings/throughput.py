@@ -5,12 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from geofm_lib.catalog import strategies
-from geofm_lib.settings.base import (
-    MEASURED,
-    WHERE,
-    check_strategy,
-    setting,
-)
+from geofm_lib.settings.base import DATA, IMAGES_PER_CLASS, MEASURED, RUN_DIR, WHERE, check_strategy, setting
 from geofm_lib.settings.images import ImageSettings
 
 
@@ -38,8 +33,8 @@ class ThroughputSettings(ImageSettings):
         "on", "on | off (a no-communication run: same work, nothing is sent)", MEASURED
     )
     dataset: str = setting("scenes", "built-in 'scenes', or a path; used when input is real", "data")
-    images_per_class: int = setting(200, "images drawn of each class (built-in scenes only)", "data", ge=2, le=100_000)
-    data: str = setting("", "run folder of 01_data (empty: prepare, or reuse, the data set above)", "data")
+    images_per_class: int = IMAGES_PER_CLASS
+    data: str = DATA
     warmup_steps: int = setting(5, "steps before the steady window", "window", ge=1)
     steps: int = setting(30, "steps of the steady window", "window", ge=2)
     workers: int = setting(0, "loader processes a rank (0: none)", "window", ge=0, le=128)
@@ -53,7 +48,7 @@ class ThroughputSettings(ImageSettings):
         "step breakdown",
     )
     trace: bool = setting(False, "keep each rank's last profiled step as trace-<rank>.json", "step breakdown")
-    run_dir: str = setting("", "run folder (empty: runs/<a name from the settings>)", WHERE, True)
+    run_dir: str = RUN_DIR
 
     @model_validator(mode="after")
     def _strategy_exists(self):
@@ -89,7 +84,7 @@ class SimulateSettings(ImageSettings):
     activation_checkpointing: bool = setting(True, "recompute activations in the backward pass", MEASURED)
     ranks: int = setting(1, "a simulation is one process", WHERE, True, ge=1, le=1)
     device: Literal["cpu"] = setting("cpu", "a simulation needs no GPU", WHERE, True)
-    run_dir: str = setting("", "run folder (empty: runs/<a name from the settings>)", WHERE, True)
+    run_dir: str = RUN_DIR
 
     @model_validator(mode="after")
     def _can_be_traced(self):
