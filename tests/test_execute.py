@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from geofm_lib.report import execute
-from geofm_lib.runs import records
 from geofm_lib.runs.launch import launch
+from geofm_lib.runs.run import Run
 from geofm_lib.settings import PrepareSettings
 from tests.test_launch import ranks_of, wait_for
 
@@ -86,7 +86,7 @@ def test_finishes_with_a_page_and_reads_the_second_time(small, tmp_path):
     first = runner(PRETRAIN, {**small, "run_dir": str(folder)})
     output = first.communicate(timeout=120)[0]
     assert first.returncode == 0, output
-    run = records.Run(folder)
+    run = Run(folder)
     assert run.status == "finished" and (folder / "notebook.ipynb").is_file()
     page = (folder / "report.html").read_text()
     assert "FINISHED" in page.upper() and "<img" in page and "<script" not in page
@@ -99,7 +99,7 @@ def test_finishes_with_a_page_and_reads_the_second_time(small, tmp_path):
 def test_a_killed_kernel_is_told_and_resumed(small, tmp_path):
     folder = tmp_path / "run"
     process = runner(PRETRAIN, {**small, "epochs": "60", "run_dir": str(folder)})
-    run = records.Run(folder)
+    run = Run(folder)
     wait_for(lambda: len(run.metrics) > 3)
     kernels = [c for c in psutil.Process(process.pid).children() if "ipykernel_launcher" in " ".join(c.cmdline())]
     kernels[0].kill()

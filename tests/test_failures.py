@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from geofm_lib.report import pages
-from geofm_lib.runs import failures, memory_advice, records
+from geofm_lib.runs import failures, memory_advice
+from geofm_lib.runs.run import Run
 from geofm_lib.settings import PretrainSettings, ThroughputSettings
 
 
@@ -19,7 +20,7 @@ def run(tmp_path):
         stored = {"job": settings.job, "asked": settings.asked(), "resolved": {"ranks": ranks}}
         (tmp_path / "settings.json").write_text(json.dumps(stored))
         (tmp_path / "environment.json").write_text(json.dumps(environment))
-        return records.Run(tmp_path)
+        return Run(tmp_path)
 
     return write
 
@@ -32,15 +33,13 @@ def test_ranks_that_run_out_of_memory_say_what_would_fit(root, tmp_path):
            f"launch(ThroughputSettings(**{asked}))"  # fmt: skip
     limited = ["bash", "-c", 'ulimit -v 4800000; exec "$@"', "bash", sys.executable, "-c", code]
     done = subprocess.run(limited, cwd=root, capture_output=True, text=True)
-    told = records.Run(tmp_path / "run").summary
+    told = Run(tmp_path / "run").summary
     assert done.returncode == 1 and ("allocate memory" in told["cause"] or "MemoryError" in told["cause"])
     assert told["error"].startswith("out of memory; ViT-Base under NO_SHARD on 1 rank with 64 images a rank needs 6.71")
     assert "a process may map 4.58 GiB (ulimit -v), libraries included" in told["error"]
     assert told["error"].endswith("activation_checkpointing=True would fit (2.53 GiB)")
     assert f"rank 0 failed: {told['error']}" in done.stderr
-    page = pages.render(
-        root / "notebooks" / "03_throughput.ipynb", tmp_path / "page.html", records.Run(tmp_path / "run")
-    )
+    page = pages.render(root / "notebooks" / "03_throughput.ipynb", tmp_path / "page.html", Run(tmp_path / "run"))
     assert told["error"] in page.read_text()
 
 

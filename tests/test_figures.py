@@ -18,7 +18,7 @@ from geofm_lib.figures import slow_steps
 from geofm_lib.figures.display import Figure, Note, Table
 from geofm_lib.paper import experiments
 from geofm_lib.report import notebook_outputs
-from geofm_lib.runs.records import Run
+from geofm_lib.runs.run import Run
 from geofm_lib.settings import ScalingSettings
 
 

@@ -10,7 +10,7 @@ from geofm_lib.figures import facade as figures
 from geofm_lib.jobs import worker
 from geofm_lib.paper.claims import outcomes
 from geofm_lib.report import execute
-from geofm_lib.runs.records import Run
+from geofm_lib.runs.run import Run
 from geofm_lib.settings import FindingsSettings, PaperSettings, SettingsError
 from tests.support import ranks
 

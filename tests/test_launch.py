@@ -23,6 +23,7 @@ from geofm_lib.data.transforms import mask_noise, normalise
 from geofm_lib.model.interop import export
 from geofm_lib.runs import records
 from geofm_lib.runs.launch import RunFailed, launch
+from geofm_lib.runs.run import Run
 from geofm_lib.settings import PrepareSettings, PretrainSettings, SettingsError
 from tests.conftest import need
 
@@ -85,13 +86,13 @@ def ranks_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def losses(run: records.Run) -> list[float]:
+def losses(run: Run) -> list[float]:
     metrics = run.metrics
     assert list(metrics["step"]) == list(range(1, STEPS + 1))  # each step once, also after a resume
     return list(metrics["loss"])
 
 
-def digest(run: records.Run) -> bytes:
+def digest(run: Run) -> bytes:
     return (run.folder / "encoder" / "model.safetensors").read_bytes()
 
 
@@ -143,7 +144,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path, small):
 def test_an_interrupt_saves_and_the_next_launch_goes_on(whole, small, tmp_path):
     settings = PretrainSettings(**small, run_dir=str(tmp_path / "run"))
     process = start(settings)
-    run = records.Run(tmp_path / "run")
+    run = Run(tmp_path / "run")
     wait_for(lambda: len(run.metrics) > 3)
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=60)[0].decode()
@@ -161,7 +162,7 @@ def test_resumes_on_other_ranks_and_strategy(whole, small, tmp_path):
     """Stopped on 2 ranks FULL_SHARD, finished on 1 rank NO_SHARD: the same curve."""
     settings = PretrainSettings(**small, run_dir=str(tmp_path / "run"))
     process = start(settings)
-    run = records.Run(tmp_path / "run")
+    run = Run(tmp_path / "run")
     wait_for(lambda: len(run.metrics) > 6)
     (run.folder / "stop").touch()
     process.communicate(timeout=60)
@@ -170,12 +171,12 @@ def test_resumes_on_other_ranks_and_strategy(whole, small, tmp_path):
     assert losses(run) == pytest.approx(losses(whole), rel=1e-4)
 
 
-def kill_and_resume(settings: PretrainSettings, moments: list[int], dice: random.Random) -> tuple[records.Run, int]:
+def kill_and_resume(settings: PretrainSettings, moments: list[int], dice: random.Random) -> tuple[Run, int]:
     """kill -9 of a random rank soon after each of `moments` (steps), then to the end undisturbed.
 
     Returns the run and how many kills fell into the writing of a checkpoint.
     """
-    run, writing = records.Run(settings.folder()), 0
+    run, writing = Run(settings.folder()), 0
     for already in moments:
         began, process = time.time(), start(settings)
         wait_for(lambda already=already, began=began: _reached(run, already, began))
@@ -190,7 +191,7 @@ def kill_and_resume(settings: PretrainSettings, moments: list[int], dice: random
     return run, writing
 
 
-def _reached(run: records.Run, step: int, began: float) -> bool:
+def _reached(run: Run, step: int, began: float) -> bool:
     """Has a start later than `began` done more than `step` steps?"""
     metrics = run.metrics
     return len(metrics) > 0 and metrics["step"].iloc[-1] > step and metrics["time"].iloc[-1] > began
@@ -268,7 +269,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_led_to_it(small, 
 def test_ranks_end_when_their_launcher_is_killed(whole, small, tmp_path):
     settings = PretrainSettings(**{**small, "epochs": 2000}, run_dir=str(tmp_path / "run"))
     process = start(settings)
-    run = records.Run(tmp_path / "run")
+    run = Run(tmp_path / "run")
     wait_for(lambda: len(run.metrics) > 3)
     assert len(ranks_of(run.folder)) == 2
     with pytest.raises(SettingsError, match="is being run by another process"):
@@ -292,7 +293,7 @@ def test_a_rank_that_raises_ends_all_with_its_own_words(prepared, small, tmp_pat
         launch(PretrainSettings(**{**small, "data": str(copy)}, run_dir=str(tmp_path / "run")))
     assert time.monotonic() - began < 60 and not ranks_of(tmp_path / "run")
     assert "End of log.txt" in str(caught.value)
-    assert records.Run(tmp_path / "run").status == "failed"
+    assert Run(tmp_path / "run").status == "failed"
 
 
 def test_table_has_a_row_for_each_run(whole):

@@ -6,7 +6,7 @@ from geofm_lib.catalog.strategies import lookup, resolve
 from geofm_lib.jobs.simulate import WHOLE, simulate
 from geofm_lib.planning import costs
 from geofm_lib.runs.launch import launch
-from geofm_lib.runs.records import Run
+from geofm_lib.runs.run import Run
 from geofm_lib.settings import PrepareSettings, PretrainSettings, SimulateSettings
 from tests.support import ranks
 

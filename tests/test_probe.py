@@ -18,7 +18,7 @@ from geofm_lib.data import pack, shards
 from geofm_lib.jobs import probe as job
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import probe_heads, vit
-from geofm_lib.runs import failures
+from geofm_lib.runs import probe_advice
 from geofm_lib.settings import ProbeSettings
 
 CLASSES = 6
@@ -107,18 +107,18 @@ def test_a_poor_probe_is_told_in_words(data, encoder, tmp_path):
     """Random weights as if they were pretrained, and a head after one step: what speaks against it, and what to do."""
     poor = start(settings(data, encoder=str(encoder), epochs=1, base_learning_rate=1e-3), tmp_path)
     curves = pd.read_csv(tmp_path / "probe.csv")
-    told = {row["doubt"]: row for row in failures.probe_doubts(poor, curves)}
+    told = {row["doubt"]: row for row in probe_advice.doubts(poor, curves)}
     assert set(told) == {"no better than random weights", "no better than histograms", "the head is hardly trained"}
     assert "after 1 steps the loss is" in told["the head is hardly trained"]["evidence"]
     assert "raise base_learning_rate" in told["the head is hardly trained"]["what to do"]
     assert "random weights" in told["no better than random weights"]["evidence"]
 
     good = poor | {"top1_pretrained_mean": 99.0, "top1_pretrained_interval": None, "histograms_top1": 60.0, "loss": 0.1}
-    assert not failures.probe_doubts(good, curves)
+    assert not probe_advice.doubts(good, curves)
     few = good | {"train_images": 30}
-    assert failures.probe_doubts(few, curves)[0]["evidence"] == "5.0 training images a class"
+    assert probe_advice.doubts(few, curves)[0]["evidence"] == "5.0 training images a class"
     later = pd.concat([curves, curves.assign(epoch=2, top1=curves["top1"] - 5, loss=curves["loss"] / 2)])
-    (over,) = failures.probe_doubts(good, later)
+    (over,) = probe_advice.doubts(good, later)
     assert over["doubt"] == "the head is overfitted" and "fell by 5.0 points after epoch 1" in over["evidence"]
 
 

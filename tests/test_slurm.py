@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from geofm_lib.runs import records
-from geofm_lib.runs.records import Run
+from geofm_lib.runs.run import Run
 from tests.support import slurm_jobs
 from tests.support.slurm_cluster import wait_for
 from tests.support.slurm_jobs import losses, ranks_of, submit
@@ -106,7 +106,7 @@ def test_terminated_jobs_save_queue_again_and_go_on_to_the_same_losses(cluster, 
         with slurm_jobs.timed(f"scancel {' '.join(how)}: queued again"):
             cluster.run("scancel", *how, job.number)
             job.until(lambda n=restarts: job.fields()["Restarts"] == str(n), SAVE_S, f"{how}: not queued again")
-        assert job.run.status == "stopped" and records.saved_step(job.run.folder) >= step, job.story()
+        assert job.run.status == "stopped" and job.run.saved_step >= step, job.story()
         assert "STOPPED" in page(job.run)
     assert job.wait()["JobState"] == "COMPLETED", job.story()
     assert losses(job.run) == pytest.approx(losses(whole), rel=1e-4)

@@ -8,7 +8,7 @@ from geofm_lib.figures import facade as figures
 from geofm_lib.figures import slow_steps
 from geofm_lib.planning import costs
 from geofm_lib.runs.launch import launch
-from geofm_lib.runs.records import Run
+from geofm_lib.runs.run import Run
 from geofm_lib.settings import PrepareSettings, SettingsError, ThroughputSettings
 from tests.support import ranks
 

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from geofm_lib.report import execute
-from geofm_lib.runs import records, slurm, watch
-from geofm_lib.runs.records import Run
+from geofm_lib.runs import slurm, watch
+from geofm_lib.runs.run import HEARTBEAT_OLD_S, Run
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_ranks_may_save_for_as_long_as_the_job_has_left(monkeypatch, left, given
 
 
 def test_beats_of_very_many_ranks_still_come_in_time():
-    assert watch.beat_s(8) == 2.0 and watch.beat_s(100_000) == watch.hung_s() / 6 < records.HEARTBEAT_OLD_S
+    assert watch.beat_s(8) == 2.0 and watch.beat_s(100_000) == watch.hung_s() / 6 < HEARTBEAT_OLD_S
 
 
 def starts(run, monkeypatch, tmp_path, progress):

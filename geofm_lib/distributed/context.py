@@ -17,6 +17,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from geofm_lib import files
+
 RENDEZVOUS_S = 300  # ranks of a large job start minutes apart
 COLLECTIVE_S = 600  # a collective that waits longer than this has lost a rank
 
@@ -153,9 +155,7 @@ def _store(run_dir: Path, rank: int, world_size: int) -> dist.Store:
     timeout = timedelta(seconds=RENDEZVOUS_S)
     if rank == 0:
         store = dist.TCPStore("0.0.0.0", 0, world_size, True, timeout, wait_for_workers=False)
-        fresh = meeting.with_suffix(".new")
-        fresh.write_text(json.dumps({"host": _address(), "port": store.port}))
-        fresh.replace(meeting)
+        files.write_json(meeting, {"host": _address(), "port": store.port})
         return store
     until = time.monotonic() + RENDEZVOUS_S
     while not meeting.exists():

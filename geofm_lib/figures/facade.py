@@ -31,7 +31,7 @@ from geofm_lib.figures.published import (
 from geofm_lib.figures.scaling import efficiency, measured_scaling, memory_by_nodes, ranking, strong_scaling
 from geofm_lib.figures.steps import inputs, phases, phases_otherwise, timeline
 from geofm_lib.figures.throughput import communication, loader_speed, memory, speed, throughput
-from geofm_lib.runs import failures
+from geofm_lib.runs import probe_advice
 
 __all__ = [
     "base_alone", "batch_scaling", "card_counts", "claims", "class_counts", "communication", "contact_sheet",
@@ -170,7 +170,7 @@ def probe_curves(run) -> Figure | Note:
 
 def probe_doubts(run) -> Table:
     """What speaks against a probe, with its evidence and what to do; one sentence when nothing does."""
-    rows = failures.probe_doubts(run.summary, run.read_csv("probe.csv"))
+    rows = probe_advice.doubts(run.summary, run.read_csv("probe.csv"))
     none = "None of the usual signs of a poor probe."
     return Table(pd.DataFrame(rows), empty=none)
 

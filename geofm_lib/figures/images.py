@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from geofm_lib.figures.display import Figure, Note, sheet
-from geofm_lib.runs.records import Run
+from geofm_lib.runs.run import Run
 
 WITHHELD = "Pictures of this data set are left out of this page on purpose; the run folder holds them as {name}."
 

@@ -1,13 +1,13 @@
 """Job: masked-autoencoder pretraining under any sharding strategy, with checkpoints; ends with the exported encoder."""
 
 import contextlib
-import json
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from geofm_lib import files
 from geofm_lib.data import loader, sampler
 from geofm_lib.data.decode import FULL
 from geofm_lib.data.loader import batches
@@ -15,7 +15,7 @@ from geofm_lib.data.rgb import to_rgb
 from geofm_lib.data.shards import Shards, write_csv
 from geofm_lib.data.transforms import mask_noise, normalise
 from geofm_lib.distributed import checkpoint, sharding, training
-from geofm_lib.jobs.run_folder import Folder, Stopped, write_text
+from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import mae
 from geofm_lib.model.interop import folders, formats, tensors
 from geofm_lib.profiling import meters
@@ -148,7 +148,7 @@ def _told(fault, context, model, where: dict, images: list[int], folder: Path) -
         evidence = {**where, "loss": str(fault.loss), "grad_norm": str(fault.norm), "ranks": table}
         with contextlib.suppress(OSError):  # saving the weights, next, says why
             folder.mkdir(exist_ok=True)
-            write_text(folder / f"step-{where['step']:08d}.json", json.dumps(evidence, indent=1) + "\n")
+            files.write_json(folder / f"step-{where['step']:08d}.json", evidence)
     table = context.broadcast(table)
     guilty = [str(row["rank"]) for row in table if not np.isfinite(float(row["loss"]))]
     loss = f"the loss of rank {', '.join(guilty)} is not finite" if guilty else f"the loss is {fault.loss:.4g}"

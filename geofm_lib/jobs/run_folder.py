@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from geofm_lib import files
 from geofm_lib.settings import Resolved
 
 NOTHING_RESOLVED = Resolved()
@@ -51,13 +52,13 @@ class Folder:
         self._metrics.close()
         file = self.path / "metrics.jsonl"
         kept = [line for line in file.read_text().splitlines() if _step(line) is not None and _step(line) <= step]
-        write_text(file, "".join(line + "\n" for line in kept))
+        files.write_text(file, "".join(line + "\n" for line in kept))
         self._metrics = open(file, "a", buffering=1)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file whole or not at all (rank 0; elsewhere nothing)."""
         if self.is_main:
-            write_text(self.path / name, json.dumps(value, indent=1) + "\n")
+            files.write_json(self.path / name, value)
 
     def at(self, step: int) -> None:
         """This rank has done `step` steps: its next beat says so. Costs nothing; call it on every rank."""
@@ -67,13 +68,6 @@ class Folder:
     def stop_requested(self) -> bool:
         """Has somebody asked this run to stop? Ask on one rank and tell the others in a reduction."""
         return (self.path / "stop").exists()
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    fresh = file.with_name(f".{file.name}.new")
-    fresh.write_text(text)
-    fresh.replace(file)
 
 
 class Pulse:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from geofm_lib.runs import grid, records
 from geofm_lib.runs.launch import launch
+from geofm_lib.runs.run import Run
 from geofm_lib.settings import SimulateSettings
 
 HERE = Path(__file__).parents[2]
@@ -26,7 +27,7 @@ def rows() -> list[dict]:
     found = []
     for name in GRIDS:
         for row in grid.read(HERE / "batch" / "grids" / f"{name}.csv")[0]:
-            if row.nodes > 1 or records.status(row.folder) == "finished":
+            if row.nodes > 1 or Run(row.folder).status == "finished":
                 asked = {each: getattr(row.settings, each) for each in CONDITIONS}
                 where = {"grid": name, "name": row.name, "how": "simulated" if row.nodes > 1 else "measured"}
                 found.append(where | asked | {"ranks": row.ranks} | _numbers(row))
@@ -38,7 +39,7 @@ def _numbers(row: grid.Row) -> dict:
         asked = {each: getattr(row.settings, each) for each in TRACED}
         told = launch(SimulateSettings(**asked, gpus=row.ranks)).summary
         return dict.fromkeys((*NUMBERS, "threads")) | {"peak_memory_gib": round(told["peak_memory_gib"], 4)}
-    told = records.Run(row.folder)
+    told = Run(row.folder)
     numbers = {each: round(told.summary[each], 4) for each in NUMBERS}
     return numbers | {"threads": told.environment["threads_per_rank"]}
 

@@ -22,8 +22,10 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from traitlets.config import Config
 
+from geofm_lib import files
 from geofm_lib.report import pages
-from geofm_lib.runs import records, slurm, watch
+from geofm_lib.runs import progress, records, slurm, watch
+from geofm_lib.runs.run import Run
 from geofm_lib.settings import runs_root
 
 # finished; failed; 75 is EX_TEMPFAIL: stopped with a checkpoint, run again to go on (batch/run.sh requeues on it);
@@ -125,9 +127,7 @@ KERNEL_DIED = "the kernel was killed; the ranks end by themselves, and the run c
 SPEAKING = ("SettingsError", "RunFailed", "RunStopped")  # their text is the whole message
 
 
-def _state(
-    executed: Path, kind: str, error: str, run: records.Run | None, launched: bool, asked: bool
-) -> tuple[str, str]:
+def _state(executed: Path, kind: str, error: str, run: Run | None, launched: bool, asked: bool) -> tuple[str, str]:
     """The truth about an execution, from what happened and the run folder, never from the notebook's metadata.
 
     Args:
@@ -151,7 +151,7 @@ def _state(
     return "finished", ""
 
 
-def _no_progress(run: records.Run | None) -> str:
+def _no_progress(run: Run | None) -> str:
     """Why a stopped job must not be queued again: two starts of it in a row that saved nothing new. '' if it may.
 
     Each start that stops leaves a line in `runs/.queue/<job>.jsonl`, also when it did not come to start any ranks
@@ -181,13 +181,11 @@ def _no_progress(run: records.Run | None) -> str:
         )
     if run:
         with contextlib.suppress(OSError):
-            records.write_json(run.folder / "summary.json", {**run.summary, "status": "failed", "error": fault})
+            files.write_json(run.folder / "summary.json", {**run.summary, "status": "failed", "error": fault})
     return fault
 
 
-def _publish(
-    notebook: Path, executed: Path, work: Path, run: records.Run | None, facts: dict, page: Path | None
-) -> Path:
+def _publish(notebook: Path, executed: Path, work: Path, run: Run | None, facts: dict, page: Path | None) -> Path:
     """Keep the notebook and render its page: in the run folder, else where it was executed, else where there is room.
 
     On a full or lost disk the page that says so must still come out somewhere.
@@ -232,9 +230,9 @@ def _readable(executed: Path) -> bool:
     return True
 
 
-def _run_of(work: Path) -> records.Run | None:
+def _run_of(work: Path) -> Run | None:
     try:
-        return records.Run(Path((work / "run").read_text()))
+        return Run(Path((work / "run").read_text()))
     except FileNotFoundError:
         return None
 
@@ -256,7 +254,7 @@ def _show_progress(work: Path, name: str, over: threading.Event) -> None:
         line = shown
         with contextlib.suppress(OSError):  # an answer too
             run = _run_of(work)
-            line = f"{name}: {records.progress(run)}" if run else shown
+            line = f"{name}: {progress.line(run)}" if run else shown
         answered[0] = time.monotonic()
         if line != shown and (terminal or answered[0] - printed > LOG_LINE_S):
             with contextlib.suppress(OSError):  # the job's output may lie on a disk that is full

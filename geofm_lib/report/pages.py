@@ -17,11 +17,13 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
+from geofm_lib import files
 from geofm_lib.figures.display import Table
 from geofm_lib.report import notebook_outputs
 from geofm_lib.runs import provenance
-from geofm_lib.runs.records import Run, duration
+from geofm_lib.runs.progress import duration
 from geofm_lib.runs.records import slices as run_slices
+from geofm_lib.runs.run import Run
 
 TEMPLATE = Path(__file__).resolve().with_name("templates")
 LOG_LINES = 25
@@ -65,9 +67,7 @@ def render(notebook_path, page_path, run: Run | None = None, status: str | None 
     }
     body, _ = _exporter().from_notebook_node(notebook, resources={"geofm": page})
     page_path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = page_path.with_name(f".{page_path.name}.new")
-    fresh.write_text(body, encoding="utf-8")
-    fresh.replace(page_path)
+    files.write_text(page_path, body)
     return page_path
 
 

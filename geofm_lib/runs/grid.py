@@ -22,8 +22,9 @@ from pathlib import Path
 from geofm_lib import settings as settings_module
 from geofm_lib.catalog.machines import Machine
 from geofm_lib.catalog.suggest import did_you_mean
+from geofm_lib.runs import memory_advice
 from geofm_lib.runs.check import check
-from geofm_lib.runs import memory_advice, records
+from geofm_lib.runs.run import Run
 from geofm_lib.settings import JobSettings
 
 COLUMNS = ("name", "notebook", "nodes", "tasks_per_node", "walltime", "after")
@@ -196,7 +197,7 @@ def _referred(column: str, cell: str, rows: dict[str, Row]) -> Row:
 
 def _settings(job: type[JobSettings], parameters: dict[str, str], used: dict[str, Row]) -> JobSettings:
     """Checked as the notebook will check them; a run that is still to come is taken on trust."""
-    to_come = {column: row for column, row in used.items() if records.status(row.folder) != "finished"}
+    to_come = {column: row for column, row in used.items() if Run(row.folder).status != "finished"}
     # An encoder to come stands for one that exists; the data set of data to come need not be here again.
     stand_in = {"encoder": "random"} if "encoder" in to_come else {}
     with _speaking_of("notebook"):

@@ -16,11 +16,12 @@ import time
 import uuid
 from pathlib import Path
 
-from geofm_lib import __version__
+from geofm_lib import __version__, files
 from geofm_lib.catalog import datasets
 from geofm_lib.data import sources
 from geofm_lib.runs import provenance, records, slurm, watch
 from geofm_lib.runs.check import check, encoder_folder
+from geofm_lib.runs.run import Run, shown
 from geofm_lib.runs.watch import RunFailed, RunStopped
 from geofm_lib.settings import JobSettings, ProbeSettings, SettingsError
 
@@ -29,7 +30,7 @@ __all__ = ["RunFailed", "RunStopped", "count_ranks", "launch", "launch_quietly"]
 OF_ONE_LAUNCH = ("summary.json", "heartbeat", "stop", "launcher", "orphaned", "hung")  # cleared before the next
 
 
-def launch(settings: JobSettings) -> records.Run:
+def launch(settings: JobSettings) -> Run:
     """Run the job of these settings, or read it if it has finished; returns the run.
 
     Raises:
@@ -38,11 +39,11 @@ def launch(settings: JobSettings) -> records.Run:
         RunStopped: a stop was asked for and a checkpoint was written.
     """
     check(settings)
-    run = records.Run(settings.folder().absolute())
+    run = Run(settings.folder().absolute())
     _refuse_other_settings(run, settings)
     if run.status == "finished":
         _tell_runner(run)
-        _say(f"{settings.job}: finished before, read from {records.shown(run.folder)}")
+        _say(f"{settings.job}: finished before, read from {shown(run.folder)}")
         return run
     if run.status == "running":
         _wait_for_orphans(run)
@@ -57,7 +58,7 @@ def launch(settings: JobSettings) -> records.Run:
     return run
 
 
-def _wait_for_orphans(run: records.Run) -> None:
+def _wait_for_orphans(run: Run) -> None:
     """Ranks whose kernel was killed or restarted end by themselves within seconds; those of a live one are not ours.
 
     Raises SettingsError while another process is running this folder.
@@ -107,7 +108,7 @@ def _inputs(settings: JobSettings) -> dict[str, str]:
     needs_data = settings.job in ("pretrain", "probe") or getattr(settings, "input", "") == "real"
     needs_data |= getattr(settings, "compare", False)
     if needs_data:
-        prepared = records.Run(Path(settings.data).absolute()) if settings.data else _prepared(settings)
+        prepared = Run(Path(settings.data).absolute()) if settings.data else _prepared(settings)
         if prepared.status != "finished":
             raise SettingsError(
                 f"data: the preparation in '{prepared.folder}' is {prepared.status}; run 01_data on it again"
@@ -119,10 +120,10 @@ def _inputs(settings: JobSettings) -> dict[str, str]:
     return found
 
 
-def _prepared(settings) -> records.Run:
+def _prepared(settings) -> Run:
     """The preparation of this data set: reused while its source is unchanged."""
     preparation = settings.preparation()
-    run = records.Run(preparation.folder().absolute())
+    run = Run(preparation.folder().absolute())
     if run.status == "finished" and run.resolved.get("source") != sources.signature(settings.dataset):
         raise SettingsError(
             f"dataset: '{settings.dataset}' has changed since '{run.folder}' was made of it; delete that folder, or "
@@ -131,7 +132,7 @@ def _prepared(settings) -> records.Run:
     return launch_quietly(preparation)
 
 
-def launch_quietly(settings: JobSettings) -> records.Run:
+def launch_quietly(settings: JobSettings) -> Run:
     """Launch a run that another one needs: the page stays that of the run that asked."""
     kept = os.environ.pop("GEOFM_EXECUTION", None)
     try:
@@ -141,7 +142,7 @@ def launch_quietly(settings: JobSettings) -> records.Run:
             os.environ["GEOFM_EXECUTION"] = kept
 
 
-def _refuse_other_settings(run: records.Run, settings: JobSettings) -> None:
+def _refuse_other_settings(run: Run, settings: JobSettings) -> None:
     before = run.read_json("settings.json")
     if not before:
         if run.folder.is_dir() and any(run.folder.iterdir()):
@@ -162,7 +163,7 @@ def _refuse_other_settings(run: records.Run, settings: JobSettings) -> None:
 def _prepare_folder(folder: Path, settings: JobSettings, resolved: dict) -> None:
     """settings.json and environment.json of this launch; the ends of earlier launches go to history.jsonl."""
     folder.mkdir(parents=True, exist_ok=True)
-    ended = records.this_slice(records.Run(folder))
+    ended = records.this_slice(Run(folder))
     if ended:
         with open(folder / "history.jsonl", "a") as history:
             history.write(json.dumps(ended) + "\n")
@@ -172,9 +173,9 @@ def _prepare_folder(folder: Path, settings: JobSettings, resolved: dict) -> None
     if settings.job == "prepare":
         resolved = {**resolved, "source": sources.signature(settings.dataset)}
     stored = {"job": settings.job, "asked": settings.asked(), "resolved": resolved, "geofm_version": __version__}
-    began = {"job_started": float(os.environ.get("GEOFM_STARTED", time.time())), "from_step": records.saved_step(folder)}
-    records.write_json(folder / "environment.json", {**provenance.environment(), **slurm.here(), **began})
-    records.write_json(folder / "settings.json", stored)
+    began = {"job_started": float(os.environ.get("GEOFM_STARTED", time.time())), "from_step": Run(folder).saved_step}
+    files.write_json(folder / "environment.json", {**provenance.environment(), **slurm.here(), **began})
+    files.write_json(folder / "settings.json", stored)
     (folder / "launcher").touch()
 
 
@@ -219,7 +220,7 @@ def _popen(command: list[str], environment: dict[str, str], log) -> subprocess.P
     )
 
 
-def _tell_runner(run: records.Run) -> None:
+def _tell_runner(run: Run) -> None:
     """Leave word for the runner (desk/execute) which run this notebook is about."""
     if "GEOFM_EXECUTION" in os.environ:
         Path(os.environ["GEOFM_EXECUTION"], "run").write_text(str(run.folder))

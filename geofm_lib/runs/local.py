@@ -4,7 +4,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from geofm_lib.runs import grid, records
+from geofm_lib.runs import grid
+from geofm_lib.runs.run import Run, shown
 
 
 def run(rows: list[grid.Row], limit: int | None = None) -> Iterator[tuple[grid.Row, str]]:
@@ -15,8 +16,8 @@ def run(rows: list[grid.Row], limit: int | None = None) -> Iterator[tuple[grid.R
     """
     started = 0
     for row in rows:
-        missing = [name for name in row.after if records.status(_folder(rows, name)) != "finished"]
-        if records.status(row.folder) == "finished":
+        missing = [name for name in row.after if Run(_folder(rows, name)).status != "finished"]
+        if Run(row.folder).status == "finished":
             yield row, "finished before"
         elif row.nodes > 1:
             yield row, f"left: it needs {row.nodes} nodes, and this is one machine"
@@ -27,7 +28,7 @@ def run(rows: list[grid.Row], limit: int | None = None) -> Iterator[tuple[grid.R
         else:
             started += 1
             code = subprocess.run(command(row), check=False).returncode
-            why = f"failed with exit code {code}; its page is in {records.shown(row.folder)}"
+            why = f"failed with exit code {code}; its page is in {shown(row.folder)}"
             yield row, why if code else "finished"
 
 

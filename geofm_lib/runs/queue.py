@@ -14,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from geofm_lib.catalog.machines import MACHINES, Machine
-from geofm_lib.runs import grid, records, slurm
+from geofm_lib.runs import grid, progress, records, slurm
+from geofm_lib.runs.run import Run
 from geofm_lib.settings import runs_root
 
 BATCH = Path("batch")  # submitted from the repository's folder, as the scripts say
@@ -55,7 +56,7 @@ def command(row: grid.Row, site: Site, wait_for: list[str]) -> list[str]:
 
 def lines(rows: list[grid.Row], site: Site) -> list[str]:
     """The sbatch lines of all rows that are not finished, each as it would be typed; dependencies by name."""
-    finished = {row.name for row in rows if records.status(row.folder) == "finished"}
+    finished = {row.name for row in rows if Run(row.folder).status == "finished"}
     return [
         shlex.join(command(row, site, [name for name in row.after if name not in finished]))
         for row in rows
@@ -80,8 +81,8 @@ def send(rows: list[grid.Row], site: Site, limit: int | None = None) -> Iterator
     room, by_name = limit - len(jobs), {row.name: row for row in rows}
     _outputs().mkdir(parents=True, exist_ok=True)
     for row in rows:
-        needed = [by_name[name] for name in row.after if records.status(by_name[name].folder) != "finished"]
-        if records.status(row.folder) == "finished":
+        needed = [by_name[name] for name in row.after if Run(by_name[name].folder).status != "finished"]
+        if Run(row.folder).status == "finished":
             yield row, "finished before"
         elif str(row.folder) in numbers:
             yield row, f"in the queue as job {numbers[str(row.folder)]}"
@@ -106,12 +107,12 @@ def status(rows: list[grid.Row]) -> pd.DataFrame:
     jobs = {job.folder: job for job in slurm.queued() if job.state in ACTIVE}
     table, states = [], {}
     for row in rows:
-        run = records.Run(row.folder)
+        run = Run(row.folder)
         state, detail = _state(run, jobs.get(str(row.folder)))
         if state == "not sent" and (lost := [name for name in row.after if states.get(name) in ("failed", "not sent")]):
             detail = f"needs {', '.join(lost)}"
         states[row.name] = state
-        last = records.last_row(row.folder / "metrics.jsonl")
+        last = run.last_row
         total = last.get("total_steps") or last.get("total")
         step = f"{last['step']}/{total}" if total and "step" in last else ""
         going = state == "running" and run.status == "running"
@@ -122,14 +123,14 @@ def status(rows: list[grid.Row]) -> pd.DataFrame:
                 "detail": detail,
                 "step": step,
                 "images_per_s": round(last["images_per_s"], 1) if going and "images_per_s" in last else None,
-                "left": records.duration(last["seconds_left"]) if going and "seconds_left" in last else "",
+                "left": progress.duration(last["seconds_left"]) if going and "seconds_left" in last else "",
                 "node_hours": round(sum(each["node_hours"] for each in records.slices(run)), 3),
             }
         )
     return pd.DataFrame(table, columns=STATUS)
 
 
-def _state(run: records.Run, job: slurm.Queued | None) -> tuple[str, str]:
+def _state(run: Run, job: slurm.Queued | None) -> tuple[str, str]:
     """(state, detail): the run folder knows how a run ended, the queue whether it lives."""
     now = run.status
     starts = len(records.slices(run))

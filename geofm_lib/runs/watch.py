@@ -18,10 +18,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from geofm_lib.runs import failures, records, slurm
+from geofm_lib import files
+from geofm_lib.runs import failures, progress, slurm
+from geofm_lib.runs.run import Run, shown
 
 POLL_S = 0.5
-PROGRESS_S = 1.0
 STOP_S = 240.0  # ranks get this long to write a checkpoint after a stop request; in a job, what its limit leaves
 PARTNERS_S = 5.0  # and this long to end by themselves after one of them has failed
 KILL_S = 30.0  # srun gets this long to end its ranks, then it is ended itself
@@ -65,21 +66,21 @@ def stop_asked() -> bool:
     return "GEOFM_STOP" in os.environ and Path(os.environ["GEOFM_STOP"]).exists()
 
 
-def watch(run: records.Run, processes: list[subprocess.Popen], ranks: int, log_from: int = 0) -> None:
+def watch(run: Run, processes: list[subprocess.Popen], ranks: int, log_from: int = 0) -> None:
     """Show progress until the ranks end; returns if the run finished, raises RunStopped or RunFailed otherwise.
 
     Args:
         processes: one of them for each rank, or one srun for all.
         log_from: where this launch begins in log.txt.
     """
-    line, beats, end = _Line(), _Beats(run.folder, ranks, processes), _End(log_from)
+    line, beats, end = progress.Line(), _Beats(run.folder, ranks, processes), _End(log_from)
     with _terminated_is_stopped(run):
         while True:
             try:
                 while any(p.poll() is None for p in processes):
                     _look(run, processes, beats, end)
                     with contextlib.suppress(OSError):  # only to show; what matters is written, and watched, above
-                        line.show(records.progress(run))
+                        line.show(progress.line(run))
                     time.sleep(POLL_S)
                 break
             except KeyboardInterrupt:
@@ -92,7 +93,7 @@ def watch(run: records.Run, processes: list[subprocess.Popen], ranks: int, log_f
                 _kill(processes, hard=True)
                 raise
     with contextlib.suppress(OSError):
-        line.show(records.progress(run), last=True)
+        line.show(progress.line(run), last=True)
     _conclude(run, processes, end)
 
 
@@ -116,7 +117,7 @@ class _End:
         self.at = due if self.at is None else min(self.at, due)
 
 
-def _look(run: records.Run, processes: list[subprocess.Popen], beats: "_Beats", end: _End) -> None:
+def _look(run: Run, processes: list[subprocess.Popen], beats: "_Beats", end: _End) -> None:
     """One look at the run: is there a reason to end it, and is it time to?"""
     try:
         (run.folder / "launcher").touch()
@@ -198,7 +199,7 @@ class _Beats:
         return text + (f"; the others wait in {', '.join(sorted(waiting))}" if waiting else "")
 
 
-def _conclude(run: records.Run, processes: list[subprocess.Popen], end: _End) -> None:
+def _conclude(run: Run, processes: list[subprocess.Popen], end: _End) -> None:
     """Return if the run finished; otherwise make sure summary.json says why, and raise."""
     summary = failures.explained(run, _summary(run, processes, end))
     for part in run.folder.glob("checkpoint/*.part"):
@@ -207,8 +208,8 @@ def _conclude(run: records.Run, processes: list[subprocess.Popen], end: _End) ->
         file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         if summary != run.summary:
-            records.write_json(run.folder / "summary.json", summary)
-    where = records.shown(run.folder)
+            files.write_json(run.folder / "summary.json", summary)
+    where = shown(run.folder)
     if summary["status"] == "stopped":
         raise RunStopped(f"The run stopped: {summary['reason']}. Run this cell again to go on. ({where})")
     if summary["status"] == "failed":
@@ -217,7 +218,7 @@ def _conclude(run: records.Run, processes: list[subprocess.Popen], end: _End) ->
         raise RunFailed(f"{of}{summary['error']}\nRun folder: {where}\nEnd of log.txt:\n{tail}")
 
 
-def _summary(run: records.Run, processes: list[subprocess.Popen], end: _End) -> dict:
+def _summary(run: Run, processes: list[subprocess.Popen], end: _End) -> dict:
     """The ranks' own summary, unless they could write none or tell only of a partner's death."""
     summary = run.summary
     if summary.get("status") == "finished":
@@ -230,7 +231,7 @@ def _summary(run: records.Run, processes: list[subprocess.Popen], end: _End) -> 
         return {
             **summary,
             "status": "failed",
-            "error": f"{down}; the run goes on from step {records.saved_step(run.folder)}",
+            "error": f"{down}; the run goes on from step {run.saved_step}",
         }
     if summary.get("status") == "stopped":
         return summary
@@ -301,7 +302,7 @@ def _lost(folder: Path, error: OSError | None = None) -> str:
 
 
 @contextlib.contextmanager
-def _terminated_is_stopped(run: records.Run):
+def _terminated_is_stopped(run: Run):
     """SIGTERM to this process (Slurm may send it to all of a job) asks the ranks to save and does not end the watch."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -329,26 +330,3 @@ def _kill(processes: list[subprocess.Popen], hard: bool = False) -> None:
 
 def _say(text: str) -> None:
     print(text, flush=True)
-
-
-class _Line:
-    """One line of progress, updated in place: in a notebook by its display, in a terminal by a carriage return."""
-
-    def __init__(self):
-        self.shown, self.text, self.handle = 0.0, "", None
-
-    def show(self, text: str, last: bool = False) -> None:
-        now = time.monotonic()
-        if text == self.text or (now - self.shown < PROGRESS_S and not last):
-            return
-        self.shown, self.text = now, text
-        if "ipykernel" in sys.modules:
-            from IPython.display import display
-
-            content = {"text/plain": text}
-            if self.handle is None:
-                self.handle = display(content, raw=True, display_id=True)
-            else:
-                self.handle.update(content, raw=True)
-        elif sys.stderr.isatty():
-            print(f"\r{text:<100}", end="\n" if last else "", file=sys.stderr, flush=True)

@@ -18,7 +18,7 @@ import psutil
 import websocket
 
 from geofm_lib.runs.launch import launch
-from geofm_lib.runs.records import Run
+from geofm_lib.runs.run import Run
 from geofm_lib.settings import PretrainSettings
 from tests.support.slurm_cluster import Cluster, wait_for
 

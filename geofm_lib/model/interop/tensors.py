@@ -5,11 +5,12 @@ https://github.com/huggingface/safetensors, "Format"). Nothing is ever unpickled
 """
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+
+from geofm_lib import files
 
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
@@ -28,16 +29,9 @@ def write(file: str | Path, tensors: Iterable[tuple[str, torch.Tensor]], layout:
         start += size
     header = json.dumps({"__metadata__": {"format": "pt"}, **table}).encode()
     header += b" " * (-len(header) % 8)
-    fresh = file.with_name(f".{file.name}.new")
-    try:
-        with open(fresh, "wb") as stream:
-            stream.write(len(header).to_bytes(8, "little") + header)
-            for (name, value), expected in zip(tensors, layout, strict=True):
-                if (name, value.shape, value.dtype) != (expected, layout[expected].shape, layout[expected].dtype):
-                    raise ValueError(f"{file}: {name} {list(value.shape)} came where {expected} belongs")
-                stream.write(value.detach().cpu().contiguous().view(torch.uint8).numpy())
-            stream.flush()
-            os.fsync(stream.fileno())
-        fresh.replace(file)
-    finally:
-        fresh.unlink(missing_ok=True)
+    with files.whole(file, durable=True) as fresh, open(fresh, "wb") as stream:
+        stream.write(len(header).to_bytes(8, "little") + header)
+        for (name, value), expected in zip(tensors, layout, strict=True):
+            if (name, value.shape, value.dtype) != (expected, layout[expected].shape, layout[expected].dtype):
+                raise ValueError(f"{file}: {name} {list(value.shape)} came where {expected} belongs")
+            stream.write(value.detach().cpu().contiguous().view(torch.uint8).numpy())

@@ -1,0 +1,142 @@
+"""A run folder, read when asked: what was asked, how it stands, what it measured. Results come from nowhere else."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from geofm_lib.settings import runs_root
+
+HEARTBEAT_OLD_S = 30.0  # a run whose last heartbeat is older lives no more
+STATUSES = ("waiting", "running", "finished", "stopped", "failed", "killed")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read when asked."""
+
+    folder: Path
+
+    @property
+    def status(self) -> str:
+        """One of STATUSES: the summary's word; without a summary, running while a heartbeat is fresh, then killed."""
+        if ended := self.summary.get("status"):
+            return str(ended)
+        heard = self.last_heartbeat
+        if heard is None:
+            return "waiting"
+        return "running" if time.time() - heard < HEARTBEAT_OLD_S else "killed"
+
+    @property
+    def last_heartbeat(self) -> float | None:
+        """When a process of this run was last heard, in seconds since 1970; None if none ever was."""
+        return self.written("heartbeat")
+
+    @property
+    def saved_step(self) -> int:
+        """The step of its last whole checkpoint, or how many data shards are finished; else 0."""
+        try:
+            return int((self.folder / "checkpoint" / "latest").read_text().removeprefix("step-"))
+        except (FileNotFoundError, ValueError):
+            return len(list((self.folder / "shards").glob("*.csv")))
+
+    @property
+    def job(self) -> str:
+        """prepare, pretrain, throughput or probe."""
+        return self.read_json("settings.json").get("job", "")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What was asked."""
+        return self.read_json("settings.json").get("asked", {})
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """What it came to: data folder, encoder, ranks."""
+        return self.read_json("settings.json").get("resolved", {})
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Status and headline numbers; empty until the run has ended."""
+        return self.read_json("summary.json")
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Commit, host, device, versions."""
+        return self.read_json("environment.json")
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """One row per logged step."""
+        return pd.DataFrame(self.read_rows("metrics.jsonl"))
+
+    @property
+    def last_row(self) -> dict[str, Any]:
+        """The last whole row of the metrics, reading only the file's end; {} if there is none."""
+        try:
+            with open(self.folder / "metrics.jsonl", "rb") as stream:
+                stream.seek(0, 2)
+                stream.seek(max(0, stream.tell() - 4096))
+                lines = stream.read().decode(errors="replace").splitlines()
+        except FileNotFoundError:
+            return {}
+        return next(_whole(reversed(lines)), {})
+
+    @property
+    def ranks(self) -> pd.DataFrame:
+        """One row per rank."""
+        return self.read_csv("ranks.csv")
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON file of the run, {} if it is not there."""
+        try:
+            return json.loads((self.folder / name).read_text())
+        except FileNotFoundError:
+            return {}
+
+    def read_rows(self, name: str) -> list[dict[str, Any]]:
+        """The rows of a file of JSON lines, [] if it is not there."""
+        try:
+            return list(_whole((self.folder / name).read_text().splitlines()))
+        except FileNotFoundError:
+            return []
+
+    def read_csv(self, name: str) -> pd.DataFrame:
+        """A CSV file of the run, an empty table if it is not there."""
+        file = self.folder / name
+        return pd.read_csv(file, keep_default_na=False) if file.is_file() and file.stat().st_size else pd.DataFrame()
+
+    def log_tail(self, lines: int = 20) -> str:
+        """The last lines of all ranks' output."""
+        file = self.folder / "log.txt"
+        return "\n".join(file.read_text(errors="replace").splitlines()[-lines:]) if file.is_file() else ""
+
+    def written(self, name: str) -> float | None:
+        """When a file of the run was last written, in seconds since 1970; None if it is not there."""
+        try:
+            return (self.folder / name).stat().st_mtime
+        except FileNotFoundError:
+            return None
+
+    def _repr_html_(self) -> str:
+        return f"<p>Run <code>{shown(self.folder)}</code>: <b>{self.status}</b></p>"
+
+
+def shown(folder: str | Path) -> str:
+    """A run folder as a reader should see it: `runs/<name>` where runs usually go, else the whole path."""
+    usual = runs_root().absolute()
+    inside = Path(folder).absolute().is_relative_to(usual)
+    return str(Path(usual.name) / Path(folder).absolute().relative_to(usual)) if inside else str(folder)
+
+
+def _whole(lines: Iterator[str] | list[str]) -> Iterator[dict[str, Any]]:
+    """Those that are JSON: one is half written when a run is killed, or is being written now."""
+    for line in lines:
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue

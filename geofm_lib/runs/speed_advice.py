@@ -1,0 +1,107 @@
+"""Why a throughput run is slow, in words: which part of the step stands out, and what to change. No torch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from geofm_lib.catalog import strategies
+from geofm_lib.runs.run import Run
+
+SLOW_RANK = 1.3  # times the others' own work, from which on a rank is named
+PARTS = ("data", "forward", "backward", "communication", "optimiser", "other")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`part` of the step (see `shares`) from `least` on: what is said, with its percents as {share}, and the advice."""
+
+    part: str
+    least: float
+    found: str
+    advice: Callable[[dict, dict], str]  # of the settings, and of the environment with its `ranks` and `nodes`
+
+
+def found(run: Run) -> list[tuple[str, str]]:
+    """(what stands out in a step of this run, what to change), the largest part first."""
+    rows = [*_slow_rank(run.ranks)]
+    parts = shares(run)
+    for rule in sorted(RULES, key=lambda rule: -parts.get(rule.part, 0.0)):
+        if parts.get(rule.part, 0.0) >= rule.least:
+            words = rule.found.format(share=f"{100 * parts[rule.part]:.0f} %")
+            rows.append((words, rule.advice(run.settings, run.environment)))
+    return rows
+
+
+def shares(run: Run) -> dict[str, float]:
+    """Share of each of PARTS in the step; {} of a run that measured none.
+
+    Waiting for images is that of the steady window, since between profiled steps a loader has time to read ahead.
+    Communication is that of the rank that waits least: what the others wait beyond it is for that rank's work.
+    """
+    ranks = run.ranks
+    if "data_s" not in ranks:
+        return {}
+    found = {"data": (ranks["data_s"] / ranks["step_s"]).mean()}
+    for name in PARTS[1:]:
+        if f"profiled_{name}_s" in ranks:
+            each = ranks[f"profiled_{name}_s"] / ranks["profiled_step_s"]
+            found[name] = each.min() if name == "communication" else each.mean()
+    return {name: float(share) for name, share in found.items()}
+
+
+def _slow_rank(ranks: pd.DataFrame) -> list[tuple[str, str]]:
+    """The rank that the others wait for, if there is one."""
+    if len(ranks) < 2 or "profiled_step_s" not in ranks:
+        return []
+    own = ranks["profiled_step_s"] - ranks["profiled_communication_s"]
+    worst = own.idxmax()
+    ratio = own[worst] / own.drop(worst).median()
+    if ratio < SLOW_RANK:
+        return []
+    rank, host = ranks.loc[worst, "rank"], ranks.loc[worst, "host"]
+    found = f"Rank {rank} on {host} works {ratio:.1f} times as long as the others, and they wait for it."
+    return [
+        (found, f"Look for what else runs on {host}, and for its clock; or leave it out (sbatch --exclude={host}).")
+    ]
+
+
+def _images(asked: dict, where: dict) -> str:
+    if asked.get("input") != "real":
+        return "Synthetic images are drawn once; what takes time here is the masking noise or the labels."
+    workers = asked["workers"]
+    most = max(1, where.get("cores", 1) * max(1, len(where.get("nodes", []))) // max(1, where.get("ranks", 1)))
+    more = min(max(2, 2 * workers), most)
+    if more > workers:
+        return f"Raise workers from {workers} to {more}; or store smaller images (01's short_side)."
+    return "Every core has its worker already: store smaller images (01's short_side), or use fewer ranks a node."
+
+
+def _communication(asked: dict, where: dict) -> str:
+    row = strategies.lookup(asked["strategy"])
+    ways = [f"more images per GPU than {asked['batch_per_gpu']}"]
+    if row.reshard_after_forward:
+        ways.insert(
+            0, "SHARD_GRAD_OP (gathers once a step) or HYBRID_kGPUs with the k GPUs of a node, if memory allows"
+        )
+    if not row.ddp and asked["forward_prefetch"] == 0:
+        ways.insert(0, "forward_prefetch=1")
+    if asked["precision"] == "fp32":
+        ways.append("precision=bf16, which sends half the bytes")
+    return f"Try {'; '.join(ways)}."
+
+
+def _optimiser(asked: dict, where: dict) -> str:
+    return "More images per GPU, or a larger shard group: each rank updates its own part of the weights only."
+
+
+def _other(asked: dict, where: dict) -> str:
+    return "The host is busy between the phases: trace=True keeps the profiler's trace, which says with what."
+
+
+RULES = (
+    Rule("data", 0.2, "{share} of the step is spent waiting for images.", _images),
+    Rule("communication", 0.25, "{share} of the step is exposed communication.", _communication),
+    Rule("optimiser", 0.25, "{share} of the step is the optimiser.", _optimiser),
+    Rule("other", 0.1, "{share} of the step is in none of its phases.", _other),
+)
