@@ -4,7 +4,8 @@ import pytest
 
 from geofm_lib.catalog.strategies import lookup, resolve
 from geofm_lib.jobs.simulate import WHOLE, simulate
-from geofm_lib.planning import costs
+from geofm_lib.planning.communication import step_traffic
+from geofm_lib.planning.conditions import Conditions
 from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import PrepareSettings, PretrainSettings, SimulateSettings
@@ -118,7 +119,7 @@ def test_ranks_that_a_shard_group_does_not_divide_are_refused(name, world):
 @pytest.mark.parametrize("world", [2, 4])
 def test_the_meter_counts_the_bytes_of_the_arithmetic(results, world):
     for strategy, counted in results[world]["bytes"].items():
-        expected = costs.communication("ViT-Atto", strategy, world, precision="fp32", image_size=32, patch_size=8)
+        expected = step_traffic("ViT-Atto", strategy, world, Conditions(precision="fp32"), image_size=32, patch_size=8)
         for kind, traffic in expected.items():
             found = counted.get(kind, 0)
             if kind == "all_reduce":  # the gradient norm's scalars are reduced too
@@ -182,5 +183,5 @@ def test_a_simulation_is_what_real_ranks_hold_and_send(found, world, strategy):
     for kind in WHOLE:
         assert traced["whole"][kind] == pytest.approx(seen["counted"][kind], rel=0.05) and traced["whole"][kind]
     assert traced["peak"] == pytest.approx(seen["peak"], rel=0.05)
-    told = costs.communication("ViT-Atto", strategy, world, settings.workload, settings.precision, image_size=32)
+    told = step_traffic("ViT-Atto", strategy, world, Conditions.of(vars(settings)), image_size=32)
     assert {name: each.payload for name, each in told.items() if each.calls} == traced["bytes"]

@@ -7,7 +7,8 @@ import pytest
 from geofm_lib.catalog import published
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.catalog.strategies import lookup
-from geofm_lib.planning import costs
+from geofm_lib.planning.reference import TABLE_I
+from geofm_lib.planning.weights import parameters
 
 
 def test_every_number_has_source_certainty_and_conditions():
@@ -60,10 +61,9 @@ def test_claims_cover_the_paper_and_use_the_five_words():
 
 
 def test_table_i_is_reproduced_by_the_benchmark_network_only():
-    printed = {row.name: row.published_params_M for row in MODELS.values() if row.published_params_M}
-    benchmark = {name: costs.parameters(name, "classify") / 1e6 for name in printed}
-    plain = {name: costs.parameters(name, "encoder") / 1e6 for name in printed}
-    assert published.verdict_of_counts(printed, benchmark) == "reproduced"
-    assert published.verdict_of_counts(printed, plain) == "same ordering"
-    assert published.verdict_of_counts(printed, {}) == "not measured"
+    benchmark = {name: parameters(name, "classify") / 1e6 for name in TABLE_I}
+    plain = {name: parameters(name, "encoder") / 1e6 for name in TABLE_I}
+    assert published.verdict_of_counts(TABLE_I, benchmark) == "reproduced"
+    assert published.verdict_of_counts(TABLE_I, plain) == "same ordering"
+    assert published.verdict_of_counts(TABLE_I, {}) == "not measured"
     assert published.verdict_of_counts({"a": 1, "b": 2}, {"a": 4.0, "b": 3.0}) == "differs"

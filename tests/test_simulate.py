@@ -12,7 +12,10 @@ from geofm_lib.jobs import simulate as job
 from geofm_lib.jobs import worker
 from geofm_lib.jobs.simulate import WHOLE, simulate
 from geofm_lib.paper.simulations import points
-from geofm_lib.planning import costs
+from geofm_lib.planning.communication import step_traffic
+from geofm_lib.planning.conditions import Conditions
+from geofm_lib.planning.memory import rank_memory
+from geofm_lib.planning.sizes import gib
 from geofm_lib.runs.launch import launch
 from geofm_lib.settings import SettingsError, SimulateSettings
 
@@ -34,10 +37,11 @@ def test_the_arithmetic_is_what_is_traced(strategy, gpus, more):
     """Peak memory within 5 %, bytes exactly; the paper's larger models are in reports/LOG.md."""
     settings = SimulateSettings(**{"workload": "classify", "strategy": strategy, "gpus": gpus} | more)
     found = simulate(settings)
-    how, size = (settings.model, strategy, gpus), {"image_size": settings.image_size, "patch_size": settings.patch()}
-    held = costs.memory(*how, 32, settings.workload, settings.precision, settings.activation_checkpointing, **size)
+    size = {"image_size": settings.image_size, "patch_size": settings.patch()}
+    how = Conditions.of(vars(settings))
+    held = rank_memory(settings.model, strategy, gpus, 32, how, **size)
     assert held.peak == pytest.approx(found["peak"], rel=0.05)
-    sent = costs.communication(*how, settings.workload, settings.precision, **size)
+    sent = step_traffic(settings.model, strategy, gpus, how, **size)
     assert {name: each.payload for name, each in sent.items() if each.calls} == found["bytes"]
     for kind in WHOLE:
         assert getattr(held, kind) == pytest.approx(found["whole"][kind], rel=0.01)
@@ -46,8 +50,10 @@ def test_the_arithmetic_is_what_is_traced(strategy, gpus, more):
 @pytest.mark.parametrize("depth", [0, 3])
 def test_blocks_gathered_ahead_are_held(depth):
     settings = SimulateSettings(**FEMTO | {"batch_per_gpu": 4}, gpus=16, workload="classify", strategy="FULL_SHARD")
-    size = {"image_size": settings.image_size, "patch_size": settings.patch(), "backward_prefetch": depth}
-    held = costs.memory(settings.model, "FULL_SHARD", 16, 4, "classify", **size)
+    size = {"image_size": settings.image_size, "patch_size": settings.patch()}
+    held = rank_memory(
+        settings.model, "FULL_SHARD", 16, 4, Conditions.of(vars(settings), backward_prefetch=depth), **size
+    )
     assert held.peak == pytest.approx(simulate(settings, backward_prefetch=depth)["peak"], rel=0.02)
 
 
@@ -97,6 +103,9 @@ def test_simulated_memory_against_the_published(root):
         loose = row["strategy"] in ("FULL_SHARD", "NO_SHARD", "HYBRID_1GPU")  # FSDP1 held otherwise there
         off[loose].append(abs(float(row["simulated_over_published"]) - 1))
         assert float(row["arithmetic_over_simulated"]) == pytest.approx(1, abs=0.05)
-        held = costs.memory(row["model"], row["strategy"], int(row["gpus"]), 32, row["workload"], row["precision"])
-        assert float(row["arithmetic_gib"]) == pytest.approx(costs.gib(held.peak), abs=1e-3), "run make simulations"
-    assert median(off[False]) <= 0.08 and max(off[False]) <= 0.12 and max(off[True]) <= 0.25
+        how = Conditions(row["workload"], row["precision"])
+        held = rank_memory(row["model"], row["strategy"], int(row["gpus"]), 32, how)
+        assert float(row["arithmetic_gib"]) == pytest.approx(gib(held.peak), abs=1e-3), "run make simulations"
+    assert median(off[False]) <= 0.08
+    assert max(off[False]) <= 0.12
+    assert max(off[True]) <= 0.25

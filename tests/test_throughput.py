@@ -6,7 +6,9 @@ import pytest
 
 from geofm_lib.figures import facade as figures
 from geofm_lib.figures import slow_steps
-from geofm_lib.planning import costs
+from geofm_lib.planning.conditions import Conditions
+from geofm_lib.planning.memory import rank_memory
+from geofm_lib.planning.sizes import gib
 from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import PrepareSettings, SettingsError, ThroughputSettings
@@ -59,11 +61,11 @@ def test_a_step_is_the_sum_of_its_phases(two):
 
 def test_memory_by_kind_is_what_the_arithmetic_says(two):
     run = two["plain"]
-    told = costs.memory("ViT-Atto", "FULL_SHARD", 2, 4, "mae", "fp32", False, image_size=32)
+    told = rank_memory("ViT-Atto", "FULL_SHARD", 2, 4, Conditions("mae", "fp32", False), image_size=32)
     held = {name: run.summary[f"tracked_{name}_gib"] for name in ("parameters", "optimiser", "activations", "peak")}
-    assert held["parameters"] == pytest.approx(costs.gib(told.parameters), rel=0.01)
-    assert held["optimiser"] == pytest.approx(costs.gib(told.optimiser), rel=0.01)
-    assert held["peak"] == pytest.approx(costs.gib(told.peak), rel=0.1) and held["activations"]
+    assert held["parameters"] == pytest.approx(gib(told.parameters), rel=0.01)
+    assert held["optimiser"] == pytest.approx(gib(told.optimiser), rel=0.01)
+    assert held["peak"] == pytest.approx(gib(told.peak), rel=0.1) and held["activations"]
     assert "weights" in figures.memory(run).alt
 
 

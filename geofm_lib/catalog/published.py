@@ -72,6 +72,12 @@ def scaling(model: str) -> dict[str, dict[int, float]]:
     return lines
 
 
+def peaks(**where: object) -> list[dict]:
+    """Published peak active memory, GiB, without that of the authors' own log, which the paper does not show."""
+    found = rows(metric="GPU memory peak active", **where)
+    return [row for row in found if not row["figure"].startswith("author log")]
+
+
 def prefetch() -> dict[str, dict[int, dict]]:
     """The bars of the prefetch figure whose settings FSDP2 has: {strategy: {blocks gathered ahead: row}}.
 

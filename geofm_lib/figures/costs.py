@@ -1,18 +1,18 @@
-"""What arithmetic says a step costs (`planning.costs`), drawn beside what was published or measured. No torch."""
+"""What arithmetic says a step costs (`planning`), drawn beside what was published or measured. No torch."""
 
 import pandas as pd
 import seaborn as sns
 
 from geofm_lib.catalog import published
-from geofm_lib.catalog.machines import MACHINES
-from geofm_lib.catalog.models import MODELS
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures.display import Figure, Table, axes, styled
-from geofm_lib.planning import costs
+from geofm_lib.planning.communication import step_traffic
+from geofm_lib.planning.flops import flops, training_flops
+from geofm_lib.planning.memory import Memory, rank_memory
+from geofm_lib.planning.reference import BATCH, BENCHMARK, FRONTIER, TABLE_I, conditions
+from geofm_lib.planning.sizes import gib
 from geofm_lib.runs import records
 
-FRONTIER = MACHINES["frontier"]
-BATCH = 32  # images per GPU in every published throughput and memory figure
 KINDS = {
     "parameters": "weights (fp32 shard)",
     "optimiser": "optimiser",
@@ -32,11 +32,11 @@ def strategy_memory(model: str, nodes: int = 8) -> Figure:
     world = nodes * FRONTIER.devices_per_node
     held, dots = {}, {}
     for name in STRATEGIES:
-        seen = _published_peak(model, name, nodes)
-        precision = seen["precision"] if seen else "bf16"
-        label = f"{name} ({precision})" if precision != "bf16" else name
-        held[label] = stacked_gib(costs.memory(model, name, world, BATCH, "classify", precision, True, stack="fsdp1"))
-        dots |= {label: seen["value"]} if seen else {}
+        seen = [row["value"] for row in published.peaks(model=model, strategy=name) if row["nodes"] in (nodes, None)]
+        how = conditions(name) if seen else BENCHMARK
+        label = f"{name} ({how.precision})" if how.precision != "bf16" else name
+        held[label] = stacked_gib(rank_memory(model, name, world, BATCH, how, stack="fsdp1"))
+        dots |= {label: seen[0]} if seen else {}
     frame = pd.DataFrame(held).T
     figure, ax = axes(height=3.9)
     stack(ax, frame)
@@ -60,11 +60,11 @@ def strategy_traffic(model: str, nodes: int = 8) -> Figure:
     rows = []
     for name, strategy in STRATEGIES.items():
         shard = strategy.shard_group or nodes * gpus
-        for kind, traffic in costs.communication(model, name, nodes * gpus, "classify", "bf16").items():
+        for kind, traffic in step_traffic(model, name, nodes * gpus, BENCHMARK).items():
             local = traffic.group > 1 and kind != "all_reduce" and shard <= gpus
             rows.append({"strategy": name, "collective": COLLECTIVES[kind], "ranks in a group": traffic.group,
                          "calls": traffic.calls, "where": NEAR if local else FAR,
-                         "GiB sent": costs.gib(traffic.sent)})  # fmt: skip
+                         "GiB sent": gib(traffic.sent)})  # fmt: skip
     table = pd.DataFrame(rows).query("calls > 0")
     frame = table.pivot_table(index="strategy", columns="where", values="GiB sent", aggfunc="sum", fill_value=0)
     frame = frame.reindex(list(STRATEGIES)).fillna(0.0)
@@ -82,12 +82,12 @@ def strategy_traffic(model: str, nodes: int = 8) -> Figure:
 def image_costs() -> Table:
     """GFLOP of the forward pass for one 224-pixel image: MAE pretraining beside the paper's all-token benchmark."""
     rows = []
-    for name in [row.name for row in MODELS.values() if row.published_params_M]:
-        mae, classify = (costs.flops(name, workload) for workload in ("mae", "classify"))
+    for name in TABLE_I:
+        mae, classify = (flops(name, workload) for workload in ("mae", "classify"))
         rows.append({"model": name, "MAE, GFLOP": mae.forward / 1e9, "benchmark, GFLOP": classify.forward / 1e9,
                      "benchmark / MAE": classify.forward / mae.forward,
                      "benchmark step with recomputation, GFLOP": classify.step(True) / 1e9})  # fmt: skip
-    ours = costs.training_flops("ViT-Base", "classify", activation_checkpointing=True) * BATCH / 1e12
+    ours = training_flops("ViT-Base", "classify", activation_checkpointing=True) * BATCH / 1e12
     theirs = next(row["value"] for row in published.rows(unit="TFLOP", model="ViT-Base"))
     caption = f"One image of 224 pixels. Check: {BATCH} images of ViT-Base are {ours:.4f} TFLOP a step; " \
               f"the authors' own log counts {theirs}."  # fmt: skip
@@ -106,9 +106,9 @@ def measured_runs(runs_dir: str) -> Table:
     return Table(kept, f"Finished throughput runs in '{runs_dir}'", empty)
 
 
-def stacked_gib(held: costs.Memory) -> dict[str, float]:
+def stacked_gib(held: Memory) -> dict[str, float]:
     """GiB by KINDS; they add up to the peak."""
-    return {name: costs.gib(getattr(held, name)) for name in KINDS}
+    return {name: gib(getattr(held, name)) for name in KINDS}
 
 
 def stack(ax, frame: pd.DataFrame, colours: dict[str, str] | None = None) -> None:
@@ -120,10 +120,3 @@ def stack(ax, frame: pd.DataFrame, colours: dict[str, str] | None = None) -> Non
         left += values
     ax.invert_yaxis()
     ax.grid(False, axis="y")
-
-
-def _published_peak(model: str, strategy: str, nodes: int) -> dict | None:
-    """The published peak active memory: of this number of nodes, or the one that holds for any."""
-    found = published.rows(model=model, strategy=strategy, metric="GPU memory peak active")
-    found = [r for r in found if r["nodes"] in (nodes, None) and not r["figure"].startswith("author log")]
-    return found[0] if found else None

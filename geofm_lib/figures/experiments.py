@@ -6,8 +6,8 @@ from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.paper import experiments
-from geofm_lib.planning import costs
-from geofm_lib.planning.planner import predict
+from geofm_lib.planning.flops import training_flops
+from geofm_lib.planning.planner import as_published, predict
 
 DEPTHS = (0, 1, 2)
 BATCHES = (8, 16, 32, 64, 128, 256)
@@ -21,8 +21,7 @@ def prefetch_depths() -> Figure:
     figure, (left, right) = axes(height=3.1, columns=2, width_ratios=(3, 2))
     rows, said = [], []
     for k, (name, bars) in enumerate(published.prefetch().items()):
-        told = [predict("ViT-5B", name, "frontier", 8, 32, workload="classify", window="paper_30_steps",
-                        backward_prefetch=depth) for depth in DEPTHS]  # fmt: skip
+        told = [as_published("ViT-5B", name, 8, backward_prefetch=depth) for depth in DEPTHS]
         seen = {depth: row["value"] for depth, row in bars.items()}
         places = [depth + 0.27 * (k - 1) for depth in DEPTHS]
         left.bar(places, [row["images_per_s"] for row in told], 0.25, color=STRATEGIES[name].colour, label=name)
@@ -61,7 +60,7 @@ def base_alone() -> Table:
     row = frame.iloc[0]
     told = predict(row["model"], row["strategy"], "laptop", 1, int(row["batch_per_gpu"]), workload=row["workload"],
                    precision=row["precision"], activation_checkpointing=False)  # fmt: skip
-    flops = costs.training_flops(row["model"], row["workload"]) * row["batch_per_gpu"]
+    flops = training_flops(row["model"], row["workload"]) * row["batch_per_gpu"]
     lines = [
         ("seconds a step", row["step_s"], told["step_s"]),
         ("images/s", row["images_per_s"], told["images_per_s"]),
@@ -108,9 +107,8 @@ def three_b() -> Table:
     simulated = frame[frame["how"] == "simulated"].set_index("strategy")["peak_memory_gib"]
     rows = []
     for name in THREE_B:
-        told = predict("ViT-3B", name, "frontier", 8, 32, workload="classify", window="paper_30_steps")
-        peaks = [row["value"] for row in published.rows(model="ViT-3B", strategy=name, metric="GPU memory peak active")
-                 if row["nodes"] in (None, 8) and not row["figure"].startswith("author log")]  # fmt: skip
+        told = as_published("ViT-3B", name, 8)
+        peaks = [row["value"] for row in published.peaks(model="ViT-3B", strategy=name) if row["nodes"] in (None, 8)]
         rows.append({"strategy": name, "GiB simulated": simulated.get(name), "arithmetic": told["memory_gib"],
                      "published": next(iter(peaks), None), "images/s planned": told["images_per_s"],
                      "low": told["low"], "high": told["high"],

@@ -8,7 +8,8 @@ from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.paper.findings import LOG_WINDOWS, window_over_steady
 from geofm_lib.paper.performance import PREDICTED, UP_TO_3B, unseen
 from geofm_lib.paper.verdicts import percent
-from geofm_lib.planning.planner import predict
+from geofm_lib.planning.planner import as_published
+from geofm_lib.planning.reference import NODES
 
 WRAPPERS = {"fsdp1": "FSDP1, HYBRID_SHARD", "ours": "FSDP2, as here"}
 MEASURED, FITTED, PUBLISHED = "#0072B2", "#7f7f7f", "#E69F00"
@@ -59,7 +60,7 @@ def precision_predicted() -> Table:
         seen = unseen(model)
         both = [(seen[model, "NO_SHARD", 1][k] / seen[model, "DDP", 1][k]) for k in (0, 1)] if seen else [None, None]
         fsdp, fp32, bf16 = (
-            predict(model, name, "frontier", 1, 32, workload="classify", window="paper_30_steps", precision=kind)
+            as_published(model, name, 1, precision=kind)
             for name, kind in (("NO_SHARD", "bf16"), ("DDP", "fp32"), ("DDP", "bf16"))
         )
         rows.append({
@@ -116,7 +117,7 @@ def unseen_predictions() -> Figure | Note:
         ax.axhspan(0.9, 1.1, color="#888888", alpha=0.15, linewidth=0)
         ax.axhline(1, color="#888888", linewidth=1)
         ax.set(title=model, xscale="log", yscale="log", ylim=(0.6, 3.2))
-        ax.xaxis.set_major_locator(FixedLocator([1, 2, 4, 8, 16, 32, 64, 128]))
+        ax.xaxis.set_major_locator(FixedLocator(NODES))
         ax.yaxis.set_major_locator(FixedLocator([0.7, 1, 1.5, 2, 3]))
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_minor_locator(NullLocator())

@@ -6,19 +6,19 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES, lookup, resolve
 from geofm_lib.figures.display import Figure, Table, axes, styled
-from geofm_lib.planning.planner import plan
-from geofm_lib.planning.reference import AS_PUBLISHED, NODES, PER_NODE, as_published, divides
+from geofm_lib.planning.planner import as_published, plan
+from geofm_lib.planning.reference import ALIKE, FRONTIER, NODES, nodes_of
 
 
 @styled
 def predicted_scaling(model: str) -> Figure:
     """images/s per GPU against nodes: lines as predicted, bands that should hold nine of ten runs, published marks."""
     seen = published.scaling(model)
-    names = list(seen) or [name for name in STRATEGIES if name not in AS_PUBLISHED]
+    names = list(seen) or ALIKE
     figure, ax = axes(height=4.2)
     rows = []
     for name in [name for name in STRATEGIES if name in names]:
-        told = [as_published(model, name, nodes) for nodes in NODES if divides(name, nodes)]
+        told = [as_published(model, name, nodes) for nodes in nodes_of(name)]
         gpus = [row["gpus"] for row in told]
         line = [row["images_per_s"] / n for row, n in zip(told, gpus, strict=True)]
         band = [[row[end] / n for row, n in zip(told, gpus, strict=True)] for end in ("low", "high")]
@@ -26,8 +26,8 @@ def predicted_scaling(model: str) -> Figure:
         ax.plot(nodes, line, color=STRATEGIES[name].colour, label=name)
         ax.fill_between(nodes, *band, color=STRATEGIES[name].colour, alpha=0.12, linewidth=0)
         dots = seen.get(name, {})
-        ax.plot(list(dots), [value / n / PER_NODE for n, value in dots.items()], STRATEGIES[name].marker,
-                color=STRATEGIES[name].colour)  # fmt: skip
+        seen_per_gpu = [value / n / FRONTIER.devices_per_node for n, value in dots.items()]
+        ax.plot(list(dots), seen_per_gpu, STRATEGIES[name].marker, color=STRATEGIES[name].colour)
         rows += [
             {"strategy": name, "nodes": row["nodes"], "published": dots.get(row["nodes"]),
              "predicted": row["images_per_s"], "low": row["low"], "high": row["high"]}

@@ -14,10 +14,10 @@ from geofm_lib.catalog.machines import MACHINES
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
-from geofm_lib.planning import costs
+from geofm_lib.planning.reference import NODES
+from geofm_lib.planning.weights import parameters
 
 GPU_GIB = MACHINES["frontier"].memory_gib
-NODES = [1, 2, 4, 8, 16, 32, 64, 128]
 
 
 # ---------------------------------------------------------------- tables
@@ -32,7 +32,7 @@ def parameter_counts(run=None) -> Table:
     for row in _paper_models():
         printed = {row.name: row.published_params_M}
         benchmark, plain = (
-            counted.get(f"{family}_parameters_{row.name}", costs.parameters(row.name, workload)) / 1e6
+            counted.get(f"{family}_parameters_{row.name}", parameters(row.name, workload)) / 1e6
             for family, workload in (("benchmark", "classify"), ("pretrain", "encoder"))
         )
         rows.append({

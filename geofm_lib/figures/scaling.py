@@ -7,18 +7,16 @@ from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, ScalarForma
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.machines import MACHINES
-from geofm_lib.catalog.models import MODELS
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.paper import experiments
-from geofm_lib.planning import costs
-from geofm_lib.planning.planner import predict
-from geofm_lib.planning.reference import AS_PUBLISHED, BATCH, NODES, as_published, divides
+from geofm_lib.planning.memory import rank_memory
+from geofm_lib.planning.planner import as_published, predict
+from geofm_lib.planning.ranking import CLOSE, first_choice
+from geofm_lib.planning.reference import ALIKE, BATCH, BENCHMARK, FRONTIER, NODES, TABLE_I, nodes_of
+from geofm_lib.planning.sizes import gib
 
-FRONTIER = MACHINES["frontier"]
 SIMULATED = Path(__file__).resolve().parents[2] / "reports" / "simulated.csv"
-CLOSE = 0.05  # a choice this close to the best published throughput counts as right
-SHARDED = [name for name in STRATEGIES if name not in AS_PUBLISHED]
 SHORT = {"FULL_SHARD": "FULL", "SHARD_GRAD_OP": "GRAD", "NO_SHARD": "NO"}  # a cell is narrow; HYBRID_2GPUs is H2
 
 
@@ -28,8 +26,8 @@ def efficiency(model: str) -> Figure:
     seen = published.scaling(model)
     figure, ax = axes(height=3.6)
     rows = []
-    for name in [name for name in STRATEGIES if name in seen] or SHARDED:
-        told = {n: as_published(model, name, n)["images_per_s"] for n in NODES if divides(name, n)}
+    for name in [name for name in STRATEGIES if name in seen] or ALIKE:
+        told = {n: as_published(model, name, n)["images_per_s"] for n in nodes_of(name)}
         predicted, dots = _of_ideal(told), _of_ideal(seen.get(name, {}))
         look = STRATEGIES[name]
         ax.plot(list(predicted), list(predicted.values()), color=look.colour, label=name)
@@ -58,7 +56,7 @@ def strong_scaling(settings) -> Figure | Note:
     most = MACHINES[settings.machine].nodes
     nodes = [n for n in NODES if n <= most and images % (n * per_node) == 0]
     rows = []
-    for name in SHARDED:
+    for name in ALIKE:
         for n in nodes:
             try:
                 told = predict(settings.model, name, settings.machine, n, images // (n * per_node),
@@ -117,8 +115,9 @@ def measured_scaling() -> Table:
 @styled
 def ranking() -> Figure:
     """The best strategy by model and nodes, HYBRID_1GPU and DDP aside: predicted above, published below."""
-    models = [row.name for row in MODELS.values() if row.published_params_M]
-    table = pd.DataFrame([_choice(model, nodes) for model in models for nodes in NODES])
+    models = list(TABLE_I)
+    table = pd.DataFrame([first_choice(model, nodes) for model in models for nodes in NODES])
+    table.columns = ["model", "nodes", "predicted best", "published best", "of best published"]
     figure, ax = axes(height=3.9)
     for y, model in enumerate(models):
         for x, nodes in enumerate(NODES):
@@ -149,14 +148,13 @@ def memory_by_nodes(model: str) -> Figure:
     """Peak GiB per GPU against nodes: FSDP1 by arithmetic and as published, FSDP2 by arithmetic and as simulated."""
     simulated = pd.read_csv(SIMULATED)
     simulated = simulated[simulated["model"] == model]
-    seen = [row for row in published.rows(model=model, metric="GPU memory peak active")
-            if not row["figure"].startswith("author log") and row["strategy"] in SHARDED]  # fmt: skip
+    seen = published.peaks(model=model)
     figure, panels = axes(height=3.7, columns=2, sharey=True, sharex=True)
     rows = []
     titles = {"fsdp1": "FSDP1, as published", "fsdp2": "FSDP2, as simulated"}
     for ax, (stack, title) in zip(panels, titles.items(), strict=True):
-        for name in SHARDED:
-            line = {n: _peak(model, name, n, stack) for n in NODES if divides(name, n)}
+        for name in ALIKE:
+            line = {n: _peak(model, name, n, stack) for n in nodes_of(name)}
             if stack == "fsdp1":
                 dots = {row["nodes"] or 8: row["value"] for row in seen if row["strategy"] == name}
             else:
@@ -188,18 +186,6 @@ def short(name: str) -> str:
     return SHORT.get(name, name.replace("HYBRID_", "H").replace("GPUs", "").replace("GPU", ""))
 
 
-def _choice(model: str, nodes: int) -> dict:
-    """The strategy predicted first, that published first, and what the first is worth among the published."""
-    seen = {name: line[nodes] for name, line in published.scaling(model).items()
-            if nodes in line and name in SHARDED}  # fmt: skip
-    told = {name: as_published(model, name, nodes) for name in seen or SHARDED if divides(name, nodes)}
-    fitting = [name for name in told if name in seen or told[name]["fits"]]
-    chosen = max(fitting, key=lambda name: told[name]["images_per_s"], default=None)
-    best = max(seen, key=seen.get, default=None)
-    return {"model": model, "nodes": nodes, "predicted best": chosen, "published best": best,
-            "of best published": seen[chosen] / seen[best] if best else None}  # fmt: skip
-
-
 def _of_ideal(line: dict[int, float]) -> dict[int, float]:
     """{nodes: % of the ideal} from {nodes: images/s}, counted from the first point."""
     first = next(iter(line.items()), None)
@@ -212,7 +198,7 @@ def _beside(name: str, predicted: float, seen: float) -> str:
 
 def _peak(model: str, strategy: str, nodes: int, stack: str) -> float:
     world = nodes * FRONTIER.devices_per_node
-    return costs.gib(costs.memory(model, strategy, world, BATCH, "classify", stack=stack).peak)
+    return gib(rank_memory(model, strategy, world, BATCH, BENCHMARK, stack=stack).peak)
 
 
 def _node_axis(ax, nodes=NODES) -> None:

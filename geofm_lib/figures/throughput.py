@@ -8,7 +8,10 @@ import seaborn as sns
 from geofm_lib.figures.costs import COLLECTIVES, stack
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.figures.steps import BLUE, widest
-from geofm_lib.planning import costs
+from geofm_lib.planning.communication import step_traffic
+from geofm_lib.planning.conditions import Conditions
+from geofm_lib.planning.memory import rank_memory
+from geofm_lib.planning.sizes import gib
 
 LOADER = Path(__file__).resolve().parents[2] / "reports" / "loader.csv"
 TRACKED = {"parameters": "weights", "gradients": "gradients", "optimiser": "optimiser", "unsharded": "buffers",
@@ -89,19 +92,18 @@ def memory(run) -> Figure | Note:
     if "tracked_peak_gib" not in ranks:
         return Note(f"The peak was {peak:.3g} GiB; by kind it was not watched (compiled blocks hold other tensors).")
     size = {name: asked[name] for name in ("image_size", "patch_size") if asked.get(name)}
-    size["backward_prefetch"] = asked["backward_prefetch"]
-    told = costs.memory(asked["model"], asked["strategy"], world, asked["batch_per_gpu"], asked["workload"],
-                        asked["precision"], asked["activation_checkpointing"], **size)  # fmt: skip
+    job = (asked["model"], asked["strategy"], world, asked["batch_per_gpu"])
+    told = rank_memory(*job, Conditions.of(asked), **size)
     arithmetic = (told.parameters, told.gradients_by_then, told.optimiser, told.unsharded,
                   told.activations + told.block, 0.0)  # fmt: skip
     fullest = widest(ranks, "tracked_peak_gib")
     frame = fullest[[f"tracked_{name}_gib" for name in TRACKED]].astype(float).set_axis(list(TRACKED.values()), axis=1)
     frame.index = [f"rank {rank}" for rank in fullest["rank"]]
     most = frame.max()
-    frame.loc["arithmetic"] = [costs.gib(size) for size in arithmetic]
+    frame.loc["arithmetic"] = [gib(size) for size in arithmetic]
     rows = [(f"{name} at the fullest moment", most[name], frame.loc["arithmetic", name]) for name in frame]
-    rows += [("all of that", ranks["tracked_peak_gib"].max(), costs.gib(told.peak))]
-    rows += [(f"{TRACKED[name]}, once all are there", ranks[f"{name}_gib"].max(), costs.gib(getattr(told, name)))
+    rows += [("all of that", ranks["tracked_peak_gib"].max(), gib(told.peak))]
+    rows += [(f"{TRACKED[name]}, once all are there", ranks[f"{name}_gib"].max(), gib(getattr(told, name)))
              for name in WHOLE]  # fmt: skip
     rows += [("peak of the allocator (GPU) or the process (CPU)", peak, None)]
     table = pd.DataFrame(rows, columns=["GiB on the fullest rank", "measured", "arithmetic"])
@@ -111,7 +113,7 @@ def memory(run) -> Figure | Note:
     ax.set(xlabel="GiB")
     said = ", ".join(f"{name} {most[name]:.3g}" for name in frame)
     alt = (f"Stacked bars: GiB of tensors that {world} ranks hold at most, {said}; together "
-           f"{ranks['tracked_peak_gib'].max():.3g}, by arithmetic {costs.gib(told.peak):.3g}.")  # fmt: skip
+           f"{ranks['tracked_peak_gib'].max():.3g}, by arithmetic {gib(told.peak):.3g}.")  # fmt: skip
     return Figure(figure, alt, table)
 
 
@@ -119,8 +121,7 @@ def communication(run) -> Table:
     """Bytes and calls of each collective in one step of one rank, beside the arithmetic for the same settings."""
     ranks, asked = run.ranks, run.settings
     size = {name: asked[name] for name in ("image_size", "patch_size") if asked.get(name)}
-    told = costs.communication(asked["model"], asked["strategy"], max(1, len(ranks)), asked["workload"],
-                               asked["precision"], **size)  # fmt: skip
+    told = step_traffic(asked["model"], asked["strategy"], max(1, len(ranks)), Conditions.of(asked), **size)
     rows = []
     for name, words in COLLECTIVES.items():
         if f"{name}_bytes" in ranks:

@@ -21,7 +21,7 @@ from geofm_lib.jobs import throughput
 from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.jobs.throughput import CLASSES, WEIGHT_DECAY
 from geofm_lib.model import vit
-from geofm_lib.planning.steps import PAPER_STEPS
+from geofm_lib.planning.reference import PAPER_STEPS
 from geofm_lib.profiling import meters
 from geofm_lib.profiling.step_timing import RATE
 from geofm_lib.settings import FindingsSettings

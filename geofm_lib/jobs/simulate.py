@@ -2,7 +2,7 @@
 
 The same model, strategy and sharding code as in `throughput` run two steps on tensors that have shapes but no
 numbers, over torch's fake process group of as many ranks as asked for. The second step counts: the optimiser's
-moments exist by then. Checks `planning/costs` and never feeds it.
+moments exist by then. Checks `planning/memory` and never feeds it.
 """
 
 import time
@@ -18,7 +18,10 @@ from geofm_lib.distributed import sharding, training
 from geofm_lib.distributed.context import join_fake_group
 from geofm_lib.jobs import throughput
 from geofm_lib.jobs.run_folder import Folder
-from geofm_lib.planning import costs
+from geofm_lib.planning.communication import step_traffic
+from geofm_lib.planning.conditions import Conditions
+from geofm_lib.planning.memory import rank_memory
+from geofm_lib.planning.sizes import gib
 from geofm_lib.profiling import meters
 from geofm_lib.profiling.memory_tracker import Holdings
 from geofm_lib.settings import SimulateSettings
@@ -35,17 +38,16 @@ def run(settings: SimulateSettings, context, run: Folder) -> dict:
         dist.destroy_process_group()  # of this one process; the job's own has as many ranks as are simulated
     found = simulate(settings)
     size = {"image_size": settings.image_size, "patch_size": settings.patch()}
-    how = (settings.model, settings.strategy, settings.gpus)
-    held = costs.memory(*how, settings.batch_per_gpu, settings.workload, settings.precision,
-                        settings.activation_checkpointing, **size)  # fmt: skip
-    sent = costs.communication(*how, settings.workload, settings.precision, **size)
+    job, how = (settings.model, settings.strategy, settings.gpus), Conditions.of(vars(settings))
+    held = rank_memory(*job, settings.batch_per_gpu, how, **size)
+    sent = step_traffic(*job, how, **size)
     whole = {name: found["whole"][name] for name in WHOLE}
     at_peak = {f"{name}_at_peak": value for name, value in found["held"].items()}
     return {
-        "peak_memory_gib": costs.gib(found["peak"]),
-        "predicted_peak_gib": costs.gib(held.peak),
-        **{f"{name}_gib": costs.gib(value) for name, value in (whole | at_peak).items()},
-        **{f"predicted_{name}_gib": costs.gib(getattr(held, name)) for name in WHOLE},
+        "peak_memory_gib": gib(found["peak"]),
+        "predicted_peak_gib": gib(held.peak),
+        **{f"{name}_gib": gib(value) for name, value in (whole | at_peak).items()},
+        **{f"predicted_{name}_gib": gib(getattr(held, name)) for name in WHOLE},
         **{f"{name}_{what}": found[what].get(name, 0) for what in ("bytes", "calls") for name in sent},
         **{f"predicted_{name}_bytes": each.payload for name, each in sent.items()},
         "simulation_s": time.perf_counter() - began,

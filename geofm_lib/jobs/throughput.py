@@ -24,8 +24,8 @@ from geofm_lib.distributed import devices, sharding, training
 from geofm_lib.distributed.context import fake_group
 from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.model import mae, vit
-from geofm_lib.planning import costs
-from geofm_lib.planning.steps import PAPER_STEPS
+from geofm_lib.planning.flops import training_flops
+from geofm_lib.planning.reference import PAPER_STEPS
 from geofm_lib.profiling import meters, step_timing
 from geofm_lib.profiling.power import Power
 from geofm_lib.profiling.step_timing import Steps
@@ -223,7 +223,7 @@ def _headline(settings, context, table: list[dict], start_up_s: float, channels:
     slowest = max(row["step_s"] for row in table)
     paper_s = max((row["paper_window_s"] for row in table if row["paper_window_s"]), default=None)
     size = {"image_size": settings.image_size, "patch_size": settings.patch(), "channels": channels}
-    flops = costs.training_flops(settings.model, settings.workload, **size)  # the model's own, without recomputation
+    flops = training_flops(settings.model, settings.workload, **size)  # the model's own, without recomputation
     compared = [name for name in ("real", "synthetic", "no_communication") if f"{name}_step_s" in table[0]]
     return {
         "window": "steady",

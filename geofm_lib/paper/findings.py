@@ -6,13 +6,12 @@
 from statistics import median
 
 from geofm_lib.catalog import published
-from geofm_lib.catalog.models import MODELS
 from geofm_lib.paper.performance import UP_TO_3B, unseen
 from geofm_lib.paper.verdicts import Outcome, judged, report
-from geofm_lib.planning import costs
-from geofm_lib.planning.planner import predict
+from geofm_lib.planning.planner import as_published
+from geofm_lib.planning.reference import TABLE_I as PRINTED
+from geofm_lib.planning.weights import parameters
 
-PRINTED = {row.name: row.published_params_M for row in MODELS.values() if row.published_params_M}
 DRIFTED = 1e-3  # gradients of synchronised replicas do not differ at all
 LOG_WINDOWS = (781, 1008)
 """images/s of the first and the last of three windows in the authors' log (ViT-Base, DDP, one node)."""
@@ -20,7 +19,7 @@ LOG_WINDOWS = (781, 1008)
 
 def parameter_counts(evidence: dict) -> Outcome:
     """Table I, by the arithmetic that the networks are tested against."""
-    return _counted({name: costs.parameters(name, "classify") / 1e6 for name in PRINTED})
+    return _counted({name: parameters(name, "classify") / 1e6 for name in PRINTED})
 
 
 def other_network(evidence: dict) -> Outcome:
@@ -97,9 +96,8 @@ def start_up_inside(evidence: dict) -> Outcome:
 
 def window_over_steady(model: str) -> float:
     """The paper's window over the settled speed, predicted for one node under NO_SHARD."""
-    window, steady = (predict(model, "NO_SHARD", "frontier", 1, 32, workload="classify", window=each)["images_per_s"]
-                      for each in ("paper_30_steps", "steady"))  # fmt: skip
-    return window / steady
+    window, steady = (as_published(model, "NO_SHARD", 1, window=each) for each in ("paper_30_steps", "steady"))
+    return window["images_per_s"] / steady["images_per_s"]
 
 
 def larger_probe_better(evidence: dict) -> Outcome:
@@ -121,7 +119,7 @@ def gain_of_largest(evidence: dict) -> Outcome:
     if not scores:
         return Outcome(how="measured")
     (small, low, _), (large, high, _) = scores[0], scores[-1]
-    times = costs.parameters(large, "encoder") / costs.parameters(small, "encoder")
+    times = parameters(large, "encoder") / parameters(small, "encoder")
     said = f"{high - low:.1f} points from {small} to {large}, {times:.0f} times its size, on drawn scenes"
     return Outcome(said, (high - low) / 30, "same ordering" if high > low else "differs", "measured")
 
@@ -133,4 +131,4 @@ def _above(one: tuple, other: tuple) -> bool:
 def _sizes() -> list[tuple[str, float, float]]:
     names = ("top1_pretrained_mean", "top1_pretrained_interval")
     rows = [(row["model"], *(float(row[name]) for name in names)) for row in report("sizes")]
-    return sorted(rows, key=lambda row: costs.parameters(row[0], "encoder"))
+    return sorted(rows, key=lambda row: parameters(row[0], "encoder"))

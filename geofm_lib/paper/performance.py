@@ -7,12 +7,12 @@ gets the evidence of a `findings` run, which only some need, and the arguments t
 from statistics import median
 
 from geofm_lib.catalog import published
-from geofm_lib.catalog.machines import MACHINES
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.paper.verdicts import Outcome, judged, number, report, span
-from geofm_lib.planning import costs
-from geofm_lib.planning.planner import plan, predict
-from geofm_lib.planning.reference import AS_PUBLISHED
+from geofm_lib.planning.memory import rank_memory
+from geofm_lib.planning.planner import as_published, plan
+from geofm_lib.planning.reference import ALIKE, BATCH, BENCHMARK, FRONTIER, IMAGES
+from geofm_lib.planning.sizes import gib
 
 UP_TO_3B = ("ViT-Base", "ViT-Huge", "ViT-3B")
 PREDICTED = (*UP_TO_3B, "ViT-5B")
@@ -68,7 +68,7 @@ def hybrid_1gpu_best(evidence: dict) -> Outcome:
     """
     found, points = unseen(*UP_TO_3B), []
     for (model, name, nodes), value in found.items():
-        if name not in AS_PUBLISHED:
+        if name in ALIKE:
             printed, synchronised = found[model, "HYBRID_1GPU", nodes][0], found[model, "NO_SHARD", nodes][1]
             points += [((model, name, nodes), *value), ((model, name, nodes), printed, synchronised)]
     lead = [found[m, "HYBRID_1GPU", 128][0] / found[m, "NO_SHARD", 128][0] for m in UP_TO_3B if found]
@@ -118,15 +118,14 @@ def _prefetch_bars() -> dict[str, list[tuple[float, float]]]:
     bars: dict[str, list] = {}
     for strategy, found in published.prefetch().items():
         for depth, row in sorted(found.items()):
-            how = {name: row[name] for name in ("workload", "precision", "window")} | {"backward_prefetch": depth}
-            ours = predict(row["model"], strategy, "frontier", row["nodes"], 32, **how)["images_per_s"]
-            bars.setdefault(strategy, []).append((row["value"], ours))
+            ours = as_published(row["model"], strategy, row["nodes"], backward_prefetch=depth)
+            bars.setdefault(strategy, []).append((row["value"], ours["images_per_s"]))
     return bars
 
 
 def pretrained_on(evidence: dict, model: str, nodes: str) -> Outcome:
     """MAE pretraining of a model as the planner would run it; nothing published to compare."""
-    best = plan(model, "frontier", int(nodes), 32, images=990_848, epochs=100)[0]
+    best = plan(model, FRONTIER.name, int(nodes), BATCH, IMAGES, epochs=100)[0]
     said = (f"{best['strategy']} on {best['gpus']} GPUs: {number(best['images_per_s'])} images/s, "
             f"{best['memory_gib']:.1f} GiB a GPU, {number(best['node_hours'])} node-hours for 100 epochs")  # fmt: skip
     return Outcome(said, None, "not measured", "predicted")
@@ -155,7 +154,7 @@ def memory_points(by_nodes: bool, *models: str) -> list[tuple[str, float, float]
 
 
 def _held(row: dict) -> tuple[str, float, float]:
-    """With what the libraries of 2023 held beside the tensors (planning.costs)."""
+    """With what the libraries of 2023 held beside the tensors (planning/stacks)."""
     return "", float(row["published_gib"]), float(row["simulated_gib"]) + float(row["libraries_gib"])
 
 
@@ -165,13 +164,12 @@ def _memory(points: list[tuple]) -> Outcome:
 
 def smallest_groups(evidence: dict, *wanted: str) -> Outcome:
     """The fewest GPUs over which a model must be sharded to fit them; `wanted` is "ViT-5B=2 ViT-15B=4"."""
-    room, found = MACHINES["frontier"].memory_gib, {}
     groups = [row for name, row in STRATEGIES.items() if name.startswith("HYBRID")]
+    found: dict[str, tuple[int, float]] = {}
     for model in (each.split("=")[0] for each in wanted):
-        held = {
-            row.shard_group: costs.memory(model, row.name, 64, 32, "classify", stack="fsdp1").peak for row in groups
-        }
-        found[model] = next((group, costs.gib(peak)) for group, peak in held.items() if costs.gib(peak) <= room)
+        held = [rank_memory(model, row.name, 64, BATCH, BENCHMARK, stack="fsdp1") for row in groups]
+        peaks = [(row.shard_group, gib(each.peak)) for row, each in zip(groups, held, strict=True)]
+        found[model] = next(each for each in peaks if each[1] <= FRONTIER.memory_gib)
     printed = {each.split("=")[0]: int(each.split("=")[1]) for each in wanted}
     said = "; ".join(f"{model} on {group} GPUs, {peak:.1f} GiB each" for model, (group, peak) in found.items())
     ratio = median(found[model][0] / printed[model] for model in printed)
@@ -183,7 +181,7 @@ def _predicted_cells(model: str) -> dict[int, list[dict]]:
     """Rows of reports/predictions.csv that fit, are synchronised and in bf16, by number of nodes."""
     cells: dict[int, list[dict]] = {}
     for row in report("predictions"):
-        if row["model"] == model and row["fits"] == "true" and row["strategy"] not in AS_PUBLISHED:
+        if row["model"] == model and row["fits"] == "true" and row["strategy"] in ALIKE:
             cells.setdefault(int(row["nodes"]), []).append(row)
     return cells
 

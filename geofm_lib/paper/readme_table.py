@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from geofm_lib.catalog import published
-from geofm_lib.catalog.models import MODELS
 from geofm_lib.paper.claims import outcomes
-from geofm_lib.planning import costs
+from geofm_lib.planning.reference import TABLE_I
+from geofm_lib.planning.weights import parameters
 from geofm_lib.runs import records
 from geofm_lib.settings import runs_root
 
@@ -51,13 +51,12 @@ def rows(root: Path) -> list[dict]:
 
 def block(root: Path) -> str:
     """README's table: what the paper says, what these runs say, and a verdict of the fixed vocabulary."""
-    printed = {row.name: row.published_params_M for row in MODELS.values() if row.published_params_M}
-    ours = {name: costs.parameters(name, "classify") / 1e6 for name in printed}
+    ours = {name: parameters(name, "classify") / 1e6 for name in TABLE_I}
     lines = [
         "| | published | here | verdict |",
         "|---|---|---|---|",
-        f"| Table I, parameters (M) | {', '.join(f'{n:.0f}' for n in printed.values())} | "
-        f"{', '.join(f'{n:.2f}' for n in ours.values())} | {published.verdict_of_counts(printed, ours)} |",
+        f"| Table I, parameters (M) | {', '.join(f'{n:.0f}' for n in TABLE_I.values())} | "
+        f"{', '.join(f'{n:.2f}' for n in ours.values())} | {published.verdict_of_counts(TABLE_I, ours)} |",
     ]
     table = records.table(f"{root}/*")
     done = table[table["status"] == "finished"] if len(table) else table

@@ -1,9 +1,9 @@
 """Fit the planner's speeds of Frontier to the published throughput: `python -m geofm_lib.planning.calibrate`.
 
-Reads the weak-scaling figures of ViT-Base, Huge, 3B and 5B, writes the ``fitted`` rows of ``catalog/speeds.csv`` and
-prints how far the predictions are: over all points, with each model left out in turn, and by ranking. Needs scipy;
-nothing imports this module but its test. The fit is least squares of log step times with a soft loss (single runs
-on a shared network have outliers), each parameter held loosely by the prior value that is stated here.
+Reads the weak-scaling figures of ViT-Base, Huge, 3B and 5B, and writes the ``fitted`` rows of ``catalog/speeds.csv``.
+Prints how far the predictions are: over all points, with each model left out in turn, and by ranking. Needs scipy;
+only the study ``unseen`` imports this module. The fit is least squares of log step times with a soft loss (single
+runs on a shared network have outliers), each parameter held loosely by the prior value that is stated here.
 """
 
 import csv
@@ -14,14 +14,12 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from geofm_lib.catalog import published, speeds
-from geofm_lib.catalog.machines import MACHINES
 from geofm_lib.planning import steps
 from geofm_lib.planning.conditions import Conditions
+from geofm_lib.planning.ranking import CLOSE, choice
+from geofm_lib.planning.reference import ALIKE, BATCH
+from geofm_lib.planning.reference import FRONTIER as MACHINE
 
-MACHINE = MACHINES["frontier"]
-BATCH = 32  # images per GPU in every published figure
-NOT_RANKED = ("HYBRID_1GPU", "DDP")  # unsynchronised, and in another precision
-CLOSE = 0.05  # a choice this close to the best published throughput counts as right
 OF_FIT = "fit to the published weak-scaling figures; prior {}, {}"
 
 # name, at (width), prior value, prior spread (log; None: not fitted), unit, meaning, where the prior comes from
@@ -53,9 +51,8 @@ def points() -> list[dict]:
     return [row | {"demand": _demand(row), "step_s": row["gpus"] * BATCH / row["value"]} for row in found]
 
 
-def _demand(row: dict, **more) -> steps.Demand:
-    names = ("workload", "precision", "activation_checkpointing", "synchronised", "window")
-    how = Conditions(**{name: row[name] for name in names}, **more)
+def _demand(row: dict, **more: int) -> steps.Demand:
+    how = Conditions.of(row, **more)
     return steps.demand(row["model"], row["strategy"], row["gpus"], MACHINE.devices_per_node, BATCH, how)
 
 
@@ -153,14 +150,16 @@ def ranking(table: list[dict], values: speeds.Speeds) -> list[dict]:
     """For each (model, nodes): the strategy predicted first among the published, and what it is worth."""
     cells: dict[tuple[str, int], list[dict]] = {}
     for row in table:
-        if row["strategy"] not in NOT_RANKED:
+        if row["strategy"] in ALIKE:
             cells.setdefault((row["model"], row["nodes"]), []).append(row)
     found = []
     for (model, nodes), rows in cells.items():
-        chosen = min(rows, key=lambda row: predicted(row, values).total)
-        best = max(rows, key=lambda row: row["value"])
-        found.append({"model": model, "nodes": nodes, "chosen": chosen["strategy"], "best": best["strategy"],
-                      "of_best": chosen["value"] / best["value"]})  # fmt: skip
+        own = [
+            {"strategy": row["strategy"], "fits": True, "images_per_s": 1 / predicted(row, values).total}
+            for row in rows
+        ]
+        seen = {row["strategy"]: row["value"] for row in rows}
+        found.append({"model": model, "nodes": nodes, **choice(own, seen)})
     return found
 
 

@@ -1,8 +1,11 @@
 """The conditions of a step, in one record: what a plan, a prediction and a published row have in common."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
-BYTES = {"fp32": 4, "bf16": 2}  # of the precision in which blocks compute and gradients are reduced
+from geofm_lib.planning.sizes import BYTES
+
 WINDOWS = ("steady", "paper_30_steps")
 CHOICES = {"workload": ("mae", "classify"), "precision": tuple(BYTES), "window": WINDOWS}
 YES_NO = ("activation_checkpointing", "synchronised")
@@ -10,14 +13,14 @@ YES_NO = ("activation_checkpointing", "synchronised")
 
 @dataclass(frozen=True)
 class Conditions:
-    """How a step is run and timed; ValueError in one sentence for what cannot be meant.
+    """How a step is run and timed; ValueError in one sentence for a value that is not possible.
 
     Args:
         workload: ``mae`` (the encoder sees a quarter of the patches) or ``classify`` (the paper's benchmark).
         synchronised: False leaves out the reduction over replicas, as FSDP1 did under HYBRID_1GPU.
         window: ``steady``, or ``paper_30_steps`` with its start-up inside.
-        backward_prefetch: blocks gathered ahead in the backward pass; 0: each when it is needed. (Ahead of the forward
-            pass nothing has to be asked for: the host runs ahead of the device and gathers the next block by itself.)
+        backward_prefetch: blocks gathered ahead in the backward pass; 0: each when it is needed. The forward pass
+            has no such number: the host runs ahead of the device, so the next block is gathered early anyway.
     """
 
     workload: str = "mae"
@@ -27,7 +30,7 @@ class Conditions:
     window: str = "steady"
     backward_prefetch: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"There is no {name} '{getattr(self, name)}'; use one of {', '.join(known)}.")
@@ -36,10 +39,18 @@ class Conditions:
                 raise ValueError(f"{name} must be True or False; {getattr(self, name)!r} was given.")
         whole_number("backward_prefetch", self.backward_prefetch, least=0)
 
-    def of_memory(self) -> dict:
-        """Those that ``costs.memory`` depends on."""
-        names = ("workload", "precision", "activation_checkpointing", "backward_prefetch")
-        return {name: getattr(self, name) for name in names}
+    @classmethod
+    def of(cls, row: Mapping[str, Any], **more: Any) -> "Conditions":
+        """Those that stand in a published row or in a run's settings; the others keep their defaults.
+
+        A run's own ``window`` says where it was measured, and is left out of no row: pass another one in ``more``.
+        """
+        return cls(**{field.name: row[field.name] for field in fields(cls) if field.name in row} | more)
+
+    @property
+    def compute_bytes(self) -> int:
+        """Bytes of one number in the precision of blocks and reductions."""
+        return BYTES[self.precision]
 
 
 def whole_number(name: str, value: object, least: int = 1) -> None:

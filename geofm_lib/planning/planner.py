@@ -3,17 +3,22 @@
 >>> [row["strategy"] for row in plan("ViT-5B", "frontier", 8, 32, workload="classify")][:2]
 ['SHARD_GRAD_OP', 'FULL_SHARD']
 
-The step time is ``planning/steps``, the memory ``planning/costs``, the machine's figures ``catalog/machines`` and
+The step time is ``planning/steps``, the memory ``planning/memory``, the machine's figures ``catalog/machines`` and
 ``catalog/speeds``. Standard library only, and done in milliseconds.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from math import exp
+from typing import Any
 
 from geofm_lib.catalog import machines, speeds, strategies
 from geofm_lib.catalog.models import lookup as model_named
-from geofm_lib.planning import costs, steps
+from geofm_lib.planning import steps
 from geofm_lib.planning.conditions import Conditions, whole_number
+from geofm_lib.planning.memory import rank_memory
+from geofm_lib.planning.reference import BATCH, FRONTIER, conditions
+from geofm_lib.planning.sizes import gib
 
 LIKELY = 1.645  # standard deviations each way: nine of ten runs
 NEEDED = ("peak_bf16_tflops", "peak_fp32_tflops", "memory_gb_s", "memory_gib")  # and the network's, to cross it
@@ -24,23 +29,16 @@ def plan(
     machine: str,
     nodes: int,
     batch_per_gpu: int,
-    workload: str = "mae",
-    precision: str = "bf16",
-    activation_checkpointing: bool = True,
-    synchronised: bool = True,
-    window: str = "steady",
     images: int | None = None,
     epochs: float | None = None,
-    backward_prefetch: int = 1,
-) -> list[dict]:
-    """Every strategy that divides the GPUs of ``nodes`` nodes, the fastest that fits first (columns: ``predict``).
+    **how: Any,
+) -> list[dict[str, Any]]:
+    """Every strategy that divides the GPUs of ``nodes`` nodes, the fastest that fits first; arguments as ``predict``.
 
-    ValueError, one sentence, for what cannot be meant, and when no strategy fits the memory.
+    ValueError, one sentence, for a value that is not possible, and when no strategy fits the memory.
     """
-    how = Conditions(workload, precision, activation_checkpointing, synchronised, window, backward_prefetch)
-    job = _Job(model, machine, nodes, batch_per_gpu, how, images, epochs)
-    found = [_predicted(job, name) for name in strategies.STRATEGIES if _divides(name, job.world)]
-    found.sort(key=lambda each: (not each["fits"], -each["images_per_s"]))
+    job = _Job(model, machine, nodes, batch_per_gpu, Conditions(**how), images, epochs)
+    found = ranked(_predicted(job, row.name) for row in strategies.STRATEGIES.values() if _divides(row, job.world))
     if not found[0]["fits"]:
         least = min(found, key=lambda each: each["memory_gib"])
         raise ValueError(
@@ -51,6 +49,11 @@ def plan(
     return found
 
 
+def ranked(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of strategies in their order: the fastest that fits first (by ``fits`` and ``images_per_s``)."""
+    return sorted(rows, key=lambda each: (not each["fits"], -each["images_per_s"]))
+
+
 def predict(
     model: str,
     strategy: str,
@@ -59,9 +62,9 @@ def predict(
     batch_per_gpu: int,
     images: int | None = None,
     epochs: float | None = None,
-    **how,
-) -> dict:
-    """One strategy's step, whether it fits or not; ``how`` are ``Conditions``.
+    **how: Any,
+) -> dict[str, Any]:
+    """One strategy's step, whether it fits or not; ``how`` are the fields of ``Conditions``.
 
     Columns: strategy, replicas, shard_group; seconds of a step (step_s) and its parts (compute_s, update_s,
     exposed_s: the communication that lengthens it, of communication_s in all; start_up_s: what the window adds);
@@ -71,19 +74,25 @@ def predict(
     return _predicted(_Job(model, machine, nodes, batch_per_gpu, Conditions(**how), images, epochs), strategy)
 
 
+def as_published(model: str, strategy: str, nodes: int, **other: Any) -> dict[str, Any]:
+    """``predict`` under the conditions of the published rows of this strategy, but for the ``other`` ones given."""
+    how = replace(conditions(strategy), **other)
+    return _predicted(_Job(model, FRONTIER.name, nodes, BATCH, how), strategy)
+
+
 @dataclass(frozen=True)
 class _Job:
-    """What is asked of every strategy; ValueError in one sentence for what cannot be meant."""
+    """What is asked of every strategy; ValueError in one sentence for a value that is not possible."""
 
     model: str
     machine: str
     nodes: int
     batch: int
     how: Conditions
-    images: int | None
-    epochs: float | None
+    images: int | None = None
+    epochs: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         model_named(self.model)
         row = self.row
         for name, value in (("nodes", self.nodes), ("batch_per_gpu", self.batch)):
@@ -115,7 +124,7 @@ def _predicted(job: _Job, strategy: str) -> dict:
     replicas, shard = strategies.resolve(strategies.lookup(strategy), job.world)
     asked = steps.demand(job.model, strategy, job.world, job.row.devices_per_node, job.batch, job.how)
     step = steps.seconds(asked, job.row, values)
-    held = costs.gib(costs.memory(job.model, strategy, job.world, job.batch, **job.how.of_memory()).peak)
+    held = gib(rank_memory(job.model, strategy, job.world, job.batch, job.how).peak)
     speed = job.world * job.batch / step.total
     spread = step.spread(values.value["run"], spreads, steps.share_spread(asked, spreads))
     hours = job.images * job.epochs / speed / 3600 * job.nodes if job.images else None
@@ -130,6 +139,5 @@ def _predicted(job: _Job, strategy: str) -> dict:
     }  # fmt: skip
 
 
-def _divides(strategy: str, world: int) -> bool:
-    group = strategies.STRATEGIES[strategy].shard_group
-    return group is None or world % group == 0
+def _divides(row: strategies.Strategy, world: int) -> bool:
+    return world % (row.shard_group or world) == 0

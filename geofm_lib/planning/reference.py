@@ -1,22 +1,34 @@
-"""The conditions of the paper's published benchmark, once: nodes, batch, window, and what sets two strategies apart."""
+"""The conditions of the paper's published benchmark, each in one place."""
 
+from dataclasses import replace
+
+from geofm_lib.catalog.datasets import DATASETS
 from geofm_lib.catalog.machines import MACHINES
+from geofm_lib.catalog.models import MODELS
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.planning.planner import predict
+from geofm_lib.planning.conditions import Conditions
 
-PER_NODE = MACHINES["frontier"].devices_per_node
+FRONTIER = MACHINES["frontier"]
 NODES = (1, 2, 4, 8, 16, 32, 64, 128)
 BATCH = 32  # images per GPU in every published figure
-AS_PUBLISHED = {"DDP": {"precision": "fp32"}, "HYBRID_1GPU": {"synchronised": False}}
-"""What sets the rows of a published strategy apart from the others."""
-PUBLISHED = {"workload": "classify", "window": "paper_30_steps"}
+PAPER_STEPS = 30  # of the published window, start-up inside
+IMAGES = DATASETS["millionaid"].unlabelled  # what the paper pretrains on
+TABLE_I = {row.name: row.published_params_M for row in MODELS.values() if row.published_params_M}
+"""The paper's models, and their parameters as printed, in millions."""
+
+BENCHMARK = Conditions(workload="classify", window="paper_30_steps")
+EXCEPTIONS = {"DDP": {"precision": "fp32"}, "HYBRID_1GPU": {"synchronised": False}}
+"""What sets the published rows of a strategy apart from the others."""
+ALIKE = tuple(name for name in STRATEGIES if name not in EXCEPTIONS)
+"""Strategies whose published numbers can be ranked: same precision, and gradients reduced over all ranks."""
 
 
-def as_published(model: str, strategy: str, nodes: int) -> dict:
-    """`predict` under the conditions of the published rows of this strategy."""
-    return predict(model, strategy, "frontier", nodes, BATCH, **PUBLISHED, **AS_PUBLISHED.get(strategy, {}))
+def conditions(strategy: str) -> Conditions:
+    """The conditions of the published throughput of a strategy."""
+    return replace(BENCHMARK, **EXCEPTIONS.get(strategy, {}))
 
 
-def divides(strategy: str, nodes: int) -> bool:
-    """Do the GPUs of so many Frontier nodes divide into this strategy's shard groups?"""
-    return nodes * PER_NODE % (STRATEGIES[strategy].shard_group or 1) == 0
+def nodes_of(strategy: str) -> list[int]:
+    """Those of NODES whose GPUs divide into this strategy's shard groups."""
+    group = STRATEGIES[strategy].shard_group or 1
+    return [nodes for nodes in NODES if nodes * FRONTIER.devices_per_node % group == 0]

@@ -23,10 +23,12 @@ from math import ceil, log2, sqrt
 from geofm_lib.catalog.machines import Machine
 from geofm_lib.catalog.speeds import Speeds, along
 from geofm_lib.catalog.strategies import lookup, resolve
-from geofm_lib.planning import costs
+from geofm_lib.planning.communication import step_traffic
 from geofm_lib.planning.conditions import Conditions
+from geofm_lib.planning.flops import flops_by_width
+from geofm_lib.planning.reference import PAPER_STEPS
+from geofm_lib.planning.weights import units
 
-PAPER_STEPS = 30  # of the paper's window, start-up inside
 ADAMW_BYTES = 28  # per number: reads weight, gradient and two moments, writes weight and moments, all fp32
 CAST_BYTES = 18  # per number: two casts of the weight to bf16, one of the gradient back (DDP: its buckets' copies)
 
@@ -91,10 +93,10 @@ def demand(model: str, strategy: str, world: int, per_node: int, batch: int, how
     """
     row = lookup(strategy)
     replicas, shard = resolve(row, world)
-    found = costs.units(model, how.workload)
+    found = units(model, how.workload)
     # Unpadded, as FSDP1 sent it in the figures behind the speeds. FSDP2 pads each weight to the group: up to 3 % more
     # on 256 ranks; on 1,024 it is 2 % for ViT-15B, 6 to 9 % for ViT-3B and 5B, 18 to 31 % for ViT-Base to 1B.
-    traffic = costs.communication(model, strategy, world, how.workload, how.precision, padded=False)
+    traffic = step_traffic(model, strategy, world, how, stack="fsdp1")
     transfers = []
     for kind, each in traffic.items():
         over_replicas = kind == "all_reduce"
@@ -110,7 +112,7 @@ def demand(model: str, strategy: str, world: int, per_node: int, batch: int, how
             transfers += [Transfer(*half), Transfer(*half, late=True)]
         else:
             transfers.append(Transfer(kind, each.calls, each.sent, *where))
-    parts = costs.flops_by_width(model, how.workload)
+    parts = flops_by_width(model, how.workload)
     work = [(width, batch * part.step(how.activation_checkpointing)) for width, part in parts]
     own = sum(unit.shard(shard, trainable=True) for unit in found)
     return Demand(

@@ -5,6 +5,7 @@ A test holds them equal to the built networks, name by name.
 
 from dataclasses import dataclass
 from math import ceil, prod
+from typing import Any
 
 from geofm_lib.catalog.models import Model, grid, lookup, visible_patches
 
@@ -27,10 +28,14 @@ class Unit:
         cut = sum(_fullest(s, ranks) for n, s in self.shapes.items() if n not in self.fixed)
         return cut + (0 if trainable else self.count() - self.count(trainable=True))
 
+    def gathered(self, ranks: int, padded: bool) -> int:
+        """Trained numbers when the unit is gathered from the shards of a group."""
+        return ranks * self.shard(ranks, trainable=True) if padded else self.count(trainable=True)
+
 
 @dataclass(frozen=True)
 class Shape:
-    """One workload of one model in numbers: what every cost below is computed from."""
+    """One workload of one model in numbers."""
 
     row: Model
     workload: str
@@ -46,7 +51,7 @@ class Shape:
         return self.rows * self.columns
 
     @property
-    def hidden(self) -> int:
+    def masked(self) -> int:
         return self.patches - self.visible
 
 
@@ -86,8 +91,10 @@ def describe(
 
 
 def _fullest(shape: tuple[int, ...], ranks: int) -> int:
-    """The largest part of a weight: FSDP cuts its first dimension, padded; tokens and positions, whose first
-    dimension is 1, along another that the ranks divide (``distributed.sharding``)."""
+    """The largest part of a weight, as ``distributed.sharding`` cuts it: along its first dimension, padded.
+
+    Tokens and positions, whose first dimension is 1, are cut along another that the ranks divide.
+    """
     if shape[0] == 1 and any(length % ranks == 0 for length in shape):
         return prod(shape) // ranks
     return ceil(shape[0] / ranks) * prod(shape[1:])
@@ -101,17 +108,17 @@ def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
-def _block(width: int, hidden: int, gated_heads: int = 0) -> dict[str, tuple[int, ...]]:
+def _block(width: int, mlp_dim: int, gated_heads: int = 0) -> dict[str, tuple[int, ...]]:
     """A plain block, or with ``gated_heads`` the benchmark's: gated MLP, norms on queries and keys per head."""
     shapes = _linear("attn.qkv", width, 3 * width) | _linear("attn.proj", width, width)
     shapes |= _norm("norm1", width) | _norm("norm2", width)
-    shapes |= _linear("mlp.fc1", width, 2 * hidden if gated_heads else hidden) | _linear("mlp.fc2", hidden, width)
+    shapes |= _linear("mlp.fc1", width, 2 * mlp_dim if gated_heads else mlp_dim) | _linear("mlp.fc2", mlp_dim, width)
     if gated_heads:
         shapes |= _norm("attn.q_norm", width // gated_heads) | _norm("attn.k_norm", width // gated_heads)
     return shapes
 
 
-def units(model: str | Model, workload: str = "mae", **size) -> list[Unit]:
+def units(model: str | Model, workload: str = "mae", **size: Any) -> list[Unit]:
     """The weights of a workload, in FSDP's units: the blocks in running order, then ``root``."""
     s = describe(model, workload, **size)
     row, width, inside = s.row, s.row.width, "encoder." if s.decoder else ""
@@ -147,6 +154,6 @@ def _conv_shape(s: Shape, channels: int) -> tuple[int, int, int]:
     return channels, side, side
 
 
-def parameters(model: str | Model, workload: str = "mae", trainable: bool = False, **size) -> int:
+def parameters(model: str | Model, workload: str = "mae", trainable: bool = False, **size: Any) -> int:
     """How many numbers the weights hold; Table I's for ``classify``. Fixed positions count unless ``trainable``."""
     return sum(unit.count(trainable) for unit in units(model, workload, **size))

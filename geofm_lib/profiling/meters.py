@@ -13,7 +13,7 @@ import torch
 from torch.profiler import record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from geofm_lib.planning.costs import GIB
+from geofm_lib.planning.sizes import GIB
 
 MARK = "geofm:"  # before a phase's name in a profiler's trace
 

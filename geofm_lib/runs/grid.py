@@ -8,7 +8,7 @@
 
 The columns below are the job's; every other column is a setting of the row's notebook, an empty cell its default.
 `@images` is the run folder of the row called images and makes a row wait for it; `after` names rows to wait for
-without using them. Settings are checked by the notebook's own class, memory by `planning/costs` against the machine.
+without using them. Settings are checked by the notebook's own class, memory by `planning/memory` against the machine.
 """
 
 import csv

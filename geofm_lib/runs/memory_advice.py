@@ -1,9 +1,12 @@
 """What a run needs per rank by arithmetic, and the first change of it that would fit. No torch."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from geofm_lib.catalog.strategies import STRATEGIES, lookup, resolve
-from geofm_lib.planning import costs
+from geofm_lib.planning.conditions import Conditions
+from geofm_lib.planning.memory import rank_memory
+from geofm_lib.planning.sizes import gib
 from geofm_lib.settings import PretrainSettings, ThroughputSettings
 
 KNOWN = (PretrainSettings, ThroughputSettings)  # a probe holds no gradients; what it needs is not predicted
@@ -13,25 +16,14 @@ SHARDED = {"strategy": "FULL_SHARD", "activation_checkpointing": True}
 
 def peak_gib(settings: PretrainSettings | ThroughputSettings, ranks: int) -> float:
     """GiB at the fullest moment of the fullest of so many ranks."""
-    size = {"image_size": settings.image_size, "patch_size": settings.patch()}
-    if isinstance(settings, ThroughputSettings):
-        workload, parts = settings.workload, 1
-    else:
-        workload, parts = "mae", settings.accumulation(ranks)
+    size: dict[str, Any] = {"image_size": settings.image_size, "patch_size": settings.patch()}
+    accumulate = False
+    if isinstance(settings, PretrainSettings):
+        accumulate = settings.accumulation(ranks) > 1
         size |= {"mask_ratio": settings.mask_ratio, "decoder": tuple(settings.decoder().values())}
-    peak = costs.memory(
-        settings.model,
-        settings.strategy,
-        ranks,
-        batch(settings, ranks),
-        workload,
-        settings.precision,
-        settings.activation_checkpointing,
-        accumulate=parts > 1,
-        backward_prefetch=settings.backward_prefetch,
-        **size,
-    ).peak
-    return costs.gib(peak)
+    how = Conditions.of(vars(settings))
+    held = rank_memory(settings.model, settings.strategy, ranks, batch(settings, ranks), how, accumulate, **size)
+    return gib(held.peak)
 
 
 def batch(settings: PretrainSettings | ThroughputSettings, ranks: int) -> int:
