@@ -1,1 +1,1 @@
-"""Floor 1: archives to data shards, images to batches, the built-in scenes."""
+"""Sources to data shards, and data shards to batches."""

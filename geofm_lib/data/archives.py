@@ -18,15 +18,15 @@ MOST_BYTES = 2**29  # of one image file: more is no image, or a bomb
 SIDES = {"train", "test", "val", "valid", "validation"}  # folders that name a side of a split, not a class
 
 Load = bytes | Callable[[], bytes]
+Item = tuple[str, Load]  # name, bytes or a function that reads them
 
 
-def items(source: Source) -> Iterator[tuple[str, Load, str]]:
-    """(name, bytes or a function that reads them, label) for each image.
+def items(source: Source) -> Iterator[Item]:
+    """Name and bytes of each image.
 
     Folders and zips give functions, so that many processes can read at once; a tar is read in its own order, once,
-    because a compressed one cannot be entered in the middle. The label is the parent folder's name, "" at the top;
-    `labels` decides in the end whether the folders are classes. What cannot even be listed (a folder without
-    permission, the rest of a damaged archive) comes last, under its own name, with a function that raises the reason.
+    because a compressed one cannot be entered in the middle. What cannot even be listed (a folder without permission,
+    the rest of a damaged archive) comes last, under its own name, with a function that raises the reason.
     """
     troubles: list[tuple[str, str]] = []
     if source.kind == "tar":
@@ -34,16 +34,9 @@ def items(source: Source) -> Iterator[tuple[str, Load, str]]:
     else:
         load, path = {"folder": _read_file, "zip": _read_zip}[source.kind], os.fspath(source.path)
         for name in filter(sources.is_image_name, sources.names(source.path, source.kind, troubles)):
-            safe = clean(name)
-            yield safe, functools.partial(load, path, name), _folder(safe).rpartition("/")[2]
+            yield clean(name), functools.partial(load, path, name)
     for name, reason in troubles:
-        yield clean(name), functools.partial(_fail, reason), ""
-
-
-def read(source: Source) -> Iterator[tuple[str, bytes, str]]:
-    """(name, bytes, label) for each image. A file that cannot be read raises what reading it raised."""
-    for name, load, label in items(source):
-        yield name, load() if callable(load) else load, label
+        yield clean(name), functools.partial(_fail, reason)
 
 
 def count(source: Source) -> int | None:
@@ -61,15 +54,6 @@ def clean(name: str) -> str:
     """
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", "..", ".")]
     return "/".join(parts).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def parent(name: str) -> str:
-    """The name of the folder an image lies in, "" at the top: its class.
-
-    >>> parent("ucm/river/river01.jpg"), parent("a.jpg")
-    ('river', '')
-    """
-    return _folder(clean(name)).rpartition("/")[2]
 
 
 def labels(names: list[str]) -> list[str]:
@@ -103,13 +87,13 @@ def _folder(name: str) -> str:
     return name.rpartition("/")[0]
 
 
-def _tar(path: Path, troubles: list[tuple[str, str]]) -> Iterator[tuple[str, Load, str]]:
+def _tar(path: Path, troubles: list[tuple[str, str]]) -> Iterator[Item]:
     try:
         for archive, member in sources.members(path):
             if sources.is_image_name(member.name):
                 large = functools.partial(_bounded, member.size)
                 data = large if member.size > MOST_BYTES else archive.extractfile(member).read()
-                yield clean(member.name), data, parent(member.name)
+                yield clean(member.name), data
     except sources.DAMAGE as error:
         troubles.append((path.name, sources.rest_lost(error)))
 

@@ -80,9 +80,3 @@ def ridge(train: np.ndarray, labels: np.ndarray, test: np.ndarray, strength: flo
 
     strength = strength or max(RIDGE, key=left_out)
     return z @ (vectors @ (product / (values + strength)[:, None])) + centre
-
-
-def top1(train, test) -> float:
-    """Percent of `test` that histograms and ridge classify correctly; train and test are Shards with labels."""
-    scores = ridge(features(train), train.labels, features(test))
-    return 100 * float((scores.argmax(1) == test.labels).mean())

@@ -116,7 +116,7 @@ def run(settings, context, run: Folder) -> dict:
 
 
 def _source(settings, folder: Path) -> tuple[Iterator, int | None, dict]:
-    """(images as (name, bytes or a function, label), how many there are if that is known, what shards are made of)."""
+    """(images as (name, bytes or a function), how many there are if that is known, what shards are made of)."""
     source = sources.find(settings.dataset)
     options = ("channels", "short_side", "quality", "shard_mib")
     if source.kind == "scenes":
@@ -240,7 +240,7 @@ def _checked(items: Iterator, total: int | None, settings) -> Iterator[dict]:
 def _chunks(items: Iterator) -> Iterator[list]:
     """Some images at a time: at most CHUNK, fewer if their bytes are many."""
     chunk, size = [], 0
-    for name, load, _ in items:
+    for name, load in items:
         chunk.append((name, load))
         size += 0 if callable(load) else len(load)
         if len(chunk) == CHUNK or size > CHUNK_BYTES:

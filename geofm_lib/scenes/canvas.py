@@ -8,6 +8,7 @@ the picture shows the square -1..1; scenes paint out to REACH, so that no camera
 import io
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
 from geofm_lib.data import sampler
@@ -42,6 +43,7 @@ CARS = np.array(
 )
 # Drawn once: normal numbers are the slowest thing to make for a small picture.
 NOISE = sampler.generator(0, 0, 0, "scene").standard_normal(2**18, dtype=np.float32)
+Colour = tuple[int, ...]  # red, green, blue in 0..255
 
 
 class Canvas:
@@ -71,17 +73,17 @@ class Canvas:
         self._shade = Image.new("L", self.image.size, 0)
         self._draw, self._dark = ImageDraw.Draw(self.image), ImageDraw.Draw(self._shade)
 
-    def _to_pixels(self, points) -> np.ndarray:
+    def _to_pixels(self, points: ArrayLike) -> np.ndarray:
         return np.asarray(points) @ self._matrix + self._centre
 
-    def inside(self, points, margin: float = 0.15) -> np.ndarray:
+    def inside(self, points: ArrayLike, margin: float = 0.15) -> np.ndarray:
         """Which points the camera sees, give or take `margin`: the rest need not be painted."""
         pixels, edge = self._to_pixels(points), margin * self.scale
         return ((pixels > -edge) & (pixels < self.pixels + edge)).all(axis=-1)
 
     # paint that lies flat -----------------------------------------------------------------------------------------
 
-    def vary(self, colour, amount: float = 10.0) -> tuple[int, int, int]:
+    def vary(self, colour: str | Colour, amount: float = 10.0) -> Colour:
         """A colour near a named one (or near an RGB triple): brightness mostly, hue a little."""
         mean = self.colour[colour] if isinstance(colour, str) else colour
         bright, *hue = self.random.standard_normal(4).tolist()
@@ -96,32 +98,40 @@ class Canvas:
         small.paste(self.vary(second), mask=mask)
         self.image.paste(small.resize(self.image.size, Image.Resampling.NEAREST))
 
-    def polygon(self, points, colour) -> None:
+    def polygon(self, points: ArrayLike, colour: Colour) -> None:
+        """A filled outline along `points` [n, 2]."""
         self._draw.polygon(self._to_pixels(points).ravel().tolist(), fill=colour)
 
-    def stroke(self, points, width: float, colour) -> None:
+    def stroke(self, points: ArrayLike, width: float, colour: Colour) -> None:
         """A line along `points` [n, 2], `width` in scene units, with round joints."""
         pixels = self._to_pixels(points).ravel().tolist()
         self._draw.line(pixels, fill=colour, width=max(1, round(width * self.scale)), joint="curve")
 
-    def strokes(self, segments, width: float, colour) -> None:
+    def strokes(self, segments: ArrayLike, width: float, colour: Colour) -> None:
         """Many straight lines of one colour: [n, 2 ends, 2]."""
-        pixels, width = self._to_pixels(segments).reshape(-1, 4).tolist(), max(1, round(width * self.scale))
-        for line in pixels:
-            self._draw.line(line, fill=colour, width=width)
+        thick = max(1, round(width * self.scale))
+        for line in self._to_pixels(segments).reshape(-1, 4).tolist():
+            self._draw.line(line, fill=colour, width=thick)
 
-    def dashes(self, start, end, count: int, width: float, colour, share: float = 0.5) -> None:
+    def dashes(
+        self, start: ArrayLike, end: ArrayLike, count: int, width: float, colour: Colour, share: float = 0.5
+    ) -> None:
         """`count` dashes from start to end."""
-        start, step = np.asarray(start, float), np.subtract(end, start) / count
+        step = np.subtract(end, start) / count
         k = np.arange(count)[:, None, None] + np.array([[0.0], [share]])
-        self.strokes(start + step * k, width, colour)
+        self.strokes(np.asarray(start, float) + step * k, width, colour)
 
-    def disc(self, x: float, y: float, radius: float, colour, outline=None, line: float = 0.0) -> None:
+    def disc(
+        self, x: float, y: float, radius: float, colour: Colour, outline: Colour | None = None, line: float = 0.0
+    ) -> None:
+        """A filled circle; `line` is the width of its outline."""
         (cx, cy), r = self._to_pixels((x, y)).tolist(), float(radius * self.scale)
         width = max(1, round(line * self.scale)) if outline else 0
         self._draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=colour, outline=outline, width=width)
 
-    def blob(self, x: float, y: float, radius: float, colour, stretch: float = 1.0, rough: float = 0.25) -> None:
+    def blob(
+        self, x: float, y: float, radius: float, colour: Colour, stretch: float = 1.0, rough: float = 0.25
+    ) -> None:
         """A smooth irregular patch (pond, bunker, clearing)."""
         angle = np.linspace(0, 2 * np.pi, 28, endpoint=False)
         k = np.array([[2], [3], [4]])
@@ -133,7 +143,15 @@ class Canvas:
 
     # things that stand up -----------------------------------------------------------------------------------------
 
-    def boxes(self, centres, sizes, angles, colours, height: float, roof: str = "flat") -> None:
+    def boxes(
+        self,
+        centres: ArrayLike,
+        sizes: ArrayLike,
+        angles: ArrayLike,
+        colours: ArrayLike,
+        height: float,
+        roof: str = "flat",
+    ) -> None:
         """Many rectangles at once: centres [n, 2], sizes [n, 2] or [2], angles [n] or a number, colours [n, 3] or [3].
 
         roof: "flat" (a lit edge), "gable" (two sides, one in the shade) or "plain" (cars, boats, panels).
@@ -146,7 +164,7 @@ class Canvas:
         ends = np.stack(np.broadcast_arrays(-ax - ay, ax - ay, ax + ay, ay - ax), 1)
         corners = self._to_pixels(centres[:, None] + ends)
         seen = ((corners.max(1) > 0) & (corners.min(1) < self.pixels)).all(1)
-        colours = np.broadcast_to(np.asarray(colours, int), (len(corners), 3))[seen].tolist()
+        paints = map(tuple, np.broadcast_to(np.asarray(colours, int), (len(corners), 3))[seen].tolist())
         corners = corners[seen]
         if height > 0:
             far = corners + self._away * self._throw * height
@@ -156,7 +174,7 @@ class Canvas:
             outline = np.concatenate([far[:, [3, 0, 1]], turned[:, 1:4]], 1)
             for shape in outline.reshape(-1, 12).tolist():
                 self._dark.polygon(shape, fill=255)
-        for box, colour in zip(corners.reshape(-1, 8).tolist(), map(tuple, colours), strict=True):
+        for box, colour in zip(corners.reshape(-1, 8).tolist(), paints, strict=True):
             self._draw.polygon(box, fill=colour)
             if height > 0:
                 self._dark.polygon(box, fill=0)
@@ -169,7 +187,7 @@ class Canvas:
             elif roof == "flat":
                 self._draw.line(box + box[:2], fill=tuple(int(min(255, v * 1.15 + 8)) for v in colour))
 
-    def trees(self, points, radii, colour: str = "tree", height: float = 1.0) -> None:
+    def trees(self, points: ArrayLike, radii: ArrayLike, colour: str = "tree", height: float = 1.0) -> None:
         """Round crowns: shadow, dark rim, lit side. points [n, 2], radii [n] or a number (scene units)."""
         points = np.asarray(points, float).reshape(-1, 2)
         seen = self.inside(points)
@@ -189,7 +207,7 @@ class Canvas:
             self._draw.ellipse(box[:4], fill=tuple(tints[:3]))
             self._draw.ellipse(box[4:], fill=tuple(tints[3:]))
 
-    def _noise(self, shape, spread: float) -> np.ndarray:
+    def _noise(self, shape: tuple[int, ...], spread: float) -> np.ndarray:
         """Normal noise, float32: a random stretch of one long table, repeated for a large picture."""
         n, start = int(np.prod(shape)), int(self.random.integers(len(NOISE) // 2))
         return np.resize(NOISE[start : start + n], shape) * np.float32(spread)

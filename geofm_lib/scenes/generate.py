@@ -1,16 +1,16 @@
 """The built-in data set: land use from above, drawn by our own code, so that everything runs without a download.
 
-An image is a pure function of (seed, class, index). Classes differ in what stands where (landuse.py); season, palette,
-light, scale, rotation, sharpness and noise are shared by all (canvas.py), so colour statistics alone do not tell them
-apart. The generator was tuned by its look and by the histogram baseline only, never by a learned feature, and is
-frozen: whoever changes a pixel raises GENERATOR_VERSION and measures everything again.
+An image is a pure function of (seed, class, index). Classes differ in what stands where (nature, settlements,
+transport). Season, palette, light, scale, rotation, sharpness and noise are shared by all (canvas), so colour
+statistics alone do not tell them apart. The generator was tuned by its look and by the histogram baseline only, never
+by a learned feature. It is frozen: whoever changes a pixel raises GENERATOR_VERSION and measures everything again.
 """
 
 import functools
 from collections.abc import Callable, Iterator
 
 from geofm_lib.data import sampler
-from geofm_lib.scenes import landuse
+from geofm_lib.scenes import nature, settlements, transport
 from geofm_lib.scenes.canvas import Canvas
 
 GENERATOR_VERSION = 1
@@ -19,22 +19,22 @@ GENERATOR_VERSION = 1
 CLASSES: dict[str, Callable[[Canvas], None]] = {
     paint.__name__: paint
     for paint in (
-        landuse.fields,
-        landuse.forest,
-        landuse.river,
-        landuse.beach,
-        landuse.dense_residential,
-        landuse.sparse_residential,
-        landuse.industrial,
-        landuse.parking_lot,
-        landuse.runway,
-        landuse.harbour,
-        landuse.roundabout,
-        landuse.intersection,
-        landuse.solar_farm,
-        landuse.golf_course,
-        landuse.storage_tanks,
-        landuse.orchard,
+        nature.fields,
+        nature.forest,
+        nature.river,
+        nature.beach,
+        settlements.dense_residential,
+        settlements.sparse_residential,
+        settlements.industrial,
+        settlements.parking_lot,
+        transport.runway,
+        transport.harbour,
+        transport.roundabout,
+        transport.intersection,
+        settlements.solar_farm,
+        nature.golf_course,
+        settlements.storage_tanks,
+        nature.orchard,
     )
 }
 
@@ -50,14 +50,8 @@ def draw(seed: int, label: str, index: int, size: int = 96) -> bytes:
     return canvas.jpeg()
 
 
-def items(images_per_class: int, size: int = 96, seed: int = 0) -> Iterator[tuple[str, Callable[[], bytes], str]]:
-    """(name, a function that draws it, label) like archives.items: drawing is left to whichever process calls it."""
+def items(images_per_class: int, size: int = 96, seed: int = 0) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """(name, a function that draws it) like archives.items: drawing is left to whichever process calls it."""
     for label in CLASSES:
         for index in range(images_per_class):
-            yield f"scenes/{label}/{label}_{index:05d}.jpg", functools.partial(draw, seed, label, index, size), label
-
-
-def read(images_per_class: int, size: int = 96, seed: int = 0) -> Iterator[tuple[str, bytes, str]]:
-    """(name, JPEG bytes, label) for each image, like archives.read."""
-    for name, load, label in items(images_per_class, size, seed):
-        yield name, load(), label
+            yield f"scenes/{label}/{label}_{index:05d}.jpg", functools.partial(draw, seed, label, index, size)
