@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from geofm_lib.catalog.strategies import STRATEGIES
+from geofm_lib.figures import data, images, pretrain, probe, throughput
 from geofm_lib.figures import facade as figures
-from geofm_lib.figures import slow_steps
 from geofm_lib.figures.display import Figure, Note, Table
 from geofm_lib.paper import experiments
 from geofm_lib.report import notebook_outputs
@@ -52,11 +52,11 @@ def test_pretraining_figures(folder):
     rows = [{"step": s, "epoch": s // 10, "loss": 1.0 - 0.005 * s, "learning_rate": 1e-3, "grad_norm": 1.0}
             for s in range(1, 101)]  # fmt: skip
     run = folder(metrics=rows)
-    curve = figures.loss_curve(run)
+    curve = pretrain.loss(run)
     assert image(curve).size == (1036, 475)
     assert "falls from 0.9950 to 0.5000 over 100 steps" in curve.alt and len(curve.table) == 21
-    assert "peaks at 0.001" in figures.learning_rate(run).alt
-    assert isinstance(figures.loss_curve(folder()), Note)
+    assert "peaks at 0.001" in pretrain.learning_rate(run).alt
+    assert isinstance(pretrain.loss(folder()), Note)
 
 
 def test_lists_of_a_preparation(folder):
@@ -69,17 +69,17 @@ def test_lists_of_a_preparation(folder):
     index = [{"name": str(k), "width": 200 + k, "height": 100 + 10 * k} for k in range(30)]
     packed = {"shards": 2, "bytes": 2**20, "images": 30, "images_per_s": 812.3, "fingerprint": "abc", "card": "ucm"}
     run = folder(summary=packed, tables={"card.csv": rows, "duplicates.csv": twins, "index.csv": index})
-    counts = figures.card_counts(run)
+    counts = data.card_counts(run)
     assert counts.frame["class"].tolist() == ["b", "all", "a"] and "1 of 2 classes" in counts.caption
-    assert "UC Merced" in repr(figures.data_card(run)) and "812" in repr(figures.packing(run))
-    found = figures.duplicates(run)
+    assert "UC Merced" in repr(data.card(run)) and "812" in repr(data.packing(run))
+    found = data.duplicates(run)
     assert found.frame["name"].tolist() == ["a/2", "b/2"] and "1 with the same pixels, 1 nearly" in found.caption
-    sizes = figures.image_sizes(run)
+    sizes = data.sizes(run)
     assert "from 100 to 229 pixels" in sizes.alt and image(sizes) and len(sizes.table) == 10
     empty = folder(summary={"card": ""})
     (run.folder / "card.csv").unlink()
-    assert isinstance(figures.card_counts(run), Note)
-    assert isinstance(figures.data_card(empty), Note) and isinstance(figures.packing(empty), Note)
+    assert isinstance(data.card_counts(run), Note)
+    assert isinstance(data.card(empty), Note) and isinstance(data.packing(empty), Note)
 
 
 def noise(*shape):
@@ -90,28 +90,28 @@ def noise(*shape):
 def test_photographs_are_jpeg_sheets_of_any_number_of_channels(folder, channels):
     names = ("original", "masked", "rebuilt")
     run = folder({"dataset": "scenes"}, arrays={"reconstruction.npz": {n: noise(4, 32, 32, channels) for n in names}})
-    picture = figures.reconstruction(run)
+    picture = images.reconstruction(run)
     assert image(picture).format == "JPEG" and "4 images" in picture.alt
 
 
 def test_photographs_of_other_sets_can_be_left_out(folder, monkeypatch, tmp_path):
     sheet = {"contact_sheet.npz": {"images": noise(12, 48, 48, 3), "labels": np.array(["river", "harbour"] * 6)}}
     run = folder({"dataset": "/elsewhere/ucm.tar"}, arrays=sheet)
-    assert "river, harbour" in figures.contact_sheet(run).alt
+    assert "river, harbour" in images.contact_sheet(run).alt
     monkeypatch.setenv("GEOFM_PICTURES", "builtin")
-    assert "left out" in repr(figures.contact_sheet(run))
-    assert isinstance(figures.contact_sheet(folder({"dataset": "scenes"}, arrays=sheet)), Figure)
+    assert "left out" in repr(images.contact_sheet(run))
+    assert isinstance(images.contact_sheet(folder({"dataset": "scenes"}, arrays=sheet)), Figure)
     # a prepared folder says more than the default of `dataset`
-    assert isinstance(figures.contact_sheet(folder({"dataset": "scenes", "data": str(tmp_path / "no")})), Note)
+    assert isinstance(images.contact_sheet(folder({"dataset": "scenes", "data": str(tmp_path / "no")})), Note)
 
 
 def test_data_figures(folder):
     summary = {"classes": {"river": 20, "harbour": 12}, "train": 16, "test": 16}
     run = folder(summary=summary, tables={"refused.csv": [{"name": "a<b>.jpg", "reason": "truncated"}]})
-    counts = figures.class_counts(run)
+    counts = data.classes(run)
     assert image(counts) and "from 12 to 20 images" in counts.alt and "16 train and 16 test" in counts.alt
-    assert "a&lt;b&gt;.jpg" in figures.refused(run)._repr_html_()
-    assert isinstance(figures.class_counts(folder()), Note)
+    assert "a&lt;b&gt;.jpg" in data.refused(run)._repr_html_()
+    assert isinstance(data.classes(folder()), Note)
 
 
 THROUGHPUT = {"model": "ViT-Atto", "strategy": "FULL_SHARD", "workload": "mae", "precision": "fp32", "batch_per_gpu": 4,
@@ -125,15 +125,15 @@ def test_throughput_figures(folder):
     metrics = [{"step": s, "step_s": 0.9 if s < 3 else 0.2} for s in range(1, 12)]
     metrics += [{"step": s, "phase": "profiled"} for s in range(12, 15)]
     run = folder(THROUGHPUT, {"images_per_s": 40.0, "step_s": 0.2}, metrics, {"ranks.csv": ranks})
-    assert image(figures.throughput(run)) and "0.2 s (median), 40 images/s" in figures.throughput(run).alt
-    assert "11 steps" in figures.throughput(run).alt  # those that were profiled are no part of the window
-    assert image(figures.phases(run)) and "backward 50 %" in figures.phases(run).alt
-    assert "0.6 GiB" in repr(figures.memory(run)) and "not watched" in repr(figures.memory(run))
-    assert figures.communication(run).frame.iloc[0]["MiB"] == 1.0
-    assert 40.0 in set(figures.speed(run).frame["value"])
-    for note in (figures.timeline(run), figures.phases_otherwise(run), figures.inputs(run)):
+    assert image(throughput.steps(run)) and "0.2 s (median), 40 images/s" in throughput.steps(run).alt
+    assert "11 steps" in throughput.steps(run).alt  # those that were profiled are no part of the window
+    assert image(throughput.step_breakdown(run)) and "backward 50 %" in throughput.step_breakdown(run).alt
+    assert "0.6 GiB" in repr(throughput.memory(run)) and "not tracked" in repr(throughput.memory(run))
+    assert throughput.communication(run).frame.iloc[0]["MiB"] == 1.0
+    assert 40.0 in set(throughput.speed(run).frame["value"])
+    for note in (throughput.timeline(run), throughput.breakdown_compared(run), throughput.inputs(run)):
         assert "profile_steps" in repr(note) or "compare=True" in repr(note)
-    assert "Nothing stands out" in repr(slow_steps.slow_steps(run))
+    assert "Nothing stands out" in repr(throughput.advice(run))
 
 
 def profiled(world=2, **seconds):
@@ -163,7 +163,7 @@ def test_what_is_slow_is_told_with_what_to_change(folder, seconds, asked, said):
     usual = {"workers": 0, "input": "synthetic", "forward_prefetch": 0}
     run = folder(THROUGHPUT | usual | asked, tables={"ranks.csv": profiled(**seconds)})
     (run.folder / "environment.json").write_text(json.dumps({"cores": 4, "ranks": 2, "nodes": ["a"]}))
-    shown = slow_steps.slow_steps(run)
+    shown = throughput.advice(run)
     text = shown.empty if shown.frame.empty else " ".join(shown.frame.to_numpy().ravel())
     for words in said:
         assert words in text
@@ -180,12 +180,15 @@ def test_a_step_breakdown_is_drawn(folder):
     ]
     summary = {"real_images_per_s": 30.0, "synthetic_images_per_s": 40.0, "no_communication_images_per_s": 53.0}
     run = folder(THROUGHPUT | {"profile_steps": 20}, summary, tables={"ranks.csv": ranks, "timeline.csv": drawn})
-    assert image(figures.timeline(run)) and "rank 1 0.1 of 0.4 s" in figures.timeline(run).alt
-    assert image(figures.phases(run)) and "16 ranks" in figures.phases(run).alt  # of 40, those of the longest step
-    assert "exposed communication 10 %" in figures.phases(run).alt
-    table = figures.phases_otherwise(run).frame.set_index("seconds")
+    assert image(throughput.timeline(run))
+    assert "rank 1 0.1 of 0.4 s" in throughput.timeline(run).alt
+    assert (
+        image(throughput.step_breakdown(run)) and "16 ranks" in throughput.step_breakdown(run).alt
+    )  # of 40, those of the longest step
+    assert "exposed communication 10 %" in throughput.step_breakdown(run).alt
+    table = throughput.breakdown_compared(run).frame.set_index("seconds")
     assert table.iloc[:, -1]["exposed communication"] == pytest.approx(0.2)
-    assert image(figures.inputs(run)) and "synthetic, no communication 53" in figures.inputs(run).alt
+    assert image(throughput.inputs(run)) and "synthetic, no communication 53" in throughput.inputs(run).alt
 
 
 def test_probe_figures(folder):
@@ -195,7 +198,7 @@ def test_probe_figures(folder):
     summary = {"top1_pretrained_mean": 62.0, "top1_pretrained_interval": 1.5, "top1_random_mean": 42.0,
                "top1_random_interval": None, "histograms_top1": 55.0, "chance": 10.0}  # fmt: skip
     run = folder(summary=summary, tables={"probe.csv": rows})
-    bars, curves = figures.probe_bars(run), figures.probe_curves(run)
+    bars, curves = probe.accuracy(run), probe.curves(run)
     assert image(bars) and "pretrained, linear probe 62.0 ± 1.5" in bars.alt and "chance 10.0" in bars.alt
     assert image(curves) and "pretrained 62.0 top-1" in curves.alt
 
@@ -325,11 +328,11 @@ def test_a_simulation_beside_the_arithmetic(folder):
 
 def test_loader_speed_is_read_from_its_file(tmp_path):
     file = tmp_path / "loader.csv"
-    assert isinstance(figures.loader_speed(file), Note)
+    assert isinstance(data.loader_speed(file), Note)
     file.write_text(
         "pipeline,workers,images_per_s,ratio_to_imagefolder,low,high\nimagefolder,0,400,1,1,1\ngeofm,0,640,1.6,1.5,1.7\n"
         "imagefolder,2,500,1,1,1\ngeofm,2,900,1.8,1.7,1.9\n"
     )
-    found = figures.loader_speed(file)
+    found = data.loader_speed(file)
     image(found)
     assert "geofm 1.6 (no worker process)" in found.alt and "geofm 1.8 (2 workers)" in found.alt

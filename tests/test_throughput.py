@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from geofm_lib.figures import facade as figures
-from geofm_lib.figures import slow_steps
+from geofm_lib.figures import throughput
 from geofm_lib.planning.conditions import Conditions
 from geofm_lib.planning.memory import rank_memory
 from geofm_lib.planning.sizes import gib
@@ -66,7 +65,7 @@ def test_memory_by_kind_is_what_the_arithmetic_says(two):
     assert held["parameters"] == pytest.approx(gib(told.parameters), rel=0.01)
     assert held["optimiser"] == pytest.approx(gib(told.optimiser), rel=0.01)
     assert held["peak"] == pytest.approx(gib(told.peak), rel=0.1) and held["activations"]
-    assert "weights" in figures.memory(run).alt
+    assert "weights" in throughput.memory(run).alt
 
 
 def test_the_machine_s_own_peak_and_what_is_drawn(two):
@@ -74,7 +73,7 @@ def test_the_machine_s_own_peak_and_what_is_drawn(two):
     assert 0 < run.summary["mfu_of_measured_peak"] < 1
     assert run.summary["matmul_tflops"] == run.ranks["matmul_tflops"].min()
     assert set(run.read_csv("timeline.csv")["lane"]) == {"phase", "work", "collective", "wait"}
-    drawn = figures.timeline(run)
+    drawn = throughput.timeline(run)
     assert "rank 1" in drawn.alt and {"all-gather", "reduce-scatter", "all-reduce"} <= set(drawn.table["name"])
     for rank in range(2):
         assert any(row["name"] == "geofm:backward" for row in run.read_json(f"trace-{rank}.json")["traceEvents"])
@@ -84,22 +83,22 @@ def test_the_machine_s_own_peak_and_what_is_drawn(two):
 def test_real_synthetic_and_no_communication_steps_of_one_run(two):
     run = two["compared"]
     assert {run.summary[f"{name}_images_per_s"] > 0 for name in ("real", "synthetic", "no_communication")} == {True}
-    assert "real images" in figures.inputs(run).alt
-    table = figures.phases_otherwise(run).frame
+    assert "real images" in throughput.inputs(run).alt
+    table = throughput.breakdown_compared(run).frame
     without = table.set_index("seconds").iloc[:, -1]
     assert without["step"] == pytest.approx(run.ranks["no_communication_step_s"].mean()) and without.notna().all()
-    assert "compare=True" in repr(figures.inputs(two["plain"]))
+    assert "compare=True" in repr(throughput.inputs(two["plain"]))
 
 
 def test_a_run_that_waits_for_images_is_told_so(two):
-    found = slow_steps.slow_steps(two["starved"]).frame
+    found = throughput.advice(two["starved"]).frame
     (row,) = [row for row in found.itertuples(index=False) if "waiting for images" in row.found]
     assert "Raise workers from 0 to" in row[1] or "smaller images" in row[1]
     assert "waiting for images" in found["found"].iloc[0]
 
 
 def test_a_run_that_waits_for_messages_is_told_so(two):
-    found = slow_steps.slow_steps(two["talking"]).frame
+    found = throughput.advice(two["talking"]).frame
     (row,) = [row for row in found.itertuples(index=False) if "exposed communication" in row.found]
     assert "SHARD_GRAD_OP" in row[1] and "more images per GPU than 1" in row[1]
     assert not found["found"].str.contains("images").any()

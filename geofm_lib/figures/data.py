@@ -1,38 +1,62 @@
-"""Figures of a preparation: its card, sizes, duplicates, shards. No torch."""
+"""01: what a preparation found in a data set, what it refused, and how fast it packed. No torch."""
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 
 from geofm_lib.catalog.datasets import DATASETS
+from geofm_lib.figures._axes import BLUE
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
+from geofm_lib.runs.run import Run
 
-BLUE = "#0072B2"
+LOADER = Path(__file__).resolve().parents[2] / "reports" / "loader.csv"
 MOST_ROWS = 80  # of a list on a page; the run folder has it whole
-NO_CARD = "These class folders are those of no data set that has a card here, so nothing says how many there should be."
+NO_CARD = "These class folders match no data set that has a card here, so nothing says how many images are complete."
 
 
-def data_card(run) -> Table | Note:
+@styled
+def classes(run: Run) -> Figure | Note:
+    """Images per class, as the preparation counted them."""
+    counts = run.summary.get("classes") or {}
+    if not counts:
+        return Note("These images have no labels, so there are no classes to count.")
+    table = pd.DataFrame({"class": list(counts), "images": list(counts.values())})
+    shown = table.nlargest(MOST_ROWS, "images", keep="first").sort_index()
+    figure, ax = axes(height=0.8 + 0.19 * len(shown))
+    sns.barplot(shown, x="images", y="class", color=BLUE, ax=ax, width=0.7)
+    ax.set(xlabel="images", ylabel="")
+    ax.tick_params(axis="y", length=0, labelsize=8)
+    ax.grid(False, axis="y")
+    low, high = table["images"].min(), table["images"].max()
+    spread = f"{low} images in each" if low == high else f"from {low} to {high} images"
+    sides = " and ".join(f"{run.summary[side]} {side}" for side in ("train", "test") if side in run.summary)
+    alt = f"Bar chart of {len(table)} classes, {spread}."
+    return Figure(figure, alt + (f" Sides of the split: {sides} images." if sides else ""), table)
+
+
+def card(run: Run) -> Table | Note:
     """What is known of the data set whose classes these are: size, terms, citation, where to get it."""
-    card = DATASETS.get(run.summary.get("card", ""))
-    if card is None:
+    row = DATASETS.get(run.summary.get("card", ""))
+    if row is None:
         return Note(NO_CARD)
-    rows = [
-        ("data set", card.title),
-        ("classes", str(card.classes)),
-        ("images", f"{card.images:,}" + (f", {card.unlabelled:,} of them unlabelled" if card.unlabelled else "")),
-        ("pixels a side", card.size),
-        ("share for training", f"{run.summary.get('train_ratio', 0):g} here; {card.train or 'none'} on the card"),
-        ("terms", card.terms),
-        ("cite", card.citation),
-        ("where", card.where),
-        ("files", card.layout),
-        ("complete if", card.complete),
-    ]
-    return Table(pd.DataFrame(rows, columns=["", "card"]), head=False)
+    facts = {
+        "data set": row.title,
+        "classes": str(row.classes),
+        "images": f"{row.images:,}" + (f", {row.unlabelled:,} of them unlabelled" if row.unlabelled else ""),
+        "pixels a side": row.size,
+        "share for training": f"{run.summary.get('train_ratio', 0):g} here; {row.train or 'none'} on the card",
+        "terms": row.terms,
+        "cite": row.citation,
+        "where": row.where,
+        "files": row.layout,
+        "complete if": row.complete,
+    }
+    return Table(pd.DataFrame(facts.items()), head=False)
 
 
-def card_counts(run) -> Table | Note:
+def card_counts(run: Run) -> Table | Note:
     """Images of each class beside the card's, the incomplete ones first."""
     frame = run.read_csv("card.csv")
     if frame.empty:
@@ -41,13 +65,13 @@ def card_counts(run) -> Table | Note:
     missing = pd.to_numeric(frame["missing"])
     incomplete, whole = frame[missing > 0], frame[missing == 0]
     lacking = len(incomplete[incomplete["class"] != "all"])
-    caption = f"{lacking} of {len(frame) - 1} classes have fewer images than the official set" if lacking else ""
-    return Table(pd.concat([incomplete, whole]), caption or "Complete: every class has what the card says")
+    caption = f"{lacking} of {len(frame) - 1} classes have fewer images than the official set"
+    return Table(pd.concat([incomplete, whole]), caption if lacking else "Complete: every class has what the card says")
 
 
 @styled
-def image_sizes(run) -> Figure | Note:
-    """How many images have which short side."""
+def sizes(run: Run) -> Figure | Table | Note:
+    """How many images have which short side; a table where all have the same."""
     index = run.read_csv("index.csv")
     if index.empty:
         return Note("The run has packed no image yet.")
@@ -57,16 +81,22 @@ def image_sizes(run) -> Figure | Note:
     if short.nunique() == 1:
         return Table(table, f"All {len(index)} images have a short side of {short.iloc[0]} pixels")
     figure, ax = axes(height=2.4)
-    sns.histplot(
-        x=short, bins=min(40, short.nunique()), color=BLUE, ax=ax, log_scale=bool(short.max() > 8 * short.min())
-    )
+    wide_range = bool(short.max() > 8 * short.min())
+    sns.histplot(x=short, bins=min(40, short.nunique()), color=BLUE, ax=ax, log_scale=wide_range)
     ax.set(xlabel="short side, pixels", ylabel="images")
     alt = f"Histogram of the short side of {len(index)} images, from {short.min()} to {short.max()} pixels, "
     alt += f"median {int(np.median(short))}; {len(common)} different sizes."
     return Figure(figure, alt, table)
 
 
-def duplicates(run) -> Table:
+def refused(run: Run) -> Table:
+    """Every file the preparation refused, with its reason."""
+    frame = run.read_csv("refused.csv")
+    rest = f", the first {MOST_ROWS} of them here and all in refused.csv" if len(frame) > MOST_ROWS else ""
+    return Table(frame.head(MOST_ROWS), f"{len(frame)} files refused{rest}", "No file was refused.")
+
+
+def duplicates(run: Run) -> Table:
     """Every image that is there twice or nearly, exact ones first."""
     frame = run.read_csv("duplicates.csv")
     if frame.empty:
@@ -78,16 +108,37 @@ def duplicates(run) -> Table:
     return Table(frame.head(MOST_ROWS), caption + rest)
 
 
-def packing(run) -> Table | Note:
+def statistics(run: Run) -> Table:
+    """Mean and standard deviation of each band, which normalise the pixels."""
+    return Table(run.read_csv("statistics.csv"), empty="The run has not finished packing.")
+
+
+def packing(run: Run) -> Table | Note:
     """Data shards, their bytes, and the speed."""
     summary = run.summary
     if "shards" not in summary:
         return Note("The run has not finished packing.")
-    rows = [
-        ("data shards", f"{summary['shards']}"),
-        ("MiB of images", f"{summary['bytes'] / 2**20:.1f}"),
-        ("KiB an image", f"{summary['bytes'] / 2**10 / summary['images']:.1f}"),
-        ("images/s", f"{summary['images_per_s']:.0f}"),
-        ("fingerprint of index and split", summary["fingerprint"]),
-    ]
-    return Table(pd.DataFrame(rows, columns=["", "value"]), head=False)
+    facts = {
+        "data shards": f"{summary['shards']}",
+        "MiB of images": f"{summary['bytes'] / 2**20:.1f}",
+        "KiB an image": f"{summary['bytes'] / 2**10 / summary['images']:.1f}",
+        "images/s": f"{summary['images_per_s']:.0f}",
+        "fingerprint of index and split": summary["fingerprint"],
+    }
+    return Table(pd.DataFrame(facts.items()), head=False)
+
+
+@styled
+def loader_speed(file: Path = LOADER) -> Figure | Note:
+    """How fast images come, ours beside two others, as `make loader` measured it on its machine."""
+    if not file.is_file():
+        return Note("reports/loader.csv is not there: `make loader` measures and writes it.")
+    table = pd.read_csv(file)
+    table["workers"] = table["workers"].map({0: "no worker process"}).fillna(table["workers"].astype(str) + " workers")
+    figure, ax = axes(height=3.0)
+    sns.barplot(table, x="ratio_to_imagefolder", y="pipeline", hue="workers", palette="colorblind", ax=ax, width=0.75)
+    ax.axvline(1, color="#444444", linewidth=1)
+    ax.set(xlabel="images/s, as a multiple of ImageFolder's with as many workers", ylabel="")
+    ax.get_legend().set_title(None)
+    found = [f"{row.pipeline} {row.ratio_to_imagefolder:g} ({row.workers})" for row in table.itertuples()]
+    return Figure(figure, f"Bars of images/s against torchvision's ImageFolder: {'; '.join(found)}.", table)

@@ -1,16 +1,19 @@
 """What a notebook cell shows: a figure with words for those who cannot see it, a table, or a note.
 
-A `Figure` wraps a matplotlib figure. It shows itself as one image, with its alt text in the output's metadata
-(where the report template finds it), followed by its numbers as a folded table. No pyplot, so nothing is drawn
-twice and no window is ever opened.
+A `Figure` wraps a matplotlib figure. It shows itself as one image, followed by its numbers as a folded table. Its alt
+text is in the output's metadata, where the page's template finds it. HTML is rendered from `templates/`, which escapes
+every value. pyplot is not used, so nothing is drawn twice and no window opens.
 """
 
 import base64
 import functools
-import html
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
+import jinja2
 import matplotlib
 import matplotlib.figure
 import numpy as np
@@ -21,7 +24,7 @@ WIDTH_IN = 7.2  # inches; at DPI this is 1037 pixels, sharp at the 720 CSS pixel
 DPI = 144
 PHOTO_BYTES = 90_000  # a sheet of photographs is compressed until it is below this
 
-RC = {
+RC: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 9.5,
     "axes.titlesize": 10.5,
@@ -45,79 +48,90 @@ RC = {
 }
 
 
-def styled(draw):
-    """Decorator: draw in the house style, without changing the reader's own matplotlib settings."""
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined,
+)  # fmt: skip
+
+P, R = ParamSpec("P"), TypeVar("R")
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Decorator: draw with RC, without changing the reader's own matplotlib settings."""
 
     @functools.wraps(draw)
-    def drawn(*args, **kwargs):
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
         with matplotlib.rc_context(RC):
             return draw(*args, **kwargs)
 
     return drawn
 
 
-def axes(height: float = 3.3, rows: int = 1, columns: int = 1, **options):
+def axes(height: float = 3.3, rows: int = 1, columns: int = 1, **options: Any) -> tuple[matplotlib.figure.Figure, Any]:
     """A figure of the page's width and `height` inches, and its axes (one, or an array of them)."""
     figure = matplotlib.figure.Figure(figsize=(WIDTH_IN, height), layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
 
 
+class Rendered:
+    """Something shown as HTML by its template, which knows it as `it`; inside another template it is not escaped."""
+
+    template: ClassVar[str]
+
+    def _repr_html_(self) -> str:
+        return rendered(self.template, self)
+
+    __html__ = _repr_html_
+
+
+def rendered(template: str, it: object) -> str:
+    """The HTML of `templates/<template>.html.j2`, in which the object is `it`."""
+    return TEMPLATES.get_template(f"{template}.html.j2").render(it=it)
+
+
 @dataclass
-class Table:
+class Table(Rendered):
     """Numbers as a table: right-aligned, a caption above, one sentence instead when there are no rows."""
 
+    template = "table"
     frame: pd.DataFrame
     caption: str = ""
     empty: str = "Nothing to list."
     formats: dict[str, str] = field(default_factory=dict)  # column -> format of its numbers, else 4 digits
     head: bool = True
 
-    def _repr_html_(self) -> str:
-        if self.frame.empty:
-            return f'<p class="note">{html.escape(self.empty)}</p>'
-        caption = f'<p class="caption">{html.escape(self.caption)}</p>' if self.caption else ""
-        styles = {name: self._style(self.frame[name]) for name in self.frame.columns}
-        sides = {name: style.split(";")[0] for name, style in styles.items()}  # headings may wrap, short cells not
-        head = "".join(f'<th style="{side}">{html.escape(str(name))}</th>' for name, side in sides.items())
-        head = f"<thead><tr>{head}</tr></thead>" if self.head else ""
-        body = "".join(
-            "<tr>" + "".join(f'<td style="{styles[n]}">{self.cell(v, n)}</td>' for n, v in row.items()) + "</tr>"
-            for row in self.frame.to_dict("records")
-        )
-        return f"{caption}<table>{head}<tbody>{body}</tbody></table>"
-
     def __repr__(self) -> str:
         return self.empty if self.frame.empty else self.frame.to_string(index=False)
 
-    @staticmethod
-    def _style(column: pd.Series) -> str:
-        if pd.api.types.is_numeric_dtype(column) and column.dtype != bool:
-            return "text-align:right"
-        short = column.astype(str).str.len().max() <= 28
-        return "text-align:left" + (";white-space:nowrap" if short else "")
+    def columns(self) -> list[tuple[str, str, str]]:
+        """(name, CSS of its alignment, CSS that keeps short cells on one line) of each column."""
+        found = []
+        for name, column in self.frame.items():
+            number = pd.api.types.is_numeric_dtype(column) and column.dtype != bool
+            short = not number and column.astype(str).str.len().max() <= 28
+            align = "text-align:right" if number else "text-align:left"
+            found.append((name, align, ";white-space:nowrap" if short else ""))
+        return found
 
-    def cell(self, value, column: str = "") -> str:
-        """One value as HTML text: `None` and NaN as a dash, large numbers in groups of three."""
-        if value is None or (isinstance(value, float) and np.isnan(value)) or value is pd.NA:
+    def cell(self, value: Any, column: str = "") -> str:
+        """One value as text: `None` and NaN as a dash, large numbers in groups of three."""
+        if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
             return "–"
         if isinstance(value, bool | np.bool_):
             return "yes" if value else "no"
-        if isinstance(value, int | np.integer) and column not in self.formats:
-            return f"{value:,}".replace(",", "\u202f") if abs(value) >= 10_000 else str(value)
-        if isinstance(value, int | float | np.number):
-            form = self.formats.get(column) or (",.0f" if abs(value) >= 10_000 else ".4g")
-            return format(value, form).replace(",", "\u202f")
-        return html.escape(str(value))
+        if not isinstance(value, int | float | np.number):
+            return str(value)
+        large = "," if abs(float(value)) >= 10_000 else ""
+        usual = "d" if isinstance(value, int | np.integer) else ".0f" if large else ".4g"
+        return format(value, self.formats.get(column) or large + usual).replace(",", "\u202f")
 
 
 @dataclass
-class Note:
+class Note(Rendered):
     """A sentence where a reader would expect a figure."""
 
+    template = "note"
     text: str
-
-    def _repr_html_(self) -> str:
-        return f'<p class="note">{html.escape(self.text)}</p>'
 
     def __repr__(self) -> str:
         return self.text
@@ -143,20 +157,19 @@ class Figure:
             self._encoded = _jpeg(image) if self.photo else _png(image)
         return self._encoded
 
-    def _repr_mimebundle_(self, include=None, exclude=None):
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, str], dict[str, Any]]:
         kind = "image/jpeg" if self.photo else "image/png"
         text = base64.b64encode(self.encoded()).decode()
         return {kind: text, "text/plain": self.alt}, {kind: {"alt": self.alt, "width": int(WIDTH_IN * 100)}}
 
-    def _ipython_display_(self):
+    def _ipython_display_(self) -> None:
         """The image, then its numbers folded below it: two outputs, so that neither hides the other."""
         from IPython.display import HTML, display
 
         data, metadata = self._repr_mimebundle_()
         display(data, metadata=metadata, raw=True)
         if self.table is not None and len(self.table):
-            numbers = Table(self.table)._repr_html_()
-            display(HTML(f"<details><summary>The numbers of this figure</summary>{numbers}</details>"))
+            display(HTML(rendered("numbers", Table(self.table))))
 
     def _pixels(self) -> Image.Image:
         buffer = io.BytesIO()
@@ -166,35 +179,28 @@ class Figure:
 
 
 @styled
-def sheet(rows: list[np.ndarray], titles: list[str] | None = None, names: list[str] | None = None, columns: int = 0):
+def sheet(
+    rows: list[np.ndarray], titles: list[str] | None = None, names: list[str] | None = None
+) -> matplotlib.figure.Figure:
     """A figure of small images.
 
-    `rows`: uint8 arrays [K, H, W, C], one a row of the sheet; with `columns`, a single array is wrapped into rows
-    of that many. `titles`: a word over each image; `names`: a word beside each row. Only the first three of more
-    than three channels are shown, and one channel is shown in grey.
+    `rows`: uint8 arrays [K, H, W, C], one a row of the sheet. `titles`: a word over each image, row by row; `names`: a
+    word beside each row. Of more than three channels the first three are shown, and one channel is shown in grey.
     """
-    if columns:
-        whole = rows[0]
-        rows = [whole[start : start + columns] for start in range(0, len(whole), columns)]
     wide = max(len(row) for row in rows)
-    side = WIDTH_IN / wide
-    height = len(rows) * (side + (0.2 if titles else 0.0)) + 0.1
-    figure = matplotlib.figure.Figure(figsize=(WIDTH_IN, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.0, hspace=0.0)
-    grid = figure.subplots(len(rows), wide, squeeze=False)
-    for r, row in enumerate(rows):
-        for c in range(wide):
-            ax = grid[r, c]
-            ax.set(xticks=[], yticks=[])
-            ax.grid(False)
-            ax.spines[:].set_visible(False)
-            if c < len(row):
-                ax.imshow(_showable(row[c]), cmap="gray", vmin=0, vmax=255)
-                position = r * wide + c if columns else c
-                if titles and (columns or r == 0) and position < len(titles):
-                    ax.set_title(titles[position], fontsize=7, fontweight="normal", pad=2, loc="center")
-        if names:
-            grid[r, 0].set_ylabel(names[r], fontsize=8)
+    height = len(rows) * (WIDTH_IN / wide + (0.2 if titles else 0.0)) + 0.1
+    figure, grid = axes(height, len(rows), wide, squeeze=False)
+    figure.set_layout_engine("constrained", w_pad=0.015, h_pad=0.015, wspace=0.0, hspace=0.0)
+    for (r, c), ax in np.ndenumerate(grid):
+        ax.set(xticks=[], yticks=[])
+        ax.grid(False)
+        ax.spines[:].set_visible(False)
+        if c < len(rows[r]):
+            ax.imshow(_showable(rows[r][c]), cmap="gray", vmin=0, vmax=255)
+            if titles:
+                ax.set_title(titles[r * wide + c], fontsize=7, fontweight="normal", pad=2, loc="center")
+        if names and c == 0:
+            ax.set_ylabel(names[r], fontsize=8)
     return figure
 
 

@@ -1,52 +1,54 @@
 """Sheets of images from a run folder, and when they are left out. No torch.
 
-python -m geofm_lib.figures.images RUN_DIR FILE.jpg      (README's picture: what a pretraining rebuilt)
+python -m geofm_lib.figures.images RUN_DIR FILE.jpg      (the README's image: what a pretraining rebuilt)
 """
 
 import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from geofm_lib.figures.display import Figure, Note, sheet
 from geofm_lib.runs.run import Run
 
-WITHHELD = "Pictures of this data set are left out of this page on purpose; the run folder holds them as {name}."
+WITHHELD = "Images of this data set are left out of this page on purpose; the run folder holds them as {name}."
 
 
-def contact_sheet(run, columns: int = 8) -> Figure | Note:
+def contact_sheet(run: Run, columns: int = 8) -> Figure | Note:
     """A few images of each class."""
     if withheld(run):
         return Note(WITHHELD.format(name="contact_sheet.npz"))
     with np.load(run.folder / "contact_sheet.npz") as saved:
         images, labels = saved["images"], [str(label) for label in saved["labels"]]
-    figure = sheet([images], titles=[_short(label) for label in labels], columns=min(columns, len(images)))
+    rows = [images[start : start + columns] for start in range(0, len(images), columns)]
+    figure = sheet(rows, titles=[label if len(label) <= 16 else label[:15] + "…" for label in labels])
     kinds = list(dict.fromkeys(labels))
     return Figure(figure, f"{len(images)} images of the data set: {', '.join(kinds)}.", photo=True)
 
 
-def model_view(run) -> Figure | Note:
+def model_view(run: Run) -> Figure | Note:
     """The same images as stored, as cropped for training, and with the masked patches taken away."""
-    names = {"original": "stored", "cropped": "cropped", "masked": "left to see"}
-    words = "Rows: the stored image, the random crop that training takes, and the patches left after masking."
-    return _photo_rows(run, "model_view.npz", names, words)
+    names = {"original": "stored", "cropped": "cropped", "masked": "visible patches"}
+    words = "the stored image, the random crop that training takes, and the patches left after masking"
+    return _rows(run, "model_view.npz", names, words)
 
 
-def reconstruction(run) -> Figure | Note:
+def reconstruction(run: Run) -> Figure | Note:
     """Held-out images, what the model saw of them, and what it rebuilt."""
-    names = {"original": "image", "masked": "seen", "rebuilt": "rebuilt"}
-    words = "Rows: the image, the patches the model saw, and the image it rebuilt from them."
-    return _photo_rows(run, "reconstruction.npz", names, words)
+    names = {"original": "image", "masked": "visible patches", "rebuilt": "rebuilt"}
+    words = "the image, the patches that the model saw, and the image that it rebuilt from them"
+    return _rows(run, "reconstruction.npz", names, words)
 
 
-def withheld(run) -> bool:
+def withheld(run: Run) -> bool:
     """Whether GEOFM_PICTURES=builtin asks to leave this run's images out: those of any set but the built-in one."""
     return os.environ.get("GEOFM_PICTURES", "all") == "builtin" and not _drawn_by_us(run.settings)
 
 
-def _drawn_by_us(settings: dict) -> bool:
+def _drawn_by_us(settings: dict[str, Any]) -> bool:
     """Whether the images are the built-in scenes; `data` (a prepared folder) says more than `dataset`."""
     if settings.get("data"):
         stored = Path(settings["data"]) / "settings.json"
@@ -54,7 +56,7 @@ def _drawn_by_us(settings: dict) -> bool:
     return settings.get("dataset") == "scenes"
 
 
-def _photo_rows(run, file: str, names: dict[str, str], words: str) -> Figure | Note:
+def _rows(run: Run, file: str, names: dict[str, str], words: str) -> Figure | Note:
     """A sheet whose rows are the arrays `names` of an npz in the run folder."""
     if withheld(run):
         return Note(WITHHELD.format(name=file))
@@ -64,19 +66,16 @@ def _photo_rows(run, file: str, names: dict[str, str], words: str) -> Figure | N
     with np.load(path) as saved:
         rows = [saved[name][:8] for name in names]
     figure = sheet(rows, names=list(names.values()))
-    return Figure(figure, f"{len(rows[0])} images in columns. {words}", photo=True)
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= 16 else label[:15] + "…"
+    return Figure(figure, f"{len(rows[0])} images in columns. Rows: {words}.", photo=True)
 
 
 def main(run_dir: str, file: str) -> None:
     """Save what a pretraining on the built-in scenes rebuilt; other images are not ours to publish."""
     run = Run(Path(run_dir))
-    if not _drawn_by_us(run.settings):
-        sys.exit(f"'{run_dir}' is not a run on the built-in scenes; its images stay in the run folder")
-    Path(file).write_bytes(reconstruction(run).encoded())
+    rebuilt = reconstruction(run)
+    if not _drawn_by_us(run.settings) or isinstance(rebuilt, Note):
+        sys.exit(f"'{run_dir}' has rebuilt none of the built-in scenes; other images stay in the run folder")
+    Path(file).write_bytes(rebuilt.encoded())
 
 
 if __name__ == "__main__":

@@ -1,132 +1,233 @@
-"""Where a throughput run's time, memory and bytes went, measured beside arithmetic. No torch."""
+"""03: where the time, the memory and the bytes of a throughput run go, measured beside arithmetic. No torch."""
 
-from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import seaborn as sns
 
-from geofm_lib.figures.costs import COLLECTIVES, stack
+from geofm_lib.figures._axes import BLUE, GREEN, ORANGE, PINK, RED, SKY, YELLOW, legend_below, stacked_bars
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
-from geofm_lib.figures.steps import BLUE, widest
 from geofm_lib.planning.communication import step_traffic
 from geofm_lib.planning.conditions import Conditions
 from geofm_lib.planning.memory import rank_memory
 from geofm_lib.planning.sizes import gib
+from geofm_lib.runs import speed_advice
+from geofm_lib.runs.run import Run
 
-LOADER = Path(__file__).resolve().parents[2] / "reports" / "loader.csv"
+SPEED = {
+    "images_per_s": "images/s, steady window",
+    "paper_30_steps_images_per_s": "images/s, the paper's 30-step window",
+    "step_s": "seconds a step, median of the slowest rank",
+    "mean_step_s": "seconds a step, mean over ranks",
+    "start_up_s": "seconds of start-up",
+    "model_tflops_per_rank": "model TFLOP/s per rank",
+    "matmul_tflops": "TFLOP/s of a matrix product, all ranks at once, slowest",
+    "mfu_of_measured_peak": "MFU, of that measured peak",
+    "mfu_of_datasheet_peak": "MFU, of the data sheet's peak",
+    "busy_percent": "percent busy, the idlest rank",
+    "power_w": "watts",
+    "global_batch": "images in a step, all ranks",
+    "warmup_steps": "warm-up steps, not counted",
+    "measured_steps": "steps measured",
+}
+PHASES = {"data": "images", "forward": "forward", "backward": "backward", "optimiser": "optimiser"}
+PROFILED = PHASES | {"communication": "exposed communication", "other": "the rest"}
+COLOURS = {
+    "images": SKY, "forward": BLUE, "backward": GREEN, "optimiser": PINK, "exposed communication": RED,
+    "the rest": "#999999", "work": "#555555", "waiting": RED, "all-gather": ORANGE, "reduce-scatter": YELLOW,
+    "all-reduce": "#8c564b", "broadcast": "#bbbbbb", "collective": ORANGE,
+}  # fmt: skip
+LANES = {"phase": "phase", "work": "work", "collective": "collective", "wait": "waiting"}
+VARIANTS = {"real": "real images", "synthetic": "synthetic images", "no_communication": "synthetic, no communication"}
 TRACKED = {"parameters": "weights", "gradients": "gradients", "optimiser": "optimiser", "unsharded": "buffers",
-        "activations": "activations", "inputs": "images"}  # fmt: skip
+           "activations": "activations", "inputs": "images"}  # fmt: skip
 WHOLE = ("parameters", "gradients", "optimiser")
+MOST_RANKS = 16
+NOT_PROFILED = "This run profiled no steps (profile_steps)."
 
 
-def speed(run) -> Table:
+def speed(run: Run) -> Table:
     """The headline of a throughput run: our steady window beside the paper's own way of counting."""
-    rows = [
-        ("images/s, steady window", "images_per_s"),
-        ("images/s, the paper's 30-step window", "paper_30_steps_images_per_s"),
-        ("seconds a step, median of the slowest rank", "step_s"),
-        ("seconds a step, mean over ranks", "mean_step_s"),
-        ("seconds of start-up", "start_up_s"),
-        ("model TFLOP/s per rank", "model_tflops_per_rank"),
-        ("TFLOP/s of a matrix product, all ranks at once, slowest", "matmul_tflops"),
-        ("MFU, of that measured peak", "mfu_of_measured_peak"),
-        ("MFU, of the data sheet's peak", "mfu_of_datasheet_peak"),
-        ("percent busy, the idlest rank", "busy_percent"),
-        ("watts", "power_w"),
-        ("images in a step, all ranks", "global_batch"),
-        ("warm-up steps, not counted", "warmup_steps"),
-        ("steps measured", "measured_steps"),
-    ]
-    known = [(words, float(run.summary[key])) for words, key in rows if run.summary.get(key) is not None]
-    asked = ", ".join(str(run.settings.get(n)) for n in ("model", "workload", "strategy", "precision"))
-    asked += f"; power: {run.summary['power_source']}" if "power_source" in run.summary else ""
-    return Table(pd.DataFrame(known, columns=["what", "value"]), asked, "The run measured nothing.")
+    summary = run.summary
+    rows = [(words, float(summary[name])) for name, words in SPEED.items() if summary.get(name) is not None]
+    caption = ", ".join(str(run.settings.get(name)) for name in ("model", "workload", "strategy", "precision"))
+    caption += f"; power: {summary['power_source']}" if "power_source" in summary else ""
+    return Table(pd.DataFrame(rows, columns=["what", "value"]), caption, "The run measured nothing.")
 
 
 @styled
-def loader_speed(file: Path = LOADER) -> Figure | Note:
-    """How fast images come, ours beside two others, as `make loader` measured it on its machine."""
-    if not file.is_file():
-        return Note("reports/loader.csv is not there: `make loader` measures and writes it.")
-    table = pd.read_csv(file)
-    table["workers"] = table["workers"].map({0: "no worker process"}).fillna(table["workers"].astype(str) + " workers")
-    figure, ax = axes(height=3.0)
-    sns.barplot(table, x="ratio_to_imagefolder", y="pipeline", hue="workers", palette="colorblind", ax=ax, width=0.75)
-    ax.axvline(1, color="#444444", linewidth=1)
-    ax.set(xlabel="images/s, as a multiple of ImageFolder's with as many workers", ylabel="")
-    ax.get_legend().set_title(None)
-    said = [f"{row.pipeline} {row.ratio_to_imagefolder:g} ({row.workers})" for row in table.itertuples()]
-    return Figure(figure, f"Bars of images/s against torchvision's ImageFolder: {'; '.join(said)}.", table)
-
-
-@styled
-def throughput(run) -> Figure | Note:
+def steps(run: Run) -> Figure | Note:
     """Seconds of each step, warm-up apart from the measured window, and the ranks' own numbers."""
     metrics = run.metrics
     if "step_s" not in metrics:
         return Note("The run logged no step times.")
-    metrics = metrics.dropna(subset=["step_s"])  # steps that were profiled afterwards have none
-    warm = int(run.settings.get("warmup_steps", 0))
+    metrics = metrics.dropna(subset=["step_s"])  # profiled steps have none
+    warm, first = int(run.settings.get("warmup_steps", 0)), metrics["step"].min()
     figure, ax = axes(height=2.8)
     sns.lineplot(metrics, x="step", y="step_s", ax=ax, color=BLUE, marker="o", markeredgewidth=0)
-    first = metrics["step"].min()
     if warm:
         ax.axvspan(first - 0.5, first + warm - 0.5, color="#eeeeee", zorder=0, label="warm-up, not counted")
         ax.legend()
     ax.set(xlabel="step", ylabel="seconds per step")
     ax.set_ylim(bottom=0)
     steady = metrics["step_s"].iloc[warm:] if len(metrics) > warm else metrics["step_s"]
-    speed = run.summary.get("images_per_s")
+    rate = run.summary.get("images_per_s")
     alt = f"Line of {len(metrics)} steps; in the steady window a step takes {steady.median():.4g} s (median)"
-    alt += f", {speed:.4g} images/s over all ranks." if speed else "."
+    alt += f", {rate:.4g} images/s over all ranks." if rate else "."
     return Figure(figure, alt, run.ranks if len(run.ranks) else None)
 
 
 @styled
-def memory(run) -> Figure | Note:
+def step_breakdown(run: Run) -> Figure | Note:
+    """Seconds of a step that each rank spends in each phase, of profiled steps, else of the steady window."""
+    ranks = _widest(run.ranks, "step_s")
+    profiled = "profiled_step_s" in ranks
+    columns = {f"profiled_{name}_s" if profiled else f"{name}_s": words for name, words in PROFILED.items()}
+    columns = {name: words for name, words in columns.items() if name in ranks}
+    if not columns:
+        return Note("This run measured no phases.")
+    frame = _by_rank(ranks, columns)
+    figure, ax = axes(height=1.4 + 0.3 * len(frame))
+    stacked_bars(ax, frame, COLOURS)
+    ax.set(xlabel="seconds of one step" + ("" if profiled else ", waits for other ranks inside"))
+    legend_below(figure, [ax], len(columns))
+    shares = 100 * frame.sum() / frame.to_numpy().sum()
+    found = ", ".join(f"{name} {share:.0f} %" for name, share in shares.items())
+    alt = f"Stacked bars of {len(frame)} ranks: of a step's time, {found}."
+    return Figure(figure, alt, frame.rename_axis("rank").reset_index())
+
+
+def breakdown_compared(run: Run) -> Table:
+    """The profiler's step breakdown beside the host's clock in the steady window, and a no-communication run."""
+    ranks = run.ranks
+    if "profiled_step_s" not in ranks:
+        return Table(pd.DataFrame(), empty=NOT_PROFILED)
+    mean = ranks.select_dtypes("number").mean().to_dict()
+    if "no_communication_step_s" in mean:
+        mean["no_communication_communication_s"] = mean["synthetic_step_s"] - mean["no_communication_step_s"]
+    rows = [
+        {"seconds": words, "profiler": mean[f"profiled_{name}_s"], "clock, waits inside": mean.get(f"{name}_s"),
+         "no communication (and what that saves)": mean.get(f"no_communication_{name}_s")}
+        for name, words in (PROFILED | {"step": "step"}).items() if name != "other"
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows).astype(dict.fromkeys(list(rows[0])[1:], float))
+    slower = mean["profiled_step_s"] / mean["step_s"]
+    caption = (f"The middle half of {run.settings.get('profile_steps')} steps by length, mean over ranks; a profiled "
+               f"step takes {slower:.2f} times as long as one of the steady window")  # fmt: skip
+    return Table(frame if "no_communication_step_s" in mean else frame.iloc[:, :3], caption)
+
+
+@styled
+def timeline(run: Run) -> Figure | Note:
+    """One profiled step of the first ranks: its phases, when operators or kernels run, collectives, and waits."""
+    frame = run.read_csv("timeline.csv")
+    if frame.empty:
+        return Note(NOT_PROFILED)
+    ranks = sorted(frame["rank"].unique())
+    lanes = [(rank, lane) for rank in ranks for lane in LANES]
+    figure, ax = axes(height=1.2 + 0.2 * len(lanes))
+    for (rank, lane, name), rows in frame.groupby(["rank", "lane", "name"], sort=False):
+        words, place = PROFILED.get(name, name), lanes.index((rank, lane))
+        bars = rows[["start_s", "duration_s"]].itertuples(index=False, name=None)
+        ax.broken_barh(
+            list(bars), (place - 0.42, 0.84), facecolors=COLOURS.get(words, "#999999"), linewidth=0, label=words
+        )
+    names = [f"rank {rank}: {words}" if lane == "phase" else words for rank in ranks for lane, words in LANES.items()]
+    ax.set_yticks(range(len(lanes)), names, fontsize=8)
+    ax.set(xlabel="seconds since the first rank began", ylim=(len(lanes) - 0.4, -0.6))
+    ax.grid(False, axis="y")
+    legend_below(figure, [ax], 5)
+    table = frame.groupby(["rank", "lane", "name"], sort=False)["duration_s"].agg(["count", "sum"]).reset_index()
+    table.columns = ["rank", "lane", "name", "ranges", "seconds"]
+    waits = table[table["lane"] == "wait"].set_index("rank")["seconds"]
+    ends = frame.assign(end=frame["start_s"] + frame["duration_s"]).groupby("rank")
+    took = ends["end"].max() - ends["start_s"].min()
+    found = [f"rank {rank} {waits.get(rank, 0.0):.3g} of {took[rank]:.3g} s" for rank in ranks]
+    alt = f"Lanes of one step by time, a group of {len(LANES)} a rank. Waiting for collectives: {', '.join(found)}."
+    return Figure(figure, alt, table)
+
+
+def advice(run: Run) -> Table:
+    """What stands out in a step of this run, the largest part first, each with what to change."""
+    known = ", ".join(f"{name} {100 * share:.0f} %" for name, share in speed_advice.shares(run).items())
+    empty = f"Nothing stands out. Shares of the step: {known}." if known else "This run measured no parts of a step."
+    return Table(pd.DataFrame(speed_advice.found(run), columns=["found", "what to change"]), empty=empty)
+
+
+@styled
+def inputs(run: Run) -> Figure | Note:
+    """Images/s with real images, with synthetic ones, and without communication: the paper's first figure."""
+    found = {words: run.summary.get(f"{name}_images_per_s") for name, words in VARIANTS.items()}
+    table = pd.DataFrame([(name, float(value)) for name, value in found.items() if value], columns=["what", "images/s"])
+    if table.empty:
+        return Note("Not measured: compare=True also takes steps with real images and without communication.")
+    figure, ax = axes(height=1.9)
+    sns.barplot(table, x="images/s", y="what", color=BLUE, ax=ax, width=0.62)
+    ax.set(xlabel="images/s, all ranks", ylabel="")
+    ax.grid(False, axis="y")
+    words = "; ".join(f"{name} {value:.4g}" for name, value in table.itertuples(index=False))
+    return Figure(figure, f"Bars of images/s: {words}.", table)
+
+
+@styled
+def memory(run: Run) -> Figure | Note:
     """Tensors that each rank holds at its fullest moment, by kind, above the arithmetic for the same settings."""
     ranks, asked = run.ranks, run.settings
     if "peak_memory_gib" not in ranks:
         return Note("This run measured no memory.")
     peak, world = float(ranks["peak_memory_gib"].max()), len(ranks)
     if "tracked_peak_gib" not in ranks:
-        return Note(f"The peak was {peak:.3g} GiB; by kind it was not watched (compiled blocks hold other tensors).")
-    size = {name: asked[name] for name in ("image_size", "patch_size") if asked.get(name)}
+        return Note(f"The peak was {peak:.3g} GiB; by kind it was not tracked (compiled blocks hold other tensors).")
     job = (asked["model"], asked["strategy"], world, asked["batch_per_gpu"])
-    told = rank_memory(*job, Conditions.of(asked), **size)
-    arithmetic = (told.parameters, told.gradients_by_then, told.optimiser, told.unsharded,
-                  told.activations + told.block, 0.0)  # fmt: skip
-    fullest = widest(ranks, "tracked_peak_gib")
-    frame = fullest[[f"tracked_{name}_gib" for name in TRACKED]].astype(float).set_axis(list(TRACKED.values()), axis=1)
-    frame.index = [f"rank {rank}" for rank in fullest["rank"]]
+    planned = rank_memory(*job, Conditions.of(asked), **_sizes(asked))
+    fullest = _widest(ranks, "tracked_peak_gib")
+    frame = _by_rank(fullest, {f"tracked_{name}_gib": words for name, words in TRACKED.items()})
     most = frame.max()
+    arithmetic = (planned.parameters, planned.gradients_by_then, planned.optimiser, planned.unsharded,
+                  planned.activations + planned.block, 0.0)  # fmt: skip
     frame.loc["arithmetic"] = [gib(size) for size in arithmetic]
     rows = [(f"{name} at the fullest moment", most[name], frame.loc["arithmetic", name]) for name in frame]
-    rows += [("all of that", ranks["tracked_peak_gib"].max(), gib(told.peak))]
-    rows += [(f"{TRACKED[name]}, once all are there", ranks[f"{name}_gib"].max(), gib(getattr(told, name)))
+    rows.append(("all of that", ranks["tracked_peak_gib"].max(), gib(planned.peak)))
+    rows += [(f"{TRACKED[name]}, once all are there", ranks[f"{name}_gib"].max(), gib(getattr(planned, name)))
              for name in WHOLE]  # fmt: skip
-    rows += [("peak of the allocator (GPU) or the process (CPU)", peak, None)]
+    rows.append(("peak of the allocator (GPU) or the process (CPU)", peak, None))
     table = pd.DataFrame(rows, columns=["GiB on the fullest rank", "measured", "arithmetic"])
     figure, ax = axes(height=1.5 + 0.28 * len(frame))
-    stack(ax, frame)
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=len(TRACKED))
+    stacked_bars(ax, frame)
+    legend_below(figure, [ax], len(TRACKED))
     ax.set(xlabel="GiB")
-    said = ", ".join(f"{name} {most[name]:.3g}" for name in frame)
-    alt = (f"Stacked bars: GiB of tensors that {world} ranks hold at most, {said}; together "
-           f"{ranks['tracked_peak_gib'].max():.3g}, by arithmetic {gib(told.peak):.3g}.")  # fmt: skip
+    found = ", ".join(f"{name} {most[name]:.3g}" for name in most.index)
+    alt = (f"Stacked bars: GiB of tensors that {world} ranks hold at most, {found}; together "
+           f"{ranks['tracked_peak_gib'].max():.3g}, by arithmetic {gib(planned.peak):.3g}.")  # fmt: skip
     return Figure(figure, alt, table)
 
 
-def communication(run) -> Table:
+def communication(run: Run) -> Table:
     """Bytes and calls of each collective in one step of one rank, beside the arithmetic for the same settings."""
     ranks, asked = run.ranks, run.settings
-    size = {name: asked[name] for name in ("image_size", "patch_size") if asked.get(name)}
-    told = step_traffic(asked["model"], asked["strategy"], max(1, len(ranks)), Conditions.of(asked), **size)
-    rows = []
-    for name, words in COLLECTIVES.items():
-        if f"{name}_bytes" in ranks:
-            calls, mib = int(ranks[f"{name}_calls"].max()), ranks[f"{name}_bytes"].max() / 2**20
-            rows.append((words, calls, mib, told[name].calls, told[name].payload / 2**20))
-    columns = ["collective", "calls", "MiB", "calls, arithmetic", "MiB, arithmetic"]
+    planned = step_traffic(asked["model"], asked["strategy"], max(1, len(ranks)), Conditions.of(asked), **_sizes(asked))
+    rows = [
+        {"collective": name.replace("_", "-"), "calls": int(ranks[f"{name}_calls"].max()),
+         "MiB": ranks[f"{name}_bytes"].max() / 2**20, "calls, arithmetic": traffic.calls,
+         "MiB, arithmetic": traffic.payload / 2**20}
+        for name, traffic in planned.items() if f"{name}_bytes" in ranks
+    ]  # fmt: skip
     caption = "One step of one rank: whole tensors that are gathered or reduced"
-    return Table(pd.DataFrame(rows, columns=columns), caption, "This run counted no collectives.")
+    return Table(pd.DataFrame(rows), caption, "This run counted no collectives.")
+
+
+def _sizes(asked: dict[str, Any]) -> dict[str, int]:
+    """The sizes of images and patches that a run was given; 0 is the model's own."""
+    return {name: asked[name] for name in ("image_size", "patch_size") if asked.get(name)}
+
+
+def _by_rank(ranks: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
+    """These columns under their words, one row a rank."""
+    frame = ranks[list(columns)].astype(float).set_axis(list(columns.values()), axis=1)
+    frame.index = [f"rank {rank}" for rank in ranks["rank"]]
+    return frame
+
+
+def _widest(ranks: pd.DataFrame, column: str) -> pd.DataFrame:
+    """All ranks, or those with the largest values where they are too many to draw."""
+    return ranks.nlargest(MOST_RANKS, column).sort_index() if len(ranks) > MOST_RANKS else ranks

@@ -1,0 +1,78 @@
+"""What several figures share: colours, the axis of nodes, lines of strategies, stacked bars, legends. No torch."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, ScalarFormatter
+
+from geofm_lib.catalog.strategies import STRATEGIES
+from geofm_lib.planning.reference import NODES
+
+# Okabe and Ito: colour-blind safe
+BLUE, SKY, GREEN, YELLOW, ORANGE, RED, PINK = (
+    "#0072B2", "#56B4E9", "#009E73", "#F0E442", "#E69F00", "#D55E00", "#CC79A7",
+)  # fmt: skip
+GREY = "#7f7f7f"
+IDEAL: dict[str, Any] = {"color": "#888888", "linestyle": "--", "linewidth": 1}
+LIMIT: dict[str, Any] = {"color": "#444444", "linestyle": ":", "linewidth": 1}
+
+
+def look(strategy: str, **more: Any) -> dict[str, Any]:
+    """A strategy's colour, marker and name, as arguments of a line."""
+    return {"color": STRATEGIES[strategy].colour, "marker": STRATEGIES[strategy].marker, "label": strategy} | more
+
+
+def in_order(strategies: Iterable[str]) -> list[str]:
+    """These strategies in the catalogue's order."""
+    return [name for name in STRATEGIES if name in set(strategies)]
+
+
+def line_and_marks(ax: Any, strategy: str, line: Mapping[int, float], marks: Mapping[int, float]) -> None:
+    """A strategy's prediction as a line, and what it is compared with as marks, both {x: y}."""
+    row = STRATEGIES[strategy]
+    ax.plot(list(line), list(line.values()), color=row.colour, label=strategy)
+    ax.plot(list(marks), list(marks.values()), row.marker, color=row.colour)
+
+
+def ticks(axis: Any, values: Iterable[float]) -> None:
+    """Ticks at these values, written out, and none between."""
+    axis.set_major_locator(FixedLocator(list(values)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(ScalarFormatter())
+
+
+def node_axis(ax: Any, nodes: Iterable[int] = NODES) -> None:
+    """A logarithmic x axis of nodes."""
+    ax.set(xscale="log", xlabel="nodes (8 GPUs each)")
+    ticks(ax.xaxis, nodes)
+
+
+def plain_log(ax: Any) -> None:
+    """A logarithmic y axis with ticks at 1, 2 and 5, written out."""
+    ax.set(yscale="log")
+    ticks(ax.yaxis, ())
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+
+
+def legend_below(figure: Any, panels: Any, columns: int = 3) -> None:
+    """One legend under the figure, of every label that its axes have."""
+    found: dict[str, Any] = {}
+    for ax in panels:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns)
+
+
+def stacked_bars(
+    ax: Any, frame: pd.DataFrame, colours: Mapping[str, str] | None = None, names: Mapping[str, str] | None = None
+) -> None:
+    """Horizontal bars, one a row of `frame`, its columns stacked; `names` are the legend's words for columns."""
+    left = pd.Series(0.0, index=frame.index)
+    for usual, (name, values) in zip(sns.color_palette("colorblind"), frame.items(), strict=False):
+        colour, label = (colours or {}).get(name, usual), (names or {}).get(name, name)
+        ax.barh(frame.index, values, left=left, height=0.62, color=colour, label=label)
+        left += values
+    ax.invert_yaxis()
+    ax.grid(False, axis="y")
