@@ -1,8 +1,6 @@
 """A hundred broken inputs: each refused with its reason, the rest intact, and nothing written outside the run."""
 
-import csv
 import io
-import multiprocessing
 import os
 import re
 import shutil
@@ -12,17 +10,14 @@ import tempfile
 import zipfile
 import zlib
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from geofm_lib.data import archives, shards
-from geofm_lib.jobs import prepare
-from geofm_lib.jobs.run_folder import Folder
-from geofm_lib.settings import PrepareSettings
 from tests.support.pictures import class_folders, encode, noise
+from tests.support.preparations import apart, prepared, refused
 
 JPEG, PNG = encode(noise(1, (64, 48)), "JPEG", quality=90), encode(noise(1, (64, 48)))
 TIFF, GIF = encode(noise(1, (64, 48)), "TIFF"), encode(noise(1, (64, 48)).quantize(16), "GIF")
@@ -72,19 +67,8 @@ def files() -> dict[str, tuple[bytes, str]]:
 FILES = files()
 
 
-def run(folder: Path, dataset, **options) -> tuple[dict, dict[str, str], dict[str, bytes]]:
-    """(summary, {refused name: reason}, {packed name: bytes}) of one preparation."""
-    folder.mkdir(exist_ok=True)
-    settings = PrepareSettings(dataset=str(dataset), run_dir=str(folder), **options)
-    summary = prepare.run(settings, SimpleNamespace(is_main=True), Folder(folder))
-    with open(folder / "refused.csv", encoding="utf-8", newline="") as file:
-        refused = {row["name"]: row["reason"] for row in csv.DictReader(file)}
-    data = shards.Shards(folder)
-    return summary, refused, {name: data.read(i, verify=True) for i, name in enumerate(data.names)}
-
-
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
+def broken(tmp_path_factory):
     """All broken files among twelve good ones, links and pipes that lead nowhere, an empty class, a class of one."""
     place = tmp_path_factory.mktemp("broken")
     source = class_folders(place / "set")
@@ -101,7 +85,7 @@ def prepared(tmp_path_factory):
     os.mkfifo(source / "río" / "pipe.jpg")
     with open(source / "río" / "sparse.jpg", "wb") as file:
         file.truncate(archives.MOST_BYTES + 1)
-    return place, good, run(place / "run", source, workers=2)
+    return place, good, prepared(place / "run", source, workers=2)
 
 
 OTHERS = {
@@ -114,14 +98,14 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", [*(f"río/{name}" for name in FILES), *OTHERS])
-def test_each_is_refused_with_its_reason(prepared, name):
-    _, _, (_, refused, _) = prepared
+def test_each_is_refused_with_its_reason(broken, name):
+    _, _, (_, refused, _) = broken
     words = OTHERS.get(name) or FILES[name.split("/")[1]][1]
     assert re.search(words, refused[name]) and "\n" not in refused[name]
 
 
-def test_the_rest_is_intact_and_nothing_is_outside(prepared):
-    place, good, (summary, refused, packed) = prepared
+def test_the_rest_is_intact_and_nothing_is_outside(broken):
+    place, good, (summary, refused, packed) = broken
     assert set(refused) == {f"río/{name}" for name in FILES} | set(OTHERS)
     assert packed == good and len(good) == 14
     assert summary["classes"]["alone"] == 1 and sorted(os.listdir(place)) == ["run", "set"]
@@ -153,7 +137,7 @@ def test_hostile_names_in_a_tar(tmp_path):
         out.addfile(member("link.png", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd")[0])
         out.addfile(member("loop.png", b"", type=tarfile.LNKTYPE, linkname="loop.png")[0])
         out.addfile(member("device.png", b"", type=tarfile.CHRTYPE)[0])
-    _, refused, packed = run(inside / "run", inside / "set.tar")
+    _, refused, packed = prepared(inside / "run", inside / "set.tar")
     kept = ["absolute.png", "dot/two.png", "outside.png", "twice.png", "windows.png", "x/up.png", "y/twice.png"]
     assert sorted(packed) == kept and set(packed.values()) == {PNG}
     assert refused == {"twice.png": "another image has the same name"}
@@ -177,12 +161,12 @@ def test_broken_members_of_a_zip(tmp_path):
     for mark, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # say that the last member is encrypted
         data[data.rindex(mark) + place] |= 1
     path.write_bytes(data)
-    _, refused, packed = run(tmp_path / "run", path)
+    _, refused, packed = prepared(tmp_path / "run", path)
     assert sorted(packed) == ["a/0.png", "a/1.png", "a/2.png", "up.png"]
     assert "Bad CRC-32" in refused["a/crc.png"] and "encrypted" in refused["a/locked.png"]
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(ValueError, match="damaged .*list of members"):
-        run(tmp_path / "cut", path)
+        prepared(tmp_path / "cut", path)
 
 
 @pytest.mark.parametrize("archive", ["set.tar", "set.tar.gz"])
@@ -193,7 +177,7 @@ def test_cut_archives_keep_their_readable_part(tmp_path, archive, tenth):
             out.addfile(*member(f"{k:02d}.png", encode(noise(k, (40, 40)))))
     path = tmp_path / archive
     path.write_bytes(path.read_bytes()[: path.stat().st_size * tenth // 10])
-    _, refused, packed = run(tmp_path / "run", path)
+    _, refused, packed = prepared(tmp_path / "run", path)
     assert set(refused) == {archive} and "damaged here" in refused[archive]
     assert 4 * (tenth - 1) <= len(packed) < 40
     assert all(packed[f"{k:02d}.png"] == encode(noise(k, (40, 40))) for k in range(len(packed)))
@@ -206,7 +190,7 @@ def test_a_bomb_in_a_tar_is_not_read(tmp_path):
         out.addfile(*member("good.png"))
     good = (tmp_path / "set.tar").read_bytes()[: 512 + -(-len(PNG) // 512) * 512]
     (tmp_path / "set.tar").write_bytes(good + head.tobuf() + bytes(2048))
-    _, refused, packed = run(tmp_path / "run", tmp_path / "set.tar")
+    _, refused, packed = prepared(tmp_path / "run", tmp_path / "set.tar")
     assert list(packed) == ["good.png"] and "1099511627776 bytes" in refused["huge.png"]
 
 
@@ -227,14 +211,11 @@ def test_files_and_folders_without_permission():
             (source / "locked class", 0),
         ):
             path.chmod(mode)  # fmt: skip
-        child = multiprocessing.get_context("fork").Process(target=_as_nobody, args=(place / "run", source))
-        child.start()
+        child = apart(_as_nobody, place / "run", source)
         child.join()
         (source / "locked class").chmod(0o755)
         assert child.exitcode == 0
-        with open(place / "run" / "refused.csv", encoding="utf-8", newline="") as file:
-            refused = {row["name"]: row["reason"] for row in csv.DictReader(file)}
-        assert refused == {
+        assert refused(place / "run") == {
             "río/locked.jpg": "cannot be read: Permission denied",
             "locked class": "cannot be read: the folder cannot be read: Permission denied",
         }
@@ -248,4 +229,4 @@ def _as_nobody(folder: Path, source: Path) -> None:
         os.setgroups([])
         os.setgid(NOBODY)
         os.setuid(NOBODY)
-    run(folder, source, workers=1)
+    prepared(folder, source, workers=1)

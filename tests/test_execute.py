@@ -16,7 +16,8 @@ from geofm_lib.report import execute
 from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import PrepareSettings
-from tests.test_launch import ranks_of, wait_for
+from tests.support.runs import ranks_of
+from tests.support.timing import scaled, wait_for
 
 REPO = Path(__file__).parents[1]
 PRETRAIN = REPO / "notebooks" / "02_pretrain.ipynb"
@@ -65,7 +66,7 @@ def test_papermill_stops_at_bad_settings(case, tmp_path):
         capture_output=True,
         text=True,
     )
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < scaled(15)
     assert done.returncode != 0 and sentence in done.stderr
     assert not (tmp_path / "runs").exists()
 
@@ -73,8 +74,8 @@ def test_papermill_stops_at_bad_settings(case, tmp_path):
 def test_the_runner_stops_at_bad_settings_with_a_page(tmp_path):
     began = time.monotonic()
     run = runner(PRETRAIN, {"epochs": "0"}, GEOFM_RUNS=str(tmp_path))
-    output = run.communicate(timeout=60)[0]
-    assert time.monotonic() - began < 15
+    output = run.communicate(timeout=scaled(60))[0]
+    assert time.monotonic() - began < scaled(15)
     assert run.returncode == 1 and "epochs: '0' cannot be used" in output
     page = Path(output.strip().splitlines()[-1].rsplit(", ", 1)[1])
     assert "FAILED" in page.read_text().upper() and "cannot be used" in page.read_text()
@@ -84,7 +85,7 @@ def test_the_runner_stops_at_bad_settings_with_a_page(tmp_path):
 def test_finishes_with_a_page_and_reads_the_second_time(small, tmp_path):
     folder = tmp_path / "run"
     first = runner(PRETRAIN, {**small, "run_dir": str(folder)})
-    output = first.communicate(timeout=120)[0]
+    output = first.communicate(timeout=scaled(120))[0]
     assert first.returncode == 0, output
     run = Run(folder)
     assert run.status == "finished" and (folder / "notebook.ipynb").is_file()
@@ -92,7 +93,7 @@ def test_finishes_with_a_page_and_reads_the_second_time(small, tmp_path):
     assert "FINISHED" in page.upper() and "<img" in page and "<script" not in page
     ended = (folder / "summary.json").stat().st_mtime
     second = runner(PRETRAIN, {**small, "run_dir": str(folder)})
-    assert "FINISHED" in second.communicate(timeout=60)[0]
+    assert "FINISHED" in second.communicate(timeout=scaled(60))[0]
     assert (folder / "summary.json").stat().st_mtime == ended
 
 
@@ -103,7 +104,7 @@ def test_a_killed_kernel_is_told_and_resumed(small, tmp_path):
     wait_for(lambda: len(run.metrics) > 3)
     kernels = [c for c in psutil.Process(process.pid).children() if "ipykernel_launcher" in " ".join(c.cmdline())]
     kernels[0].kill()
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=scaled(60))[0]
     assert process.returncode == 137 and "KILLED" in output
     assert "KILLED" in (folder / "report.html").read_text().upper()
     wait_for(lambda: not ranks_of(folder), seconds=30)
@@ -114,7 +115,7 @@ def test_a_killed_kernel_is_told_and_resumed(small, tmp_path):
     steps = list(run.metrics["step"])
     assert steps == list(range(1, len(steps) + 1))  # it went on, it did not begin again beside
     process.send_signal(signal.SIGTERM)  # as Slurm would: save and stop
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=scaled(60))[0]
     assert process.returncode == execute.EXIT_CODES["stopped"] and "STOPPED" in output
     assert run.status == "stopped" and "STOPPED" in (folder / "report.html").read_text().upper()
 
@@ -132,7 +133,7 @@ def test_what_the_runner_knows_is_kept(small, tmp_path):
     """execution.json of a failed run: a rank's own error reaches the page."""
     folder = tmp_path / "run"
     process = runner(PRETRAIN, {**small, "global_batch": "2000", "run_dir": str(folder)})
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=scaled(120))[0]
     assert process.returncode == 1 and "2000 images are more than" in output
     facts = json.loads((folder / "execution.json").read_text())
     assert facts["status"] == "failed" and "2000 images are more than" in facts["error"]

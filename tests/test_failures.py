@@ -1,4 +1,4 @@
-"""desk/failures.py and desk/fits.py: a run that dies of memory says what it needs, what there is and what would fit."""
+"""A run that dies of memory says what it needs, what there is and what would fit."""
 
 import json
 import subprocess

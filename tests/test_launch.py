@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import timm
 import torch
@@ -26,6 +25,8 @@ from geofm_lib.runs.launch import RunFailed, launch
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import PrepareSettings, PretrainSettings, SettingsError
 from tests.conftest import need
+from tests.support.runs import ranks_of
+from tests.support.timing import scaled, wait_for
 
 REPO = Path(__file__).parents[1]
 STEPS = 24
@@ -66,26 +67,6 @@ def start(settings: PretrainSettings, **environment) -> subprocess.Popen:
     )
 
 
-def wait_for(condition, seconds: float = 90):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError("what was waited for did not happen")
-
-
-def ranks_of(folder: Path) -> list[psutil.Process]:
-    """The rank processes of a run that are alive."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        words = process.info["cmdline"] or []
-        if "geofm_lib.jobs.worker" in words and str(folder) in words and process.info["status"] != "zombie":
-            found.append(process)
-    return found
-
-
 def losses(run: Run) -> list[float]:
     metrics = run.metrics
     assert list(metrics["step"]) == list(range(1, STEPS + 1))  # each step once, also after a resume
@@ -100,7 +81,7 @@ def test_a_finished_run_is_read(whole, small):
     began = time.monotonic()
     again = launch(PretrainSettings(**small, run_dir=str(whole.folder)))
     assert again.summary == whole.summary
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < scaled(2)
     assert whole.status == "finished" and whole.summary["steps"] == STEPS
     assert losses(whole)[-1] < losses(whole)[0]
     assert {"commit", "packages", "device", "nodes", "ranks"} <= set(whole.environment)
@@ -147,7 +128,7 @@ def test_an_interrupt_saves_and_the_next_launch_goes_on(whole, small, tmp_path):
     run = Run(tmp_path / "run")
     wait_for(lambda: len(run.metrics) > 3)
     process.send_signal(signal.SIGINT)
-    output = process.communicate(timeout=60)[0].decode()
+    output = process.communicate(timeout=scaled(60))[0].decode()
     assert process.returncode != 0 and "The run stopped" in output
     assert run.status == "stopped" and not ranks_of(run.folder)
     stopped_at = len(run.metrics)
@@ -165,7 +146,7 @@ def test_resumes_on_other_ranks_and_strategy(whole, small, tmp_path):
     run = Run(tmp_path / "run")
     wait_for(lambda: len(run.metrics) > 6)
     (run.folder / "stop").touch()
-    process.communicate(timeout=60)
+    process.communicate(timeout=scaled(60))
     assert run.status == "stopped"
     launch(settings.model_copy(update={"ranks": 1, "strategy": "NO_SHARD", "max_batch_per_rank": 4}))
     assert losses(run) == pytest.approx(losses(whole), rel=1e-4)
@@ -183,8 +164,9 @@ def kill_and_resume(settings: PretrainSettings, moments: list[int], dice: random
         time.sleep(dice.random() * 0.3)
         dice.choice(ranks_of(run.folder)).kill()
         killed = time.monotonic()
-        output = process.communicate(timeout=30)[0].decode()
-        assert time.monotonic() - killed < 30 and not ranks_of(run.folder)
+        output = process.communicate(timeout=scaled(30))[0].decode()
+        assert time.monotonic() - killed < scaled(30)
+        assert not ranks_of(run.folder)
         assert "killed by signal 9" in output and run.status == "failed"
         writing += any((run.folder / "checkpoint").glob("*.part"))
     launch(settings)
@@ -243,7 +225,7 @@ def test_a_disk_that_fills_up_during_a_checkpoint_spoils_nothing(whole, small, t
     (tmp_path / "run").mkdir()
     asked = json.dumps({**small, "run_dir": str(tmp_path / "run")})
     command = ["unshare", "-rm", sys.executable, "-c", FULL_DISK, asked]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=scaled(200))
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert "step-00000010 could not be written (" in told["said"] and "the disk is full" in told["said"]
@@ -291,7 +273,8 @@ def test_a_rank_that_raises_ends_all_with_its_own_words(prepared, small, tmp_pat
     began = time.monotonic()
     with pytest.raises(RunFailed, match=r"rank \d failed: .*is damaged") as caught:
         launch(PretrainSettings(**{**small, "data": str(copy)}, run_dir=str(tmp_path / "run")))
-    assert time.monotonic() - began < 60 and not ranks_of(tmp_path / "run")
+    assert time.monotonic() - began < scaled(60)
+    assert not ranks_of(tmp_path / "run")
     assert "End of log.txt" in str(caught.value)
     assert Run(tmp_path / "run").status == "failed"
 

@@ -1,6 +1,5 @@
 """Packing: what comes out after kill -9 is what would have come out, and others read our shards too."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -8,16 +7,16 @@ import subprocess
 import tarfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import webdataset
 from PIL import Image
 
-from geofm_lib.data import pack, shards, verify
+from geofm_lib.data import pack, shards
 from geofm_lib.jobs import prepare
 from tests.support.pictures import class_folders, encode, noise
-from tests.test_broken_inputs import run
+from tests.support.preparations import apart, prepare_slowly, prepared, server
+from tests.support.timing import scaled
 
 LISTS = ("index.csv", "split.csv", "refused.csv", "duplicates.csv", "statistics.json", "card.csv")
 OPTIONS = {"workers": 2, "shard_mib": 0.05, "train_ratio": 0.5}
@@ -41,8 +40,7 @@ def written(folder: Path) -> dict[str, bytes]:
 
 def kill(folder: Path, dataset: Path, after: float) -> bool:
     """Start a preparation and kill it and its workers after some seconds; whether it was still at it."""
-    child = multiprocessing.get_context("fork").Process(target=_quietly, args=(folder, dataset))
-    child.start()
+    child = apart(prepare_slowly, folder, dataset, OPTIONS)
     child.join(after)
     running = child.is_alive()
     if running:
@@ -51,28 +49,15 @@ def kill(folder: Path, dataset: Path, after: float) -> bool:
         except ProcessLookupError:  # so early that it has no group yet, nor workers
             child.kill()
     child.join()
+    assert running or child.exitcode == 0
     return running
-
-
-def _quietly(folder: Path, dataset: Path) -> None:
-    os.setsid()  # a group of its own: the workers are killed with it
-    check = verify.check
-    prepare.verify = SimpleNamespace(
-        Refused=verify.Refused, Checked=verify.Checked, check=lambda *each: slow(check, *each)
-    )
-    run(folder, dataset, **OPTIONS)
-
-
-def slow(check, *arguments):
-    """The small images of a test are packed too fast to be interrupted in the middle."""
-    time.sleep(0.004)
-    return check(*arguments)
 
 
 def killed_often(place: Path, times: int, seed: int) -> None:
     dataset = source(place / "set", 70)
+    server()  # its start is no part of what is timed
     started = time.monotonic()
-    assert not kill(place / "whole", dataset, 60)
+    assert not kill(place / "whole", dataset, scaled(60))
     whole, took = written(place / "whole"), time.monotonic() - started
     assert sum(name.endswith(".tar") for name in whole) >= 5
     moments, kills, kept = random.Random(seed), 0, 0
@@ -87,7 +72,7 @@ def killed_often(place: Path, times: int, seed: int) -> None:
             assert written(folder) == whole
             subprocess.run(["rm", "-r", folder], check=True)
         assert {path.stat().st_mtime_ns for path in before if path.exists()} <= set(before.values()), "written again"
-    run(folder, dataset, **OPTIONS)
+    prepared(folder, dataset, **OPTIONS)
     assert written(folder) == whole
     assert kept or times < 10
     print(f"{kills} kills of a packing of {took:.1f} s; {kept} went on from finished shards")
@@ -105,24 +90,24 @@ def test_killed_twenty_times(tmp_path):
 
 def test_other_settings_or_another_source_begin_again(tmp_path):
     dataset = source(tmp_path / "set", 10)
-    run(tmp_path / "run", dataset, **OPTIONS)
+    prepared(tmp_path / "run", dataset, **OPTIONS)
     before = written(tmp_path / "run")
     (dataset / "a" / "a 3.jpg").unlink()
-    run(tmp_path / "run", dataset, **OPTIONS)
-    run(tmp_path / "fresh", dataset, **OPTIONS)
+    prepared(tmp_path / "run", dataset, **OPTIONS)
+    prepared(tmp_path / "fresh", dataset, **OPTIONS)
     assert written(tmp_path / "run") == written(tmp_path / "fresh") != before
 
 
 def test_bytes_that_do_not_fit_the_shared_memory_come_all_the_same(tmp_path, monkeypatch):
     dataset = source(tmp_path / "set", 30)
-    run(tmp_path / "usual", dataset, **OPTIONS)
+    prepared(tmp_path / "usual", dataset, **OPTIONS)
     monkeypatch.setattr(prepare, "SLOT", 5000)
-    run(tmp_path / "little", dataset, **OPTIONS)
+    prepared(tmp_path / "little", dataset, **OPTIONS)
     assert written(tmp_path / "little") == written(tmp_path / "usual")
 
 
 def test_webdataset_and_tar_read_the_shards(tmp_path):
-    summary, _, packed = run(tmp_path / "run", source(tmp_path / "set", 30), **OPTIONS)
+    summary, _, packed = prepared(tmp_path / "run", source(tmp_path / "set", 30), **OPTIONS)
     tars = sorted(map(str, (tmp_path / "run" / "shards").glob("*.tar")))
     assert len(tars) == summary["shards"] > 1
     found = {}
@@ -159,8 +144,8 @@ def test_short_side_and_quality(tmp_path):
     for k, size in enumerate([(100, 60), (60, 100), (30, 40)]):
         (dataset / str(k)).mkdir(parents=True)
         (dataset / str(k) / "x.png").write_bytes(encode(noise(k, size)))
-    summary, _, _ = run(tmp_path / "small", dataset, short_side=32)
+    summary, _, _ = prepared(tmp_path / "small", dataset, short_side=32)
     data = shards.Shards(tmp_path / "small")
     assert data.sizes.tolist() == [[32, 53], [53, 32], [40, 30]] and summary["converted"] == 2, "none is enlarged"
-    _, _, packed = run(tmp_path / "jpeg", dataset, quality=80)
+    _, _, packed = prepared(tmp_path / "jpeg", dataset, quality=80)
     assert all(each.startswith(b"\xff\xd8\xff") for each in packed.values())

@@ -18,8 +18,9 @@ import pytest
 from geofm_lib.runs import records
 from geofm_lib.runs.run import Run
 from tests.support import slurm_jobs
-from tests.support.slurm_cluster import wait_for
-from tests.support.slurm_jobs import losses, ranks_of, submit
+from tests.support.runs import ranks_of
+from tests.support.slurm_jobs import losses, submit
+from tests.support.timing import scaled, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -50,9 +51,7 @@ def own_jobs(cluster, chain):
     jobs = cluster.run("squeue", "--noheader", "--format=%i").stdout.split()
     if left := [job for job in jobs if job != chain.number]:
         cluster.run("scancel", *left)
-        wait_for(
-            lambda: not set(cluster.run("squeue", "-h", "--format=%i").stdout.split()) & set(left), 60, cluster, ""
-        )
+        wait_for(lambda: not set(cluster.run("squeue", "-h", "--format=%i").stdout.split()) & set(left), 60)
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +138,8 @@ def test_a_killed_a_hung_rank_and_a_failed_node_are_named_and_the_next_job_goes_
         job.signal_rank(1, slurm_jobs.STOP)
         job.wait(HUNG_S)
     error = ended(job, "FAILED", "1:0")
-    told = re.search(
-        r"no sign of life for 15 s from rank 1 on node2 \(last step (\d+)\); the others wait in gloo:", error
-    )
+    silent = rf"no sign of life for {slurm_jobs.HUNG_S} s from rank 1 on node2 \(last step (\d+)\)"
+    told = re.search(rf"{silent}; the others wait in gloo:", error)
     assert told and int(told.group(1)) > step - 9, error  # a beat is at most 2 s old: 7 steps
     assert job.run.summary["hung"] == [1] and error.split(";")[0] in page(job.run)
 
@@ -187,9 +185,9 @@ def test_a_full_a_vanished_and_a_silent_file_system_end_the_job_with_the_reason(
             told = Path(re.findall(r"FAILED, (\S+\.html)", job.output.read_text())[-1]).read_text()
             assert "is full" in told or "is gone" in told
         assert full.run.status == "failed" and "is full" in full.run.summary["error"]
-        wait_for(lambda: not ranks_of(mute.run.folder), 30, cluster, "ranks were left behind")
+        wait_for(lambda: not ranks_of(mute.run.folder), 30, "ranks were left behind", cluster.logs)
     finally:
-        wait_for(lambda: not ranks_of(small), 30, cluster, "ranks were left on the small disk")
+        wait_for(lambda: not ranks_of(small), 30, "ranks were left on the small disk", cluster.logs)
         subprocess.run(["umount", "--lazy", small], check=True)
 
 
@@ -219,7 +217,7 @@ def test_no_progress_in_two_jobs_and_a_cancelled_job_stay_out_of_the_queue(clust
     ended = regretted.wait(SAVE_S)
     time.sleep(5)
     assert (regretted.fields()["JobState"], ended["Restarts"]) == ("CANCELLED", "0"), regretted.story()
-    wait_for(lambda: not ranks_of(regretted.run.folder), 30, cluster, "ranks were left behind")
+    wait_for(lambda: not ranks_of(regretted.run.folder), 30, "ranks were left behind", cluster.logs)
 
 
 BAD_ROWS = """\
@@ -263,14 +261,14 @@ def test_a_grid_is_refused_where_it_is_wrong_sent_once_and_told(cluster, root, t
     assert len(first) == 9 and set(first.values()) <= {"waiting", "running"} and first["probe_pretrained"] == "waiting"
     assert grid("--send").stdout.count("in the queue as job") == 9, "sent once"
 
-    wait_for(lambda: list((tmp_path / "runs").glob("prepare-*/summary.json")), 200, cluster, "no images")
+    wait_for(lambda: list((tmp_path / "runs").glob("prepare-*/summary.json")), 200, "no images", cluster.logs)
     second = status()
     assert second["images"] == "finished"
     assert "waiting" in second.values() or "running" in second.values()
     live = queue()
     for name, state in second.items():
         assert state != "waiting" or live.get(name) in ("PENDING", "RUNNING"), f"{name} is said to be {state}"
-    wait_for(lambda: not set(queue()) & set(second), 600, cluster, "the grid did not end")
+    wait_for(lambda: not set(queue()) & set(second), 600, "the grid did not end", cluster.logs)
     third = status()
     assert set(third.values()) == {"finished"}, grid("--status").stdout
     assert "9 runs: 9 finished; 0." in grid("--status").stdout
@@ -285,13 +283,13 @@ def test_jupyterlab_in_an_allocation_starts_ranks_on_all_its_nodes(cluster, root
     number = cluster.submit(*TWO_BY_ONE, f"--output={tmp_path}/job.txt", "batch/slurm.sh", "jupyter", cwd=root, env=env)
     try:
         note = tmp_path / "runs" / ".queue" / f"jupyter-{number}.txt"
-        wait_for(note.exists, 60, cluster, "JupyterLab did not say where it is")
+        wait_for(note.exists, 60, "JupyterLab did not say where it is", cluster.logs)
         assert note.stat().st_mode & 0o077 == 0, "the token is for its owner"
         url, token = re.search(r"(http://\S+)/lab\?token=(\w+)", note.read_text()).groups()
 
         def ask(path, data=None):
             request = urllib.request.Request(f"{url}/api{path}", data, {"Authorization": f"token {token}"})
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=scaled(30)) as answer:
                 return json.load(answer)
 
         def up():
@@ -300,7 +298,7 @@ def test_jupyterlab_in_an_allocation_starts_ranks_on_all_its_nodes(cluster, root
             except OSError:
                 return None
 
-        wait_for(up, 60, cluster, "JupyterLab did not start")
+        wait_for(up, 60, "JupyterLab did not start", cluster.logs)
         kernel = ask("/kernels", b"{}")["id"]
         code = f"""\
 from geofm_lib.runs.launch import launch
@@ -329,7 +327,7 @@ def test_a_pretraining_longer_than_its_limit_ends_unattended_as_if_uninterrupted
     assert chain.output.read_text().count(f"queueing job {chain.number} again") == restarts
 
 
-MACHINERY_S = 15
+MACHINERY_S = scaled(15)
 
 
 def test_papermill_kernel_and_launch_cost_little(cluster, root, tmp_path):

@@ -1,7 +1,7 @@
 """Start a few real ranks of small programs: `python -m tests.support.ranks RUN_DIR WORLD`, and the programs themselves.
 
 The ranks are forked from one process that has imported torch and done nothing with it: an import costs each process
-several seconds. (Runs are started otherwise, see desk/launch.py.)
+several seconds. (Runs are started otherwise, see geofm_lib/runs/launch.py.)
 """
 
 import hashlib
@@ -12,6 +12,8 @@ import sys
 import traceback
 from pathlib import Path
 
+from tests.support.timing import scaled
+
 REPO = Path(__file__).parents[2]
 
 
@@ -20,7 +22,7 @@ def start(program: str, folder: Path, world: int, **arguments):
     return start_all({program: arguments}, folder, world)[program]
 
 
-def start_all(programs: dict[str, dict], folder: Path, world: int, timeout: float = 500) -> dict:
+def start_all(programs: dict[str, dict], folder: Path, world: int, seconds: float = 500) -> dict:
     """Run several, each with its arguments, in the same ranks (starting them takes seconds); name -> result."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "programs.json").write_text(json.dumps(programs))
@@ -28,7 +30,7 @@ def start_all(programs: dict[str, dict], folder: Path, world: int, timeout: floa
     base = {**os.environ, "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
     base.update(GLOO_SOCKET_IFNAME="lo", GEOFM_LAUNCH=f"test{world}")
     command = [sys.executable, "-m", "tests.support.ranks", str(folder), str(world)]
-    done = subprocess.run(command, cwd=REPO, env=base, capture_output=True, text=True, timeout=timeout)
+    done = subprocess.run(command, cwd=REPO, env=base, capture_output=True, text=True, timeout=scaled(seconds))
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads((folder / "result.json").read_text())
 

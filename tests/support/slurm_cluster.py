@@ -20,6 +20,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.support.timing import scaled, wait_for
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "sinfo")
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/local/sbin"  # daemons live in sbin, off a user's PATH
 
@@ -74,7 +76,7 @@ class Cluster:
         done = subprocess.run(
             command,
             env={**self.env, **dict(env)},
-            timeout=timeout,
+            timeout=scaled(timeout),
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -95,7 +97,7 @@ class Cluster:
 
     def wait(self, number, seconds, states=("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")):
         """Wait until the job is in one of `states` and return its fields; AssertionError after `seconds`."""
-        wait_for(lambda: self.job(number)["JobState"] in states, seconds, self, f"job {number} did not end")
+        wait_for(lambda: self.job(number)["JobState"] in states, seconds, f"job {number} did not end", self.logs)
         return self.job(number)
 
     def logs(self):
@@ -159,15 +161,15 @@ def start(folder, cpus=4, seconds=60):
             f"--log-file={folder}/munged.log",
             f"--seed-file={folder}/munged.seed",
         )
-        wait_for(lambda: (folder / "munge.socket").exists(), 15, cluster, "munged made no socket")
+        wait_for(lambda: (folder / "munge.socket").exists(), 15, "munged made no socket", cluster.logs)
         daemon("slurmctld", "-D", "-c")
         daemon("slurmd", "-D", "-c", "-N", "node1")
         daemon("slurmd", "-D", "-c", "-N", "node2")
         wait_for(
             lambda: cluster.run("sinfo", "-h", "-t", "idle", "-o", "%D", check=False).stdout.strip() == "2",
             seconds,
-            cluster,
             "the two nodes did not become idle",
+            cluster.logs,
         )
         yield cluster
     finally:
@@ -178,7 +180,7 @@ def stop(cluster, daemons):
     """Cancel the jobs, let their steps end, end the daemons in reverse order, then whatever is still there."""
     with contextlib.suppress(Exception):
         cluster.run("scancel", "--full", "--signal=KILL", f"--user={getpass.getuser()}", check=False, timeout=20)
-        end = time.monotonic() + 20
+        end = time.monotonic() + scaled(20)
         while cluster.run("squeue", "--noheader", timeout=20).stdout.strip() and time.monotonic() < end:
             time.sleep(0.2)
     for process in reversed(daemons):
@@ -218,13 +220,3 @@ def free_ports(count):
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
-
-
-def wait_for(condition, seconds, cluster, message):
-    """Poll `condition` until it holds and return its value; AssertionError with the daemons' logs after `seconds`."""
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        if time.monotonic() > end:
-            raise AssertionError(f"{message} within {seconds} s\n{cluster.logs()}")
-        time.sleep(0.25)
-    return found

@@ -20,13 +20,14 @@ import websocket
 from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import PretrainSettings
-from tests.support.slurm_cluster import Cluster, wait_for
+from tests.support.slurm_cluster import Cluster
+from tests.support.timing import scaled, wait_for
 
 ROOT = Path(__file__).parents[2]
 # 32 images to train on, 2 steps an epoch
 SMALL = {"dataset": "scenes", "images_per_class": 4, "model": "ViT-Atto", "image_size": 32, "global_batch": 16,
          "warmup_epochs": 1, "device": "cpu", "log_every": 1, "checkpoint_every": 5}  # fmt: skip
-HUNG_S = 15  # instead of 60, so that a test need not wait for it
+HUNG_S = round(scaled(15))  # instead of 60, so that a test need not wait for it
 PACED = """\
 import os, time
 if "GEOFM_LAUNCH" in os.environ:
@@ -63,10 +64,7 @@ class Job:
 
     def until(self, condition, seconds: float, message: str):
         """The condition's value once it is true."""
-        try:
-            return wait_for(condition, seconds, self.cluster, message)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.story()}") from None
+        return wait_for(condition, seconds, message, self.story)
 
     def until_step(self, step: int, seconds: float = 200) -> int:
         """The last logged step once it is at least `step` and the ranks of the present start have done it."""
@@ -130,18 +128,6 @@ def losses(run: Run) -> list[float]:
     return list(metrics["loss"])
 
 
-def ranks_of(folder: Path) -> list[psutil.Process]:
-    """The rank processes of runs in this folder."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            words = process.cmdline()
-            ours = "geofm_lib.jobs.worker" in words and any(word.startswith(str(folder)) for word in words)
-            if ours and process.name() != "srun" and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
-
-
 @contextlib.contextmanager
 def timed(what: str):
     """Print how long this took (pytest -s shows it)."""
@@ -154,7 +140,7 @@ def run_cell(url: str, token: str, code: str) -> str:
     """Run code in a kernel of a Jupyter server by its own protocol; what it printed, or its error."""
     header = {"msg_id": "1", "msg_type": "execute_request", "username": "", "session": "test", "version": "5.3"}
     content = {"code": code, "silent": False, "store_history": False, "allow_stdin": False, "stop_on_error": True}
-    socket = websocket.create_connection(url, header={"Authorization": f"token {token}"}, timeout=200)
+    socket = websocket.create_connection(url, header={"Authorization": f"token {token}"}, timeout=scaled(200))
     message = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell"}
     socket.send(json.dumps(message))
     printed = []

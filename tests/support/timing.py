@@ -34,3 +34,13 @@ def _start_s() -> float:
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", "import pandas"], check=True)
     return time.monotonic() - began
+
+
+def wait_for(condition, seconds: float = 90, message: str = "what was waited for did not happen", story=str):
+    """The condition's value once it is true; AssertionError with `story()` after so many seconds of a quiet machine."""
+    end = time.monotonic() + scaled(seconds)
+    while not (found := condition()):
+        if time.monotonic() > end:
+            raise AssertionError(f"{message} within {scaled(seconds):.0f} s\n{story()}")
+        time.sleep(0.1)
+    return found

@@ -1,0 +1,18 @@
+"""Runs that tests start and disturb: who their rank processes are."""
+
+import contextlib
+from pathlib import Path
+
+import psutil
+
+
+def ranks_of(folder: Path) -> list[psutil.Process]:
+    """The rank processes that are alive of the runs in this folder."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            ours = "geofm_lib.jobs.worker" in words and any(word.startswith(str(folder)) for word in words)
+            if ours and process.name() != "srun" and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
