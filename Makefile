@@ -17,6 +17,7 @@ TORCH_INDEX ?=
 RANKS ?= 2
 PYTEST_ARGS ?=
 PY := .venv/bin/python
+GEOFM := $(PY) -m geofm_lib
 STAMP := .venv/.installed
 
 # What each notebook is given, and the minutes to expect on two cores. The notebooks' own defaults are laptop size.
@@ -87,25 +88,17 @@ $(STAMP): pyproject.toml constraints.txt constraints-torch.txt
 	touch $(STAMP); \
 	echo "== .venv: done, $$(du -sh .venv | cut -f1), torch $$($(PY) -c 'from importlib.metadata import version; print(version("torch"))')"
 
-# $(call pages,reports|recorded,FOLDER): every notebook through the one runner, then the index. A notebook that fails
+# $(call pages,reports|recorded,FOLDER): 03 under other strategies, every notebook, then the index. A notebook that fails
 # does not stop the others: its page says what went wrong, and make fails at the end.
 define pages
-	@mkdir -p $(2); failed=(); started=$$SECONDS; \
-	page() { \
-	  echo "== $$1 (about $$2 min)"; local name=$$1 began=$$SECONDS; shift 2; \
-	  if $(PY) -m geofm_lib.report.execute "notebooks/$$name.ipynb" --page "$(2)/$$name.html" "$$@"; \
-	  then echo "== $$name: done in $$((SECONDS - began)) s"; \
-	  else echo "== $$name: FAILED after $$((SECONDS - began)) s"; failed+=("$$name"); fi; \
-	}; \
-	more() { \
-	  local name=$$1; shift; echo "== $$name $${*: -1} (under 1 min)"; \
-	  $(PY) -m geofm_lib.report.execute "notebooks/$$name.ipynb" "$$@" || failed+=("$$name $${*: -1}"); \
-	}; \
-	$(foreach s,$($(1)_strategies),more 03_throughput $($(1)_speed) -p profile_steps 0 -p strategy $(s);) \
-	$(foreach n,$(NOTEBOOKS),page $(n) $(patsubst $(n)=%,%,$(filter $(n)=%,$($(1)_minutes))) $($(1)_$(n));) \
-	$(PY) -m geofm_lib.report.pages --index $(2); \
-	echo "== $$((SECONDS - started)) s in all. Open $(2)/index.html in a browser."; \
-	if [ $${#failed[@]} -gt 0 ]; then echo "== failed: $${failed[*]} (its page and log.txt in its run folder say why)" >&2; exit 1; fi
+	@failed=; try() { echo "== $$1"; shift; $(GEOFM) run "$$@" || failed+=" $$1"; }; \
+	$(foreach s,$($(1)_strategies),try "03_throughput $(s) (under 1 min)" \
+	  03_throughput $($(1)_speed) -p profile_steps 0 -p strategy $(s);) \
+	$(foreach n,$(NOTEBOOKS),try "$(n) (about $(patsubst $(n)=%,%,$(filter $(n)=%,$($(1)_minutes))) min)" \
+	  $(n) --page $(2)/$(n).html $($(1)_$(n));) \
+	$(GEOFM) report --index $(2); \
+	echo "== $$SECONDS s in all. Open $(2)/index.html in a browser."; \
+	[ -z "$$failed" ] || { echo "== failed:$$failed (its page and log.txt in its run folder say why)" >&2; exit 1; }
 endef
 
 reports: $(STAMP)  ## The six reports at laptop size -> reports/index.html (up to 15 minutes on 2 cores; read again in 2)
@@ -114,23 +107,23 @@ reports: $(STAMP)  ## The six reports at laptop size -> reports/index.html (up t
 recorded: export GEOFM_RUNS = runs/recorded
 recorded: $(STAMP)  ## The longer runs kept in the repository -> reports/recorded/ (up to 60 minutes on 2 cores)
 	$(call pages,recorded,reports/recorded)
-	@$(PY) -m geofm_lib.paper.readme_table
+	@$(GEOFM) study readme_table
 	@$(PY) -m geofm_lib.figures.images runs/recorded/pretrain reports/recorded/rebuilt.jpg
 
 predictions: $(STAMP)  ## The planner's speeds fitted again; reports/predictions.csv and unseen.csv from them (seconds)
-	$(PY) -m geofm_lib.planning.calibrate
-	$(PY) -m geofm_lib.paper.predictions
-	$(PY) -m geofm_lib.paper.unseen
+	$(GEOFM) calibrate
+	$(GEOFM) study predictions
+	$(GEOFM) study unseen
 
 sizes: $(STAMP)  ## reports/sizes.csv: three small models pretrained and probed alike (10 minutes; read again in seconds)
-	$(PY) -m geofm_lib.paper.sizes
+	$(GEOFM) study sizes
 
 simulations: $(STAMP)  ## reports/simulated.csv: the paper's memory figures, simulated on fake ranks (10 minutes; read again in 1)
-	$(PY) -m geofm_lib.paper.simulations
+	$(GEOFM) study simulations
 
 experiments: $(STAMP)  ## reports/experiments.csv: the small grids of batch/grids, run here (20 minutes on 2 cores; read again in 1)
-	for name in experiments prefetch_small scaling_small; do $(PY) batch/submit.py batch/grids/$$name.csv --here; done
-	$(PY) -m geofm_lib.paper.experiments
+	for name in experiments prefetch_small scaling_small; do $(GEOFM) submit batch/grids/$$name.csv --here; done
+	$(GEOFM) study experiments
 
 test: $(STAMP)  ## The tests (up to 10 minutes on 2 cores): two files at a time, then those that measure time
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slurm and not long and not alone" $(PYTEST_ARGS) || [ $$? -eq 5 ]
@@ -150,7 +143,7 @@ lint: $(STAMP)  ## Ruff over code and notebooks, shellcheck over the scripts (se
 	PATH=".venv/bin:$$PATH" shellcheck batch/*.sh .ci/run
 
 doctor: $(STAMP)  ## One page: what this machine can run, what is missing, and the fix (half a minute)
-	@$(PY) -m geofm_lib.runs.doctor
+	@$(GEOFM) doctor
 
 clean:  ## Remove .venv, caches and the pages of `make reports`; keeps runs/ and reports/recorded/
 	rm -rf .venv .pytest_cache .ruff_cache build geofm.egg-info reports/*.html

@@ -21,7 +21,7 @@ asked=""
 trap 'asked=yes; ask &' USR1 TERM
 (
   trap '' USR1 TERM
-  exec "$python" -m geofm_lib.report.execute "$@"
+  exec "$python" -m geofm_lib run "$@"
 ) &
 runner=$!
 wait "$runner"

@@ -52,7 +52,7 @@ def test_a_site_is_a_script_of_less_than_60_lines_that_sets_up_and_starts_the_ru
         lines = (root / "batch" / name).read_text().splitlines()
         assert len(lines) < 60 and lines[-1].startswith("exec bash batch/run.sh ")
         assert {"#SBATCH --requeue", "#SBATCH --open-mode=append", "#SBATCH --signal=B:USR1@300"} <= set(lines)
-    assert 'exec "$python" -m geofm_lib.report.execute "$@"' in (root / "batch" / "run.sh").read_text()
+    assert 'exec "$python" -m geofm_lib run "$@"' in (root / "batch" / "run.sh").read_text()
 
 
 FRONTIER = {"SLURM_JOB_ID": "77", "SLURM_NNODES": "2", "SLURM_NTASKS": "16", "SLURM_CPUS_PER_TASK": "7",

@@ -28,7 +28,7 @@ def faults(checks):
 
 
 def test_the_page_of_this_machine(root):
-    done = subprocess.run([sys.executable, "-m", "geofm_lib.runs.doctor"], capture_output=True, text=True, cwd=root)
+    done = subprocess.run([sys.executable, "-m", "geofm_lib", "doctor"], capture_output=True, text=True, cwd=root)
     for words in ("software", "machine", "Slurm", "extras", "notebooks", *doctor.NOTEBOOKS, "TFLOP/s"):
         assert words in done.stdout
     assert done.returncode == int("cannot run" in done.stdout)

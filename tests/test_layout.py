@@ -207,7 +207,7 @@ def commands():
     spans = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", re.sub(r"^```.*?^```", "", readme(), flags=re.M | re.S))
     for line in [*lines, *spans]:
         for command in re.split(r"&&|;|\|", line):
-            if re.match(r"\s*(\$ )?(make|sbatch|(\.venv/bin/)?(python|papermill|jupyter))\s", command):
+            if re.match(r"\s*(\$ )?(make|sbatch|(\.venv/bin/)?(geofm|python|papermill|jupyter))\s", command):
                 yield shlex.split(command.strip().removeprefix("$ "), comments=True)
 
 
@@ -220,7 +220,8 @@ def test_make_targets_in_the_readme_exist():
 
 def test_modules_and_notebooks_in_the_readme_exist():
     for module in re.findall(r"python -m (geofm_lib[\w.]*|tests[\w.]*)", readme()):
-        assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists(), f"the README runs {module}"
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), f"the README runs {module}"
     for name in re.findall(r"\b((?:notebooks|batch)/[\w.-]+\.(?:ipynb|sh|py))", readme()):
         assert (ROOT / name).exists(), f"the README names {name}"
 

@@ -153,9 +153,13 @@ def test_a_notebook_that_fails_does_not_keep_the_others_from_their_pages(root, t
     done = subprocess.run(["make", "-C", str(tmp_path), "reports", "RANKS=3"], capture_output=True, text=True)
     ran = [line for line in done.stdout.splitlines() if line.startswith("ran: ")]
     pages = [line for line in ran if "--page" in line]
-    assert len(pages) == 6 and "02_pretrain.html -p ranks 3" in pages[1]
-    assert all(re.search(r"notebooks/(\w+)\.ipynb --page reports/\1\.html", line) for line in pages)
+    assert len(pages) == 6
+    assert "02_pretrain.html -p ranks 3" in pages[1]
+    assert all(re.search(r" run (\w+) --page reports/\1\.html", line) for line in pages)
     others = [line for line in ran[:-1] if line not in pages]  # the same measurement under other strategies
-    assert others and all("03_throughput.ipynb" in line and " -p strategy " in line for line in others)
-    assert ran[-1] == "ran: -m geofm_lib.report.pages --index reports"
-    assert done.returncode and "failed: 03_throughput" in done.stderr and "reports/index.html" in done.stdout
+    assert others
+    assert all("run 03_throughput " in line and " -p strategy " in line for line in others)
+    assert ran[-1] == "ran: -m geofm_lib report --index reports"
+    assert done.returncode
+    assert "failed: 03_throughput" in done.stderr
+    assert "reports/index.html" in done.stdout

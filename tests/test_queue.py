@@ -118,7 +118,7 @@ def test_no_grid_is_said_in_one_sentence(tmp_path, root):
     (tmp_path / "x.csv").write_text("\ufeffnotebook,epochs\n02_pretrain,3\n", encoding="utf-8")
     assert not grid.read(tmp_path / "x.csv")[1], "a spreadsheet's mark is no part of the first name"
     (tmp_path / "x.csv").write_text("model,nodes\nViT-Base,2\n")
-    command = [sys.executable, "batch/submit.py", str(tmp_path / "x.csv")]
+    command = [sys.executable, "-m", "geofm_lib", "submit", str(tmp_path / "x.csv")]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 2 and "must name the columns" in done.stderr and "Traceback" not in done.stderr
 
@@ -245,8 +245,8 @@ trained,02_pretrain,,,@images,1,1,1
 def test_what_runs_here_and_what_is_left(written, monkeypatch):
     """The runner is a stand-in that ends well, or badly where a name says so; the real one is in the next test."""
     rows = grid.read(written(ROWS_HERE))[0]
-    assert local.command(rows[0])[2:] == ["geofm_lib.report.execute", str(rows[0].notebook), "-p", "ranks", "1",
-                                         "-p", "images_per_class", "2", "-p", "scene_size", "32"]  # fmt: skip
+    assert local.command(rows[0])[1:] == ["-m", "geofm_lib", "run", str(rows[0].notebook), "-p", "ranks", "1",
+                                          "-p", "images_per_class", "2", "-p", "scene_size", "32"]  # fmt: skip
     beyond = "left: it needs 2 nodes, and this is one machine"
     told = [outcome for _, outcome in local.run(rows, limit=0)]
     assert told == ["left: 0 rows were asked for", beyond, "left: it needs images"]
@@ -261,9 +261,9 @@ def test_what_runs_here_and_what_is_left(written, monkeypatch):
 
 @pytest.mark.long
 def test_a_grid_runs_here_without_slurm(written, root):
-    command = [sys.executable, "batch/submit.py", str(written(ROWS_HERE)), "--here", "--limit", "1"]
+    command = [sys.executable, "-m", "geofm_lib", "submit", str(written(ROWS_HERE)), "--here", "--limit", "1"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "images: finished\n" in done.stdout and "trained: left: 1 rows were asked for" in done.stdout
-    (row, *_) = grid.read(root / command[2])[0]
+    (row, *_) = grid.read(command[4])[0]
     assert (row.folder / "report.html").is_file()

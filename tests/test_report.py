@@ -2,13 +2,12 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from geofm_lib import cli
 from geofm_lib.report import notebook_outputs, pages
 from geofm_lib.runs.run import Run
 
@@ -122,16 +121,16 @@ def test_outputs_become_plain_self_contained_and_described(tmp_path, executed):
     assert 'href="01_data.html"' in text
 
 
-def test_the_command_renders_a_run_folder(executed, run):
+def test_the_command_renders_a_run_folder(executed, run, capsys):
     done = run({"status": "finished", "seconds": 1})
     executed(path=done.folder / "notebook.ipynb")
     (done.folder / "execution.json").write_text(json.dumps({"notebook": "02_pretrain.ipynb", "status": "finished"}))
-    assert pages.main([str(done.folder)]) == 0
+    assert cli.main(["report", str(done.folder)]) == 0
     text = (done.folder / "report.html").read_text()
     assert "02_pretrain" in text and "01_data" not in text, "no link to a page that is not beside it"
-    assert pages.main([str(done.folder / "none")]) == 1
-    command = [sys.executable, "-m", "geofm_lib.report.pages"]
-    assert subprocess.run(command, capture_output=True, text=True).returncode == 2
+    assert cli.main(["report", str(done.folder / "none")]) == 2
+    assert "there is no run" in capsys.readouterr().err
+    assert cli.main(["report"]) == 2
 
 
 def test_the_index_is_made_from_the_pages_notebooks(tmp_path, executed, run):

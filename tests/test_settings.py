@@ -1,5 +1,7 @@
 """Settings: what a notebook, papermill or a grid can get wrong is refused in one sentence that names the fix."""
 
+from pathlib import Path
+
 import nbformat
 import pytest
 
@@ -103,6 +105,13 @@ def test_runs_go_beside_the_notebooks(tmp_path, monkeypatch):
     monkeypatch.delenv("GEOFM_RUNS")
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "geofm_lib").mkdir()
-    for here in (tmp_path, tmp_path / "notebooks"):
+    (tmp_path / "batch" / "grids").mkdir(parents=True)
+    for here in (tmp_path, tmp_path / "notebooks", tmp_path / "batch" / "grids"):
         monkeypatch.chdir(here)
-        assert settings.runs_root().resolve() == (tmp_path / "runs").resolve()
+        assert settings.runs_root() == tmp_path.resolve() / "runs", "one folder for the whole clone"
+        assert settings.clone() == tmp_path.resolve()
+    (tmp_path / "notebooks").rmdir()
+    assert settings.clone() is None
+    assert settings.runs_root() == here / "runs", "outside of a clone: beside the user"
+    monkeypatch.setenv("GEOFM_RUNS", "elsewhere")
+    assert settings.runs_root() == Path("elsewhere")

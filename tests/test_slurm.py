@@ -236,18 +236,18 @@ def test_a_grid_is_refused_where_it_is_wrong_sent_once_and_told(cluster, root, t
     # A Slurm job has this environment: its commands are found, and its runs lie apart from other tests'.
     env = {**slurm_jobs.environment(tmp_path), "GEOFM_RUNS": str(tmp_path / "runs")}
 
-    def grid(*words):
-        python = env["GEOFM_PYTHON"]
-        return cluster.run(python, "batch/submit.py", tmp_path / "grid.csv", *words, cwd=root, env=env, check=False)
+    def geofm(command, *words):
+        words = (env["GEOFM_PYTHON"], "-m", "geofm_lib", command, tmp_path / "grid.csv", *words)
+        return cluster.run(*words, cwd=root, env=env, check=False)
 
     def status():
-        rows = [line.split() for line in grid("--status").stdout.splitlines()]
+        rows = [line.split() for line in geofm("status").stdout.splitlines()]
         return {row[0]: row[1] for row in rows if len(row) > 2 and row[1] in STATES}
 
     def queue():
         return dict(line.split("|") for line in cluster.run("squeue", "--noheader", "--format=%j|%T").stdout.split())
 
-    before = grid()
+    before = geofm("submit")
     assert before.returncode == 1 and before.stdout.count("sbatch --parsable") == 9
     for told in ("row 14, column notebook: there is no notebook '02_pretrian'; did you mean '02_pretrain'?",
                  "row 15, column strategy: HYBRID_3GPUs needs a number of ranks that 3 divides; 2 ranks",
@@ -255,11 +255,11 @@ def test_a_grid_is_refused_where_it_is_wrong_sent_once_and_told(cluster, root, t
         assert told in before.stdout, before.stdout
     assert not (tmp_path / "runs").exists() and not set(queue()) - {"geofm"}, "nothing is sent without --send"
 
-    sent = grid("--send").stdout
+    sent = geofm("submit", "--send").stdout
     assert sent.count(": sent as job ") == 9, sent
     first = status()
     assert len(first) == 9 and set(first.values()) <= {"waiting", "running"} and first["probe_pretrained"] == "waiting"
-    assert grid("--send").stdout.count("in the queue as job") == 9, "sent once"
+    assert geofm("submit", "--send").stdout.count("in the queue as job") == 9, "sent once"
 
     wait_for(lambda: list((tmp_path / "runs").glob("prepare-*/summary.json")), 200, "no images", cluster.logs)
     second = status()
@@ -270,11 +270,10 @@ def test_a_grid_is_refused_where_it_is_wrong_sent_once_and_told(cluster, root, t
         assert state != "waiting" or live.get(name) in ("PENDING", "RUNNING"), f"{name} is said to be {state}"
     wait_for(lambda: not set(queue()) & set(second), 600, "the grid did not end", cluster.logs)
     third = status()
-    assert set(third.values()) == {"finished"}, grid("--status").stdout
-    assert "9 runs: 9 finished; 0." in grid("--status").stdout
-    assert grid("--send").stdout.count("finished before") == 9 and not {line.split("|")[0] for line in queue()} & set(
-        third
-    )
+    assert set(third.values()) == {"finished"}, geofm("status").stdout
+    assert "9 runs: 9 finished; 0." in geofm("status").stdout
+    assert geofm("submit", "--send").stdout.count("finished before") == 9
+    assert not set(queue()) & set(third)
 
 
 def test_jupyterlab_in_an_allocation_starts_ranks_on_all_its_nodes(cluster, root, tmp_path, prepared):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from geofm_lib.report import execute
+from geofm_lib.report import ending
 from geofm_lib.runs import slurm, watch
 from geofm_lib.runs.run import HEARTBEAT_OLD_S, Run
 
@@ -91,7 +91,7 @@ def starts(run, monkeypatch, tmp_path, progress):
             (run.folder / "checkpoint").mkdir(exist_ok=True)
             (run.folder / "checkpoint" / "latest").write_text(f"step-{step:08d}")
             saved = step
-        told.append(execute._no_progress(run if step is not None else None))
+        told.append(ending.no_progress(run if step is not None else None))
     return told
 
 
@@ -111,8 +111,8 @@ def test_the_end_of_an_earlier_launch_is_not_believed(run, tmp_path):
     """A disk that is full before the ranks start leaves the summary of the launch before, which said stopped."""
     (run.folder / "summary.json").write_text(json.dumps({"status": "stopped", "reason": "long ago"}))
     fault = "OSError: No space left on device"
-    assert execute._state(tmp_path, "OSError", fault, run, launched=False, asked=False) == ("failed", fault)
-    assert execute._state(tmp_path, "OSError", fault, run, launched=True, asked=False)[0] == "stopped"
+    assert ending.judge(tmp_path, "OSError", fault, run, launched=False, asked=False) == ("failed", fault)
+    assert ending.judge(tmp_path, "OSError", fault, run, launched=True, asked=False)[0] == "stopped"
 
 
 RUNNER = """

@@ -1,15 +1,11 @@
 """Pages: one executed notebook -> one self-contained HTML file, and an index of such files.
 
-    python -m geofm_lib.report.pages RUN_DIR [NOTEBOOK]   (its own notebook.ipynb, or this one -> RUN_DIR/report.html)
-    python -m geofm_lib.report.pages --index FOLDER       (the pages in FOLDER -> FOLDER/index.html)
-
 The page looks as `templates/` says: no scripts, no network, code folded, alt text on every figure. What it
 says of a run (status, error, provenance) is read from the run folder, never from the notebook's metadata.
 """
 
 import html
 import json
-import sys
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -69,6 +65,17 @@ def render(notebook_path, page_path, run: Run | None = None, status: str | None 
     page_path.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(page_path, body)
     return page_path
+
+
+def render_run(folder: Path, notebook: Path | None = None) -> Path:
+    """Write RUN/report.html anew, of the run's own notebook.ipynb or of another executed one."""
+    executed = notebook or folder / "notebook.ipynb"
+    if not executed.is_file():
+        raise ValueError(
+            f"there is no '{executed}'; name the executed notebook after the run: geofm report RUN NOTEBOOK"
+        )
+    known = _execution(executed)
+    return render(executed, folder / "report.html", Run(folder), known.get("status"), known.get("error", ""))
 
 
 def banner(notebook, run: Run | None, status: str | None = None, error: str = "") -> dict:
@@ -289,25 +296,3 @@ def _meta(page: Path) -> dict[str, str]:
     if missing:
         raise ValueError(f"'{page}' was not made by this project (no {sorted(missing)[0]}); move it elsewhere.")
     return head.meta
-
-
-def main(arguments: list[str]) -> int:
-    """Render the page of a run folder, or the index of a folder of pages."""
-    if len(arguments) == 2 and arguments[0] == "--index":
-        print(write_index(arguments[1]))
-        return 0
-    if len(arguments) not in (1, 2) or arguments[0].startswith("-"):
-        print(__doc__)
-        return 2
-    folder = Path(arguments[0])
-    notebook = Path(arguments[1]) if len(arguments) == 2 else folder / "notebook.ipynb"
-    if not notebook.is_file():
-        print(f"There is no '{notebook}'; give the executed notebook after the run folder: RUN_DIR NOTEBOOK")
-        return 1
-    told = _execution(notebook)
-    print(render(notebook, folder / "report.html", Run(folder), told.get("status"), told.get("error", "")))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -12,24 +12,21 @@ without using them. Settings are checked by the notebook's own class, memory by 
 """
 
 import csv
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from geofm_lib import settings as settings_module
 from geofm_lib.catalog.machines import Machine
 from geofm_lib.catalog.suggest import did_you_mean
-from geofm_lib.runs import memory_advice
+from geofm_lib.runs import memory_advice, notebooks
 from geofm_lib.runs.check import check
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import JobSettings
 
 COLUMNS = ("name", "notebook", "nodes", "tasks_per_node", "walltime", "after")
 BEYOND = "(none)"  # where cells stand that have no column
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 REFERS_TO = {"data": "prepare", "encoder": "pretrain"}  # setting that may be @row -> the job that row must be
 TIME = re.compile(r"(?:(?:(?P<d>\d+)-)?(?P<h>\d+):(?P<m>\d\d):(?P<s>\d\d))|(?P<minutes>\d+)")
 
@@ -166,16 +163,12 @@ def _speaking_of(column: str):
 
 def _notebook(name: str) -> tuple[Path, type[JobSettings]]:
     """(the file, its settings class) of '02_pretrain'."""
-    known = {path.stem: path for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
-    if name not in known:
-        near = did_you_mean(name, known) or f"; use one of {', '.join(known)}"
-        raise _Refused("notebook", f"there is no notebook '{name}'{near}")
-    cells = json.loads(known[name].read_text())["cells"]
-    source = next("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", []))
-    job = getattr(settings_module, re.search(r"\((\w+)\)", source.splitlines()[0]).group(1))
-    if not issubclass(job, JobSettings):
+    with _speaking_of("notebook"):
+        file = notebooks.named(name)
+    job = notebooks.settings_class(file)
+    if job is None or not issubclass(job, JobSettings):
         raise _Refused("notebook", f"{name} starts no run; it reads finished ones")
-    return known[name], job
+    return file, job
 
 
 def _known(column: str, name: str, rows: dict[str, Row]) -> bool:
@@ -251,8 +244,8 @@ def _check_memory(row: Row, machine: Machine | None) -> None:
         return
     per_node = machine.devices_per_node
     fitting = memory_advice.strategies_that_fit(row.settings, row.ranks, limit)
-    told = ", ".join(f"{name} ({held:.1f})" for name, held in fitting.items())
-    advice = f"on {row.ranks} ranks these fit: {told}" if fitting else (
+    listed = ", ".join(f"{name} ({held:.1f})" for name, held in fitting.items())
+    advice = f"on {row.ranks} ranks these fit: {listed}" if fitting else (
         f"no strategy fits on {row.ranks} ranks: take more than {row.ranks // per_node} nodes, a smaller batch or "
         "activation_checkpointing"
     )  # fmt: skip

@@ -36,7 +36,7 @@ def command(row: grid.Row) -> list[str]:
     """The runner's command line for a row."""
     given = {"ranks": str(row.ranks)} | row.parameters
     words = [word for name, value in given.items() for word in ("-p", name, value)]
-    return [sys.executable, "-m", "geofm_lib.report.execute", str(row.notebook), *words]
+    return [sys.executable, "-m", "geofm_lib", "run", str(row.notebook), *words]
 
 
 def _folder(rows: list[grid.Row], name: str):

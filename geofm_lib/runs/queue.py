@@ -154,8 +154,8 @@ def _state(run: Run, job: slurm.Queued | None) -> tuple[str, str]:
 def _last_words(output: Path) -> str:
     """What the runner said when a notebook failed before its ranks were started, else the job's last line."""
     lines = [line.strip() for line in output.read_text(errors="replace").splitlines() if line.strip()]
-    told = [line for line in lines if re.match(r"\S+\.ipynb: (?!FAILED|STOPPED)", line)]
-    return (told or lines or ["its job ended without a word"])[-1]
+    said = [line for line in lines if re.match(r"\S+\.ipynb: (?!FAILED|STOPPED)", line)]
+    return (said or lines or ["its job ended without a word"])[-1]
 
 
 def _outputs() -> Path:

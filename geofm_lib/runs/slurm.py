@@ -1,6 +1,7 @@
 """What Slurm says, asked by its own commands; empty answers where there is no Slurm or it does not answer."""
 
 import os
+import shutil
 import subprocess
 import time
 from dataclasses import dataclass
@@ -68,7 +69,12 @@ class Queued:
 
 
 def queued() -> list[Queued]:
-    """This user's jobs. RuntimeError when Slurm does not answer: then nothing is known, least of all that none wait."""
+    """This user's jobs, none where Slurm is not installed.
+
+    RuntimeError when Slurm does not answer: then nothing is known, least of all that none wait.
+    """
+    if shutil.which("squeue") is None:
+        return []
     answer = _run("squeue", "--me", "--noheader", "--format=%i|%T|%r|%k")
     if answer.returncode:
         raise RuntimeError(f"squeue does not answer: {answer.stderr.strip()}")

@@ -14,6 +14,7 @@ from geofm_lib.settings.base import (
     Resolved,
     Settings,
     SettingsError,
+    clone,
     runs_root,
 )
 from geofm_lib.settings.findings import FindingsSettings
@@ -26,7 +27,7 @@ from geofm_lib.settings.throughput import SimulateSettings, ThroughputSettings
 __all__ = [
     "CELL_MARK", "INJECTED_MARK", "JOBS", "FindingsSettings", "JobSettings", "PaperSettings", "PrepareSettings",
     "PretrainSettings", "ProbeSettings", "ScalingSettings", "Settings", "SettingsError", "SimulateSettings",
-    "ThroughputSettings", "Resolved", "load", "runs_root",
+    "ThroughputSettings", "Resolved", "clone", "load", "runs_root",
 ]  # fmt: skip
 
 _OF_JOBS = (PrepareSettings, PretrainSettings, ThroughputSettings, SimulateSettings, ProbeSettings, FindingsSettings)

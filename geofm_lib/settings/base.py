@@ -170,13 +170,19 @@ WORKERS = setting(0, "loader processes a rank (0: none)", WHERE, True, ge=0, le=
 RUN_DIR = setting("", "run folder (empty: runs/<a name from the settings>)", WHERE, True)
 
 
-def runs_root() -> Path:
-    """Where run folders go: GEOFM_RUNS, else `runs/` of this folder (of the one above, in `notebooks/`)."""
-    if "GEOFM_RUNS" in os.environ:
-        return Path(os.environ["GEOFM_RUNS"])
+def clone() -> Path | None:
+    """The clone of geofm that the current folder lies in, however deep; None outside of one."""
     here = Path.cwd()
-    # JupyterLab starts a kernel in the notebook's folder, papermill in the caller's; both mean the same runs.
-    return (here.parent if here.name == "notebooks" and (here.parent / "geofm_lib").is_dir() else here) / "runs"
+    marks = ("geofm_lib", "notebooks")
+    return next((each for each in (here, *here.parents) if all((each / mark).is_dir() for mark in marks)), None)
+
+
+def runs_root() -> Path:
+    """Where run folders go: GEOFM_RUNS, else `runs/` of the clone that the current folder lies in, else `runs/` here.
+
+    JupyterLab starts a kernel in the notebook's folder, papermill in the caller's; both mean the same runs.
+    """
+    return Path(os.environ.get("GEOFM_RUNS") or (clone() or Path.cwd()) / "runs")
 
 
 @contextmanager

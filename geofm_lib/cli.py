@@ -1,0 +1,301 @@
+"""The command `geofm`, also `python -m geofm_lib`: every sub-command, its words and one example.
+
+Each command imports what it needs when it runs, so that help and completion answer at once. What a user can mend is
+one sentence on standard error and exit code 2.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+PURPOSES = {
+    "Run a notebook and read its page": ("run", "report", "status"),
+    "Many runs, here or on a cluster": ("submit",),
+    "Before and after": ("plan", "doctor", "export"),
+    "How the repository's own tables are made": ("study", "calibrate"),
+}
+FORMATS = ("geofm", "timm", "vit", "vitmae")
+
+
+class _Commands(click.Group):
+    """Lists commands by purpose, and keeps the lines of examples as they are written."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for purpose, names in PURPOSES.items():
+            with formatter.section(purpose):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(90)) for name in names])
+
+
+@click.group(cls=_Commands, invoke_without_command=True)
+@click.pass_context
+def commands(ctx: click.Context) -> None:
+    """Pretrain, measure and probe geospatial foundation models, by notebooks.
+
+    A notebook asks one question. `geofm run` gives it parameters, executes it, and keeps everything of the run in one
+    folder under runs/: settings, one row a step, checkpoints, and a page that any browser shows. A finished run is
+    read, not run again; an interrupted one goes on.
+
+    \b
+      geofm run 01                                   which images go in? (a minute on a laptop)
+      geofm run 02 -p ranks 2 -p model ViT-Tiny      pretrain on two processes
+      geofm plan ViT-3B --machine frontier --nodes 16
+
+    Every setting of a notebook is a line of its first code cell. The same command: python -m geofm_lib. Completion of
+    names in bash: eval "$(_GEOFM_COMPLETE=bash_source geofm)"; for zsh, zsh_source.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def example(text: str) -> dict[str, Any]:
+    """The last lines of a command's help."""
+    return {"epilog": f"\b\nExample:\n  {text}"}
+
+
+def _starting(names: Any, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def _notebooks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from geofm_lib.runs import notebooks
+
+    return _starting(notebooks.known(), incomplete) or [CompletionItem(incomplete, type="file")]
+
+
+def _settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of the notebook's settings, and of the models and strategies that are their values."""
+    from geofm_lib.catalog import models, strategies
+    from geofm_lib.runs import notebooks
+
+    names = [*models.MODELS, *strategies.STRATEGIES]
+    for notebook in [ctx.params.get("notebook"), *ctx.args][:2]:  # an option without its value leaves it in args
+        if notebook and (job := notebooks.settings_class(notebooks.find(notebook))):
+            names += job.model_fields
+    return _starting(names, incomplete)
+
+
+def _models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from geofm_lib.catalog import models
+
+    return _starting(models.MODELS, incomplete)
+
+
+def _machines(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from geofm_lib.catalog import machines
+
+    return _starting(machines.MACHINES, incomplete)
+
+
+@commands.command(**example("geofm run 02_pretrain -p strategy HYBRID_2GPUs -p ranks 4"))
+@click.argument("notebook", shell_complete=_notebooks)
+@click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", shell_complete=_settings,
+              help="A setting of the notebook; may be given many times.")  # fmt: skip
+@click.option("-f", "file", type=click.Path(path_type=Path, dir_okay=False, exists=True), metavar="PARAMS.YAML",
+              help="Settings from a YAML file of lines `name: value`; -p goes before it.")  # fmt: skip
+@click.option("--page", type=click.Path(path_type=Path, dir_okay=False), help="Put the rendered page here too.")
+def run(notebook: str, parameters: tuple[tuple[str, str], ...], file: Path | None, page: Path | None) -> int:
+    """Execute a notebook with parameters and render its page.
+
+    NOTEBOOK is a file, or one of the project's by name or number: notebooks/02_pretrain.ipynb, 02_pretrain, 02. Exit
+    codes: 0 finished, 1 failed, 2 a setting cannot be used, 75 stopped with a checkpoint, 137 killed.
+    """
+    from geofm_lib.runs import notebooks
+
+    found = notebooks.find(notebook)
+    given = {**(_from_yaml(file) if file else {}), **dict(parameters)}
+    try:
+        notebooks.check(found, given)
+    except ValueError as error:
+        raise click.ClickException(f"{found.name}: {error}") from None
+    from geofm_lib.report import execute
+
+    return execute.run(found, given, page)
+
+
+def _from_yaml(file: Path) -> dict[str, str]:
+    """{name: value as typed} of a YAML file; yaml would make True of `on`, and the settings class reads text."""
+    import yaml
+
+    try:
+        found = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"'{file}' is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict) or not all(isinstance(each, str) for each in found.values()):
+        raise ValueError(f"'{file}' must hold one setting a line, such as `model: ViT-Tiny`, and no lists")
+    return found
+
+
+@commands.command(**example("geofm submit batch/grids/small.csv --send -- -A PROJECT"))
+@click.argument("grid", type=click.Path(path_type=Path))
+@click.argument("sbatch", nargs=-1, type=click.UNPROCESSED, metavar="[-- SBATCH WORDS]")
+@click.option("--send", is_flag=True, help="Send to Slurm what is neither finished nor queued.")
+@click.option("--here", is_flag=True, help="Run the rows of one node on this machine, one after the other.")
+@click.option("--limit", type=int, metavar="N", help="Never more than N of your jobs in the queue (else "
+              "the site's limit); with --here, how many rows are run.")  # fmt: skip
+@click.option("--site", default="slurm", show_default=True, help="batch/SITE.sh starts the jobs.")
+def submit(grid: Path, sbatch: tuple[str, ...], send: bool, here: bool, limit: int | None, site: str) -> int:
+    """Check a grid of runs, then send it to Slurm or run it here.
+
+    GRID is a CSV file, a row a run (geofm_lib/runs/grid.py says what stands in it); paths in it count from the clone's
+    folder. Without --send or --here the sbatch lines are shown. Exit code 1 when a row was refused or failed; the
+    others are sent, or run, nevertheless.
+    """
+    from geofm_lib.runs import local, queue
+
+    chosen, grid = queue.Site(site, sbatch), grid.absolute()
+    _enter_the_clone()
+    if not chosen.script.is_file():
+        raise ValueError(f"there is no '{chosen.script}' here; start in a clone of geofm, or name another --site")
+    rows, faults = _rows(grid, chosen)
+    failed = False
+    if here or send:
+        for row, answer in local.run(rows, limit) if here else queue.send(rows, chosen, limit):
+            click.echo(f"{row.name}: {answer}")
+            failed = failed or answer.startswith("failed")
+    else:
+        click.echo("\n".join(queue.lines(rows, chosen)))
+    return int(faults or failed)
+
+
+def _enter_the_clone() -> None:
+    """Grids and the site's scripts count paths from the clone's folder, wherever in it the command was typed."""
+    from geofm_lib.settings import clone
+
+    os.chdir(clone() or ".")
+
+
+def _rows(grid: Path, site: Any) -> tuple[list[Any], bool]:
+    """The good rows of a grid, and whether there are others (each said in a sentence on standard error)."""
+    from geofm_lib.runs.grid import read
+
+    rows, faults = read(grid, site.machine)
+    for fault in faults:
+        click.echo(f"{grid.name}: {fault}", err=True)
+    return rows, bool(faults)
+
+
+@commands.command(**example("geofm status batch/grids/small.csv"))
+@click.argument("subject", required=False, metavar="[GRID|RUN]")
+@click.option("--site", default="slurm", help="The machine that a grid's rows are checked against.")
+def status(subject: str | None, site: str) -> int:
+    """Say where runs stand: a grid's rows, one run, or all runs."""
+    from geofm_lib.runs import overview, queue
+    from geofm_lib.settings import runs_root
+
+    if subject and subject.endswith(".csv"):
+        grid = Path(subject).absolute()
+        _enter_the_clone()
+        rows, faults = _rows(grid, queue.Site(site))
+        click.echo(overview.of_grid(rows))
+        return int(faults)
+    click.echo(overview.of_run(_run_folder(subject)) if subject else overview.of_all(runs_root()))
+    return 0
+
+
+def _run_folder(name: str) -> Path:
+    """A run folder: a path from here, or its name in the runs folder."""
+    from geofm_lib.catalog.suggest import did_you_mean
+    from geofm_lib.runs import records
+    from geofm_lib.settings import runs_root
+
+    for folder in (Path(name), runs_root() / name):
+        if (folder / "settings.json").is_file():
+            return folder
+    near = did_you_mean(Path(name).name, [run.folder.name for run in records.find(runs_root())])
+    raise ValueError(f"there is no run '{name}'{near or '; geofm status lists the runs'}")
+
+
+@commands.command(**example("geofm report runs/pretrain-ViT-Tiny-FULL_SHARD-3f9a01"))
+@click.argument("run_folder", required=False, metavar="RUN")
+@click.argument("notebook", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--index", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="FOLDER",
+              help="Make FOLDER/index.html of the pages in it instead.")  # fmt: skip
+def report(run_folder: str | None, notebook: Path | None, index: Path | None) -> int:
+    """Render the page of a run, or the index of a folder of pages.
+
+    `geofm run` renders pages by itself. For a notebook that JupyterLab or plain papermill executed, give its file as
+    NOTEBOOK after its run.
+    """
+    from geofm_lib.report import pages
+
+    if (index is None) == (run_folder is None):
+        raise click.UsageError("give a run, or --index and a folder of pages")
+    click.echo(pages.write_index(index) if index else pages.render_run(_run_folder(run_folder or ""), notebook))
+    return 0
+
+
+@commands.command(**example("geofm export runs/pretrain-ViT-Tiny-FULL_SHARD-3f9a01 encoder-hf --format vitmae"))
+@click.argument("source", type=click.Path(exists=True, file_okay=False))
+@click.argument("target", type=click.Path())
+@click.option("--format", "kind", required=True, type=click.Choice(FORMATS), help="Who is to read it: this project, "
+              "timm, or transformers' ViTModel or ViTMAEForPreTraining.")  # fmt: skip
+def export(source: str, target: str, kind: str) -> int:
+    """Write an encoder for timm or Hugging Face, or read one of theirs.
+
+    SOURCE is a run or an encoder folder of any of these formats, TARGET a new or empty folder.
+    """
+    words = [sys.executable, "-m", "geofm_lib.model.interop.export", source, target, "--format", kind]
+    return subprocess.run(words, check=False).returncode  # torch stays out of this process
+
+
+@commands.command(**example("geofm plan ViT-3B --machine frontier --nodes 16 --images 990848 --epochs 100"))
+@click.argument("model", shell_complete=_models)
+@click.option("--machine", required=True, shell_complete=_machines, help="A row of geofm_lib/catalog/machines.py.")
+@click.option("--nodes", required=True, type=int)
+@click.option("--batch", "batch_per_gpu", default=32, show_default=True, help="Images a GPU takes a step.")
+@click.option("--workload", default="mae", show_default=True, help="mae | classify")
+@click.option("--images", type=int, help="Images of the data set, for node-hours.")
+@click.option("--epochs", type=float, help="Passes over them, for node-hours.")
+def plan(**asked: Any) -> int:
+    """Say what each strategy would do, the fastest that fits first."""
+    from geofm_lib.planning import planner
+
+    columns = {"strategy": "<14", "step_s": ">9.3f", "images_per_s": ">13.0f", "low": ">9.0f", "high": ">9.0f",
+               "memory_gib": ">11.1f", "fits": ">5"}  # fmt: skip
+    columns |= {"node_hours": ">11.1f"} if asked["images"] else {}
+    rows = planner.plan(**asked)
+    click.echo("".join(format(name, form.split(".")[0]) for name, form in columns.items()))
+    for row in rows:
+        row["fits"] = "yes" if row["fits"] else "no"
+        click.echo("".join(format(row[name], form) for name, form in columns.items()))
+    return 0
+
+
+@commands.command(**example("geofm doctor"))
+def doctor() -> int:
+    """Say what this machine can run, what is missing, and the fix."""
+    from geofm_lib.runs import doctor as examination
+
+    return examination.main()
+
+
+@commands.command(**example("geofm calibrate"))
+def calibrate() -> int:
+    """Fit the planner's speeds to the published throughput again."""
+    return subprocess.run([sys.executable, "-m", "geofm_lib.planning.calibrate"], check=False).returncode
+
+
+@commands.command(**example("geofm study predictions"))
+@click.argument("name")
+def study(name: str) -> int:
+    """Write a table of reports/ anew (and run what it still needs)."""
+    return subprocess.run([sys.executable, "-m", f"geofm_lib.paper.{name}"], check=False).returncode
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code. A fault is one sentence on standard error."""
+    try:
+        return commands.main(arguments, prog_name="geofm", standalone_mode=False) or 0
+    except click.exceptions.Abort:
+        return 130
+    except click.ClickException as error:
+        fault = error.format_message()
+    except (ValueError, RuntimeError, OSError) as error:
+        fault = str(error)
+    print(" ".join(fault.split()), file=sys.stderr)
+    return 2

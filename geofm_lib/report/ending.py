@@ -1,0 +1,78 @@
+"""How an execution ended: from what happened and the run folder, never from the notebook's metadata."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+import nbformat
+
+from geofm_lib import files
+from geofm_lib.runs import records, slurm
+from geofm_lib.runs.run import Run
+from geofm_lib.settings import runs_root
+
+# finished; failed; 75 is EX_TEMPFAIL: stopped with a checkpoint, run again to go on (batch/run.sh requeues on it);
+# 137 as a shell says SIGKILL.
+EXIT_CODES = {"finished": 0, "failed": 1, "stopped": 75, "killed": 137}
+
+
+def judge(executed: Path, kind: str, error: str, run: Run | None, launched: bool, asked: bool) -> tuple[str, str]:
+    """(finished | failed | stopped | killed, what went wrong).
+
+    Args:
+        executed: the notebook as papermill left it.
+        kind: name of the exception that ended the execution, '' if none.
+        launched: this execution started the run's ranks; otherwise the folder says how an earlier one ended.
+        asked: a stop was asked for.
+    """
+    if kind == "DeadKernelError":
+        # Slurm may send SIGTERM to every process of a job, and a kernel that starts or draws dies of it.
+        return ("stopped", "a stop was asked for and ended the kernel") if asked else ("killed", error)
+    own = run if run is not None and launched else None
+    if kind:
+        if kind == "OSError" and own and own.status == "failed":
+            error = own.summary["error"]  # papermill's own trouble with the same disk says less
+        stopped = kind == "RunStopped" or (own is not None and own.status == "stopped")
+        return ("stopped" if stopped else "failed"), error
+    cells = [cell for cell in nbformat.read(executed, as_version=4).cells if cell.cell_type == "code" and cell.source]
+    skipped = [cell.id for cell in cells if cell.execution_count is None]
+    if skipped:  # sys.exit in a cell skips the rest and looks like success
+        return "failed", f"the notebook ended early: {len(skipped)} cells did not run, '{skipped[0]}' first"
+    if run is not None and run.status != "finished":
+        return "failed", f"the notebook ran to its end, but its run is {run.status}"
+    return "finished", ""
+
+
+def no_progress(run: Run | None) -> str:
+    """Why a stopped job must not be queued again: two starts of it in a row that saved nothing new. '' if it may.
+
+    Each start that stops leaves a line in `runs/.queue/<job>.jsonl`, also when it did not come to start any ranks
+    (run None).
+    """
+    if not slurm.in_allocation():
+        return ""
+    this = records.this_slice(run) if run else {}
+    mine = {"start": slurm.slice_name(), "from_step": this.get("from_step", 0), "to_step": this.get("to_step", 0)}
+    file = runs_root() / ".queue" / f"{os.environ['SLURM_JOB_ID']}.jsonl"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with open(file, "a+") as log:
+            log.seek(0)
+            before = log.read().splitlines()
+            log.write(json.dumps(mine) + "\n")
+    except OSError as error:
+        fault = f"the job is not queued again, since '{file}' cannot be written ({error.strerror}); make room first"
+    else:
+        last = json.loads(before[-1]) if before else None
+        if last is None or any(each["to_step"] > each["from_step"] for each in (last, mine)):
+            return ""
+        where = f"both began at step {mine['from_step']} and saved no later one" if run else "no ranks were started"
+        fault = (
+            f"no progress in two consecutive jobs ({last['start']} and {mine['start']}): {where}, so it is not queued "
+            "again; give it more --time, an earlier stop signal, or a smaller checkpoint_every"
+        )
+    if run:
+        with contextlib.suppress(OSError):
+            files.write_json(run.folder / "summary.json", {**run.summary, "status": "failed", "error": fault})
+    return fault
