@@ -119,7 +119,7 @@ sizes: $(STAMP)  ## reports/sizes.csv: three small models pretrained and probed 
 	$(GEOFM) study sizes
 
 simulations: $(STAMP)  ## reports/simulated.csv: the paper's memory figures, simulated on fake ranks (10 minutes; read again in 1)
-	$(GEOFM) study simulations
+	$(GEOFM) study simulated
 
 experiments: $(STAMP)  ## reports/experiments.csv: the small grids of batch/grids, run here (20 minutes on 2 cores; read again in 1)
 	for name in experiments prefetch_small scaling_small; do $(GEOFM) submit batch/grids/$$name.csv --here; done

@@ -283,8 +283,14 @@ def calibrate() -> int:
 @commands.command(**example("geofm study predictions"))
 @click.argument("name")
 def study(name: str) -> int:
-    """Write a table of reports/ anew (and run what it still needs)."""
-    return subprocess.run([sys.executable, "-m", f"geofm_lib.paper.{name}"], check=False).returncode
+    """Write a table of reports/ anew (and run what it still needs).
+
+    NAME: predictions, unseen, simulated, sizes or experiments.
+    """
+    from geofm_lib.paper import studies
+
+    click.echo(studies.study(name))
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:

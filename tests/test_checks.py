@@ -6,9 +6,10 @@ import pytest
 
 from geofm_lib.catalog import published
 from geofm_lib.figures import facade as figures
-from geofm_lib.paper import claims, findings, performance, unseen, verdicts
+from geofm_lib.paper import claims, findings, performance, studies
 from geofm_lib.paper.verdicts import Outcome
 from geofm_lib.planning.planner import predict
+from geofm_lib.runs import results
 
 WITHOUT_NUMBERS = {"T2", "T3", "G1", "G13", "G14", "G15", "G16"}  # Tables II and III, IO, power, loss and accuracies
 EVIDENCE = {
@@ -69,9 +70,7 @@ def test_every_row_that_can_have_a_number_has_one():
 
 
 def test_without_evidence_and_reports_nothing_is_claimed(monkeypatch):
-    everywhere = (verdicts, performance, findings)
-    for module in everywhere:
-        monkeypatch.setattr(module, "report", lambda name: [])
+    monkeypatch.setattr(results, "read", lambda name: [])
     bare = {claim["id"]: each for claim, each in claims.outcomes({}, "table", "figure", "claim", "finding")}
     computed = {name for name, each in bare.items() if each.verdict not in ("not measured", "not comparable")}
     assert computed == {"T1", "G2", "C1", "C11"}  # arithmetic and the planner, which are always there
@@ -80,7 +79,7 @@ def test_without_evidence_and_reports_nothing_is_claimed(monkeypatch):
 def test_a_fit_that_has_not_seen_the_model_is_what_is_in_the_file(root):
     with open(root / "reports" / "unseen.csv", newline="") as file:
         kept = list(csv.DictReader(file))
-    fresh = unseen.rows()
+    fresh = studies.unseen()
     assert len(kept) == len(fresh) == 167
     for row, now in zip(kept, fresh, strict=True):
         assert (row["model"], row["strategy"], row["nodes"]) == (now["model"], now["strategy"], str(now["nodes"]))
@@ -89,14 +88,16 @@ def test_a_fit_that_has_not_seen_the_model_is_what_is_in_the_file(root):
 
 
 def test_swapped_predictions_of_a_figure_differ(monkeypatch):
+    kept = results.read("unseen")
+
     def swapped(name):
-        rows = [dict(row) for row in verdicts.report(name)]
+        rows = [dict(row) for row in kept]
         for row in rows:
             row["predicted_images_per_s"] = 1e9 / float(row["predicted_images_per_s"])
         return rows
 
     assert performance.weak_scaling({}, "ViT-3B").verdict == "reproduced"
-    monkeypatch.setattr(performance, "report", swapped)
+    monkeypatch.setattr(results, "read", swapped)
     assert performance.weak_scaling({}, "ViT-3B").verdict == "differs"
 
 
@@ -116,9 +117,9 @@ def test_a_strategy_scales_best_when_it_is_first_nearly_everywhere(monkeypatch):
             for name, speed in speeds.items() for n in (1, 2, 128)
         ]  # fmt: skip
 
-    monkeypatch.setattr(performance, "report", lambda name: rows("SHARD_GRAD_OP"))
+    monkeypatch.setattr(results, "read", lambda name: rows("SHARD_GRAD_OP"))
     assert performance.scales_best({}, "M", "SHARD_GRAD_OP").verdict == "same ordering"
-    monkeypatch.setattr(performance, "report", lambda name: rows("FULL_SHARD"))
+    monkeypatch.setattr(results, "read", lambda name: rows("FULL_SHARD"))
     told = performance.scales_best({}, "M", "SHARD_GRAD_OP")
     assert told.verdict == "differs" and "on 128, FULL_SHARD is" in told.ours and "50 % of its speed" in told.ours
 
@@ -141,7 +142,7 @@ def test_larger_models_must_probe_better_beyond_their_intervals(monkeypatch, sco
     names = ("ViT-Atto", "ViT-Femto", "ViT-Pico")
     rows = [{"model": name, "top1_pretrained_mean": str(score), "top1_pretrained_interval": "1"}
             for name, score in zip(names, scores, strict=True)]  # fmt: skip
-    monkeypatch.setattr(findings, "report", lambda name: rows[::-1])
+    monkeypatch.setattr(results, "read", lambda name: rows[::-1])
     assert findings.larger_probe_better({}).verdict == verdict
     assert findings.gain_of_largest({}).ours.startswith(f"{scores[-1] - scores[0]:.1f} points from ViT-Atto")
 

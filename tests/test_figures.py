@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import sys
-from functools import partial
 
 import nbformat
 import numpy as np
@@ -16,7 +15,7 @@ from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures import data, images, pretrain, probe, throughput
 from geofm_lib.figures import facade as figures
 from geofm_lib.figures.display import Figure, Note, Table
-from geofm_lib.paper import experiments
+from geofm_lib.paper import studies
 from geofm_lib.report import notebook_outputs
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import ScalingSettings
@@ -285,7 +284,7 @@ def test_recorded_experiments_beside_plans(monkeypatch, tmp_path):
     alone = figures.base_alone()
     assert alone.frame["measured"].gt(0).all() and "torch" in alone.caption and "commit" in alone.caption
     assert set(figures.measured_scaling().frame["strategy"]) == {"FULL_SHARD", "NO_SHARD"}
-    monkeypatch.setattr(experiments, "table", partial(experiments.table, file=tmp_path / "none.csv"))
+    monkeypatch.setattr(studies.results, "file", lambda name: tmp_path / f"{name}.csv")
     for shown in (figures.base_alone(), figures.batch_scaling(), figures.measured_scaling()):
         assert "make experiments" in shown._repr_html_()
     assert "not run" in figures.prefetch_depths().alt and figures.three_b().frame["GiB simulated"].isna().all()

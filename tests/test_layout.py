@@ -103,11 +103,12 @@ def test_the_kernel_side_never_loads_torch(root):
     assert done.stdout.strip() == "False", "importing the kernel's side loads torch"
 
 
-def test_the_commands_that_need_scipy_are_imported_by_nothing_else():
-    """`planning.calibrate`, and `paper.unseen` which asks it for predictions: a plain installation has no scipy."""
+def test_the_fit_is_imported_by_the_study_that_calls_it_only():
+    """Only the study that fits again asks `planning.calibrate`, when it is called: the planner needs no scipy."""
     found = {name_of(path) for path in MODULES for name in imports(path) if "planning.calibrate" in name}
-    assert found == {"geofm_lib/paper/unseen.py"}
-    assert not [path for path in MODULES for name in imports(path) if name == "geofm_lib.paper.unseen"]
+    assert found == {"geofm_lib/paper/studies.py"}
+    lines = (ROOT / "geofm_lib/paper/studies.py").read_text().splitlines()
+    assert all(line.startswith(" ") for line in lines if "import calibrate" in line), "not at the top of the module"
 
 
 def test_fsdp1_is_imported_by_the_findings_only():

@@ -11,7 +11,7 @@ import pytest
 from geofm_lib.jobs import simulate as job
 from geofm_lib.jobs import worker
 from geofm_lib.jobs.simulate import WHOLE, simulate
-from geofm_lib.paper.simulations import points
+from geofm_lib.paper.studies import simulated_points
 from geofm_lib.planning.communication import step_traffic
 from geofm_lib.planning.conditions import Conditions
 from geofm_lib.planning.memory import rank_memory
@@ -97,7 +97,9 @@ def test_simulated_memory_against_the_published(root):
     """`make simulations`: FSDP2 as traced, and what libraries took in 2023, beside the paper's FSDP1."""
     with open(root / "reports" / "simulated.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["model"], row["strategy"]) for row in rows] == [(r["model"], r["strategy"]) for r in points()]
+    assert [(row["model"], row["strategy"]) for row in rows] == [
+        (r["model"], r["strategy"]) for r in simulated_points()
+    ]
     off = {False: [], True: []}
     for row in rows:
         loose = row["strategy"] in ("FULL_SHARD", "NO_SHARD", "HYBRID_1GPU")  # FSDP1 held otherwise there

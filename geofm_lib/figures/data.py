@@ -9,9 +9,10 @@ import seaborn as sns
 from geofm_lib.catalog.datasets import DATASETS
 from geofm_lib.figures._axes import BLUE
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
+from geofm_lib.runs import results
 from geofm_lib.runs.run import Run
 
-LOADER = Path(__file__).resolve().parents[2] / "reports" / "loader.csv"
+LOADER = results.file("loader")
 MOST_ROWS = 80  # of a list on a page; the run folder has it whole
 NO_CARD = "These class folders match no data set that has a card here, so nothing says how many images are complete."
 

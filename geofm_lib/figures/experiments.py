@@ -5,7 +5,7 @@ import pandas as pd
 from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
-from geofm_lib.paper import experiments
+from geofm_lib.paper import studies
 from geofm_lib.planning.flops import training_flops
 from geofm_lib.planning.planner import as_published, predict
 
@@ -33,7 +33,7 @@ def prefetch_depths() -> Figure:
     left.set(xlabel="blocks gathered ahead in the backward pass", ylabel="images/s", title="Planned (dots: published)")
     left.set_xticks(DEPTHS, ["0 (none)", "1 (BACKWARD_PRE)", "2"])
     left.grid(False, axis="x")
-    frame = _against_round(experiments.table("prefetch_small"))
+    frame = _against_round(studies.recorded("prefetch_small"))
     for x, (depth, ratios) in enumerate(frame.items()):
         right.plot([x] * len(ratios), ratios, "o", color="#0072B2", alpha=0.5)
         right.plot([x - 0.2, x + 0.2], [ratios.median()] * 2, color="#0072B2")
@@ -53,7 +53,7 @@ def prefetch_depths() -> Figure:
 
 def base_alone() -> Table:
     """ViT-Base with a small batch on one rank: real steps of this project's small machine beside the planner."""
-    frame = experiments.table("experiments")
+    frame = studies.recorded("experiments")
     frame = frame[frame["name"] == "base_alone"]
     if frame.empty:
         return Table(frame, empty=EMPTY)
@@ -69,7 +69,7 @@ def base_alone() -> Table:
     ]
     caption = (f"{row['model']}, {row['workload']}, {row['image_size']} px, {row['batch_per_gpu']} images a step, one "
                f"rank of {row['threads']:.0f} threads, {row['precision']}, median of {row['steps']} steps after "
-               f"{row['warmup_steps']}; {experiments.origin(frame)}; the measured peak is of the whole process, Python "
+               f"{row['warmup_steps']}; {studies.origin(frame)}; the measured peak is of the whole process, Python "
                "and torch included, the planned one of the tensors")  # fmt: skip
     return Table(pd.DataFrame(lines, columns=["one rank", "measured", "planned for machine 'laptop'"]), caption)
 
@@ -77,7 +77,7 @@ def base_alone() -> Table:
 @styled
 def batch_scaling() -> Figure | Note:
     """Images/s against the batch under NO_SHARD: measured with a small model here, planned for ViT-Base on a node."""
-    frame = experiments.table("experiments")
+    frame = studies.recorded("experiments")
     frame = frame[frame["name"].str.startswith("no_shard")].sort_values("batch_per_gpu")
     if frame.empty:
         return Note(EMPTY)
@@ -103,7 +103,7 @@ def batch_scaling() -> Figure | Note:
 
 def three_b() -> Table:
     """ViT-3B on 8 nodes of Frontier, FULL_SHARD against the hybrids: simulated, planned and published."""
-    frame = experiments.table("experiments")
+    frame = studies.recorded("experiments")
     simulated = frame[frame["how"] == "simulated"].set_index("strategy")["peak_memory_gib"]
     rows = []
     for name in THREE_B:

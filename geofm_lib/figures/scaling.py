@@ -1,7 +1,5 @@
 """How speed and memory scale with nodes: predicted, published, simulated and measured side by side. No torch."""
 
-from pathlib import Path
-
 import pandas as pd
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, ScalarFormatter
 
@@ -9,14 +7,14 @@ from geofm_lib.catalog import published
 from geofm_lib.catalog.machines import MACHINES
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
-from geofm_lib.paper import experiments
+from geofm_lib.paper import studies
 from geofm_lib.planning.memory import rank_memory
 from geofm_lib.planning.planner import as_published, predict
 from geofm_lib.planning.ranking import CLOSE, first_choice
 from geofm_lib.planning.reference import ALIKE, BATCH, BENCHMARK, FRONTIER, NODES, TABLE_I, nodes_of
 from geofm_lib.planning.sizes import gib
+from geofm_lib.runs import results
 
-SIMULATED = Path(__file__).resolve().parents[2] / "reports" / "simulated.csv"
 SHORT = {"FULL_SHARD": "FULL", "SHARD_GRAD_OP": "GRAD", "NO_SHARD": "NO"}  # a cell is narrow; HYBRID_2GPUs is H2
 
 
@@ -96,7 +94,7 @@ def strong_scaling(settings) -> Figure | Note:
 
 def measured_scaling() -> Table:
     """Weak and strong scaling from one rank to two on this project's own small machine, medians over rounds."""
-    frame = experiments.table("scaling_small")
+    frame = studies.recorded("scaling_small")
     empty = "The small scaling grid was not run here; `make experiments` runs it."
     if frame.empty:
         return Table(frame, empty=empty)
@@ -108,7 +106,7 @@ def measured_scaling() -> Table:
                             ("strong, 64 images in all", median[strategy, 1, 64])):  # fmt: skip
             rows.append({"strategy": strategy, "scaling": kind, "images/s, 1 rank of 2 threads": alone,
                          "images/s, 2 ranks of 1": two, "kept, %": 100 * two / alone})  # fmt: skip
-    caption = f"{frame['model'].iloc[0]}, median of {frame['seed'].nunique()} rounds, {experiments.origin(frame)}"
+    caption = f"{frame['model'].iloc[0]}, median of {frame['seed'].nunique()} rounds, {studies.origin(frame)}"
     return Table(pd.DataFrame(rows), caption)
 
 
@@ -146,7 +144,7 @@ def ranking() -> Figure:
 @styled
 def memory_by_nodes(model: str) -> Figure:
     """Peak GiB per GPU against nodes: FSDP1 by arithmetic and as published, FSDP2 by arithmetic and as simulated."""
-    simulated = pd.read_csv(SIMULATED)
+    simulated = pd.read_csv(results.file("simulated"))
     simulated = simulated[simulated["model"] == model]
     seen = published.peaks(model=model)
     figure, panels = axes(height=3.7, columns=2, sharey=True, sharex=True)

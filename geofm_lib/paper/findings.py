@@ -7,10 +7,11 @@ from statistics import median
 
 from geofm_lib.catalog import published
 from geofm_lib.paper.performance import UP_TO_3B, unseen
-from geofm_lib.paper.verdicts import Outcome, judged, report
+from geofm_lib.paper.verdicts import Outcome, judged
 from geofm_lib.planning.planner import as_published
 from geofm_lib.planning.reference import TABLE_I as PRINTED
 from geofm_lib.planning.weights import parameters
+from geofm_lib.runs import results
 
 DRIFTED = 1e-3  # gradients of synchronised replicas do not differ at all
 LOG_WINDOWS = (781, 1008)
@@ -130,5 +131,5 @@ def _above(one: tuple, other: tuple) -> bool:
 
 def _sizes() -> list[tuple[str, float, float]]:
     names = ("top1_pretrained_mean", "top1_pretrained_interval")
-    rows = [(row["model"], *(float(row[name]) for name in names)) for row in report("sizes")]
+    rows = [(row["model"], *(float(row[name]) for name in names)) for row in results.read("sizes")]
     return sorted(rows, key=lambda row: parameters(row[0], "encoder"))

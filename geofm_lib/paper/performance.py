@@ -8,11 +8,12 @@ from statistics import median
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.paper.verdicts import Outcome, judged, number, report, span
+from geofm_lib.paper.verdicts import Outcome, judged, number, span
 from geofm_lib.planning.memory import rank_memory
 from geofm_lib.planning.planner import as_published, plan
 from geofm_lib.planning.reference import ALIKE, BATCH, BENCHMARK, FRONTIER, IMAGES
 from geofm_lib.planning.sizes import gib
+from geofm_lib.runs import results
 
 UP_TO_3B = ("ViT-Base", "ViT-Huge", "ViT-3B")
 PREDICTED = (*UP_TO_3B, "ViT-5B")
@@ -21,7 +22,7 @@ PREDICTED = (*UP_TO_3B, "ViT-5B")
 
 def unseen(*models: str) -> dict[tuple[str, str, int], tuple[float, float]]:
     """(model, strategy, nodes) -> images/s as published, and as predicted by a fit without that model."""
-    rows = [row for row in report("unseen") if row["model"] in models]
+    rows = [row for row in results.read("unseen") if row["model"] in models]
     keys = [(row["model"], row["strategy"], int(row["nodes"])) for row in rows]
     values = [(float(row["published_images_per_s"]), float(row["predicted_images_per_s"])) for row in rows]
     return dict(zip(keys, values, strict=True))
@@ -143,13 +144,13 @@ def memory_by_nodes(evidence: dict, *models: str) -> Outcome:
 
 def memory_of(evidence: dict, model: str, *strategies: str) -> Outcome:
     """The peaks of one model under some strategies, each on its largest number of GPUs."""
-    last = {row["strategy"]: row for row in report("simulated") if row["model"] == model}
+    last = {row["strategy"]: row for row in results.read("simulated") if row["model"] == model}
     return _memory([_held(last[name]) for name in strategies if name in last])
 
 
 def memory_points(by_nodes: bool, *models: str) -> list[tuple[str, float, float]]:
     """(cell, published, simulated) GiB: of strategies that shard over all GPUs, or of the others."""
-    rows = [row for row in report("simulated") if not models or row["model"] in models]
+    rows = [row for row in results.read("simulated") if not models or row["model"] in models]
     return [_held(row) for row in rows if (STRATEGIES[row["strategy"]].shard_group is None) is by_nodes]
 
 
@@ -180,7 +181,7 @@ def smallest_groups(evidence: dict, *wanted: str) -> Outcome:
 def _predicted_cells(model: str) -> dict[int, list[dict]]:
     """Rows of reports/predictions.csv that fit, are synchronised and in bf16, by number of nodes."""
     cells: dict[int, list[dict]] = {}
-    for row in report("predictions"):
+    for row in results.read("predictions"):
         if row["model"] == model and row["fits"] == "true" and row["strategy"] in ALIKE:
             cells.setdefault(int(row["nodes"]), []).append(row)
     return cells

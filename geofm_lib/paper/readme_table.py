@@ -11,10 +11,11 @@ from pathlib import Path
 import pandas as pd
 
 from geofm_lib.catalog import published
+from geofm_lib.files import write_text
 from geofm_lib.paper.claims import outcomes
 from geofm_lib.planning.reference import TABLE_I
 from geofm_lib.planning.weights import parameters
-from geofm_lib.runs import records
+from geofm_lib.runs import records, results
 from geofm_lib.settings import runs_root
 
 MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")
@@ -79,16 +80,16 @@ def block(root: Path) -> str:
     return "\n".join(lines)
 
 
-def write(root: Path, readme: Path, reports: Path) -> None:
-    """Rewrite measured.csv and README's block."""
+def write(root: Path | None = None) -> None:
+    """Rewrite reports/measured.csv and README's block from the runs under a folder (None: the usual place)."""
+    root, readme = root or runs_root(), results.ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     if any(text.count(mark) != 1 for mark in MARKS):
-        raise ValueError(f"{readme} must hold the marks {' and '.join(MARKS)} once each")
+        raise ValueError(f"{readme} must hold the marks {' and '.join(MARKS)} once each.")
     before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
-    readme.write_text(f"{before}{MARKS[0]}\n{block(root)}\n{MARKS[1]}{after}", encoding="utf-8")
-    records.record("measured", rows(root), reports)
+    write_text(readme, f"{before}{MARKS[0]}\n{block(root)}\n{MARKS[1]}{after}")
+    results.write("measured", rows(root))
 
 
 if __name__ == "__main__":
-    here = Path(__file__).parents[2]
-    write(Path(sys.argv[1]) if len(sys.argv) > 1 else runs_root(), here / "README.md", here / "reports")
+    write(Path(sys.argv[1]) if len(sys.argv) > 1 else None)

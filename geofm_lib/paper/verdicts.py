@@ -4,15 +4,10 @@ Verdicts follow from numbers by the rules of `catalog.published` (`verdict_of_po
 text.
 """
 
-import csv
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from statistics import median
 
 from geofm_lib.catalog import published
-
-REPORTS = Path(__file__).resolve().parents[2] / "reports"
 
 
 @dataclass(frozen=True)
@@ -23,16 +18,6 @@ class Outcome:
     ratio: float | None = None
     verdict: str = "not measured"
     how: str = ""  # measured, simulated, predicted or counted
-
-
-@cache
-def report(name: str) -> list[dict]:
-    """The rows of reports/`name`.csv as text, [] where it was never made."""
-    file = REPORTS / f"{name}.csv"
-    if not file.is_file():
-        return []
-    with open(file, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
 
 
 def judged(points: list[tuple], how: str, ours: str) -> Outcome:

@@ -1,6 +1,5 @@
-"""Tables over run folders: the launches of one run, the runs of a folder, and CSV files that say how they were made."""
+"""Tables over run folders: the launches of one run, and the runs of a folder."""
 
-import csv
 import glob
 import time
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from geofm_lib.runs import provenance
 from geofm_lib.runs.run import Run
 
 REASONS = {"killed": "its job ended without a word: over its time limit, out of memory, or its node failed"}
@@ -64,15 +62,3 @@ def table(pattern: str = "runs/*") -> pd.DataFrame:
             scalars = {k: v for k, v in run.summary.items() if not isinstance(v, dict | list)}
             rows.append({"job": run.job, **run.settings, **scalars, "status": run.status, "folder": str(folder)})
     return pd.DataFrame(rows)
-
-
-def record(name: str, rows: list[dict[str, Any]], folder: str | Path = "reports") -> Path:
-    """Write `folder/name.csv`, each row with the commit, date and versions it was made with."""
-    file = Path(folder) / f"{name}.csv"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    marks = provenance.stamp()
-    with open(file, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=[*rows[0], *marks])
-        writer.writeheader()
-        writer.writerows({**row, **marks} for row in rows)
-    return file

@@ -30,13 +30,14 @@ from torchvision.transforms import v2
 
 from geofm_lib.data import loader, pack, shards
 from geofm_lib.data.transforms import normalise
+from geofm_lib.runs import results
 
 BATCH, SIZE, SCALE = 32, 224, (0.2, 1.0)
 STEPS = {0: 32, 2: 64}  # workers -> batches a round; starting processes is a small part of it
 MEAN, STD = [0.48, 0.49, 0.45], [0.21, 0.20, 0.19]
 ROUNDS, WEB_SHARDS = 5, 8
 COLUMNS = ("pipeline", "workers", "images_per_s", "ratio_to_imagefolder", "low", "high")
-FILE = Path(__file__).resolve().parents[2] / "reports" / "loader.csv"
+FILE = results.file("loader")
 
 
 def transforms() -> v2.Compose:
