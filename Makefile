@@ -138,13 +138,15 @@ test-long: $(STAMP)  ## The tests that take longer (up to 30 minutes)
 loader: $(STAMP)  ## Images/s beside ImageFolder and webdataset -> reports/loader.csv (4 minutes; needs GEOFM_TEST_DATA)
 	OMP_NUM_THREADS=1 $(PY) -m tests.benchmarks.loader
 
-lint: $(STAMP)  ## Ruff over code and notebooks, shellcheck over the scripts (seconds)
+lint: $(STAMP)  ## Ruff over code and notebooks, mypy over the library, shellcheck over the scripts (half a minute)
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 	PATH=".venv/bin:$$PATH" shellcheck batch/*.sh .ci/run
 
 doctor: $(STAMP)  ## One page: what this machine can run, what is missing, and the fix (half a minute)
 	@$(GEOFM) doctor
 
 clean:  ## Remove .venv, caches and the pages of `make reports`; keeps runs/ and reports/recorded/
-	rm -rf .venv .pytest_cache .ruff_cache build geofm.egg-info reports/*.html
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache build geofm.egg-info reports/*.html
 	find geofm_lib tests -name __pycache__ -type d -prune -exec rm -rf {} +
