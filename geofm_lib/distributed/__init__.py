@@ -1,1 +1,1 @@
-"""Floor 2: ranks, sharding, checkpoints, meters."""
+"""Many ranks: who they are, how a model is spread over them, one training step, and its checkpoints."""

@@ -1,4 +1,4 @@
-"""Who am I among how many, and on which device: the ranks of one run.
+"""A rank's context: its number, the world size, its device, and how it meets the other ranks of its run.
 
 A rank is a plain process. It learns its number from the environment (RANK and WORLD_SIZE set by the launcher, or
 Slurm's own variables under srun) and finds the others through one small file in the run folder: rank 0 opens a
@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -29,10 +29,8 @@ class Context:
 
     rank: int
     world_size: int
-    local_rank: int
-    local_world_size: int
     device: torch.device
-    store: dist.Store | None = None
+    store: dist.Store  # small messages between ranks go through it, so they need no communication backend
     _calls: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -45,11 +43,11 @@ class Context:
         self.gather(None)
         self.broadcast(None)
 
-    def gather(self, value: Any) -> list[Any] | None:
-        """Every rank's value (JSON), in rank order, on rank 0; None elsewhere."""
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value (JSON), in rank order, on rank 0; [] elsewhere."""
         key = self._key("gather")
         self._put(f"{key}/{self.rank}", value)
-        return [self._take(f"{key}/{r}") for r in range(self.world_size)] if self.is_main else None
+        return [self._take(f"{key}/{r}") for r in range(self.world_size)] if self.is_main else []
 
     def broadcast(self, value: Any) -> Any:
         """Rank 0's value (JSON) on every rank."""
@@ -70,17 +68,15 @@ class Context:
         return json.loads(self.store.get(key))
 
 
-def from_environment() -> tuple[int, int, int, int]:
-    """(rank, world size, both within the node) from the launcher's variables, else Slurm's, else a single process."""
+def from_environment() -> tuple[int, int, int]:
+    """(rank, world size, ranks on this node) from the launcher's variables, else Slurm's, else a single process."""
     env = os.environ
     if "RANK" in env:
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        return tuple(int(env[n]) for n in names)
+        return int(env["RANK"]), int(env["WORLD_SIZE"]), int(env["LOCAL_WORLD_SIZE"])
     if "SLURM_PROCID" in env and "SLURM_STEP_ID" in env:
         world_size, nodes = int(env["SLURM_NTASKS"]), int(env.get("SLURM_NNODES", 1))
-        local_world_size = int(env.get("SLURM_NTASKS_PER_NODE", -(-world_size // nodes)))
-        return int(env["SLURM_PROCID"]), world_size, int(env.get("SLURM_LOCALID", 0)), local_world_size
-    return 0, 1, 0, 1
+        return int(env["SLURM_PROCID"]), world_size, int(env.get("SLURM_NTASKS_PER_NODE", -(-world_size // nodes)))
+    return 0, 1, 1
 
 
 def join_fake_group(rank: int, world_size: int) -> None:
@@ -95,7 +91,7 @@ def fake_group() -> dist.ProcessGroup:
     """All ranks again, beside their real group, in one that sends nothing; every rank calls this."""
     import torch.testing._internal.distributed.fake_pg  # noqa: F401  makes the backend "fake" known
 
-    return dist.new_group(backend="fake")
+    return cast(dist.ProcessGroup, dist.new_group(backend="fake"))  # every rank is in it
 
 
 def join(run_dir: Path, device: str = "auto", communication: str = "on") -> Context:
@@ -106,10 +102,10 @@ def join(run_dir: Path, device: str = "auto", communication: str = "on") -> Cont
         device: auto, cpu or cuda (ROCm answers to cuda).
         communication: `off` gives torch's fake process group: the same calls and shapes, nothing is sent.
     """
-    rank, world_size, local_rank, local_world_size = from_environment()
+    rank, world_size, local_world_size = from_environment()
     where = _device(device, local_world_size)
     store = _store(run_dir, rank, world_size)
-    context = Context(rank, world_size, local_rank, local_world_size, where, store)
+    context = Context(rank, world_size, where, store)
     if communication == "off":
         join_fake_group(rank, world_size)
         return context

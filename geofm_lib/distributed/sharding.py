@@ -21,23 +21,39 @@ limit_all_gathers=off  not in FSDP2
 """
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, Protocol, cast
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import Shard
 from torch.nn.parallel import DistributedDataParallel
 
 from geofm_lib.catalog import strategies
+from geofm_lib.distributed.context import Context
+from geofm_lib.model.vit import materialise
 
 BF16 = torch.bfloat16
 M_MMAP_THRESHOLD = -3  # in glibc's malloc.h
 LARGE = 2**28  # parameters from which on memory is worth more than a few percent of speed, on CPU
+Stack = nn.Sequential | nn.ModuleList  # of blocks
+
+
+class Choices(Protocol):
+    """The settings that say how a model is spread and computed."""
+
+    strategy: str
+    precision: Literal["fp32", "bf16"]
+    activation_checkpointing: bool
+    compile: bool
+    forward_prefetch: int
+    backward_prefetch: int
+    seed: int
 
 
 def apply(
@@ -46,7 +62,7 @@ def apply(
     *,
     world_size: int,
     device: torch.device,
-    precision: str = "fp32",
+    precision: Literal["fp32", "bf16"] = "fp32",
     activation_checkpointing: bool = False,
     compile: bool = False,
     forward_prefetch: int = 1,
@@ -71,7 +87,7 @@ def apply(
         _give_back_freed_memory()
     if row.ddp:
         _materialise(model, device, seed)
-    blocks = []
+    blocks: list[nn.Module] = []
     for stack in stacks(model):
         for index, block in enumerate(stack):
             if row.ddp and precision == "bf16":
@@ -91,24 +107,36 @@ def apply(
             wrapped.register_comm_hook(None, bf16_compress_hook)
         return wrapped
 
-    shape, names = ((world_size,), ("shard",)) if replicas == 1 else ((replicas, shard), ("replicate", "shard"))
-    if fake:  # under names of its own, since DTensor remembers what it did on an equal mesh, with that one's groups
-        names = tuple(f"fake_{name}" for name in names)
-    backends = dict.fromkeys(names, "fake") if fake else None
-    mesh = init_device_mesh(device.type, shape, mesh_dim_names=names, backend_override=backends)
-    kinds = {"param_dtype": BF16, "reduce_dtype": BF16} if precision == "bf16" else {}
-    same = {"mesh": mesh, "reshard_after_forward": row.reshard_after_forward, "shard_placement_fn": _cut(shard)}
+    mesh = _mesh(device.type, replicas, shard, fake is not None)
+    dtype, reshard, cut = BF16 if precision == "bf16" else None, row.reshard_after_forward, _cut(shard)
+    policy = MixedPrecisionPolicy(dtype, dtype)
     for block in blocks:
-        fully_shard(block, mp_policy=MixedPrecisionPolicy(**kinds), **same)
+        fully_shard(block, mesh=mesh, reshard_after_forward=reshard, shard_placement_fn=cut, mp_policy=policy)
     # The root takes images and masking noise as they are: rounding them would change targets and masks.
-    policy = MixedPrecisionPolicy(**kinds, cast_forward_inputs=False)
+    policy = MixedPrecisionPolicy(dtype, dtype, cast_forward_inputs=False)
     # Fixed positions are not trained: each rank keeps them whole, and nothing is sent.
     fixed = {parameter for parameter in model.parameters() if not parameter.requires_grad}
-    fully_shard(model, mp_policy=policy, ignored_params=fixed, **same)
+    fully_shard(
+        model,
+        mesh=mesh,
+        reshard_after_forward=reshard,
+        shard_placement_fn=cut,
+        mp_policy=policy,
+        ignored_params=fixed,
+    )
     if seed is not None:
         _materialise(model, device, seed)
     _prefetch(model, blocks, forward_prefetch, backward_prefetch)
     return model
+
+
+def _mesh(kind: str, replicas: int, shard: int, fake: bool) -> DeviceMesh:
+    """Ranks as [shard], or as [replicate, shard] where there are several replicas."""
+    sizes = {"shard": shard} if replicas == 1 else {"replicate": replicas, "shard": shard}
+    if fake:  # under names of its own, since DTensor remembers what it did on an equal mesh, with that one's groups
+        sizes = {f"fake_{name}": size for name, size in sizes.items()}
+    backends: dict[int | str, Any] | None = dict.fromkeys(sizes, "fake") if fake else None
+    return init_device_mesh(kind, tuple(sizes.values()), mesh_dim_names=tuple(sizes), backend_override=backends)
 
 
 def _cut(group: int) -> Callable[[nn.Parameter], Shard | None]:
@@ -141,33 +169,46 @@ def _give_back_freed_memory() -> None:
 
 def _prefetch(model: nn.Module, blocks: list[nn.Module], forward: int, backward: int) -> None:
     """Tell each block which others to gather ahead, in the order in which they will be used."""
-    for i, block in enumerate(blocks):
+    units = [cast(FSDPModule, block) for block in blocks]
+    for i, unit in enumerate(units):
         if forward:
-            block.set_modules_to_forward_prefetch(blocks[i + 1 : i + 1 + forward])
+            unit.set_modules_to_forward_prefetch(units[i + 1 : i + 1 + forward])
         if backward > 1:  # FSDP2's own choice is the one before
-            block.set_modules_to_backward_prefetch(blocks[max(0, i - backward) : i][::-1])
+            unit.set_modules_to_backward_prefetch(units[max(0, i - backward) : i][::-1])
     if not backward:
         # An empty list means FSDP2's own choice; a unit that names itself, which is gathered by then, means none.
-        for unit in (model, *blocks):
+        for unit in (cast(FSDPModule, model), *units):
             unit.set_modules_to_backward_prefetch([unit])
 
 
-def apply_settings(model: nn.Module, settings, context, fake: dist.ProcessGroup | None = None) -> nn.Module:
-    """`apply` as a job's settings say: strategy, precision, checkpointing, compile, prefetch, seed."""
-    names = ("precision", "activation_checkpointing", "compile", "forward_prefetch", "backward_prefetch", "seed")
-    chosen = {name: getattr(settings, name) for name in names}
-    return apply(model, settings.strategy, world_size=context.world_size, device=context.device, fake=fake, **chosen)
+def apply_settings(
+    model: nn.Module, settings: Choices, context: Context, fake: dist.ProcessGroup | None = None
+) -> nn.Module:
+    """`apply` as a job's settings say."""
+    return apply(
+        model,
+        settings.strategy,
+        world_size=context.world_size,
+        device=context.device,
+        precision=settings.precision,
+        activation_checkpointing=settings.activation_checkpointing,
+        compile=settings.compile,
+        forward_prefetch=settings.forward_prefetch,
+        backward_prefetch=settings.backward_prefetch,
+        seed=settings.seed,
+        fake=fake,
+    )
 
 
-def stacks(model: nn.Module) -> list[nn.Module]:
+def stacks(model: nn.Module) -> list[Stack]:
     """The model's stacks of blocks (encoder, then decoder); a block is what is gathered and freed as one."""
-    return [m for name, m in model.named_modules() if name.rpartition(".")[2] in ("blocks", "decoder_blocks")]
+    found = [m for name, m in model.named_modules() if name.rpartition(".")[2] in ("blocks", "decoder_blocks")]
+    return cast(list[Stack], found)
 
 
-def _materialise(model: nn.Module, device: torch.device, seed: int) -> None:
+def _materialise(model: nn.Module, device: torch.device, seed: int | None) -> None:
     if any(parameter.is_meta for parameter in model.parameters()):
-        model.to_empty(device=device)
-        model.init_weights(seed)
+        materialise(model, device, seed)
     else:
         model.to(device)
 
@@ -180,18 +221,18 @@ def last_micro_batch(model: nn.Module, last: bool) -> None:
         model.require_backward_grad_sync = last
 
 
-def local_bytes(tensors) -> int:
+def local_bytes(tensors: Iterable[torch.Tensor | None]) -> int:
     """Bytes of these tensors that this rank holds (its shard of a DTensor)."""
     return sum(t.to_local().nbytes if hasattr(t, "to_local") else t.nbytes for t in tensors if t is not None)
 
 
-def _send_nothing(dtype: torch.dtype, bucket):
-    done = torch.futures.Future()
+def _send_nothing(dtype: torch.dtype, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
     done.set_result(bucket.buffer().to(dtype).to(bucket.buffer().dtype))
     return done
 
 
-def _compute_in(module: nn.Module, dtype: torch.dtype, cast_inputs: bool, skip=()) -> None:
+def _compute_in(module: nn.Module, dtype: torch.dtype, cast_inputs: bool, skip: Iterable[nn.Module] = ()) -> None:
     """Let a module compute with its fp32 parameters cast to `dtype`, as fully_shard's policy does.
 
     The casts are part of the graph, so gradients come back in fp32; on recomputation they are simply made again.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -29,7 +29,7 @@ class StepResult(NamedTuple):
 
     loss: float  # mean over the global batch, before the update
     norm: float  # of the global batch's gradient, before clipping
-    stop: bool  # any rank's stop
+    stop: bool  # did any rank ask for a stop?
 
 
 def optimiser(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
@@ -37,12 +37,16 @@ def optimiser(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     decayed = [p for n, p in trained if _is_matrix(n, p)]
     others = [p for n, p in trained if not _is_matrix(n, p)]
+    # Two groups always, the decayed one first: checkpoints hold the groups by number.
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), fused=True)
 
 
 def learning_rate(step: int, *, peak: float, warmup_steps: float, total_steps: int) -> float:
-    """Linear warm-up to `peak`, then half a cosine to zero (MAE, arXiv 2111.06377, appendix A.1)."""
+    """Linear warm-up to `peak`, then half a cosine to zero (MAE, arXiv 2111.06377, appendix A.1).
+
+    `step` counts from 0; step 0 takes peak / warmup_steps, so no step is wasted at a rate of 0.
+    """
     if step < warmup_steps:
         return peak * (step + 1) / max(1.0, warmup_steps)
     share = (step - warmup_steps) / max(1.0, total_steps - warmup_steps)
@@ -58,7 +62,7 @@ def step(
     rate: float,
     clip: float,
     stop: bool = False,
-    phases=None,
+    phases: Callable[[str], AbstractContextManager] = nullcontext,
     group: dist.ProcessGroup | None = None,
 ) -> StepResult:
     """One optimiser step; every rank calls this. Raises NotFinite, with the gradients still there.
@@ -68,22 +72,21 @@ def step(
         parts: how many there are. The gradient is that of the global batch for any `parts` and number of ranks.
         rate: learning rate of this step.
         clip: largest gradient norm, 0 for none.
-        stop: what this rank wants the others to know (to stop); it rides on the reduction of the loss.
+        stop: this rank asks all to stop; it rides on the reduction of the loss.
         phases: a `meters.Phases` that times forward, backward and optimiser.
         group: the ranks that agree on the step (None: all of them).
     """
-    timed = phases or _untimed
-    own = 0.0
+    own_losses = []
     for part, loss_of in enumerate(losses):
         sharding.last_micro_batch(model, part == parts - 1)
-        with timed("forward"):
+        with phases("forward"):
             loss = loss_of()
-        with timed("backward"):
+        with phases("backward"):
             (loss / parts).backward()
-        own = own + loss.detach() / parts
-    with timed("optimiser"):
-        parameters = [p for p in model.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        own_losses.append(loss.detach() / parts)
+    with phases("optimiser"):
+        own = sum(own_losses[1:], start=own_losses[0])
+        norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         # One small reduction tells every rank the same, so that all of them go on or none does.
         shared = torch.stack([own.double() / dist.get_world_size(group), own.new_tensor(float(stop)).double()])
@@ -92,9 +95,9 @@ def step(
         if not math.isfinite(mean) or not math.isfinite(length):
             raise NotFinite(mean, float(own), length)
         if clip:
-            nn.utils.clip_grads_with_norm_(parameters, clip, norm)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+            nn.utils.clip_grads_with_norm_(model.parameters(), clip, norm)
+        for parameter_group in optimiser.param_groups:
+            parameter_group["lr"] = rate
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
     return StepResult(mean, length, stops > 0)
@@ -103,13 +106,9 @@ def step(
 def not_finite(model: nn.Module) -> list[str]:
     """Names of the weights whose gradient, in the part that this rank holds, is infinite or not a number."""
     held = [(n, p.grad) for n, p in model.named_parameters() if p.grad is not None]
-    held = [(n, g.to_local() if hasattr(g, "to_local") else g) for n, g in held]
-    return [plain_name(n) for n, g in held if not torch.isfinite(g).all()]
+    local = [(n, g.to_local() if hasattr(g, "to_local") else g) for n, g in held]
+    return [plain_name(n) for n, g in local if not torch.isfinite(g).all()]
 
 
 def _is_matrix(name: str, parameter: torch.Tensor) -> bool:
     return parameter.ndim > 1 and not name.endswith(("token", "pos_embed"))
-
-
-def _untimed(name: str):
-    return nullcontext()

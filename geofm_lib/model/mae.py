@@ -57,7 +57,8 @@ class MaskedAutoencoder(nn.Module):
         if decoder_width % decoder_heads:
             raise ValueError(f"A decoder {decoder_width} wide cannot have {decoder_heads} heads; choose a divisor.")
         rows, columns = encoder.patch_embed.grid_size
-        self.visible = visible_patches(rows * columns, mask_ratio)
+        self.patches = rows * columns
+        self.visible = visible_patches(self.patches, mask_ratio)
         self.mask_ratio, self.norm_pix_loss = mask_ratio, norm_pix_loss
         self.patch = encoder.patch_embed.patch_size[0]
         kinds = {"device": encoder.cls_token.device, "dtype": encoder.cls_token.dtype}

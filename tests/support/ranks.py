@@ -131,7 +131,7 @@ def _digests(model) -> dict[str, str]:
 
 def compiled(context, arguments):
     """A training with each block compiled, beside the same one without; both weights at the end and their names."""
-    from geofm_lib.distributed import checkpoint
+    from geofm_lib.distributed import export
 
     out = {}
     for compile in (False, True):
@@ -143,7 +143,7 @@ def compiled(context, arguments):
             compile=compile,
             **arguments["how"],
         )
-        out[str(compile)] = {**_train(model, context), "names": list(checkpoint.layout(model))}
+        out[str(compile)] = {**_train(model, context), "names": list(export.weights_of(model))}
     return out
 
 
@@ -366,9 +366,9 @@ def refused(context, arguments):
 def _after(model, optimiser, context) -> dict:
     import torch
 
-    from geofm_lib.distributed import checkpoint
+    from geofm_lib.distributed import export
 
-    weights = checkpoint.whole(checkpoint.layout(model))
+    weights = export.whole(export.weights_of(model))
     digests = {n: hashlib.sha256(t.detach().numpy().tobytes()).hexdigest() for n, t in weights}
     drawn = torch.rand(1).item()  # from the generator as it was left, or loaded
     return {"weights": digests, "losses": [_step_of(model, optimiser, context) for _ in range(2)], "drawn": drawn}

@@ -22,7 +22,7 @@ def write(file: str | Path, tensors: Iterable[tuple[str, torch.Tensor]], layout:
         layout: name -> anything with the tensor's shape and dtype (a meta tensor, a shard of it): the file begins
             with a table of all of them.
     """
-    file, start, table = Path(file), 0, {}
+    start, table = 0, {}
     for name, like in layout.items():
         size = like.numel() * like.element_size()
         table[name] = {"dtype": DTYPES[like.dtype], "shape": list(like.shape), "data_offsets": [start, start + size]}

@@ -1,0 +1,102 @@
+"""The manifest of a checkpoint: a digest of every file, without which the checkpoint does not count.
+
+manifest.json holds `step`, `ranks` (how many wrote it), `state` (what the run is), `files` (name -> SHA-256) and
+`digest`, which is that of the manifest itself.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from torch.distributed.checkpoint.api import CheckpointException
+
+from geofm_lib import files
+from geofm_lib.distributed.context import Context
+
+NAME = "manifest.json"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written or used, in one sentence."""
+
+
+def digests_of(part: Path, rank: int) -> dict[str, str]:
+    """File name -> digest of the files that this rank wrote: `__<rank>_<part>.distcp`; the index is rank 0's."""
+    return {file.name: _digest(file) for file in sorted(part.iterdir()) if _writer(file.name) == rank}
+
+
+def commit(part: Path, final: Path, content: dict[str, Any]) -> str:
+    """Make a written checkpoint count: the manifest, then the rename. Returns '' or what went wrong."""
+    try:
+        _write(part / NAME, json.dumps({**content, "digest": _own_digest(content)}, indent=1))
+        _sync(part)
+        part.rename(final)
+    except OSError as error:
+        return reason(error)
+    with contextlib.suppress(OSError):  # `latest` is for people; loading looks at the folders themselves
+        _write(final.with_name("latest"), final.name)
+        _sync(final.parent)
+    return ""
+
+
+def verify(source: Path, context: Context) -> tuple[str, dict[str, Any]]:
+    """('' or what is wrong, manifest). Every rank calls this; the files are shared out over the ranks."""
+    content: dict[str, Any] = {}
+    names: list[str] = []
+    try:
+        content = json.loads((source / NAME).read_text())
+        fault = "" if content["digest"] == _own_digest(content) else f"{NAME} has changed"
+        names = sorted({*content["files"], ".metadata"})[context.rank :: context.world_size]
+        _ = content["state"], content["step"], content["ranks"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        fault = f"its {NAME} is missing or unreadable"
+    for name in () if fault else names:
+        try:
+            good = _digest(source / name) == content["files"].get(name)
+            fault = "" if good else f"{name} has changed since it was written"
+        except FileNotFoundError:
+            fault = f"{name} is missing"
+        except OSError as error:
+            fault = f"{name} cannot be read ({error.strerror})"
+        if fault:
+            break
+    return context.broadcast(next((each for each in context.gather(fault) if each), "")), content
+
+
+def reason(error: BaseException) -> str:
+    """Why writing or reading failed, in a few words; torch hides each rank's own error in one of its own."""
+    if isinstance(error, CheckpointException) and error.failures:
+        rank, (first, _) = min(error.failures.items())
+        return f"rank {rank}: {reason(first)}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full"
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+def _own_digest(content: dict[str, Any]) -> str:
+    rest = {name: value for name, value in content.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _writer(name: str) -> int:
+    return int(name.strip("_").split("_")[0]) if name.startswith("__") else 0
+
+
+def _digest(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _write(file: Path, text: str) -> None:
+    with files.whole(file, durable=True) as fresh:
+        fresh.write_text(text)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)

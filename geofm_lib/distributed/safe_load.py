@@ -1,0 +1,74 @@
+"""Reading torch's sharded checkpoints without running anything that a stranger has put into them.
+
+Torch keeps the index of a checkpoint (`.metadata`) and small values such as a learning rate as pickles, and a pickle
+can run any code. Here the index may name only what an index is made of, and a small value must be a plain one.
+"""
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.planner import ReadItem
+
+from geofm_lib.distributed.manifest import CheckpointError
+
+METADATA = "torch.distributed.checkpoint.metadata"
+ALLOWED = {  # (module, name): all that torch's index is made of
+    ("builtins", "set"),
+    ("builtins", "list"),
+    ("builtins", "dict"),
+    ("collections", "OrderedDict"),
+    ("pathlib", "PosixPath"),
+    ("pathlib._local", "PosixPath"),  # Python 3.13
+    ("torch", "Size"),
+    ("torch.serialization", "_get_layout"),
+    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
+    (METADATA, "Metadata"),
+    (METADATA, "TensorStorageMetadata"),
+    (METADATA, "BytesStorageMetadata"),
+    (METADATA, "ChunkStorageMetadata"),
+    (METADATA, "TensorProperties"),
+    (METADATA, "MetadataIndex"),
+    (METADATA, "StorageMeta"),
+    (METADATA, "_MEM_FORMAT_ENCODING"),
+    *(("torch", str(each).removeprefix("torch.")) for each in vars(torch).values() if isinstance(each, torch.dtype)),
+}
+
+
+class Reader(dcp.FileSystemReader):
+    """Torch's reader of a checkpoint's folder; CheckpointError for an index that names anything else than `ALLOWED`."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        """The index: shape and place of every tensor."""
+        with open(Path(self.path) / ".metadata", "rb") as stream:
+            metadata = _Unpickler(stream).load()
+        metadata.storage_meta = metadata.storage_meta or StorageMeta()
+        metadata.storage_meta.load_id = self.load_id
+        return metadata
+
+
+class Planner(DefaultLoadPlanner):
+    """Torch's planner; CheckpointError for a small value that is no plain one."""
+
+    def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
+        """Put one small value, such as a learning rate, into its place."""
+        try:
+            torch.load(value, weights_only=True)
+        except pickle.UnpicklingError:
+            raise CheckpointError(f"{read_item.storage_index.fqn} is no plain value, so it is not loaded") from None
+        value.seek(0)
+        super().load_bytes(read_item, value)
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in ALLOWED:
+            raise CheckpointError(
+                f"the index of this checkpoint (.metadata) names {module}.{name}, so it is not loaded"
+            )
+        return super().find_class(module, name)
