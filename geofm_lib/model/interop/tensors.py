@@ -34,4 +34,4 @@ def write(file: str | Path, tensors: Iterable[tuple[str, torch.Tensor]], layout:
         for (name, value), expected in zip(tensors, layout, strict=True):
             if (name, value.shape, value.dtype) != (expected, layout[expected].shape, layout[expected].dtype):
                 raise ValueError(f"{file}: {name} {list(value.shape)} came where {expected} belongs")
-            stream.write(value.detach().cpu().contiguous().view(torch.uint8).numpy())
+            stream.write(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
