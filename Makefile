@@ -107,7 +107,7 @@ reports: $(STAMP)  ## The six reports at laptop size -> reports/index.html (up t
 recorded: export GEOFM_RUNS = runs/recorded
 recorded: $(STAMP)  ## The longer runs kept in the repository -> reports/recorded/ (up to 60 minutes on 2 cores)
 	$(call pages,recorded,reports/recorded)
-	@$(GEOFM) study readme_table
+	@$(GEOFM) study measured
 	@$(PY) -m geofm_lib.figures.images runs/recorded/pretrain reports/recorded/rebuilt.jpg
 
 predictions: $(STAMP)  ## The planner's speeds fitted again; reports/predictions.csv and unseen.csv from them (seconds)

@@ -285,7 +285,7 @@ def calibrate() -> int:
 def study(name: str) -> int:
     """Write a table of reports/ anew (and run what it still needs).
 
-    NAME: predictions, unseen, simulated, sizes or experiments.
+    NAME: predictions, unseen, simulated, sizes, experiments or measured (README's table).
     """
     from geofm_lib.paper import studies
 

@@ -8,7 +8,7 @@ from geofm_lib.catalog import published
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.figures import facade as figures
 from geofm_lib.jobs import worker
-from geofm_lib.paper.claims import outcomes
+from geofm_lib.paper.claims import answers
 from geofm_lib.report import execute
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import FindingsSettings, PaperSettings, SettingsError
@@ -42,7 +42,7 @@ def test_a_torch_without_fsdp1_is_told_in_words(found, evidence):
     assert "has no FSDP1 any more" in told["fsdp1"] and not [name for name in told if name.startswith("fsdp1_")]
     assert told["ours_group_1_gradient_difference"] == 0
     without = {name: value for name, value in evidence.items() if not name.startswith("fsdp1")} | told
-    (third,) = [each for claim, each in outcomes(without, "finding") if claim["id"] == "F3"]
+    (third,) = [each for claim, each in answers(without, "finding") if claim["id"] == "F3"]
     assert third.verdict == "not measured" and "has no FSDP1" in third.ours
 
 
@@ -58,13 +58,13 @@ def test_every_measure_is_there_and_counts_are_table_i(evidence):
 
 
 def test_the_findings_follow_from_the_evidence(evidence):
-    first, second, third, fourth = (each for _, each in outcomes(evidence, "finding"))
+    first, second, third, fourth = (each for _, each in answers(evidence, "finding"))
     assert (first.verdict, third.verdict) == ("reproduced", "reproduced")
     assert all(any(c.isdigit() for c in each.ours) for each in (first, second, third, fourth))
     silent = evidence | {"fsdp1_group_1_gradient_difference": 0.0}
-    assert [each.verdict for _, each in outcomes(silent, "finding")][2] == "differs"
+    assert [each.verdict for _, each in answers(silent, "finding")][2] == "differs"
     leaking = evidence | {"ours_group_2_gradient_difference": 1e-6}
-    assert [each.verdict for _, each in outcomes(leaking, "finding")][2] == "differs"
+    assert [each.verdict for _, each in answers(leaking, "finding")][2] == "differs"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_the_findings_follow_from_the_evidence(evidence):
 )
 def test_start_up_must_hide_more_of_the_small_model(evidence, small, larger, verdict):
     told = evidence | {"small_window_over_steady": small, "larger_window_over_steady": larger}
-    assert [each.verdict for _, each in outcomes(told, "finding")][3] == verdict
+    assert [each.verdict for _, each in answers(told, "finding")][3] == verdict
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_start_up_must_hide_more_of_the_small_model(evidence, small, larger, ver
 def test_a_lead_of_fsdp_must_show_in_one_precision(evidence, no_shard, verdict):
     told = evidence | {f"{s}_{p}_step_s": no_shard if s == "NO_SHARD" else 1.0 for s in ("DDP", "NO_SHARD")
                        for p in ("fp32", "bf16")}  # fmt: skip
-    assert {claim["id"]: each.verdict for claim, each in outcomes(told, "claim")}["C4"] == verdict
+    assert {claim["id"]: each.verdict for claim, each in answers(told, "claim")}["C4"] == verdict
 
 
 @pytest.mark.long  # .ci/run makes all six pages anyway

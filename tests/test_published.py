@@ -7,8 +7,7 @@ import pytest
 from geofm_lib.catalog import published
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.catalog.strategies import lookup
-from geofm_lib.planning.reference import TABLE_I
-from geofm_lib.planning.weights import parameters
+from geofm_lib.paper.verdicts import VERDICTS
 
 
 def test_every_number_has_source_certainty_and_conditions():
@@ -57,13 +56,4 @@ def test_claims_cover_the_paper_and_use_the_five_words():
     assert len({row["id"] for row in claims}) == len(claims)
     for row in claims:
         assert all(row[name] for name in ("about", "published", "source", "certainty", "why")), row["id"]
-        assert row["verdict"] in published.VERDICTS if not row["check"] else not row["verdict"], row["id"]
-
-
-def test_table_i_is_reproduced_by_the_benchmark_network_only():
-    benchmark = {name: parameters(name, "classify") / 1e6 for name in TABLE_I}
-    plain = {name: parameters(name, "encoder") / 1e6 for name in TABLE_I}
-    assert published.verdict_of_counts(TABLE_I, benchmark) == "reproduced"
-    assert published.verdict_of_counts(TABLE_I, plain) == "same ordering"
-    assert published.verdict_of_counts(TABLE_I, {}) == "not measured"
-    assert published.verdict_of_counts({"a": 1, "b": 2}, {"a": 4.0, "b": 3.0}) == "differs"
+        assert row["verdict"] in VERDICTS if not row["check"] else not row["verdict"], row["id"]

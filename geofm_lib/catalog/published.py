@@ -1,4 +1,4 @@
-"""What the paper says: its numbers, its claims, and the words a comparison may end in.
+"""What the paper says: its numbers and its claims.
 
 The paper is arXiv 2404.11706. Both tables are plain CSV files beside this module:
 
@@ -13,27 +13,13 @@ not, window), so no reader has to know that one strategy's name needs special ca
 """
 
 import csv
-from itertools import combinations
 from pathlib import Path
-from statistics import median
 
 FOLDER = Path(__file__).with_name("published")
 """Where the CSV files stand."""
 
-VERDICTS = ("reproduced", "same ordering", "differs", "not comparable", "not measured")
-"""The five words a comparison with the paper may end in."""
-
 PREFETCH_DEPTHS = {"None+limit_all_gathers": 0, "BACKWARD_PRE+limit_all_gathers": 1}
 """The prefetch figure's settings that FSDP2 has, and how many blocks they gather ahead in the backward pass."""
-
-NEAR = 0.10
-"""Numbers are reproduced whose median error is at most this, as a share of the published ones."""
-
-APART = 0.05
-"""Two published numbers are in an order when they differ by more than this, as a share of the smaller."""
-
-IN_ORDER = 0.90
-"""Ours are in the published order when at least this share of such pairs is."""
 
 WHOLE = ("nodes", "gpus", "params_M")
 YES_NO = ("activation_checkpointing", "synchronised")
@@ -89,61 +75,6 @@ def prefetch() -> dict[str, dict[int, dict]]:
         if setting in PREFETCH_DEPTHS:
             bars.setdefault(strategy, {})[PREFETCH_DEPTHS[setting]] = row | {"strategy": strategy}
     return bars
-
-
-def verdict_of_counts(published: dict[str, float], ours: dict[str, float]) -> str:
-    """One of VERDICTS for two tables {name: number}, `published` in whole units.
-
-    "reproduced" when every number of ours, rounded down or to the nearest unit, is the published one.
-
-    >>> verdict_of_counts({"a": 87}, {"a": 87.03}), verdict_of_counts({"a": 87, "b": 635}, {"a": 85.8, "b": 630.8})
-    ('reproduced', 'same ordering')
-    """
-    if not set(published) <= set(ours):
-        return "not measured"
-    if all(published[name] in (int(ours[name]), round(ours[name])) for name in published):
-        return "reproduced"
-    same = sorted(published, key=published.get) == sorted(published, key=ours.get)
-    return "same ordering" if same and len(published) > 1 else "differs"
-
-
-def order(points: list[tuple]) -> tuple[int, int]:
-    """(pairs that ours put in the published order, pairs that have one) of points (cell, published, ours).
-
-    Two points are a pair within a cell, for example the strategies of one model on so many nodes, when their published
-    values differ by more than APART. Ours agree when they differ the same way; a tie does not.
-    """
-    pairs = [
-        (a[2] - b[2]) * (a[1] - b[1]) > 0
-        for a, b in combinations(points, 2)
-        if a[0] == b[0] and max(a[1], b[1]) > (1 + APART) * min(a[1], b[1])
-    ]
-    return sum(pairs), len(pairs)
-
-
-def verdict_of_points(points: list[tuple]) -> str:
-    """One of VERDICTS for points (cell, published, ours): values by their median error, order by the pairs of `order`.
-
-    >>> verdict_of_points([("8 nodes", 100, 95), ("8 nodes", 200, 205)])
-    'reproduced'
-    >>> verdict_of_points([("8 nodes", 100, 50), ("8 nodes", 200, 205)])
-    'same ordering'
-    >>> verdict_of_points([("8 nodes", 100, 101), ("8 nodes", 110, 100)])
-    'differs'
-    """
-    if not points:
-        return "not measured"
-    agreeing, pairs = order(points)
-    if agreeing < IN_ORDER * pairs:
-        return "differs"
-    if median_error(points) <= NEAR:
-        return "reproduced"
-    return "same ordering" if pairs else "differs"
-
-
-def median_error(points: list[tuple]) -> float:
-    """Median of |ours / published - 1|."""
-    return median(abs(ours / published - 1) for _, published, ours in points)
 
 
 def _read(name: str) -> list[dict]:

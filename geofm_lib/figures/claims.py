@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from geofm_lib.catalog import published
 from geofm_lib.figures.display import Table
-from geofm_lib.paper.claims import outcomes
+from geofm_lib.paper.claims import answers
 from geofm_lib.paper.performance import PREDICTED, memory_points, unseen
-from geofm_lib.paper.verdicts import Outcome, percent
+from geofm_lib.paper.verdicts import VERDICTS, Answer, median_error, percent
 
 ITEMS = ("table", "figure", "claim")
 SHOWN = ("reproduced", "same ordering")
@@ -26,14 +25,14 @@ def claims(run, *kinds: str) -> "Claims":
 
     `run` is a finished `findings` run, or None: what needs its evidence is then "not measured".
     """
-    return Claims(outcomes(_evidence(run), *kinds))
+    return Claims(answers(_evidence(run), *kinds))
 
 
 @dataclass
 class Claims:
-    """Rows of claims.csv with their outcomes: a line of numbers and verdict, and below it how and why."""
+    """Rows of claims.csv with their answers: a line of numbers and verdict, and below it how and why."""
 
-    rows: list[tuple[dict, Outcome]]
+    rows: list[tuple[dict, Answer]]
 
     def _repr_html_(self) -> str:
         first = "finding" if all(claim["kind"] == "finding" for claim, _ in self.rows) else "what the paper says"
@@ -45,7 +44,7 @@ class Claims:
         return "\n".join(f"{claim['id']} {claim['about']}: {found.verdict}" for claim, found in self.rows)
 
 
-def _line(claim: dict, found: Outcome) -> str:
+def _line(claim: dict, found: Answer) -> str:
     ratio = "–" if found.ratio is None else f"{found.ratio:.3g}"
     css = "verdict " + found.verdict.replace(" ", "-")
     about = f"<strong>{claim['id']}</strong> {_safe(claim['about'])}"
@@ -59,8 +58,8 @@ def _line(claim: dict, found: Outcome) -> str:
 
 def verdicts(run) -> Table:
     """How many tables, figures and claims of the paper have come to which verdict, and which."""
-    found = outcomes(_evidence(run), *ITEMS)
-    rows = [{"verdict": word, "items": 0, "which": ""} for word in published.VERDICTS]
+    found = answers(_evidence(run), *ITEMS)
+    rows = [{"verdict": word, "items": 0, "which": ""} for word in VERDICTS]
     for row in rows:
         which = [claim["id"] for claim, each in found if each.verdict == row["verdict"]]
         row |= {"items": len(which), "which": ", ".join(which) or "–"}
@@ -68,19 +67,19 @@ def verdicts(run) -> Table:
 
 
 def reading(run) -> "Reading":
-    """The paper in a few lines, for a reader of nothing else: every number and item from the outcomes."""
+    """The paper in a few lines, for a reader of nothing else: every number and item from the answers."""
     evidence = _evidence(run)
-    items = outcomes(evidence, *ITEMS)
+    items = answers(evidence, *ITEMS)
     counts = Counter(each.verdict for _, each in items)
-    said = "; ".join(f"{counts[word]} {SAID[word]}" for word in published.VERDICTS if counts[word])
+    said = "; ".join(f"{counts[word]} {SAID[word]}" for word in VERDICTS if counts[word])
     lines = [f"Of {len(items)} tables, figures and claims, {said}."]
     speeds = [("", *pair) for pair in unseen(*PREDICTED).values()]
     peaks = [point for by_nodes in (False, True) for point in memory_points(by_nodes)]
     if speeds and peaks:
         lines.append(f"Throughput of a model that the planner has not seen is predicted with a median error of "
-                     f"{percent(published.median_error(speeds))} ({len(speeds)} points), memory is simulated with "
-                     f"{percent(published.median_error(peaks))} ({len(peaks)}).")  # fmt: skip
-    shown = [claim for claim, each in outcomes(evidence, "finding") if each.verdict in SHOWN]
+                     f"{percent(median_error(speeds))} ({len(speeds)} points), memory is simulated with "
+                     f"{percent(median_error(peaks))} ({len(peaks)}).")  # fmt: skip
+    shown = [claim for claim, each in answers(evidence, "finding") if each.verdict in SHOWN]
     if shown:
         lines.append("Shown here of how its numbers came about: " +
                      "; ".join(f"{claim['about']} ({claim['id']})" for claim in shown) + ".")  # fmt: skip
@@ -92,7 +91,7 @@ class Reading:
     """Sentences, then the items that differ, each with its reason."""
 
     sentences: list[str]
-    differing: list[tuple[dict, Outcome]]
+    differing: list[tuple[dict, Answer]]
 
     def _repr_html_(self) -> str:
         items = "".join(

@@ -14,6 +14,7 @@ from geofm_lib.catalog.machines import MACHINES
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
+from geofm_lib.paper import verdicts
 from geofm_lib.planning.reference import NODES
 from geofm_lib.planning.weights import parameters
 
@@ -41,8 +42,8 @@ def parameter_counts(run=None) -> Table:
             "benchmark network": benchmark,
             "plain ViT encoder": plain,
             "plain / published": plain / row.published_params_M,
-            "as benchmark": published.verdict_of_counts(printed, {row.name: benchmark}),
-            "as plain ViT": published.verdict_of_counts(printed, {row.name: plain}),
+            "as benchmark": verdicts.of_counts(printed, {row.name: benchmark}),
+            "as plain ViT": verdicts.of_counts(printed, {row.name: plain}),
         })  # fmt: skip
     digits = {"published": "d", "benchmark network": ".3f", "plain ViT encoder": ".3f", "plain / published": ".3f"}
     return Table(pd.DataFrame(rows), "Parameters in millions, for images of 224 pixels", formats=digits)

@@ -1,9 +1,11 @@
-"""The computations that claims.csv names, and what each row of the paper came to by them. No torch."""
+"""The computations that claims.csv names, and what each row of the paper came to by them."""
+
+from collections.abc import Callable
+from typing import Any
 
 from geofm_lib.catalog import published
-from geofm_lib.paper import findings as findings
-from geofm_lib.paper import performance as performance
-from geofm_lib.paper.verdicts import Outcome
+from geofm_lib.paper import findings, performance
+from geofm_lib.paper.verdicts import Answer
 
 _OF_FINDINGS = (
     findings.parameter_counts, findings.other_network, findings.no_shard_over_ddp, findings.ddp_precision,
@@ -15,17 +17,20 @@ _OF_PERFORMANCE = (
     performance.pretrained_on, performance.memory_bars, performance.memory_by_nodes, performance.memory_of,
     performance.smallest_groups,
 )  # fmt: skip
-CHECKS = {check.__name__: check for check in (*_OF_FINDINGS, *_OF_PERFORMANCE)}
+Evidence = dict[str, Any]
+"""The summary of a `findings` run, {} without one."""
+
+CHECKS: dict[str, Callable[..., Answer]] = {check.__name__: check for check in (*_OF_FINDINGS, *_OF_PERFORMANCE)}
 """Name in the `check` column, with arguments behind it ("weak_scaling ViT-Base") -> check(evidence, *arguments)."""
 
 
-def outcome(claim: dict, evidence: dict) -> Outcome:
-    """What a row of claims.csv came to: of the check that it names, else the verdict that stands in it."""
+def answer(claim: dict[str, str], evidence: Evidence) -> Answer:
+    """What a row of claims.csv came to: by the check that it names, else the verdict that stands in it."""
     name, *arguments = claim["check"].split() or [""]
-    return CHECKS[name](evidence, *arguments) if name else Outcome(verdict=claim["verdict"])
+    return CHECKS[name](evidence, *arguments) if name else Answer(verdict=claim["verdict"])
 
 
-def outcomes(evidence: dict, *kinds: str) -> list[tuple[dict, Outcome]]:
-    """(row, outcome) of every row of these kinds (table, figure, claim, finding)."""
+def answers(evidence: Evidence, *kinds: str) -> list[tuple[dict[str, str], Answer]]:
+    """(row, answer) of every row of these kinds (table, figure, claim, finding)."""
     rows = [row for kind in kinds for row in published.claims(kind)]
-    return [(row, outcome(row, evidence)) for row in rows]
+    return [(row, answer(row, evidence)) for row in rows]

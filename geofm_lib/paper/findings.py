@@ -5,9 +5,8 @@
 
 from statistics import median
 
-from geofm_lib.catalog import published
 from geofm_lib.paper.performance import UP_TO_3B, unseen
-from geofm_lib.paper.verdicts import Outcome, judged
+from geofm_lib.paper.verdicts import NEAR, Answer, judged, of_counts, of_points
 from geofm_lib.planning.planner import as_published
 from geofm_lib.planning.reference import TABLE_I as PRINTED
 from geofm_lib.planning.weights import parameters
@@ -18,42 +17,42 @@ LOG_WINDOWS = (781, 1008)
 """images/s of the first and the last of three windows in the authors' log (ViT-Base, DDP, one node)."""
 
 
-def parameter_counts(evidence: dict) -> Outcome:
+def parameter_counts(evidence: dict) -> Answer:
     """Table I, by the arithmetic that the networks are tested against."""
     return _counted({name: parameters(name, "classify") / 1e6 for name in PRINTED})
 
 
-def other_network(evidence: dict) -> Outcome:
+def other_network(evidence: dict) -> Answer:
     """Finding 1: both networks built and counted; the benchmark's is the printed one, the plain ViT is not."""
     if "benchmark_parameters_ViT-Base" not in evidence:
-        return Outcome(how="counted")
+        return Answer(how="counted")
     kinds = [{n: evidence[f"{kind}_parameters_{n}"] / 1e6 for n in PRINTED} for kind in ("benchmark", "pretrain")]
-    words = [published.verdict_of_counts(PRINTED, each) for each in kinds]
+    words = [of_counts(PRINTED, each) for each in kinds]
     shown = [", ".join(f"{count:.1f}" for count in each.values()) for each in kinds]
     said = f"benchmark networks {shown[0]}; plain ViTs {shown[1]} million"
     shown_so = words[0] == "reproduced" != words[1]
-    return Outcome(said, _counted(kinds[1]).ratio, "reproduced" if shown_so else "differs", "counted")
+    return Answer(said, _counted(kinds[1]).ratio, "reproduced" if shown_so else "differs", "counted")
 
 
-def _counted(ours: dict[str, float]) -> Outcome:
+def _counted(ours: dict[str, float]) -> Answer:
     ratio = median(ours[name] / PRINTED[name] for name in PRINTED)
     said = f"{', '.join(f'{count:.2f}' for count in ours.values())} million"
-    return Outcome(said, ratio, published.verdict_of_counts(PRINTED, ours), "counted")
+    return Answer(said, ratio, of_counts(PRINTED, ours), "counted")
 
 
-def no_shard_over_ddp(evidence: dict) -> Outcome:
+def no_shard_over_ddp(evidence: dict) -> Answer:
     """NO_SHARD over DDP: in the same precision here, published on one node in bf16 over fp32."""
     theirs = [bf16[0] / fp32[0] for bf16, fp32 in _one_node()]
     if "DDP_bf16_step_s" not in evidence or not theirs:
-        return Outcome(how="measured")
+        return Answer(how="measured")
     ours = {kind: evidence[f"DDP_{kind}_step_s"] / evidence[f"NO_SHARD_{kind}_step_s"] for kind in ("fp32", "bf16")}
     both = [(kind, *pair) for kind, own in ours.items() for pair in ((1.0, 1.0), (median(theirs), own))]
     said = "NO_SHARD is {fp32:.2f} times as fast as DDP with both in fp32, {bf16:.2f} with both in bf16".format(**ours)
     ratio = median(ours.values()) / median(theirs)
-    return Outcome(f"{said}, on {evidence['ranks']} CPU ranks", ratio, published.verdict_of_points(both), "measured")
+    return Answer(f"{said}, on {evidence['ranks']} CPU ranks", ratio, of_points(both), "measured")
 
 
-def ddp_precision(evidence: dict) -> Outcome:
+def ddp_precision(evidence: dict) -> Answer:
     """Finding 2: NO_SHARD in bf16 over DDP in fp32 on one node, as precision alone predicts it for an unseen model."""
     points = [("one node", *(bf16[k] / fp32[k] for k in (0, 1))) for bf16, fp32 in _one_node()]
     said = f"{', '.join(f'{own:.2f}' for *_, own in points)} times by precision alone"
@@ -69,30 +68,30 @@ def _one_node() -> list[tuple]:
     return [(found[model, "NO_SHARD", 1], found[model, "DDP", 1]) for model in UP_TO_3B if found]
 
 
-def unsynchronised_replicas(evidence: dict) -> Outcome:
+def unsynchronised_replicas(evidence: dict) -> Answer:
     """Finding 3: do replicas hold the same gradients, under FSDP1 and under ours?"""
     names = [f"{kind}_group_{group}_gradient_difference" for kind in ("fsdp1", "ours") for group in (1, 2)]
     if not set(names) <= set(evidence):
-        return Outcome(evidence.get("fsdp1", "–"), how="measured")
+        return Answer(evidence.get("fsdp1", "–"), how="measured")
     alone, paired, *ours = (evidence[name] for name in names)
     said = (f"gradients of replicas differ by {alone:.3g} under FSDP1 with a shard group of 1, by {paired:.3g} with 2; "
             f"by {ours[0]:.3g} and {ours[1]:.3g} here")  # fmt: skip
     shown = alone > DRIFTED and not paired and not any(ours)
-    return Outcome(said, None, "reproduced" if shown else "differs", "measured")
+    return Answer(said, None, "reproduced" if shown else "differs", "measured")
 
 
-def start_up_inside(evidence: dict) -> Outcome:
+def start_up_inside(evidence: dict) -> Answer:
     """Finding 4: what start-up leaves of the speed in a window of 30 steps, for a small and a larger model."""
     if "small_window_over_steady" not in evidence:
-        return Outcome(how="measured")
+        return Answer(how="measured")
     small, larger = (evidence[f"{size}_window_over_steady"] for size in ("small", "larger"))
     printed = LOG_WINDOWS[0] / LOG_WINDOWS[1]
     fitted = ", ".join(f"{window_over_steady(model):.2f} for {model}" for model in ("ViT-Base", "ViT-3B"))
     said = (f"the window shows {small:.2f} of the settled speed of a small model and {larger:.2f} of a larger one, on "
             f"{evidence['ranks']} CPU ranks; by the fit on one Frontier node {fitted}")  # fmt: skip
-    near = abs(small / printed - 1) <= published.NEAR
+    near = abs(small / printed - 1) <= NEAR
     verdict = "differs" if not small < larger < 1 else "reproduced" if near else "same ordering"
-    return Outcome(said, small / printed, verdict, "measured")
+    return Answer(said, small / printed, verdict, "measured")
 
 
 def window_over_steady(model: str) -> float:
@@ -101,28 +100,28 @@ def window_over_steady(model: str) -> float:
     return window["images_per_s"] / steady["images_per_s"]
 
 
-def larger_probe_better(evidence: dict) -> Outcome:
+def larger_probe_better(evidence: dict) -> Answer:
     """Top-1 of small models pretrained and probed alike: it must rise from the smallest to the largest by more than the
     intervals over seeds, and fall by more than them nowhere between.
     """
     scores = _sizes()
     if not scores:
-        return Outcome(how="measured")
+        return Answer(how="measured")
     said = f"{', '.join(f'{name} {top1:.1f} ± {half:.1f}' for name, top1, half in scores)} % on drawn scenes"
     falls = any(_above(low, high) for low, high in zip(scores, scores[1:], strict=False))
     rises = _above(scores[-1], scores[0]) and not falls
-    return Outcome(said, None, "same ordering" if rises else "differs", "measured")
+    return Answer(said, None, "same ordering" if rises else "differs", "measured")
 
 
-def gain_of_largest(evidence: dict) -> Outcome:
+def gain_of_largest(evidence: dict) -> Answer:
     """Points of top-1 between the smallest and the largest of them; their sizes are far from the paper's."""
     scores = _sizes()
     if not scores:
-        return Outcome(how="measured")
+        return Answer(how="measured")
     (small, low, _), (large, high, _) = scores[0], scores[-1]
     times = parameters(large, "encoder") / parameters(small, "encoder")
     said = f"{high - low:.1f} points from {small} to {large}, {times:.0f} times its size, on drawn scenes"
-    return Outcome(said, (high - low) / 30, "same ordering" if high > low else "differs", "measured")
+    return Answer(said, (high - low) / 30, "same ordering" if high > low else "differs", "measured")
 
 
 def _above(one: tuple, other: tuple) -> bool:

@@ -1,18 +1,17 @@
-"""The numbers behind README's table: `python -m geofm_lib.paper.readme_table` after `make recorded`.
+"""The numbers behind README's table: `geofm study measured`, after `make recorded`.
 
-Writes reports/measured.csv (one row a run, with commit, date, machine and versions) and README's block between its two
-marks, from the same run folders as the recorded pages, so that neither is ever typed.
+They come from the same run folders as the recorded pages, so that neither is ever typed.
 """
 
-import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from geofm_lib.catalog import published
 from geofm_lib.files import write_text
-from geofm_lib.paper.claims import outcomes
+from geofm_lib.paper.claims import answers
+from geofm_lib.paper.verdicts import VERDICTS, of_counts
 from geofm_lib.planning.reference import TABLE_I
 from geofm_lib.planning.weights import parameters
 from geofm_lib.runs import records, results
@@ -57,7 +56,7 @@ def block(root: Path) -> str:
         "| | published | here | verdict |",
         "|---|---|---|---|",
         f"| Table I, parameters (M) | {', '.join(f'{n:.0f}' for n in TABLE_I.values())} | "
-        f"{', '.join(f'{n:.2f}' for n in ours.values())} | {published.verdict_of_counts(TABLE_I, ours)} |",
+        f"{', '.join(f'{n:.2f}' for n in ours.values())} | {of_counts(TABLE_I, ours)} |",
     ]
     table = records.table(f"{root}/*")
     done = table[table["status"] == "finished"] if len(table) else table
@@ -74,22 +73,18 @@ def block(root: Path) -> str:
         what = f"Strategies, images/s, {speeds.iloc[0]['model']} on {speeds.iloc[0]['ranks']:.0f} CPU ranks"
         lines.append(f"| {what} | on 8 to 1024 GPUs, see 06 | {ordered} | not comparable (no GPU) |")
     evidence = next((run.summary for run in records.find(root, "findings") if run.status == "finished"), {})
-    words = Counter(each.verdict for _, each in outcomes(evidence, "table", "figure", "claim"))
-    said = ", ".join(f"{words[word]} {word}" for word in published.VERDICTS if words[word])
+    words = Counter(each.verdict for _, each in answers(evidence, "table", "figure", "claim"))
+    said = ", ".join(f"{words[word]} {word}" for word in VERDICTS if words[word])
     lines.append(f"| All {words.total()} items | [06](reports/recorded/06_paper.html) | | {said} |")
     return "\n".join(lines)
 
 
-def write(root: Path | None = None) -> None:
-    """Rewrite reports/measured.csv and README's block from the runs under a folder (None: the usual place)."""
-    root, readme = root or runs_root(), results.ROOT / "README.md"
+def measured() -> list[dict[str, Any]]:
+    """The rows of the runs in the usual place; README's block is rewritten from the same ones."""
+    root, readme = runs_root(), results.ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     if any(text.count(mark) != 1 for mark in MARKS):
         raise ValueError(f"{readme} must hold the marks {' and '.join(MARKS)} once each.")
     before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
     write_text(readme, f"{before}{MARKS[0]}\n{block(root)}\n{MARKS[1]}{after}")
-    results.write("measured", rows(root))
-
-
-if __name__ == "__main__":
-    write(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+    return rows(root)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES, lookup
+from geofm_lib.paper.readme_table import measured
 from geofm_lib.planning.memory import rank_memory
 from geofm_lib.planning.planner import as_published
 from geofm_lib.planning.reference import BATCH, FRONTIER, conditions, nodes_of
@@ -157,7 +158,7 @@ def origin(frame: pd.DataFrame) -> str:
 
 
 STUDIES: dict[str, Callable[[], Rows]] = {
-    study.__name__: study for study in (predictions, unseen, simulated, sizes, experiments)
+    study.__name__: study for study in (predictions, unseen, simulated, sizes, experiments, measured)
 }
 """Name, also of the CSV file under reports/, to the function that gives its rows."""
 

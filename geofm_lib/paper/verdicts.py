@@ -1,18 +1,30 @@
-"""What a statement of the paper came to: ours, its ratio to the published, a verdict, how it was obtained. No torch.
+"""Verdicts on the paper: five words, and the rules by which numbers lead to them."""
 
-Verdicts follow from numbers by the rules of `catalog.published` (`verdict_of_points`, `verdict_of_counts`), never from
-text.
-"""
-
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from statistics import median
+from typing import Any
 
-from geofm_lib.catalog import published
+VERDICTS = ("reproduced", "same ordering", "differs", "not comparable", "not measured")
+"""The five words a comparison with the paper may end in."""
+
+NEAR = 0.10
+"""Numbers are reproduced whose median error is at most this, as a share of the published ones."""
+
+APART = 0.05
+"""Two published numbers are in an order when they differ by more than this, as a share of the smaller."""
+
+IN_ORDER = 0.90
+"""Ours are in the published order when at least this share of such pairs is."""
+
+Point = tuple[Any, float, float]
+"""(cell, published, ours); only points of one cell have an order, for example strategies on the same nodes."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a row of claims.csv came to: ours in words with its numbers, over the published (None: no such ratio)."""
+class Answer:
+    """What a claim came to: ours in words with its numbers, over the published (None: no such ratio), and a verdict."""
 
     ours: str = "–"
     ratio: float | None = None
@@ -20,19 +32,74 @@ class Outcome:
     how: str = ""  # measured, simulated, predicted or counted
 
 
-def judged(points: list[tuple], how: str, ours: str) -> Outcome:
-    """The outcome of points (cell, published, ours), which `ours` describes; "not measured" without any."""
+def of_counts(published: Mapping[str, float], ours: Mapping[str, float]) -> str:
+    """The verdict on two tables {name: number}, ``published`` in whole units.
+
+    "reproduced" when every number of ours, rounded down or to the nearest unit, is the published one.
+
+    >>> of_counts({"a": 87}, {"a": 87.03}), of_counts({"a": 87, "b": 635}, {"a": 85.8, "b": 630.8})
+    ('reproduced', 'same ordering')
+    """
+    if not set(published) <= set(ours):
+        return "not measured"
+    if all(published[name] in (int(ours[name]), round(ours[name])) for name in published):
+        return "reproduced"
+    theirs, own = (sorted(published, key=table.__getitem__) for table in (published, ours))
+    return "same ordering" if theirs == own and len(published) > 1 else "differs"
+
+
+def order(points: Sequence[Point]) -> tuple[int, int]:
+    """(pairs that ours put in the published order, pairs that have one).
+
+    Two points of a cell are a pair when their published values differ by more than APART. Ours agree when they differ
+    the same way; a tie does not.
+    """
+    pairs = [
+        (a[2] - b[2]) * (a[1] - b[1]) > 0
+        for a, b in combinations(points, 2)
+        if a[0] == b[0] and max(a[1], b[1]) > (1 + APART) * min(a[1], b[1])
+    ]
+    return sum(pairs), len(pairs)
+
+
+def median_error(points: Sequence[Point]) -> float:
+    """Median of |ours / published - 1|."""
+    return median(abs(ours / published - 1) for _, published, ours in points)
+
+
+def of_points(points: Sequence[Point]) -> str:
+    """The verdict on points: values by their median error, order by the pairs of ``order``.
+
+    >>> of_points([("8 nodes", 100, 95), ("8 nodes", 200, 205)])
+    'reproduced'
+    >>> of_points([("8 nodes", 100, 50), ("8 nodes", 200, 205)])
+    'same ordering'
+    >>> of_points([("8 nodes", 100, 101), ("8 nodes", 110, 100)])
+    'differs'
+    """
     if not points:
-        return Outcome(how=how)
-    agreeing, pairs = published.order(points)
-    said = f"{ours}: median error {percent(published.median_error(points))}"
+        return "not measured"
+    agreeing, pairs = order(points)
+    if agreeing < IN_ORDER * pairs:
+        return "differs"
+    if median_error(points) <= NEAR:
+        return "reproduced"
+    return "same ordering" if pairs else "differs"
+
+
+def judged(points: Sequence[Point], how: str, ours: str) -> Answer:
+    """The answer that points give, which ``ours`` describes; "not measured" without any."""
+    if not points:
+        return Answer(how=how)
+    agreeing, pairs = order(points)
+    said = f"{ours}: median error {percent(median_error(points))}"
     said += f" of {len(points)}" * (len(points) > 1)
     said += f", {agreeing} of {pairs} pairs in the published order" if pairs else ""
     ratio = median(own / theirs for _, theirs, own in points)
-    return Outcome(said, ratio, published.verdict_of_points(points), how)
+    return Answer(said, ratio, of_points(points), how)
 
 
-def span(points: list[tuple], unit: str) -> str:
+def span(points: Sequence[Point], unit: str) -> str:
     """The least and the most of ours, in words."""
     values = [own for *_, own in points] or [0.0]
     return f"{number(min(values))} to {number(max(values))} {unit}"
