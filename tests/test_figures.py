@@ -1,50 +1,21 @@
-"""Figures: each from a run folder as a job leaves it, with alt text that holds its key numbers, and small."""
+"""Figures of runs (01, 02, 03, 05): each from a run folder as a job leaves it, with its key numbers in the alt text."""
 
-import base64
-import io
 import json
-import sys
+from functools import partial
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
-from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures import data, images, pretrain, probe, throughput
-from geofm_lib.figures import facade as figures
 from geofm_lib.figures.display import Figure, Note, Table
-from geofm_lib.paper import studies
-from geofm_lib.report import notebook_outputs
-from geofm_lib.runs.run import Run
-from geofm_lib.settings import ScalingSettings
+from tests.support.figures import image, run_folder
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Writes a run folder from plain values: settings, summary, metrics rows, CSV tables, npz arrays."""
-
-    def write(asked=None, summary=None, metrics=(), tables=None, arrays=None):
-        (tmp_path / "settings.json").write_text(json.dumps({"job": "", "asked": asked or {}, "resolved": {}}))
-        (tmp_path / "summary.json").write_text(json.dumps({"status": "finished", **(summary or {})}))
-        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metrics))
-        for name, rows in (tables or {}).items():
-            pd.DataFrame(rows).to_csv(tmp_path / name, index=False)
-        for name, content in (arrays or {}).items():
-            np.savez(tmp_path / name, **content)
-        return Run(tmp_path)
-
-    return write
-
-
-def image(picture):
-    """The decoded image of a picture; its alt text must be there, and its bytes few."""
-    assert isinstance(picture, Figure)
-    (kind, alt), = [(kind, about["alt"]) for kind, about in picture._repr_mimebundle_()[1].items()]  # fmt: skip
-    content = base64.b64decode(picture._repr_mimebundle_()[0][kind])
-    assert len(alt) > 30 and len(content) < 100_000
-    return Image.open(io.BytesIO(content))
+    return partial(run_folder, tmp_path)
 
 
 def test_pretraining_figures(folder):
@@ -202,129 +173,6 @@ def test_probe_figures(folder):
     assert image(curves) and "pretrained 62.0 top-1" in curves.alt
 
 
-@pytest.mark.parametrize("model", ["ViT-3B", "ViT-5B"])
-def test_published_scaling_draws_every_strategy_in_its_own_colour(model):
-    picture = figures.published_scaling(model)
-    lines = {line.get_label().split(" (")[0]: line for line in picture.figure.axes[0].lines}
-    for name in set(picture.table.columns) - {"nodes"}:
-        assert (lines[name].get_color(), lines[name].get_marker()) == (STRATEGIES[name].colour, STRATEGIES[name].marker)
-    assert image(picture)
-
-
-def test_published_and_arithmetic_figures():
-    assert isinstance(figures.published_scaling("ViT-15B"), Note)
-    labels = [text.get_text() for text in figures.published_scaling("ViT-3B").figure.legends[0].get_texts()]
-    assert "DDP (fp32)" in labels and "HYBRID_1GPU (not synchronised)" in labels
-    for picture in (figures.published_memory(), figures.published_memory_by_nodes(), figures.published_prefetch(),
-                    figures.strategy_memory("ViT-3B"), figures.strategy_traffic("ViT-3B")):  # fmt: skip
-        assert image(picture)
-    assert "HYBRID_2GPUs" in figures.strategy_memory("ViT-15B").alt
-    counts = figures.parameter_counts().frame
-    assert set(counts["as benchmark"]) == {"reproduced"} and set(counts["as plain ViT"]) == {"differs"}
-    assert "4.5341 TFLOP" in figures.image_costs().caption
-
-
-def test_without_runs_there_is_nothing_measured(tmp_path):
-    assert "no finished throughput run" in repr(figures.measured_runs(str(tmp_path)))
-
-
-def test_tables_show_numbers_plainly():
-    table = Table(pd.DataFrame({"a": [1, 12345], "b": [0.123456, float("nan")], "c": ["<", "x"]}), "Caption")
-    text = table._repr_html_()
-    assert "12\u202f345" in text and "0.1235" in text and "–" in text and "&lt;" in text and "Caption" in text
-
-
-def test_predictions_beside_the_published_points():
-    picture = figures.predicted_scaling("ViT-5B")
-    assert image(picture).width == 1036 and "median error" in picture.alt
-    table = picture.table
-    assert table["published"].count() == 47 and set(table["strategy"]) == {
-        "FULL_SHARD", "SHARD_GRAD_OP", "HYBRID_2GPUs", "HYBRID_4GPUs", "HYBRID_8GPUs", "HYBRID_16GPUs"
-    }  # fmt: skip
-    assert (table["low"] < table["predicted"]).all() and (table["predicted"] < table["high"]).all()
-    unseen = figures.predicted_scaling("ViT-15B")
-    assert "no published points" in unseen.alt and not unseen.table["published"].count()
-
-
-def test_the_plan_of_a_notebook_s_settings():
-    table = figures.what_if(ScalingSettings(model="ViT-3B", nodes=16)).table()
-    assert set(table.frame["strategy"]) == set(STRATEGIES) and table.frame["fits"].iloc[0]
-    assert "990,848 images" in table.caption and (table.frame["node-hours"] > 0).all()
-    refused = figures.what_if(ScalingSettings(model="ViT-15B", nodes=1, batch_per_gpu=2000)).table()
-    assert refused.frame.empty and "does not fit frontier with nodes=1" in refused._repr_html_()
-
-
-def test_scaling_figures():
-    kept = figures.efficiency("ViT-5B").table
-    assert kept["published, % of ideal"].count() == 47 and (kept["predicted, % of ideal"] <= 101).all()
-    strong = figures.strong_scaling(ScalingSettings(model="ViT-3B"))
-    fitting = strong.table[strong.table["fits"]]
-    assert (fitting["images per GPU"] * fitting["nodes"] == 256).all() and "2,048 images" in strong.alt
-    assert fitting[fitting["nodes"] == 128]["% of ideal"].max() < 50, "two images a GPU do not cover the communication"
-    assert isinstance(figures.strong_scaling(ScalingSettings(model="ViT-15B", machine="laptop", nodes=1)), Note)
-    for picture in (strong, figures.memory_by_nodes("ViT-3B"), figures.memory_by_nodes("ViT-1B")):
-        assert image(picture)
-
-
-def test_the_best_strategy_of_every_case():
-    picture = figures.ranking()
-    assert image(picture) and len(picture.table) == 6 * 8
-    known = picture.table.dropna(subset=["of best published"])
-    assert len(known) == 32 and (known["of best published"] >= 0.95).sum() == 31
-    assert "ViT-5B on 64 nodes: SHARD_GRAD_OP has 0.70 of HYBRID_2GPUs" in picture.alt
-    assert not {"DDP", "HYBRID_1GPU"} & set(picture.table["predicted best"])
-
-
-def test_recorded_experiments_beside_plans(monkeypatch, tmp_path):
-    prefetch = figures.prefetch_depths()
-    assert image(prefetch) and "images/s, published" in prefetch.table
-    planned = prefetch.table.dropna(subset=["images/s, planned"]).set_index(["strategy", "backward"])
-    assert planned["images/s, planned"]["FULL_SHARD", 0] < planned["images/s, planned"]["FULL_SHARD", 1]
-    assert image(figures.batch_scaling()) and list(figures.three_b().frame["GiB simulated"].isna()) == [False] * 4
-    alone = figures.base_alone()
-    assert alone.frame["measured"].gt(0).all() and "torch" in alone.caption and "commit" in alone.caption
-    assert set(figures.measured_scaling().frame["strategy"]) == {"FULL_SHARD", "NO_SHARD"}
-    monkeypatch.setattr(studies.results, "file", lambda name: tmp_path / f"{name}.csv")
-    for shown in (figures.base_alone(), figures.batch_scaling(), figures.measured_scaling()):
-        assert "make experiments" in shown._repr_html_()
-    assert "not run" in figures.prefetch_depths().alt and figures.three_b().frame["GiB simulated"].isna().all()
-
-
-def test_the_form_answers_and_a_page_has_its_table():
-    form = figures.what_if(ScalingSettings(model="ViT-3B"))
-    still = form._repr_mimebundle_()
-    assert "application/vnd.jupyter.widget-view+json" in still
-    assert "In JupyterLab this is a form" in still["text/html"]
-    assert form.answer.value in still["text/html"]
-    (shown,) = notebook_outputs.outputs([nbformat.v4.new_output("display_data", still)])
-    assert list(shown["data"]) == ["text/html"] and "script" not in shown["data"]["text/html"]
-    answers = {"nodes": (-2, "nodes must be a whole number"), "model": ("ViT-15B", "ViT-15B, mae"),
-               "strategy": ("HYBRID_16GPUs", "16 divides; 8 ranks"),
-               "machine": ("laptop", "does not fit laptop")}  # fmt: skip
-    for name, (value, said) in answers.items():
-        form.controls[name].value = value
-        assert said in form.answer.value, name
-        form.controls["nodes"].value = 1
-
-
-def test_without_ipywidgets_there_is_the_table_alone(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    still = figures.what_if(ScalingSettings())._repr_mimebundle_()
-    assert set(still) == {"text/html", "text/plain"} and "HYBRID_8GPUs" in still["text/html"]
-
-
-def test_a_simulation_beside_the_arithmetic(folder):
-    names = ("peak_memory", "predicted_peak", "parameters", "gradients", "optimiser", "predicted_parameters",
-             "predicted_gradients", "predicted_optimiser")  # fmt: skip
-    kinds = ("all_gather", "reduce_scatter", "all_reduce")
-    told = {f"{name}_gib": 1.5 for name in names} | {f"{k}_bytes": 2e9 for k in kinds}
-    told |= {f"predicted_{k}_bytes": 3e9 for k in kinds} | {"simulation_s": 12.0}
-    asked = {"model": "ViT-3B", "workload": "mae", "strategy": "FULL_SHARD", "gpus": 64}
-    table = figures.simulated(folder(asked, told))
-    assert list(table.frame["simulated"]) == [1.5] * 4 + [2.0] * 3 and list(table.frame["arithmetic"])[-1] == 3.0
-    assert "FULL_SHARD on 64 GPUs" in table.caption and "12 s" in table.caption
-
-
 def test_loader_speed_is_read_from_its_file(tmp_path):
     file = tmp_path / "loader.csv"
     assert isinstance(data.loader_speed(file), Note)
@@ -335,3 +183,9 @@ def test_loader_speed_is_read_from_its_file(tmp_path):
     found = data.loader_speed(file)
     image(found)
     assert "geofm 1.6 (no worker process)" in found.alt and "geofm 1.8 (2 workers)" in found.alt
+
+
+def test_tables_show_numbers_plainly():
+    table = Table(pd.DataFrame({"a": [1, 12345], "b": [0.123456, float("nan")], "c": ["<", "x"]}), "Caption")
+    text = table._repr_html_()
+    assert "12\u202f345" in text and "0.1235" in text and "–" in text and "&lt;" in text and "Caption" in text

@@ -1,10 +1,12 @@
 """The rules of the layout, checked: imports, docstrings, what a notebook is, what the README promises, small files."""
 
 import ast
+import importlib
 import re
 import shlex
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import nbformat
@@ -188,6 +190,23 @@ def test_a_notebook_calls_and_does_not_define(notebook):
         assert not found, f"cell '{cell.id}' holds {found}; move it into geofm_lib"
         if cell.id != "parameters":
             assert len(cell.source.splitlines()) <= MOST_CELL_LINES, f"cell '{cell.id}' is long"
+
+
+def test_what_a_notebook_asks_of_a_module_is_there(notebook):
+    """`throughput.memory(run)` with `from geofm_lib.figures import throughput` above: the module has `memory`."""
+    modules = {}
+    for cell in code(notebook):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.ImportFrom):
+                package = importlib.import_module(node.module)
+                for alias in node.names:
+                    if not hasattr(package, alias.name):
+                        modules[alias.name] = importlib.import_module(f"{node.module}.{alias.name}")
+                    elif isinstance(getattr(package, alias.name), types.ModuleType):
+                        modules[alias.name] = getattr(package, alias.name)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+                known = modules[node.value.id]
+                assert hasattr(known, node.attr), f"cell '{cell.id}': {known.__name__} has no '{node.attr}'"
 
 
 def test_a_notebook_asks_a_question_and_ends_with_its_colophon(notebook):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from geofm_lib.figures import facade as figures
+from geofm_lib.figures import claims, published
 from geofm_lib.figures.display import Table
 from geofm_lib.report import pages
 from tests.conftest import need
@@ -20,12 +20,12 @@ def browser():
 
 
 def test_a_report_and_its_index_fit_a_phone_and_need_nothing_else(tmp_path):
-    data, metadata = figures.published_scaling("ViT-3B")._repr_mimebundle_()
+    data, metadata = published.scaling("ViT-3B")._repr_mimebundle_()
     wide = Table(pd.DataFrame({f"a rather long column name {i}": [i] for i in range(30)}))
     outputs = [
         new_output("display_data", data=data, metadata=metadata),
         new_output("display_data", data={"text/html": wide._repr_html_()}),
-        new_output("display_data", data={"text/html": figures.claims(None, "finding")._repr_html_()}),
+        new_output("display_data", data={"text/html": claims.of_kind(None, "finding")._repr_html_()}),
         new_output("stream", name="stdout", text="x" * 5000),
         new_output("error", ename="RunFailed", evalue="/a/long/path" * 40, traceback=["y" * 500]),
     ]

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from geofm_lib.catalog import published
-from geofm_lib.figures import facade as figures
+from geofm_lib.figures import claims as shown
 from geofm_lib.paper import claims, findings, performance, studies, verdicts
 from geofm_lib.paper.verdicts import Answer
 from geofm_lib.planning.planner import as_published
@@ -166,20 +166,21 @@ class Finished:
 
 
 def test_the_headline_counts_what_the_rows_say():
-    table = figures.verdicts(Finished).frame.set_index("verdict")
+    table = shown.verdicts(Finished).frame.set_index("verdict")
     assert table["items"].sum() == 31
     assert list(table.index) == list(verdicts.VERDICTS)
-    for _, each in claims.answers(EVIDENCE, "table", "figure", "claim"):
-        assert isinstance(each, Answer)
-    said = repr(figures.reading(Finished))
+    words = repr(shown.summary(Finished))
     for word, count in table["items"].items():
-        assert f"{count} {'are reproduced' if word == 'reproduced' else ''}".strip() in said
-    page = figures.reading(Finished)._repr_html_()
-    assert all(f"<strong>{name} " in page for name in table.loc["differs", "which"].split(", "))
+        assert f"{count} {'are reproduced' if word == 'reproduced' else ''}".strip() in words
+    page = shown.summary(Finished)._repr_html_()
+    for name in table.loc["differs", "which"].split(", "):
+        assert f"<strong>{name} " in page
 
 
-def test_predictions_that_have_not_seen_the_model_are_drawn():
-    picture = figures.unseen_predictions()
-    assert len(picture.table) == 167 and "median error" in picture.alt and len(picture.encoded()) < 100_000
-    ratios = figures.precision_predicted().frame
-    assert (ratios["NO_SHARD bf16 / DDP bf16"] - 1).abs().max() < 0.01 and (ratios["predicted unseen"] > 1.1).all()
+def test_a_claim_s_words_are_escaped_and_its_verdict_is_marked():
+    claim = dict.fromkeys(("id", "about", "published", "certainty", "source", "why"), "<b>") | {"id": "F1"}
+    page = shown.Claims([(claim, Answer("<i>", 0.5, "same ordering", "measured"))], "finding")._repr_html_()
+    assert "<strong>F1</strong> &lt;b&gt;" in page
+    assert "&lt;i&gt;" in page
+    assert "<td>0.5</td>" in page
+    assert '<em class="verdict same-ordering">same ordering</em>' in page

@@ -26,7 +26,8 @@ def look(strategy: str, **more: Any) -> dict[str, Any]:
 
 def in_order(strategies: Iterable[str]) -> list[str]:
     """These strategies in the catalogue's order."""
-    return [name for name in STRATEGIES if name in set(strategies)]
+    wanted = set(strategies)
+    return [name for name in STRATEGIES if name in wanted]
 
 
 def line_and_marks(ax: Any, strategy: str, line: Mapping[int, float], marks: Mapping[int, float]) -> None:

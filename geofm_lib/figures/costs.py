@@ -1,17 +1,19 @@
-"""What arithmetic says a step costs (`planning`), drawn beside what was published or measured. No torch."""
+"""04: what arithmetic says a strategy must hold and send, and what an image costs, beside the published. No torch."""
+
+from typing import Any
 
 import pandas as pd
-import seaborn as sns
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES
+from geofm_lib.figures._axes import GREEN, LIMIT, RED, legend_below, line_and_marks, node_axis, plain_log, stacked_bars
 from geofm_lib.figures.display import Figure, Table, axes, styled
 from geofm_lib.planning.communication import step_traffic
 from geofm_lib.planning.flops import flops, training_flops
-from geofm_lib.planning.memory import Memory, rank_memory
-from geofm_lib.planning.reference import BATCH, BENCHMARK, FRONTIER, TABLE_I, conditions
+from geofm_lib.planning.memory import rank_memory
+from geofm_lib.planning.reference import ALIKE, BATCH, BENCHMARK, FRONTIER, TABLE_I, conditions, nodes_of
 from geofm_lib.planning.sizes import gib
-from geofm_lib.runs import records
+from geofm_lib.runs import results
 
 KINDS = {
     "parameters": "weights (fp32 shard)",
@@ -23,63 +25,99 @@ KINDS = {
     "other": "libraries",
 }
 NEAR, FAR = "group inside one node", "group spans nodes"
-COLLECTIVES = {"all_gather": "all-gather", "reduce_scatter": "reduce-scatter", "all_reduce": "all-reduce"}
+PER_NODE = FRONTIER.devices_per_node
 
 
 @styled
-def strategy_memory(model: str, nodes: int = 8) -> Figure:
+def memory(model: str, nodes: int = 8) -> Figure:
     """GiB per GPU of each strategy on `nodes` Frontier nodes, for the paper's benchmark; dots are published peaks."""
-    world = nodes * FRONTIER.devices_per_node
-    held, dots = {}, {}
+    rows, dots = {}, {}
     for name in STRATEGIES:
-        seen = [row["value"] for row in published.peaks(model=model, strategy=name) if row["nodes"] in (nodes, None)]
-        how = conditions(name) if seen else BENCHMARK
+        peaks = [row["value"] for row in published.peaks(model=model, strategy=name) if row["nodes"] in (nodes, None)]
+        how = conditions(name) if peaks else BENCHMARK
         label = f"{name} ({how.precision})" if how.precision != "bf16" else name
-        held[label] = stacked_gib(rank_memory(model, name, world, BATCH, how, stack="fsdp1"))
-        dots |= {label: seen[0]} if seen else {}
-    frame = pd.DataFrame(held).T
+        planned = rank_memory(model, name, nodes * PER_NODE, BATCH, how, stack="fsdp1")
+        rows[label] = {kind: gib(getattr(planned, kind)) for kind in KINDS}
+        if peaks:
+            dots[label] = peaks[0]
+    frame = pd.DataFrame(rows).T
     figure, ax = axes(height=3.9)
-    stack(ax, frame)
+    stacked_bars(ax, frame, names=KINDS)
     ax.plot(list(dots.values()), list(dots), "o", color="black", markersize=6, label="published peak", zorder=3)
-    ax.axvline(FRONTIER.memory_gib, color="#444444", linestyle=":", linewidth=1)
+    ax.axvline(FRONTIER.memory_gib, **LIMIT)
     ax.text(FRONTIER.memory_gib, -0.75, "one GPU's memory", fontsize=8, color="#444444", ha="center")
     ax.set(xlabel=f"GiB per GPU, {nodes} nodes, {BATCH} images per GPU, activation checkpointing")
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    table = frame.assign(arithmetic=frame.sum(axis=1), published=pd.Series(dots, dtype=float))
-    seen = {name: f" (published {value:.1f})" for name, value in dots.items()}
-    said = [f"{name} {value:.1f}{seen.get(name, '')}" for name, value in table["arithmetic"].items()]
-    alt = f"Stacked bars: peak GiB per GPU of {model} on {nodes} nodes by arithmetic: {', '.join(said)}."
-    table = table.rename(columns=KINDS | {"arithmetic": "arithmetic, GiB", "published": "published, GiB"})
+    legend_below(figure, [ax], 2)
+    total = frame.sum(axis=1)
+    words = [f"{name} {value:.1f}" + (f" (published {dots[name]:.1f})" if name in dots else "")
+             for name, value in total.items()]  # fmt: skip
+    alt = f"Stacked bars: peak GiB per GPU of {model} on {nodes} nodes by arithmetic: {', '.join(words)}."
+    table = frame.rename(columns=KINDS).assign(
+        **{"arithmetic, GiB": total, "published, GiB": pd.Series(dots, dtype=float)}
+    )
     return Figure(figure, alt, table.rename_axis("strategy").reset_index())
 
 
 @styled
-def strategy_traffic(model: str, nodes: int = 8) -> Figure:
-    """GiB one GPU sends in one optimiser step under each strategy, by whether the group it sends in spans nodes."""
-    gpus = FRONTIER.devices_per_node
-    rows = []
-    for name, strategy in STRATEGIES.items():
-        shard = strategy.shard_group or nodes * gpus
-        for kind, traffic in step_traffic(model, name, nodes * gpus, BENCHMARK).items():
-            local = traffic.group > 1 and kind != "all_reduce" and shard <= gpus
-            rows.append({"strategy": name, "collective": COLLECTIVES[kind], "ranks in a group": traffic.group,
-                         "calls": traffic.calls, "where": NEAR if local else FAR,
-                         "GiB sent": gib(traffic.sent)})  # fmt: skip
-    table = pd.DataFrame(rows).query("calls > 0")
-    frame = table.pivot_table(index="strategy", columns="where", values="GiB sent", aggfunc="sum", fill_value=0)
-    frame = frame.reindex(list(STRATEGIES)).fillna(0.0)
-    figure, ax = axes(height=3.4)
-    stack(ax, frame, {NEAR: "#009E73", FAR: "#D55E00"})
-    ax.set(xlabel=f"GiB sent by one GPU per step, {nodes} nodes, bf16")
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    far = frame.get(FAR, frame.sum(axis=1) * 0)
-    said = [f"{name} {total:.1f} ({far[name]:.1f})" for name, total in frame.sum(axis=1).items()]
-    alt = (f"Stacked bars: GiB one GPU sends per step for {model} on {nodes} nodes, in brackets the part sent in "
-           f"groups that span nodes: {', '.join(said)}.")  # fmt: skip
+def memory_by_nodes(model: str) -> Figure:
+    """Peak GiB per GPU against nodes: FSDP1 by arithmetic and as published, FSDP2 by arithmetic and as simulated."""
+    marks: dict[str, dict[str, dict[int, float]]] = {"fsdp1": {}, "fsdp2": {}}
+    for row in published.peaks(model=model):
+        marks["fsdp1"].setdefault(row["strategy"], {})[row["nodes"] or 8] = row["value"]
+    for row in results.read("simulated"):
+        if row["model"] == model:
+            nodes = int(row["gpus"]) // PER_NODE
+            marks["fsdp2"].setdefault(row["strategy"], {})[nodes] = float(row["simulated_gib"])
+    titles = {"fsdp1": "FSDP1, as published", "fsdp2": "FSDP2, as simulated"}
+    figure, panels = axes(height=3.7, columns=2, sharey=True, sharex=True)
+    rows: list[dict[str, Any]] = []
+    for ax, (stack, title) in zip(panels, titles.items(), strict=True):
+        for name in ALIKE:
+            held = {n: rank_memory(model, name, n * PER_NODE, BATCH, BENCHMARK, stack=stack) for n in nodes_of(name)}
+            line, dots = {n: gib(each.peak) for n, each in held.items()}, marks[stack].get(name, {})
+            line_and_marks(ax, name, line, dots)
+            rows += [{"stack": stack, "strategy": name, "nodes": n, "arithmetic, GiB": line[n],
+                      "published or simulated, GiB": dots.get(n)} for n in line]  # fmt: skip
+        ax.axhline(FRONTIER.memory_gib, **LIMIT)
+        ax.set(title=title)
+        plain_log(ax)
+        node_axis(ax)
+    panels[0].set(ylabel="peak GiB per GPU")
+    legend_below(figure, panels, 4)
+    table = pd.DataFrame(rows).astype({"published or simulated, GiB": float})
+    both = table.dropna()
+    off = (both["arithmetic, GiB"] / both["published or simulated, GiB"] - 1).abs() * 100
+    worst = [f"{name} {part.max():.1f} %" for name, part in off.groupby(both["stack"])]
+    alt = (f"Peak GiB per GPU of {model} against nodes. Lines are arithmetic, marks published (left, FSDP1) and "
+           f"simulated (right, FSDP2); the dotted line is a GPU's memory. Largest difference: "
+           f"{', '.join(worst) or 'no marks'}.")  # fmt: skip
     return Figure(figure, alt, table)
 
 
-def image_costs() -> Table:
+@styled
+def traffic(model: str, nodes: int = 8) -> Figure:
+    """GiB one GPU sends in one optimiser step under each strategy, by whether the group it sends in spans nodes."""
+    rows = []
+    for name, strategy in STRATEGIES.items():
+        for kind, each in step_traffic(model, name, nodes * PER_NODE, BENCHMARK).items():
+            inside = kind != "all_reduce" and (strategy.shard_group or nodes * PER_NODE) <= PER_NODE
+            rows.append({"strategy": name, "collective": kind.replace("_", "-"), "ranks in a group": each.group,
+                         "calls": each.calls, "where": NEAR if inside else FAR,
+                         "GiB sent": gib(each.sent)})  # fmt: skip
+    table = pd.DataFrame(rows).query("calls > 0")
+    frame = table.pivot_table(index="strategy", columns="where", values="GiB sent", aggfunc="sum", fill_value=0)
+    frame = frame.reindex(index=list(STRATEGIES), columns=[NEAR, FAR]).fillna(0.0)
+    figure, ax = axes(height=3.4)
+    stacked_bars(ax, frame, {NEAR: GREEN, FAR: RED})
+    ax.set(xlabel=f"GiB sent by one GPU per step, {nodes} nodes, bf16")
+    legend_below(figure, [ax], 2)
+    words = [f"{name} {row.sum():.1f} ({row[FAR]:.1f})" for name, row in frame.iterrows()]
+    alt = (f"Stacked bars: GiB one GPU sends per step for {model} on {nodes} nodes, in brackets the part sent in "
+           f"groups that span nodes: {', '.join(words)}.")  # fmt: skip
+    return Figure(figure, alt, table)
+
+
+def image() -> Table:
     """GFLOP of the forward pass for one 224-pixel image: MAE pretraining beside the paper's all-token benchmark."""
     rows = []
     for name in TABLE_I:
@@ -89,34 +127,6 @@ def image_costs() -> Table:
                      "benchmark step with recomputation, GFLOP": classify.step(True) / 1e9})  # fmt: skip
     ours = training_flops("ViT-Base", "classify", activation_checkpointing=True) * BATCH / 1e12
     theirs = next(row["value"] for row in published.rows(unit="TFLOP", model="ViT-Base"))
-    caption = f"One image of 224 pixels. Check: {BATCH} images of ViT-Base are {ours:.4f} TFLOP a step; " \
-              f"the authors' own log counts {theirs}."  # fmt: skip
+    caption = (f"One image of 224 pixels. Check: {BATCH} images of ViT-Base are {ours:.4f} TFLOP a step; the authors' "
+               f"own log counts {theirs}.")  # fmt: skip
     return Table(pd.DataFrame(rows), caption)
-
-
-def measured_runs(runs_dir: str) -> Table:
-    """Finished throughput runs under `runs_dir`, one row each; their conditions stand beside their numbers."""
-    table = records.table(f"{runs_dir}/*")
-    if len(table):
-        table = table[(table["job"] == "throughput") & (table["status"] == "finished")]
-    wanted = ["model", "strategy", "ranks", "images_per_s", "step_s", "peak_memory_gib", "batch_per_gpu", "image_size",
-              "workload", "precision", "activation_checkpointing", "input", "communication", "window"]  # fmt: skip
-    kept = table[[name for name in wanted if name in table]]
-    empty = f"There is no finished throughput run in '{runs_dir}' yet; notebook 03 makes them."
-    return Table(kept, f"Finished throughput runs in '{runs_dir}'", empty)
-
-
-def stacked_gib(held: Memory) -> dict[str, float]:
-    """GiB by KINDS; they add up to the peak."""
-    return {name: gib(getattr(held, name)) for name in KINDS}
-
-
-def stack(ax, frame: pd.DataFrame, colours: dict[str, str] | None = None) -> None:
-    """Horizontal bars, one a row of `frame`, its columns stacked."""
-    left = pd.Series(0.0, index=frame.index)
-    for colour, (name, values) in zip(sns.color_palette("colorblind"), frame.items(), strict=False):
-        ax.barh(frame.index, values, left=left, height=0.62, color=(colours or {}).get(name, colour),
-                label=KINDS.get(name, name))  # fmt: skip
-        left += values
-    ax.invert_yaxis()
-    ax.grid(False, axis="y")

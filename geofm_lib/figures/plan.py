@@ -1,56 +1,31 @@
-"""What the planner predicts and the simulation found, beside what was published. No torch."""
+"""04: the plan for a machine of your own as a form, and what one rank would hold and send. No torch.
+
+In JupyterLab a change of a control is answered at once; elsewhere the first answer is shown. The output carries both:
+a live notebook shows the widget, and a page the table. Without ipywidgets (the extra `notebooks`) there is the table.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
-from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
-from geofm_lib.catalog import published
+from geofm_lib.catalog.machines import MACHINES
+from geofm_lib.catalog.models import MODELS
 from geofm_lib.catalog.strategies import STRATEGIES, lookup, resolve
-from geofm_lib.figures.display import Figure, Table, axes, styled
-from geofm_lib.planning.planner import as_published, plan
-from geofm_lib.planning.reference import ALIKE, FRONTIER, NODES, nodes_of
+from geofm_lib.figures.display import Table, rendered
+from geofm_lib.planning.conditions import CHOICES
+from geofm_lib.planning.planner import plan
+from geofm_lib.runs.run import Run
+from geofm_lib.settings import ScalingSettings
+
+EVERY = "every strategy"
+COLUMNS = {
+    "strategy": "strategy", "step_s": "step, s", "exposed_s": "of it communication, s", "images_per_s": "images/s",
+    "low": "low", "high": "high", "memory_gib": "GiB per GPU", "fits": "fits", "node_hours": "node-hours",
+}  # fmt: skip
 
 
-@styled
-def predicted_scaling(model: str) -> Figure:
-    """images/s per GPU against nodes: lines as predicted, bands that should hold nine of ten runs, published marks."""
-    seen = published.scaling(model)
-    names = list(seen) or ALIKE
-    figure, ax = axes(height=4.2)
-    rows = []
-    for name in [name for name in STRATEGIES if name in names]:
-        told = [as_published(model, name, nodes) for nodes in nodes_of(name)]
-        gpus = [row["gpus"] for row in told]
-        line = [row["images_per_s"] / n for row, n in zip(told, gpus, strict=True)]
-        band = [[row[end] / n for row, n in zip(told, gpus, strict=True)] for end in ("low", "high")]
-        nodes = [row["nodes"] for row in told]
-        ax.plot(nodes, line, color=STRATEGIES[name].colour, label=name)
-        ax.fill_between(nodes, *band, color=STRATEGIES[name].colour, alpha=0.12, linewidth=0)
-        dots = seen.get(name, {})
-        seen_per_gpu = [value / n / FRONTIER.devices_per_node for n, value in dots.items()]
-        ax.plot(list(dots), seen_per_gpu, STRATEGIES[name].marker, color=STRATEGIES[name].colour)
-        rows += [
-            {"strategy": name, "nodes": row["nodes"], "published": dots.get(row["nodes"]),
-             "predicted": row["images_per_s"], "low": row["low"], "high": row["high"]}
-            for row in told
-        ]  # fmt: skip
-    ax.set(xscale="log", ylabel="images/s per GPU", ylim=(0, None))
-    ax.xaxis.set_major_locator(FixedLocator(NODES))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(ScalarFormatter())
-    ax.set_xlabel("nodes (8 GPUs each)")
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    table = pd.DataFrame(rows).astype({"published": float})
-    both = table.dropna(subset=["published"])
-    off = (both["predicted"] / both["published"] - 1).abs() * 100
-    said = f"median error {off.median():.1f} % over {len(off)} points" if len(off) else "no published points"
-    last = table[table["nodes"] == NODES[-1]].sort_values("predicted", ascending=False)
-    order = ", ".join(f"{row['strategy']} {row['predicted']:.0f}" for _, row in last.iterrows())
-    alt = (f"Lines: images/s per GPU of {model} as predicted, 1 to 128 Frontier nodes, a band for nine of ten runs, "
-           f"marks as published ({said}). images/s of all GPUs predicted on 128 nodes: {order}.")  # fmt: skip
-    return Figure(figure, alt, table)
-
-
-def plan_table(strategy: str = "", **asked) -> Table:
+def table(strategy: str = "", **asked: Any) -> Table:
     """`plan` as a table, of every strategy or of one; one sentence when it cannot be answered."""
     try:
         rows = plan(**asked)
@@ -59,24 +34,77 @@ def plan_table(strategy: str = "", **asked) -> Table:
             rows = [row for row in rows if row["strategy"] == strategy]
     except ValueError as error:
         return Table(pd.DataFrame(), empty=str(error))
-    columns = {"strategy": "strategy", "step_s": "step, s", "exposed_s": "of it communication, s",
-               "images_per_s": "images/s", "low": "low", "high": "high", "memory_gib": "GiB per GPU", "fits": "fits",
-               "node_hours": "node-hours"}  # fmt: skip
-    what = f"{asked['model']}, {asked['workload']}, {asked['batch_per_gpu']} images per GPU, " \
-           f"{asked.get('precision', 'bf16')}, steady"  # fmt: skip
-    caption = (f"{what}: {asked['nodes']} nodes of {asked['machine']}; low to high should hold nine of ten runs; "
-               f"node-hours for {asked['epochs']:g} epochs of {asked['images']:,} images")  # fmt: skip
-    return Table(pd.DataFrame(rows)[list(columns)].rename(columns=columns), caption)
+    caption = (f"{asked['model']}, {asked['workload']}, {asked['batch_per_gpu']} images per GPU, "
+               f"{asked.get('precision', 'bf16')}, steady: {asked['nodes']} nodes of {asked['machine']}; low to high "
+               f"should hold nine of ten runs; node-hours for {asked['epochs']:g} epochs of {asked['images']:,} "
+               "images")  # fmt: skip
+    return Table(pd.DataFrame(rows)[list(COLUMNS)].rename(columns=COLUMNS), caption)
 
 
-def simulated(run) -> Table:
+@dataclass
+class Form:
+    """A form over `plan`: ``controls`` by the name of plan's argument, ``answer`` the HTML below them."""
+
+    settings: ScalingSettings
+    controls: dict[str, Any] = field(default_factory=dict)
+    answer: Any = None
+    box: Any = None
+
+    def table(self) -> Table:
+        """The plan for what the controls say now."""
+        asked = {name: control.value for name, control in self.controls.items()} or _asked(self.settings)
+        asked["strategy"] = asked["strategy"].replace(EVERY, "")
+        return table(**asked, images=self.settings.images, epochs=self.settings.epochs)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        live = self.box._repr_mimebundle_() if self.box is not None else {}
+        still = self.table()
+        return {**live, "text/html": rendered("form", still), "text/plain": repr(still)}
+
+
+def form(settings: ScalingSettings) -> Form:
+    """The form, filled in with a notebook's settings."""
+    try:
+        import ipywidgets
+    except ImportError:
+        return Form(settings)
+    asked, choices = _asked(settings), {
+        "model": MODELS, "machine": MACHINES, "workload": CHOICES["workload"], "strategy": (EVERY, *STRATEGIES),
+        "precision": CHOICES["precision"], "backward_prefetch": range(5),
+    }  # fmt: skip
+    controls = {}
+    for name, value in asked.items():
+        wide = {"description": name, "layout": {"width": "22em"}, "style": {"description_width": "11em"}}
+        if name in choices:
+            controls[name] = ipywidgets.Dropdown(options=list(choices[name]), value=value, **wide)
+        else:
+            kind = ipywidgets.Checkbox if isinstance(value, bool) else ipywidgets.IntText
+            controls[name] = kind(value, **wide)
+    made = Form(settings, controls, ipywidgets.HTML())
+    made.box = ipywidgets.VBox([ipywidgets.Box([*controls.values()], layout={"flex_flow": "row wrap"}), made.answer])
+
+    def answer(_: Any = None) -> None:
+        made.answer.value = made.table()._repr_html_()
+
+    for control in controls.values():
+        control.observe(answer, "value")
+    answer()
+    return made
+
+
+def simulated(run: Run) -> Table:
     """Peak memory by kind, and bytes of each collective, as traced in a `simulate` run, beside the arithmetic."""
-    told, asked = run.summary, run.settings
-    rows = [("peak memory, GiB", told["peak_memory_gib"], told["predicted_peak_gib"])]
-    rows += [(f"{kind}, GiB", told[f"{kind}_gib"], told[f"predicted_{kind}_gib"])
+    found, asked = run.summary, run.settings
+    rows = [("peak memory, GiB", found["peak_memory_gib"], found["predicted_peak_gib"])]
+    rows += [(f"{kind}, GiB", found[f"{kind}_gib"], found[f"predicted_{kind}_gib"])
              for kind in ("parameters", "gradients", "optimiser")]  # fmt: skip
-    rows += [(f"{kind.replace('_', '-')}, GB", told[f"{kind}_bytes"] / 1e9, told[f"predicted_{kind}_bytes"] / 1e9)
+    rows += [(f"{kind.replace('_', '-')}, GB", found[f"{kind}_bytes"] / 1e9, found[f"predicted_{kind}_bytes"] / 1e9)
              for kind in ("all_gather", "reduce_scatter", "all_reduce")]  # fmt: skip
     caption = (f"{asked['model']}, {asked['workload']}, {asked['strategy']} on {asked['gpus']} GPUs, one rank: traced "
-               f"in {told['simulation_s']:.0f} s without a GPU, and by arithmetic")  # fmt: skip
+               f"in {found['simulation_s']:.0f} s without a GPU, and by arithmetic")  # fmt: skip
     return Table(pd.DataFrame(rows, columns=["of one rank", "simulated", "arithmetic"]), caption)
+
+
+def _asked(settings: ScalingSettings) -> dict[str, Any]:
+    same = {name: getattr(settings, name) for name in ("model", "machine", "nodes", "batch_per_gpu", "workload")}
+    return same | {"strategy": EVERY, "precision": "bf16", "backward_prefetch": 1, "activation_checkpointing": True}

@@ -1,182 +1,141 @@
-"""How speed and memory scale with nodes: predicted, published, simulated and measured side by side. No torch."""
+"""04: how speed scales with nodes, predicted and published, and which strategy comes first. No torch."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pandas as pd
-from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, ScalarFormatter
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.machines import MACHINES
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.figures.display import Figure, Note, Table, axes, styled
-from geofm_lib.paper import studies
-from geofm_lib.planning.memory import rank_memory
+from geofm_lib.figures._axes import IDEAL, in_order, legend_below, line_and_marks, look, node_axis, plain_log
+from geofm_lib.figures.display import Figure, Note, axes, styled
 from geofm_lib.planning.planner import as_published, predict
 from geofm_lib.planning.ranking import CLOSE, first_choice
-from geofm_lib.planning.reference import ALIKE, BATCH, BENCHMARK, FRONTIER, NODES, TABLE_I, nodes_of
-from geofm_lib.planning.sizes import gib
-from geofm_lib.runs import results
+from geofm_lib.planning.reference import ALIKE, FRONTIER, NODES, TABLE_I, nodes_of
+from geofm_lib.settings import ScalingSettings
 
 SHORT = {"FULL_SHARD": "FULL", "SHARD_GRAD_OP": "GRAD", "NO_SHARD": "NO"}  # a cell is narrow; HYBRID_2GPUs is H2
 
 
 @styled
-def efficiency(model: str) -> Figure:
-    """Weak scaling as a share of the ideal: lines as predicted, marks as published, each from its own first point."""
-    seen = published.scaling(model)
-    figure, ax = axes(height=3.6)
+def predicted(model: str) -> Figure:
+    """images/s per GPU against nodes: lines as predicted, bands that should hold nine of ten runs, published marks."""
+    figure, ax = axes(height=4.2)
     rows = []
-    for name in [name for name in STRATEGIES if name in seen] or ALIKE:
-        told = {n: as_published(model, name, n)["images_per_s"] for n in nodes_of(name)}
-        predicted, dots = _of_ideal(told), _of_ideal(seen.get(name, {}))
-        look = STRATEGIES[name]
-        ax.plot(list(predicted), list(predicted.values()), color=look.colour, label=name)
-        ax.plot(list(dots), list(dots.values()), look.marker, color=look.colour)
-        rows += [{"strategy": name, "nodes": n, "predicted, % of ideal": predicted[n],
-                  "published, % of ideal": dots.get(n)} for n in predicted]  # fmt: skip
-    ax.axhline(100, color="#888888", linestyle="--", linewidth=1)
-    ax.set(ylabel="% of ideal", ylim=(0, None))
-    _node_axis(ax)
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    table = pd.DataFrame(rows).astype({"published, % of ideal": float})
-    last = table[table["nodes"] == NODES[-1]]
-    said = [_beside(row.strategy, row[3], row[4]) for row in last.itertuples()]
-    alt = f"Weak-scaling efficiency of {model} on 128 nodes, predicted (published) in % of ideal: {', '.join(said)}."
+    for name, planned, seen in _weak(model):
+        per_gpu = {each["nodes"]: {k: each[k] / each["gpus"] for k in ("images_per_s", "low", "high")}
+                   for each in planned}  # fmt: skip
+        line, low, high = ({n: each[k] for n, each in per_gpu.items()} for k in ("images_per_s", "low", "high"))
+        marks = {n: value / n / FRONTIER.devices_per_node for n, value in seen.items()}
+        line_and_marks(ax, name, line, marks)
+        band = {"color": STRATEGIES[name].colour, "alpha": 0.12, "linewidth": 0}
+        ax.fill_between(list(low), list(low.values()), list(high.values()), **band)
+        rows += [
+            {"strategy": name, "nodes": each["nodes"], "published": seen.get(each["nodes"]),
+             "predicted": each["images_per_s"], "low": each["low"], "high": each["high"]}
+            for each in planned
+        ]  # fmt: skip
+    node_axis(ax)
+    ax.set(ylabel="images/s per GPU", ylim=(0, None))
+    legend_below(figure, [ax])
+    table = pd.DataFrame(rows).astype({"published": float})
+    both = table.dropna(subset=["published"])
+    off = (both["predicted"] / both["published"] - 1).abs() * 100
+    error = f"median error {off.median():.1f} % over {len(off)} points" if len(off) else "no published points"
+    last = table[table["nodes"] == NODES[-1]].sort_values("predicted", ascending=False)
+    order = ", ".join(f"{row.strategy} {row.predicted:.0f}" for row in last.itertuples())
+    alt = (f"Lines: images/s per GPU of {model} as predicted, 1 to 128 Frontier nodes, a band for nine of ten runs, "
+           f"marks as published ({error}). images/s of all GPUs predicted on 128 nodes: {order}.")  # fmt: skip
     return Figure(figure, alt, table)
 
 
 @styled
-def strong_scaling(settings) -> Figure | Note:
+def efficiency(model: str) -> Figure:
+    """Weak scaling as a share of the ideal: lines as predicted, marks as published, each from its own first point."""
+    figure, ax = axes(height=3.6)
+    rows = []
+    for name, planned, seen in _weak(model):
+        line, marks = _of_ideal({each["nodes"]: each["images_per_s"] for each in planned}), _of_ideal(seen)
+        line_and_marks(ax, name, line, marks)
+        rows += [{"strategy": name, "nodes": n, "predicted, % of ideal": line[n],
+                  "published, % of ideal": marks.get(n)} for n in line]  # fmt: skip
+    ax.axhline(100, **IDEAL)
+    ax.set(ylabel="% of ideal", ylim=(0, None))
+    node_axis(ax)
+    legend_below(figure, [ax])
+    table = pd.DataFrame(rows).astype({"published, % of ideal": float})
+    last = table[table["nodes"] == NODES[-1]].itertuples(index=False, name=None)
+    words = [f"{name} {ours:.0f}" + (f" ({theirs:.0f})" if theirs == theirs else "") for name, _, ours, theirs in last]
+    alt = f"Weak-scaling efficiency of {model} on 128 nodes, predicted (published) in % of ideal: {', '.join(words)}."
+    return Figure(figure, alt, table)
+
+
+@styled
+def strong(settings: ScalingSettings) -> Figure | Note:
     """One global batch over more and more nodes: images/s and share of the ideal, as planned, where it fits.
 
     The global batch is that of the settings' job. Nothing was published: the paper only scaled weakly.
     """
-    per_node = MACHINES[settings.machine].devices_per_node
-    images = settings.nodes * per_node * settings.batch_per_gpu
-    most = MACHINES[settings.machine].nodes
-    nodes = [n for n in NODES if n <= most and images % (n * per_node) == 0]
-    rows = []
-    for name in ALIKE:
-        for n in nodes:
-            try:
-                told = predict(settings.model, name, settings.machine, n, images // (n * per_node),
-                               workload=settings.workload)  # fmt: skip
-            except ValueError:  # the shard group does not divide so few GPUs
-                continue
-            rows.append({"strategy": name, "nodes": n, "images per GPU": images // (n * per_node),
-                         "images/s": told["images_per_s"], "low": told["low"], "high": told["high"],
-                         "GiB per GPU": told["memory_gib"], "fits": told["fits"]})  # fmt: skip
+    machine = MACHINES[settings.machine]
+    images = settings.nodes * machine.devices_per_node * settings.batch_per_gpu
+    shares = {n: images / (n * machine.devices_per_node) for n in NODES if n <= machine.nodes}
+    nodes = [n for n, share in shares.items() if share.is_integer()]
+    rows = [row for name in ALIKE for n in nodes if (row := _split(settings, name, n, int(shares[n])))]
     table = pd.DataFrame(rows)
-    fitting = table[table["fits"]] if rows else table
-    if not len(fitting):
+    if not rows or not table["fits"].any():
         return Note(f"No strategy fits {images} images of {settings.model} on so many nodes of {settings.machine}.")
+    fewest = table[table["fits"] & (table["nodes"] == table["nodes"][table["fits"]].min())]
+    ideal = table["nodes"] * (fewest["images/s"] / fewest["nodes"]).max()
+    table["% of ideal"] = (100 * table["images/s"] / ideal).where(table["fits"])
     figure, (left, right) = axes(height=3.6, columns=2, sharex=True)
-    best = fitting.loc[fitting[fitting["nodes"] == fitting["nodes"].min()]["images/s"].idxmax()]
-    said = []
-    for name, line in fitting.groupby("strategy", sort=False):
-        look = {"color": STRATEGIES[name].colour, "marker": STRATEGIES[name].marker, "markersize": 4, "label": name}
-        kept = 100 * line["images/s"] / (best["images/s"] * line["nodes"] / best["nodes"])
-        left.plot(line["nodes"], line["images/s"], **look)
-        right.plot(line["nodes"], kept, **look)
+    words = []
+    for name, line in table[table["fits"]].groupby("strategy", sort=False):
+        left.plot(line["nodes"], line["images/s"], **look(name, markersize=4))
+        right.plot(line["nodes"], line["% of ideal"], **look(name, markersize=4))
         end = line.iloc[-1]
-        said.append(f"{name} {end['images/s']:.0f} ({kept.iloc[-1]:.0f} %) on {end['nodes']} nodes")
-        table.loc[line.index, "% of ideal"] = kept
-    right.axhline(100, color="#888888", linestyle="--", linewidth=1)
-    left.set(yscale="log", ylabel="images/s", title="Images per second")
-    _plain_log(left)
+        words.append(f"{name} {end['images/s']:.0f} ({end['% of ideal']:.0f} %) on {end['nodes']} nodes")
+    right.axhline(100, **IDEAL)
+    left.set(ylabel="images/s", title="Images per second")
+    plain_log(left)
     right.set(ylabel="% of ideal", title="Share of ideal scaling", ylim=(0, None))
     for ax in (left, right):
-        _node_axis(ax, nodes)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        node_axis(ax, nodes)
+    legend_below(figure, [left], 4)
     alt = (f"Strong scaling planned for {settings.model} on {settings.machine}, {images:,} images a step in all. "
            f"images/s on the most nodes (share of ideal from the fastest on the fewest): "
-           f"{', '.join(said)}.")  # fmt: skip
+           f"{', '.join(words)}.")  # fmt: skip
     return Figure(figure, alt, table)
-
-
-def measured_scaling() -> Table:
-    """Weak and strong scaling from one rank to two on this project's own small machine, medians over rounds."""
-    frame = studies.recorded("scaling_small")
-    empty = "The small scaling grid was not run here; `make experiments` runs it."
-    if frame.empty:
-        return Table(frame, empty=empty)
-    median = frame.groupby(["strategy", "ranks", "batch_per_gpu"], sort=False)["images_per_s"].median()
-    rows = []
-    for strategy in frame["strategy"].unique():
-        two = median[strategy, 2, 32]
-        for kind, alone in (("weak, 32 images a rank", median[strategy, 1, 32]),
-                            ("strong, 64 images in all", median[strategy, 1, 64])):  # fmt: skip
-            rows.append({"strategy": strategy, "scaling": kind, "images/s, 1 rank of 2 threads": alone,
-                         "images/s, 2 ranks of 1": two, "kept, %": 100 * two / alone})  # fmt: skip
-    caption = f"{frame['model'].iloc[0]}, median of {frame['seed'].nunique()} rounds, {studies.origin(frame)}"
-    return Table(pd.DataFrame(rows), caption)
 
 
 @styled
 def ranking() -> Figure:
     """The best strategy by model and nodes, HYBRID_1GPU and DDP aside: predicted above, published below."""
-    models = list(TABLE_I)
-    table = pd.DataFrame([first_choice(model, nodes) for model in models for nodes in NODES])
+    table = pd.DataFrame([first_choice(model, nodes) for model in TABLE_I for nodes in NODES])
     table.columns = ["model", "nodes", "predicted best", "published best", "of best published"]
+    table["missed"] = table["of best published"] < 1 - CLOSE
+    places = {model: y for y, model in enumerate(TABLE_I)}
     figure, ax = axes(height=3.9)
-    for y, model in enumerate(models):
-        for x, nodes in enumerate(NODES):
-            cell = table[(table["model"] == model) & (table["nodes"] == nodes)].iloc[0]
-            for lift, name in ((0.0, cell["predicted best"]), (0.4, cell["published best"])):
-                if isinstance(name, str):
-                    ax.barh(y + lift, 0.94, 0.38, left=x - 0.47, color=STRATEGIES[name].colour, alpha=0.75)
-                    ax.text(x, y + lift, short(name), ha="center", va="center", fontsize=7.5)
-            if cell["of best published"] < 1 - CLOSE:
-                ax.plot(x + 0.4, y + 0.2, "x", color="black", markersize=6)
+    for model, nodes, ours, theirs, _, missed in table.itertuples(index=False):
+        x, y = NODES.index(nodes), places[model]
+        for lift, name in ((0.0, ours), (0.4, theirs)):
+            if isinstance(name, str):
+                ax.barh(y + lift, 0.94, 0.38, left=x - 0.47, color=STRATEGIES[name].colour, alpha=0.75)
+                ax.text(x, y + lift, short(name), ha="center", va="center", fontsize=7.5)
+        if missed:
+            ax.plot(x + 0.4, y + 0.2, "x", color="black", markersize=6)
     ax.set_xticks(range(len(NODES)), NODES)
-    ax.set_yticks([y + 0.2 for y in range(len(models))], models)
+    ax.set_yticks([y + 0.2 for y in places.values()], places)
     ax.set(xlabel="nodes (8 GPUs each)", xlim=(-0.5, len(NODES) - 0.5))
     ax.invert_yaxis()
     ax.grid(False)
     known = table.dropna(subset=["of best published"])
-    right = (known["of best published"] >= 1 - CLOSE).sum()
-    missed = known[known["of best published"] < 1 - CLOSE]
-    words = [f"{row.model} on {row.nodes} nodes: {row[3]} has {row[5]:.2f} of {row[4]}" for row in missed.itertuples()]
+    words = [f"{row.model} on {row.nodes} nodes: {row[3]} has {row[5]:.2f} of {row[4]}"
+             for row in known[known["missed"]].itertuples()]  # fmt: skip
     alt = (f"Grid of the best strategy by model and nodes, predicted above and published below. The predicted choice "
-           f"has at least {1 - CLOSE:.0%} of the best published throughput in {right} of {len(known)} cells; a cross "
-           f"marks the others: {'; '.join(words)}.")  # fmt: skip
-    return Figure(figure, alt, table)
-
-
-@styled
-def memory_by_nodes(model: str) -> Figure:
-    """Peak GiB per GPU against nodes: FSDP1 by arithmetic and as published, FSDP2 by arithmetic and as simulated."""
-    simulated = pd.read_csv(results.file("simulated"))
-    simulated = simulated[simulated["model"] == model]
-    seen = published.peaks(model=model)
-    figure, panels = axes(height=3.7, columns=2, sharey=True, sharex=True)
-    rows = []
-    titles = {"fsdp1": "FSDP1, as published", "fsdp2": "FSDP2, as simulated"}
-    for ax, (stack, title) in zip(panels, titles.items(), strict=True):
-        for name in ALIKE:
-            line = {n: _peak(model, name, n, stack) for n in nodes_of(name)}
-            if stack == "fsdp1":
-                dots = {row["nodes"] or 8: row["value"] for row in seen if row["strategy"] == name}
-            else:
-                mine = simulated[simulated["strategy"] == name]
-                dots = dict(zip(mine["gpus"] // 8, mine["simulated_gib"], strict=True))
-            look = STRATEGIES[name]
-            ax.plot(list(line), list(line.values()), color=look.colour, label=name)
-            ax.plot(list(dots), list(dots.values()), look.marker, color=look.colour)
-            rows += [{"stack": stack, "strategy": name, "nodes": n, "arithmetic, GiB": line[n],
-                      "published or simulated, GiB": dots.get(n)} for n in line]  # fmt: skip
-        ax.axhline(FRONTIER.memory_gib, color="#444444", linestyle=":", linewidth=1)
-        ax.set(yscale="log", title=title)
-        _node_axis(ax)
-    panels[0].set(ylabel="peak GiB per GPU")
-    _plain_log(panels[0])
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    table = pd.DataFrame(rows).astype({"published or simulated, GiB": float})
-    both = table.dropna()
-    off = (both["arithmetic, GiB"] / both["published or simulated, GiB"] - 1).abs() * 100
-    worst = [f"{name} {part.max():.1f} %" for name, part in off.groupby(both["stack"])]
-    alt = (f"Peak GiB per GPU of {model} against nodes. Lines are arithmetic, marks published (left, FSDP1) and "
-           f"simulated (right, FSDP2); the dotted line is a GPU's memory. Largest difference: "
-           f"{', '.join(worst) or 'no marks'}.")  # fmt: skip
-    return Figure(figure, alt, table)
+           f"has at least {1 - CLOSE:.0%} of the best published throughput in {(~known['missed']).sum()} of "
+           f"{len(known)} cells; a cross marks the others: {'; '.join(words)}.")  # fmt: skip
+    return Figure(figure, alt, table.drop(columns="missed"))
 
 
 def short(name: str) -> str:
@@ -184,30 +143,25 @@ def short(name: str) -> str:
     return SHORT.get(name, name.replace("HYBRID_", "H").replace("GPUs", "").replace("GPU", ""))
 
 
-def _of_ideal(line: dict[int, float]) -> dict[int, float]:
+def _weak(model: str) -> Iterator[tuple[str, list[dict[str, Any]], dict[int, float]]]:
+    """(strategy, predictions, published {nodes: images/s}) under the published conditions, for each strategy."""
+    seen = published.scaling(model)
+    for name in in_order(seen) or ALIKE:
+        yield name, [as_published(model, name, nodes) for nodes in nodes_of(name)], seen.get(name, {})
+
+
+def _split(settings: ScalingSettings, strategy: str, nodes: int, batch: int) -> dict[str, Any]:
+    """A row of strong scaling; {} where the shard group does not divide so few GPUs."""
+    try:
+        planned = predict(settings.model, strategy, settings.machine, nodes, batch, workload=settings.workload)
+    except ValueError:
+        return {}
+    return {"strategy": strategy, "nodes": nodes, "images per GPU": batch, "images/s": planned["images_per_s"],
+            "low": planned["low"], "high": planned["high"], "GiB per GPU": planned["memory_gib"],
+            "fits": planned["fits"]}  # fmt: skip
+
+
+def _of_ideal(line: Mapping[int, float]) -> dict[int, float]:
     """{nodes: % of the ideal} from {nodes: images/s}, counted from the first point."""
-    first = next(iter(line.items()), None)
-    return {n: 100 * value / (first[1] / first[0] * n) for n, value in line.items()}
-
-
-def _beside(name: str, predicted: float, seen: float) -> str:
-    return f"{name} {predicted:.0f}" + (f" ({seen:.0f})" if seen == seen else "")
-
-
-def _peak(model: str, strategy: str, nodes: int, stack: str) -> float:
-    world = nodes * FRONTIER.devices_per_node
-    return gib(rank_memory(model, strategy, world, BATCH, BENCHMARK, stack=stack).peak)
-
-
-def _node_axis(ax, nodes=NODES) -> None:
-    ax.set(xscale="log", xlabel="nodes (8 GPUs each)")
-    ax.xaxis.set_major_locator(FixedLocator(nodes))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(ScalarFormatter())
-
-
-def _plain_log(ax) -> None:
-    """A logarithmic axis with ticks at 1, 2 and 5, written out."""
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter(ScalarFormatter())
-    ax.yaxis.set_minor_locator(NullLocator())
+    per_node = next((value / nodes for nodes, value in line.items()), 1.0)
+    return {nodes: 100 * value / (per_node * nodes) for nodes, value in line.items()}

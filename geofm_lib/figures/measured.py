@@ -1,0 +1,160 @@
+"""04: what was measured here on small machines, beside what is planned, simulated and published. No torch."""
+
+import pandas as pd
+
+from geofm_lib.catalog import published
+from geofm_lib.catalog.strategies import STRATEGIES
+from geofm_lib.figures._axes import BLUE, IDEAL, legend_below, look
+from geofm_lib.figures.display import Figure, Note, Table, axes, styled
+from geofm_lib.paper import studies
+from geofm_lib.planning.flops import training_flops
+from geofm_lib.planning.planner import as_published, predict
+from geofm_lib.runs import records
+
+DEPTHS = {0: "0 (none)", 1: "1 (BACKWARD_PRE)", 2: "2"}  # blocks gathered ahead in the backward pass
+BATCHES = (8, 16, 32, 64, 128, 256)
+THREE_B = ("FULL_SHARD", "HYBRID_2GPUs", "HYBRID_4GPUs", "HYBRID_8GPUs")
+EMPTY = "This grid was not run here; `make experiments` runs it."
+CONDITIONS = ["model", "strategy", "ranks", "images_per_s", "step_s", "peak_memory_gib", "batch_per_gpu", "image_size",
+              "workload", "precision", "activation_checkpointing", "input", "communication", "window"]  # fmt: skip
+
+
+def runs(runs_dir: str) -> Table:
+    """Finished throughput runs under `runs_dir`, one row each; their conditions stand beside their numbers."""
+    table = records.table(f"{runs_dir}/*")
+    if len(table):
+        table = table[(table["job"] == "throughput") & (table["status"] == "finished")]
+    empty = f"There is no finished throughput run in '{runs_dir}' yet; notebook 03 makes them."
+    kept = table[[name for name in CONDITIONS if name in table]]
+    return Table(kept, f"Finished throughput runs in '{runs_dir}'", empty)
+
+
+def scaling() -> Table:
+    """Weak and strong scaling from one rank to two on this project's own small machine, medians over rounds."""
+    frame = studies.recorded("scaling_small")
+    if frame.empty:
+        return Table(frame, empty=EMPTY)
+    median = frame.groupby(["strategy", "ranks", "batch_per_gpu"], sort=False)["images_per_s"].median()
+    rows = [
+        {"strategy": strategy, "scaling": kind, "images/s, 1 rank of 2 threads": median[strategy, 1, images],
+         "images/s, 2 ranks of 1": median[strategy, 2, 32],
+         "kept, %": 100 * median[strategy, 2, 32] / median[strategy, 1, images]}
+        for strategy in frame["strategy"].unique()
+        for kind, images in (("weak, 32 images a rank", 32), ("strong, 64 images in all", 64))
+    ]  # fmt: skip
+    caption = f"{frame['model'].iloc[0]}, median of {frame['seed'].nunique()} rounds, {studies.origin(frame)}"
+    return Table(pd.DataFrame(rows), caption)
+
+
+@styled
+def prefetch() -> Figure:
+    """FSDP2's prefetch depth: planned for the published case, with the published dots, and measured here."""
+    figure, (left, right) = axes(height=3.1, columns=2, width_ratios=(3, 2))
+    rows, planned_words = [], []
+    for k, (name, bars) in enumerate(published.prefetch().items()):
+        planned = {depth: as_published("ViT-5B", name, 8, backward_prefetch=depth) for depth in DEPTHS}
+        speeds = {depth: row["images_per_s"] for depth, row in planned.items()}
+        seen = {depth: row["value"] for depth, row in bars.items()}
+        aside = 0.27 * (k - 1)
+        left.bar([d + aside for d in speeds], speeds.values(), 0.25, color=STRATEGIES[name].colour, label=name)
+        left.plot([d + aside for d in seen], list(seen.values()), "o", color="black", markersize=4)
+        rows += [{"where": "Frontier, ViT-5B, 64 GPUs", "strategy": name, "forward": 0, "backward": depth,
+                  "images/s, planned": row["images_per_s"], "GiB per GPU, planned": row["memory_gib"],
+                  "images/s, published": seen.get(depth)} for depth, row in planned.items()]  # fmt: skip
+        planned_words.append(" ".join([name, *(f"{speed:.0f}" for speed in speeds.values())]))
+    left.set(xlabel="blocks gathered ahead in the backward pass", ylabel="images/s", title="Planned (dots: published)")
+    left.set_xticks(list(DEPTHS), DEPTHS.values())
+    left.grid(False, axis="x")
+    measured = _against_round(studies.recorded("prefetch_small"))
+    for x, (depth, ratios) in enumerate(measured.items()):
+        right.plot([x] * len(ratios), ratios, "o", color=BLUE, alpha=0.5)
+        right.plot([x - 0.2, x + 0.2], [ratios.median()] * 2, color=BLUE)
+        rows.append({"where": "here, over gloo", "strategy": "FULL_SHARD", "forward": depth[0], "backward": depth[1],
+                     "speed over (0, 1), median": ratios.median(), "low": ratios.min(),
+                     "high": ratios.max()})  # fmt: skip
+    right.axhline(1, **IDEAL)
+    right.set(xlabel="(forward, backward) blocks ahead", ylabel="speed over (0, 1) of the round", title="Measured here")
+    right.set_xticks(range(len(measured)), [f"({f}, {b})" for f, b in measured])
+    legend_below(figure, [left])
+    here = "; ".join(f"{depth} {ratios.median():.2f}" for depth, ratios in measured.items()) or "not run"
+    alt = (f"Bars: images/s of ViT-5B on 8 nodes planned for 0, 1 and 2 blocks ahead: {', '.join(planned_words)}; dots "
+           f"as published without prefetching and with BACKWARD_PRE. Beside it runs of two CPU ranks, speed by "
+           f"(forward, backward) depth over that of (0, 1): {here}.")  # fmt: skip
+    return Figure(figure, alt, pd.DataFrame(rows))
+
+
+def base_alone() -> Table:
+    """ViT-Base with a small batch on one rank: real steps of this project's small machine beside the planner."""
+    frame = studies.recorded("experiments")
+    frame = frame[frame["name"] == "base_alone"]
+    if frame.empty:
+        return Table(frame, empty=EMPTY)
+    row = frame.iloc[0]
+    planned = predict(row["model"], row["strategy"], "laptop", 1, int(row["batch_per_gpu"]), workload=row["workload"],
+                      precision=row["precision"], activation_checkpointing=False)  # fmt: skip
+    flops = training_flops(row["model"], row["workload"]) * row["batch_per_gpu"]
+    lines = [
+        ("seconds a step", row["step_s"], planned["step_s"]),
+        ("images/s", row["images_per_s"], planned["images_per_s"]),
+        ("model TFLOP/s", row["model_tflops_per_rank"], flops / planned["step_s"] / 1e12),
+        ("peak GiB", row["peak_memory_gib"], planned["memory_gib"]),
+    ]
+    caption = (f"{row['model']}, {row['workload']}, {row['image_size']} px, {row['batch_per_gpu']} images a step, one "
+               f"rank of {row['threads']:.0f} threads, {row['precision']}, median of {row['steps']} steps after "
+               f"{row['warmup_steps']}; {studies.origin(frame)}; the measured peak is of the whole process, Python "
+               "and torch included, the planned one of the tensors")  # fmt: skip
+    return Table(pd.DataFrame(lines, columns=["one rank", "measured", "planned for machine 'laptop'"]), caption)
+
+
+@styled
+def batches() -> Figure | Note:
+    """Images/s against the batch under NO_SHARD: measured with a small model here, planned for ViT-Base on a node."""
+    frame = studies.recorded("experiments")
+    frame = frame[frame["name"].str.startswith("no_shard")].sort_values("batch_per_gpu")
+    if frame.empty:
+        return Note(EMPTY)
+    rows = [{"where": "here", "model": row.model, "images a rank": row.batch_per_gpu, "images/s": row.images_per_s,
+             "GiB": row.peak_memory_gib} for row in frame.itertuples()]  # fmt: skip
+    for batch in BATCHES:
+        row = predict("ViT-Base", "NO_SHARD", "frontier", 1, batch)
+        rows.append({"where": "planned", "model": "ViT-Base", "images a rank": batch, "images/s": row["images_per_s"],
+                     "GiB": row["memory_gib"],
+                     "of it communication, %": 100 * row["exposed_s"] / row["step_s"]})  # fmt: skip
+    table = pd.DataFrame(rows)
+    figure, panels = axes(height=2.9, columns=2)
+    titles = {"here": f"measured: {rows[0]['model']}, 2 CPU ranks", "planned": "planned: ViT-Base, 8 GPUs of Frontier"}
+    for ax, (where, title) in zip(panels, titles.items(), strict=True):
+        part = table[table["where"] == where]
+        ax.plot(part["images a rank"], part["images/s"], **look("NO_SHARD"))
+        ax.set(title=title, xlabel="images a rank", xscale="log", ylim=(0, None))
+        ax.set_xticks(part["images a rank"], part["images a rank"].astype(str))
+        ax.minorticks_off()
+    panels[0].set(ylabel="images/s")
+    words = [f"{row['where']} {row['images a rank']}: {row['images/s']:.0f}" for row in rows]
+    return Figure(figure, f"images/s under NO_SHARD by images a rank. {', '.join(words)}.", table)
+
+
+def three_b() -> Table:
+    """ViT-3B on 8 nodes of Frontier, FULL_SHARD against the hybrids: simulated, planned and published."""
+    frame = studies.recorded("experiments")
+    simulated = frame[frame["how"] == "simulated"].set_index("strategy")["peak_memory_gib"]
+    rows = []
+    for name in THREE_B:
+        planned = as_published("ViT-3B", name, 8)
+        peaks = [row["value"] for row in published.peaks(model="ViT-3B", strategy=name) if row["nodes"] in (None, 8)]
+        rows.append({"strategy": name, "GiB simulated": simulated.get(name), "arithmetic": planned["memory_gib"],
+                     "published": next(iter(peaks), None), "images/s planned": planned["images_per_s"],
+                     "low": planned["low"], "high": planned["high"],
+                     "images/s published": published.scaling("ViT-3B").get(name, {}).get(8),
+                     "exposed, s": planned["exposed_s"]})  # fmt: skip
+    caption = ("ViT-3B, 8 nodes of Frontier, 32 images per GPU, the paper's benchmark and window; published memory is "
+               "that of FSDP1, the others of FSDP2; exposed: communication in a step that nothing hides")  # fmt: skip
+    return Table(pd.DataFrame(rows), caption)
+
+
+def _against_round(frame: pd.DataFrame) -> dict[tuple[int, int], pd.Series]:
+    """{(forward, backward): speed over that of (0, 1) in the same round}, one value a round."""
+    if frame.empty:
+        return {}
+    wide = frame.pivot(index="seed", columns=["forward_prefetch", "backward_prefetch"], values="images_per_s")
+    return {depth: wide[depth] / wide[0, 1] for depth in wide.columns}

@@ -1,0 +1,36 @@
+"""Run folders from plain values, and the decoded image of a figure."""
+
+import base64
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from geofm_lib.figures.display import Figure
+from geofm_lib.runs.run import Run
+
+
+def run_folder(folder: Path, asked=None, summary=None, metrics=(), tables=None, arrays=None) -> Run:
+    """A finished run's folder: settings, summary, rows of metrics, CSV tables and npz arrays by file name."""
+    (folder / "settings.json").write_text(json.dumps({"job": "", "asked": asked or {}, "resolved": {}}))
+    (folder / "summary.json").write_text(json.dumps({"status": "finished", **(summary or {})}))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metrics))
+    for name, rows in (tables or {}).items():
+        pd.DataFrame(rows).to_csv(folder / name, index=False)
+    for name, content in (arrays or {}).items():
+        np.savez(folder / name, **content)
+    return Run(folder)
+
+
+def image(figure: Figure) -> Image.Image:
+    """The decoded image of a figure; its alt text must be there, and its bytes few."""
+    assert isinstance(figure, Figure)
+    data, metadata = figure._repr_mimebundle_()
+    ((kind, about),) = metadata.items()
+    content = base64.b64decode(data[kind])
+    assert len(about["alt"]) > 30
+    assert len(content) < 100_000
+    return Image.open(io.BytesIO(content))
