@@ -60,6 +60,14 @@ def need(*programs: str) -> None:
         pytest.skip(f"{', '.join(absent)} not installed (.ci/run installs what the tests need)")
 
 
+def need_browser() -> None:
+    """Skip the test when no browser can be started."""
+    from tests.support import browser
+
+    if absent := browser.missing():
+        pytest.skip(absent)
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--order", default="", help="order of the test files: 'reverse', or 'random:SEED' (a whole number)"

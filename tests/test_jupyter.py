@@ -1,7 +1,7 @@
 """Notebooks as a person uses them: in JupyterLab, in a browser. Open, Run All, watch, run a cell again, interrupt 02;
 change a control of 04's form.
 
-A real JupyterLab server (its own port, token and folders) and Debian's Chromium by selenium. What is clicked is
+A real JupyterLab server (its own port, token and folders) and a real browser by selenium. What is clicked is
 Lumino's menu, by command name; what is read is the page.
 """
 
@@ -10,32 +10,31 @@ import json
 import os
 import re
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 
 import nbformat
 import psutil
 import pytest
 
-from tests.conftest import ROOT, need
+from tests.conftest import ROOT, need_browser
+from tests.support import browser as browsers
+from tests.support.runs import ranks_of
+from tests.support.timing import scaled, wait_for
 
-webdriver = pytest.importorskip("selenium.webdriver")
+pytest.importorskip("selenium.webdriver")
 
-from selenium.common.exceptions import StaleElementReferenceException, WebDriverException  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import Select  # noqa: E402
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
 
 SMALL = {"images_per_class": 8, "model": "ViT-Atto", "image_size": 32, "global_batch": 16, "warmup_epochs": 0.5,
          "ranks": 2, "device": "cpu", "log_every": 1, "checkpoint_every": 20}  # fmt: skip
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-         "--disable-background-networking", "--disable-component-update", "--window-size=1400,1600")  # fmt: skip
 OVERRIDES = {  # no questions on top of the page, and every cell in the page rather than only the visible ones
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
@@ -46,7 +45,7 @@ OVERRIDES = {  # no questions on top of the page, and every cell in the page rat
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """A JupyterLab server: {"url", "token", "folder" (its files), "runs"}. Ended with its kernels afterwards."""
-    need("chromium", "chromedriver")
+    need_browser()
     pytest.importorskip("jupyterlab")
     home = tmp_path_factory.mktemp("lab")
     for name in ("files", "settings", "config", "runtime", "data", "ipython"):
@@ -73,8 +72,8 @@ def lab(tmp_path_factory):
         family = psutil.Process(server.pid).children(recursive=True) if server.poll() is None else []
         server.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(10)
-        for process in [*family, *workers(home)]:
+            server.wait(scaled(10))
+        for process in [*family, *ranks_of(home)]:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         if server.poll() is None:
@@ -84,45 +83,36 @@ def lab(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(lab, tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    driver = browsers.start(tmp_path_factory.mktemp("profile"), "--window-size=1400,1600")
     yield driver
     driver.quit()
 
 
 def answers(url):
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=scaled(5)) as answer:
             return answer.status == 200
     except OSError:
         return False
 
 
+def kernel_state(lab, notebook):
+    """What the server says of a notebook's kernel: starting, idle, busy; None while it has none."""
+    with urllib.request.urlopen(f"{lab['url']}/api/sessions?token={lab['token']}", timeout=scaled(10)) as answer:
+        return {each["path"]: each["kernel"]["execution_state"] for each in json.load(answer)}.get(notebook)
+
+
 def wait(condition, seconds, message, log=None):
-    """The condition's value once it is true; AssertionError with the end of `log` after `seconds`."""
-    end = time.monotonic() + seconds
-    while True:
+    """`wait_for` on a page that changes meanwhile; the error has the end of `log`."""
+
+    def settled():
         with contextlib.suppress(StaleElementReferenceException):
-            if value := condition():
-                return value
-        if time.monotonic() > end:
-            tail = log.read_text(errors="replace")[-3000:] if log and log.exists() else ""
-            raise AssertionError(f"{message} within {seconds} s\n{tail}")
-        time.sleep(0.25)
+            return condition()
 
+    def tail():
+        return log.read_text(errors="replace")[-3000:] if log and log.exists() else ""
 
-def workers(folder):
-    """The rank processes of runs in `folder`."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            words = process.cmdline()
-            if "geofm_lib.jobs.worker" in words and any(str(folder) in word for word in words):
-                found.append(process)
-    return found
+    return wait_for(settled, seconds, message, tail)
 
 
 class Page:
@@ -144,7 +134,7 @@ class Page:
         self.browser = browser
         browser.get(f"{lab['url']}/lab/tree/{name}.ipynb?token={lab['token']}&reset")
         wait(lambda: len(self.cells()) == len(self.ids), 90, "the notebook did not open")
-        wait(lambda: "| Idle" in browser.find_element(By.ID, "jp-main-statusbar").text, 120, "the kernel did not start")
+        wait(lambda: kernel_state(lab, f"{name}.ipynb") == "idle", 120, "the kernel did not start")
 
     def cells(self):
         return self.browser.find_elements(By.CSS_SELECTOR, ".jp-MainAreaWidget:not(.lm-mod-hidden) .jp-Cell")
@@ -233,9 +223,9 @@ def test_interrupting_the_kernel_stops_the_ranks_with_a_checkpoint_and_running_a
     page = Page(browser, lab, "long", epochs=20_000)
     page.run_all()
     page.progress()
-    assert len(workers(page.run_dir)) == 2
+    assert len(ranks_of(page.run_dir)) == 2
     page.menu("Kernel", "kernelmenu:interrupt")
-    wait(lambda: not workers(page.run_dir), 30, "ranks still run after the interrupt", page.run_dir / "log.txt")
+    wait(lambda: not ranks_of(page.run_dir), 30, "ranks still run after the interrupt", page.run_dir / "log.txt")
     wait(lambda: page.errors(), 30, "the cell did not say that the run stopped")
     assert "stopped" in page.errors()[0] and "Run this cell again" in page.errors()[0]
     assert page.status() == "stopped"
@@ -246,7 +236,7 @@ def test_interrupting_the_kernel_stops_the_ranks_with_a_checkpoint_and_running_a
     wait(lambda: page.steps()[-1] > reached, 120, "it did not go on", page.run_dir / "log.txt")
     page.progress()
     page.menu("Kernel", "kernelmenu:interrupt")
-    wait(lambda: not workers(page.run_dir), 30, "ranks still run after the second interrupt")
+    wait(lambda: not ranks_of(page.run_dir), 30, "ranks still run after the second interrupt")
     assert page.steps() == list(range(1, page.steps()[-1] + 1)), "every step once: it went on where it had stopped"
 
 

@@ -8,15 +8,15 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from geofm_lib.figures import claims, published
 from geofm_lib.figures.display import Table
 from geofm_lib.report import pages
-from tests.conftest import need
-from tests.support import browser_pages
+from tests.conftest import need_browser
+from tests.support import browser, browser_pages
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(autouse=True)
-def browser():
-    need("chromium", "chromedriver")
+def installed():
+    need_browser()
 
 
 def test_a_report_and_its_index_fit_a_phone_and_need_nothing_else(tmp_path):
@@ -48,3 +48,41 @@ def test_every_fault_is_found(tmp_path):
         assert fault in found, fault
     (tmp_path / "empty").mkdir()
     assert "no pages" in browser_pages.check(tmp_path / "empty")[0]
+
+
+ASKS = """<!DOCTYPE html><html lang="en"><title>asks</title><h1>asks</h1>
+<style>@import "https://geofm.invalid/style.css"; h1 {background: url(https://geofm.invalid/background.png)}</style>
+<iframe src="https://geofm.invalid/frame.html"></iframe><img alt="a file" src="beside.png">
+<img alt="inlined" src="data:image/gif;base64,R0lGODlhAQABAAAAACw="><link rel="icon" href="https://geofm.invalid/i.ico">"""
+
+
+def test_every_way_to_ask_the_network_is_found_and_what_is_inlined_is_not(tmp_path):
+    (tmp_path / "asks.html").write_text(ASKS)
+    found = [fault for fault in browser_pages.check(tmp_path) if "asks for" in fault]
+    for name in ("geofm.invalid/style.css", "geofm.invalid/background.png", "geofm.invalid/frame.html", "/beside.png"):
+        assert any(name in fault for fault in found), (name, found)
+    assert not any("data:" in fault for fault in found)
+
+
+def sent(document, url):
+    return {"method": "Network.requestWillBeSent", "params": {"documentURL": document, "request": {"url": url}}}
+
+
+def test_what_the_browser_asks_for_itself_is_not_the_page_s():
+    tab, page = "chrome://new-tab-page/", "file:///r/02.html"
+    events = [sent(tab, "chrome-untrusted://new-tab-page/one-google-bar?paramsencoded="), sent(tab, tab),
+              sent("chrome-untrusted://new-tab-page/", "https://www.gstatic.com/og/_/js/k=og"),
+              {"method": "Network.dataReceived", "params": {}}, sent(page, page),
+              sent(page, "data:image/png;base64,AAAA"), sent(page, "https://geofm.invalid/a.png"),
+              sent("https://geofm.invalid/frame.html", "https://geofm.invalid/frame.html")]  # fmt: skip
+    assert browser_pages.page_requests(events) == [
+        page,
+        "https://geofm.invalid/a.png",
+        "https://geofm.invalid/frame.html",
+    ]
+
+
+def test_the_browser_is_named_or_the_fix_is(monkeypatch):
+    monkeypatch.setenv("GEOFM_TEST_BROWSER", "no-such-browser")
+    assert "GEOFM_TEST_BROWSER" in browser.missing()
+    assert "apt install chromium chromium-driver" in browser.missing()

@@ -1,25 +1,22 @@
 """Looks at pages in a real browser: `python -m tests.support.browser_pages reports/` (exit code 1 if one is bad).
 
 A good page needs nothing but its own file, is below 500 KB, describes and decodes every image, has one h1 and
-headings without gaps, and never scrolls sideways, on a phone or on a desk.
+headings without gaps, and never scrolls sideways, on a phone or on a large screen.
 """
 
 import json
 import re
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 
+from tests.support import browser
+
 LIMIT_BYTES = 500_000
-WIDTHS = (390, 1280)  # a phone and a desk, in CSS pixels
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--hide-scrollbars")  # fmt: skip
-
-
-def browser_here() -> bool:
-    """Whether Chromium and its driver are installed."""
-    return bool(shutil.which("chromium") and shutil.which("chromedriver"))
+WIDTHS = (390, 1280)  # a phone and a large screen, in CSS pixels
+# What a browser asks for itself, and what stands in the page's own file.
+OWN_SCHEMES = ("chrome:", "chrome-untrusted:", "chrome-extension:", "devtools:", "edge:")
+INLINED = ("data:", "blob:", "about:")
 
 
 def check(path) -> list[str]:
@@ -29,11 +26,11 @@ def check(path) -> list[str]:
     if not pages:
         return [f"{path}: no pages"]
     with tempfile.TemporaryDirectory() as profile:
-        browser = _browser(profile)
+        driver = browser.start(profile, "--hide-scrollbars")
         try:
-            return [f"{page}: {fault}" for page in pages for fault in _in_file(page) + _in_browser(browser, page)]
+            return [f"{page}: {fault}" for page in pages for fault in _in_file(page) + _in_browser(driver, page)]
         finally:
-            browser.quit()
+            driver.quit()
 
 
 def _in_file(page: Path) -> list[str]:
@@ -44,12 +41,12 @@ def _in_file(page: Path) -> list[str]:
     return faults
 
 
-def _in_browser(browser, page: Path) -> list[str]:
+def _in_browser(driver, page: Path) -> list[str]:
     url = page.resolve().as_uri()
-    browser.get_log("performance")  # drop what came before
-    browser.get(url)
-    browser.execute_script("document.querySelectorAll('details').forEach(box => box.open = true)")
-    images, headings, title = browser.execute_script("""
+    driver.get_log("performance")  # drop what came before
+    driver.get(url)
+    driver.execute_script("document.querySelectorAll('details').forEach(box => box.open = true)")
+    images, headings, title = driver.execute_script("""
         const decoded = image => image.complete && image.naturalWidth > 0;
         return [[...document.images].map(image => [image.alt.trim(), decoded(image)]),
                 [...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map(h => +h.tagName[1]), document.title];""")
@@ -61,28 +58,25 @@ def _in_browser(browser, page: Path) -> list[str]:
     faults += [] if title.strip() else ["no title"]
     for width in WIDTHS:
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        wide = browser.execute_script("return document.documentElement.scrollWidth")
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        wide = driver.execute_script("return document.documentElement.scrollWidth")
         faults += [f"{wide} pixels wide in a window of {width}"] if wide > width else []
-    return faults + [f"asks for {asked[:120]}" for asked in _requests(browser) if asked != url]
+    return faults + [f"asks for {asked[:120]}" for asked in page_requests(_events(driver)) if asked != url]
 
 
-def _requests(browser) -> list[str]:
-    """Every address the page asked for, inlined data apart."""
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-    return [url for url in asked if not url.startswith(("data:", "chrome:"))]  # chrome: the first, empty tab
+def page_requests(events: list[dict]) -> list[str]:
+    """Every address that documents of the page asked for, in order, by the browser's `Network` events.
+
+    The browser's own documents (a new tab) and what is inlined in the page do not count.
+    """
+    sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    asked = [(each["documentURL"], each["request"]["url"]) for each in sent]
+    ours = [url for document, url in asked if not document.startswith(OWN_SCHEMES)]
+    return [url for url in ours if not url.startswith(OWN_SCHEMES + INLINED)]
 
 
-def _browser(profile: str):
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for flag in (*FLAGS, f"--user-data-dir={profile}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    return webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+def _events(driver) -> list[dict]:
+    return [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
 
 
 if __name__ == "__main__":
