@@ -37,7 +37,8 @@ def test_lists_of_a_preparation(folder):
     twins = [{"name": "b/2", "same_as": "b/1", "kind": "near", "distance": 4}]
     twins.append({"name": "a/2", "same_as": "a/1", "kind": "exact", "distance": 0})
     index = [{"name": str(k), "width": 200 + k, "height": 100 + 10 * k} for k in range(30)]
-    packed = {"shards": 2, "bytes": 2**20, "images": 30, "images_per_s": 812.3, "fingerprint": "abc", "card": "ucm"}
+    packed = {"shards": 2, "bytes": 2**20, "images": 30, "packed_images_per_s": 812.3, "fingerprint": "abc"}
+    packed["card"] = "ucm"
     run = folder(summary=packed, tables={"card.csv": rows, "duplicates.csv": twins, "index.csv": index})
     counts = data.card_counts(run)
     assert counts.frame["class"].tolist() == ["b", "all", "a"] and "1 of 2 classes" in counts.caption

@@ -1,13 +1,13 @@
 """The real stream, with real processes: one global order whatever the ranks and workers, and nothing twice."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 
-from geofm_lib.data import loader, pack, sampler, shards
+from geofm_lib.data import loader, sampler, shards
+from geofm_lib.data.sample import Sample
 from tests.benchmarks import loader as loader_benchmark
+from tests.support import packed as prepared
 from tests.support.pictures import as_archive, class_folders, encode, noise
 
 IMAGES, BATCH, EPOCHS = 48, 8, 3
@@ -17,12 +17,10 @@ STEPS = IMAGES // BATCH
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
     """48 small JPEGs in three data shards."""
-    folder = tmp_path_factory.mktemp("packed")
-    about = {"label": "", "width": 24, "height": 20, "channels": 3}
-    samples = [{"name": f"{i}.jpg", "data": encode(noise(i), "JPEG"), **about} for i in range(IMAGES)]
-    shards.write_csv(folder / "index.csv", shards.COLUMNS, list(pack.pack(samples, folder, shard_bytes=20_000)))
-    (folder / "statistics.json").write_text(json.dumps({"mean": [0.5] * 3, "std": [0.2] * 3, "channels": 3}))
-    return folder
+    samples = [
+        Sample(f"{i}.jpg", width=24, height=20, channels=3, data=encode(noise(i), "JPEG")) for i in range(IMAGES)
+    ]
+    return prepared.write(tmp_path_factory.mktemp("packed"), samples, shard_bytes=20_000)
 
 
 def stream(packed, **options):

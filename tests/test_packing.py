@@ -12,8 +12,8 @@ import pytest
 import webdataset
 from PIL import Image
 
-from geofm_lib.data import pack, shards
-from geofm_lib.jobs import prepare
+from geofm_lib.data import pack, pool, shards
+from geofm_lib.data.sample import Sample
 from tests.support.pictures import class_folders, encode, noise
 from tests.support.preparations import apart, prepare_slowly, prepared, server
 from tests.support.timing import scaled
@@ -101,7 +101,7 @@ def test_other_settings_or_another_source_begin_again(tmp_path):
 def test_bytes_that_do_not_fit_the_shared_memory_come_all_the_same(tmp_path, monkeypatch):
     dataset = source(tmp_path / "set", 30)
     prepared(tmp_path / "usual", dataset, **OPTIONS)
-    monkeypatch.setattr(prepare, "SLOT", 5000)
+    monkeypatch.setattr(pool, "SLOT", 5000)
     prepared(tmp_path / "little", dataset, **OPTIONS)
     assert written(tmp_path / "little") == written(tmp_path / "usual")
 
@@ -121,15 +121,15 @@ def test_webdataset_and_tar_read_the_shards(tmp_path):
 
 
 def test_shards_close_at_their_size(tmp_path):
-    samples = [dict(name=f"{i}.bin", label="", data=bytes(700), width=8, height=8, channels=3) for i in range(9)]
-    samples.insert(3, {"name": "refused.jpg", "reason": "a reason"})
-    rows = list(pack.pack(samples, tmp_path, shard_bytes=4000))
-    names = [row["shard"] for row in rows if not row["reason"]]
+    samples = [Sample(f"{i}.bin", data=bytes(700), width=8, height=8, channels=3) for i in range(9)]
+    samples.insert(3, Sample("refused.jpg", reason="a reason"))
+    names = [sample.shard for sample in pack.pack(samples, tmp_path, shard_bytes=4000) if not sample.reason]
     assert names == ["000000.tar"] * 3 + ["000001.tar"] * 3 + ["000002.tar"] * 3
     assert pack.finished(tmp_path) == 3
     read = list(pack.rows(tmp_path))
-    assert [row["name"] for row in read] == [sample["name"] for sample in samples]
-    assert read[3]["reason"] == "a reason" and read[3]["shard"] == ""
+    for before, after in zip(samples, read, strict=True):
+        before.data = b""
+        assert before == after
 
 
 def test_members_begin_as_tarfile_writes_them():

@@ -118,7 +118,7 @@ def test_what_is_written(tmp_path):
         assert view["original"].shape == view["cropped"].shape == view["masked"].shape == (8, 64, 64, 3)
         assert 0.5 < (view["masked"] == 128).all(-1).mean() < 0.8
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-    assert (last["step"], last["total"]) == (40, 40) and last["images_per_s"] > 0
+    assert (last["step"], last["total"]) == (40, 40) and last["packed_images_per_s"] > 0
 
 
 def test_same_images_same_fingerprint_whatever_the_workers(tmp_path):

@@ -1,6 +1,7 @@
 """model/probe.py and jobs/probe.py: the head, LARS, nearest neighbours, and the whole job on tiny images."""
 
 import csv
+import itertools
 import json
 import math
 from collections import Counter
@@ -14,12 +15,14 @@ import torch.multiprocessing as mp
 from PIL import Image
 from torch.nn import functional as F
 
-from geofm_lib.data import pack, shards
+from geofm_lib.data import shards
+from geofm_lib.data.sample import Sample
 from geofm_lib.jobs import probe as job
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import probe_heads, vit
 from geofm_lib.runs import probe_advice
 from geofm_lib.settings import ProbeSettings
+from tests.support import packed
 
 CLASSES = 6
 
@@ -28,21 +31,18 @@ CLASSES = 6
 def data(tmp_path_factory):
     """A prepared folder: 20 images of each of 6 classes, stripes of a direction and a colour in noise; half is test."""
     folder, random = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    rows = {k: i for i, k in enumerate([f"{c}/{n:02d}.png" for c in range(CLASSES) for n in range(20)])}
-    samples = []
-    for name in rows:
-        kind, number = int(name[0]), int(name[2:4])
+    samples, sides = [], []
+    for kind, number in itertools.product(range(CLASSES), range(20)):
         angle, phase = math.pi * (kind % 3) / 3, random.uniform(0, 6)
         y, x = np.mgrid[:32, :32]
         wave = np.sin(0.8 * (x * math.cos(angle) + y * math.sin(angle)) + phase)[..., None]
         pixels = 128 + 50 * wave * [1, kind // 3, 1] + random.normal(0, 20, (32, 32, 3))
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / "one.png")
-        entry = {"name": name, "label": f"class {kind}", "data": (folder / "one.png").read_bytes()}
-        samples.append(entry | {"width": 32, "height": 32, "channels": 3, "split": ("train", "test")[number % 2]})
-    shards.write_csv(folder / "index.csv", shards.COLUMNS, list(pack.pack(samples, folder)))
-    shards.write_csv(folder / "split.csv", ("name", "split"), samples)
-    (folder / "statistics.json").write_text(json.dumps({"mean": [0.5] * 3, "std": [0.2] * 3, "channels": 3}))
-    return folder
+        sample = Sample(f"{kind}/{number:02d}.png", f"class {kind}", width=32, height=32, channels=3)
+        sample.data = (folder / "one.png").read_bytes()
+        samples.append(sample)
+        sides.append(("train", "test")[number % 2])
+    return packed.write(folder, samples, sides)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Data shards: ordinary tars, read by position, checked by checksum."""
 
-import json
 import pickle
 import tarfile
 
@@ -9,6 +8,8 @@ import pytest
 import torch
 
 from geofm_lib.data import decode, pack, shards, split
+from geofm_lib.data.sample import Sample
+from tests.support import packed
 from tests.support.pictures import encode, noise
 
 
@@ -20,13 +21,8 @@ def prepared(tmp_path):
         label = "río" if i % 2 else "a b"
         data = encode(noise(i), "JPEG" if i % 3 else "PNG")
         name = f"set/{label}/{'x' * 90} ü {i}.jpg"
-        samples.append(dict(name=name, label=label, data=data, width=24, height=20, channels=3))
-    rows = list(pack.pack(samples, tmp_path, shard_bytes=5000))
-    shards.write_csv(tmp_path / "index.csv", shards.COLUMNS, rows)
-    split = [{"name": row["name"], "split": "train" if k < 8 else "test"} for k, row in enumerate(rows)]
-    shards.write_csv(tmp_path / "split.csv", ("name", "split"), split)
-    (tmp_path / "statistics.json").write_text(json.dumps({"mean": [0.5] * 3, "std": [0.2] * 3, "channels": 3}))
-    return tmp_path, samples
+        samples.append(Sample(name, label, width=24, height=20, channels=3, data=data))
+    return packed.write(tmp_path, samples, ["train"] * 8 + ["test"] * 4, shard_bytes=5000), samples
 
 
 def test_round_trip(prepared):
@@ -35,8 +31,8 @@ def test_round_trip(prepared):
     assert len(list((folder / "shards").glob("*.tar"))) > 1
     assert data.classes == ["a b", "río"] and data.labels.tolist() == [0, 1] * 6 and data.labels.dtype == np.int64
     for i in np.random.default_rng(0).permutation(12).tolist():
-        assert data.read(i, verify=True) == samples[i]["data"]
-        assert torch.equal(data.decode(i), decode.decode(samples[i]["data"]))
+        assert data.read(i, verify=True) == samples[i].data
+        assert torch.equal(data.decode(i), decode.decode(samples[i].data))
     assert data.decode(0).shape == (3, 20, 24) and data.decode(0).dtype == torch.uint8
 
 
@@ -46,7 +42,7 @@ def test_shards_are_plain_tars_and_repeatable(prepared, tmp_path_factory):
     for path in sorted((folder / "shards").glob("*.tar")):
         with tarfile.open(path) as tar:
             members |= {m.name: tar.extractfile(m).read() for m in tar}
-    assert members == {s["name"]: s["data"] for s in samples}
+    assert members == {sample.name: sample.data for sample in samples}
     again = tmp_path_factory.mktemp("again")
     list(pack.pack(samples, again, shard_bytes=5000))
     for path in (folder / "shards").glob("*.tar"):

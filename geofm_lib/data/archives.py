@@ -28,19 +28,22 @@ def items(source: Source) -> Iterator[Item]:
     because a compressed one cannot be entered in the middle. What cannot even be listed (a folder without permission,
     the rest of a damaged archive) comes last, under its own name, with a function that raises the reason.
     """
+    assert source.path is not None, "drawn and downloaded images have no path"
     troubles: list[tuple[str, str]] = []
     if source.kind == "tar":
         yield from _tar(source.path, troubles)
     else:
         load, path = {"folder": _read_file, "zip": _read_zip}[source.kind], os.fspath(source.path)
-        for name in filter(sources.is_image_name, sources.names(source.path, source.kind, troubles)):
-            yield clean(name), functools.partial(load, path, name)
+        for name in sources.names(source.path, source.kind, troubles):
+            if sources.is_image_name(name):
+                yield clean(name), functools.partial(load, path, name)
     for name, reason in troubles:
         yield clean(name), functools.partial(_fail, reason)
 
 
 def count(source: Source) -> int | None:
     """How many images can be listed, or None if only reading a compressed tar through would tell."""
+    assert source.path is not None, "drawn and downloaded images have no path"
     if source.kind == "tar" and not _is_plain_tar(source.path):
         return None
     return sum(map(sources.is_image_name, sources.names(source.path, source.kind, [])))
@@ -91,9 +94,10 @@ def _tar(path: Path, troubles: list[tuple[str, str]]) -> Iterator[Item]:
     try:
         for archive, member in sources.members(path):
             if sources.is_image_name(member.name):
-                large = functools.partial(_bounded, member.size)
-                data = large if member.size > MOST_BYTES else archive.extractfile(member).read()
-                yield clean(member.name), data
+                if member.size > MOST_BYTES:
+                    yield clean(member.name), functools.partial(_fail, _too_large(member.size))
+                elif file := archive.extractfile(member):
+                    yield clean(member.name), file.read()
     except sources.DAMAGE as error:
         troubles.append((path.name, sources.rest_lost(error)))
 
@@ -110,10 +114,8 @@ def _fail(reason: str) -> bytes:
     raise OSError(reason)
 
 
-def _bounded(size: int) -> None:
-    """Raise OSError for a file too large to be an image, before it is read."""
-    if size > MOST_BYTES:
-        raise OSError(f"it has {size} bytes, more than the {MOST_BYTES} that an image may have; cut it into tiles")
+def _too_large(size: int) -> str:
+    return f"it has {size} bytes, more than the {MOST_BYTES} that an image may have; cut it into tiles"
 
 
 def _read_file(root: str, name: str) -> bytes:
@@ -122,7 +124,8 @@ def _read_file(root: str, name: str) -> bytes:
         state = os.fstat(file)
         if not stat.S_ISREG(state.st_mode):
             raise OSError("it is no ordinary file")
-        _bounded(state.st_size)
+        if state.st_size > MOST_BYTES:
+            raise OSError(_too_large(state.st_size))
         data = os.read(file, state.st_size)
         if len(data) < state.st_size:
             raise OSError(f"only {len(data)} of its {state.st_size} bytes can be read")
@@ -139,5 +142,7 @@ def _zip(path: str, process: int) -> zipfile.ZipFile:
 
 def _read_zip(path: str, name: str) -> bytes:
     archive = _zip(path, os.getpid())
-    _bounded(archive.getinfo(name).file_size)
+    size = archive.getinfo(name).file_size
+    if size > MOST_BYTES:
+        raise OSError(_too_large(size))
     return archive.read(name)

@@ -53,8 +53,8 @@ def features(shards) -> np.ndarray:
         image = transforms.resize(shards.decode(i), SIZE, SIZE)
         if image.dtype != torch.uint8:
             image = rgb.eight_bits(image[None], shards.mean, shards.std)[0]
-        image = image.permute(1, 2, 0).numpy()
-        rows.append(np.concatenate([colour_histogram(image), gradient_histogram(image)]))
+        pixels = image.permute(1, 2, 0).numpy()
+        rows.append(np.concatenate([colour_histogram(pixels), gradient_histogram(pixels)]))
     return np.sqrt(np.stack(rows))
 
 

@@ -77,7 +77,7 @@ def bands(data: bytes) -> np.ndarray | None:
         except ValueError as error:
             if "imagecodecs" not in str(error):
                 raise
-            name = series.keyframe.compression.name
+            name = tifffile.COMPRESSION(series.keyframe.compression).name
             raise Unsupported(f"compressed by {name}, for which 'pip install imagecodecs' is needed") from None
     return array if series.axes[-1] != "X" else np.moveaxis(array, 0, -1)  # samples last, as in memory of most
 
@@ -100,5 +100,5 @@ def _check_last_page(file: tifffile.TiffFile, data: bytes) -> None:
 def _check_complete(series: tifffile.TiffPageSeries, size: int) -> None:
     """Raise OSError for a file cut short, which tifffile fills up with zeros in some compressions."""
     for page in series.pages:
-        if np.add(page.dataoffsets, page.databytecounts).max(initial=0) > size:
+        if page is not None and np.add(page.dataoffsets, page.databytecounts).max(initial=0) > size:
             raise OSError("the file is cut short")

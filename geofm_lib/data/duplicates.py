@@ -1,4 +1,4 @@
-"""Which images are there twice, or nearly: exact by their digest, near by their look (data/measures.py)."""
+"""Which images are there twice, or nearly: exact by their digest, near by their look (data/measure)."""
 
 import itertools
 from collections.abc import Iterator
@@ -57,7 +57,8 @@ def _candidates(looks: np.ndarray, near: int) -> Iterator[tuple[np.ndarray, np.n
 def _equal(key: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs of places of a sorted array that hold the same value and are at most WINDOW apart."""
     ends = np.searchsorted(key, key, side="right")
-    left, waiting, size = np.arange(len(key)), [], 0
+    left, size = np.arange(len(key)), 0
+    waiting: list[tuple[np.ndarray, np.ndarray]] = []
     for step in range(1, WINDOW + 1):
         left = left[left + step < ends[left]]
         if not len(left):
@@ -65,10 +66,14 @@ def _equal(key: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         waiting.append((left, left + step))
         size += len(left)
         if size > AT_ONCE:
-            yield tuple(map(np.concatenate, zip(*waiting, strict=True)))
+            yield _joined(waiting)
             waiting, size = [], 0
     if waiting:
-        yield tuple(map(np.concatenate, zip(*waiting, strict=True)))
+        yield _joined(waiting)
+
+
+def _joined(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([left for left, _ in pairs]), np.concatenate([right for _, right in pairs])
 
 
 def _join(root: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:

@@ -39,7 +39,7 @@ def measure(images_HWC: Iterable[np.ndarray]) -> list[Measures]:
     for image in images_HWC:
         image = np.ascontiguousarray(image)
         height, width, channels = image.shape
-        digests.append(xxhash.xxh3_64_hexdigest(image, seed=(height << 32 | width) ^ image.itemsize - 1))
+        digests.append(xxhash.xxh3_64_hexdigest(image.data, seed=(height << 32 | width) ^ image.itemsize - 1))
         while min(image.shape[:2]) < GRID:
             image = image.repeat(2, 0).repeat(2, 1)  # each pixel as four: sums and means stay what they are
         # Whole numbers: 2 * ROWS - 1 squared bytes are below 2**32.
@@ -50,7 +50,8 @@ def measure(images_HWC: Iterable[np.ndarray]) -> list[Measures]:
         _fold(image.reshape(len(image), -1), channels, float(height * width), full, lines, greys[-1], sums[-1])
     if not digests:
         return []
-    return [Measures(*both.tolist(), *each) for both, *each in zip(sums, digests, looks(np.stack(greys)), strict=True)]
+    both = zip(sums, digests, looks(np.stack(greys)), strict=True)
+    return [Measures(first.tolist(), second.tolist(), digest, look) for (first, second), digest, look in both]
 
 
 def _compiled(function: Callable) -> Callable:

@@ -12,38 +12,36 @@ import operator
 import os
 import shutil
 import tarfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from geofm_lib.data.shards import COLUMNS
+from geofm_lib.data.sample import ROW, Sample, checksum, from_row
 
 SHARD_BYTES = 256 * 2**20
 BLOCK = 512  # a tar pads each member to a multiple of this
 BUFFER = 2**20  # bytes written at once
 PIECE = 2**25  # bytes of a shard brought to the disk at once, more where the disk is slower than the packing
-MEASURED = ("bits", "digest", "look", "sums", "squares", "converted", "reason")
-ROW = (*COLUMNS, *MEASURED)  # what the rows beside a shard have
-BLANK = dict.fromkeys(ROW, "")
 AT_ONCE = 4096  # rows read together
 _END = bytes(2 * BLOCK)
-_in_order = operator.itemgetter(*ROW)
+_values = operator.attrgetter(*ROW)
+_blank = [""] * (len(ROW) - 2)  # between the name and the reason of a refused image
 
 
-def pack(samples: Iterable[dict], folder: Path, shard_bytes: int = SHARD_BYTES, first: int = 0) -> Iterator[dict]:
-    """Write `samples` into folder/shards/000000.tar ..., yielding for each its row (see shards.COLUMNS and MEASURED).
+def pack(
+    samples: Iterable[Sample], folder: Path, shard_bytes: int = SHARD_BYTES, first: int = 0
+) -> Generator[Sample, None, None]:
+    """Write `samples` into folder/shards/000000.tar ..., yielding each with its place.
 
-    A sample holds name, data (bytes, or what can be written as such), label ("" = none), width, height, channels, the
-    CRC-32 of its data as checksum (worked out where it is missing) and what there is of MEASURED; one with a `reason`
-    is refused: it becomes a row and nothing else. `first` is the number of the first shard. A generator, so that the
-    caller decides when to log or to stop; only a shard that was finished stays then.
+    A missing checksum is worked out. A sample with a reason becomes a row and nothing else. `first` is the number of
+    the first shard. A generator, so that the caller decides when to log or to stop; only finished shards stay then.
     """
     target = Path(folder) / "shards"
     target.mkdir(parents=True, exist_ok=True)
-    shard = None
+    shard: _Shard | None = None
     with ThreadPoolExecutor(1) as disk:  # what is written gets to the disk while more comes
-        waiting = disk.submit(bool)
+        waiting: Future[Any] = disk.submit(bool)
 
         def then(step: Callable[[], None]) -> Future:
             waiting.result()  # tells what went wrong
@@ -51,14 +49,15 @@ def pack(samples: Iterable[dict], folder: Path, shard_bytes: int = SHARD_BYTES, 
 
         try:
             for sample in samples:
-                if shard is None or shard.size >= shard_bytes and not sample.get("reason"):
+                if shard is None or (shard.size >= shard_bytes and not sample.reason):
                     if shard:
                         waiting = then(shard.finish)
                     shard = _Shard(target, first)
                     first += 1
                 elif shard.size - shard.stored >= PIECE and waiting.done():
                     waiting, shard.stored = then(shard.store), shard.size
-                yield shard.add(sample)
+                shard.add(sample)
+                yield sample
             if shard:
                 waiting = then(shard.finish)
             waiting.result()
@@ -67,7 +66,10 @@ def pack(samples: Iterable[dict], folder: Path, shard_bytes: int = SHARD_BYTES, 
                 shard.close()
 
 
-def columns(folder: Path) -> Iterator[dict[str, tuple[str, ...]]]:
+Block = dict[str, Sequence[str]]  # some rows that lie beside a data shard, as columns
+
+
+def columns(folder: Path) -> Iterator[Block]:
     """The rows of all finished shards, in the order of the source: some at a time, as columns, much faster than dicts.
 
     A block never holds rows of two shards.
@@ -80,11 +82,11 @@ def columns(folder: Path) -> Iterator[dict[str, tuple[str, ...]]]:
                 yield dict(zip(header, zip(*some, strict=True), strict=True))
 
 
-def rows(folder: Path) -> Iterator[dict[str, str]]:
-    """The rows of all finished shards, in the order of the source."""
+def rows(folder: Path) -> Iterator[Sample]:
+    """The samples of all finished shards without their data, in the order of the source."""
     for block in columns(folder):
         for row in zip(*block.values(), strict=True):
-            yield dict(zip(block, row, strict=True))
+            yield from_row(dict(zip(block, row, strict=True)))
 
 
 def finished(folder: Path) -> int:
@@ -95,7 +97,7 @@ def finished(folder: Path) -> int:
     return number
 
 
-def resume(folder: Path, source: dict) -> int:
+def resume(folder: Path, source: dict[str, Any]) -> int:
     """Take away what an interrupted packing left unfinished; how many shards of it are complete.
 
     `source` says what the shards are made of, in plain values: shards of anything else are taken away as well.
@@ -128,20 +130,19 @@ class _Shard:
         self.table = csv.writer(self.rows, lineterminator="\n")
         self.table.writerow(ROW)
 
-    def add(self, sample: dict) -> dict:
+    def add(self, sample: Sample) -> None:
         """Append an image, or only the row of a refused one."""
-        row = BLANK | sample
-        data = row.pop("data", None)
-        if not row["reason"]:
-            size = len(data)
-            header, padding = _header(row["name"], size), bytes(-size % BLOCK)
-            row["shard"], row["offset"], row["size"] = self.name, self.size + len(header), size
-            row["checksum"] = row["checksum"] or checksum(data)
-            for part in (header, data, padding):
-                self.tar.write(part)
-            self.size += len(header) + size + len(padding)
-        self.table.writerow(_in_order(row))
-        return row
+        if sample.reason:
+            self.table.writerow([sample.name, *_blank, sample.reason])
+            return
+        size = len(sample.data)
+        header, padding = _header(sample.name, size), bytes(-size % BLOCK)
+        sample.shard, sample.offset, sample.size = self.name, self.size + len(header), size
+        sample.checksum = sample.checksum or checksum(sample.data)
+        for part in (header, sample.data, padding):
+            self.tar.write(part)
+        self.size += len(header) + size + len(padding)
+        self.table.writerow(_values(sample))
 
     def store(self) -> None:
         """Bring to the disk what has been written, and let go of its memory, which is scarce in a job."""
@@ -168,11 +169,6 @@ class _Shard:
         """Leave the shard as it is."""
         self.tar.close()
         self.rows.close()
-
-
-def checksum(data) -> str:
-    """The CRC-32 of an image's bytes, as it stands in the index."""
-    return f"{zlib.crc32(data):08x}"
 
 
 _EMPTY = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)

@@ -18,13 +18,13 @@ def split(names: list[str], labels: list[str], same_as: dict[str, str], train_ra
     >>> sides[0] == sides[1], sides.count("train") in (1, 2, 3)
     (True, True)
     """
-    sets = defaultdict(list)  # first image of a set of duplicates -> the places of all of them
+    sets: dict[str, list[int]] = defaultdict(list)  # first image of a set of duplicates -> the places of all of them
     grouped = set(same_as) | set(same_as.values())
     for place, name in enumerate(names):
         if name in grouped:
             sets[same_as.get(name, name)].append(place)
     # For each class (of the first image of a set) the keys and places of its sets: as plain numbers, to be small.
-    classes = defaultdict(lambda: (array("Q"), array("q")))
+    classes: dict[str, tuple[array[int], array[int]]] = defaultdict(lambda: (array("Q"), array("q")))
     for place, name in enumerate(names):
         if name not in grouped or sets[same_as.get(name, name)][0] == place:
             keys, places = classes[labels[place]]

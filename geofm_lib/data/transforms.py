@@ -48,7 +48,7 @@ def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 def augment(image: torch.Tensor, size: int, random: np.random.Generator, scale: Scale) -> torch.Tensor:
     """Random resized crop and, every second time, a left-right flip: the only augmentation MAE needs."""
-    top, left, height, width = crop_box(random, *image.shape[-2:], scale)
+    top, left, height, width = crop_box(random, image.shape[-2], image.shape[-1], scale)
     flip = random.random() < 0.5
     view = resize(image[:, top : top + height, left : left + width], size, size)
     return view.flip(-1) if flip else view

@@ -22,6 +22,7 @@ LEAST_SIDE = 8  # pixels: one patch of the smallest models
 APP, START_OF_SCAN = range(0xE0, 0xF0), 0xDA
 FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # sizes and colours; the three are tables and reserved
 LOSSY = {"JPEG", "MPO", "WEBP", "JPEG2000"}
+MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**29)  # more is what Pillow calls a bomb
 ORIENTATION = 0x0112  # the EXIF tag of cameras that were held sideways
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # large, but not yet refused
 
@@ -72,8 +73,8 @@ def _fit(data: bytes, short_side: int, quality: int) -> tuple[bytes, str, np.nda
         height, width, _ = bands.shape
         _check_side(width, height)
         if 0 < short_side < min(height, width):
-            small = transforms.resize(torch.from_numpy(bands).permute(2, 0, 1), *_sides((height, width), short_side))
-            small = small.permute(1, 2, 0).numpy()
+            size = _sides((height, width), short_side)
+            small = transforms.resize(torch.from_numpy(bands).permute(2, 0, 1), *size).permute(1, 2, 0).numpy()
             return decode.encode_bands(small), f"reduced to {short_side} pixels", small
         return data, "", bands
     try:
@@ -81,7 +82,7 @@ def _fit(data: bytes, short_side: int, quality: int) -> tuple[bytes, str, np.nda
     except UnidentifiedImageError:
         raise Refused("not an image in a format that can be read") from None
     except Image.DecompressionBombError:
-        raise Refused(f"too large: more than {2 * Image.MAX_IMAGE_PIXELS} pixels; cut it into tiles") from None
+        raise Refused(f"too large: more than {MOST_PIXELS} pixels; cut it into tiles") from None
     _check_side(*image.size)
     what = _conversion(image)
     if image.format == "PNG":
@@ -108,7 +109,7 @@ def _is_plain(data: bytes, short_side: int) -> bool:
             at += 2 + length
     except (IndexError, struct.error):
         return False
-    if kind != START_OF_SCAN or colours not in (1, 3) or not height or height * width > 2 * Image.MAX_IMAGE_PIXELS:
+    if kind != START_OF_SCAN or colours not in (1, 3) or not height or height * width > MOST_PIXELS:
         return False
     _check_side(width, height)
     return not 0 < short_side < min(height, width)
@@ -159,9 +160,10 @@ def _reduced(image: Image.Image, short_side: int) -> Image.Image:
     return image.resize(_sides(image.size, short_side), Image.Resampling.BICUBIC)
 
 
-def _sides(sides: tuple[int, int], short_side: int) -> list[int]:
+def _sides(sides: tuple[int, int], short_side: int) -> tuple[int, int]:
     """Both sides in the same proportion, the shorter one `short_side` long."""
-    return [max(short_side, round(n * short_side / min(sides))) for n in sides]
+    one, other = (max(short_side, round(n * short_side / min(sides))) for n in sides)
+    return one, other
 
 
 def _format(image: Image.Image) -> str:

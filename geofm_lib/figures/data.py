@@ -123,7 +123,7 @@ def packing(run: Run) -> Table | Note:
         "data shards": f"{summary['shards']}",
         "MiB of images": f"{summary['bytes'] / 2**20:.1f}",
         "KiB an image": f"{summary['bytes'] / 2**10 / summary['images']:.1f}",
-        "images/s": f"{summary['images_per_s']:.0f}",
+        "images/s": f"{summary['packed_images_per_s']:.0f}",
         "fingerprint of index and split": summary["fingerprint"],
     }
     return Table(pd.DataFrame(facts.items()), head=False)

@@ -11,6 +11,7 @@ SHOWN = (  # column, words, digits
     ("loss", "loss", 4),
     ("top1", "top-1 %", 1),
     ("images_per_s", "images/s", 0),
+    ("packed_images_per_s", "packed images/s", 0),
     ("encoded_images_per_s", "encoded images/s", 0),
 )
 

@@ -11,7 +11,6 @@ Peers as their manuals advise: v2 transforms on uint8 tensors (faster than on PI
 pipeline, from eight shards. `imagefolder+decode_image` is ImageFolder with torchvision's own decoder in place of PIL.
 """
 
-import json
 import os
 import statistics
 import sys
@@ -28,9 +27,11 @@ import torchvision
 import webdataset
 from torchvision.transforms import v2
 
-from geofm_lib.data import loader, pack, shards
+from geofm_lib.data import loader, shards
+from geofm_lib.data.sample import Sample
 from geofm_lib.data.transforms import normalise
 from geofm_lib.runs import results
+from tests.support import packed
 
 BATCH, SIZE, SCALE = 32, 224, (0.2, 1.0)
 STEPS = {0: 32, 2: 64}  # workers -> batches a round; starting processes is a small part of it
@@ -90,28 +91,25 @@ def write_sets(archive: Path, folder: Path) -> tuple[Path, Path, Path]:
     tree = folder / archive.stem
     files = sorted(tree.glob("*/*.jpg"))
     classes = sorted({file.parent.name for file in files})
-    web, packed = folder / "web", folder / "packed"
+    web, ours = folder / "web", folder / "packed"
     web.mkdir()
-    packed.mkdir()
+    ours.mkdir()
     for k in range(WEB_SHARDS):
         with webdataset.TarWriter(str(web / f"{k:06d}.tar")) as out:
             for file in files[k::WEB_SHARDS]:
                 out.write({"__key__": file.stem, "jpg": file.read_bytes(), "cls": classes.index(file.parent.name)})
-    shards.write_csv(packed / "index.csv", shards.COLUMNS, list(pack.pack(map(_sample, files), packed)))
-    (packed / "statistics.json").write_text(json.dumps({"mean": MEAN, "std": STD, "channels": 3}))
-    return tree, web, packed
+    return tree, web, packed.write(ours, map(_sample, files), mean=MEAN, std=STD)
 
 
-def _sample(file: Path) -> dict:
+def _sample(file: Path) -> Sample:
     data = file.read_bytes()
     height, width, *_ = simplejpeg.decode_jpeg_header(data)
-    about = {"name": file.name, "label": file.parent.name, "width": width, "height": height, "channels": 3}
-    return about | {"data": data}
+    return Sample(file.name, file.parent.name, width=width, height=height, channels=3, data=data)
 
 
-def pipelines(tree: Path, web: Path, packed: Path) -> dict[str, Callable[[int], Iterator[torch.Tensor]]]:
+def pipelines(tree: Path, web: Path, prepared: Path) -> dict[str, Callable[[int], Iterator[torch.Tensor]]]:
     """name -> function(workers) -> batches. The first is what the others are compared with."""
-    read, kept = shards.Shards(packed, keep_bytes=0), shards.Shards(packed)
+    read, kept = shards.Shards(prepared, keep_bytes=0), shards.Shards(prepared)
     kept.keep()
     return {
         "imagefolder": lambda workers: image_folder(tree, workers),

@@ -1,0 +1,84 @@
+"""The images that become one data set: all of one kind, and no name twice.
+
+Images of a million are never held as objects: names, digests and looks are, as plain numbers.
+"""
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from geofm_lib.data.sample import Sample
+
+OTHER_KIND = "it has "  # begins the reason for refusing an image whose bands are not those of the first
+
+
+class Collection:
+    """names of the good images, in order; refused: (name, reason); converted: how many of the good ones were.
+
+    channels: bands that an image must have, 0 for those of the first.
+    """
+
+    def __init__(self, channels: int = 0):
+        self.names: list[str] = []
+        self.refused: list[tuple[str, str]] = []
+        self.converted = 0
+        self._channels = channels
+        self._kind: tuple[int, int] | None = None  # channels and bits of the first
+        self._seen: set[str] = set()
+        self._digests, self._looks = array("Q"), array("Q")
+
+    def restore(self, samples: Iterable[Sample]) -> int:
+        """Take in what was packed before, good or refused; how many they are."""
+        count = 0
+        for sample in samples:
+            self._add(sample)
+            count += 1
+        return count
+
+    def admit(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        """The samples, each taken in; those that do not fit the others are refused with the reason."""
+        for sample in samples:
+            sample.reason = sample.reason or self._misfit(sample)
+            self._add(sample)
+            yield sample
+
+    def _add(self, sample: Sample) -> None:
+        if sample.reason:
+            self.refused.append((sample.name, sample.reason))
+            return
+        self.names.append(sample.name)
+        self._seen.add(sample.name)
+        self._kind = self._kind or (sample.channels, sample.bits)
+        self.converted += bool(sample.converted)
+        self._digests.append(int(sample.digest, 16))
+        self._looks.append(int(sample.look or "0", 16))
+
+    def _misfit(self, sample: Sample) -> str:
+        """Why an image cannot stand beside the others, "" if it can."""
+        if sample.name in self._seen:
+            return "another image has the same name"
+        channels, bits = self._kind or (self._channels or sample.channels, sample.bits)
+        if (sample.channels, sample.bits) == (channels, bits):
+            return ""
+        wanted = f"{channels} bands of {bits}" if self._kind else f"{channels}"
+        instead = "" if sample.channels == channels else f"; channels={sample.channels} takes those that have"
+        return f"{OTHER_KIND}{sample.channels} bands of {sample.bits} bits, not {wanted}{instead}"
+
+    def check(self, dataset: str) -> None:
+        """Raise ValueError, one sentence, when no image is good, or more are of other kinds than of the first's."""
+        reasons = [reason for _, reason in self.refused]
+        if not self.names:
+            counted = "; ".join(f"{reason} ({count})" for reason, count in Counter(reasons).most_common(5))
+            raise ValueError(f"dataset: none of the {len(reasons)} images of '{dataset}' can be used: {counted}")
+        others = [reason for reason in reasons if reason.startswith(OTHER_KIND)]
+        if len(others) > len(self.names):  # the first image is no measure of this set
+            raise ValueError(
+                f"dataset: '{dataset}' mixes {len(self.names)} images of one kind with {len(others)} of others "
+                f"({others[0]}); give a folder that holds only one kind, or set channels"
+            )
+
+    def hashes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Digests and looks of the good images, uint64 [n]; nothing can be added while they are in use."""
+        return np.frombuffer(self._digests, np.uint64), np.frombuffer(self._looks, np.uint64)

@@ -1,0 +1,162 @@
+"""The processes that decode, verify and measure images, and the shared memory in which their bytes come back.
+
+They are forked where this process has touched no GPU: that costs milliseconds, and they inherit the shared memory. They
+use one thread and never autograd, so that threads which this process had before the fork are not missed.
+"""
+
+import mmap
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+
+import numpy as np
+import torch
+
+from geofm_lib.data import measure, verify
+from geofm_lib.data.archives import READ_ERRORS, Item, Load
+from geofm_lib.data.sample import Data, Sample, checksum
+
+CHUNK, CHUNK_BYTES = 64, 2**24  # images handed to a process at once, and their bytes where those are at hand
+SLOT = 2**23  # bytes of the shared memory in which a chunk's data comes back
+NO_SLOT = (0, 0)
+
+Slot = tuple[int, int]  # where it begins and ends in the shared memory
+Checked = list[tuple[Sample, Data | slice | None]]  # the data: itself, its place in the shared memory, or as it came
+
+_shared: mmap.mmap | None = None  # in a process of the pool
+
+
+def samples(
+    items: Iterable[Item], total: int | None, workers: int = 0, short_side: int = 0, quality: int = 0
+) -> Iterator[Sample]:
+    """What there is of each image, or the reason why it is refused, in the order of `items`.
+
+    total: how many there are, if that is known; workers: processes, 0 for one a core; short_side, quality: see
+    `verify.check`. The data of a sample is valid until the next one is asked for.
+    """
+    workers = workers or _cores()
+    chunks = _chunks(items)
+    if workers == 1 or (total is not None and total <= 2 * CHUNK):
+        for chunk in chunks:
+            yield from _with_data(chunk, check(chunk, NO_SLOT, short_side, quality), memoryview(b""))
+        return
+    method = "spawn" if torch.cuda.is_initialized() or os.name != "posix" else "fork"
+    measure.measure([np.zeros((8, 8, 3), np.uint8)])  # compiled once, for all processes
+    ahead = 3 * workers  # chunks at a time: bounds the bytes in memory
+    shared = mmap.mmap(-1, ahead * SLOT) if method == "fork" else None  # only a fork inherits it
+    view = memoryview(shared or b"")
+    waiting: deque[tuple[list[Item], Future[Checked]]] = deque()
+    context = multiprocessing.get_context(method)
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_process, initargs=(os.getpid(), shared))
+    try:
+        for number, chunk in enumerate(chunks):
+            start = number % ahead * SLOT
+            slot = (start, start + SLOT) if shared else NO_SLOT
+            waiting.append((chunk, pool.submit(check, chunk, slot, short_side, quality)))
+            if len(waiting) == ahead:
+                chunk, future = waiting.popleft()
+                yield from _with_data(chunk, future.result(), view)
+        for chunk, future in waiting:
+            yield from _with_data(chunk, future.result(), view)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def check(chunk: list[Item], slot: Slot, short_side: int, quality: int) -> Checked:
+    """Verify and measure some images, in whichever process.
+
+    Bytes that this process read go back through its slot of the shared memory while there is room: through a pipe they
+    would cost more than reading them again. What came as bytes and stays so is left out.
+    """
+    found: Checked = []
+    good: list[Sample] = []
+    at, end = slot
+
+    def pixels() -> Iterator[np.ndarray]:
+        nonlocal at
+        for name, load in chunk:
+            try:
+                image = verify.check(_read(load), short_side, quality)
+            except verify.Refused as error:
+                found.append((Sample(name, reason=str(error)), None))
+                continue
+            data: Data | slice | None = None if image.data is load else image.data
+            if data is not None and _shared is not None and at + len(image.data) <= end:
+                data = slice(at, at + len(image.data))
+                _shared[data] = image.data
+                at = data.stop
+            sample = Sample(
+                name,
+                checksum=checksum(image.data),
+                width=image.width,
+                height=image.height,
+                channels=image.channels,
+                bits=image.bits,
+                converted=image.converted,
+            )
+            good.append(sample)
+            found.append((sample, data))
+            yield image.pixels
+
+    for measures, sample in zip(measure.measure(pixels()), good, strict=True):
+        sample.digest, sample.look = measures.digest, measures.look
+        sample.sums, sample.squares = (" ".join(map(repr, each)) for each in (measures.sums, measures.squares))
+    return found
+
+
+def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """Some images at a time: at most CHUNK, fewer if their bytes are many."""
+    chunk: list[Item] = []
+    size = 0
+    for item in items:
+        chunk.append(item)
+        size += 0 if callable(item[1]) else len(item[1])
+        if len(chunk) == CHUNK or size > CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _with_data(chunk: list[Item], checked: Checked, shared: memoryview) -> Iterator[Sample]:
+    for (_, load), (sample, data) in zip(chunk, checked, strict=True):
+        if isinstance(data, slice):
+            sample.data = shared[data]
+        elif data is not None:
+            sample.data = data
+        elif not callable(load):
+            sample.data = load
+        yield sample
+
+
+def _read(load: Load) -> bytes:
+    """The bytes of an image. Raises Refused if they cannot be read."""
+    try:
+        return load() if callable(load) else load
+    except READ_ERRORS as error:
+        raise verify.Refused(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _start_process(parent: int, shared: mmap.mmap | None) -> None:
+    """Start of a pool process: one thread, a signal ends it, and it never outlives its parent."""
+    global _shared
+    _shared = shared
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends the pool
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,49 @@
+"""One image on its way from a source into a data shard, with all that was found of it."""
+
+import zlib
+from dataclasses import dataclass, fields
+
+Data = bytes | memoryview
+
+
+@dataclass(slots=True)
+class Sample:
+    """The fields up to `reason` are the columns of the rows beside a data shard, in this order.
+
+    A refused image has a name and a reason, and nothing else.
+    """
+
+    name: str
+    label: str = ""
+    shard: str = ""  # the file's name
+    offset: int = 0  # of the first byte in the shard
+    size: int = 0  # bytes
+    checksum: str = ""  # of the bytes, see below
+    width: int = 0
+    height: int = 0
+    channels: int = 0
+    bits: int = 0  # of a value: 8 or 16
+    digest: str = ""  # of the pixels: 16 hexadecimal digits
+    look: str = ""  # a perceptual hash, likewise; "" for a flat picture
+    sums: str = ""  # of each channel over the pixels, in 0..1 units, with spaces between them
+    squares: str = ""  # likewise of the squared values
+    converted: str = ""  # what had to be done to the image
+    reason: str = ""  # why it is refused
+    data: Data = b""  # the encoded image; a view is valid until the next sample is asked for
+
+
+ROW = tuple(field.name for field in fields(Sample) if field.name != "data")
+NUMBERS = tuple(field.name for field in fields(Sample) if field.type is int)
+
+
+def from_row(row: dict[str, str]) -> Sample:
+    """A row beside a shard as a sample again, without its data."""
+    sample = Sample(row["name"])
+    for name, text in row.items():
+        setattr(sample, name, int(text or 0) if name in NUMBERS else text)
+    return sample
+
+
+def checksum(data: Data) -> str:
+    """The CRC-32 of an image's bytes, as it stands in the index: 8 hexadecimal digits."""
+    return f"{zlib.crc32(data):08x}"
