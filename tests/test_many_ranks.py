@@ -3,7 +3,7 @@
 import pytest
 
 from geofm_lib.catalog.strategies import lookup, resolve
-from geofm_lib.jobs.simulate import WHOLE, simulate
+from geofm_lib.jobs.simulate import simulate
 from geofm_lib.planning.communication import step_traffic
 from geofm_lib.planning.conditions import Conditions
 from geofm_lib.runs.launch import launch
@@ -179,9 +179,12 @@ def test_a_simulation_is_what_real_ranks_hold_and_send(found, world, strategy):
     """Fake ranks against two real steps: bytes of each collective exactly, memory within 5 % (it is exact too)."""
     settings = SimulateSettings(**SIMULATED[world], strategy=strategy, gpus=world)
     seen, traced = found[world]["held"][strategy], simulate(settings)
-    assert traced["bytes"] == seen["bytes"] and traced["calls"] == seen["calls"] and traced["bytes"]
-    for kind in WHOLE:
-        assert traced["whole"][kind] == pytest.approx(seen["counted"][kind], rel=0.05) and traced["whole"][kind]
-    assert traced["peak"] == pytest.approx(seen["peak"], rel=0.05)
+    assert traced.bytes
+    assert traced.bytes == seen["bytes"]
+    assert traced.calls == seen["calls"]
+    for kind, size in traced.memory.whole.items():
+        assert size
+        assert size == pytest.approx(seen["counted"][kind], rel=0.05)
+    assert traced.memory.peak == pytest.approx(seen["peak"], rel=0.05)
     told = step_traffic("ViT-Atto", strategy, world, Conditions.of(vars(settings)), image_size=32)
-    assert {name: each.payload for name, each in told.items() if each.calls} == traced["bytes"]
+    assert {name: each.payload for name, each in told.items() if each.calls} == traced.bytes

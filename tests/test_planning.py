@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.models import MODELS
-from geofm_lib.jobs.throughput import Classifier
 from geofm_lib.model import mae, vit
+from geofm_lib.model.workloads import Classifier
 from geofm_lib.planning.activations import block_activations
 from geofm_lib.planning.communication import step_traffic
 from geofm_lib.planning.conditions import Conditions

@@ -1,22 +1,15 @@
-"""What torch sees on this machine, as JSON: for the launcher (how many ranks?) and for `make doctor`.
+"""What torch sees on this machine, as JSON, for the launcher: how many ranks?
 
-    python -m geofm_lib.distributed.devices --count     {"kind": "cpu", "count": 0, ...}
-    python -m geofm_lib.distributed.devices             the same and the measured matrix-product peak
+    python -m geofm_lib.distributed.devices    {"kind": "cpu", "count": 0, ...}
 
-The desk never imports torch (a kernel that has touched a GPU must not start ranks), so it asks this short process.
+The notebook's side never imports torch (a process that has touched a GPU must not start ranks), so it asks this one.
 """
 
-import argparse
 import json
 import os
-import time
 from importlib import metadata
 
 import torch
-
-MEASURE_S = 0.5  # seconds of repeated products for each precision
-SIZES = {"cpu": 1024, "cuda": 8192, "rocm": 8192}  # side of the square matrices: large enough to be compute-bound
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def survey() -> dict:
@@ -35,26 +28,6 @@ def survey() -> dict:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "backends": [name for name in ("gloo", "nccl") if _has(name)],
     }
-
-
-def matmul_peak(dtype: torch.dtype, kind: str, seconds: float = MEASURE_S) -> float:
-    """Highest TFLOP/s of a square matrix product on the first device, over `seconds` of trying.
-
-    Counts 2 n^3 operations a product. fp32 is true fp32: torch's default keeps TF32 off for matrix products.
-    """
-    device = torch.device("cpu" if kind == "cpu" else "cuda")
-    size = SIZES[kind]
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    (a @ b).sum().item()  # the first product also loads and tunes the library
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        began = time.perf_counter()
-        product = a @ b
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - began)
-        del product
-    return 2 * size**3 / best / 1e12
 
 
 def packages(names: tuple[str, ...] = ("torchvision", "timm")) -> dict[str, str]:
@@ -77,17 +50,5 @@ def _has(backend: str) -> bool:
     return torch.distributed.is_available() and check()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", action="store_true", help="only what there is, no measurement")
-    answer = survey()
-    if not parser.parse_args().count:
-        answer["packages"] = packages()
-        answer["peak_tflops"] = {
-            name: round(matmul_peak(dtype, answer["kind"]), 3) for name, dtype in PRECISIONS.items()
-        }
-    print(json.dumps(answer))
-
-
 if __name__ == "__main__":
-    main()
+    print(json.dumps(survey()))

@@ -8,97 +8,108 @@ moments exist by then. Checks `planning/memory` and never feeds it.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from geofm_lib.distributed import sharding, training
-from geofm_lib.distributed.context import join_fake_group
-from geofm_lib.jobs import throughput
+from geofm_lib.distributed import sharding
+from geofm_lib.distributed.context import Context, join_fake_group
 from geofm_lib.jobs.run_folder import Folder
+from geofm_lib.model import workloads
 from geofm_lib.planning.communication import step_traffic
 from geofm_lib.planning.conditions import Conditions
 from geofm_lib.planning.memory import rank_memory
 from geofm_lib.planning.sizes import gib
-from geofm_lib.profiling import meters
-from geofm_lib.profiling.memory_tracker import Holdings
+from geofm_lib.profiling import step_timing
+from geofm_lib.profiling.memory_tracker import MemoryTracker, StepMemory
+from geofm_lib.profiling.meters import CollectiveBytes
+from geofm_lib.profiling.step_timing import Inputs
 from geofm_lib.settings import SimulateSettings
 
 CPU = torch.device("cpu")
-WHOLE = ("parameters", "gradients", "optimiser")
-"""Kinds that are told whole as well: gradients are not all there yet at the fullest moment."""
 
 
-def run(settings: SimulateSettings, context, run: Folder) -> dict:
+class Traced(NamedTuple):
+    """One rank's second step: bytes that it holds, and calls and bytes of each collective that it sends."""
+
+    memory: StepMemory
+    bytes: dict[str, int]
+    calls: dict[str, int]
+
+
+def run(settings: SimulateSettings, context: Context, run: Folder) -> dict[str, Any]:
     """Trace two steps; returns peak memory by kind, bytes by collective, and what the arithmetic says of both."""
     began = time.perf_counter()
     if dist.is_initialized():
         dist.destroy_process_group()  # of this one process; the job's own has as many ranks as are simulated
     found = simulate(settings)
-    size = {"image_size": settings.image_size, "patch_size": settings.patch()}
+    memory = found.memory
+    size: dict[str, Any] = {"image_size": settings.image_size, "patch_size": settings.patch()}
     job, how = (settings.model, settings.strategy, settings.gpus), Conditions.of(vars(settings))
     held = rank_memory(*job, settings.batch_per_gpu, how, **size)
-    sent = step_traffic(*job, how, **size)
-    whole = {name: found["whole"][name] for name in WHOLE}
-    at_peak = {f"{name}_at_peak": value for name, value in found["held"].items()}
+    predicted = step_traffic(*job, how, **size)
+    at_peak = {f"{kind}_at_peak": size for kind, size in memory.at_peak.items()}
     return {
-        "peak_memory_gib": gib(found["peak"]),
+        "peak_memory_gib": gib(memory.peak),
         "predicted_peak_gib": gib(held.peak),
-        **{f"{name}_gib": gib(value) for name, value in (whole | at_peak).items()},
-        **{f"predicted_{name}_gib": gib(getattr(held, name)) for name in WHOLE},
-        **{f"{name}_{what}": found[what].get(name, 0) for what in ("bytes", "calls") for name in sent},
-        **{f"predicted_{name}_bytes": each.payload for name, each in sent.items()},
+        **{f"{kind}_gib": gib(size) for kind, size in (memory.whole | at_peak).items()},
+        **{f"predicted_{kind}_gib": gib(getattr(held, kind)) for kind in memory.whole},
+        **{f"{name}_bytes": found.bytes.get(name, 0) for name in predicted},
+        **{f"{name}_calls": found.calls.get(name, 0) for name in predicted},
+        **{f"predicted_{name}_bytes": each.payload for name, each in predicted.items()},
         "simulation_s": time.perf_counter() - began,
     }
 
 
-def simulate(settings: SimulateSettings, **prefetch: int) -> dict:
-    """Of rank 0's second step: "peak" in bytes, "held" then by `holdings.KINDS`, "whole" by WHOLE, "bytes" and
-    "calls" by collective. ``prefetch``: depths that are not `sharding.apply`'s defaults."""
-    how = {name: getattr(settings, name) for name in ("precision", "activation_checkpointing")} | prefetch
+def simulate(settings: SimulateSettings, forward_prefetch: int = 1, backward_prefetch: int = 1) -> Traced:
+    """Rank 0's second step, without memory or other ranks; prefetch in blocks gathered ahead."""
+    network = workloads.build(settings.workload, settings.model, settings.image_size, patch_size=settings.patch())
     with fake_ranks(settings.gpus):
-        network = throughput.network(settings)
-        model = sharding.apply(network, settings.strategy, world_size=settings.gpus, device=CPU, seed=None, **how)
+        model = sharding.apply(
+            network,
+            settings.strategy,
+            world_size=settings.gpus,
+            device=CPU,
+            precision=settings.precision,
+            activation_checkpointing=settings.activation_checkpointing,
+            forward_prefetch=forward_prefetch,
+            backward_prefetch=backward_prefetch,
+            seed=None,
+        )
         with FakeTensorMode(allow_non_fake_inputs=True):
             model.to_empty(device=CPU)
-            return two_steps(model, *inputs(settings))
+            return two_steps(model, inputs(settings))
 
 
-def two_steps(model: nn.Module, images_BCHW: torch.Tensor, second: torch.Tensor) -> dict:
-    """What `simulate` returns, of a model whose tensors may as well be real."""
-    optimiser = training.optimiser(model, throughput.WEIGHT_DECAY)
-    with Holdings() as holdings:
-        known = {"parameters": holdings.follow(model.parameters()), "inputs": holdings.follow([images_BCHW, second])}
-        for _ in range(2):
-            holdings.forget_peak()
-            with meters.CollectiveBytes() as counted:
-                model(images_BCHW, second).backward()
-                gradients = [p.grad for p in model.parameters() if p.grad is not None]
-                known["gradients"] = holdings.follow(gradients)
-                whole = {"gradients": holdings.size(known["gradients"])}
-                del gradients
-                optimiser.step()
-                optimiser.zero_grad(set_to_none=True)
-        moments = [v for state in optimiser.state.values() for v in state.values() if torch.is_tensor(v)]
-        known["optimiser"] = holdings.follow(moments)
-        held = holdings.by_kind(**known)
-        whole |= {name: holdings.size(known[name]) for name in ("parameters", "optimiser")}
-    return {"peak": holdings.peak, "held": held, "whole": whole, "bytes": counted.bytes, "calls": counted.calls}
+def two_steps(model: nn.Module, inputs: Inputs) -> Traced:
+    """What the second of two steps holds and sends; the model's tensors may as well be real."""
+    optimiser = step_timing.optimiser(model)
+
+    def step() -> None:  # training.step reads the loss as a number, which fake tensors do not have
+        model(*inputs).backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+    with MemoryTracker() as tracker:
+        tracker.of_step(step, model, optimiser, inputs)
+        with CollectiveBytes() as sent:
+            return Traced(tracker.of_step(step, model, optimiser, inputs), sent.bytes, sent.calls)
 
 
 @contextmanager
-def fake_ranks(world: int) -> Iterator[None]:
-    """This process as rank 0 of `world` ranks that are not there: collectives have shapes and send nothing."""
-    join_fake_group(0, world)
+def fake_ranks(world_size: int) -> Iterator[None]:
+    """This process as rank 0 of `world_size` ranks that are not there: collectives have shapes and send nothing."""
+    join_fake_group(0, world_size)
     try:
         yield
     finally:
         dist.destroy_process_group()
 
 
-def inputs(settings: SimulateSettings) -> tuple[torch.Tensor, torch.Tensor]:
+def inputs(settings: SimulateSettings) -> Inputs:
     """A batch of images, and labels or masking noise, of the right shapes; their numbers do not matter."""
     images = torch.zeros(settings.batch_per_gpu, 3, settings.image_size, settings.image_size)
     if settings.workload == "mae":

@@ -1,31 +1,42 @@
-"""What tensors a rank holds at its fullest moment, by kind: for real tensors and for fake ones alike.
+"""The memory of a rank's tensors at the peak of a step, by kind: for real tensors and for fake ones alike.
 
 torch's own trackers (torch.distributed._tools) follow either plain modules or FSDP, and name kinds differently in
-each; one table of storages does for every strategy, and is the same code in a simulation and in a real run.
+each. One table of storages does for every strategy, and is the same code in a simulation and in a real run.
 """
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 KINDS = ("parameters", "gradients", "optimiser", "inputs", "unsharded", "activations")
 """`unsharded`: buffers of collectives, gathered weights and gradients on their way. `activations`: all the rest."""
 
+WHOLE = ("parameters", "gradients", "optimiser")
 COLLECTIVES = ("c10d", "_c10d_functional", "fsdp")  # namespaces of operators whose tensors are buffers
 FINE = 1.002  # a new peak is written down when it is this much higher than the last
 
 
-class Holdings(TorchDispatchMode):
+class StepMemory(NamedTuple):
+    """Bytes of a rank's tensors in one step."""
+
+    peak: int
+    at_peak: dict[str, int]  # of each of KINDS at the peak; they add up to it
+    whole: dict[str, int]  # of each of WHOLE: gradients are not all there yet at the peak
+
+
+class MemoryTracker(TorchDispatchMode):
     """Follows every storage that is made, resized or freed inside it.
 
-    `held` is what is held now and `peak` the most that was, in bytes. Whose tensors they are is told afterwards
+    `held` is what is held now and `peak` the most that was, in bytes. Whose tensors they are is asked afterwards
     (`by_kind`), so that gradients are known whenever they were made.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.held = self.peak = 0
         self._number = 0  # serial number of the next storage; addresses are used again
@@ -35,27 +46,50 @@ class Holdings(TorchDispatchMode):
         self._at_peak: dict[int, int] = {}
         self._written = 0
 
-    def __enter__(self):
-        self._resize = torch.UntypedStorage.resize_
+    def __enter__(self) -> "MemoryTracker":
+        self._resize: Callable[..., Any] = torch.UntypedStorage.resize_
         ours = self
 
-        def resize_(storage, size):  # FSDP frees and takes gathered weights this way, past every dispatcher
+        def resize_(storage: torch.UntypedStorage, size: int) -> None:
             ours._resize(storage, size)
             ours._put(storage)
 
-        torch.UntypedStorage.resize_ = resize_
+        # FSDP frees and takes gathered weights this way, past every dispatcher.
+        torch.UntypedStorage.resize_ = resize_  # type: ignore[method-assign, assignment]
         return super().__enter__()
 
-    def __exit__(self, *fault):
-        torch.UntypedStorage.resize_ = self._resize
-        return super().__exit__(*fault)
+    def __exit__(self, *fault: Any) -> None:
+        torch.UntypedStorage.resize_ = self._resize  # type: ignore[method-assign]
+        super().__exit__(*fault)
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         made = [self._put(t.untyped_storage()) for t in _plain(out)]
         if func._schema.name.partition("::")[0] in COLLECTIVES:
             self._buffers.update(made, (self._put(t.untyped_storage()) for t in _plain((args, kwargs))))
         return out
+
+    def of_step(
+        self,
+        step: Callable[[], object],
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        inputs: Iterable[torch.Tensor],
+    ) -> StepMemory:
+        """What `step` holds, which is a step of this model and optimiser on these inputs."""
+        known = {"parameters": self.follow(model.parameters()), "inputs": self.follow(inputs)}
+        known["optimiser"] = self.follow(moments(optimiser))
+        whole = {kind: self.size(known[kind]) for kind in ("parameters", "optimiser")}
+        self.forget_peak()
+
+        def reduced(*_: Any) -> None:
+            known["gradients"] = self.follow(p.grad for p in model.parameters() if p.grad is not None)
+            whole["gradients"] = self.size(known["gradients"])
+
+        hook = optimiser.register_step_pre_hook(reduced)
+        step()
+        hook.remove()
+        return StepMemory(self.peak, self.by_kind(**known), {kind: whole[kind] for kind in WHOLE})
 
     def follow(self, tensors: Iterable[torch.Tensor]) -> set[int]:
         """The serial numbers of these tensors' storages (of a DTensor, this rank's part); new ones are counted."""
@@ -103,10 +137,15 @@ class Holdings(TorchDispatchMode):
             self._written, self._at_peak = self.held, dict(self._live)
 
 
-def _plain(values) -> Iterable[torch.Tensor]:
+def moments(optimiser: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """The tensors of an optimiser's state."""
+    return [value for state in optimiser.state.values() for value in state.values() if torch.is_tensor(value)]
+
+
+def _plain(values: object) -> Iterable[torch.Tensor]:
     """The tensors among nested values; a DTensor's local part, and no tensor on the meta device."""
     for value in tree_leaves(values):
         if torch.is_tensor(value):
-            value = value._local_tensor if hasattr(value, "_local_tensor") else value
+            value = getattr(value, "_local_tensor", value)
             if value.device.type != "meta":
                 yield value

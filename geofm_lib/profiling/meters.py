@@ -7,7 +7,9 @@ import resource
 import socket
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch.profiler import record_function
@@ -27,11 +29,12 @@ def synchronise(device: torch.device) -> None:
 class Phases:
     """Seconds spent in named phases of a step, the device waited for at each end; a profiler sees them as ranges."""
 
-    def __init__(self, device: torch.device):
-        self.device, self.seconds = device, {}
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def __call__(self, name: str):
+    def __call__(self, name: str) -> Iterator[None]:
         synchronise(self.device)
         start = time.perf_counter()
         with record_function(MARK + name):
@@ -60,12 +63,12 @@ class CollectiveBytes(TorchDispatchMode):
     reduce-scatter the whole that is reduced, for an all-reduce the tensor itself.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.calls: dict[str, int] = {}
         self.bytes: dict[str, int] = {}
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         namespace, _, rest = func._schema.name.partition("::")
         if namespace in ("c10d", "_c10d_functional"):
@@ -90,7 +93,7 @@ COLLECTIVES = {  # torch's name of the operator -> the paper's name
 }
 
 
-def _payloads(args):
+def _payloads(args: Iterable[Any]) -> Iterator[int]:
     """Bytes of each argument that is a tensor or a list of tensors."""
     for arg in args:
         if torch.is_tensor(arg):

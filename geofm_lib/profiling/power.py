@@ -1,6 +1,6 @@
 """What a device says of its power and use while steps run: NVML or AMD SMI for a GPU, RAPL for a CPU's packages.
 
-Many machines tell nothing (no pynvml, a virtual machine, counters that only root may read): then values are None.
+Many machines say nothing (no pynvml, a virtual machine, counters that only root may read): then values are None.
 """
 
 import time
@@ -14,9 +14,9 @@ NOTHING = "not available"
 
 
 class Power:
-    """Mean watts and percent busy from its making to `told`; call `sample` between steps.
+    """Mean watts and percent busy from its making to `mean`; call `sample` between steps.
 
-    A GPU tells its own watts, RAPL those of all packages of the node; on an MI250X both halves share one sensor.
+    A GPU gives its own watts, RAPL those of all packages of the node; on an MI250X both halves share one sensor.
     """
 
     def __init__(self, device: torch.device, rapl: Path = RAPL):
@@ -34,7 +34,7 @@ class Power:
             except Exception:  # no pynvml or amdsmi, no driver, no permission: each library raises its own
                 self._due = float("inf")
 
-    def told(self) -> dict[str, float | str | None]:
+    def mean(self) -> dict[str, float | str | None]:
         """power_w and busy_percent (None if unknown), and power_source in words."""
         window = time.perf_counter() - self._began
         if self.device.type == "cuda":
@@ -64,7 +64,7 @@ def counters(rapl: Path = RAPL) -> dict[str, tuple[int, int]]:
 def spent(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> float | None:
     """Joules between two readings of `counters`, None where there are none.
 
-    A counter that began again counts on; one that did so twice (20 minutes at 200 W) cannot be told.
+    A counter that began again counts on; one that did so twice (20 minutes at 200 W) goes unnoticed.
     """
     both = before.keys() & after.keys()
     if not both:

@@ -1,12 +1,12 @@
-"""Steps of a throughput run, and what is found out about them beside the window that counts.
+"""Timed steps of one model, and the step breakdown: profiled steps in turn with the same step under other conditions.
 
-After the window come rounds: a profiled step and, in turn with it, the same step with other images or without
-communication. Taken in turn they see the same machine, whatever else it does.
+Taken in turn they see the same machine, whatever else it does.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,17 +14,36 @@ import torch.distributed as dist
 from torch import nn
 
 from geofm_lib.distributed import training
+from geofm_lib.distributed.context import Context
 from geofm_lib.profiling import meters, trace
-from geofm_lib.profiling.memory_tracker import Holdings
 
-RATE = 5e-4  # of the paper's benchmark (paper.md, section 5.3); it does not change the speed
+# Of the paper's benchmark (section 5.3): its AdamW. Neither changes the speed.
+RATE, WEIGHT_DECAY = 5e-4, 0.002
 DRAWN_RANKS, DRAWN_RANGES = 8, 300  # of a timeline: the first ranks, and about how many ranges of each
-Inputs = tuple[torch.Tensor, torch.Tensor]
+Inputs = tuple[torch.Tensor, torch.Tensor]  # images, and labels or masking noise
+Row = dict[str, float]  # step_s, forward_s, ... of one step
+
+
+def optimiser(model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW as in the paper's benchmark."""
+    return training.optimiser(model, WEIGHT_DECAY)
+
+
+def step(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    inputs: Inputs,
+    phases: meters.Phases | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> None:
+    """One step of the benchmark: a single micro-batch, no clipping. ``group`` None: all ranks."""
+    losses = [lambda: model(*inputs)]
+    training.step(model, optimiser, losses, parts=1, rate=RATE, clip=0.0, phases=phases, group=group)
 
 
 @dataclass
 class Steps:
-    """Steps of one model on one stream of (images, labels or masking noise)."""
+    """Steps of one model on one stream of inputs, each of which is timed."""
 
     model: nn.Module
     optimiser: torch.optim.Optimizer
@@ -32,10 +51,10 @@ class Steps:
     device: torch.device
     group: dist.ProcessGroup | None = None  # None: all ranks
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.phases = meters.Phases(self.device)
 
-    def take(self) -> dict[str, float]:
+    def take(self) -> Row:
         """One step, the device waited for at both ends: step_s, and seconds of each phase such as forward_s."""
         self.phases.take()
         meters.synchronise(self.device)
@@ -46,63 +65,57 @@ class Steps:
         return {f"{name}_s": seconds for name, seconds in self.phases.take().items()}
 
     def on(self, inputs: Inputs) -> None:
-        """One step on these images."""
-        how = {"parts": 1, "rate": RATE, "clip": 0.0, "phases": self.phases, "group": self.group}
-        training.step(self.model, self.optimiser, [lambda: self.model(*inputs)], **how)
+        """One step on these inputs."""
+        step(self.model, self.optimiser, inputs, self.phases, self.group)
 
 
 def rounds(
-    count: int, own: Steps, others: dict[str, Steps], context, keep: Path | None, said: Callable[[int], None]
-) -> tuple[list[trace.Profile], dict[str, list[dict[str, float]]]]:
+    count: int,
+    own: Steps,
+    others: dict[str, Steps],
+    context: Context,
+    keep: Path | None,
+    after: Callable[[int], None],
+) -> tuple[list[trace.Profile], dict[str, list[Row]]]:
     """Profiles of `count` steps, and the rows of the `others` that are taken in turn with them.
 
     The first round is not counted: the profiler starts up, and another model meets its first step.
+
+    Args:
+        keep: a file for the trace of the last profiled step, None for none.
+        after: called with the number of each round that is over.
     """
-    profiles, rows = [], {name: [] for name in others}
+    profiles: list[trace.Profile] = []
+    rows: dict[str, list[Row]] = {name: [] for name in others}
     for number in range(count + 1):
         context.barrier()  # reading the profile before took each rank another time
         profiles.append(trace.profiled(own.take, keep))
         for name, steps in others.items():
             context.barrier()
             rows[name].append(steps.take())
-        said(number)
+        after(number)
     return profiles[1:], {name: each[1:] for name, each in rows.items()}
 
 
-def timeline(profiles: list[trace.Profile], context) -> list[dict]:
+def usual(rows: list[Row]) -> Row:
+    """Means over the middle half of the steps, by their length: robust like a median, and parts still add up."""
+    ordered = sorted(rows, key=lambda row: row["step_s"])
+    middle = ordered[len(rows) // 4 : len(rows) - len(rows) // 4]
+    return {name: float(np.mean([row[name] for row in middle])) for name in rows[0]}
+
+
+def timeline(profiles: list[trace.Profile], context: Context) -> list[dict[str, Any]]:
     """Rows of timeline.csv on rank 0, [] elsewhere: of the first ranks, the step that took rank 0 the median time.
 
     start_s counts from the first rank's beginning, by the clocks of their nodes.
     """
     order = np.argsort([each.seconds["step"] for each in profiles])
     drawn = profiles[context.broadcast(int(order[len(order) // 2]))]
-    began = next(event.start for event in drawn.events if event.kind == "step")
     own = trace.ranges(drawn, DRAWN_RANGES) if context.rank < DRAWN_RANKS else []
-    told = context.gather([began, own]) or []
-    first = min((start for start, _ in told), default=0.0)
+    gathered = context.gather([trace.step_of(drawn.events).start, own]) or []
+    first = min((began for began, _ in gathered), default=0.0)
     return [
         {"rank": rank, "lane": lane, "name": name, "start_s": began - first + start, "duration_s": duration}
-        for rank, (began, rows) in enumerate(told)
-        for lane, name, start, duration in rows
+        for rank, (began, ranges) in enumerate(gathered)
+        for lane, name, start, duration in ranges
     ]
-
-
-def held(steps: Steps) -> dict[str, int]:
-    """Bytes of each of `holdings.KINDS` at the fullest moment of one more step, and `peak`, their sum.
-
-    Tensors only: not torch's own memory, nor what its allocator or DDP's reducer keep beside them.
-    """
-    optimiser, inputs = steps.optimiser, next(steps.stream)
-    with Holdings() as holdings:
-        known = {"parameters": holdings.follow(steps.model.parameters()), "inputs": holdings.follow(inputs)}
-        moments = [v for state in optimiser.state.values() for v in state.values() if torch.is_tensor(v)]
-        known["optimiser"] = holdings.follow(moments)
-        holdings.forget_peak()
-
-        def reduced(*_):
-            known["gradients"] = holdings.follow(p.grad for p in steps.model.parameters() if p.grad is not None)
-
-        watch = optimiser.register_step_pre_hook(reduced)
-        steps.on(inputs)
-        watch.remove()
-        return {**holdings.by_kind(**known), "peak": holdings.peak}

@@ -75,7 +75,8 @@ def read(trace: dict) -> Profile:
     own = [row for row in rows if row["tid"] == main]
     epoch = trace.get("baseTimeNanoseconds", 0) / 1e9
     kernels = [row for row in rows if row.get("cat") in KERNELS]
-    calls, held_up = [], []
+    calls: list[Span] = []
+    blocked: list[Span] = []
     if kernels:
         worked = [row for row in kernels if not _sends(row)]
         pending = [(_collective(row["name"]) or "collective", *_span(row)) for row in kernels if _sends(row)]
@@ -84,10 +85,10 @@ def read(trace: dict) -> Profile:
         pending = _gloo(own, rows)
         # gloo copies what it sends first; torch's fake group, which sends nothing, copies too, but nobody waits for it
         calls = union(_span(row) for row in own if row["name"].startswith("c10d::")) if pending else []
-        held_up = union([*calls, *(_span(row) for row in own if row["name"] == WAITS)])
+        blocked = union([*calls, *(_span(row) for row in own if row["name"] == WAITS)])
     events = [Event(row["name"].removeprefix(MARK), *_times(row), "step" if row["name"] == STEP else "phase")
               for row in marks]  # fmt: skip
-    events += [Event("work", start, end - start, "work") for start, end in minus(union(map(_span, worked)), held_up)]
+    events += [Event("work", start, end - start, "work") for start, end in minus(union(map(_span, worked)), blocked)]
     events += [Event("call", start, end - start, "call") for start, end in calls]
     events += [Event(name, start, end - start, "collective") for name, start, end in sorted(pending, key=_starts)]
     events = [event._replace(start=event.start + epoch) for event in events]
@@ -95,9 +96,14 @@ def read(trace: dict) -> Profile:
     return Profile(events, found, breakdown(events, found))
 
 
+def step_of(events: list[Event]) -> Event:
+    """The step among its events."""
+    return next(event for event in events if event.kind == "step")
+
+
 def breakdown(events: list[Event], waits: list[Span]) -> dict[str, float]:
     """Seconds of the step by phase, each without the waits in it, `communication` (the waits), `other` and `step`."""
-    (step,) = [event for event in events if event.kind == "step"]
+    step = step_of(events)
     found: dict[str, float] = {}
     for event in events:
         if event.kind == "phase":
@@ -117,8 +123,7 @@ def waits(events: list[Event], on_gpu: bool) -> list[Span]:
     """
     work = union(event.span for event in events if event.kind == "work")
     sent = [event.span for event in events if event.kind == "collective"]
-    (step,) = [event.span for event in events if event.kind == "step"]
-    idle = minus([step], work)
+    idle = minus([step_of(events).span], work)
     if on_gpu:
         return overlap(idle, union(sent))
     found = []
@@ -133,7 +138,7 @@ def ranges(profile: Profile, most: int) -> list[tuple[str, str, float, float]]:
 
     Neighbours of one name are drawn as one where the gap between them is small; start counts from the step's.
     """
-    (step,) = [event for event in profile.events if event.kind == "step"]
+    step = step_of(profile.events)
     lanes: dict[tuple[str, str], list[Span]] = {}
     for event in profile.events:
         if event.kind not in ("step", "call"):
@@ -168,7 +173,8 @@ def overlap(left: list[Span], right: list[Span]) -> list[Span]:
     >>> overlap([(0, 2), (3, 5)], [(1, 4)])
     [(1, 2), (3, 4)]
     """
-    found, i, j = [], 0, 0
+    found: list[Span] = []
+    i = j = 0
     while i < len(left) and j < len(right):
         start, end = max(left[i][0], right[j][0]), min(left[i][1], right[j][1])
         found += [(start, end)] if start < end else []

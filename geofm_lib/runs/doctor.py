@@ -45,9 +45,9 @@ def examine(runs: Path) -> list[Check]:
     return [*software(torch), *machine(torch, runs), *slurm(), *extras()]
 
 
-def ask_torch(arguments: tuple[str, ...] = ()) -> dict:
-    """What `geofm_lib.distributed.devices` says, or {"error": its last line} when torch does not start."""
-    command = [sys.executable, "-m", "geofm_lib.distributed.devices", *arguments]
+def ask_torch() -> dict:
+    """What `geofm_lib.profiling.matmul_peak` says, or {"error": its last line} when torch does not start."""
+    command = [sys.executable, "-m", "geofm_lib.profiling.matmul_peak"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ASK_TORCH_S)
     except subprocess.TimeoutExpired:

@@ -13,7 +13,6 @@ class FindingsSettings(ImageSettings):
     """06_paper: evidence for four findings about the paper's numbers, gathered on a few ranks in about a minute."""
 
     job: ClassVar[str] = "findings"
-    workload: ClassVar[str] = "classify"  # the paper's benchmark
     model: str = setting("ViT-Atto", "the small model: replicas, and start-up in a short step", MEASURED)
     larger_model: str = setting("ViT-Pico", "the larger one: precision, and start-up in a longer step", MEASURED)
     image_size: int = setting(64, "pixels a side", MEASURED, ge=8, le=2048)

@@ -242,26 +242,28 @@ def bytes_sent(context, strategies):
 
 def held(context, arguments):
     """What two real steps of each strategy hold and send on rank 0, and torch's own count of what is sharded."""
-    import torch
-
     from geofm_lib.distributed import sharding, training
-    from geofm_lib.jobs import simulate, throughput
+    from geofm_lib.jobs import simulate
+    from geofm_lib.model import workloads
+    from geofm_lib.profiling.memory_tracker import moments
     from geofm_lib.settings import SimulateSettings
 
     out = {}
     for strategy in arguments["strategies"]:
         settings = SimulateSettings(**arguments["settings"], strategy=strategy, gpus=context.world_size)
         how = {"precision": settings.precision, "activation_checkpointing": settings.activation_checkpointing}
-        model = _sharded(throughput.network(settings), strategy, context, **how)
+        network = workloads.build(settings.workload, settings.model, settings.image_size, 3, settings.patch())
+        model = _sharded(network, strategy, context, **how)
         images, labels = simulate.inputs(settings)
-        found = simulate.two_steps(model, images, labels)
+        found = simulate.two_steps(model, (images, labels))
         optimiser = training.optimiser(model, 0.0)
         model(images, labels).backward()
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         counted = {"parameters": sharding.local_bytes(model.parameters()), "gradients": sharding.local_bytes(gradients)}
         optimiser.step()
-        moments = [v for state in optimiser.state.values() for v in state.values() if torch.is_tensor(v)]
-        out[strategy] = found | {"counted": counted | {"optimiser": sharding.local_bytes(moments)}}
+        counted["optimiser"] = sharding.local_bytes(moments(optimiser))
+        found = {"peak": found.memory.peak, "bytes": found.bytes, "calls": found.calls}
+        out[strategy] = found | {"counted": counted}
     return out
 
 

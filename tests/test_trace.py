@@ -1,11 +1,8 @@
-"""distributed/profile.py and power.py, on events, traces and counters made up so that the answer is known."""
-
-import json
+"""profiling/trace.py on events and traces made up so that the answer is known."""
 
 import pytest
-import torch
 
-from geofm_lib.profiling import power, trace
+from geofm_lib.profiling import trace
 from geofm_lib.profiling.trace import Event, breakdown, minus, overlap, ranges, read, union, waits
 
 # A step of 20 s. The rank works in the WORK spans; collective A is called at 3 and waited for, B ends while the rank
@@ -46,17 +43,20 @@ def test_spans():
     assert union([(3, 4), (0, 2), (1, 2.5)], gap=0.4) == [(0, 2.5), (3, 4)]
     assert overlap([(0, 2), (3, 5)], [(1, 4)]) == [(1, 2), (3, 4)]
     assert minus([(0, 10)], [(2, 3), (5, 12)]) == [(0, 2), (3, 5)]
-    assert minus([(0, 1)], []) == [(0, 1)] and overlap([], [(0, 1)]) == []
+    assert minus([(0, 1)], []) == [(0, 1)]
+    assert overlap([], [(0, 1)]) == []
 
 
 def test_ranges_to_draw_are_few_and_cover_the_same_time():
     busy = [Event("work", k, 0.4, "work") for k in range(1000)]
     events = [Event("step", 0, 1000, "step"), Event("forward", 0, 1000, "phase"), *busy]
     drawn = ranges(trace.Profile(events, [(2.0, 3.0)], {}), most=50)
-    assert len(drawn) <= 50 and drawn[0] == ("phase", "forward", 0, 1000)
+    assert len(drawn) <= 50
+    assert drawn[0] == ("phase", "forward", 0, 1000)
     assert ("wait", "waiting", 2.0, 1.0) in drawn
     work = [(start, duration) for lane, _, start, duration in drawn if lane == "work"]
-    assert work[0][0] == 0 and sum(work[-1]) == pytest.approx(999.4)
+    assert work[0][0] == 0
+    assert sum(work[-1]) == pytest.approx(999.4)
     all_of_them = ranges(trace.Profile(events, [], {}), most=2000)
     assert len(all_of_them) == 1001
 
@@ -109,52 +109,3 @@ def test_a_trace_of_a_gpu():
     assert found.waits == [(4, 5), (8, 9)]
     assert found.seconds == pytest.approx({"forward": 5, "backward": 3, "communication": 2, "other": 0, "step": 10})
     assert [event.name for event in found.events if event.kind == "collective"] == ["all-gather", "reduce-scatter"]
-
-
-def counter(folder, name, microjoules, most=262_143_328_850):
-    folder = folder / name
-    folder.mkdir(exist_ok=True)
-    (folder / "energy_uj").write_text(f"{microjoules}\n")
-    (folder / "max_energy_range_uj").write_text(f"{most}\n")
-
-
-def test_energy_of_all_packages_and_a_counter_that_begins_again(tmp_path):
-    for name, joules in (("intel-rapl:0", 5_000_000), ("intel-rapl:1", 999_000_000), ("intel-rapl:0:0", 7)):
-        counter(tmp_path, name, joules, most=999_999_999)
-    (tmp_path / "intel-rapl").mkdir()
-    before = power.counters(tmp_path)
-    assert before.keys() == {"intel-rapl:0", "intel-rapl:1"}  # a part of a package is not counted again
-    counter(tmp_path, "intel-rapl:0", 8_000_000, most=999_999_999)
-    counter(tmp_path, "intel-rapl:1", 3_000_000, most=999_999_999)  # 1 J up to the end, then 3 J
-    assert power.spent(before, power.counters(tmp_path)) == pytest.approx(3 + 4)
-    assert power.spent({}, {}) is None and power.counters(tmp_path / "nowhere") == {}
-    (tmp_path / "intel-rapl:1" / "energy_uj").write_text("")
-    assert power.counters(tmp_path).keys() == {"intel-rapl:0"}
-
-
-def test_power_of_a_cpu_or_not_available(tmp_path):
-    counter(tmp_path, "intel-rapl:0", 0)
-    meter = power.Power(torch.device("cpu"), tmp_path)
-    meter.sample()
-    counter(tmp_path, "intel-rapl:0", 10**9)
-    told = meter.told()
-    assert told["power_w"] > 100 and told["power_source"].startswith("RAPL") and told["busy_percent"] > 0
-    told = power.Power(torch.device("cpu"), tmp_path / "nowhere").told()
-    assert told["power_w"] is None and told["power_source"] == power.NOTHING
-    json.dumps(told)  # goes through the ranks' store
-
-
-def test_power_of_a_gpu_that_tells_and_of_one_that_does_not(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "power_draw", lambda: 250_000)
-    monkeypatch.setattr(torch.cuda, "utilization", lambda: 90)
-    meter = power.Power(torch.device("cuda"))
-    meter.sample()
-    assert meter.told() == {"power_w": 250.0, "busy_percent": 90.0, "power_source": "NVML"}
-
-    def absent():
-        raise ModuleNotFoundError("nvidia-ml-py does not seem to be installed")
-
-    monkeypatch.setattr(torch.cuda, "power_draw", absent)
-    meter = power.Power(torch.device("cuda"))
-    meter.sample()
-    assert meter.told() == {"power_w": None, "busy_percent": None, "power_source": power.NOTHING}
