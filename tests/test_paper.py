@@ -123,7 +123,7 @@ def test_a_strategy_scales_best_when_it_is_first_nearly_everywhere(monkeypatch):
     def rows(best_on_128):
         speeds = {"SHARD_GRAD_OP": 10.0, "FULL_SHARD": 9.0}
         return [
-            {"model": "M", "strategy": name, "nodes": str(n), "fits": "true",
+            {"model": "M", "strategy": name, "nodes": str(n), "fits": "true", "low": "1", "high": "99",
              "images_per_s": str(20.0 if (name, n) == (best_on_128, 128) else speed)}
             for name, speed in speeds.items() for n in (1, 2, 128)
         ]  # fmt: skip

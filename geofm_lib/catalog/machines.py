@@ -2,7 +2,7 @@
 
 Figures are the makers' peaks, but for the laptop's, which are what a small machine was measured at; what share of
 them is achieved stands in ``speeds``. Bandwidths are in GB/s (10^9 bytes)
-and in one direction; memory is in GiB. None means: unknown, ask ``make doctor``.
+and in one direction; memory is in GiB.
 """
 
 from dataclasses import dataclass, field
@@ -18,12 +18,12 @@ class Machine:
     title: str
     device: str  # "cuda" (NVIDIA and AMD alike) or "cpu"
     devices_per_node: int
-    memory_gib: float | None  # usable by torch, per device
-    peak_bf16_tflops: float | None  # dense, per device
-    peak_fp32_tflops: float | None  # dense matrix units without reduced precision, per device
-    memory_gb_s: float | None  # the device's own memory
+    memory_gib: float  # usable by torch, per device
+    peak_bf16_tflops: float  # dense, per device
+    peak_fp32_tflops: float  # dense matrix units without reduced precision, per device
+    memory_gb_s: float  # the device's own memory
     links_gb_s: dict[int, float]  # shard groups of up to this many consecutive devices talk at this rate
-    network_gb_s: float | None  # per node, all its network cards together
+    network_gb_s: float | None  # per node, all its network cards together; None: no network, or unknown
     nodes: int
     source: str
     hours: dict[int, float] = field(default_factory=dict)  # jobs of up to this many nodes may take so long

@@ -1,10 +1,10 @@
 """The computations that claims.csv names, and what each row of the paper came to by them."""
 
 from collections.abc import Callable
-from typing import Any
 
 from geofm_lib.catalog import published
 from geofm_lib.paper import findings, performance
+from geofm_lib.paper.performance import Evidence
 from geofm_lib.paper.verdicts import Answer
 
 _OF_FINDINGS = (
@@ -17,9 +17,6 @@ _OF_PERFORMANCE = (
     performance.pretrained_on, performance.memory_bars, performance.memory_by_nodes, performance.memory_of,
     performance.smallest_groups,
 )  # fmt: skip
-Evidence = dict[str, Any]
-"""The summary of a `findings` run, {} without one."""
-
 CHECKS: dict[str, Callable[..., Answer]] = {check.__name__: check for check in (*_OF_FINDINGS, *_OF_PERFORMANCE)}
 """Name in the `check` column, with arguments behind it ("weak_scaling ViT-Base") -> check(evidence, *arguments)."""
 

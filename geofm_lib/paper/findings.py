@@ -5,7 +5,7 @@
 
 from statistics import median
 
-from geofm_lib.paper.performance import UP_TO_3B, unseen
+from geofm_lib.paper.performance import UP_TO_3B, Evidence, unseen
 from geofm_lib.paper.verdicts import NEAR, Answer, judged, of_counts, of_points
 from geofm_lib.planning.planner import as_published
 from geofm_lib.planning.reference import TABLE_I as PRINTED
@@ -17,12 +17,12 @@ LOG_WINDOWS = (781, 1008)
 """images/s of the first and the last of three windows in the authors' log (ViT-Base, DDP, one node)."""
 
 
-def parameter_counts(evidence: dict) -> Answer:
+def parameter_counts(evidence: Evidence) -> Answer:
     """Table I, by the arithmetic that the networks are tested against."""
     return _counted({name: parameters(name, "classify") / 1e6 for name in PRINTED})
 
 
-def other_network(evidence: dict) -> Answer:
+def other_network(evidence: Evidence) -> Answer:
     """Finding 1: both networks built and counted; the benchmark's is the printed one, the plain ViT is not."""
     if "benchmark_parameters_ViT-Base" not in evidence:
         return Answer(how="counted")
@@ -40,7 +40,7 @@ def _counted(ours: dict[str, float]) -> Answer:
     return Answer(said, ratio, of_counts(PRINTED, ours), "counted")
 
 
-def no_shard_over_ddp(evidence: dict) -> Answer:
+def no_shard_over_ddp(evidence: Evidence) -> Answer:
     """NO_SHARD over DDP: in the same precision here, published on one node in bf16 over fp32."""
     theirs = [bf16[0] / fp32[0] for bf16, fp32 in _one_node()]
     if "DDP_bf16_step_s" not in evidence or not theirs:
@@ -52,7 +52,7 @@ def no_shard_over_ddp(evidence: dict) -> Answer:
     return Answer(f"{said}, on {evidence['ranks']} CPU ranks", ratio, of_points(both), "measured")
 
 
-def ddp_precision(evidence: dict) -> Answer:
+def ddp_precision(evidence: Evidence) -> Answer:
     """Finding 2: NO_SHARD in bf16 over DDP in fp32 on one node, as precision alone predicts it for an unseen model."""
     points = [("one node", *(bf16[k] / fp32[k] for k in (0, 1))) for bf16, fp32 in _one_node()]
     said = f"{', '.join(f'{own:.2f}' for *_, own in points)} times by precision alone"
@@ -68,7 +68,7 @@ def _one_node() -> list[tuple]:
     return [(found[model, "NO_SHARD", 1], found[model, "DDP", 1]) for model in UP_TO_3B if found]
 
 
-def unsynchronised_replicas(evidence: dict) -> Answer:
+def unsynchronised_replicas(evidence: Evidence) -> Answer:
     """Finding 3: do replicas hold the same gradients, under FSDP1 and under ours?"""
     names = [f"{kind}_group_{group}_gradient_difference" for kind in ("fsdp1", "ours") for group in (1, 2)]
     if not set(names) <= set(evidence):
@@ -80,7 +80,7 @@ def unsynchronised_replicas(evidence: dict) -> Answer:
     return Answer(said, None, "reproduced" if shown else "differs", "measured")
 
 
-def start_up_inside(evidence: dict) -> Answer:
+def start_up_inside(evidence: Evidence) -> Answer:
     """Finding 4: what start-up leaves of the speed in a window of 30 steps, for a small and a larger model."""
     if "small_window_over_steady" not in evidence:
         return Answer(how="measured")
@@ -100,7 +100,7 @@ def window_over_steady(model: str) -> float:
     return window["images_per_s"] / steady["images_per_s"]
 
 
-def larger_probe_better(evidence: dict) -> Answer:
+def larger_probe_better(evidence: Evidence) -> Answer:
     """Top-1 of small models pretrained and probed alike: it must rise from the smallest to the largest by more than the
     intervals over seeds, and fall by more than them nowhere between.
     """
@@ -113,7 +113,7 @@ def larger_probe_better(evidence: dict) -> Answer:
     return Answer(said, None, "same ordering" if rises else "differs", "measured")
 
 
-def gain_of_largest(evidence: dict) -> Answer:
+def gain_of_largest(evidence: Evidence) -> Answer:
     """Points of top-1 between the smallest and the largest of them; their sizes are far from the paper's."""
     scores = _sizes()
     if not scores:
@@ -130,5 +130,5 @@ def _above(one: tuple, other: tuple) -> bool:
 
 def _sizes() -> list[tuple[str, float, float]]:
     names = ("top1_pretrained_mean", "top1_pretrained_interval")
-    rows = [(row["model"], *(float(row[name]) for name in names)) for row in results.read("sizes")]
+    rows = [(row["model"], float(row[names[0]]), float(row[names[1]])) for row in results.read("sizes")]
     return sorted(rows, key=lambda row: parameters(row[0], "encoder"))

@@ -19,14 +19,14 @@ from geofm_lib.settings import runs_root
 
 MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")
 SPEED = ("model", "workload", "strategy", "ranks", "batch_per_gpu", "image_size", "precision", "device")
-TOLD = [f"{kind}_group_{group}_gradient_difference" for kind in ("fsdp1", "ours") for group in (1, 2)]
+DRIFT = [f"{kind}_group_{group}_gradient_difference" for kind in ("fsdp1", "ours") for group in (1, 2)]
 KEPT = {  # job -> settings, then headline numbers, of a row of measured.csv
     "throughput": (*SPEED, "window", "step_s", "images_per_s", "paper_30_steps_images_per_s", "peak_memory_gib"),
     "pretrain": ("model", "strategy", "ranks", "epochs", "global_batch", "image_size", "loss", "images_per_s"),
     "probe": ("encoder", "probe_seeds", "classes", "test_images", "top1_pretrained_mean", "top1_pretrained_interval",
               "top1_random_mean", "top1_random_interval", "histograms_top1", "histograms_interval",
               "knn_pretrained", "base_learning_rate"),
-    "findings": ("model", "larger_model", "ranks", "device", "fsdp1", *TOLD, "DDP_fp32_step_s", "NO_SHARD_fp32_step_s",
+    "findings": ("model", "larger_model", "ranks", "device", "fsdp1", *DRIFT, "DDP_fp32_step_s", "NO_SHARD_fp32_step_s",
                  "DDP_bf16_step_s", "NO_SHARD_bf16_step_s", "small_window_over_steady", "larger_window_over_steady"),
 }  # fmt: skip
 PROBED = (
@@ -36,7 +36,7 @@ PROBED = (
 )
 
 
-def rows(root: Path) -> list[dict]:
+def rows(root: Path) -> list[dict[str, Any]]:
     """(run, number, value) of every finished recorded run: one long table, since jobs have other numbers."""
     table = records.table(f"{root}/*")
     if not len(table):
@@ -66,7 +66,7 @@ def block(root: Path) -> str:
         )
         what = f"Linear probe, top-1 %, {run['classes']:.0f} classes of `{run['dataset']}`, {run['model']}"
         lines.append(f"| {what} | larger models probe better | {shown} | not comparable (other images and size) |")
-    speeds = done[done["job"] == "throughput"] if len(done) else []
+    speeds = done[done["job"] == "throughput"] if len(done) else done
     if len(speeds):
         fastest = speeds.sort_values("images_per_s", ascending=False)
         ordered = ", ".join(f"{run['strategy']} {run['images_per_s']:.0f}" for _, run in fastest.iterrows())

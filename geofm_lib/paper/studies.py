@@ -33,9 +33,10 @@ CONDITIONS = ("model", "workload", "strategy", "batch_per_gpu", "image_size", "p
 NUMBERS = ("step_s", "images_per_s", "peak_memory_gib", "model_tflops_per_rank")
 TRACED = ("model", "workload", "strategy", "batch_per_gpu", "image_size", "precision", "activation_checkpointing")
 SMALL = ("ViT-Atto", "ViT-Femto", "ViT-Pico")
-SAME = {"images_per_class": 100, "ranks": 2}
-RECIPE = {"epochs": 30, "warmup_epochs": 3.0, "global_batch": 40, "base_learning_rate": 3e-3}  # 600 steps
-PROBE = {"views": 4, "base_learning_rate": 30.0, "compare_random": False, "compare_histograms": False}
+SAME: dict[str, Any] = {"images_per_class": 100, "ranks": 2}
+# 600 steps
+RECIPE: dict[str, Any] = {"epochs": 30, "warmup_epochs": 3.0, "global_batch": 40, "base_learning_rate": 3e-3}
+PROBE: dict[str, Any] = {"views": 4, "base_learning_rate": 30.0, "compare_random": False, "compare_histograms": False}
 
 
 def predictions() -> Rows:

@@ -137,7 +137,8 @@ def late(values: speeds.Speeds) -> dict:
 
 def left_out(table: list[dict]) -> tuple[dict, list[np.ndarray]]:
     """Errors of each model under a fit to the others, and the fitted values of each of those fits."""
-    found, fits = {}, []
+    found: dict[tuple[str, str, int], float] = {}
+    fits = []
     fixed = _fixed()
     for model in dict.fromkeys(row["model"] for row in table):
         rows, _ = fit([row for row in table if row["model"] != model])
@@ -173,7 +174,8 @@ def scatter(table: list[dict], values: speeds.Speeds) -> tuple[float, float]:
             quiet.append(off)
         elif exposed > 0.3:
             loud.append(off / exposed)
-    return tuple(float(np.quantile(np.abs(each), 0.9) / 1.645) for each in (quiet, loud))
+    run, network = (float(np.quantile(np.abs(each), 0.9) / 1.645) for each in (quiet, loud))
+    return run, network
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """The conditions of the paper's published benchmark, each in one place."""
 
 from dataclasses import replace
+from typing import Any
 
 from geofm_lib.catalog.datasets import DATASETS
 from geofm_lib.catalog.machines import MACHINES
@@ -17,7 +18,7 @@ TABLE_I = {row.name: row.published_params_M for row in MODELS.values() if row.pu
 """The paper's models, and their parameters as printed, in millions."""
 
 BENCHMARK = Conditions(workload="classify", window="paper_30_steps")
-EXCEPTIONS = {"DDP": {"precision": "fp32"}, "HYBRID_1GPU": {"synchronised": False}}
+EXCEPTIONS: dict[str, dict[str, Any]] = {"DDP": {"precision": "fp32"}, "HYBRID_1GPU": {"synchronised": False}}
 """What sets the published rows of a strategy apart from the others."""
 ALIKE = tuple(name for name in STRATEGIES if name not in EXCEPTIONS)
 """Strategies whose published numbers can be ranked: same precision, and gradients reduced over all ranks."""

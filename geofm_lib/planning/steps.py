@@ -152,6 +152,8 @@ def share_spread(asked: Demand, spreads: Speeds) -> float:
 
 def _collective(each: Transfer, machine: Machine, value: dict[str, float]) -> float:
     if each.crossing:
+        if machine.network_gb_s is None:
+            raise ValueError(f"The machine '{machine.name}' cannot be planned for: its network_gb_s is not known.")
         # A group of several ranks per node goes through all its network cards, so such groups share them; of a group
         # with one rank per node, each has the card of its own GPU.
         own_card = each.alone or each.crossing == 1

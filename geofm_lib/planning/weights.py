@@ -75,8 +75,8 @@ def describe(
         raise ValueError(f"There is no workload '{workload}'; use one of {', '.join(WORKLOADS)}.")
     patch = patch_size or row.patch_size
     rows, columns = grid(image_size, patch)
-    own = (row.decoder_width, row.decoder_depth, row.decoder_heads)
-    chosen = tuple(given or default for given, default in zip(decoder or (0, 0, 0), own, strict=True))
+    width, depth, heads = decoder or (0, 0, 0)
+    chosen = (width or row.decoder_width, depth or row.decoder_depth, heads or row.decoder_heads)
     mae = workload == "mae"
     return Shape(
         row=row,
