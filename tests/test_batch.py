@@ -50,7 +50,8 @@ def test_a_script_parses_and_is_clean(script):
 def test_a_site_is_a_script_of_less_than_60_lines_that_sets_up_and_starts_the_runner(root):
     for name in ("slurm.sh", "frontier.sh"):
         lines = (root / "batch" / name).read_text().splitlines()
-        assert len(lines) < 60 and lines[-1].startswith("exec bash batch/run.sh ")
+        assert len(lines) < 60
+        assert lines[-1].startswith("exec bash batch/run.sh ")
         assert {"#SBATCH --requeue", "#SBATCH --open-mode=append", "#SBATCH --signal=B:USR1@300"} <= set(lines)
     assert 'exec "$python" -m geofm_lib run "$@"' in (root / "batch" / "run.sh").read_text()
 
@@ -66,11 +67,13 @@ def test_frontier_is_asked_for_what_its_guide_says(site, tmp_path):
     words = ["notebooks/03_throughput.ipynb", "-p", "strategy", "HYBRID_2GPUs", "-p", "run_dir", str(tmp_path / "run")]
     done, calls = site("batch/frontier.sh", *words, **FRONTIER)
     module, sbcast, unpack, ranks, *others = calls
-    assert done.returncode == 1 and not others, f"srun started no rank, so the run cannot finish\n{done.stderr}"
+    assert done.returncode == 1, f"srun started no rank, so the run cannot finish\n{done.stderr}"
+    assert not others
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
 
     loaded = module.split()[2:]
-    assert module.startswith("module load") and loaded[-1] == "rccl-net-plugin", "after rocm"
+    assert module.startswith("module load")
+    assert loaded[-1] == "rccl-net-plugin", "after rocm"
     assert {"rocm/7.1.1", "craype-accel-amd-gfx90a", "PrgEnv-gnu/8.7.0", "cpe/26.03"} <= set(loaded)
     # The environment goes to every node's own drive and is unpacked once a node, by all of its cores.
     assert sbcast == "sbcast --preserve --force /orion/geofm.tar.gz /mnt/bb/me/geofm.tar.gz"
@@ -100,10 +103,13 @@ def test_frontier_sets_the_environment_its_guide_names(site, root, tmp_path):
 
 def test_frontier_without_an_environment_or_with_a_broadcast_that_fails_stops_at_once(site, tmp_path):
     done, calls = site("batch/frontier.sh", "x.ipynb", **{**FRONTIER, "GEOFM_ENV": ""})
-    assert done.returncode and "set GEOFM_ENV" in done.stderr and not calls
+    assert done.returncode
+    assert "set GEOFM_ENV" in done.stderr
+    assert not calls
     (tmp_path / "bin" / "sbcast").write_text("#!/bin/sh\nexit 3\n")
     done, calls = site("batch/frontier.sh", "x.ipynb", stand_ins=("module", "srun"), **FRONTIER)
-    assert done.returncode == 3 and [call.split()[0] for call in calls] == ["module"]
+    assert done.returncode == 3
+    assert [call.split()[0] for call in calls] == ["module"]
 
 
 def test_the_environment_is_built_on_the_sites_torch_and_packed(site, tmp_path):
@@ -122,15 +128,21 @@ def test_the_environment_is_built_on_the_sites_torch_and_packed(site, tmp_path):
     (tmp_path / "torch.py").write_text("__version__ = '2.10.0+rocm7.1'\nclass version: hip = '7.1'\n")
     packed = tmp_path / "geofm.tar.gz"
     done, calls = site("batch/frontier_env.sh", str(packed), stand_ins=("module",), PYTHONPATH=str(tmp_path))
-    assert done.returncode == 0 and packed.exists() and f"GEOFM_ENV={packed}" in done.stdout, done.stderr
-    assert "module load" in calls[0] and "rocm/7.1.1" in calls[0]
+    assert done.returncode == 0, done.stderr
+    assert packed.exists(), done.stderr
+    assert f"GEOFM_ENV={packed}" in done.stdout, done.stderr
+    assert "module load" in calls[0]
+    assert "rocm/7.1.1" in calls[0]
     assert "python=3.12" in calls[1]
     first, second = (call for call in calls if "pip install" in call)
-    assert "https://download.pytorch.org/whl/rocm7.1" in first and "torch==2.10.0 torchvision==0.25.0" in first
-    assert "-c constraints.txt" in second and calls[-1].startswith("conda-pack --prefix")
+    assert "https://download.pytorch.org/whl/rocm7.1" in first
+    assert "torch==2.10.0 torchvision==0.25.0" in first
+    assert "-c constraints.txt" in second
+    assert calls[-1].startswith("conda-pack --prefix")
     listed = (tmp_path / "requirements.txt").read_text().splitlines()
     assert {"conda-pack", "pydantic>=2.8", "jupyterlab>=4.2"} <= set(listed)
     assert not list(tmp_path.glob(".geofm-env-*")), "nothing is left beside the packed file"
     done, _ = site("batch/frontier_env.sh", stand_ins=("module",))
-    assert done.returncode and "say where" in done.stderr
+    assert done.returncode
+    assert "say where" in done.stderr
     shutil.rmtree(bin_folder)

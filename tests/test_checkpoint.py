@@ -140,7 +140,8 @@ def elsewhere(saved, tmp_path_factory):
     found = ranks.start("load", tmp_path_factory.mktemp("load"), 1, loads=list(cases.values()))
     later = f"before/{last.name}"  # was set aside, whole, since the one before it could be used
     before = {name.replace(later, later.replace("step", "damaged")): content for name, content in before.items()}
-    assert contents(place) == before and not list(place.rglob("ran"))  # nothing was overwritten, and no program ran
+    assert contents(place) == before
+    assert not list(place.rglob("ran")), "no program ran"
     return dict(zip(cases, found, strict=True))
 
 
@@ -165,14 +166,16 @@ def test_generators_go_on_where_they_were(saved):
 
 def test_resumes_on_other_ranks_and_strategy(saved, elsewhere):
     found, original = elsewhere["good"], saved[1]["first 0"]
-    assert found["step"] == 2 and found["weights"] == original["weights"]
+    assert found["step"] == 2
+    assert found["weights"] == original["weights"]
     assert found["losses"] == pytest.approx(original["losses"], rel=1e-5)
 
 
 @pytest.mark.parametrize("case", DAMAGE)
 def test_what_cannot_be_loaded_is_one_sentence_and_changes_nothing(elsewhere, case):
     found = elsewhere[case]
-    assert DAMAGE[case][2] in found["error"] and "\n" not in found["error"]
+    assert DAMAGE[case][2] in found["error"]
+    assert "\n" not in found["error"]
     assert not found["moved"] or case == "program in a value"  # found while reading; the run ends there
 
 
@@ -193,7 +196,8 @@ def test_one_that_is_written_again_takes_the_place_of_the_damaged(saved, tmp_pat
 def test_a_folder_that_cannot_be_made_is_one_sentence_on_every_rank(tmp_path):
     (tmp_path / "file").write_text("")
     told = ranks.start("refused", tmp_path / "refused", 2, checkpoint=str(tmp_path / "file" / "kept"))
-    assert told[0] == told[1] and "could not be written (NotADirectoryError" in told[0]
+    assert told[0] == told[1]
+    assert "could not be written (NotADirectoryError" in told[0]
 
 
 def test_no_checkpoint_is_no_fault(elsewhere):
@@ -231,5 +235,6 @@ def test_a_disk_is_told_to_be_full_wherever_in_a_file_it_was_full(tmp_path):
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     said, left = json.loads(done.stdout.splitlines()[-1])
-    assert len(said) > 12 and left == ["fill", "latest", "step-00000002"]
+    assert len(said) > 12
+    assert left == ["fill", "latest", "step-00000002"]
     assert [line for line in said if "the disk is full); there is none before it" not in line] == []

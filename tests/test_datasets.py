@@ -14,18 +14,27 @@ from tests.support.pictures import as_archive, class_folders
 
 def test_cards_are_complete():
     for name, card in datasets.DATASETS.items():
-        assert card.name == name and card.classes > 1 and card.images > card.classes
-        assert card.title and card.terms and card.citation and card.where
-        assert card.layout and card.complete and len(card.class_names) == card.classes
+        assert card.name == name
+        assert card.classes > 1
+        assert card.images > card.classes
+        assert card.title
+        assert card.terms
+        assert card.citation
+        assert card.where
+        assert card.layout
+        assert card.complete
+        assert len(card.class_names) == card.classes
         assert not card.counts or sum(card.counts.values()) + card.unlabelled == card.images
-    assert datasets.DATASETS["scenes"].class_names == tuple(generate.CLASSES) and len(generate.CLASSES) >= 10
+    assert datasets.DATASETS["scenes"].class_names == tuple(generate.CLASSES)
+    assert len(generate.CLASSES) >= 10
     assert {"scenes", "millionaid", "ucm", "aid", "nwpu-resisc45", "eurosat"} <= set(datasets.DATASETS)
 
 
 def test_a_data_set_is_known_by_its_classes_and_counted_against_its_card():
     card = datasets.DATASETS["ucm"]
     assert cards.recognise([name.upper() for name in card.class_names]) is card
-    assert cards.recognise(["forest", "river"]) is None and cards.recognise([]) is None
+    assert cards.recognise(["forest", "river"]) is None
+    assert cards.recognise([]) is None
     assert cards.recognise([*card.class_names, "my own"]) is None
     counts = dict.fromkeys(card.class_names[1:], 100) | {"river": 98}
     missing = {row["class"]: row["missing"] for row in cards.compare(card, counts) if row["missing"]}
@@ -33,20 +42,23 @@ def test_a_data_set_is_known_by_its_classes_and_counted_against_its_card():
     aid = cards.compare(datasets.DATASETS["millionaid"], {"bapsketball_court": 5}, unlabelled=990_848)
     rows = {row["class"]: row for row in aid}
     assert rows["basketball_court"] == {"class": "basketball_court", "card": None, "found": 5, "missing": 0}
-    assert rows["lake"]["missing"] == 1 and rows["(no label)"]["missing"] == 0
+    assert rows["lake"]["missing"] == 1
+    assert rows["(no label)"]["missing"] == 0
 
 
 def test_eurosat_is_downloaded_or_one_sentence(tmp_path, monkeypatch):
     assert sources.find("eurosat") == sources.Source("eurosat", None, "download")
 
     def fetch(url, download_root, md5):
-        assert url.endswith("EuroSAT.zip") and md5 in datasets.DATASETS["eurosat"].complete
+        assert url.endswith("EuroSAT.zip")
+        assert md5 in datasets.DATASETS["eurosat"].complete
         class_folders(Path(download_root) / "2750", ("Forest", "River"), each=2)
 
     monkeypatch.setattr(eurosat, "download_and_extract_archive", fetch)
     folder = downloads.fetch("eurosat", tmp_path / "download")
     names = [name for name in sources.names(folder, "folder") if sources.is_image_name(name)]
-    assert names[0] == "eurosat/2750/Forest/Forest 0.jpg" and len(names) == 4
+    assert names[0] == "eurosat/2750/Forest/Forest 0.jpg"
+    assert len(names) == 4
     monkeypatch.setattr(eurosat, "download_and_extract_archive", None)
     assert downloads.fetch("eurosat", tmp_path / "download") == folder, "not fetched twice"
 
@@ -76,7 +88,8 @@ def test_class_folders_may_be_links(tmp_path):
     (tmp_path / "linked" / "farm").symlink_to(real / "crop land")
     (tmp_path / "linked" / "farm" / "loop").symlink_to(tmp_path / "linked")
     found = [n for n in sources.names(tmp_path / "linked", "folder") if sources.is_image_name(n)]
-    assert len(found) == 6 and found[0] == "farm/crop land 0.jpg"
+    assert len(found) == 6
+    assert found[0] == "farm/crop land 0.jpg"
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,8 @@ def test_every_layout_of_bands(layout):
     array, options = LAYOUTS[layout]
     data = tiff(array, **GREY, **options)
     pixels = decode.decode(data)
-    assert pixels.dtype == torch.uint16 and np.array_equal(pixels.numpy(), BANDS_CHW)
+    assert pixels.dtype == torch.uint16
+    assert np.array_equal(pixels.numpy(), BANDS_CHW)
     for tenth in range(10):
         with pytest.raises(Exception):  # noqa: B017 (whatever its decoder makes of it)
             decode.decode(data[: len(data) * tenth // 10])

@@ -77,24 +77,30 @@ def _all_jobs(folder, dataset, image_size, patch_size):
 def check(folder, data, trained, probed, bands):
     statistics = json.loads((folder / "data" / "statistics.json").read_text())
     config = json.loads((folder / "run" / "encoder" / "config.json").read_text())
-    assert statistics["channels"] == config["channels"] == bands and config["mean"] == pytest.approx(statistics["mean"])
+    assert statistics["channels"] == config["channels"] == bands
+    assert config["mean"] == pytest.approx(statistics["mean"])
     train = shards.Shards(folder / "data", split="train")
     pixels = torch.stack([train.decode(i) for i in range(len(train))])
-    assert pixels.dtype == torch.uint16 and pixels.shape[1] == bands
+    assert pixels.dtype == torch.uint16
+    assert pixels.shape[1] == bands
     exact = pixels.double() / 65535
     assert np.allclose(train.mean, exact.mean((0, 2, 3)), atol=1e-8)
     assert np.allclose(train.std, exact.std((0, 2, 3), correction=0).clamp_min(1 / 65535), rtol=1e-3, atol=1e-8)
-    assert np.isfinite(trained["loss"]) and trained["steps"] >= 3
-    assert 0 <= probed["top1_pretrained_mean"] <= 100 and probed["histograms_top1"] > probed["chance"]
+    assert np.isfinite(trained["loss"])
+    assert trained["steps"] >= 3
+    assert 0 <= probed["top1_pretrained_mean"] <= 100
+    assert probed["histograms_top1"] > probed["chance"]
     with np.load(folder / "run" / "reconstruction.npz") as saved:
         rows = {name: saved[name] for name in ("original", "masked", "rebuilt")}
     for picture in rows.values():
-        assert picture.dtype == np.uint8 and picture.shape[-1] == 3
+        assert picture.dtype == np.uint8
+        assert picture.shape[-1] == 3
     assert 60 < rows["original"].mean() < 200, "stretched to what the eye sees, not black"
     for name in ("contact_sheet", "model_view"):
         with np.load(folder / "data" / f"{name}.npz") as saved:
             shown = saved["images" if name == "contact_sheet" else "cropped"]
-            assert shown.dtype == np.uint8 and shown.shape[-1] == 3
+            assert shown.dtype == np.uint8
+            assert shown.shape[-1] == 3
 
 
 def test_five_bands_from_the_files_to_the_probe(five_bands, tmp_path):
@@ -125,7 +131,8 @@ def test_a_set_that_mixes_bands_is_refused(five_bands, tmp_path):
 def test_bands_are_reduced_too(five_bands, tmp_path):
     found = prepared(tmp_path / "data", five_bands, short_side=16, quality=80)
     small = shards.Shards(tmp_path / "data")
-    assert (found["images"], found["converted"]) == (24, 24) and small.decode(0).shape == (BANDS, 16, 16)
+    assert (found["images"], found["converted"]) == (24, 24)
+    assert small.decode(0).shape == (BANDS, 16, 16)
     assert small.decode(0).dtype == torch.uint16
 
 
@@ -137,4 +144,5 @@ def test_eurosat_s_thirteen_bands(tmp_path):
     assert (found[0]["images"], found[0]["refused"], len(found[0]["classes"])) == (100, 0, 10)
     check(tmp_path, *found, bands=13)
     mean = json.loads((tmp_path / "data" / "statistics.json").read_text())["mean"]
-    assert 0.01 < mean[3] < 0.05 and mean[9] < 0.001  # red, and the cirrus band that hardly sees the ground
+    assert 0.01 < mean[3] < 0.05
+    assert mean[9] < 0.001  # red, and the cirrus band that hardly sees the ground

@@ -8,9 +8,11 @@ from geofm_lib.data import sampler
 
 def test_order_is_a_permutation_of_seed_and_epoch():
     first = sampler.order(3, 1, 1000)
-    assert sorted(first) == list(range(1000)) and first.dtype == np.int64
+    assert sorted(first) == list(range(1000))
+    assert first.dtype == np.int64
     assert (first == sampler.order(3, 1, 1000)).all()
-    assert (first != sampler.order(3, 2, 1000)).any() and (first != sampler.order(4, 1, 1000)).any()
+    assert (first != sampler.order(3, 2, 1000)).any()
+    assert (first != sampler.order(4, 1, 1000)).any()
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])

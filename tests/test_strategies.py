@@ -57,8 +57,10 @@ def test_strategies_can_be_told_apart():
 
 def test_model_rows_are_whole():
     for row in models.MODELS.values():
-        assert row.width % row.heads == 0 and row.width % 4 == 0, row.name
-        assert row.decoder_width % row.decoder_heads == 0 and row.decoder_width % 4 == 0, row.name
+        assert row.width % row.heads == 0, row.name
+        assert row.width % 4 == 0, row.name
+        assert row.decoder_width % row.decoder_heads == 0, row.name
+        assert row.decoder_width % 4 == 0, row.name
     with pytest.raises(ValueError, match="did you mean 'ViT-Base'"):
         models.lookup("ViT-Bas")
 
@@ -71,7 +73,8 @@ def test_an_image_that_the_patch_does_not_divide(size, patch, words):
 
 def test_masking_leaves_something_on_both_sides():
     assert [models.visible_patches(n, 0.75) for n in (256, 64, 2)] == [64, 16, 1]
-    assert models.visible_patches(4, 0.99) == 1 and models.visible_patches(4, 0.01) == 3
+    assert models.visible_patches(4, 0.99) == 1
+    assert models.visible_patches(4, 0.01) == 3
     with pytest.raises(ValueError, match="between 0 and 1"):
         models.visible_patches(4, 1.0)
 

@@ -27,7 +27,8 @@ def take(steps, **options):
 def test_a_sample_looks_the_same_in_any_batch(transform):
     whole = take([np.arange(24)], transform=transform, seed=1, epoch=2)[0]
     parts = take([np.arange(24)[::-1][k : k + 5] for k in range(0, 24, 5)], transform=transform, seed=1, epoch=2)
-    assert whole[0].shape == (24, 3, 16, 16) and whole[0].dtype == torch.uint8
+    assert whole[0].shape == (24, 3, 16, 16)
+    assert whole[0].dtype == torch.uint8
     for batch, indices in parts:
         assert torch.equal(batch, whole[0][indices])
 
@@ -35,7 +36,8 @@ def test_a_sample_looks_the_same_in_any_batch(transform):
 def test_processes_change_nothing():
     steps = [np.arange(k, k + 4) for k in range(0, 24, 4)]
     for (a, i), (b, j) in zip(take(steps, seed=1), take(steps, seed=1, workers=2), strict=True):
-        assert torch.equal(a, b) and torch.equal(i, j)
+        assert torch.equal(a, b)
+        assert torch.equal(i, j)
 
 
 def test_crops_differ_by_epoch_and_seed_and_the_probe_has_its_own():
@@ -48,9 +50,12 @@ def test_crop_boxes_lie_inside_and_keep_their_area():
     shares = []
     for i in range(400):
         top, left, h, w = transforms.crop_box(np.random.default_rng(i), 96, 64, (0.2, 1.0))
-        assert 0 <= top <= 96 - h and 0 <= left <= 64 - w and 0.6 < w / h < 1.6
+        assert 0 <= top <= 96 - h
+        assert 0 <= left <= 64 - w
+        assert 0.6 < w / h < 1.6
         shares.append(h * w / (96 * 64))
-    assert 0.19 < min(shares) < 0.25 and max(shares) > 0.8
+    assert 0.19 < min(shares) < 0.25
+    assert max(shares) > 0.8
     assert transforms.crop_box(np.random.default_rng(0), 10, 1000, (0.9, 1.0))[2:] == (
         10,
         13,
@@ -81,7 +86,8 @@ def test_normalise_and_mask_noise():
     assert torch.allclose(transforms.normalise(pixels, [0.4] * 3, [0.2] * 3), expected, atol=1e-5)
     assert transforms.normalise(pixels, [0.4] * 3, [0.2] * 3, torch.bfloat16).dtype == torch.bfloat16
     noise_BN = transforms.mask_noise(0, 3, [5, 9], 64)
-    assert noise_BN.shape == (2, 64) and noise_BN.dtype == torch.float32
+    assert noise_BN.shape == (2, 64)
+    assert noise_BN.dtype == torch.float32
     assert torch.equal(noise_BN[1], transforms.mask_noise(0, 3, torch.tensor([9]), 64)[0])
     assert not torch.equal(noise_BN, transforms.mask_noise(0, 4, [5, 9], 64))
 
@@ -125,7 +131,8 @@ def test_sixteen_bits_stay_sixteen_bits():
     wide = torch.from_numpy(np.random.default_rng(0).integers(0, 65536, (5, 30, 40), dtype=np.uint16))
     small = transforms.resize(wide, 8, 12)
     exact = torch.nn.functional.interpolate(wide[None].double(), (8, 12), mode="bicubic", antialias=True)[0]
-    assert small.dtype == torch.uint16 and (small.double() - exact.clamp(0, 65535)).abs().max() <= 1
+    assert small.dtype == torch.uint16
+    assert (small.double() - exact.clamp(0, 65535)).abs().max() <= 1
     flat = transforms.resize(torch.full((2, 30, 30), 65535, dtype=torch.uint16), 64, 64)
     assert (flat.float() == 65535).all(), "what overshoots is cut off, never wrapped around"
     mean, std = [0.1, 0.2, 0.3, 0.4, 0.5], [0.01, 0.02, 0.03, 0.04, 0.05]
@@ -137,12 +144,13 @@ def test_bands_are_shown_in_natural_colours():
     mean, std = np.linspace(0.01, 0.07, 13), np.full(13, 0.004)
     level = torch.tensor(mean * 65535).round().to(torch.uint16).view(1, 13, 1, 1).expand(2, 13, 4, 4)
     at_mean = rgb.to_rgb(level, mean, std)
-    assert at_mean.shape == (2, 3, 4, 4) and at_mean.dtype == torch.uint8 and ((at_mean.int() - 127).abs() <= 1).all()
+    assert at_mean.shape == (2, 3, 4, 4)
+    assert at_mean.dtype == torch.uint8
+    assert ((at_mean.int() - 127).abs() <= 1).all()
     red = level.clone()
     red[:, 3] = 65535  # band B4
-    assert (rgb.to_rgb(red, mean, std)[:, 0] == 255).all() and torch.equal(
-        rgb.to_rgb(red, mean, std)[:, 1:], at_mean[:, 1:]
-    )
+    assert (rgb.to_rgb(red, mean, std)[:, 0] == 255).all()
+    assert torch.equal(rgb.to_rgb(red, mean, std)[:, 1:], at_mean[:, 1:])
     eight = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
     assert torch.equal(rgb.to_rgb(eight, [0.5] * 3, [0.2] * 3), eight)
     assert torch.equal(rgb.to_rgb(eight[:, :1], [0.5], [0.2]), eight[:, :1].expand(-1, 3, -1, -1))

@@ -89,7 +89,8 @@ def packing(tree: Path, run: Path) -> float:
     started = time.perf_counter()
     summary = prepare.run(settings, SimpleNamespace(is_main=True), Folder(run))
     took = time.perf_counter() - started
-    assert summary["refused"] == 0 and sum(summary["classes"].values()) == summary["images"]
+    assert summary["refused"] == 0
+    assert sum(summary["classes"].values()) == summary["images"]
     return took
 
 
