@@ -148,5 +148,5 @@ doctor: $(STAMP)  ## One page: what this machine can run, what is missing, and t
 	@$(GEOFM) doctor
 
 clean:  ## Remove .venv, caches and the pages of `make reports`; keeps runs/ and reports/recorded/
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache build geofm.egg-info reports/*.html
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache build geofm.egg-info reports/*.html reports/*.json
 	find geofm_lib tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -221,11 +221,12 @@ def report(run_folder: str | None, notebook: Path | None, index: Path | None) ->
     `geofm run` renders pages by itself. For a notebook that JupyterLab or plain papermill executed, give its file as
     NOTEBOOK after its run.
     """
-    from geofm_lib.report import pages
+    from geofm_lib.report import index as index_of_pages
+    from geofm_lib.report import page
 
     if (index is None) == (run_folder is None):
         raise click.UsageError("give a run, or --index and a folder of pages")
-    click.echo(pages.write_index(index) if index else pages.render_run(_run_folder(run_folder or ""), notebook))
+    click.echo(index_of_pages.write(index) if index else page.render_run(_run_folder(run_folder or ""), notebook))
     return 0
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from geofm_lib.report import pages
+from geofm_lib.report.page import render
 from geofm_lib.runs import failures, memory_advice
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import PretrainSettings, ThroughputSettings
@@ -39,7 +39,7 @@ def test_ranks_that_run_out_of_memory_say_what_would_fit(root, tmp_path):
     assert "a process may map 4.58 GiB (ulimit -v), libraries included" in told["error"]
     assert told["error"].endswith("activation_checkpointing=True would fit (2.53 GiB)")
     assert f"rank 0 failed: {told['error']}" in done.stderr
-    page = pages.render(root / "notebooks" / "03_throughput.ipynb", tmp_path / "page.html", Run(tmp_path / "run"))
+    page = render(root / "notebooks" / "03_throughput.ipynb", tmp_path / "page.html", Run(tmp_path / "run"))
     assert told["error"] in page.read_text()
 
 

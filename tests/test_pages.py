@@ -7,7 +7,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from geofm_lib.figures import claims, published
 from geofm_lib.figures.display import Table
-from geofm_lib.report import pages
+from geofm_lib.report import index
+from geofm_lib.report.page import render
 from tests.conftest import need_browser
 from tests.support import browser, browser_pages
 
@@ -32,8 +33,8 @@ def test_a_report_and_its_index_fit_a_phone_and_need_nothing_else(tmp_path):
     cells = [new_markdown_cell("# Does it fit?\n\nYes.\n\n## A section\n\n### Below"),
              new_code_cell("x = " + "1 + " * 200 + "1", id="run", outputs=outputs, execution_count=1)]  # fmt: skip
     nbformat.write(new_notebook(cells=cells), tmp_path / "n.ipynb")
-    pages.render(tmp_path / "n.ipynb", tmp_path / "pages" / "02_x.html", error="z" * 300)
-    pages.write_index(tmp_path / "pages")
+    render(tmp_path / "n.ipynb", tmp_path / "pages" / "02_x.html", error="z" * 300)
+    index.write(tmp_path / "pages")
     assert browser_pages.check(tmp_path / "pages") == []
 
 

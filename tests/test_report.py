@@ -8,7 +8,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from geofm_lib import cli
-from geofm_lib.report import notebook_outputs, pages
+from geofm_lib.report import index, notebook_outputs
+from geofm_lib.report.page import render
 from geofm_lib.runs.run import Run
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -53,7 +54,7 @@ def run(tmp_path):
 
 
 def page(tmp_path, source, **given):
-    return pages.render(source, tmp_path / "pages" / "02_x.html", **given).read_text()
+    return render(source, tmp_path / "pages" / "02_x.html", **given).read_text()
 
 
 def banner(text):
@@ -135,11 +136,34 @@ def test_the_command_renders_a_run_folder(executed, run, capsys):
 
 def test_the_index_is_made_from_the_pages_notebooks(tmp_path, executed, run):
     page(tmp_path, executed(), run=run({"status": "finished", "seconds": 65, "started": 0}))
-    text = pages.write_index(tmp_path / "pages").read_text()
+    text = index.write(tmp_path / "pages").read_text()
     for part in ('href="02_x.html"', "Is it so?", "needs nothing, as 01 says.", "FINISHED", "lr=2", "1 min 05 s"):
         assert part in text, part
+    facts = json.loads((tmp_path / "pages" / "02_x.json").read_text())
+    assert facts["commit"] == "abc123"
+    assert facts["parameters"] == {"lr": "2"}
+    assert facts["seconds"] == 65
     (tmp_path / "pages" / "other.html").write_text("<title>x</title>")
     with pytest.raises(ValueError, match="was not made by this project"):
-        pages.write_index(tmp_path / "pages")
+        index.write(tmp_path / "pages")
     with pytest.raises(ValueError, match="holds no pages"):
-        pages.write_index(tmp_path)
+        index.write(tmp_path)
+
+
+def test_a_run_keeps_the_facts_of_its_page(executed, run):
+    done = run({"status": "stopped", "reason": "saved at step 3"})
+    source = executed()
+    render(source, done.folder / "report.html", run=done)
+    facts = json.loads((done.folder / "page.json").read_text())
+    assert facts["status"] == "stopped"
+    assert facts["title"] == "Is it so?"
+    assert facts["run"] == done.folder.name
+
+
+def test_a_notebook_and_its_execution_have_the_same_digest(executed):
+    read = nbformat.read(executed(new_output("stream", name="stdout", text="x")), as_version=4)
+    bare = nbformat.from_dict(read)
+    bare.cells = [cell for cell in bare.cells if not cell.metadata.get("tags") or "parameters" in cell.metadata.tags]
+    assert notebook_outputs.digest(read) == notebook_outputs.digest(bare)
+    bare.cells[-1].source += "\n1"
+    assert notebook_outputs.digest(read) != notebook_outputs.digest(bare)

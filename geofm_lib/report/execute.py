@@ -22,7 +22,8 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from traitlets.config import Config
 
-from geofm_lib.report import ending, pages, terminal
+from geofm_lib.report import ending, terminal
+from geofm_lib.report.page import render
 from geofm_lib.runs import progress, slurm
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import runs_root
@@ -169,7 +170,7 @@ def _publish(
             made = home / "report.html"
             # Twice, not a copy: in a folder of pages the links between them and to the index work.
             for target in filter(None, (made, page)):
-                pages.render(home / "notebook.ipynb", target, run, facts["status"], facts["error"], facts["seconds"])
+                render(home / "notebook.ipynb", target, run, facts["status"], facts["error"], facts["seconds"])
         except OSError as error:
             fault = error
             continue

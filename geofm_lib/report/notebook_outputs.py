@@ -4,27 +4,34 @@ Nothing here is about a run: what a page says of a run comes from its run folder
 """
 
 import ast
+import base64
+import hashlib
 import re
+from typing import Any
 
 import nbformat
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+from nbformat import NotebookNode
 
 KINDS = ("image/png", "image/jpeg", "image/svg+xml", "text/html", "text/markdown", "text/plain")
 """What a page can show of an output, best first. Widgets fall back to their text."""
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*(?:\x07|\x1b\\)")
-ACTIVE = re.compile(r"<(script|style|iframe|object|embed)\b.*?</\1\s*>|<link\b[^>]*>", re.IGNORECASE | re.DOTALL)
-HANDLER = re.compile(r"\son\w+\s*=\s*(\"[^\"]*\"|'[^']*')", re.IGNORECASE)
+NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")
 LINK = re.compile(r"\[([^\]]*)\]\(([\w-]+)\.ipynb\)")
+CELLS = ("markdown", "code")  # a raw cell would be written into the page as it is
 ERROR_TAGS = ("papermill-error-cell-tag",)  # papermill's own notices; the page's banner says it better
 
 
-def clean(notebook: nbformat.NotebookNode, pages_beside: bool = True) -> nbformat.NotebookNode:
+def clean(notebook: NotebookNode, pages_beside: bool = True) -> NotebookNode:
     """A copy with papermill's notices dropped and every output in its last, plain state.
 
     Links between notebooks become links between their pages, or plain words where those are not beside this one.
     """
     notebook = nbformat.from_dict(notebook)
-    notebook.cells = [cell for cell in notebook.cells if not set(ERROR_TAGS) & set(tags(cell))]
+    notebook.metadata = nbformat.from_dict({})  # a language named there would be written into the page as it is
+    kept = [cell for cell in notebook.cells if cell.cell_type in CELLS]
+    notebook.cells = [cell for cell in kept if not set(ERROR_TAGS) & set(tags(cell))]
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = outputs(cell.outputs)
@@ -33,26 +40,11 @@ def clean(notebook: nbformat.NotebookNode, pages_beside: bool = True) -> nbforma
     return notebook
 
 
-def outputs(raw: list) -> list:
+def outputs(raw: list[NotebookNode]) -> list[NotebookNode]:
     """Outputs for a page: streams joined, progress collapsed to what stood last, one form of each display."""
-    kept = []
-    for output in raw:
-        kind = output["output_type"]
-        if kind == "stream":
-            if kept and kept[-1].get("name") == output["name"]:
-                kept[-1]["text"] += output["text"]
-            else:
-                kept.append(nbformat.from_dict(dict(output)))
-        elif kind == "error":
-            lines = [plain("\n".join(output["traceback"]))]
-            words = {"ename": output["ename"], "evalue": plain(output["evalue"]), "traceback": lines}
-            kept.append(nbformat.from_dict({"output_type": "error", **words}))
-        else:
-            kept += _shown(output)
-    for output in kept:
-        if output["output_type"] == "stream":
-            output["text"] = plain(output["text"])
-    return [output for output in kept if output["output_type"] != "stream" or output["text"].strip()]
+    cell = nbformat.from_dict({"outputs": [{**each} for each in raw]})
+    joined, _ = CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)
+    return [shown for output in joined.outputs for shown in SHOWN.get(output["output_type"], _display)(output)]
 
 
 def plain(text: str) -> str:
@@ -65,17 +57,19 @@ def plain(text: str) -> str:
     return "\n".join(next((part for part in reversed(line.split("\r")) if part), "") for line in lines)
 
 
-def harmless(markup: str) -> str:
-    """HTML of an output without scripts, styles, frames and handlers: a page has its own style and no behaviour."""
-    return HANDLER.sub("", ACTIVE.sub("", markup))
+def digest(notebook: NotebookNode) -> str:
+    """Which notebook this is, executed or not: of the text of its cells, without what an execution puts in."""
+    put_in = {*ERROR_TAGS, "injected-parameters"}
+    own = [cell["source"] for cell in notebook["cells"] if not put_in & set(tags(cell))]
+    return hashlib.sha256("\n\n".join(own).encode()).hexdigest()[:16]
 
 
-def tags(cell) -> list[str]:
+def tags(cell: NotebookNode) -> list[str]:
     """The tags of a cell."""
     return cell.get("metadata", {}).get("tags", [])
 
 
-def title(notebook) -> str:
+def title(notebook: NotebookNode) -> str:
     """The question a notebook asks: its first heading, without marks."""
     for line in _first_markdown(notebook).splitlines():
         if line.startswith("# "):
@@ -83,7 +77,7 @@ def title(notebook) -> str:
     return "Untitled"
 
 
-def first_paragraph(notebook) -> str:
+def first_paragraph(notebook: NotebookNode) -> str:
     """The paragraph under the title, on one line and without Markdown's marks."""
     blocks = [block.strip() for block in _first_markdown(notebook).split("\n\n")]
     text = next((block for block in blocks if block and not block.startswith("#")), "")
@@ -94,9 +88,9 @@ def first_paragraph(notebook) -> str:
     return re.sub(r"\s+", " ", re.sub(r"[*`]", "", text)).strip()
 
 
-def injected(notebook) -> dict:
+def injected(notebook: NotebookNode) -> dict[str, str]:
     """The parameters that were given for this execution: {name: value}, from papermill's cell; empty if none."""
-    given: dict = {}
+    given: dict[str, str] = {}
     for cell in notebook["cells"]:
         if "injected-parameters" in tags(cell):
             for node in ast.parse(cell["source"]).body:
@@ -105,7 +99,7 @@ def injected(notebook) -> dict:
     return given
 
 
-def failed(notebook) -> str:
+def failed(notebook: NotebookNode) -> str:
     """The message of the first cell that raised; empty if none did."""
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):
@@ -114,27 +108,46 @@ def failed(notebook) -> str:
     return ""
 
 
-def complete(notebook) -> bool:
+def complete(notebook: NotebookNode) -> bool:
     """Whether every code cell was executed."""
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and cell["source"].strip()]
     return all(cell.get("execution_count") for cell in code)
 
 
-def _shown(output) -> list:
-    """A display as a list of none or one: the best form a page can show, with its alt text."""
+def _stream(output: NotebookNode) -> list[NotebookNode]:
+    text = plain(output["text"])
+    name = "stderr" if output["name"] == "stderr" else "stdout"
+    return [_made("stream", name=name, text=text)] if text.strip() else []
+
+
+def _error(output: NotebookNode) -> list[NotebookNode]:
+    lines = [plain("\n".join(output["traceback"]))]
+    return [_made("error", ename=output["ename"], evalue=plain(output["evalue"]), traceback=lines)]
+
+
+def _display(output: NotebookNode) -> list[NotebookNode]:
+    """None or one: the best form that a page can show, with its alt text and width."""
     kind = next((kind for kind in KINDS if kind in output["data"]), None)
     if kind is None:
         return []
-    content = output["data"][kind]
-    text = output["data"].get("text/plain", "")
-    if kind == "text/html":
-        content = harmless(content)
+    content, about = output["data"][kind], output.get("metadata", {}).get(kind, {})
     if kind == "text/plain":
         content = plain(content)
-    about = output.get("metadata", {}).get(kind, {})
-    metadata = {"alt": about.get("alt") or text, "width": about.get("width", "")}
-    return [nbformat.from_dict({"output_type": "display_data", "data": {kind: content}, "metadata": metadata})]
+    if kind == "image/svg+xml":  # as an image, in which nothing runs
+        content = base64.b64encode(content.encode()).decode()
+    if kind.startswith("image/"):
+        content = NOT_BASE64.sub("", content)
+    width = str(about.get("width", ""))
+    metadata = {"alt": about.get("alt") or output["data"].get("text/plain", ""), "width": width * width.isdecimal()}
+    return [_made("display_data", data={kind: content}, metadata=metadata)]
 
 
-def _first_markdown(notebook) -> str:
+def _made(output_type: str, **values: Any) -> NotebookNode:
+    return nbformat.from_dict({"output_type": output_type, **values})
+
+
+SHOWN = {"stream": _stream, "error": _error}
+
+
+def _first_markdown(notebook: NotebookNode) -> str:
     return next((cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "markdown"), "")

@@ -1,0 +1,67 @@
+"""Where a result comes from: the starts of a run, and its commit, parameters, versions, devices and data."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+
+from geofm_lib.figures.display import Table
+from geofm_lib.runs import provenance, records
+from geofm_lib.runs.progress import duration
+from geofm_lib.runs.run import Run
+
+
+def chain(run: Run) -> Table:
+    """Every job (or launch) that worked on this run, oldest first: when, which steps, how it ended."""
+    rows = [
+        {
+            "job": f"{each['job']}-{each['restart']}" if each["job"] else "",
+            "nodes": each["nodes"],
+            "began": datetime.fromtimestamp(each["started"], UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            "took": duration(each["ended"] - each["started"]),
+            "saved steps": f"{each['from_step']} to {each['to_step']}",
+            "status": each["status"],
+            "reason": each["reason"],
+        }
+        for each in records.slices(run)
+    ]
+    hours = sum(each["node_hours"] for each in records.slices(run))
+    return Table(pd.DataFrame(rows), f"This run took {len(rows)} starts and {hours:.2f} node-hours (times are UTC)")
+
+
+def colophon(run: Run | None = None) -> Table:
+    """Where a result comes from: commit, parameters, versions, host and devices, data, duration."""
+    if run is None:
+        here = provenance.environment()
+        facts = {"commit": here["commit"], "made": here["launched"], "host": here["launcher_host"],
+                 "packages": _packages(here)}  # fmt: skip
+        return Table(_facts(facts), "Provenance", head=False)
+    summary, where = run.summary, run.environment
+    slurm = where.get("slurm_job") and f"{where['slurm_job']} (restart {where.get('slurm_restart') or 0})"
+    facts = {
+        "run folder": run.folder.name,
+        "status": run.status,
+        "commit": where.get("commit"),
+        "launched": where.get("launched"),
+        "duration": duration(summary["seconds"]) if "seconds" in summary else None,
+        "host": ", ".join(where.get("nodes") or []) or where.get("host") or where.get("launcher_host"),
+        "device": where.get("device"),
+        "torch is built for": where.get("torch_build"),
+        "ranks": where.get("ranks"),
+        "threads per rank": where.get("threads_per_rank"),
+        "data fingerprint": summary.get("fingerprint") or run.resolved.get("data_fingerprint"),
+        "Slurm job": slurm,
+        "Python": where.get("python") and f"{where['python']} on {where.get('platform', '')}",
+        "packages": _packages(where),
+        "parameters": ", ".join(f"{name}={value!r}" for name, value in run.settings.items()),
+    }
+    return Table(_facts(facts), "Provenance, read from the run folder", head=False)
+
+
+def _packages(environment: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in environment.get("packages", {}).items())
+
+
+def _facts(facts: dict[str, Any]) -> pd.DataFrame:
+    shown = [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
+    return pd.DataFrame(shown, columns=["fact", "value"])

@@ -1,0 +1,106 @@
+"""One executed notebook -> one self-contained HTML file, with its facts as JSON beside it.
+
+The page looks as `templates/` says: no scripts, no network, code folded, alt text on every figure. What it says of a
+run (status, error, provenance) is read from the run folder, never from the notebook's metadata.
+"""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbconvert import HTMLExporter
+
+from geofm_lib import files
+from geofm_lib.report import index, notebook_outputs
+from geofm_lib.report.banner import banner
+from geofm_lib.report.colophon import chain, colophon
+from geofm_lib.report.sanitise import harmless
+from geofm_lib.runs import provenance, records
+from geofm_lib.runs.run import Run
+
+
+def render(
+    notebook_path: Path,
+    page_path: Path,
+    run: Run | None = None,
+    status: str | None = None,
+    error: str = "",
+    seconds: float | None = None,
+) -> Path:
+    """Write the page of an executed notebook, and its facts beside it; returns the page's path.
+
+    Args:
+        run: the run folder that the notebook is about, if any.
+        status, error, seconds: the runner's own word; a kernel that was killed cannot say so itself. Without them the
+            page goes by the run folder, and for a notebook without a run by its outputs.
+    """
+    source = nbformat.read(str(notebook_path), as_version=4)
+    alone = index.facts_of(page_path).name == "page.json"  # in a run folder, with no index and no pages beside it
+    notebook = notebook_outputs.clean(source, pages_beside=not alone)
+    top = banner(notebook, run, status, error, seconds)
+    summary = run.summary if run else {}
+    seconds = summary.get("seconds", seconds)
+    known = summary.get("started") is not None and "seconds" in summary
+    ended = datetime.fromtimestamp(summary["started"] + summary["seconds"], UTC) if known else datetime.now(UTC)
+    facts = {
+        "notebook": _execution(notebook_path).get("notebook", f"{page_path.stem}.ipynb"),
+        "digest": notebook_outputs.digest(source),
+        "title": notebook_outputs.title(notebook),
+        "summary": notebook_outputs.first_paragraph(notebook),
+        "parameters": notebook_outputs.injected(source),
+        "status": top["status"],
+        "seconds": None if seconds is None else round(seconds, 1),
+        "ended": ended.strftime("%Y-%m-%d %H:%M UTC"),
+        "device": (run.environment.get("device") if run else None) or "",
+        "cpu": top["cpu"],
+        "run": run.folder.name if run else "",
+        "commit": (run.environment.get("commit") if run else None) or provenance.commit(),
+    }
+    shown = facts | {
+        "name": Path(facts["notebook"]).stem,
+        "index": "" if alone else index.INDEX,
+        "banner": top,
+        "chain": chain(run)._repr_html_() if run and len(records.slices(run)) > 1 else "",
+        "colophon": "" if _has_colophon(notebook) else colophon(run)._repr_html_(),
+    }
+    body, _ = _exporter().from_notebook_node(notebook, resources={"geofm": shown})
+    page_path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_text(page_path, body)
+    files.write_json(index.facts_of(page_path), facts)
+    return page_path
+
+
+def render_run(folder: Path, notebook: Path | None = None) -> Path:
+    """Write RUN/report.html anew, of the run's own notebook.ipynb or of another executed one."""
+    executed = notebook or folder / "notebook.ipynb"
+    if not executed.is_file():
+        raise ValueError(f"there is no '{executed}'; name the executed notebook after the run: RUN NOTEBOOK")
+    known = _execution(executed)
+    return render(executed, folder / "report.html", Run(folder), known.get("status"), known.get("error", ""))
+
+
+def _execution(notebook_path: Path) -> dict[str, Any]:
+    """What the runner noted beside the executed notebook; {} if it was not the runner's."""
+    notes = notebook_path.with_name("execution.json")
+    return json.loads(notes.read_text()) if notes.is_file() else {}
+
+
+def _has_colophon(notebook: nbformat.NotebookNode) -> bool:
+    return any(cell.get("id") == "colophon" and cell.get("outputs") for cell in notebook.cells)
+
+
+def _exporter() -> HTMLExporter:
+    """nbconvert's HTML exporter with our template, and nothing of its own that needs scripts or the network."""
+    if not (index.TEMPLATES / "index.html.j2").is_file():
+        raise ValueError(f"The template is not at '{index.TEMPLATES}'; run from a clone of geofm, installed with -e.")
+    exporter = HTMLExporter(
+        template_name=index.TEMPLATES.name,
+        extra_template_basedirs=[str(index.TEMPLATES.parent)],
+        exclude_anchor_links=True,
+    )
+    exporter.register_filter("harmless", harmless)
+    exporter.preprocessors = []
+    exporter._init_preprocessors()
+    return exporter
