@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from geofm_lib import files
 from geofm_lib.data import baselines, sampler
 from geofm_lib.data.loader import batches
-from geofm_lib.data.shards import Shards, write_csv
+from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import normalise
 from geofm_lib.distributed.training import learning_rate
 from geofm_lib.jobs.run_folder import Folder, Stopped
@@ -61,7 +62,7 @@ def run(settings: ProbeSettings, context, run: Folder) -> dict:
             work.advance(1, phase="probe", top1=found[0]["top1"], loss=found[0]["loss"])
     if not context.is_main:
         return {}
-    write_csv(run.path / "probe.csv", COLUMNS, rows)
+    files.write_csv(run.path / "probe.csv", COLUMNS, rows)
     knn = heads.neighbours(known, unknown, settings.knn_k)
     return _summary(settings, rows, knn, _histograms(settings, train, test), config, train, test)
 
