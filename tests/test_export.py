@@ -19,9 +19,11 @@ from transformers import (
 )
 
 from geofm_lib.data.transforms import normalise
-from geofm_lib.model import mae, vit
-from geofm_lib.model.interop import export, folders, timm_folder
+from geofm_lib.model import mae, patches, vit
+from geofm_lib.model.init import materialise
+from geofm_lib.model.interop import export, folders, load, timm_folder
 from geofm_lib.settings import ProbeSettings
+from tests.support import encoders
 
 SIZE = {"image_size": 32, "patch_size": 8}
 DECODER = {"decoder_width": 48, "decoder_depth": 2, "decoder_heads": 3, "mask_ratio": 0.75, "norm_pix_loss": True}
@@ -54,16 +56,15 @@ def run(tmp_path_factory):
     folder, settings = tmp_path_factory.mktemp("run"), config(**DECODER, norm_eps=1e-5)
     torch.manual_seed(0)
     model = stir(mae.build("ViT-Atto", 32, 5, patch_size=8, **DECODER, norm_eps=1e-5))
-    export.save_autoencoder(folder / "encoder", model.state_dict(), settings)
+    encoders.write(folder / "encoder", model.state_dict(), settings)
     return folder
 
 
 def save(folder, image_size=32, **more):
     """(encoder, folder) of our own, without a decoder."""
     settings = config(image_size=image_size, **more)
-    encoder = stir(vit.shell(settings).to_empty(device="cpu"))
-    encoder.init_weights(0)
-    return stir(encoder), vit.save_encoder(folder, encoder.state_dict(), settings)
+    encoder = stir(materialise(load.shell(settings), "cpu", 0))
+    return encoder, encoders.write(folder, encoder.state_dict(), settings)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_there_and_back_through_timm_is_bitwise(tmp_path):
 
 
 def test_a_run_gives_its_autoencoder_back(run):
-    model, settings = export.load_autoencoder(run)
+    model, settings = load.load_autoencoder(run)
     assert settings == config(**DECODER, norm_eps=1e-5)
     assert (model.norm_pix_loss, model.visible) == (True, 4)
     assert {m.eps for m in model.modules() if isinstance(m, torch.nn.LayerNorm)} == {1e-5}
@@ -177,26 +178,26 @@ def test_a_hugging_face_folder_is_an_encoder(tmp_path, kind, hub_names):
     theirs.save_pretrained(tmp_path / "hf", save_original_format=hub_names)
     ViTImageProcessor(image_mean=[0.3, 0.4, 0.5], image_std=[0.1, 0.2, 0.3]).save_pretrained(tmp_path / "hf")
     assert ProbeSettings(encoder=str(tmp_path / "hf")).encoder == str(tmp_path / "hf")
-    ours, settings = vit.load_encoder(tmp_path / "hf")
+    ours, settings = load.load_encoder(tmp_path / "hf")
     assert (settings["model"], settings["mean"], settings["norm_eps"]) == ("ViT-Atto", [0.3, 0.4, 0.5], 1e-12)
     imported = export.convert(tmp_path / "hf", tmp_path / "ours", "geofm")
     left_out = {"a classifier": "classifier.weight", "a ViT with its pooler": "pooler.dense.weight"}
     assert (left_out.get(kind) in imported.left_out) == (kind in left_out)
-    again, _ = vit.load_encoder(tmp_path / "ours")
+    again, _ = load.load_encoder(tmp_path / "ours")
     images = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
         if kind == "a ViTMAE":
             noise = torch.rand(2, 16)
-            model, _ = export.load_autoencoder(tmp_path / "ours")
+            model, _ = load.load_autoencoder(tmp_path / "ours")
             torch.testing.assert_close(model(images, noise), theirs(images, noise=noise).loss)
-            visible, _ = mae.split(noise, 8)
-            ours_seen = model.encode(vit.patchify(images, 8), visible)
+            visible, _ = mae.random_masking(noise, 8)
+            ours_seen = model.encode(patches.patchify(images, 8), visible)
             torch.testing.assert_close(ours_seen, theirs.vit(images, noise=noise).last_hidden_state)
         else:
             body = getattr(theirs, "vit", theirs)
             torch.testing.assert_close(ours.forward_features(images), body(images).last_hidden_state)
         assert torch.equal(again.forward_features(images), ours.forward_features(images))
-        larger, _ = vit.load_encoder(tmp_path / "hf", image_size=64)
+        larger, _ = load.load_encoder(tmp_path / "hf", image_size=64)
         assert larger(torch.randn(1, 3, 64, 64)).shape == (1, 64)
 
 
@@ -209,7 +210,7 @@ def test_a_folder_that_timm_saved_is_an_encoder(tmp_path):
     images = torch.randn(2, 4, 32, 32)
     with torch.inference_mode():
         for folder in ("timm", "ours"):
-            ours, _ = vit.load_encoder(tmp_path / folder)
+            ours, _ = load.load_encoder(tmp_path / folder)
             assert torch.equal(ours.forward_features(images), theirs.forward_features(images))
 
 
@@ -246,7 +247,7 @@ def test_a_folder_that_is_no_encoder_of_ours(tmp_path, kind, settings, words):
         export.convert(tmp_path / kind, tmp_path / "target", "geofm")
     assert "\n" not in str(caught.value) and not (tmp_path / "target").exists()
     with pytest.raises(ValueError):
-        vit.load_encoder(tmp_path / kind, image_size=96)
+        load.load_encoder(tmp_path / kind, image_size=96)
 
 
 def test_weights_that_have_no_place_or_are_not_there(run, tmp_path):
@@ -255,7 +256,7 @@ def test_weights_that_have_no_place_or_are_not_there(run, tmp_path):
     del weights["vit.encoder.layer.1.attention.attention.key.bias"], weights["decoder.mask_token"]
     folders.write(tmp_path / "hf", {folders.WEIGHTS: weights | {"vit.registers": torch.zeros(3)}})
     with pytest.raises(ValueError, match="it lacks mask_token, encoder.blocks.1.attn.qkv.bias; .* unknown .*registers"):
-        export.load_autoencoder(tmp_path / "hf")
+        load.load_autoencoder(tmp_path / "hf")
 
 
 def test_what_a_format_cannot_hold(run, tmp_path):
@@ -268,9 +269,9 @@ def test_what_a_format_cannot_hold(run, tmp_path):
     _, plain = save(tmp_path / "plain")
     refused("as vitmae: its folder holds no decoder.safetensors", plain, "vitmae")
     with pytest.raises(ValueError, match="holds an encoder and no decoder"):
-        export.load_autoencoder(plain)
+        load.load_autoencoder(plain)
     wide = mae.build("ViT-Atto", (32, 64), 5, **DECODER)
-    export.save_autoencoder(tmp_path / "wide", wide.state_dict(), config(image_size=[32, 64], **DECODER))
+    encoders.write(tmp_path / "wide", wide.state_dict(), config(image_size=[32, 64], **DECODER))
     refused("as vitmae: ViTMAE takes square images, and this one takes 32x64 pixels", tmp_path / "wide", "vitmae")
     _, gated = save(tmp_path / "gated", family="benchmark")
     assert "architecture" not in json.loads((gated / "config.json").read_text())
@@ -309,9 +310,9 @@ def test_the_command(run, tmp_path, capsys):
 def test_a_setting_of_another_type_is_one_sentence(tmp_path, kind, key, value):
     encoder = vit.build("ViT-Atto", image_size=32, seed=0)
     config = {"model": "ViT-Atto", "family": "pretrain", "image_size": 32, "patch_size": 8, "channels": 3}
-    vit.save_encoder(tmp_path / "ours", encoder.state_dict(), config)
+    encoders.write(tmp_path / "ours", encoder.state_dict(), config)
     export.convert(tmp_path / "ours", tmp_path / "given", kind)
     settings = json.loads((tmp_path / "given" / "config.json").read_text())
     (tmp_path / "given" / "config.json").write_text(json.dumps(settings | {key: value}))
     with pytest.raises(ValueError, match=f"config.json: {key} is .* mend that line"):
-        vit.load_encoder(tmp_path / "given")
+        load.load_encoder(tmp_path / "given")

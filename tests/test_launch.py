@@ -19,7 +19,7 @@ import torch
 from geofm_lib.data.loader import batches
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import mask_noise, normalise
-from geofm_lib.model.interop import export
+from geofm_lib.model.interop import load
 from geofm_lib.runs import records
 from geofm_lib.runs.launch import RunFailed, launch
 from geofm_lib.runs.run import Run
@@ -90,7 +90,7 @@ def test_a_finished_run_is_read(whole, small):
 def test_the_exported_folder_is_read_by_timm_and_rebuilds(whole, small):
     """What the ranks wrote, tensor by tensor: the same features in timm, and a loss like the last one logged."""
     encoder = timm.create_model(f"local-dir:{whole.folder}/encoder", pretrained=True).eval()
-    model, config = export.load_autoencoder(whole.folder)
+    model, config = load.load_autoencoder(whole.folder)
     shards = Shards(small["data"], split="train")
     images, indices = next(batches(shards, [np.arange(32)], image_size=32, transform="probe_test"))
     pixels = normalise(images, config["mean"], config["std"])

@@ -1,4 +1,4 @@
-"""model/mae.py: what is hidden, what the loss sees, sizes, precision, weights on a sharded model."""
+"""model/mae.py: what is masked, what the loss sees, sizes, precision, weights on a sharded model."""
 
 import pytest
 import torch
@@ -7,6 +7,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from geofm_lib.model import mae, vit
+from geofm_lib.model.init import initialise
+from geofm_lib.model.patches import patchify, unpatchify
 
 # Table of the plain encoder with the 512 x 8 decoder, in millions (positions counted).
 WITH_DECODER = {
@@ -33,11 +35,11 @@ def case():
     return model, torch.randn(3, 5, 32, 64), torch.rand(3, 32)
 
 
-def hidden_pixels(model, noise):
-    """1 where a pixel is in a hidden patch, [B, 1, H, W]."""
-    _, hidden = mae.split(noise, model.visible)
-    mask = torch.zeros_like(noise).scatter(1, hidden, 1.0)
-    return vit.unpatchify(mask[:, :, None].expand(-1, -1, 64), 8, 4, 8)
+def masked_pixels(model, noise):
+    """1 where a pixel is in a masked patch, [B, 1, H, W]."""
+    _, masked = mae.random_masking(noise, model.visible)
+    mask = torch.zeros_like(noise).scatter(1, masked, 1.0)
+    return unpatchify(mask[:, :, None].expand(-1, -1, 64), 8, 4, 8)
 
 
 def test_mask_counts(case):
@@ -45,43 +47,43 @@ def test_mask_counts(case):
     picture, mask = model.reconstruct(images, noise)
     assert picture.shape == images.shape and picture.dtype == torch.float32
     assert mask.sum(1).tolist() == [24, 24, 24] and set(mask.unique().tolist()) == {0, 1}
-    visible, hidden = mae.split(noise, model.visible)
-    assert torch.equal(torch.cat([visible, hidden], 1).sort(1).values, torch.arange(32).expand(3, -1))
-    assert (noise.gather(1, visible).amax(1) <= noise.gather(1, hidden).amin(1)).all()
+    visible, masked = mae.random_masking(noise, model.visible)
+    assert torch.equal(torch.cat([visible, masked], 1).sort(1).values, torch.arange(32).expand(3, -1))
+    assert (noise.gather(1, visible).amax(1) <= noise.gather(1, masked).amin(1)).all()
 
 
-def test_what_is_hidden_does_not_reach_the_prediction(case):
+def test_what_is_masked_does_not_reach_the_prediction(case):
     model, images, noise = case
-    changed = images + 5 * torch.randn_like(images) * hidden_pixels(model, noise)
+    changed = images + 5 * torch.randn_like(images) * masked_pixels(model, noise)
     torch.testing.assert_close(model.reconstruct(changed, noise)[0], model.reconstruct(images, noise)[0])
-    visible_too = images + 5 * torch.randn_like(images) * (1 - hidden_pixels(model, noise))
+    visible_too = images + 5 * torch.randn_like(images) * (1 - masked_pixels(model, noise))
     assert not torch.allclose(model.reconstruct(visible_too, noise)[0], model.reconstruct(images, noise)[0])
 
 
 @pytest.mark.parametrize("norm_pix_loss", [False, True])
-def test_the_loss_is_the_error_on_hidden_patches_only(case, norm_pix_loss):
+def test_the_loss_is_the_error_on_masked_patches_only(case, norm_pix_loss):
     model, images, noise = case
     model.norm_pix_loss = norm_pix_loss
-    visible, hidden = mae.split(noise, model.visible)
-    patches = vit.patchify(images, 8)
+    visible, masked = mae.random_masking(noise, model.visible)
+    patches = patchify(images, 8)
     with torch.no_grad():
         predicted = model.decoder_pred(model.decode(model.encode(patches, visible), visible))
     target = patches
     if norm_pix_loss:
         target = (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
-    mask = torch.zeros_like(noise).scatter(1, hidden, 1.0)
+    mask = torch.zeros_like(noise).scatter(1, masked, 1.0)
     per_image = (((predicted - target) ** 2).mean(-1) * mask).sum(1) / mask.sum(1)
     torch.testing.assert_close(model(images, noise), per_image.mean())
 
 
 def test_choosing_patches_before_projecting_them_changes_nothing(case):
     model, images, noise = case
-    visible, _ = mae.split(noise, model.visible)
+    visible, _ = mae.random_masking(noise, model.visible)
     encoder = model.encoder
     tokens = encoder.patch_embed(images) + encoder.pos_embed[:, 1:]  # timm's way: all patches
     first = (encoder.cls_token + encoder.pos_embed[:, :1]).expand(3, -1, -1)
     tokens = encoder.norm(encoder.blocks(torch.cat([first, mae.take(tokens, visible)], 1)))
-    torch.testing.assert_close(model.encode(vit.patchify(images, 8), visible), tokens)
+    torch.testing.assert_close(model.encode(patchify(images, 8), visible), tokens)
 
 
 def test_every_trained_weight_gets_a_gradient_and_positions_none(case):
@@ -121,8 +123,8 @@ def test_reconstruct_puts_brightness_back(case):
     with torch.no_grad():
         model.decoder_pred.weight.zero_()
         model.decoder_pred.bias.zero_()
-    flat = vit.patchify(images, 8).mean(-1, keepdim=True).expand(-1, -1, 5 * 64)
-    torch.testing.assert_close(model.reconstruct(images, noise)[0], vit.unpatchify(flat, 8, 4, 8))
+    flat = patchify(images, 8).mean(-1, keepdim=True).expand(-1, -1, 5 * 64)
+    torch.testing.assert_close(model.reconstruct(images, noise)[0], unpatchify(flat, 8, 4, 8))
 
 
 def test_wrong_parts_are_refused():
@@ -142,14 +144,14 @@ def one_rank(tmp_path):
 
 
 def test_weights_of_a_sharded_model_are_those_of_a_whole_one(case, one_rank):
-    """meta -> fully_shard -> to_empty -> init_weights: parameters are DTensors by then (many ranks: test_sharding)."""
+    """meta -> fully_shard -> to_empty -> initialise: parameters are DTensors by then (many ranks: test_many_ranks)."""
     whole, images, noise = case
     model = mae.build("ViT-Atto", (32, 64), channels=5, device="meta")
     for block in [*model.encoder.blocks, *model.decoder_blocks]:
         fully_shard(block, mesh=one_rank)
     fully_shard(model, mesh=one_rank, mp_policy=MixedPrecisionPolicy(cast_forward_inputs=False))
     model.to_empty(device="cpu")
-    model.init_weights(seed=0)
+    initialise(model, seed=0)
     for (name, ours), expected in zip(model.named_parameters(), whole.parameters(), strict=True):
         assert torch.equal(ours.full_tensor(), expected), name
     torch.testing.assert_close(model(images, noise), whole(images, noise))

@@ -8,7 +8,10 @@ import torch
 from torch import nn
 
 from geofm_lib.catalog.models import MODELS
-from geofm_lib.model import vit
+from geofm_lib.model import patches, vit
+from geofm_lib.model.init import initialise, materialise
+from geofm_lib.model.interop import load
+from tests.support import encoders
 
 # Exact counts of the network behind Table I: the authors' benchmark code (its log prints 87.02884 M for ViT-Base).
 BENCHMARK = {
@@ -60,20 +63,20 @@ def test_rectangles_and_any_number_of_channels(family, classes):
 
 def test_patches_come_back():
     images = torch.randn(2, 3, 16, 24)
-    patches = vit.patchify(images, 8)
-    assert torch.equal(patches[0, 1], images[0, :, :8, 8:16].flatten())  # row by row from the top left
-    assert torch.equal(vit.unpatchify(patches, 8, 2, 3), images)
+    rows = patches.patchify(images, 8)
+    assert torch.equal(rows[0, 1], images[0, :, :8, 8:16].flatten())  # row by row from the top left
+    assert torch.equal(patches.unpatchify(rows, 8, 2, 3), images)
 
 
 def test_positions_tell_rows_from_columns():
-    table = vit.sincos_positions(64, 3, 5)
+    table = patches.sincos_positions(64, 3, 5)
     assert table.shape == (1, 16, 64) and not table[:, 0].any()
     cells = table[0, 1:].reshape(3, 5, 64)
     assert torch.equal(cells[0, 2, :32], cells[0, 4, :32])  # one row: the same first half
     assert torch.equal(cells[0, 2, 32:], cells[2, 2, 32:])  # one column: the same second half
     assert len(torch.unique(table[0, 1:], dim=0)) == 15
     with pytest.raises(ValueError, match="multiple of 4"):
-        vit.sincos_positions(6, 2, 2)
+        patches.sincos_positions(6, 2, 2)
 
 
 @pytest.mark.parametrize("family", vit.FAMILIES)
@@ -86,7 +89,7 @@ def test_weights_depend_on_the_seed_alone(family):
     # a wrapper's prefix in the names (checkpointing, compile) changes nothing
     wrapped = vit.build("ViT-Atto", family, 64, seed=5)
     wrapped.blocks[0] = nn.ModuleDict({"_checkpoint_wrapped_module": wrapped.blocks[0]})
-    wrapped.init_weights(1)
+    initialise(wrapped, 1)
     inner = wrapped.blocks[0]["_checkpoint_wrapped_module"]
     assert torch.equal(inner.mlp.fc1.weight, first.blocks[0].mlp.fc1.weight)
 
@@ -94,8 +97,8 @@ def test_weights_depend_on_the_seed_alone(family):
 def test_materialising_from_meta_gives_the_same_weights():
     direct, late = vit.build("ViT-Atto", image_size=64, seed=1), vit.build("ViT-Atto", image_size=64, device="meta")
     with pytest.raises(ValueError, match="call to_empty"):
-        late.init_weights()
-    late.to_empty(device="cpu").init_weights(seed=1)
+        initialise(late)
+    materialise(late, "cpu", seed=1)
     assert all(torch.equal(a, b) for a, b in zip(direct.state_dict().values(), late.state_dict().values(), strict=True))
     assert not late.pos_embed.requires_grad
 
@@ -114,27 +117,27 @@ CONFIG = {"model": "ViT-Atto", "family": "pretrain", "image_size": 32, "patch_si
 
 def test_an_encoder_travels_through_its_two_files(tmp_path):
     encoder, images = vit.build("ViT-Atto", image_size=32, seed=0).eval(), torch.randn(2, 3, 32, 32)
-    vit.save_encoder(tmp_path / "run" / "encoder", encoder.state_dict(), CONFIG)
-    loaded, config = vit.load_encoder(tmp_path / "run")
+    encoders.write(tmp_path / "run" / "encoder", encoder.state_dict(), CONFIG)
+    loaded, config = load.load_encoder(tmp_path / "run")
     assert config == CONFIG
     torch.testing.assert_close(loaded(images), encoder(images))
-    larger, _ = vit.load_encoder(tmp_path / "run" / "encoder", image_size=64)
+    larger, _ = load.load_encoder(tmp_path / "run" / "encoder", image_size=64)
     assert larger.pos_embed.shape == (1, 65, 64) and larger(torch.randn(1, 3, 64, 64)).shape == (1, 64)
     with pytest.raises(ValueError, match="patch size 8"):
-        vit.load_encoder(tmp_path / "run", image_size=36)
+        load.load_encoder(tmp_path / "run", image_size=36)
 
 
 def test_a_wrong_encoder_folder_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
-        vit.load_encoder(tmp_path / "nowhere")
+        load.load_encoder(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="holds no model.safetensors with config.json"):
-        vit.load_encoder(tmp_path)
-    vit.save_encoder(tmp_path, vit.build("ViT-Atto", image_size=32).state_dict(), CONFIG | {"model": "ViT-Femto"})
+        load.load_encoder(tmp_path)
+    encoders.write(tmp_path, vit.build("ViT-Atto", image_size=32).state_dict(), CONFIG | {"model": "ViT-Femto"})
     with pytest.raises(ValueError, match="does not fit ViT-Femto"):
-        vit.load_encoder(tmp_path)
+        load.load_encoder(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model": "ViT-Atto"}))
     with pytest.raises(ValueError, match="lacks image_size"):
-        vit.load_encoder(tmp_path)
+        load.load_encoder(tmp_path)
 
 
 def test_unknown_names():

@@ -4,8 +4,10 @@ import pytest
 import torch
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
-from geofm_lib.model import mae, vit
-from geofm_lib.model.interop import export, folders, huggingface
+from geofm_lib.model import mae
+from geofm_lib.model.interop import export, folders, huggingface, load
+from geofm_lib.model.vit import NORM_EPS
+from tests.support import encoders
 
 LOSS = 1e-5
 # Of a tensor's gradient. A tensor whose gradient is nearly zero (a key's bias: softmax does not see it) is measured
@@ -57,7 +59,7 @@ def test_our_weights_in_their_model(tmp_path, norm_pix_loss, mask_ratio):
     ours = stir(mae.build("ViT-Atto", 32, channels=5, seed=0, **decoder, **how))
     config = {"model": "ViT-Atto", "family": "pretrain", "image_size": 32, "patch_size": 8, "channels": 5}
     config |= decoder | how
-    export.save_autoencoder(tmp_path / "run" / "encoder", ours.state_dict(), config)
+    encoders.write(tmp_path / "run" / "encoder", ours.state_dict(), config)
     export.convert(tmp_path / "run", tmp_path / "hf", "vitmae")
     theirs, found = ViTMAEForPreTraining.from_pretrained(tmp_path / "hf", output_loading_info=True)
     assert not any(found.values()), found
@@ -66,10 +68,10 @@ def test_our_weights_in_their_model(tmp_path, norm_pix_loss, mask_ratio):
 
 def test_their_weights_in_our_model_at_the_size_of_vit_base():
     """224 pixels, the decoder of the paper, their order of positions. In memory: the weights are 450 MB."""
-    theirs = stir(ViTMAEForPreTraining(ViTMAEConfig(layer_norm_eps=folders.NORM_EPS)))
+    theirs = stir(ViTMAEForPreTraining(ViTMAEConfig(layer_norm_eps=NORM_EPS)))
     config = {"model": "ViT-Base", "image_size": 224, "patch_size": 16, "channels": 3, "decoder_depth": 8}
     weights = huggingface.to_ours(theirs.state_dict(), config)
     state = {f"encoder.{name}": value for name, value in weights.encoder.items()} | weights.decoder
-    ours = vit.fill(mae.build("ViT-Base", device="meta"), state, "ViTMAE")
+    ours = load.fill(mae.build("ViT-Base", device="meta"), state, "ViTMAE")
     assert not ours.encoder.pos_embed.requires_grad and not ours.decoder_pos_embed.requires_grad
     assert_same_step(ours, theirs, config, batch=1)

@@ -23,7 +23,7 @@ from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import probe_heads, vit
 from geofm_lib.runs import probe_advice
 from geofm_lib.settings import ProbeSettings
-from tests.support import packed
+from tests.support import encoders, packed
 
 CLASSES = 6
 
@@ -52,7 +52,7 @@ def encoder(tmp_path_factory):
     config = {"model": "ViT-Atto", "family": "pretrain", "image_size": 32, "patch_size": 8, "channels": 3}
     config |= {"mean": [0.5] * 3, "std": [0.2] * 3}
     model = vit.build("ViT-Atto", image_size=32, seed=7)
-    return vit.save_encoder(tmp_path_factory.mktemp("pretrain") / "encoder", model.state_dict(), config).parent
+    return encoders.write(tmp_path_factory.mktemp("pretrain") / "encoder", model.state_dict(), config).parent
 
 
 def settings(data, **values):
@@ -180,10 +180,10 @@ def test_data_that_cannot_be_probed(data, tmp_path, label, words):
 def test_an_encoder_that_does_not_fit(data, encoder, tmp_path):
     own = json.loads((encoder / "encoder" / "config.json").read_text())
     state = vit.build("ViT-Atto", image_size=32, channels=4).state_dict()
-    vit.save_encoder(tmp_path / "four", state, own | {"channels": 4})
+    encoders.write(tmp_path / "four", state, own | {"channels": 4})
     with pytest.raises(ValueError, match="takes 4 channels, the images .* have 3"):
         start(settings(data, encoder=str(tmp_path / "four")), tmp_path / "run")
-    vit.save_encoder(tmp_path / "seven", state, own | {"patch_size": 7})
+    encoders.write(tmp_path / "seven", state, own | {"patch_size": 7})
     with pytest.raises(ValueError, match="not a multiple of the patch size 7"):
         start(settings(data, encoder=str(tmp_path / "seven")), tmp_path / "run")
     gone = settings(data, encoder="random").model_copy(update={"encoder": str(tmp_path / "nowhere")})

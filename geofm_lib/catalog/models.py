@@ -10,7 +10,8 @@ The paper's counts belong to the second. Its MLP column (4 x width) describes th
 whose 15360 is the hidden width of the gated MLP and is kept for both readings.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from geofm_lib.catalog.suggest import did_you_mean
 
@@ -31,6 +32,22 @@ class Model:
     decoder_heads: int
     published_params_M: float | None = None
     source: str = ""
+
+    def resized(
+        self,
+        patch_size: int | None = None,
+        decoder_width: int | None = None,
+        decoder_depth: int | None = None,
+        decoder_heads: int | None = None,
+    ) -> Self:
+        """This row with other sizes: those given, and its own where None or 0 is given."""
+        return replace(
+            self,
+            patch_size=patch_size or self.patch_size,
+            decoder_width=decoder_width or self.decoder_width,
+            decoder_depth=decoder_depth or self.decoder_depth,
+            decoder_heads=decoder_heads or self.decoder_heads,
+        )
 
 
 def _row(name, width, depth, heads, patch_size, decoder, source, mlp_dim=0, gated_mlp_dim=0, published=None):

@@ -36,7 +36,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from geofm_lib.catalog import strategies
 from geofm_lib.distributed.context import Context
-from geofm_lib.model.vit import materialise
+from geofm_lib.model.init import materialise
 
 BF16 = torch.bfloat16
 M_MMAP_THRESHOLD = -3  # in glibc's malloc.h

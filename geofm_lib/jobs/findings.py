@@ -22,6 +22,7 @@ from geofm_lib.distributed import sharding
 from geofm_lib.distributed.context import Context
 from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.model import vit, workloads
+from geofm_lib.model.init import materialise
 from geofm_lib.planning.reference import PAPER_STEPS
 from geofm_lib.profiling import meters, step_timing
 from geofm_lib.profiling.step_timing import RATE, WEIGHT_DECAY, Inputs
@@ -88,7 +89,7 @@ def fsdp1(model: nn.Module, mesh: DeviceMesh, device: torch.device, seed: int) -
 
     block = type(next(iter(sharding.stacks(model)[0].children())))
     wrapped = FullyShardedDataParallel(
-        vit.materialise(model, device, seed),
+        materialise(model, device, seed),
         device_mesh=mesh,
         sharding_strategy=ShardingStrategy.HYBRID_SHARD,
         auto_wrap_policy=ModuleWrapPolicy({block}),

@@ -24,7 +24,8 @@ from geofm_lib.data.transforms import normalise
 from geofm_lib.distributed.training import learning_rate
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import probe_heads, vit
-from geofm_lib.model.interop.folders import NORM_EPS
+from geofm_lib.model.interop import folders
+from geofm_lib.model.interop.load import load_encoder
 from geofm_lib.settings import ProbeSettings
 
 BATCH = 64  # images encoded at once; part of the result's definition only to the last bit
@@ -83,8 +84,8 @@ def _encoders(settings: ProbeSettings, train: Shards, device: torch.device) -> t
         config = {"model": settings.model, "patch_size": None, "channels": train.channels}
         encoders = {}
     else:
-        folder = vit.find_encoder(settings.encoder)
-        encoder, config = vit.load_encoder(folder, settings.image_size)
+        folder = folders.find(settings.encoder)
+        encoder, config = load_encoder(folder, settings.image_size)
         encoders = {"pretrained": encoder}
     if config["channels"] != train.channels:
         raise ValueError(
@@ -99,7 +100,7 @@ def _encoders(settings: ProbeSettings, train: Shards, device: torch.device) -> t
                 settings.image_size,
                 config["channels"],
                 patch_size=config["patch_size"],
-                norm_eps=config.get("norm_eps", NORM_EPS),
+                norm_eps=config.get("norm_eps", vit.NORM_EPS),
                 num_classes=0,
                 seed=RANDOM_SEEDS + settings.seed + seed,
             )

@@ -1,1 +1,1 @@
-"""Floor 1: Vision Transformer, masked autoencoder, probe heads."""
+"""Vision transformers, the masked autoencoder, probe heads, and their files in other libraries' formats."""

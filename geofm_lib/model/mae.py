@@ -1,13 +1,14 @@
-"""The masked autoencoder: hide most patches, encode the rest, rebuild what was hidden.
+"""The masked autoencoder: mask most patches, encode the visible rest, rebuild what was masked.
 
 Written from the paper's description (He et al., "Masked Autoencoders Are Scalable Vision Learners",
 arXiv 2111.06377) on timm's transformer block.
 
-Shapes: B images, N patches, K of them visible and M = N - K hidden, P numbers per patch, D encoder width,
+Shapes: B images, N patches, K of them visible and M = N - K masked, P numbers per patch, D encoder width,
 E decoder width.
 """
 
 from functools import partial
+from typing import Any, cast
 
 import torch
 from timm.models.vision_transformer import Block
@@ -16,8 +17,8 @@ from torch.nn import functional as F
 
 from geofm_lib.catalog.models import lookup, visible_patches
 from geofm_lib.model import vit
-from geofm_lib.model.init import initialise
-from geofm_lib.model.interop.folders import NORM_EPS
+from geofm_lib.model.init import initialise, materialise
+from geofm_lib.model.patches import patchify, sincos_positions, unpatchify
 
 
 def take(values_BNX: torch.Tensor, index_BK: torch.Tensor) -> torch.Tensor:
@@ -25,8 +26,8 @@ def take(values_BNX: torch.Tensor, index_BK: torch.Tensor) -> torch.Tensor:
     return values_BNX.gather(1, index_BK[:, :, None].expand(-1, -1, values_BNX.shape[-1]))
 
 
-def split(noise_BN: torch.Tensor, visible: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(visible [B, K], hidden [B, M]) patch indices: those with the smallest noise stay visible.
+def random_masking(noise_BN: torch.Tensor, visible: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(visible [B, K], masked [B, M]) patch indices: those with the smallest noise stay visible.
 
     The sort is stable, so noise of low precision, with equal values, still gives one answer.
     """
@@ -57,48 +58,45 @@ class MaskedAutoencoder(nn.Module):
         if decoder_width % decoder_heads:
             raise ValueError(f"A decoder {decoder_width} wide cannot have {decoder_heads} heads; choose a divisor.")
         rows, columns = encoder.patch_embed.grid_size
-        self.patches = rows * columns
+        self.patch, self.patches = encoder.patch_embed.patch_size[0], rows * columns
         self.visible = visible_patches(self.patches, mask_ratio)
-        self.mask_ratio, self.norm_pix_loss = mask_ratio, norm_pix_loss
-        self.patch = encoder.patch_embed.patch_size[0]
-        kinds = {"device": encoder.cls_token.device, "dtype": encoder.cls_token.dtype}
+        self.norm_pix_loss = norm_pix_loss
         norm = partial(type(encoder.norm), eps=encoder.norm.eps)
         self.encoder = encoder
-        self.decoder_embed = nn.Linear(encoder.embed_dim, decoder_width, **kinds)
-        self.mask_token = nn.Parameter(torch.empty(1, 1, decoder_width, **kinds))
-        positions = torch.empty(1, rows * columns + 1, decoder_width, **kinds)
-        self.decoder_pos_embed = nn.Parameter(positions, requires_grad=False)
-        self.decoder_blocks = nn.ModuleList(
-            Block(decoder_width, decoder_heads, mlp_ratio=4, qkv_bias=True, norm_layer=norm, **kinds)
-            for _ in range(decoder_depth)
-        )
-        self.decoder_norm = norm(decoder_width, **kinds)
-        self.decoder_pred = nn.Linear(decoder_width, encoder.in_chans * self.patch**2, **kinds)
+        with encoder.cls_token.device:  # the parts below are made where the encoder is
+            self.decoder_embed = nn.Linear(encoder.embed_dim, decoder_width)
+            self.mask_token = nn.Parameter(torch.empty(1, 1, decoder_width))
+            positions = torch.empty(1, self.patches + 1, decoder_width)
+            self.decoder_pos_embed = nn.Parameter(positions, requires_grad=False)
+            self.decoder_blocks = nn.ModuleList(
+                Block(decoder_width, decoder_heads, mlp_ratio=4, qkv_bias=True, norm_layer=cast(Any, norm))
+                for _ in range(decoder_depth)
+            )
+            self.decoder_norm = norm(decoder_width)
+            self.decoder_pred = nn.Linear(decoder_width, encoder.in_chans * self.patch**2)
         if self.mask_token.device.type != "meta":
             initialise(self)
-
-    def init_weights(self, seed: int | None = None) -> None:
-        """Sets every parameter, fixed positions included; see ``initialise``."""
-        initialise(self, seed)
 
     def fixed_values(self) -> dict[str, torch.Tensor]:
         """Values of parameters that are computed, not drawn."""
         width = self.decoder_pos_embed.shape[-1]
-        return {"decoder_pos_embed": vit.sincos_positions(width, *self.encoder.patch_embed.grid_size)}
+        return {"decoder_pos_embed": sincos_positions(width, *self.encoder.patch_embed.grid_size)}
 
-    def forward(self, images_BCHW: torch.Tensor, noise_BN: torch.Tensor, rebuild: bool = False):
+    def forward(
+        self, images_BCHW: torch.Tensor, noise_BN: torch.Tensor, rebuild: bool = False
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """The loss (a scalar), or with ``rebuild`` what ``reconstruct`` returns.
 
-        The loss is the mean over the batch of each image's mean squared error over its hidden patches. Every
-        image hides equally many, so one mean over all of them is that.
+        The loss is the mean over the batch of each image's mean squared error over its masked patches. Every
+        image masks equally many, so one mean over all of them is that.
         """
-        patches_BNP = vit.patchify(images_BCHW, self.patch)
-        visible_BK, hidden_BM = split(noise_BN, self.visible)
+        patches_BNP = patchify(images_BCHW, self.patch)
+        visible_BK, masked_BM = random_masking(noise_BN, self.visible)
         decoded_BNE = self.decode(self.encode(patches_BNP, visible_BK), visible_BK)
         if rebuild:
-            return self._picture(self.decoder_pred(decoded_BNE), patches_BNP, hidden_BM)
-        predicted_BMP = self.decoder_pred(take(decoded_BNE, hidden_BM)).float()
-        return F.mse_loss(predicted_BMP, self.target(take(patches_BNP, hidden_BM)))
+            return self._rebuilt(self.decoder_pred(decoded_BNE), patches_BNP, masked_BM)
+        predicted_BMP = self.decoder_pred(take(decoded_BNE, masked_BM)).float()
+        return F.mse_loss(predicted_BMP, self.target(take(patches_BNP, masked_BM)))
 
     def encode(self, patches_BNP: torch.Tensor, visible_BK: torch.Tensor) -> torch.Tensor:
         """[B, 1 + K, D] after the encoder's norm. Patches are chosen before they are projected, to project fewer."""
@@ -125,7 +123,7 @@ class MaskedAutoencoder(nn.Module):
         return self.decoder_norm(tokens)[:, 1:]
 
     def target(self, patches: torch.Tensor) -> torch.Tensor:
-        """fp32; with ``norm_pix_loss`` each patch has mean 0 and variance 1."""
+        """What is predicted, of the shape [B, any, P], in fp32; ``norm_pix_loss`` makes it mean 0 and variance 1."""
         patches = patches.float()
         if not self.norm_pix_loss:
             return patches
@@ -133,21 +131,23 @@ class MaskedAutoencoder(nn.Module):
         return (patches - mean) / scale
 
     def reconstruct(self, images_BCHW: torch.Tensor, noise_BN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(predicted images [B, C, H, W] in fp32, mask [B, N] with 1 where a patch was hidden).
+        """(predicted images [B, C, H, W] in fp32, mask [B, N] with 1 where a patch was masked).
 
-        All patches are predicted; pictures use only the hidden ones. With ``norm_pix_loss`` the network predicts
-        no brightness or contrast: each patch's own are put back, for the picture only.
+        All patches are predicted; figures use only the masked ones. With ``norm_pix_loss`` the network predicts
+        no brightness or contrast: each patch's own are put back, for the figure only.
         """
         with torch.no_grad():
             return self(images_BCHW, noise_BN, rebuild=True)  # through __call__, so that FSDP's hooks run
 
-    def _picture(self, predicted_BNP, patches_BNP, hidden_BM):
+    def _rebuilt(
+        self, predicted_BNP: torch.Tensor, patches_BNP: torch.Tensor, masked_BM: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         predicted_BNP = predicted_BNP.float()
         if self.norm_pix_loss:
             mean, scale = _spread(patches_BNP.float())
             predicted_BNP = predicted_BNP * scale + mean
-        mask_BN = torch.zeros(patches_BNP.shape[:2], device=patches_BNP.device).scatter(1, hidden_BM, 1.0)
-        return vit.unpatchify(predicted_BNP, self.patch, *self.encoder.patch_embed.grid_size), mask_BN
+        mask_BN = torch.zeros(patches_BNP.shape[:2], device=patches_BNP.device).scatter(1, masked_BM, 1.0)
+        return unpatchify(predicted_BNP, self.patch, *self.encoder.patch_embed.grid_size), mask_BN
 
 
 def _spread(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -157,7 +157,7 @@ def _spread(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def build(
     name: str,
-    image_size: int | tuple[int, int] = 224,
+    image_size: vit.Size = 224,
     channels: int = 3,
     device: torch.device | str | None = None,
     patch_size: int | None = None,
@@ -167,16 +167,16 @@ def build(
     decoder_heads: int | None = None,
     norm_pix_loss: bool = False,
     seed: int | None = None,
-    norm_eps: float = NORM_EPS,
+    norm_eps: float = vit.NORM_EPS,
 ) -> MaskedAutoencoder:
     """The catalogue's model ``name`` with its own decoder, or the given one (None or 0: the model's own)."""
-    row = lookup(name)
+    row = lookup(name).resized(decoder_width=decoder_width, decoder_depth=decoder_depth, decoder_heads=decoder_heads)
     model = MaskedAutoencoder(
         vit.build(name, "pretrain", image_size, channels, "meta", patch_size, norm_eps=norm_eps),
         mask_ratio,
-        decoder_width or row.decoder_width,
-        decoder_depth or row.decoder_depth,
-        decoder_heads or row.decoder_heads,
+        row.decoder_width,
+        row.decoder_depth,
+        row.decoder_heads,
         norm_pix_loss,
     )
-    return vit.materialise(model, device, seed)
+    return materialise(model, device, seed)

@@ -19,13 +19,8 @@ class Classifier(nn.Module):
         super().__init__()
         # fully_shard pads a first dimension to the group: [1, N, D] would grow as many times as there are ranks
         # where they divide neither N nor D (2.5 GiB for ViT-15B on 1,024). As a matrix they add just the same.
-        assert network.pos_embed is not None, "the benchmark's models have positions"
         network.pos_embed = nn.Parameter(network.pos_embed.detach()[0])
         self.network = network
-
-    def init_weights(self, seed: int | None = None) -> None:
-        """Sets every weight; works on sharded parameters."""
-        vit.initialise(self, seed)
 
     def forward(self, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy over the batch, in fp32."""

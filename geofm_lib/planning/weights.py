@@ -73,10 +73,10 @@ def describe(
     row = model if isinstance(model, Model) else lookup(model)
     if workload not in WORKLOADS:
         raise ValueError(f"There is no workload '{workload}'; use one of {', '.join(WORKLOADS)}.")
-    patch = patch_size or row.patch_size
-    rows, columns = grid(image_size, patch)
     width, depth, heads = decoder or (0, 0, 0)
-    chosen = (width or row.decoder_width, depth or row.decoder_depth, heads or row.decoder_heads)
+    row = row.resized(patch_size=patch_size, decoder_width=width, decoder_depth=depth, decoder_heads=heads)
+    patch = row.patch_size
+    rows, columns = grid(image_size, patch)
     mae = workload == "mae"
     return Shape(
         row=row,
@@ -86,7 +86,7 @@ def describe(
         patch_numbers=channels * patch**2,
         visible=visible_patches(rows * columns, mask_ratio) if mae else rows * columns,
         classes=num_classes if workload == "classify" else 0,
-        decoder=chosen if mae else None,
+        decoder=(row.decoder_width, row.decoder_depth, row.decoder_heads) if mae else None,
     )
 
 

@@ -26,7 +26,7 @@ class ImageSettings(JobSettings):
 
     def patch(self) -> int:
         """Pixels a side of a patch."""
-        return getattr(self, "patch_size", 0) or models.MODELS[self.model].patch_size
+        return models.lookup(self.model).resized(patch_size=getattr(self, "patch_size", 0)).patch_size
 
     def preparation(self) -> PrepareSettings:
         """The preparation these settings imply when `data` is empty."""

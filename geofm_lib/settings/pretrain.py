@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from geofm_lib.catalog.models import MODELS
+from geofm_lib.catalog.models import lookup
 from geofm_lib.settings.base import (
     DATA,
     DATASET,
@@ -84,5 +84,6 @@ class PretrainSettings(ImageSettings):
 
     def decoder(self) -> dict[str, int]:
         """Width, depth and heads of the decoder: given here, or the model row's."""
-        row = MODELS[self.model]
-        return {n: getattr(self, n) or getattr(row, n) for n in ("decoder_width", "decoder_depth", "decoder_heads")}
+        given = {name: getattr(self, name) for name in ("decoder_width", "decoder_depth", "decoder_heads")}
+        row = lookup(self.model).resized(**given)
+        return {name: getattr(row, name) for name in given}

@@ -81,9 +81,9 @@ def _replicas_equal(model, context) -> bool:
 
 def unsynchronised(context, arguments):
     """Replicas whose gradients are never reduced, as in FSDP1's HYBRID_1GPU: what the equality of bits must tell."""
-    from geofm_lib.model import vit
+    from geofm_lib.model.init import materialise
 
-    return _train(vit.materialise(_model(), "cpu", 7), context, steps=1)["replicas_equal"]
+    return _train(materialise(_model(), "cpu", 7), context, steps=1)["replicas_equal"]
 
 
 def equality(context, arguments):
@@ -91,7 +91,7 @@ def equality(context, arguments):
 
     A single rank also trains `plain`: the same network without any wrapper, which all others must equal.
     """
-    from geofm_lib.model import vit
+    from geofm_lib.model.init import materialise
 
     out = {}
     for strategy in arguments["strategies"]:
@@ -100,7 +100,7 @@ def equality(context, arguments):
             model = _sharded(_model(), strategy, context, **how)
             out[f"{strategy}/{precision}/{checkpointing}"] = _train(model, context)
     if context.world_size == 1:
-        out["plain/fp32/False"] = _train(vit.materialise(_model(), "cpu", 7), context)
+        out["plain/fp32/False"] = _train(materialise(_model(), "cpu", 7), context)
     return {"trained": out, "bytes": bytes_sent(context, arguments["strategies"]), "guard": guard(context)}
 
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -12,9 +12,9 @@ from geofm_lib.catalog.models import MODELS
 from geofm_lib.model.interop import tensors
 
 WEIGHTS, SETTINGS, DECODER = "model.safetensors", "config.json", "decoder.safetensors"
-NORM_EPS = 1e-6  # of timm's LayerNorm and of MAE
 
 Weights = dict[str, torch.Tensor]
+Config = dict[str, Any]  # its keys: see Saved
 
 
 class Saved(NamedTuple):
@@ -26,13 +26,13 @@ class Saved(NamedTuple):
     none. left_out: names in the folder that are neither.
     """
 
-    config: dict
+    config: Config
     encoder: Weights
     decoder: Weights
     left_out: tuple[str, ...] = ()
 
 
-def split(state: dict) -> tuple[dict, dict]:
+def split(state: Weights) -> tuple[Weights, Weights]:
     """(encoder, decoder) of an autoencoder's dictionary by name; ``encoder.`` is taken off the encoder's names."""
     decoder = {n: each for n, each in state.items() if n.startswith("decoder") or n == "mask_token"}
     return {n.removeprefix("encoder."): each for n, each in state.items() if n not in decoder}, decoder
@@ -58,7 +58,7 @@ def find(path: str | Path) -> Path:
     )
 
 
-def read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; ValueError in one sentence when it is none."""
     try:
         found = json.loads(path.read_text())
@@ -69,10 +69,10 @@ def read_json(path: Path) -> dict:
     return found
 
 
-def check(config: dict, where: Path, keys: dict[str, type | tuple[type, ...]]) -> None:
+def check(config: dict[str, Any], where: Path, keys: dict[str, type]) -> None:
     """ValueError in one sentence when one of these values, where it is given, is of another type."""
     for key, kind in keys.items():
-        value = config.get(key)
+        value: Any = config.get(key)
         size = key in ("image_size", "patch_size") and isinstance(value, list)
         plain = not isinstance(value, bool) if kind is int else True
         good = len(value) == 2 and all(type(v) is int for v in value) if size else isinstance(value, kind) and plain
@@ -88,7 +88,7 @@ def read_weights(path: Path) -> Weights:
         raise ValueError(f"{path} is no whole safetensors file ({error}); copy the folder again.") from None
 
 
-def write(folder: str | Path, files: dict[str, Weights | dict]) -> Path:
+def write(folder: str | Path, files: dict[str, Any]) -> Path:
     """Writes {file name: weights, or settings for a .json}; weights go to the CPU on the way."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def side(height: int, width: int) -> int | list[int]:
     return height if height == width else [height, width]
 
 
-def model_of(width: int, depth: int, heads: int, mlp_dim: int, patch: int, where: Path) -> str:
+def model_of(where: Path, patch: int, width: int, depth: int, heads: int, mlp_dim: int) -> str:
     """The catalogue's name of this size; ValueError says which row to add when there is none."""
     for row in MODELS.values():
         if (row.width, row.depth, row.heads, row.mlp_dim) == (width, depth, heads, mlp_dim):
@@ -122,7 +122,7 @@ def model_of(width: int, depth: int, heads: int, mlp_dim: int, patch: int, where
     )
 
 
-def statistics(mean, std, channels: int) -> dict:
+def statistics(mean: Any, std: Any, channels: int) -> Config:
     """mean and std for a config; nothing where the source has none, or not one for each channel."""
     fits = all(isinstance(each, list | tuple) and len(each) == channels for each in (mean, std))
     return {"mean": [float(v) for v in mean], "std": [float(v) for v in std]} if fits else {}

@@ -1,15 +1,16 @@
 """The four formats of an encoder's folder: ours, timm's, Hugging Face's ViT and its ViTMAE."""
 
 from pathlib import Path
+from typing import Any
 
 from geofm_lib.model.interop import huggingface, timm_folder
-from geofm_lib.model.interop.folders import DECODER, SETTINGS, WEIGHTS, Saved, Weights, check, read_json, read_weights
+from geofm_lib.model.interop.folders import DECODER, SETTINGS, WEIGHTS, Config, Saved, check, read_json, read_weights
 
 FORMATS = ("geofm", "timm", "vit", "vitmae")
 NEEDED = ("model", "image_size", "patch_size", "channels")
 NEEDED_BY_DECODER = ("decoder_width", "decoder_depth", "decoder_heads", "mask_ratio", "norm_pix_loss")
-TYPES = {"model": str, "family": str, "image_size": int, "patch_size": int, "channels": int, "norm_eps": float}
-TYPES |= {key: int for key in NEEDED_BY_DECODER[:3]} | {"mask_ratio": float, "norm_pix_loss": bool}
+TYPES: dict[str, type] = {"model": str, "family": str, "norm_eps": float, "mask_ratio": float, "norm_pix_loss": bool}
+TYPES |= dict.fromkeys(("image_size", "patch_size", "channels", *NEEDED_BY_DECODER[:3]), int)
 
 
 def read(folder: Path, decoder: bool = True) -> Saved:
@@ -31,7 +32,7 @@ def read(folder: Path, decoder: bool = True) -> Saved:
     )
 
 
-def files(saved: Saved, kind: str) -> dict[str, Weights | dict]:
+def files(saved: Saved, kind: str) -> dict[str, Any]:
     """{file name: weights, or settings for a .json} in that format; ValueError where it cannot hold this model."""
     reason = obstacle(saved, kind)
     if reason:
@@ -51,12 +52,12 @@ def obstacle(saved: Saved, kind: str) -> str:
     return timm_folder.obstacle(saved.config) if kind == "timm" else huggingface.obstacle(saved, kind)
 
 
-def settings(config: dict) -> dict:
+def settings(config: Config) -> dict[str, Any]:
     """Our config.json: what ``Saved`` lists, and timm's keys beside it, so that timm reads the same folder."""
     return config if timm_folder.obstacle(config) else config | timm_folder.settings(config)
 
 
-def _read_ours(folder: Path, given: dict, decoder: bool) -> Saved:
+def _read_ours(folder: Path, given: dict[str, Any], decoder: bool) -> Saved:
     decoder = decoder and (folder / DECODER).is_file()
     missing = [key for key in NEEDED + NEEDED_BY_DECODER * decoder if key not in given]
     if missing:

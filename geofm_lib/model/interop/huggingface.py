@@ -6,14 +6,15 @@ A weight is only renamed, cut, joined or reordered, so a round trip is bitwise. 
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from geofm_lib.catalog.models import grid, lookup, visible_patches
 from geofm_lib.model.interop.folders import (
-    NORM_EPS,
     SETTINGS,
     WEIGHTS,
+    Config,
     Saved,
     Weights,
     check,
@@ -25,6 +26,7 @@ from geofm_lib.model.interop.folders import (
     split,
     statistics,
 )
+from geofm_lib.model.vit import NORM_EPS
 
 MODEL_TYPES = {"vit": "vit", "vit_mae": "vitmae"}  # in a config.json -> our name of the format
 PREPROCESSOR = "preprocessor_config.json"
@@ -93,15 +95,16 @@ def obstacle(saved: Saved, kind: str) -> str:
     return ""
 
 
-def files(saved: Saved, kind: str) -> dict[str, Weights | dict]:
+def files(saved: Saved, kind: str) -> dict[str, Any]:
     """{file name: weights or settings} of the folder; a preprocessor where mean and std are known."""
     found = {WEIGHTS: to_theirs(saved, kind), SETTINGS: _settings(saved.config, kind)}
     return found | ({PREPROCESSOR: _preprocessor(saved.config)} if "mean" in saved.config else {})
 
 
-def read(folder: Path, given: dict) -> Saved:
+def read(folder: Path, given: dict[str, Any]) -> Saved:
     """The folder in our words; ``given`` is its config.json."""
-    where, asked = folder / SETTINGS, DEFAULTS | given
+    where = folder / SETTINGS
+    asked: dict[str, Any] = DEFAULTS | given
     check(asked, where, {key: type(value) for key, value in DEFAULTS.items()})
     (height, width), (patch, across) = pair(asked["image_size"]), pair(asked["patch_size"])
     if asked["hidden_act"] != "gelu" or patch != across:
@@ -111,7 +114,7 @@ def read(folder: Path, given: dict) -> Saved:
         )
     sizes = (asked[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"))
     config = {
-        "model": model_of(*sizes, patch, where),
+        "model": model_of(where, patch, *sizes),
         "family": "pretrain",
         "image_size": side(height, width),
         "patch_size": patch,
@@ -137,7 +140,7 @@ def read(folder: Path, given: dict) -> Saved:
 
 def names(depth: int, decoder_depth: int = 0) -> dict[str, tuple[str, ...]]:
     """Our name of every weight -> the hub's, of an encoder and, from one block on, its decoder."""
-    found = {ours: (theirs,) for ours, theirs in ENCODER.items()}
+    found: dict[str, tuple[str, ...]] = {ours: (theirs,) for ours, theirs in ENCODER.items()}
     if decoder_depth:
         found |= {ours: (f"decoder.{ours}",) for ours in DECODER}
     stacks = (("blocks", "encoder.layer", depth), ("decoder_blocks", "decoder.decoder_layers", decoder_depth))
@@ -163,7 +166,7 @@ def to_theirs(saved: Saved, kind: str) -> Weights:
     return found
 
 
-def to_ours(weights: Weights, config: dict) -> Saved:
+def to_ours(weights: Weights, config: Config) -> Saved:
     """Weights by the names of the hub, or of transformers 5, in our words.
 
     A weight that has no place with us keeps its name, and one that is missing stays missing: who loads them says so.
@@ -196,7 +199,7 @@ def _channels_first(rows: torch.Tensor, patch: int) -> torch.Tensor:
     return rows.reshape(patch * patch, -1, *rows.shape[1:]).transpose(0, 1).reshape(rows.shape)
 
 
-def _settings(config: dict, kind: str) -> dict:
+def _settings(config: Config, kind: str) -> dict[str, Any]:
     row, (height, width), patch = lookup(config["model"]), pair(config["image_size"]), config["patch_size"]
     found = {
         "architectures": ["ViTModel"],
@@ -233,7 +236,7 @@ def _settings(config: dict, kind: str) -> dict:
     }
 
 
-def _preprocessor(config: dict) -> dict:
+def _preprocessor(config: Config) -> dict[str, Any]:
     height, width = pair(config["image_size"])
     return {
         "image_processor_type": "ViTImageProcessor",
@@ -248,7 +251,7 @@ def _preprocessor(config: dict) -> dict:
     }
 
 
-def _statistics(path: Path, channels: int) -> dict:
+def _statistics(path: Path, channels: int) -> dict[str, Any]:
     """mean and std of a preprocessor that scales pixels to 0..1 first, as ours does; nothing where there is none."""
     given = read_json(path) if path.is_file() else {"do_rescale": False}
     if not given.get("do_rescale", True) or abs(255 * given.get("rescale_factor", 1 / 255) - 1) > 1e-6:

@@ -4,6 +4,7 @@ The weights have timm's names already, so such a folder differs from ours in its
 """
 
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -12,9 +13,9 @@ from torch import nn
 
 from geofm_lib.catalog.models import lookup
 from geofm_lib.model.interop.folders import (
-    NORM_EPS,
     SETTINGS,
     WEIGHTS,
+    Config,
     Saved,
     model_of,
     pair,
@@ -22,11 +23,12 @@ from geofm_lib.model.interop.folders import (
     side,
     statistics,
 )
+from geofm_lib.model.vit import NORM_EPS
 
 KEYS = ("architecture", "num_classes", "num_features", "global_pool", "model_args", "pretrained_cfg")
 
 
-def obstacle(config: dict) -> str:
+def obstacle(config: Config) -> str:
     """Why timm's config.json cannot hold this model; '' when it can."""
     if config.get("family", "pretrain") != "pretrain":
         return f"timm has no name for the gated MLP of family '{config['family']}'; only 'pretrain' travels"
@@ -39,7 +41,7 @@ def obstacle(config: dict) -> str:
     return ""
 
 
-def settings(config: dict) -> dict:
+def settings(config: Config) -> dict[str, Any]:
     """timm's config.json. The sizes stand in full, so any will do; the name is timm's own where it has one."""
     row, (height, width), patch = lookup(config["model"]), pair(config["image_size"]), config["patch_size"]
     name = f"vit_{row.name.removeprefix('ViT-').lower()}_patch{patch}_{height}"
@@ -69,12 +71,12 @@ def settings(config: dict) -> dict:
     }
 
 
-def read(folder: Path, given: dict) -> Saved:
+def read(folder: Path, given: dict[str, Any]) -> Saved:
     """The folder in our words. timm itself says what its config.json means: the model is built without memory."""
     where, name = folder / SETTINGS, given["architecture"]
     try:
         with torch.device("meta"):
-            model = timm.create_model(f"local-dir:{folder}", pretrained=False, num_classes=0)
+            model: Any = timm.create_model(f"local-dir:{folder}", pretrained=False, num_classes=0)
     except Exception as error:  # whatever timm makes of a name or an argument that it does not know
         raise ValueError(f"timm cannot build the '{name}' of {where} ({error}); give another one.") from None
     if not _plain(model):
@@ -86,7 +88,7 @@ def read(folder: Path, given: dict) -> Saved:
     hidden, heads = block.mlp.fc1.out_features, block.attn.num_heads
     shown = given.get("pretrained_cfg", given)
     config = {
-        "model": model_of(model.embed_dim, len(model.blocks), heads, hidden, patch, where),
+        "model": model_of(where, patch, model.embed_dim, len(model.blocks), heads, hidden),
         "family": "pretrain",
         "image_size": side(*model.patch_embed.img_size),
         "patch_size": patch,
@@ -104,7 +106,7 @@ def read(folder: Path, given: dict) -> Saved:
     return Saved(config, {n: tensor for n, tensor in weights.items() if n not in left_out}, {}, left_out)
 
 
-def _plain(model: nn.Module) -> bool:
+def _plain(model: Any) -> bool:
     """What the names and shapes of the weights do not tell; they tell the rest when they are loaded."""
     if type(model) is not VisionTransformer or type(model.blocks[0]) is not Block or not model.patch_embed.img_size:
         return False
