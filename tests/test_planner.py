@@ -1,4 +1,4 @@
-"""planning/planner.py and calibrate.py: how near the published throughput, and what a wrong question is told."""
+"""planning/planner.py and calibrate.py: how near the published throughput, and what a wrong question gets."""
 
 import csv
 import subprocess
@@ -12,10 +12,12 @@ from geofm_lib.catalog import speeds
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.paper import studies
 from geofm_lib.planning import calibrate
-from geofm_lib.planning.planner import plan, predict
-from geofm_lib.planning.reference import BATCH
-
-CONDITIONS = ("workload", "precision", "activation_checkpointing", "synchronised", "window")
+from geofm_lib.planning.conditions import Conditions
+from geofm_lib.planning.planner import plan, predict, ranked
+from geofm_lib.planning.ranking import CLOSE, choice, first_choice
+from geofm_lib.planning.reference import BATCH, IMAGES
+from geofm_lib.planning.sizes import GIB
+from geofm_lib.planning.weights import parameters
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +27,7 @@ def points():
 
 def as_published(row):
     """What the planner says under a published row's own columns."""
-    how = {name: row[name] for name in CONDITIONS}
-    return predict(row["model"], row["strategy"], "frontier", row["nodes"], BATCH, **how)
+    return predict(row["model"], row["strategy"], "frontier", row["nodes"], BATCH, **vars(Conditions.of(row)))
 
 
 def test_published_throughput_through_one_function(points):
@@ -62,9 +63,7 @@ def test_the_stored_speeds_are_those_of_the_fit(points):
 def test_every_speed_has_meaning_source_and_spread():
     assert {row["kind"] for row in speeds.rows()} == {"fitted", "stated", "assumed"}
     for row in speeds.rows():
-        assert row["meaning"], row
-        assert row["source"], row
-        assert row["unit"], row
+        assert all(row[name] for name in ("meaning", "source", "unit")), row
         assert 0 <= row["spread"] <= 1.5, row
         assert 0 < row["value"] <= (1 if row["unit"].startswith("of ") else 1000), row
     for curve in speeds.lookup("frontier")[0].curve.values():
@@ -74,19 +73,54 @@ def test_every_speed_has_meaning_source_and_spread():
 def test_first_choices(points):
     """The one miss is a single run in which a strategy collapsed that did well on fewer and on more nodes."""
     cells = calibrate.ranking(points, speeds.lookup("frontier")[0])
-    missed = {(cell["model"], cell["nodes"]): cell["chosen"] for cell in cells if cell["of_best"] < 0.95}
-    assert len(cells) == 32, missed
+    missed = {(cell["model"], cell["nodes"]): cell["chosen"] for cell in cells if cell["of_best"] < 1 - CLOSE}
+    assert CLOSE == 0.05
+    assert len(cells) == 32
     assert len(missed) <= 0.15 * len(cells), missed
     # SHARD_GRAD_OP: 1509 images/s on 32 nodes, 2021 on 64, 4207 on 128
     assert missed == {("ViT-5B", 64): "SHARD_GRAD_OP"}
     first = {(cell["model"], cell["nodes"]): cell["chosen"] for cell in cells}
     assert first["ViT-3B", 8] == "FULL_SHARD"
     assert first["ViT-5B", 128].startswith("HYBRID")
+    assert all(first_choice(*key)["chosen"] == chosen for key, chosen in first.items()), "the stored speeds say another"
+
+
+def test_the_order_of_strategies():
+    rows = [
+        {"strategy": name, "images_per_s": speed, "fits": fits}
+        for name, speed, fits in (("a", 10.0, True), ("b", 30.0, False), ("c", 20.0, True), ("d", 40.0, False))
+    ]
+    assert [row["strategy"] for row in ranked(rows)] == ["c", "a", "d", "b"]
+    assert choice(rows, {"a": 9.0, "b": 12.0, "c": 6.0}) == {"chosen": "c", "best": "b", "of_best": 0.5}
+    assert choice(rows[1:2], {})["chosen"] is None
+
+
+def test_plan_puts_the_fastest_that_fits_first():
+    """ViT-15B on one node of 64 GiB a GPU, by hand: only an eighth of the model beside the activations fits.
+
+    SHARD_GRAD_OP, which gathers weights once where FULL_SHARD gathers them twice, is the fastest of all, but it keeps
+    them gathered.
+    """
+    weights = parameters("ViT-15B") / GIB
+    always = 12 * weights  # fp32 weights and two moments; gradients come while activations go
+    encoder = 48 * 65 * (8 * 5040 + 2 * 20160)  # blocks, visible patches and class token, numbers kept a token
+    decoder = 8 * 257 * (8 * 512 + 2 * 2048)
+    kept = 64 * 2 * (encoder + decoder) / GIB  # 64 images, bf16
+    rows = plan("ViT-15B", "frontier", 1, 64, activation_checkpointing=False)
+    found = {row["strategy"]: row["memory_gib"] for row in rows}
+    assert found["FULL_SHARD"] == pytest.approx(always / 8 + kept, rel=0.02)  # 52.7
+    assert found["HYBRID_4GPUs"] == pytest.approx(always / 4 + kept, rel=0.02)  # 73.2
+    assert found["SHARD_GRAD_OP"] == pytest.approx(always / 8 + kept + 2 * weights, rel=0.02)  # 80.0
+    assert [row["strategy"] for row in rows if row["fits"]] == ["FULL_SHARD", "HYBRID_8GPUs"]
+    assert [row["strategy"] for row in rows[:3]] == ["FULL_SHARD", "HYBRID_8GPUs", "SHARD_GRAD_OP"]
+    speeds_of = [row["images_per_s"] for row in rows]
+    assert max(speeds_of) == speeds_of[2]
+    assert speeds_of[2:] == sorted(speeds_of[2:], reverse=True)
 
 
 def test_plan_gives_every_strategy_best_first():
     began = time.perf_counter()
-    rows = plan("ViT-3B", "frontier", 16, 32, images=990_848, epochs=100)
+    rows = plan("ViT-3B", "frontier", 16, 32, images=IMAGES, epochs=100)
     assert time.perf_counter() - began < 1
     assert {row["strategy"] for row in rows} == set(STRATEGIES)
     fitting = [row for row in rows if row["fits"]]
@@ -116,8 +150,7 @@ def test_conditions_do_what_they_say():
     assert step("HYBRID_8GPUs", synchronised=False)["communication_s"] > 0  # its shard group still gathers
     started = step(window="paper_30_steps")
     assert started["step_s"] - plain["step_s"] == pytest.approx(started["start_up_s"])
-    assert started["start_up_s"] > 0
-    assert plain["start_up_s"] == 0
+    assert started["start_up_s"] > 0 == plain["start_up_s"]
     alone = step(nodes=1, batch=1)
     assert alone["compute_s"] > plain["compute_s"] / 32, "a host cannot launch blocks arbitrarily fast"
 
@@ -174,10 +207,10 @@ WRONG = [
 @pytest.mark.parametrize("odd, said", WRONG, ids=[said[:30] for _, said in WRONG])
 def test_nonsense_gets_one_sentence(odd, said):
     asked = {"model": "ViT-Huge", "machine": "frontier", "nodes": 4, "batch_per_gpu": 32} | odd
-    with pytest.raises(ValueError) as told:
+    with pytest.raises(ValueError) as refused:
         plan(**asked)
-    assert said in str(told.value)
-    assert "\n" not in str(told.value)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_shard_group_larger_than_the_job_is_refused():
@@ -204,4 +237,5 @@ def test_predictions_in_the_repository_are_the_planner_s(root):
     cells = {(row["model"], row["strategy"], row["nodes"]) for row in now}
     assert len(cells) == len(now) == 2 * (len(STRATEGIES) * 8 - 1)  # HYBRID_16GPUs needs two nodes
     assert {row["fits"] for row in now if row["strategy"] == "NO_SHARD" and row["model"] == "ViT-15B"} == {"false"}
-    assert all(0 < row["low"] < row["images_per_s"] < row["high"] and row["memory_gib"] > 0 for row in now)
+    assert all(0 < row["low"] < row["images_per_s"] < row["high"] for row in now)
+    assert all(row["memory_gib"] > 0 for row in now)
