@@ -30,11 +30,17 @@ def in_order(strategies: Iterable[str]) -> list[str]:
     return [name for name in STRATEGIES if name in wanted]
 
 
-def line_and_marks(ax: Any, strategy: str, line: Mapping[int, float], marks: Mapping[int, float]) -> None:
-    """A strategy's prediction as a line, and what it is compared with as marks, both {x: y}."""
+def line_and_marks(ax: Any, strategy: str, line: pd.Series, marks: pd.Series) -> None:
+    """A strategy's prediction as a line, and what it is compared with as marks; both are indexed by x."""
     row = STRATEGIES[strategy]
-    ax.plot(list(line), list(line.values()), color=row.colour, label=strategy)
-    ax.plot(list(marks), list(marks.values()), row.marker, color=row.colour)
+    ax.plot(line, color=row.colour, label=strategy)
+    ax.plot(marks, row.marker, color=row.colour)
+
+
+def of_ideal(line: pd.Series) -> pd.Series:
+    """% of ideal scaling, from images/s indexed by nodes and counted from the first point."""
+    per_node = line / line.index
+    return 100 * per_node / per_node.bfill().iloc[0]
 
 
 def ticks(axis: Any, values: Iterable[float]) -> None:

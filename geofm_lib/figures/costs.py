@@ -1,7 +1,5 @@
 """04: what arithmetic says a strategy must hold and send, and what an image costs, beside the published. No torch."""
 
-from typing import Any
-
 import pandas as pd
 
 from geofm_lib.catalog import published
@@ -61,30 +59,27 @@ def memory(model: str, nodes: int = 8) -> Figure:
 @styled
 def memory_by_nodes(model: str) -> Figure:
     """Peak GiB per GPU against nodes: FSDP1 by arithmetic and as published, FSDP2 by arithmetic and as simulated."""
-    marks: dict[str, dict[str, dict[int, float]]] = {"fsdp1": {}, "fsdp2": {}}
-    for row in published.peaks(model=model):
-        marks["fsdp1"].setdefault(row["strategy"], {})[row["nodes"] or 8] = row["value"]
-    for row in results.read("simulated"):
-        if row["model"] == model:
-            nodes = int(row["gpus"]) // PER_NODE
-            marks["fsdp2"].setdefault(row["strategy"], {})[nodes] = float(row["simulated_gib"])
+    seen = {("fsdp1", row["strategy"], row["nodes"] or 8): row["value"] for row in published.peaks(model=model)}
+    seen |= {("fsdp2", row["strategy"], int(row["gpus"]) // PER_NODE): float(row["simulated_gib"])
+             for row in results.read("simulated") if row["model"] == model}  # fmt: skip
     titles = {"fsdp1": "FSDP1, as published", "fsdp2": "FSDP2, as simulated"}
+    rows = [
+        {"stack": stack, "strategy": name, "nodes": n,
+         "arithmetic, GiB": gib(rank_memory(model, name, n * PER_NODE, BATCH, BENCHMARK, stack=stack).peak),
+         "published or simulated, GiB": seen.get((stack, name, n))}
+        for stack in titles for name in ALIKE for n in nodes_of(name)
+    ]  # fmt: skip
+    table = pd.DataFrame(rows).astype({"published or simulated, GiB": float})
     figure, panels = axes(height=3.7, columns=2, sharey=True, sharex=True)
-    rows: list[dict[str, Any]] = []
     for ax, (stack, title) in zip(panels, titles.items(), strict=True):
-        for name in ALIKE:
-            held = {n: rank_memory(model, name, n * PER_NODE, BATCH, BENCHMARK, stack=stack) for n in nodes_of(name)}
-            line, dots = {n: gib(each.peak) for n, each in held.items()}, marks[stack].get(name, {})
-            line_and_marks(ax, name, line, dots)
-            rows += [{"stack": stack, "strategy": name, "nodes": n, "arithmetic, GiB": line[n],
-                      "published or simulated, GiB": dots.get(n)} for n in line]  # fmt: skip
+        for name, part in table[table["stack"] == stack].set_index("nodes").groupby("strategy", sort=False):
+            line_and_marks(ax, name, part["arithmetic, GiB"], part["published or simulated, GiB"])
         ax.axhline(FRONTIER.memory_gib, **LIMIT)
         ax.set(title=title)
         plain_log(ax)
         node_axis(ax)
     panels[0].set(ylabel="peak GiB per GPU")
     legend_below(figure, panels, 4)
-    table = pd.DataFrame(rows).astype({"published or simulated, GiB": float})
     both = table.dropna()
     off = (both["arithmetic, GiB"] / both["published or simulated, GiB"] - 1).abs() * 100
     worst = [f"{name} {part.max():.1f} %" for name, part in off.groupby(both["stack"])]

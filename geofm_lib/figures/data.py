@@ -54,7 +54,7 @@ def card(run: Run) -> Table | Note:
         "files": row.layout,
         "complete if": row.complete,
     }
-    return Table(pd.DataFrame(facts.items()), head=False)
+    return Table(pd.DataFrame(facts.items(), columns=["fact", "value"]), head=False)
 
 
 def card_counts(run: Run) -> Table | Note:
@@ -93,20 +93,17 @@ def sizes(run: Run) -> Figure | Table | Note:
 def refused(run: Run) -> Table:
     """Every file the preparation refused, with its reason."""
     frame = run.read_csv("refused.csv")
-    rest = f", the first {MOST_ROWS} of them here and all in refused.csv" if len(frame) > MOST_ROWS else ""
-    return Table(frame.head(MOST_ROWS), f"{len(frame)} files refused{rest}", "No file was refused.")
+    return _first(frame, f"{len(frame)} files refused", "refused.csv", "No file was refused.")
 
 
 def duplicates(run: Run) -> Table:
     """Every image that is there twice or nearly, exact ones first."""
     frame = run.read_csv("duplicates.csv")
-    if frame.empty:
-        return Table(frame, empty="No image is there twice, nor nearly.")
-    frame = frame.sort_values(["distance", "kind"], kind="stable").rename(columns={"distance": "bits"})
-    kinds = frame["kind"].value_counts()
+    if len(frame):
+        frame = frame.sort_values(["distance", "kind"], kind="stable").rename(columns={"distance": "bits"})
+    kinds = frame["kind"].value_counts() if len(frame) else {}
     caption = f"{kinds.get('exact', 0)} with the same pixels, {kinds.get('near', 0)} nearly the same"
-    rest = f"; the first {MOST_ROWS} here, all in duplicates.csv" if len(frame) > MOST_ROWS else ""
-    return Table(frame.head(MOST_ROWS), caption + rest)
+    return _first(frame, caption, "duplicates.csv", "No image is there twice, nor nearly.")
 
 
 def statistics(run: Run) -> Table:
@@ -123,10 +120,10 @@ def packing(run: Run) -> Table | Note:
         "data shards": f"{summary['shards']}",
         "MiB of images": f"{summary['bytes'] / 2**20:.1f}",
         "KiB an image": f"{summary['bytes'] / 2**10 / summary['images']:.1f}",
-        "images/s": f"{summary['packed_images_per_s']:.0f}",
+        "images/s": f"{summary.get('packed_images_per_s', float('nan')):.0f}",  # a run of an older version has none
         "fingerprint of index and split": summary["fingerprint"],
     }
-    return Table(pd.DataFrame(facts.items()), head=False)
+    return Table(pd.DataFrame(facts.items(), columns=["fact", "value"]), head=False)
 
 
 @styled
@@ -143,3 +140,9 @@ def loader_speed(file: Path = LOADER) -> Figure | Note:
     ax.get_legend().set_title(None)
     found = [f"{row.pipeline} {row.ratio_to_imagefolder:g} ({row.workers})" for row in table.itertuples()]
     return Figure(figure, f"Bars of images/s against torchvision's ImageFolder: {'; '.join(found)}.", table)
+
+
+def _first(frame: pd.DataFrame, caption: str, file: str, empty: str) -> Table:
+    """The first rows of a list, and where all of them are."""
+    rest = f"; the first {MOST_ROWS} here, all in {file}" if len(frame) > MOST_ROWS else ""
+    return Table(frame.head(MOST_ROWS), caption + rest, empty)

@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from geofm_lib.figures._axes import BLUE, GREY, IDEAL, ORANGE, in_order, legend_below, look, node_axis, ticks
+from geofm_lib.catalog.strategies import STRATEGIES
+from geofm_lib.figures._axes import BLUE, GREY, IDEAL, ORANGE, legend_below, look, node_axis, ticks
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.paper.findings import LOG_WINDOWS, window_over_steady
 from geofm_lib.paper.performance import PREDICTED, UP_TO_3B, unseen
@@ -92,17 +93,16 @@ def start_up(run: Run) -> Figure:
 @styled
 def unseen_models() -> Figure | Note:
     """Predicted over published throughput against nodes, each model by a fit to the others."""
-    found = {model: unseen(model) for model in PREDICTED}
-    if not all(found.values()):
+    rows = [(*key, ours / theirs) for key, (theirs, ours) in unseen(*PREDICTED).items()]
+    if not rows:
         return Note("reports/unseen.csv is not there; make predictions writes it.")
+    rows.sort(key=lambda row: (PREDICTED.index(row[0]), list(STRATEGIES).index(row[1])))
+    table = pd.DataFrame(rows, columns=["model", "strategy", "nodes", "predicted / published"])
     figure, panels = axes(height=5.0, rows=2, columns=2, sharex=True, sharey=True)
-    rows = []
-    for ax, (model, points) in zip(panels.flat, found.items(), strict=True):
-        for name in in_order(key[1] for key in points):
-            line = {key[2]: ours / theirs for key, (theirs, ours) in points.items() if key[1] == name}
-            ax.plot(list(line), list(line.values()), **look(name, linestyle="-", linewidth=0.8, markersize=4.5))
-            rows += [{"model": model, "strategy": name, "nodes": n, "predicted / published": v}
-                     for n, v in line.items()]  # fmt: skip
+    for ax, (model, part) in zip(panels.flat, table.groupby("model", sort=False), strict=True):
+        for name, line in part.groupby("strategy", sort=False):
+            style = look(name, linestyle="-", linewidth=0.8, markersize=4.5)
+            ax.plot(line["nodes"], line["predicted / published"], **style)
         ax.axhspan(0.9, 1.1, color="#888888", alpha=0.15, linewidth=0)
         ax.axhline(1, color="#888888", linewidth=1)
         ax.set(title=model, yscale="log", ylim=(0.6, 3.2))
@@ -111,7 +111,6 @@ def unseen_models() -> Figure | Note:
         ax.label_outer()
     figure.supylabel("predicted / published images/s", fontsize=9.5)
     legend_below(figure, panels.flat, 4)
-    table = pd.DataFrame(rows)
     off = (table["predicted / published"] - 1).abs()
     worst = table.loc[off.nlargest(3).index].itertuples(index=False, name=None)
     words = "; ".join(f"{model} {name} on {nodes} nodes {ratio:.2f}" for model, name, nodes, ratio in worst)

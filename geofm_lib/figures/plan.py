@@ -4,6 +4,7 @@ In JupyterLab a change of a control is answered at once; elsewhere the first ans
 a live notebook shows the widget, and a page the table. Without ipywidgets (the extra `notebooks`) there is the table.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +69,8 @@ def form(settings: ScalingSettings) -> Form:
         import ipywidgets
     except ImportError:
         return Form(settings)
-    asked, choices = _asked(settings), {
+    asked = _asked(settings)
+    choices: dict[str, Iterable[Any]] = {
         "model": MODELS, "machine": MACHINES, "workload": CHOICES["workload"], "strategy": (EVERY, *STRATEGIES),
         "precision": CHOICES["precision"], "backward_prefetch": range(5),
     }  # fmt: skip

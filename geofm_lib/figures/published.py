@@ -11,7 +11,7 @@ import seaborn as sns
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.figures._axes import IDEAL, LIMIT, in_order, legend_below, look, node_axis, ticks
+from geofm_lib.figures._axes import IDEAL, LIMIT, in_order, legend_below, look, node_axis, of_ideal, ticks
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.paper import verdicts
 from geofm_lib.planning.reference import FRONTIER, NODES, TABLE_I
@@ -50,7 +50,7 @@ def scaling(model: str) -> Figure | Note:
     ends = []
     for name in in_order(lines):
         line = pd.Series(lines[name])
-        kept = 100 * line / (line.iloc[0] / line.index[0] * line.index)
+        kept = of_ideal(line)
         style = look(name, label=_conditions(published.rows(model=model, strategy=name)[0]))
         left.plot(line, **style)
         right.plot(kept, **style)
@@ -81,7 +81,7 @@ def memory() -> Figure:
     sns.barplot(frame, x="model", y="value", hue="strategy", hue_order=order, palette=colours, saturation=1, ax=ax)
     room = FRONTIER.memory_gib
     ax.axhline(room, **LIMIT)
-    ax.text(-0.45, room + 0.6, f"one GPU holds {room:.0f} GiB", fontsize=8, color="#444444")
+    ax.annotate(f"one GPU holds {room:.0f} GiB", (-0.45, room), (0, 2), textcoords="offset points", fontsize=8)
     ax.set(xlabel="", ylabel="peak memory per GPU, GiB", ylim=(0, 72))
     ax.grid(False, axis="x")
     ax.legend(title=None, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.08))

@@ -1,6 +1,5 @@
 """04: how speed scales with nodes, predicted and published, and which strategy comes first. No torch."""
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -8,7 +7,7 @@ import pandas as pd
 from geofm_lib.catalog import published
 from geofm_lib.catalog.machines import MACHINES
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.figures._axes import IDEAL, in_order, legend_below, line_and_marks, look, node_axis, plain_log
+from geofm_lib.figures._axes import IDEAL, in_order, legend_below, line_and_marks, look, node_axis, of_ideal, plain_log
 from geofm_lib.figures.display import Figure, Note, axes, styled
 from geofm_lib.planning.planner import as_published, predict
 from geofm_lib.planning.ranking import CLOSE, first_choice
@@ -21,27 +20,18 @@ SHORT = {"FULL_SHARD": "FULL", "SHARD_GRAD_OP": "GRAD", "NO_SHARD": "NO"}  # a c
 @styled
 def predicted(model: str) -> Figure:
     """images/s per GPU against nodes: lines as predicted, bands that should hold nine of ten runs, published marks."""
+    table = _weak(model)
     figure, ax = axes(height=4.2)
-    rows = []
-    for name, planned, seen in _weak(model):
-        per_gpu = {each["nodes"]: {k: each[k] / each["gpus"] for k in ("images_per_s", "low", "high")}
-                   for each in planned}  # fmt: skip
-        line, low, high = ({n: each[k] for n, each in per_gpu.items()} for k in ("images_per_s", "low", "high"))
-        marks = {n: value / n / FRONTIER.devices_per_node for n, value in seen.items()}
-        line_and_marks(ax, name, line, marks)
-        band = {"color": STRATEGIES[name].colour, "alpha": 0.12, "linewidth": 0}
-        ax.fill_between(list(low), list(low.values()), list(high.values()), **band)
-        rows += [
-            {"strategy": name, "nodes": each["nodes"], "published": seen.get(each["nodes"]),
-             "predicted": each["images_per_s"], "low": each["low"], "high": each["high"]}
-            for each in planned
-        ]  # fmt: skip
+    for name, part in table.groupby("strategy", sort=False):
+        per_gpu = part.set_index("nodes").drop(columns="strategy")
+        per_gpu = per_gpu.div(per_gpu.index * FRONTIER.devices_per_node, axis=0)
+        line_and_marks(ax, name, per_gpu["predicted"], per_gpu["published"])
+        colour = STRATEGIES[name].colour
+        ax.fill_between(per_gpu.index, per_gpu["low"], per_gpu["high"], color=colour, alpha=0.12, linewidth=0)
     node_axis(ax)
     ax.set(ylabel="images/s per GPU", ylim=(0, None))
     legend_below(figure, [ax])
-    table = pd.DataFrame(rows).astype({"published": float})
-    both = table.dropna(subset=["published"])
-    off = (both["predicted"] / both["published"] - 1).abs() * 100
+    off = (table["predicted"] / table["published"] - 1).abs().dropna() * 100
     error = f"median error {off.median():.1f} % over {len(off)} points" if len(off) else "no published points"
     last = table[table["nodes"] == NODES[-1]].sort_values("predicted", ascending=False)
     order = ", ".join(f"{row.strategy} {row.predicted:.0f}" for row in last.itertuples())
@@ -54,17 +44,17 @@ def predicted(model: str) -> Figure:
 def efficiency(model: str) -> Figure:
     """Weak scaling as a share of the ideal: lines as predicted, marks as published, each from its own first point."""
     figure, ax = axes(height=3.6)
-    rows = []
-    for name, planned, seen in _weak(model):
-        line, marks = _of_ideal({each["nodes"]: each["images_per_s"] for each in planned}), _of_ideal(seen)
+    parts = []
+    for name, part in _weak(model).groupby("strategy", sort=False):
+        part = part.set_index("nodes")
+        line, marks = of_ideal(part["predicted"]), of_ideal(part["published"])
         line_and_marks(ax, name, line, marks)
-        rows += [{"strategy": name, "nodes": n, "predicted, % of ideal": line[n],
-                  "published, % of ideal": marks.get(n)} for n in line]  # fmt: skip
+        parts.append(pd.DataFrame({"strategy": name, "predicted, % of ideal": line, "published, % of ideal": marks}))
     ax.axhline(100, **IDEAL)
     ax.set(ylabel="% of ideal", ylim=(0, None))
     node_axis(ax)
     legend_below(figure, [ax])
-    table = pd.DataFrame(rows).astype({"published, % of ideal": float})
+    table = pd.concat(parts).set_index("strategy", append=True).swaplevel().reset_index()
     last = table[table["nodes"] == NODES[-1]].itertuples(index=False, name=None)
     words = [f"{name} {ours:.0f}" + (f" ({theirs:.0f})" if theirs == theirs else "") for name, _, ours, theirs in last]
     alt = f"Weak-scaling efficiency of {model} on 128 nodes, predicted (published) in % of ideal: {', '.join(words)}."
@@ -143,11 +133,16 @@ def short(name: str) -> str:
     return SHORT.get(name, name.replace("HYBRID_", "H").replace("GPUs", "").replace("GPU", ""))
 
 
-def _weak(model: str) -> Iterator[tuple[str, list[dict[str, Any]], dict[int, float]]]:
-    """(strategy, predictions, published {nodes: images/s}) under the published conditions, for each strategy."""
+def _weak(model: str) -> pd.DataFrame:
+    """images/s of each strategy and number of nodes, published, and predicted under the published conditions."""
     seen = published.scaling(model)
+    rows = []
     for name in in_order(seen) or ALIKE:
-        yield name, [as_published(model, name, nodes) for nodes in nodes_of(name)], seen.get(name, {})
+        for nodes in nodes_of(name):
+            found = as_published(model, name, nodes)
+            rows.append({"strategy": name, "nodes": nodes, "published": seen.get(name, {}).get(nodes),
+                         "predicted": found["images_per_s"], "low": found["low"], "high": found["high"]})  # fmt: skip
+    return pd.DataFrame(rows).astype({"published": float})
 
 
 def _split(settings: ScalingSettings, strategy: str, nodes: int, batch: int) -> dict[str, Any]:
@@ -159,9 +154,3 @@ def _split(settings: ScalingSettings, strategy: str, nodes: int, batch: int) -> 
     return {"strategy": strategy, "nodes": nodes, "images per GPU": batch, "images/s": planned["images_per_s"],
             "low": planned["low"], "high": planned["high"], "GiB per GPU": planned["memory_gib"],
             "fits": planned["fits"]}  # fmt: skip
-
-
-def _of_ideal(line: Mapping[int, float]) -> dict[int, float]:
-    """{nodes: % of the ideal} from {nodes: images/s}, counted from the first point."""
-    per_node = next((value / nodes for nodes, value in line.items()), 1.0)
-    return {nodes: 100 * value / (per_node * nodes) for nodes, value in line.items()}

@@ -126,12 +126,11 @@ def timeline(run: Run) -> Figure | Note:
     ranks = sorted(frame["rank"].unique())
     lanes = [(rank, lane) for rank in ranks for lane in LANES]
     figure, ax = axes(height=1.2 + 0.2 * len(lanes))
-    for (rank, lane, name), rows in frame.groupby(["rank", "lane", "name"], sort=False):
-        words, place = PROFILED.get(name, name), lanes.index((rank, lane))
-        bars = rows[["start_s", "duration_s"]].itertuples(index=False, name=None)
-        ax.broken_barh(
-            list(bars), (place - 0.42, 0.84), facecolors=COLOURS.get(words, "#999999"), linewidth=0, label=words
-        )
+    frame["place"] = [lanes.index(lane) for lane in zip(frame["rank"], frame["lane"], strict=True)]
+    for (place, name), rows in frame.sort_values("place", kind="stable").groupby(["place", "name"], sort=False):
+        bars, words = list(zip(rows["start_s"], rows["duration_s"], strict=True)), PROFILED.get(name, name)
+        colour = COLOURS.get(words, "#999999")
+        ax.broken_barh(bars, (place - 0.42, 0.84), facecolors=colour, linewidth=0, label=words)
     names = [f"rank {rank}: {words}" if lane == "phase" else words for rank in ranks for lane, words in LANES.items()]
     ax.set_yticks(range(len(lanes)), names, fontsize=8)
     ax.set(xlabel="seconds since the first rank began", ylim=(len(lanes) - 0.4, -0.6))
@@ -178,8 +177,8 @@ def memory(run: Run) -> Figure | Note:
     peak, world = float(ranks["peak_memory_gib"].max()), len(ranks)
     if "tracked_peak_gib" not in ranks:
         return Note(f"The peak was {peak:.3g} GiB; by kind it was not tracked (compiled blocks hold other tensors).")
-    job = (asked["model"], asked["strategy"], world, asked["batch_per_gpu"])
-    planned = rank_memory(*job, Conditions.of(asked), **_sizes(asked))
+    planned = rank_memory(asked["model"], asked["strategy"], world, asked["batch_per_gpu"], Conditions.of(asked),
+                          **_sizes(asked))  # fmt: skip
     fullest = _widest(ranks, "tracked_peak_gib")
     frame = _by_rank(fullest, {f"tracked_{name}_gib": words for name, words in TRACKED.items()})
     most = frame.max()
@@ -216,7 +215,7 @@ def communication(run: Run) -> Table:
     return Table(pd.DataFrame(rows), caption, "This run counted no collectives.")
 
 
-def _sizes(asked: dict[str, Any]) -> dict[str, int]:
+def _sizes(asked: dict[str, Any]) -> dict[str, Any]:
     """The sizes of images and patches that a run was given; 0 is the model's own."""
     return {name: asked[name] for name in ("image_size", "patch_size") if asked.get(name)}
 
