@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from geofm_lib.catalog.machines import MACHINES
-from geofm_lib.runs import grid, local, queue, slurm
+from geofm_lib.runs import grid, local, overview, queue, slurm
 from geofm_lib.runs.queue import Site
 
 GRIDS = sorted((Path(__file__).parents[1] / "batch" / "grids").glob("*.csv"))
@@ -193,9 +193,9 @@ def test_status_tells_the_queue_and_the_folders_apart(written, monkeypatch):
     fake = Slurm(monkeypatch)
     rows, _ = grid.read(written(CHAIN))
     images, long, short, probe = rows
-    assert set(queue.status(rows)["state"]) == {"not sent"}
+    assert set(overview.status(rows)["state"]) == {"not sent"}
     assert len(list(queue.send(rows, Site()))) == 4
-    assert set(queue.status(rows)["state"]) == {"waiting"}
+    assert set(overview.status(rows)["state"]) == {"waiting"}
     finish(images)
     fake.jobs = [slurm.Queued("2", "RUNNING", "None", str(long.folder))]
     finish(long)
@@ -205,15 +205,15 @@ def test_status_tells_the_queue_and_the_folders_apart(written, monkeypatch):
     (long.folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
     finish(short, "failed", error="killed by signal 9\nmore")
     job = ["module chatter", "05_probe.ipynb: views: '-1' cannot be used", "05_probe.ipynb: FAILED, runs/x.html"]
-    (queue._outputs() / f"{probe.folder.name}-9.out").write_text("\n".join(job))
-    table = queue.status(rows).set_index("name")
+    (queue.outputs_folder() / f"{probe.folder.name}-9.out").write_text("\n".join(job))
+    table = overview.status(rows).set_index("name")
     assert list(table["state"]) == ["finished", "running", "failed", "failed"]
     assert table.loc["long", ["step", "images_per_s", "left"]].tolist() == ["5/20", 12.3, "1 min 30 s"]
     assert table.loc["short", "detail"] == "killed by signal 9" and "views: '-1' cannot" in table.loc["probe", "detail"]
     assert table.loc["images", "node_hours"] == 1.0, "2 nodes for half an hour"
-    assert list(queue.status([])) == list(table.reset_index()), "also when no row is good"
+    assert list(overview.status([])) == list(table.reset_index()), "also when no row is good"
     (long.folder / "metrics.jsonl").write_text(json.dumps({"step": 7, "total": 9}) + "\n")
-    assert queue.status(rows).set_index("name").loc["long", "step"] == "7/9", "as 01 logs"
+    assert overview.status(rows).set_index("name").loc["long", "step"] == "7/9", "as 01 logs"
 
 
 def test_what_slurm_refuses_is_told_after_what_was_sent(written, monkeypatch):

@@ -42,7 +42,8 @@ def banner(
         elif run and run.status == "finished":
             text += " The run itself finished; a cell after it failed:"
             log = ""
-    cpu = bool(run and run.environment) and run.environment.get("device_type", "cpu") == "cpu"
+    where = run.environment if run else {}
+    cpu = bool(where) and where.get("device_type", "cpu") == "cpu"
     return {"status": status, "text": text, "error": notebook_outputs.plain(cause).strip(), "log": log, "cpu": cpu}
 
 

@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from geofm_lib.catalog.machines import Machine
 from geofm_lib.catalog.suggest import did_you_mean
-from geofm_lib.runs import memory_advice, notebooks
+from geofm_lib.runs import limits, notebooks
 from geofm_lib.runs.check import check
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import JobSettings
@@ -28,7 +29,6 @@ from geofm_lib.settings import JobSettings
 COLUMNS = ("name", "notebook", "nodes", "tasks_per_node", "walltime", "after")
 BEYOND = "(none)"  # where cells stand that have no column
 REFERS_TO = {"data": "prepare", "encoder": "pretrain"}  # setting that may be @row -> the job that row must be
-TIME = re.compile(r"(?:(?:(?P<d>\d+)-)?(?P<h>\d+):(?P<m>\d\d):(?P<s>\d\d))|(?P<minutes>\d+)")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,16 @@ class Row:
         """How many ranks the run will have."""
         return self.settings.ranks or self.nodes * self.tasks_per_node
 
+    @property
+    def words(self) -> list[str]:
+        """The notebook's parameters as words of `geofm run`."""
+        return [word for name, value in self.parameters.items() for word in ("-p", name, value)]
+
+    @property
+    def finished(self) -> bool:
+        """Its run needs nothing more."""
+        return Run(self.folder).status == "finished"
+
 
 def read(file: str | Path, machine: Machine | None = None) -> tuple[list[Row], list[Fault]]:
     """(rows that can be queued, faults of the others). A row that waits for a refused one is refused too.
@@ -73,7 +83,8 @@ def read(file: str | Path, machine: Machine | None = None) -> tuple[list[Row], l
     Raises ValueError when the file is no grid at all.
     """
     rows: dict[str, Row] = {}
-    faults, taken = [], {}
+    faults: list[Fault] = []
+    taken: dict[Path, int] = {}
     for line, cells in _lines(Path(file)):
         name = cells.get("name") or f"row{line}"
         try:
@@ -91,7 +102,7 @@ def read(file: str | Path, machine: Machine | None = None) -> tuple[list[Row], l
 
 class _Refused(ValueError):
     def __init__(self, column: str, reason: str):
-        super().__init__(f"{column}: {reason}")
+        super().__init__(reason)
         self.column, self.reason = column, reason
 
 
@@ -119,9 +130,11 @@ def _row(line: int, name: str, cells: dict[str, str], rows: dict[str, Row], mach
     notebook, job = _notebook(cells.get("notebook", ""))
     given = {column: cell for column, cell in cells.items() if column not in COLUMNS}
     used = {column: _referred(column, cell, rows) for column, cell in given.items() if cell.startswith("@")}
-    nodes = _count("nodes", cells.get("nodes", "1"), machine.nodes if machine else None)
     per_node = machine.devices_per_node if machine else None
-    tasks = _count("tasks_per_node", cells.get("tasks_per_node", str(per_node or 1)), per_node)
+    with _speaking_of("nodes"):
+        nodes = limits.count(cells.get("nodes", "1"), machine.nodes if machine else None)
+    with _speaking_of("tasks_per_node"):
+        tasks = limits.count(cells.get("tasks_per_node", str(per_node or 1)), per_node)
     after = [rows[each].name for each in cells.get("after", "").split() if _known("after", each, rows)]
     parameters = {column: str(used[column].folder) if column in used else cell for column, cell in given.items()}
     if job.job == "throughput":
@@ -143,14 +156,16 @@ def _row(line: int, name: str, cells: dict[str, str], rows: dict[str, Row], mach
         raise _Refused("ranks", f"{row.ranks} ranks do not fit {nodes} nodes with {tasks} tasks each")
     with _speaking_of("ranks"):
         settings.check_ranks(row.ranks)
-    _check_walltime(row.walltime, nodes, machine)
-    _check_memory(row, machine)
+    with _speaking_of("walltime"):
+        limits.check_walltime(row.walltime, nodes, machine)
+    with _speaking_of("strategy"):
+        limits.check_memory(settings, row.ranks, machine)
     return row
 
 
 @contextmanager
-def _speaking_of(column: str):
-    """Turn a settings class's sentence into a fault of the column it names, else of this one."""
+def _speaking_of(column: str) -> Iterator[None]:
+    """Turn a sentence into a fault of the column it names (as those of settings do), else of this one."""
     try:
         yield
     except _Refused:
@@ -190,64 +205,11 @@ def _referred(column: str, cell: str, rows: dict[str, Row]) -> Row:
 
 def _settings(job: type[JobSettings], parameters: dict[str, str], used: dict[str, Row]) -> JobSettings:
     """Checked as the notebook will check them; a run that is still to come is taken on trust."""
-    to_come = {column: row for column, row in used.items() if Run(row.folder).status != "finished"}
-    # An encoder to come stands for one that exists; the data set of data to come need not be here again.
-    stand_in = {"encoder": "random"} if "encoder" in to_come else {}
+    to_come = {column: row for column, row in used.items() if not row.finished}
+    values: dict[str, Any] = {name: value for name, value in parameters.items() if name not in to_come}
+    if "encoder" in to_come:
+        values["encoder"] = "random"  # stands for one that exists; the data set of data to come need not be here again
     with _speaking_of("notebook"):
-        checked = job(**{n: v for n, v in parameters.items() if n not in to_come}, **stand_in)
+        checked = job(**values)
         check(checked)
     return checked.model_copy(update={column: str(row.folder) for column, row in to_come.items()})
-
-
-def _count(column: str, cell: str, most: int | None) -> int:
-    if not cell.isdecimal() or int(cell) < 1:
-        raise _Refused(column, f"'{cell}' is no whole number from 1 on")
-    if most and int(cell) > most:
-        raise _Refused(column, f"{cell} are more than the machine's {most}")
-    return int(cell)
-
-
-def seconds(walltime: str) -> int:
-    """Slurm's time: minutes, hours:minutes:seconds or days-hours:minutes:seconds.
-
-    Slurm's other forms are refused: it takes 2:00 for two minutes and 1-12 for a day and a half.
-
-    >>> seconds("30"), seconds("2:00:00"), seconds("1-00:00:00")
-    (1800, 7200, 86400)
-    """
-    found = TIME.fullmatch(walltime)
-    if not found:
-        raise ValueError(f"'{walltime}' is no clear time; write hours:minutes:seconds, such as 2:00:00")
-    days, hours, minutes, rest = (int(found[part] or 0) for part in "dhms")
-    return ((days * 24 + hours) * 60 + minutes + int(found["minutes"] or 0)) * 60 + rest
-
-
-def _check_walltime(walltime: str, nodes: int, machine: Machine | None) -> None:
-    with _speaking_of("walltime"):
-        asked = seconds(walltime)
-    if asked < 60:
-        raise _Refused("walltime", f"'{walltime}' is less than a minute, Slurm's smallest time limit")
-    if machine and machine.hours:
-        hours = next(limit for most, limit in machine.hours.items() if nodes <= most)
-        if asked > hours * 3600:
-            longer = "a pretraining that needs longer goes on by itself in the next job"
-            raise _Refused("walltime", f"{machine.name} gives {nodes} nodes {hours:g} h at most; {longer}")
-
-
-def _check_memory(row: Row, machine: Machine | None) -> None:
-    """Refuse a model that cannot fit its strategy, with the prediction and what would fit."""
-    limit = machine.memory_gib if machine else None
-    if limit is None or not isinstance(row.settings, memory_advice.KNOWN):
-        return
-    need = memory_advice.peak_gib(row.settings, row.ranks)
-    if need <= limit:
-        return
-    per_node = machine.devices_per_node
-    fitting = memory_advice.strategies_that_fit(row.settings, row.ranks, limit)
-    listed = ", ".join(f"{name} ({held:.1f})" for name, held in fitting.items())
-    advice = f"on {row.ranks} ranks these fit: {listed}" if fitting else (
-        f"no strategy fits on {row.ranks} ranks: take more than {row.ranks // per_node} nodes, a smaller batch or "
-        "activation_checkpointing"
-    )  # fmt: skip
-    text = f"{row.settings.model} under {row.settings.strategy} needs {need:.1f} GiB a device of {limit:.1f}; {advice}"
-    raise _Refused("strategy", text)

@@ -1,11 +1,11 @@
-"""Run a grid's rows on this machine, one after the other, through the runner: what a laptop has instead of Slurm."""
+"""Run a grid's rows on this machine, one after the other, by `geofm run`: what a laptop has instead of Slurm."""
 
 import subprocess
 import sys
 from collections.abc import Iterator
 
 from geofm_lib.runs import grid
-from geofm_lib.runs.run import Run, shown
+from geofm_lib.runs.run import shown
 
 
 def run(rows: list[grid.Row], limit: int | None = None) -> Iterator[tuple[grid.Row, str]]:
@@ -16,8 +16,8 @@ def run(rows: list[grid.Row], limit: int | None = None) -> Iterator[tuple[grid.R
     """
     started = 0
     for row in rows:
-        missing = [name for name in row.after if Run(_folder(rows, name)).status != "finished"]
-        if Run(row.folder).status == "finished":
+        missing = [each.name for each in rows if each.name in row.after and not each.finished]
+        if row.finished:
             yield row, "finished before"
         elif row.nodes > 1:
             yield row, f"left: it needs {row.nodes} nodes, and this is one machine"
@@ -33,11 +33,6 @@ def run(rows: list[grid.Row], limit: int | None = None) -> Iterator[tuple[grid.R
 
 
 def command(row: grid.Row) -> list[str]:
-    """The runner's command line for a row."""
-    given = {"ranks": str(row.ranks)} | row.parameters
-    words = [word for name, value in given.items() for word in ("-p", name, value)]
-    return [sys.executable, "-m", "geofm_lib", "run", str(row.notebook), *words]
-
-
-def _folder(rows: list[grid.Row], name: str):
-    return next(row.folder for row in rows if row.name == name)
+    """The command line that runs a row."""
+    ranks = [] if "ranks" in row.parameters else ["-p", "ranks", str(row.ranks)]
+    return [sys.executable, "-m", "geofm_lib", "run", str(row.notebook), *ranks, *row.words]

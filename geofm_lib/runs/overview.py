@@ -1,20 +1,24 @@
 """Where runs stand, as text for a terminal: the rows of a grid, one run, or all runs."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from geofm_lib.runs import progress, queue, records
+from geofm_lib.runs import progress, queue, records, slurm
 from geofm_lib.runs.grid import Row
 from geofm_lib.runs.run import Run, shown
+
+COLUMNS = ("name", "state", "detail", "step", "images_per_s", "left", "node_hours")  # of a grid's table
 
 
 def of_grid(rows: list[Row]) -> str:
     """A table with a line a row, and how many are in which state."""
-    table = queue.status(rows)
+    table = status(rows)
     total = f"{len(table)} runs: {_counted(table['state'])}; {table['node_hours'].sum():.2f} node-hours"
     return f"{_text(table)}\n{total}" if len(table) else total
 
@@ -50,6 +54,66 @@ def of_all(root: Path) -> str:
     if not rows:
         return f"there are no runs in '{root}' yet; `geofm run 01` makes the first"
     return f"{_text(pd.DataFrame(rows))}\n{len(rows)} runs in {root}: {_counted(row['status'] for row in rows)}"
+
+
+def status(rows: list[Row]) -> pd.DataFrame:
+    """One row each: name, state, detail, step, images_per_s, left, node_hours.
+
+    state: not sent, waiting, running, finished, stopped or failed. node_hours: spent by every job of the run so far.
+    """
+    jobs = {job.folder: job for job in slurm.queued() if job.state in queue.ACTIVE}
+    table: list[dict[str, Any]] = []
+    states: dict[str, str] = {}
+    for row in rows:
+        run = Run(row.folder)
+        state, detail = _state(run, jobs.get(str(row.folder)))
+        if state == "not sent" and (lost := [name for name in row.after if states.get(name) in ("failed", "not sent")]):
+            detail = f"needs {', '.join(lost)}"
+        states[row.name] = state
+        last = run.last_row
+        total = last.get("total_steps") or last.get("total")
+        step = f"{last['step']}/{total}" if total and "step" in last else ""
+        going = state == "running" and run.status == "running"
+        table.append(
+            {
+                "name": row.name,
+                "state": state,
+                "detail": detail,
+                "step": step,
+                "images_per_s": round(last["images_per_s"], 1) if going and "images_per_s" in last else None,
+                "left": progress.duration(last["seconds_left"]) if going and "seconds_left" in last else "",
+                "node_hours": round(sum(each["node_hours"] for each in records.slices(run)), 3),
+            }
+        )
+    return pd.DataFrame(table, columns=list(COLUMNS))
+
+
+def _state(run: Run, job: slurm.Queued | None) -> tuple[str, str]:
+    """(state, detail): the run folder knows how a run ended, the queue whether it lives."""
+    now = run.status
+    starts = len(records.slices(run))
+    if now == "finished":
+        return "finished", f"in {starts} starts" if starts > 1 else ""
+    if job:
+        if job.state in ("RUNNING", "COMPLETING"):
+            return "running", "" if now == "running" else "starting or ending"
+        return "waiting", job.reason + (f", start {starts + 1}" if starts else "")
+    if now == "running":
+        return "running", "outside the queue"
+    if now in ("stopped", "failed", "killed"):
+        reason = records.this_slice(run)["reason"].splitlines()
+        return "stopped" if now == "stopped" else "failed", reason[0] if reason else now
+    outputs = sorted(queue.outputs_folder().glob(f"{run.folder.name}-*.out"), key=lambda file: file.stat().st_mtime)
+    if outputs:  # it ran, and left no run
+        return "failed", f"{_last_words(outputs[-1])} ({outputs[-1].name})"
+    return "not sent", ""
+
+
+def _last_words(output: Path) -> str:
+    """What the runner said when a notebook failed before its ranks were started, else the job's last line."""
+    lines = [line.strip() for line in output.read_text(errors="replace").splitlines() if line.strip()]
+    said = [line for line in lines if re.match(r"\S+\.ipynb: (?!FAILED|STOPPED)", line)]
+    return (said or lines or ["its job ended without a word"])[-1]
 
 
 def _counted(states: Iterable[str]) -> str:
