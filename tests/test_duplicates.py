@@ -1,4 +1,4 @@
-"""Duplicates: found whatever was done to the file, told from what only looks flat, and never split."""
+"""Duplicates: found whatever was done to the file, kept apart from what only looks flat, and never split."""
 
 import io
 

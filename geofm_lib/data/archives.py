@@ -24,7 +24,7 @@ Item = tuple[str, Load]  # name, bytes or a function that reads them
 def items(source: Source) -> Iterator[Item]:
     """Name and bytes of each image.
 
-    Folders and zips give functions, so that many processes can read at once; a tar is read in its own order, once,
+    Folders and zips give functions, so that many processes can read at once. A tar is read in its own order, once,
     because a compressed one cannot be entered in the middle. What cannot even be listed (a folder without permission,
     the rest of a damaged archive) comes last, under its own name, with a function that raises the reason.
     """
@@ -62,9 +62,9 @@ def clean(name: str) -> str:
 def labels(names: list[str]) -> list[str]:
     """The class of each image, given all names: its parent folder.
 
-    "" (no label) for images lying beside or above class folders, for all when they lie in one single folder, since one
-    class tells nothing, and for those in folders named train, test or val with no other folder beside them, such as
-    Million-AID's test half. The strings are shared, so a million labels are a million references.
+    "" (no label) for images lying beside or above class folders, and for all when they lie in one single folder. Also
+    for those in folders named train, test or val with no other folder beside them, such as Million-AID's test half.
+    The strings are shared, so a million labels are a million references.
 
     >>> labels(["set/a/1.jpg", "set/b/2.jpg", "set/3.jpg"]), labels(["photos/1.jpg", "photos/2.jpg"])
     (['a', 'b', ''], ['', ''])

@@ -1,13 +1,14 @@
-"""The floor that learned features have to beat: colour and gradient histograms with ridge regression.
+"""The baseline that learned features have to beat: colour and gradient histograms with ridge regression.
 
-Nothing is learned but the last linear map. It needs seconds, and a pretrained encoder that scores below it has
-learned nothing of use about these images. It is no straw man: 65 % on UC Merced at a 50/50 split.
+Nothing is learned but the last linear map, which needs seconds. A pretrained encoder that scores below it has learned
+nothing of use about these images. It is no straw man: 65 % on UC Merced at a 50/50 split.
 """
 
 import numpy as np
 import torch
 
 from geofm_lib.data import rgb, transforms
+from geofm_lib.data.shards import Shards
 
 SIZE = 96  # pixels a side at which the histograms are taken
 SINGLE, JOINT = 16, 8  # bins: 3 x 16 of each channel, 8 x 8 x 8 of all three together
@@ -28,8 +29,8 @@ def colour_histogram(image_HWC: np.ndarray) -> np.ndarray:
 def gradient_histogram(image_HWC: np.ndarray) -> np.ndarray:
     """Directions of the brightness gradient in 4 x 4 cells, float32 [256] (after Dalal and Triggs 2005).
 
-    Twice: summed strength per pixel, which tells smooth from busy ground, and the same divided by its length, which
-    is blind to contrast.
+    Twice: summed strength per pixel, which tells smooth from busy ground, and the same divided by its length. The
+    second is blind to contrast.
     """
     grey = image_HWC.astype(np.float32).mean(axis=2) / 255
     down, right = np.gradient(grey)
@@ -43,16 +44,16 @@ def gradient_histogram(image_HWC: np.ndarray) -> np.ndarray:
     return np.concatenate(both).astype(np.float32)
 
 
-def features(shards) -> np.ndarray:
-    """Histograms of every image, float32 [len(shards), 816 for three bands, 16 more for each more].
+def features(images: Shards) -> np.ndarray:
+    """Histograms of every image, float32 [len(images), 816 for three bands, 16 more for each more].
 
     As square roots, so that no large count drowns the rest. Sixteen bits become eight by the set's mean and std.
     """
     rows = []
-    for i in range(len(shards)):
-        image = transforms.resize(shards.decode(i), SIZE, SIZE)
+    for i in range(len(images)):
+        image = transforms.resize(images.decode(i), SIZE, SIZE)
         if image.dtype != torch.uint8:
-            image = rgb.eight_bits(image[None], shards.mean, shards.std)[0]
+            image = rgb.eight_bits(image[None], images.mean, images.std)[0]
         pixels = image.permute(1, 2, 0).numpy()
         rows.append(np.concatenate([colour_histogram(pixels), gradient_histogram(pixels)]))
     return np.sqrt(np.stack(rows))

@@ -15,9 +15,9 @@ def find(digests: np.ndarray, looks: np.ndarray, near: int = NEAR) -> tuple[np.n
     """(image, twin, distance), int64 each: every image of a set of duplicates but its first, in order of images.
 
     digests, looks: uint64 [n]; a look of 0 stands for a flat picture, which is near to none. The twin of a copy is
-    the first image with the same pixels, distance -1; that of any other is the first image of its set, and distance
-    the bits between their looks. Sets are closed: if a is near b and b near c, all three belong together, so that the
-    distance may be more than `near`.
+    the first image with the same pixels, at distance -1. That of any other is the first image of its set, and distance
+    is the bits between their looks. Sets are closed: if a is near b and b near c, all three belong together, so that
+    the distance may be more than `near`.
     """
     _, first, which = np.unique(digests, return_index=True, return_inverse=True)
     leader = first[which]  # the first image with these pixels

@@ -23,9 +23,9 @@ _COSINE = _COSINE.astype(np.float32)
 
 @dataclass
 class Measures:
-    """sums, squares: over the pixels of each channel, in 0..1 units, [C]; those of an image of 2 * ROWS rows or more
-    are scaled up from evenly spaced ones. digest: 16 hexadecimal digits, of all pixels. look: 16 hexadecimal digits,
-    "" for a flat picture."""
+    """sums, squares: over the pixels of each channel, in 0..1 units, [C]. Those of an image of 2 * ROWS rows or more
+    are scaled up from evenly spaced ones. digest: 16 hexadecimal digits, of all pixels. look: likewise, "" for a flat
+    picture."""
 
     sums: list[float]
     squares: list[float]
@@ -62,10 +62,20 @@ def _compiled(function: Callable) -> Callable:
 
 
 @_compiled
-def _fold(image, channels, pixels, full, lines, grey, sums):
-    """Of evenly spaced rows of an image [H, W*C] with values up to `full`: the means of GRID x GRID cells, in 0..255,
-    into `grey`; sums and sums of squares of each channel, in 0..1 units and scaled up to `pixels`, into `sums` [2, C].
-    lines: three rows of zeros to count in. Compiled: numpy would write and read every value five times over.
+def _fold(
+    image: np.ndarray,
+    channels: int,
+    pixels: float,
+    full: float,
+    lines: np.ndarray,
+    grey: np.ndarray,
+    sums: np.ndarray,
+) -> None:
+    """Fill `grey` and `sums` from evenly spaced rows of an image [H, W*C] with values up to `full`.
+
+    grey [GRID, GRID]: means of the image's cells, in 0..255. sums [2, C]: sums and sums of squares of each channel, in
+    0..1 units, scaled up to `pixels`. lines: three rows of zeros to count in. Compiled, since numpy would write and
+    read every value five times over.
     """
     step, length = max(1, len(image) // ROWS), image.shape[1]
     height, width = (len(image) + step - 1) // step, length // channels

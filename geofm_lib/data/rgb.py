@@ -20,8 +20,8 @@ def bands(channels: int) -> tuple[int, int, int]:
 def eight_bits(images_BCHW: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """uint8 [B, C, H, W] for the eye and for histograms.
 
-    Eight bits are left as they are. Sixteen bits hardly ever fill their range: each band is stretched, black and white
-    two standard deviations of the data set below and above its mean, so that the images of one set compare.
+    Eight bits are left as they are. Sixteen bits hardly ever fill their range, so each band is stretched: black and
+    white lie two standard deviations of the data set below and above its mean. So the images of one set compare.
     """
     if images_BCHW.dtype == torch.uint8:
         return images_BCHW

@@ -14,8 +14,8 @@ PURPOSES = {"order": 0, "crop": 1, "mask": 2, "probe": 3, "view": 4, "synthetic"
 def generator(seed: int, epoch: int, sample: int, purpose: str) -> np.random.Generator:
     """A random generator for one use of one sample in one epoch; about 20 microseconds to make.
 
-    Philox is counter based: (seed, purpose) is its key and (epoch, sample) the high half of its counter, so
-    streams of different samples never overlap (each has 2**128 blocks) and none has to be seeded by hashing.
+    Philox is counter based: (seed, purpose) is its key and (epoch, sample) the high half of its counter. So streams of
+    different samples never overlap (each has 2**128 blocks), and none has to be seeded by hashing.
 
     >>> generator(0, 1, 7, "crop").random() == generator(0, 1, 7, "crop").random()
     True

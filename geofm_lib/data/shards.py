@@ -28,8 +28,8 @@ class Shards:
     >>> data.decode(0).shape, data.classes[data.labels[0]]       # doctest: +SKIP
     (torch.Size([3, 96, 96]), 'beach')
 
-    names: list of str; labels: int64 [len], -1 where there is none; classes: list of str, of the whole folder, sorted;
-    mean, std: per channel in 0..1 units, over the train side; channels: int; sizes: int64 [len, 2] height, width.
+    names: list of str. labels: int64 [len], -1 where there is none. classes: of the whole folder, sorted.
+    mean, std: per channel in 0..1 units, over the train side. sizes: int64 [len, 2], height and width.
     """
 
     def __init__(self, folder: str | Path, split: str | None = None, keep_bytes: int = KEEP_BYTES):

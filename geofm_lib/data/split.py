@@ -10,9 +10,9 @@ import numpy as np
 def split(names: list[str], labels: list[str], same_as: dict[str, str], train_ratio: float, seed: int) -> list[str]:
     """The side of each image, "train" or "test": `train_ratio` of each class trains; images without a label all train.
 
-    `same_as` maps the name of a duplicate to the first image of its set: all go to the same side, also across classes,
-    or the test would ask for what was seen in training. The order depends on a hash of (seed, class, file name), so it
-    is the same for a folder and for a tar of it, and one more image moves no other.
+    `same_as` maps the name of a duplicate to the first image of its set. All of a set go to the same side, also across
+    classes, or the test would ask for what was seen in training. The order depends on a hash of (seed, class, file
+    name). So it is the same for a folder and for a tar of it, and one more image moves no other.
 
     >>> sides = split(["a/1", "a/2", "b/3", "b/4"], ["a", "a", "b", "b"], {"a/2": "a/1"}, 0.5, seed=0)
     >>> sides[0] == sides[1], sides.count("train") in (1, 2, 3)

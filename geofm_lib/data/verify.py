@@ -47,8 +47,8 @@ class Checked:
 def check(data: bytes, short_side: int = 0, quality: int = 0) -> Checked:
     """Verify and, if need be, convert one image. Raises Refused with the reason, and nothing else.
 
-    short_side: pixels to which a larger short side is reduced; quality: of the JPEG that every image is written as
-    again (a JPEG holds no bands: multi-band TIFFs stay what they are). 0: as it is.
+    short_side: pixels to which a larger short side is reduced. quality: of the JPEG that every image is written as
+    again; a JPEG holds no bands, so multi-band TIFFs stay what they are. 0: as it is.
     """
     try:
         data, converted, pixels = _fit(data, short_side, quality)

@@ -3,9 +3,9 @@
 GEOFM_TEST_DATA=FOLDER python -m tests.benchmarks.loader [ROUNDS]        rewrites reports/loader.csv (about 2 minutes)
 
 UC Merced (ucm.tar) at 256 pixels becomes float batches [32, 3, 224, 224]: random resized crop (0.2 to 1, bicubic and
-antialiased), flip, normalise. A round is 1,024 images (2,048 with workers) through every pipeline in turn, from asking
-for the first batch to having the last, start of the worker processes included; one thread a process everywhere; files
-in the page cache.
+antialiased), flip, normalise. A round is 1,024 images (2,048 with workers) through every pipeline in turn. It is
+timed from asking for the first batch to having the last, start of the worker processes included. One thread a process
+everywhere; files in the page cache.
 
 Peers as their manuals advise: v2 transforms on uint8 tensors (faster than on PIL images), webdataset batched inside its
 pipeline, from eight shards. `imagefolder+decode_image` is ImageFolder with torchvision's own decoder in place of PIL.

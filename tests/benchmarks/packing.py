@@ -1,9 +1,9 @@
-"""Packing against merely decoding: PYTHONPATH=. python tests/benchmarks/packing.py FOLDER [IMAGES] [ROUNDS]
+"""Packing against merely decoding: python -m tests.benchmarks.packing FOLDER [IMAGES] [ROUNDS]
 
-Draws a tree of IMAGES JPEGs (256 x 256, quality 90) in FOLDER/tree, once, then measures ROUNDS times in turn: decoding
+Draws a tree of IMAGES JPEGs (256 x 256, quality 90) in FOLDER/tree, once. Then measures ROUNDS times in turn: decoding
 all of them with `decode.decode` in two processes, and packing them with two workers. Prints each round, the median
-ratio, the peak memory of all processes together, and how it grows by image, from a packing of a tenth of them. A
-second start goes on where the first was ended: images and rounds that are there are kept (FOLDER/rounds.json).
+ratio and the peak memory of all processes together. Also how that memory grows by image, from a packing of a tenth of
+them. A second start goes on where the first was ended: images and rounds that are there are kept (FOLDER/rounds.json).
 """
 
 import io
@@ -24,6 +24,7 @@ from PIL import Image
 
 PROCESSES, CLASSES, BASES, SIDE = 2, 50, 300, 256
 MIB = 2**20
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def draw_tree(folder: Path, images: int) -> Path:
@@ -78,7 +79,7 @@ def decoding(tree: Path, images: int) -> float:
 
 
 def packing(tree: Path, run: Path) -> float:
-    """Seconds to prepare the tree with two workers: all of it, from listing the files to the pictures of the page."""
+    """Seconds to prepare the tree with two workers: all of it, from listing the files to the previews."""
     from geofm_lib.jobs import prepare
     from geofm_lib.jobs.run_folder import Folder
     from geofm_lib.settings import PrepareSettings
@@ -95,10 +96,13 @@ def packing(tree: Path, run: Path) -> float:
 
 
 def peak(tree: Path, run: Path) -> tuple[int, int]:
-    """Bytes that a packing in a process of its own needs at most: (with its workers, shared pages counted once; the
-    first process alone, while it has workers: what torch loads for the page's pictures afterwards differs by 30 MiB
-    from run to run and has nothing to do with the number of images)."""
-    child = subprocess.Popen([sys.executable, __file__, "--pack", str(tree), str(run)])
+    """Bytes that a packing in a process of its own needs at most: (with its workers, its first process alone).
+
+    Pages that processes share are counted once. The first process counts while it has workers: what torch loads for
+    the previews afterwards differs by 30 MiB from run to run, whatever the number of images.
+    """
+    command = [sys.executable, "-m", "tests.benchmarks.packing", "--pack", str(tree), str(run)]
+    child = subprocess.Popen(command, cwd=ROOT)
     most = packing = 0
     while child.poll() is None:
         try:
@@ -138,9 +142,8 @@ def measure(folder: Path, images: int, rounds: int) -> dict:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     if sys.argv[1] == "--pack":
         packing(Path(sys.argv[2]), Path(sys.argv[3]))
     else:
         place, images, rounds = (sys.argv[1:] + ["100000", "5"][len(sys.argv) - 2 :])[:3]
-        print(json.dumps(measure(Path(place), int(images), int(rounds))))
+        print(json.dumps(measure(Path(place).resolve(), int(images), int(rounds))))
