@@ -1,4 +1,4 @@
-"""Table I, the four findings and the probing claims, held against what was counted and measured here. No torch.
+"""Table I, the four findings and the probing claims, held against what was counted and measured here.
 
 `evidence` is the summary of a `findings` run, {} without one: what needs it is then "not measured".
 """
@@ -6,7 +6,7 @@
 from statistics import median
 
 from geofm_lib.paper.performance import UP_TO_3B, Evidence, unseen
-from geofm_lib.paper.verdicts import NEAR, Answer, judged, of_counts, of_points
+from geofm_lib.paper.verdicts import NEAR, Answer, Point, judged, of_counts, of_points
 from geofm_lib.planning.planner import as_published
 from geofm_lib.planning.reference import TABLE_I as PRINTED
 from geofm_lib.planning.weights import parameters
@@ -42,19 +42,19 @@ def _counted(ours: dict[str, float]) -> Answer:
 
 def no_shard_over_ddp(evidence: Evidence) -> Answer:
     """NO_SHARD over DDP: in the same precision here, published on one node in bf16 over fp32."""
-    theirs = [bf16[0] / fp32[0] for bf16, fp32 in _one_node()]
-    if "DDP_bf16_step_s" not in evidence or not theirs:
+    if "DDP_bf16_step_s" not in evidence or not (points := _one_node()):
         return Answer(how="measured")
+    theirs = median(published for _, published, _ in points)
     ours = {kind: evidence[f"DDP_{kind}_step_s"] / evidence[f"NO_SHARD_{kind}_step_s"] for kind in ("fp32", "bf16")}
-    both = [(kind, *pair) for kind, own in ours.items() for pair in ((1.0, 1.0), (median(theirs), own))]
+    both = [(kind, *pair) for kind, own in ours.items() for pair in ((1.0, 1.0), (theirs, own))]
     said = "NO_SHARD is {fp32:.2f} times as fast as DDP with both in fp32, {bf16:.2f} with both in bf16".format(**ours)
-    ratio = median(ours.values()) / median(theirs)
+    ratio = median(ours.values()) / theirs
     return Answer(f"{said}, on {evidence['ranks']} CPU ranks", ratio, of_points(both), "measured")
 
 
 def ddp_precision(evidence: Evidence) -> Answer:
     """Finding 2: NO_SHARD in bf16 over DDP in fp32 on one node, as precision alone predicts it for an unseen model."""
-    points = [("one node", *(bf16[k] / fp32[k] for k in (0, 1))) for bf16, fp32 in _one_node()]
+    points = _one_node()
     said = f"{', '.join(f'{own:.2f}' for *_, own in points)} times by precision alone"
     if "DDP_bf16_step_s" in evidence:
         gain = evidence["DDP_fp32_step_s"] / evidence["DDP_bf16_step_s"]
@@ -62,10 +62,11 @@ def ddp_precision(evidence: Evidence) -> Answer:
     return judged(points, "predicted", said)
 
 
-def _one_node() -> list[tuple]:
-    """For each model up to 3B: (published, predicted unseen) images/s of NO_SHARD and of DDP."""
+def _one_node() -> list[Point]:
+    """NO_SHARD over DDP on one node, as published and as predicted unseen, of each model up to 3B."""
     found = unseen(*UP_TO_3B)
-    return [(found[model, "NO_SHARD", 1], found[model, "DDP", 1]) for model in UP_TO_3B if found]
+    pairs = [(found[model, "NO_SHARD", 1], found[model, "DDP", 1]) for model in UP_TO_3B if found]
+    return [("one node", bf16[0] / fp32[0], bf16[1] / fp32[1]) for bf16, fp32 in pairs]
 
 
 def unsynchronised_replicas(evidence: Evidence) -> Answer:
@@ -101,8 +102,9 @@ def window_over_steady(model: str) -> float:
 
 
 def larger_probe_better(evidence: Evidence) -> Answer:
-    """Top-1 of small models pretrained and probed alike: it must rise from the smallest to the largest by more than the
-    intervals over seeds, and fall by more than them nowhere between.
+    """Top-1 of small models pretrained and probed alike.
+
+    It must rise from the smallest to the largest by more than the intervals over seeds, and nowhere fall by more.
     """
     scores = _sizes()
     if not scores:
@@ -124,7 +126,7 @@ def gain_of_largest(evidence: Evidence) -> Answer:
     return Answer(said, (high - low) / 30, "same ordering" if high > low else "differs", "measured")
 
 
-def _above(one: tuple, other: tuple) -> bool:
+def _above(one: tuple[str, float, float], other: tuple[str, float, float]) -> bool:
     return one[1] - one[2] > other[1] + other[2]
 
 

@@ -24,8 +24,10 @@ from geofm_lib.settings import PretrainSettings, ProbeSettings, SimulateSettings
 
 Rows = list[dict[str, Any]]
 
-UNPUBLISHED = ("ViT-1B", "ViT-15B")  # their throughput is not in our record, and no number of theirs went into the fit
-SIMULATED_NODES = (None, 8, 128)  # None: a bar that is said to hold for any number
+UNPUBLISHED = ("ViT-1B", "ViT-15B")
+"""Models whose throughput is not in our record; no number of theirs went into the fit."""
+SIMULATED_NODES = (None, 8, 128)
+"""Nodes of the published peaks that are simulated; None is a bar that is said to hold for any number."""
 ANY = 64  # ranks that are simulated for such a bar
 GRIDS = ("experiments", "prefetch_small", "scaling_small")
 CONDITIONS = ("model", "workload", "strategy", "batch_per_gpu", "image_size", "precision", "activation_checkpointing",

@@ -6,13 +6,12 @@ from geofm_lib.planning.weights import Shape
 def block_activations(width: int, mlp_dim: int, heads: int, tokens: int, compute: int, gated: bool) -> int:
     """Bytes that one block keeps of one image for its backward pass, its input included (fused attention).
 
-    A plain block keeps 8 width + 2 mlp_dim numbers a token: input, both norms' outputs, queries, keys, values, the
-    attention's output, the sum after it, and the MLP's inner layer twice. The benchmark's block keeps
-    11 width + 4 mlp_dim: no norm before the branches but one after each, norms on queries and keys, and the
-    attention's output twice. Norm statistics and the softmax's normaliser are fp32. A test compares with autograd.
+    A plain block keeps of each token its input, both norms' outputs, queries, keys, values, the attention's output
+    and the sum after it, and the MLP's inner layer twice. The benchmark's block has a norm after each branch instead,
+    norms on queries and keys, and keeps the attention's output twice. A test compares both with autograd.
     """
-    numbers = 11 * width + 4 * mlp_dim if gated else 8 * width + 2 * mlp_dim
-    statistics = 4 + heads * (5 if gated else 1)
+    numbers = 11 * width + 4 * mlp_dim if gated else 8 * width + 2 * mlp_dim  # a token
+    statistics = 4 + heads * (5 if gated else 1)  # fp32: of the norms, and the softmax's normaliser
     return tokens * (numbers * compute + statistics * 4)
 
 

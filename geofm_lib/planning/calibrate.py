@@ -2,8 +2,8 @@
 
 Reads the weak-scaling figures of ViT-Base, Huge, 3B and 5B, and writes the ``fitted`` rows of ``catalog/speeds.csv``.
 Prints how far the predictions are: over all points, with each model left out in turn, and by ranking. Needs scipy;
-only the study ``unseen`` imports this module. The fit is least squares of log step times with a soft loss (single
-runs on a shared network have outliers), each parameter held loosely by the prior value that is stated here.
+only the study ``unseen`` imports this module. The fit is least squares of log step times with a soft loss, since
+single runs on a shared network have outliers. Each parameter is held loosely by the prior value stated here.
 """
 
 import csv

@@ -16,16 +16,12 @@ BUCKET = 25 * 2**20  # bytes of fp32 gradients that DDP reduces at once: torch's
 
 @dataclass(frozen=True)
 class Traffic:
-    """One kind of collective in one optimiser step, for one rank.
+    """One kind of collective in one optimiser step, for one rank."""
 
-    group: how many ranks take part. calls: how often it is called. payload: bytes of the whole tensors that are
-    gathered or reduced (as ``ranks.csv`` counts them). sent: bytes this rank sends, by ring algorithms.
-    """
-
-    group: int
+    group: int  # how many ranks take part
     calls: int
-    payload: int
-    sent: int
+    payload: int  # bytes of the whole tensors that are gathered or reduced, as ``ranks.csv`` counts them
+    sent: int  # bytes this rank sends, by ring algorithms
 
 
 def step_traffic(

@@ -13,21 +13,15 @@ YES_NO = ("activation_checkpointing", "synchronised")
 
 @dataclass(frozen=True)
 class Conditions:
-    """How a step is run and timed; ValueError in one sentence for a value that is not possible.
+    """How a step is run and timed; ValueError in one sentence for a value that is not possible."""
 
-    Args:
-        workload: ``mae`` (the encoder sees a quarter of the patches) or ``classify`` (the paper's benchmark).
-        synchronised: False leaves out the reduction over replicas, as FSDP1 did under HYBRID_1GPU.
-        window: ``steady``, or ``paper_30_steps`` with its start-up inside.
-        backward_prefetch: blocks gathered ahead in the backward pass; 0: each when it is needed. The forward pass
-            has no such number: the host runs ahead of the device, so the next block is gathered early anyway.
-    """
-
-    workload: str = "mae"
+    workload: str = "mae"  # the encoder sees a quarter of the patches; or "classify", the paper's benchmark
     precision: str = "bf16"
     activation_checkpointing: bool = True
-    synchronised: bool = True
-    window: str = "steady"
+    synchronised: bool = True  # False leaves out the reduction over replicas, as FSDP1 did under HYBRID_1GPU
+    window: str = "steady"  # or "paper_30_steps", with its start-up inside
+    # Blocks gathered ahead in the backward pass; 0: each when it is needed. The forward pass has no such number: the
+    # host runs ahead of the device, so the next block is gathered early anyway.
     backward_prefetch: int = 1
 
     def __post_init__(self) -> None:
@@ -41,10 +35,7 @@ class Conditions:
 
     @classmethod
     def of(cls, row: Mapping[str, Any], **more: Any) -> "Conditions":
-        """Those that stand in a published row or in a run's settings; the others keep their defaults.
-
-        A run's own ``window`` says where it was measured, and is left out of no row: pass another one in ``more``.
-        """
+        """Those that stand in a published row or in a run's settings; the others keep their defaults."""
         return cls(**{field.name: row[field.name] for field in fields(cls) if field.name in row} | more)
 
     @property

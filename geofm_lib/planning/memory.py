@@ -16,22 +16,19 @@ ADAMW = 8  # bytes: two fp32 moments per trainable parameter
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one rank (the fullest), by kind.
+    """Bytes on one rank (the fullest), by kind: the fp32 shard whole, then what the fullest moment adds.
 
-    parameters, gradients, optimiser: this rank's fp32 shard, whole. The others are what is held at the fullest
-    moment of the backward pass: gradients_by_then (shards of blocks already done), activations (what the forward
-    pass kept), block (what the block at work needs on top: its recomputation and gradients of its activations),
-    unsharded (gathered weights, gradients on their way to the reduction) and other (the libraries').
+    That moment is in the backward pass, when gradients come and activations go.
     """
 
     parameters: int
     gradients: int
     optimiser: int
-    gradients_by_then: int
-    activations: int
-    block: int
-    unsharded: int
-    other: int
+    gradients_by_then: int  # shards of blocks already done
+    activations: int  # what the forward pass kept
+    block: int  # on top for the block at work: its recomputation, and gradients of its activations
+    unsharded: int  # gathered weights, and gradients on their way to the reduction
+    other: int  # of the libraries
 
     @property
     def peak(self) -> int:

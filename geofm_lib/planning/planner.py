@@ -65,10 +65,13 @@ def predict(
 ) -> dict[str, Any]:
     """One strategy's step, whether it fits or not; ``how`` are the fields of ``Conditions``.
 
-    Columns: strategy, replicas, shard_group; seconds of a step (step_s) and its parts (compute_s, update_s,
-    exposed_s: the communication that lengthens it, of communication_s in all; start_up_s: what the window adds);
-    images_per_s of all GPUs, with the interval ``low`` to ``high`` that should hold nine of ten runs; memory_gib
-    (peak active of the fullest GPU), fits; node_hours for ``epochs`` passes over ``images`` (None without them).
+    Columns:
+        strategy, replicas, shard_group, nodes, gpus.
+        step_s and its parts: compute_s, update_s, exposed_s (communication that lengthens the step, of
+        communication_s in all), start_up_s (what the window adds).
+        images_per_s of all GPUs; low and high should hold nine of ten runs.
+        memory_gib: peak active of the fullest GPU; fits.
+        node_hours for ``epochs`` passes over ``images``, None without them.
     """
     return _predicted(_Job(model, machine, nodes, batch_per_gpu, Conditions(**how), images, epochs), strategy)
 

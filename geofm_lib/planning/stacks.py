@@ -10,22 +10,18 @@ from geofm_lib.planning.sizes import GIB, MASTER
 
 @dataclass(frozen=True)
 class Moment:
-    """The backward pass at block ``at``: it begins at block ``last`` and ends at block 0.
-
-    whole: bytes of each unit's gathered weights in the compute precision, the root's last; trained: bytes of this
-    rank's fp32 shard of each; compute: bytes of a number in that precision. prefetch: blocks gathered ahead.
-    """
+    """The backward pass at block ``at``: it begins at block ``last`` and ends at block 0."""
 
     at: int
     last: int
-    whole: list[int]
-    trained: list[int]
+    whole: list[int]  # bytes of each unit's gathered weights in the compute precision, the root's last
+    trained: list[int]  # bytes of this rank's fp32 shard of each
     replicas: int
     shard: int
     reshard: bool
-    compute: int
+    compute: int  # bytes of a number in the compute precision
     checkpointing: bool
-    prefetch: int
+    prefetch: int  # blocks gathered ahead
 
     @property
     def block(self) -> int:

@@ -11,9 +11,9 @@
   Rings pass on through every rank of a group, all-reduces across nodes climb a tree. A node's network is shared by
   all groups that cross it, and gives less the more nodes take part (contention).
 * exposed: what does not fit beside the compute, and a share of the rest (``overlap``). FSDP1 hid a single group's
-  gathers almost wholly, and less where shard groups and replicas take turns. What is not gathered ahead in the
-  backward pass (``backward_prefetch`` 0) waits behind the reduction of the block before, and is hidden by less
-  (``overlap_late``); more than one block ahead hides no more than one.
+  gathers almost wholly, and less where shard groups and replicas take turns. With ``backward_prefetch`` 0 a gather
+  waits behind the reduction of the block before, and less of it is hidden (``overlap_late``). More than one block
+  ahead hides no more than one.
 """
 
 from dataclasses import dataclass
@@ -94,8 +94,8 @@ def demand(model: str, strategy: str, world: int, per_node: int, batch: int, how
     row = lookup(strategy)
     replicas, shard = resolve(row, world)
     found = units(model, how.workload)
-    # Unpadded, as FSDP1 sent it in the figures behind the speeds. FSDP2 pads each weight to the group: up to 3 % more
-    # on 256 ranks; on 1,024 it is 2 % for ViT-15B, 6 to 9 % for ViT-3B and 5B, 18 to 31 % for ViT-Base to 1B.
+    # Unpadded, as FSDP1 sent it in the figures behind the speeds. FSDP2 pads each weight to the group. That is up to
+    # 3 % more on 256 ranks. On 1,024 it is 2 % for ViT-15B, 6 to 9 % for ViT-3B and 5B, 18 to 31 % for smaller ones.
     traffic = step_traffic(model, strategy, world, how, stack="fsdp1")
     transfers = []
     for kind, each in traffic.items():
@@ -154,8 +154,8 @@ def _collective(each: Transfer, machine: Machine, value: dict[str, float]) -> fl
     if each.crossing:
         if machine.network_gb_s is None:
             raise ValueError(f"The machine '{machine.name}' cannot be planned for: its network_gb_s is not known.")
-        # A group of several ranks per node goes through all its network cards, so such groups share them; of a group
-        # with one rank per node, each has the card of its own GPU.
+        # A group of several ranks per node goes through all its network cards, so such groups share them. In a group
+        # with one rank per node, each rank has the card of its own GPU.
         own_card = each.alone or each.crossing == 1
         alone = value["group_share"] / (1 if own_card else each.crossing)
         shared = value["network_share"] / each.crossing

@@ -41,7 +41,8 @@ class Shape:
     workload: str
     rows: int
     columns: int
-    patch_numbers: int  # channels x patch x patch
+    channels: int
+    patch: int  # pixels a side
     visible: int  # patches that the encoder sees
     classes: int
     decoder: tuple[int, int, int] | None  # width, depth, heads
@@ -49,6 +50,10 @@ class Shape:
     @property
     def patches(self) -> int:
         return self.rows * self.columns
+
+    @property
+    def patch_numbers(self) -> int:
+        return self.channels * self.patch**2
 
     @property
     def masked(self) -> int:
@@ -83,7 +88,8 @@ def describe(
         workload=workload,
         rows=rows,
         columns=columns,
-        patch_numbers=channels * patch**2,
+        channels=channels,
+        patch=patch,
         visible=visible_patches(rows * columns, mask_ratio) if mae else rows * columns,
         classes=num_classes if workload == "classify" else 0,
         decoder=(row.decoder_width, row.decoder_depth, row.decoder_heads) if mae else None,
@@ -122,7 +128,6 @@ def units(model: str | Model, workload: str = "mae", **size: Any) -> list[Unit]:
     """The weights of a workload, in FSDP's units: the blocks in running order, then ``root``."""
     s = describe(model, workload, **size)
     row, width, inside = s.row, s.row.width, "encoder." if s.decoder else ""
-    channels_patch = _conv_shape(s, size.get("channels", 3))
     if workload == "classify":
         block = _block(width, row.gated_mlp_dim, row.heads)
         root = {"cls_token": (1, 1, width), "pos_embed": (s.patches, width)}  # a matrix, see jobs/throughput
@@ -134,7 +139,7 @@ def units(model: str | Model, workload: str = "mae", **size: Any) -> list[Unit]:
     else:
         block = _block(width, row.mlp_dim)
         root = {"cls_token": (1, 1, width), "pos_embed": (1, s.patches + 1, width)}
-        root |= {"patch_embed.proj.weight": (width, *channels_patch), "patch_embed.proj.bias": (width,)}
+        root |= {"patch_embed.proj.weight": (width, s.channels, s.patch, s.patch), "patch_embed.proj.bias": (width,)}
         root |= _norm("norm", width)
         root = {inside + name: shape for name, shape in root.items()}
         fixed = (inside + "pos_embed",)
@@ -147,11 +152,6 @@ def units(model: str | Model, workload: str = "mae", **size: Any) -> list[Unit]:
         root |= _linear("decoder_pred", narrow, s.patch_numbers)
         fixed += ("decoder_pos_embed",)
     return [*found, Unit("root", root, fixed)]
-
-
-def _conv_shape(s: Shape, channels: int) -> tuple[int, int, int]:
-    side = round((s.patch_numbers // channels) ** 0.5)
-    return channels, side, side
 
 
 def parameters(model: str | Model, workload: str = "mae", trainable: bool = False, **size: Any) -> int:
