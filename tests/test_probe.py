@@ -13,14 +13,13 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from PIL import Image
-from torch.nn import functional as F
 
-from geofm_lib import files
 from geofm_lib.data import shards
 from geofm_lib.data.sample import Sample
+from geofm_lib.distributed import features
 from geofm_lib.jobs import probe as job
 from geofm_lib.jobs.run_folder import Folder, Stopped
-from geofm_lib.model import probe_heads, vit
+from geofm_lib.model import vit
 from geofm_lib.runs import probe_advice
 from geofm_lib.settings import ProbeSettings
 from tests.support import encoders, packed
@@ -61,7 +60,7 @@ def settings(data, **values):
 
 
 def one_rank(**values):
-    alone = {"rank": 0, "world": 1, "is_main": True, "device": torch.device("cpu")}
+    alone = {"rank": 0, "world_size": 1, "is_main": True, "device": torch.device("cpu")}
     return SimpleNamespace(**alone, broadcast=lambda value: value, barrier=lambda: None, **values)
 
 
@@ -82,7 +81,7 @@ def test_the_job_writes_what_the_page_reads(data, encoder, tmp_path):
     assert all(0 <= float(row["top1"]) <= float(row["top5"]) <= 100 for row in rows(tmp_path))
     last = [float(row["top1"]) for row in rows(tmp_path) if (row["features"], row["epoch"]) == ("pretrained", "4")]
     assert found["top1_pretrained_mean"] == pytest.approx(np.mean(last))
-    assert found["top1_pretrained_interval"] == pytest.approx(12.706 * np.std(last, ddof=1) / math.sqrt(2))
+    assert found["top1_pretrained_interval"] == pytest.approx(12.70620 * np.std(last, ddof=1) / math.sqrt(2))
     assert (found["classes"], found["train_images"], found["test_images"]) == (6, 60, 60)
     assert found["chance"] == pytest.approx(100 / 6) and found["histograms_top1"] > 50
     assert {"top5_random_mean", "knn_pretrained", "knn_random", "histograms_interval"} <= set(found)
@@ -133,7 +132,7 @@ class _Pair:
     """Two ranks that meet in files, as far as the probe needs it."""
 
     def __init__(self, rank, folder, barrier):
-        self.rank, self.world, self.is_main, self.device = rank, 2, rank == 0, torch.device("cpu")
+        self.rank, self.world_size, self.is_main, self.device = rank, 2, rank == 0, torch.device("cpu")
         self.folder, self.barrier = folder, barrier.wait
 
     def broadcast(self, value):
@@ -146,7 +145,7 @@ def _one_of_two(rank, asked, folder, barrier):
 
 
 def test_two_ranks_find_what_one_finds(data, encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "BATCH", 16)
+    monkeypatch.setattr(features, "BATCH", 16)
     asked = settings(data, encoder=str(encoder), compare_random=False, compare_histograms=False)
     start(asked, tmp_path / "one")
     (tmp_path / "two").mkdir()
@@ -164,8 +163,8 @@ def test_two_ranks_find_what_one_finds(data, encoder, tmp_path, monkeypatch):
 
 def change(data, folder, **columns):
     """A copy of the index and split of ``data`` with other values in some columns."""
-    table = files.read_csv(data / "index.csv")
-    files.write_csv(folder / "index.csv", shards.COLUMNS, [row | columns for row in table])
+    table = shards.read_csv(data / "index.csv")
+    shards.write_csv(folder / "index.csv", shards.COLUMNS, [row | columns for row in table])
     for name in ("split.csv", "statistics.json"):
         (folder / name).write_text((data / name).read_text())
     return folder
@@ -195,40 +194,3 @@ def test_a_stop_is_heard(data, tmp_path):
     (tmp_path / "stop").touch()
     with pytest.raises(Stopped):
         start(settings(data, encoder="random"), tmp_path)
-
-
-def test_the_head_learns_what_is_linear_whatever_the_scale():
-    torch.manual_seed(0)
-    labels = torch.arange(300) % 3
-    features = (F.one_hot(labels, 3).float() + 0.2 * torch.randn(300, 3)) * torch.tensor([1e-4, 1.0, 1e4])
-    head = probe_heads.ProbeHead(3, 3)
-    optimiser = probe_heads.lars(head)
-    losses = [probe_heads.train_step(head, optimiser, features, labels, 5.0) for _ in range(300)]
-    assert losses[-1] < 0.5 * losses[0] and probe_heads.accuracy(head, features, labels)[0] > 98
-    assert not list(head.norm.parameters()) and head.norm.eps == 1e-6
-
-
-def test_lars_scales_the_matrix_by_the_trust_ratio_even_without_decay():
-    head = probe_heads.ProbeHead(4, 3)
-    weight, bias = head.linear.weight.detach().clone(), head.linear.bias.detach().clone()
-    probe_heads.train_step(head, probe_heads.lars(head), torch.randn(8, 4), torch.arange(8) % 3, rate=0.5)
-    gradient = head.linear.weight.grad
-    step = 0.5 * 0.001 * weight.norm() / gradient.norm() * gradient
-    torch.testing.assert_close(head.linear.weight.detach(), weight - step)
-    torch.testing.assert_close(head.linear.bias.detach(), bias - 0.5 * head.linear.bias.grad)
-
-
-def test_accuracy_and_neighbours():
-    logits = torch.eye(6)[[0, 1, 2, 3]] + torch.linspace(0.6, 0.1, 6)
-    head = torch.nn.Identity()
-    assert probe_heads.accuracy(head, logits, torch.tensor([0, 1, 0, 5])) == (50.0, 75.0)
-    corners = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
-    labels, asked = torch.tensor([4, 4, 2]), torch.tensor([[30.0, 1.0], [0.0, 0.1]])
-    assert probe_heads.knn_predict(corners, labels, asked, k=20, chunk=1).tolist() == [4, 2]
-
-
-def test_the_interval_is_students():
-    assert job.interval([1.0]) is None
-    assert job.interval([1.0, 2.0, 3.0]) == pytest.approx(4.303 / math.sqrt(3))
-    spread = list(range(31))
-    assert job.interval(spread) == pytest.approx(2.042 * np.std(spread, ddof=1) / math.sqrt(31), rel=5e-3)

@@ -7,7 +7,7 @@ Table I's counts (paper.md, section 0). This is the only module that imports FSD
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,7 +29,8 @@ from geofm_lib.profiling.step_timing import RATE, WEIGHT_DECAY, Inputs
 from geofm_lib.settings import FindingsSettings
 
 GROUPS = (1, 2)  # ranks of a shard group; the ranks are replicas of such groups
-PAIRS = [(strategy, precision) for precision in ("fp32", "bf16") for strategy in ("DDP", "NO_SHARD")]
+PRECISIONS: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
+PAIRS = [(strategy, precision) for precision in PRECISIONS for strategy in ("DDP", "NO_SHARD")]
 WARMUP_STEPS = 1
 SETTLED = 10  # steps of a window that do not count as steady
 LOADERS = 2  # processes a rank that draw the paper's images

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from geofm_lib import files
 from geofm_lib.data import loader, sampler
-from geofm_lib.data.shards import Shards
+from geofm_lib.data.shards import Shards, write_csv
 from geofm_lib.data.transforms import mask_noise, normalise
 from geofm_lib.distributed import checkpoint, export, sharding, training
 from geofm_lib.distributed.context import Context
@@ -172,4 +171,4 @@ def _write_ranks(file: Path, model: torch.nn.Module, context: Context) -> None:
     }
     table = context.gather(own)
     if context.is_main:
-        files.write_csv(file, own, table)
+        write_csv(file, own, table)

@@ -4,6 +4,7 @@ Taken in turn they see the same machine, whatever else it does.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def step(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     inputs: Inputs,
-    phases: meters.Phases | None = None,
+    phases: Callable[[str], AbstractContextManager[Any]] = nullcontext,
     group: dist.ProcessGroup | None = None,
 ) -> None:
     """One step of the benchmark: a single micro-batch, no clipping. ``group`` None: all ranks."""

@@ -1,0 +1,39 @@
+"""jobs/probe_summary.py: intervals against tables of Student's t, and what the sentence says."""
+
+import math
+
+import numpy as np
+import pytest
+
+from geofm_lib.jobs.probe_summary import accuracies, interval, share, verdict
+
+
+def test_the_interval_is_students():
+    assert interval([1.0]) is None
+    assert interval([1.0, 2.0, 3.0]) == pytest.approx(4.302653 / math.sqrt(3))
+    spread = list(range(31))
+    assert interval(spread) == pytest.approx(2.042272 * np.std(spread, ddof=1) / math.sqrt(31))
+
+
+def test_a_share_has_the_binomial_interval():
+    assert share(np.array([True, False, True, True])) == pytest.approx((75.0, 100 * 1.96 * math.sqrt(0.75 * 0.25 / 4)))
+
+
+def test_accuracies_are_means_over_seeds_of_each_kind():
+    rows = [{"features": "random", "top1": top1, "top5": 90.0} for top1 in (40.0, 44.0)]
+    found = accuracies(rows, {"random": [30.0, 31.0]})
+    assert found["top1_random_mean"] == 42.0
+    assert found["top5_random_interval"] == 0.0
+    assert found["knn_random"] == 30.5
+    assert not [name for name in found if "pretrained" in name]
+
+
+def test_the_verdict_says_when_a_difference_is_within_the_interval():
+    found = {"classes": 4, "chance": 25.0, "top1_pretrained_mean": 60.0, "top1_pretrained_interval": 3.0,
+             "top1_random_mean": 57.0, "top1_random_interval": 4.0, "histograms_top1": 70.0,
+             "histograms_interval": 4.0}  # fmt: skip
+    random, histograms = verdict(found).split("; ")[1:]
+    assert "3.0 points (± 5.0) above" in random
+    assert "no clear difference" in random
+    assert "10.0 points (± 5.0) below" in histograms
+    assert "no clear difference" not in histograms
