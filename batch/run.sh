@@ -18,12 +18,13 @@ ask() {
   done
 }
 asked=""
-trap 'asked=yes; ask &' USR1 TERM
+trap 'asked=yes; if [ -n "$runner" ]; then ask & fi' USR1 TERM
 (
   trap '' USR1 TERM
   exec "$python" -m geofm_lib run "$@"
 ) &
 runner=$!
+if [ -n "$asked" ]; then ask & fi # before the runner was known
 wait "$runner"
 code=$?
 while [ -n "$asked" ]; do # a trap ends the wait, not the runner

@@ -17,6 +17,7 @@ import torch
 from tests.conftest import need
 from tests.support import ranks
 from tests.support.ranks import REPO
+from tests.support.timing import scaled
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +233,7 @@ def test_a_disk_is_told_to_be_full_wherever_in_a_file_it_was_full(tmp_path):
     need("unshare")
     (tmp_path / "disk").mkdir()
     command = ["unshare", "-rm", sys.executable, "-c", FILLING, str(tmp_path / "disk")]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=scaled(200))
     assert done.returncode == 0, done.stderr
     said, left = json.loads(done.stdout.splitlines()[-1])
     assert len(said) > 12

@@ -18,6 +18,7 @@ from geofm_lib.planning.ranking import CLOSE, choice, first_choice
 from geofm_lib.planning.reference import BATCH, IMAGES
 from geofm_lib.planning.sizes import GIB
 from geofm_lib.planning.weights import parameters
+from tests.support.timing import scaled
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,7 @@ def test_plan_puts_the_fastest_that_fits_first():
 def test_plan_gives_every_strategy_best_first():
     began = time.perf_counter()
     rows = plan("ViT-3B", "frontier", 16, 32, images=IMAGES, epochs=100)
-    assert time.perf_counter() - began < 1
+    assert time.perf_counter() - began < scaled(1)
     assert {row["strategy"] for row in rows} == set(STRATEGIES)
     fitting = [row for row in rows if row["fits"]]
     assert rows[: len(fitting)] == fitting

@@ -350,7 +350,7 @@ def test_papermill_kernel_and_launch_cost_little(cluster, root, tmp_path):
         env = {**slurm_jobs.environment(folder), "PYTHONPATH": str(root)}
         worker = (env["GEOFM_PYTHON"], "-m", "geofm_lib.jobs.worker", str(bare))
         began = time.monotonic()
-        cluster.run("srun", "--nodes=1", "--ntasks=2", *worker, cwd=root, env=env, timeout=200)
+        cluster.run("srun", "--nodes=1", "--ntasks=2", *worker, cwd=root, env=env, timeout=scaled(200))
         alone = time.monotonic() - began
         assert Run(bare).status == "finished"
         costs.append(whole - alone)

@@ -12,6 +12,7 @@ import pytest
 from geofm_lib.report import ending
 from geofm_lib.runs import slurm, watch
 from geofm_lib.runs.run import HEARTBEAT_OLD_S, Run
+from tests.support.timing import scaled, wait_for
 
 
 @pytest.fixture
@@ -65,7 +66,8 @@ def test_a_rank_that_does_not_end_after_its_summary_is_ended(run, monkeypatch):
     began = time.monotonic()
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
     watch.watch(run, [process], ranks=1)
-    assert time.monotonic() - began < 20 and process.poll() == -signal.SIGKILL
+    assert time.monotonic() - began < scaled(20)
+    assert process.poll() == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("left, given", [(None, 240), (600, 555), (300, 255), (60, 40)])
@@ -120,7 +122,7 @@ import os, signal, sys, time
 time.sleep(float(os.environ["DEAF_S"]))  # it imports
 heard = []
 signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))
-end = time.monotonic() + 20
+end = time.monotonic() + float(os.environ["PATIENCE_S"])
 while not heard and time.monotonic() < end:
     time.sleep(0.05)
 sys.exit(int(os.environ["CODE"]) if heard else 3)
@@ -132,9 +134,11 @@ def script(root, tmp_path):
     """script(answers of squeue, of scontrol, deaf seconds, code) -> (code, output) of run.sh told to stop at once."""
     commands = tmp_path / "bin"
     commands.mkdir()
-    (commands / "sleep").write_text('#!/bin/sh\nexec /bin/sleep "$(echo "$1" | cut -c1).0"\n')  # 15 s are 1 s
+    (commands / "sleep").write_text(f"#!/bin/sh\nexec /bin/sleep {scaled(1)}\n")  # whatever is asked for
     (tmp_path / "runner.py").write_text(RUNNER)
-    (commands / "python").write_text(f"#!/bin/sh\nexec {sys.executable} {tmp_path}/runner.py\n")
+    (commands / "python").write_text(
+        f"#!/bin/sh\ntouch {tmp_path}/started\nexec {sys.executable} {tmp_path}/runner.py\n"
+    )
 
     def stub(name, answers):
         count = tmp_path / f"{name}.count"
@@ -148,11 +152,13 @@ def script(root, tmp_path):
         for file in commands.iterdir():
             file.chmod(0o755)
         env = {**os.environ, "PATH": f"{commands}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "CODE": str(code)}
-        process = subprocess.Popen(["bash", "batch/run.sh", "python", "x.ipynb"], cwd=root, text=True,
-                                   env={**env, "DEAF_S": str(deaf)}, stdout=subprocess.PIPE)  # fmt: skip
-        time.sleep(0.5)
+        env |= {"DEAF_S": str(deaf), "PATIENCE_S": str(scaled(20))}
+        (tmp_path / "started").unlink(missing_ok=True)
+        process = subprocess.Popen(["bash", "batch/run.sh", "python", "x.ipynb"], cwd=root, text=True, env=env,
+                                   stdout=subprocess.PIPE)  # fmt: skip
+        wait_for((tmp_path / "started").exists)
         process.send_signal(signal.SIGUSR1)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=scaled(60))
         return process.returncode, said
 
     return call
@@ -164,6 +170,6 @@ def test_a_job_goes_back_into_the_queue_though_slurm_is_slow_to_answer(script):
 
 
 def test_a_stop_in_the_first_seconds_is_heard_and_a_cancelled_job_stays_out(script):
-    code, said = script(["echo COMPLETING"], deaf=1.2)
+    code, said = script(["echo COMPLETING"], deaf=scaled(1.2))
     assert code == 75 and "job 7 is COMPLETING, so it is not queued again" in said
     assert script(["echo RUNNING"], code=1) == (1, ""), "a failure is no reason to try again"
