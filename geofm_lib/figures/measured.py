@@ -49,19 +49,20 @@ def scaling() -> Table:
 @styled
 def prefetch() -> Figure:
     """FSDP2's prefetch depth: planned for the published case, with the published dots, and measured here."""
+    rows = [
+        {"where": "Frontier, ViT-5B, 64 GPUs", "strategy": name, "forward": 0, "backward": depth,
+         "images/s, planned": found["images_per_s"], "GiB per GPU, planned": found["memory_gib"],
+         "images/s, published": bars[depth]["value"] if depth in bars else None}
+        for name, bars in published.prefetch().items() for depth in DEPTHS
+        for found in [as_published("ViT-5B", name, 8, backward_prefetch=depth)]
+    ]  # fmt: skip
     figure, (left, right) = axes(height=3.1, columns=2, width_ratios=(3, 2))
-    rows, planned_words = [], []
-    for k, (name, bars) in enumerate(published.prefetch().items()):
-        planned = {depth: as_published("ViT-5B", name, 8, backward_prefetch=depth) for depth in DEPTHS}
-        speeds = {depth: row["images_per_s"] for depth, row in planned.items()}
-        seen = {depth: row["value"] for depth, row in bars.items()}
-        aside = 0.27 * (k - 1)
-        left.bar([d + aside for d in speeds], speeds.values(), 0.25, color=STRATEGIES[name].colour, label=name)
-        left.plot([d + aside for d in seen], list(seen.values()), "o", color="black", markersize=4)
-        rows += [{"where": "Frontier, ViT-5B, 64 GPUs", "strategy": name, "forward": 0, "backward": depth,
-                  "images/s, planned": row["images_per_s"], "GiB per GPU, planned": row["memory_gib"],
-                  "images/s, published": seen.get(depth)} for depth, row in planned.items()]  # fmt: skip
-        planned_words.append(" ".join([name, *(f"{speed:.0f}" for speed in speeds.values())]))
+    planned = []
+    for aside, (name, part) in zip((-0.27, 0, 0.27), pd.DataFrame(rows).groupby("strategy", sort=False), strict=True):
+        places, speeds = part["backward"] + aside, part["images/s, planned"]
+        left.bar(places, speeds, 0.25, color=STRATEGIES[name].colour, label=name)
+        left.plot(places, part["images/s, published"], "o", color="black", markersize=4)
+        planned.append(" ".join([name, *(f"{speed:.0f}" for speed in speeds)]))
     left.set(xlabel="blocks gathered ahead in the backward pass", ylabel="images/s", title="Planned (dots: published)")
     left.set_xticks(list(DEPTHS), DEPTHS.values())
     left.grid(False, axis="x")
@@ -77,7 +78,7 @@ def prefetch() -> Figure:
     right.set_xticks(range(len(measured)), [f"({f}, {b})" for f, b in measured])
     legend_below(figure, [left])
     here = "; ".join(f"{depth} {ratios.median():.2f}" for depth, ratios in measured.items()) or "not run"
-    alt = (f"Bars: images/s of ViT-5B on 8 nodes planned for 0, 1 and 2 blocks ahead: {', '.join(planned_words)}; dots "
+    alt = (f"Bars: images/s of ViT-5B on 8 nodes planned for 0, 1 and 2 blocks ahead: {', '.join(planned)}; dots "
            f"as published without prefetching and with BACKWARD_PRE. Beside it runs of two CPU ranks, speed by "
            f"(forward, backward) depth over that of (0, 1): {here}.")  # fmt: skip
     return Figure(figure, alt, pd.DataFrame(rows))
