@@ -240,7 +240,7 @@ def export(source: str, target: str, kind: str) -> int:
 
     SOURCE is a run or an encoder folder of any of these formats, TARGET a new or empty folder.
     """
-    words = [sys.executable, "-m", "geofm_lib.model.interop.export", source, target, "--format", kind]
+    words = [sys.executable, "-m", "geofm_lib.model.interop.export", source, target, kind]
     return subprocess.run(words, check=False).returncode  # torch stays out of this process
 
 

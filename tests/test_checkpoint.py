@@ -161,6 +161,29 @@ def test_resumes_bitwise_on_the_same_ranks(saved, tmp_path):
     assert zero == {"step": 0, **saved[1]["zero"]}
 
 
+def test_the_names_in_a_checkpoint_are_those_of_every_version(saved):
+    """Runs that were stopped before an update go on after it; a name that changes here would end that."""
+    last = sorted(saved[0].glob("step-*"))[-1]
+    manifest = json.loads((last / "manifest.json").read_text())
+    assert list(manifest) == ["step", "ranks", "state", "files", "digest"]
+    assert sorted(manifest["files"]) == [".metadata", "__0_0.distcp", "__1_0.distcp"]
+    stacks = ((f"{stack}.{i}" for i in range(depth)) for stack, depth in (("encoder.blocks", 4), ("decoder_blocks", 2)))
+    parts = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+    layers = [f"{block}.{part}" for stack in stacks for block in stack for part in parts]
+    layers += ["encoder.patch_embed.proj", "encoder.norm", "decoder_embed", "decoder_norm", "decoder_pred"]
+    trained = {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+    trained |= {"encoder.cls_token", "mask_token"}
+    moments = ("exp_avg", "exp_avg_sq", "step")
+    groups = ("params", "lr", "betas", "eps", "weight_decay")  # and more, by the version of torch
+    found = set(pickle.loads((last / ".metadata").read_bytes()).state_dict_metadata)
+    needed = {f"generators.rank {rank}.cpu" for rank in (0, 1)}
+    needed |= {f"model.{name}" for name in trained | {"encoder.pos_embed", "decoder_pos_embed"}}
+    needed |= {f"optimiser.state.{name}.{moment}" for name in trained for moment in moments}
+    needed |= {f"optimiser.param_groups.{group}.{name}" for group in (0, 1) for name in groups}
+    assert not needed - found
+    assert all(name.startswith("optimiser.param_groups.") for name in found - needed)
+
+
 def test_generators_go_on_where_they_were(saved):
     assert saved[1]["first 0"]["drawn"] != saved[1]["zero"]["drawn"]
 

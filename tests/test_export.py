@@ -1,6 +1,8 @@
 """Encoders out to timm and Hugging Face and in again: the libraries themselves read and write the other side."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -279,14 +281,24 @@ def test_what_a_format_cannot_hold(run, tmp_path):
         refused("gated MLP of family 'benchmark'; only 'pretrain' travels", gated, kind)
 
 
-def test_the_command(run, tmp_path, capsys):
-    def call(*words):
-        code = export.main([str(word) for word in words])
-        return (code, *capsys.readouterr())
+def test_the_command(run, tmp_path):
+    """The file is run in a process of its own, so that `geofm` itself need not load torch."""
 
-    code, out, err = call(run, tmp_path / "mae", "--format", "vitmae")
-    assert (code, err) == (0, "")
-    assert out == f"{tmp_path / 'mae'}: ViT-Atto, 32x32 pixels in patches of 8, 5 channels, with its decoder\n"
+    def call(*words):
+        command = [sys.executable, "-m", "geofm_lib", "export", *(str(word) for word in words)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=200)
+
+    done = call(run, tmp_path / "mae", "--format", "vitmae")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{tmp_path / 'mae'}: ViT-Atto, 32x32 pixels in patches of 8, 5 channels, with its decoder\n"
+    again = call(run, tmp_path / "mae", "--format", "vitmae")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "exists and holds something; give a new or an empty folder" in again.stderr
+    assert again.stderr.count("\n") == 1
+
+
+def test_what_cannot_be_exported_is_one_sentence(run, tmp_path):
+    export.convert(run, tmp_path / "mae", "vitmae")
     (tmp_path / "mae" / folders.WEIGHTS).rename(tmp_path / "mae" / "pytorch_model.bin")
     (tmp_path / "cut").mkdir()
     for name in (folders.WEIGHTS, folders.SETTINGS):
@@ -299,8 +311,9 @@ def test_the_command(run, tmp_path, capsys):
         (tmp_path / "mae", tmp_path / "new", "holds pytorch_model.bin and no model.safetensors: a pickle can run"),
         (tmp_path / "cut", tmp_path / "new", "is no whole safetensors file"),
     ]:
-        code, out, err = call(source, target, "--format", "geofm")
-        assert code == 1 and out == "" and words in err and err.count("\n") == 1
+        with pytest.raises(ValueError, match=words) as caught:
+            export.export(source, target, "geofm")
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["geofm", "vit"])

@@ -1,12 +1,10 @@
 """An encoder's folder in another format: ours, timm's, a Hugging Face ViT or ViTMAE.
 
-python -m geofm_lib.model.interop.export RUN_OR_ENCODER_FOLDER TARGET --format timm|vit|vitmae|geofm
-
-The format of what is read is found from its config.json, so the same command brings a foreign encoder in
-(``--format geofm``). Weights are only renamed and reordered: there and back again is bitwise.
+The command is `geofm export`, which runs this file in a process of its own: torch stays out of the command's. The
+format of what is read is found from its config.json, so the same command brings a foreign encoder in (format geofm).
+Weights are only renamed and reordered: there and back again is bitwise.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -47,20 +45,8 @@ def convert(source: str | Path, target: str | Path, format: str) -> folders.Save
     return saved
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m geofm_lib.model.interop.export")
-    parser.add_argument("source", metavar="RUN_OR_ENCODER_FOLDER", help="what to read, in any of the formats")
-    parser.add_argument("target", metavar="TARGET", help="a new or empty folder")
-    parser.add_argument("--format", required=True, choices=formats.FORMATS)
-    options = parser.parse_args(argv)
-    try:
-        print(export(options.source, options.target, options.format))
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        print(export(*sys.argv[1:]))
+    except ValueError as error:
+        sys.exit(str(error))

@@ -1,0 +1,87 @@
+"""distributed/training.py: the learning rate and the groups of weight decay, beside timm's."""
+
+import math
+
+import pytest
+import torch
+from timm.optim import param_groups_weight_decay
+from timm.scheduler import CosineLRScheduler
+from torch import nn
+
+from geofm_lib.distributed import training
+from geofm_lib.model import mae, vit
+
+PEAK, WARMUP, TOTAL = 1.5e-4, 8, 40
+
+
+def rate(step, warmup=WARMUP):
+    return training.learning_rate(step, peak=PEAK, warmup_steps=warmup, total_steps=TOTAL)
+
+
+def timms(warmup=WARMUP):
+    """timm's rate by step. Its warm-up begins at 0, so its step k + 1 is our step k as long as both warm up."""
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=PEAK)
+    scheduler = CosineLRScheduler(optimiser, TOTAL - warmup, warmup_t=warmup, warmup_prefix=True, t_in_epochs=False)
+    return lambda step: scheduler._get_lr(step)[0]
+
+
+def test_the_warm_up_is_timms_one_step_on():
+    reference = timms()
+    assert [rate(k) for k in range(WARMUP - 1)] == pytest.approx([reference(k + 1) for k in range(WARMUP - 1)])
+    assert rate(0) == pytest.approx(PEAK / WARMUP)
+    assert rate(WARMUP - 1) == PEAK
+
+
+@pytest.mark.parametrize("warmup", [0, WARMUP])
+def test_the_cosine_is_timms(warmup):
+    reference = timms(warmup)
+    steps = range(warmup, TOTAL)
+    assert [rate(k, warmup) for k in steps] == pytest.approx([reference(k) for k in steps])
+
+
+def test_the_rate_by_hand():
+    assert rate(WARMUP) == PEAK
+    assert rate(WARMUP + 16) == pytest.approx(PEAK / 2)  # half of the cosine's 32 steps
+    assert rate(TOTAL - 1) == pytest.approx(PEAK * 0.5 * (1 + math.cos(math.pi * 31 / 32)))
+    assert rate(TOTAL) == 0
+    assert rate(TOTAL + 5) == 0
+
+
+def test_a_warm_up_may_be_a_fraction_of_a_step():
+    assert rate(0, warmup=0.5) == PEAK / 1
+    assert rate(1, warmup=2.5) == pytest.approx(PEAK * 2 / 2.5)
+
+
+def names_of(model, group):
+    """Names of a group's parameters."""
+    members = {id(parameter) for parameter in group["params"]}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in members}
+
+
+MODELS = {
+    "mae": lambda: mae.build("ViT-Atto", 32, device="meta"),
+    "benchmark": lambda: vit.build("ViT-Atto", "benchmark", 32, device="meta"),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_what_decays_is_what_timm_lets_decay(kind):
+    """timm decays what has two dimensions and more, except for names that it is told: tokens and positions."""
+    model = MODELS[kind]()
+    decayed, others = training.optimiser(model, 0.05).param_groups
+    theirs = param_groups_weight_decay(model, 0.05, no_weight_decay_list=("*token", "*pos_embed"))
+    reference = {group["weight_decay"]: names_of(model, group) for group in theirs}
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.05, 0.0)
+    assert names_of(model, decayed) == reference[0.05]
+    assert names_of(model, others) == reference[0.0]
+
+
+def test_what_decays_by_hand():
+    model = MODELS["mae"]()
+    decayed, others = (names_of(model, group) for group in training.optimiser(model, 0.05).param_groups)
+    outside = {name for name in decayed if "blocks" not in name}
+    assert outside == {"encoder.patch_embed.proj.weight", "decoder_embed.weight", "decoder_pred.weight"}
+    inside = {name.split(".", 3)[-1] for name in decayed if name.startswith("encoder.blocks.0.")}
+    assert inside == {"attn.qkv.weight", "attn.proj.weight", "mlp.fc1.weight", "mlp.fc2.weight"}
+    assert {"encoder.cls_token", "mask_token", "encoder.norm.weight", "decoder_pred.bias"} <= others
+    assert not {"encoder.pos_embed", "decoder_pos_embed"} & (decayed | others), "fixed positions are not trained"
