@@ -24,7 +24,8 @@ def test_pretraining_figures(folder):
     run = folder(metrics=rows)
     curve = pretrain.loss(run)
     assert image(curve).size == (1036, 475)
-    assert "falls from 0.9950 to 0.5000 over 100 steps" in curve.alt and len(curve.table) == 21
+    assert "falls from 0.9950 to 0.5000 over 100 steps" in curve.alt
+    assert len(curve.table) == 21
     assert "peaks at 0.001" in pretrain.learning_rate(run).alt
     assert isinstance(pretrain.loss(folder()), Note)
 
@@ -41,16 +42,22 @@ def test_lists_of_a_preparation(folder):
     packed["card"] = "ucm"
     run = folder(summary=packed, tables={"card.csv": rows, "duplicates.csv": twins, "index.csv": index})
     counts = data.card_counts(run)
-    assert counts.frame["class"].tolist() == ["b", "all", "a"] and "1 of 2 classes" in counts.caption
-    assert "UC Merced" in repr(data.card(run)) and "812" in repr(data.packing(run))
+    assert counts.frame["class"].tolist() == ["b", "all", "a"]
+    assert "1 of 2 classes" in counts.caption
+    assert "UC Merced" in repr(data.card(run))
+    assert "812" in repr(data.packing(run))
     found = data.duplicates(run)
-    assert found.frame["name"].tolist() == ["a/2", "b/2"] and "1 with the same pixels, 1 nearly" in found.caption
+    assert found.frame["name"].tolist() == ["a/2", "b/2"]
+    assert "1 with the same pixels, 1 nearly" in found.caption
     sizes = data.sizes(run)
-    assert "from 100 to 229 pixels" in sizes.alt and image(sizes) and len(sizes.table) == 10
+    assert "from 100 to 229 pixels" in sizes.alt
+    assert image(sizes)
+    assert len(sizes.table) == 10
     empty = folder(summary={"card": ""})
     (run.folder / "card.csv").unlink()
     assert isinstance(data.card_counts(run), Note)
-    assert isinstance(data.card(empty), Note) and isinstance(data.packing(empty), Note)
+    assert isinstance(data.card(empty), Note)
+    assert isinstance(data.packing(empty), Note)
 
 
 def noise(*shape):
@@ -62,7 +69,8 @@ def test_photographs_are_jpeg_sheets_of_any_number_of_channels(folder, channels)
     names = ("original", "masked", "rebuilt")
     run = folder({"dataset": "scenes"}, arrays={"reconstruction.npz": {n: noise(4, 32, 32, channels) for n in names}})
     picture = images.reconstruction(run)
-    assert image(picture).format == "JPEG" and "4 images" in picture.alt
+    assert image(picture).format == "JPEG"
+    assert "4 images" in picture.alt
 
 
 def test_photographs_of_other_sets_can_be_left_out(folder, monkeypatch, tmp_path):
@@ -80,7 +88,9 @@ def test_data_figures(folder):
     summary = {"classes": {"river": 20, "harbour": 12}, "train": 16, "test": 16}
     run = folder(summary=summary, tables={"refused.csv": [{"name": "a<b>.jpg", "reason": "truncated"}]})
     counts = data.classes(run)
-    assert image(counts) and "from 12 to 20 images" in counts.alt and "16 train and 16 test" in counts.alt
+    assert image(counts)
+    assert "from 12 to 20 images" in counts.alt
+    assert "16 train and 16 test" in counts.alt
     assert "a&lt;b&gt;.jpg" in data.refused(run)._repr_html_()
     assert isinstance(data.classes(folder()), Note)
 
@@ -96,10 +106,13 @@ def test_throughput_figures(folder):
     metrics = [{"step": s, "step_s": 0.9 if s < 3 else 0.2} for s in range(1, 12)]
     metrics += [{"step": s, "phase": "profiled"} for s in range(12, 15)]
     run = folder(THROUGHPUT, {"images_per_s": 40.0, "step_s": 0.2}, metrics, {"ranks.csv": ranks})
-    assert image(throughput.steps(run)) and "0.2 s (median), 40 images/s" in throughput.steps(run).alt
+    assert image(throughput.steps(run))
+    assert "0.2 s (median), 40 images/s" in throughput.steps(run).alt
     assert "11 steps" in throughput.steps(run).alt  # those that were profiled are no part of the window
-    assert image(throughput.step_breakdown(run)) and "backward 50 %" in throughput.step_breakdown(run).alt
-    assert "0.6 GiB" in repr(throughput.memory(run)) and "not tracked" in repr(throughput.memory(run))
+    assert image(throughput.step_breakdown(run))
+    assert "backward 50 %" in throughput.step_breakdown(run).alt
+    assert "0.6 GiB" in repr(throughput.memory(run))
+    assert "not tracked" in repr(throughput.memory(run))
     assert throughput.communication(run).frame.iloc[0]["MiB"] == 1.0
     assert 40.0 in set(throughput.speed(run).frame["value"])
     for note in (throughput.timeline(run), throughput.breakdown_compared(run), throughput.inputs(run)):
@@ -153,13 +166,13 @@ def test_a_step_breakdown_is_drawn(folder):
     run = folder(THROUGHPUT | {"profile_steps": 20}, summary, tables={"ranks.csv": ranks, "timeline.csv": drawn})
     assert image(throughput.timeline(run))
     assert "rank 1 0.1 of 0.4 s" in throughput.timeline(run).alt
-    assert (
-        image(throughput.step_breakdown(run)) and "16 ranks" in throughput.step_breakdown(run).alt
-    )  # of 40, those of the longest step
+    assert image(throughput.step_breakdown(run))
+    assert "16 ranks" in throughput.step_breakdown(run).alt  # of 40, those of the longest step
     assert "exposed communication 10 %" in throughput.step_breakdown(run).alt
     table = throughput.breakdown_compared(run).frame.set_index("seconds")
     assert table.iloc[:, -1]["exposed communication"] == pytest.approx(0.2)
-    assert image(throughput.inputs(run)) and "synthetic, no communication 53" in throughput.inputs(run).alt
+    assert image(throughput.inputs(run))
+    assert "synthetic, no communication 53" in throughput.inputs(run).alt
 
 
 def test_probe_figures(folder):
@@ -170,8 +183,11 @@ def test_probe_figures(folder):
                "top1_random_interval": None, "histograms_top1": 55.0, "chance": 10.0}  # fmt: skip
     run = folder(summary=summary, tables={"probe.csv": rows})
     bars, curves = probe.accuracy(run), probe.curves(run)
-    assert image(bars) and "pretrained, linear probe 62.0 ± 1.5" in bars.alt and "chance 10.0" in bars.alt
-    assert image(curves) and "pretrained 62.0 top-1" in curves.alt
+    assert image(bars)
+    assert "pretrained, linear probe 62.0 ± 1.5" in bars.alt
+    assert "chance 10.0" in bars.alt
+    assert image(curves)
+    assert "pretrained 62.0 top-1" in curves.alt
 
 
 def test_loader_speed_is_read_from_its_file(tmp_path):
@@ -183,10 +199,15 @@ def test_loader_speed_is_read_from_its_file(tmp_path):
     )
     found = data.loader_speed(file)
     image(found)
-    assert "geofm 1.6 (no worker process)" in found.alt and "geofm 1.8 (2 workers)" in found.alt
+    assert "geofm 1.6 (no worker process)" in found.alt
+    assert "geofm 1.8 (2 workers)" in found.alt
 
 
 def test_tables_show_numbers_plainly():
     table = Table(pd.DataFrame({"a": [1, 12345], "b": [0.123456, float("nan")], "c": ["<", "x"]}), "Caption")
     text = table._repr_html_()
-    assert "12\u202f345" in text and "0.1235" in text and "–" in text and "&lt;" in text and "Caption" in text
+    assert "12\u202f345" in text
+    assert "0.1235" in text
+    assert "–" in text
+    assert "&lt;" in text
+    assert "Caption" in text

@@ -204,12 +204,16 @@ def test_run_all_shows_progress_and_figures_and_the_settings_cell_runs_again(bro
     page = Page(browser, lab, "short", epochs=30)
     page.run_all()
     line = page.progress()
-    assert re.search(r"step \d+/\d+", line) and "loss" in line and "images/s" in line and "left" in line
+    assert re.search(r"step \d+/\d+", line)
+    assert "loss" in line
+    assert "images/s" in line
+    assert "left" in line
     wait(lambda: re.search(r"\d", page.prompt("colophon")) or page.errors(), 240, "Run All did not end")
     assert not page.errors()
     assert page.status() == "finished"
     pictures = browser.find_elements(By.CSS_SELECTOR, ".jp-Notebook .jp-OutputArea-output img")
-    assert pictures and all(browser.execute_script("return arguments[0].naturalWidth", each) > 100 for each in pictures)
+    assert pictures
+    assert all(browser.execute_script("return arguments[0].naturalWidth", each) > 100 for each in pictures)
 
     page.run("settings")
     wait(lambda: "*" not in page.prompt("settings"), 60, "the settings cell did not end")
@@ -227,7 +231,8 @@ def test_interrupting_the_kernel_stops_the_ranks_with_a_checkpoint_and_running_a
     page.menu("Kernel", "kernelmenu:interrupt")
     wait(lambda: not ranks_of(page.run_dir), 30, "ranks still run after the interrupt", page.run_dir / "log.txt")
     wait(lambda: page.errors(), 30, "the cell did not say that the run stopped")
-    assert "stopped" in page.errors()[0] and "Run this cell again" in page.errors()[0]
+    assert "stopped" in page.errors()[0]
+    assert "Run this cell again" in page.errors()[0]
     assert page.status() == "stopped"
     assert any((page.run_dir / "checkpoint").iterdir())
     reached = page.steps()[-1]

@@ -45,8 +45,10 @@ def masked_pixels(model, noise):
 def test_mask_counts(case):
     model, images, noise = case
     picture, mask = model.reconstruct(images, noise)
-    assert picture.shape == images.shape and picture.dtype == torch.float32
-    assert mask.sum(1).tolist() == [24, 24, 24] and set(mask.unique().tolist()) == {0, 1}
+    assert picture.shape == images.shape
+    assert picture.dtype == torch.float32
+    assert mask.sum(1).tolist() == [24, 24, 24]
+    assert set(mask.unique().tolist()) == {0, 1}
     visible, masked = mae.random_masking(noise, model.visible)
     assert torch.equal(torch.cat([visible, masked], 1).sort(1).values, torch.arange(32).expand(3, -1))
     assert (noise.gather(1, visible).amax(1) <= noise.gather(1, masked).amin(1)).all()

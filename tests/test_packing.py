@@ -146,6 +146,7 @@ def test_short_side_and_quality(tmp_path):
         (dataset / str(k) / "x.png").write_bytes(encode(noise(k, size)))
     summary, _, _ = prepared(tmp_path / "small", dataset, short_side=32)
     data = shards.Shards(tmp_path / "small")
-    assert data.sizes.tolist() == [[32, 53], [53, 32], [40, 30]] and summary["converted"] == 2, "none is enlarged"
+    assert data.sizes.tolist() == [[32, 53], [53, 32], [40, 30]], "none is enlarged"
+    assert summary["converted"] == 2
     _, _, packed = prepared(tmp_path / "jpeg", dataset, quality=80)
     assert all(each.startswith(b"\xff\xd8\xff") for each in packed.values())
