@@ -1,8 +1,9 @@
 """Files that are there whole or not at all: written beside their place, then renamed."""
 
+import csv
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,3 +37,23 @@ def write_text(file: str | Path, text: str) -> None:
 def write_json(file: str | Path, value: Any) -> None:
     """Write a JSON file, indented, with a line end."""
     write_text(file, json.dumps(value, indent=1) + "\n")
+
+
+def write_csv(file: str | Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a CSV. Other keys of a row are left out; a column that a row lacks stays empty."""
+    columns = list(columns)
+    write_table(file, columns, ([row.get(column, "") for column in columns] for row in rows))
+
+
+def write_table(file: str | Path, columns: Iterable[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV of rows that have their values in the order of the columns."""
+    with whole(file) as fresh, open(fresh, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def read_csv(file: str | Path) -> list[dict[str, str]]:
+    """All rows of a CSV."""
+    with open(file, encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from geofm_lib import files
 from geofm_lib.data import loader, sampler, shards
 from geofm_lib.data.sample import Sample
 from tests.benchmarks import loader as loader_benchmark
@@ -116,7 +117,7 @@ def test_a_damaged_image_is_named_in_one_sentence(packed, tmp_path, workers):
     (broken / "shards").mkdir(parents=True)
     for file in packed.rglob("*.*"):
         (broken / file.relative_to(packed)).write_bytes(file.read_bytes())
-    row = shards.read_csv(broken / "index.csv")[7]
+    row = files.read_csv(broken / "index.csv")[7]
     path = broken / "shards" / row["shard"]
     content = bytearray(path.read_bytes())
     content[int(row["offset"]) : int(row["offset"]) + 200] = bytes(200)

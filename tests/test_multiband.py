@@ -4,20 +4,21 @@ import json
 import os
 import tarfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tifffile
 import torch
-import torch.multiprocessing as mp
 
+from geofm_lib import files
 from geofm_lib.data import shards
-from geofm_lib.distributed import context as joined
-from geofm_lib.jobs import prepare, pretrain, probe
+from geofm_lib.distributed import context
+from geofm_lib.jobs import pretrain, probe
 from geofm_lib.jobs.run_folder import Folder
-from geofm_lib.settings import PrepareSettings, PretrainSettings, ProbeSettings, Resolved
+from geofm_lib.settings import PretrainSettings, ProbeSettings, Resolved
 from tests.support.pictures import encode, noise
+from tests.support.preparations import apart, prepared
+from tests.support.timing import scaled
 
 BANDS = 5
 LEVELS = np.array([300, 900, 1500, 2500, 40])  # like reflectances: far below the range of sixteen bits
@@ -38,30 +39,23 @@ def five_bands(tmp_path_factory):
     return source
 
 
-def prepared(folder, dataset, **options):
-    folder.mkdir()
-    settings = PrepareSettings(dataset=str(dataset), run_dir=str(folder), workers=1, **options)
-    return prepare.run(settings, SimpleNamespace(is_main=True), Folder(folder))
-
-
 def end_to_end(folder, dataset, image_size, patch_size):
     """Summaries of the preparation, of a short pretraining and of its probe: one rank, in a process of its own.
 
-    (A process that has run FSDP cannot be forked any more by the tests that follow.)
+    A fork of the tests' process could not train: PyTorch refuses a backward pass in a child of one that has done it.
     """
-    process = mp.get_context("fork").Process(target=_all_jobs, args=(folder, dataset, image_size, patch_size))
-    process.start()
-    process.join(120)
+    process = apart(_all_jobs, folder, dataset, image_size, patch_size)
+    process.join(scaled(120))
     assert process.exitcode == 0
     return json.loads((folder / "found.json").read_text())
 
 
 def _all_jobs(folder, dataset, image_size, patch_size):
     torch.set_num_threads(1)
-    data = prepared(folder / "data", dataset)
+    data, _, _ = prepared(folder / "data", dataset, workers=1)
     usual = {"model": "ViT-Atto", "data": str(folder / "data"), "device": "cpu", "ranks": 1, "image_size": image_size}
     (folder / "run").mkdir()
-    alone = joined.start(folder / "run", "cpu")
+    alone = context.join(folder / "run", "cpu")
     try:
         asked = PretrainSettings(**usual, patch_size=patch_size, epochs=1, global_batch=4, workers=1)
         resolved = Resolved(data_fingerprint=data["fingerprint"])
@@ -70,7 +64,7 @@ def _all_jobs(folder, dataset, image_size, patch_size):
         asked = ProbeSettings(**usual, encoder=str(folder / "run"), epochs=2, views=1, probe_seeds=1)
         probed = probe.run(asked, alone, Folder(folder / "probe"))
     finally:
-        joined.stop(alone)
+        context.leave(alone)
     (folder / "found.json").write_text(json.dumps([data, trained, probed]))
 
 
@@ -107,7 +101,7 @@ def test_five_bands_from_the_files_to_the_probe(five_bands, tmp_path):
     found = end_to_end(tmp_path, five_bands, image_size=16, patch_size=8)
     assert (found[0]["images"], found[0]["refused"], found[0]["converted"]) == (24, 0, 0)
     check(tmp_path, *found, bands=BANDS)
-    index = shards.read_csv(tmp_path / "data" / "index.csv")
+    index = files.read_csv(tmp_path / "data" / "index.csv")
     assert {(row["width"], row["height"], row["channels"]) for row in index} == {("24", "24", "5")}
     kept = shards.Shards(tmp_path / "data")
     assert kept.read(0) == (five_bands / kept.names[0]).read_bytes(), "the original bytes"
@@ -121,15 +115,14 @@ def test_a_set_that_mixes_bands_is_refused(five_bands, tmp_path):
     (mixed / "preview.png").write_bytes(encode(noise()))
     words = "mixes 1 images of one kind with 24 of others .it has 5 bands of 16 bits, not 3 bands of 8; channels=5 "
     with pytest.raises(ValueError, match=words):
-        prepared(tmp_path / "data", mixed)
-    found = prepared(tmp_path / "five", mixed, channels=5)
+        prepared(tmp_path / "data", mixed, workers=1)
+    found, refused, _ = prepared(tmp_path / "five", mixed, workers=1, channels=5)
     assert (found["images"], found["refused"]) == (24, 1)
-    (refused,) = shards.read_csv(tmp_path / "five" / "refused.csv")
-    assert refused["reason"] == "it has 3 bands of 8 bits, not 5; channels=3 takes those that have"
+    assert refused == {"preview.png": "it has 3 bands of 8 bits, not 5; channels=3 takes those that have"}
 
 
 def test_bands_are_reduced_too(five_bands, tmp_path):
-    found = prepared(tmp_path / "data", five_bands, short_side=16, quality=80)
+    found, _, _ = prepared(tmp_path / "data", five_bands, workers=1, short_side=16, quality=80)
     small = shards.Shards(tmp_path / "data")
     assert (found["images"], found["converted"]) == (24, 24)
     assert small.decode(0).shape == (BANDS, 16, 16)

@@ -14,6 +14,7 @@ import torch
 import torch.multiprocessing as mp
 from PIL import Image
 
+from geofm_lib import files
 from geofm_lib.data import shards
 from geofm_lib.data.sample import Sample
 from geofm_lib.distributed import features
@@ -163,8 +164,8 @@ def test_two_ranks_find_what_one_finds(data, encoder, tmp_path, monkeypatch):
 
 def change(data, folder, **columns):
     """A copy of the index and split of ``data`` with other values in some columns."""
-    table = shards.read_csv(data / "index.csv")
-    shards.write_csv(folder / "index.csv", shards.COLUMNS, [row | columns for row in table])
+    table = files.read_csv(data / "index.csv")
+    files.write_csv(folder / "index.csv", shards.COLUMNS, [row | columns for row in table])
     for name in ("split.csv", "statistics.json"):
         (folder / name).write_text((data / name).read_text())
     return folder

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from geofm_lib import files
 from geofm_lib.data import decode, pack, shards, split
 from geofm_lib.data.sample import Sample
 from tests.support import packed
@@ -63,7 +64,7 @@ def test_sides_and_pickling(prepared):
 
 def test_damage_is_found_when_asked(prepared):
     folder, samples = prepared
-    row = shards.read_csv(folder / "index.csv")[4]
+    row = files.read_csv(folder / "index.csv")[4]
     path = folder / "shards" / row["shard"]
     content = bytearray(path.read_bytes())
     content[int(row["offset"]) + 30] ^= 255

@@ -9,7 +9,6 @@ import json
 import os
 import zlib
 from array import array
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,28 +19,6 @@ from geofm_lib.data import decode
 COLUMNS = ("name", "label", "shard", "offset", "size", "checksum", "width", "height", "channels")
 MOST_OPEN = 256  # shards at once: a process may open 1024 files on most systems
 KEEP_BYTES = 2**30  # decoded pixels kept in memory, if the whole split fits
-
-
-def write_csv(path: Path, columns: Iterable[str], rows: Iterable[dict]) -> None:
-    """A CSV in UTF-8, complete or not there at all (written beside, then renamed). Other keys of a row are left out."""
-    columns = list(columns)
-    write_table(path, columns, ([row.get(column, "") for column in columns] for row in rows))
-
-
-def write_table(path: Path, columns: Iterable[str], rows: Iterable[Sequence]) -> None:
-    """The same of rows that have their values in the order of the columns."""
-    beside = Path(path).with_name(Path(path).name + ".part")
-    with open(beside, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
-    os.replace(beside, path)
-
-
-def read_csv(path: Path) -> list[dict]:
-    """All rows of a CSV as dicts of strings."""
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 class Shards:

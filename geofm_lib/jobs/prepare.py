@@ -18,11 +18,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from geofm_lib import files
 from geofm_lib.catalog.datasets import DATASETS
 from geofm_lib.data import archives, cards, downloads, duplicates, pack, pool, sources, split
 from geofm_lib.data.collection import Collection
 from geofm_lib.data.preview import Preview
-from geofm_lib.data.shards import COLUMNS, write_csv, write_table
+from geofm_lib.data.shards import COLUMNS
 from geofm_lib.data.statistics import Statistics
 from geofm_lib.distributed.context import Context
 from geofm_lib.jobs.run_folder import Folder, Stopped
@@ -55,11 +56,11 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     ratio = settings.train_ratio or (card and card.train) or TRAIN_RATIO
     first, kinds = _list_duplicates(run.path, images)
     sides = split.split(images.names, labels, first, ratio, settings.seed)
-    write_table(run.path / "refused.csv", ("name", "reason"), images.refused)
-    write_table(run.path / "split.csv", ("name", "split"), zip(images.names, sides, strict=True))
+    files.write_table(run.path / "refused.csv", ("name", "reason"), images.refused)
+    files.write_table(run.path / "split.csv", ("name", "split"), zip(images.names, sides, strict=True))
     if card and settings.dataset != "scenes":
         compared = cards.compare(card, classes, labels.count(""))
-        write_csv(run.path / "card.csv", ("class", "card", "found", "missing"), compared)
+        files.write_csv(run.path / "card.csv", ("class", "card", "found", "missing"), compared)
     packed = _list_images(run, labels, sides, settings.seed)
     return {
         "images": len(images.names),
@@ -129,7 +130,7 @@ def _list_duplicates(folder: Path, images: Collection) -> tuple[dict[str, str], 
         (names[i], names[j], "exact" if bits < 0 else "near", max(bits, 0))
         for i, j, bits in zip(image.tolist(), twin.tolist(), distance.tolist(), strict=True)
     )
-    write_table(folder / "duplicates.csv", DUPLICATE_COLUMNS, rows)
+    files.write_table(folder / "duplicates.csv", DUPLICATE_COLUMNS, rows)
     first = duplicates.firsts(len(names), image, twin)
     exact = int((distance < 0).sum())
     return {names[i]: names[first[i]] for i in image.tolist()}, {"exact": exact, "near": len(distance) - exact}
@@ -157,10 +158,10 @@ def _list_images(run: Folder, labels: list[str], sides: list[str], seed: int) ->
         found = statistics.result()
         run.write_json("statistics.json", found)
         bands = zip(itertools.count(1), found["mean"], found["std"])
-        write_table(run.path / "statistics.csv", STATISTICS_COLUMNS, bands)
+        files.write_table(run.path / "statistics.csv", STATISTICS_COLUMNS, bands)
         preview.write(run.path, found["mean"], found["std"], seed)
 
-    write_table(run.path / "index.csv", COLUMNS, index())
+    files.write_table(run.path / "index.csv", COLUMNS, index())
     return {"bytes": size, "shards": len(tars)}
 
 

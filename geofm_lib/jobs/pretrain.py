@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from geofm_lib import files
 from geofm_lib.data import loader, sampler
-from geofm_lib.data.shards import Shards, write_csv
+from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import mask_noise, normalise
 from geofm_lib.distributed import checkpoint, export, sharding, training
 from geofm_lib.distributed.context import Context
@@ -171,4 +172,4 @@ def _write_ranks(file: Path, model: torch.nn.Module, context: Context) -> None:
     }
     table = context.gather(own)
     if context.is_main:
-        write_csv(file, own, table)
+        files.write_csv(file, own, table)

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from geofm_lib import files
 from geofm_lib.catalog import machines
 from geofm_lib.data import loader, sampler
-from geofm_lib.data.shards import Shards, write_csv
+from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import mask_noise, normalise
 from geofm_lib.distributed import sharding
 from geofm_lib.distributed.context import Context, fake_group
@@ -63,7 +64,7 @@ def run(settings: ThroughputSettings, context: Context, run: Folder) -> dict[str
     table = context.gather({"rank": context.rank, "host": host} | own)
     if not table:
         return {}
-    write_csv(run.path / "ranks.csv", table[0], table)
+    files.write_csv(run.path / "ranks.csv", table[0], table)
     device = meters.device_name(context.device)
     return {"start_up_s": start_up_s} | _headline(settings, table, channels, device)
 
@@ -206,7 +207,7 @@ def _breakdown(
     profiles, taken = step_timing.rounds(settings.profile_steps, steps, others, context, keep, after)
     drawn = step_timing.timeline(profiles, context)
     if drawn:
-        write_csv(run.path / "timeline.csv", drawn[0], drawn)
+        files.write_csv(run.path / "timeline.csv", drawn[0], drawn)
     if real:
         row = [real.take() for _ in range(settings.profile_steps + settings.warmup_steps)]
         taken["real"] = row[settings.warmup_steps :]

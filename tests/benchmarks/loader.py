@@ -27,6 +27,7 @@ import torchvision
 import webdataset
 from torchvision.transforms import v2
 
+from geofm_lib import files
 from geofm_lib.data import loader, shards
 from geofm_lib.data.sample import Sample
 from geofm_lib.data.transforms import normalise
@@ -157,5 +158,5 @@ def measure(rounds: int) -> list[dict]:
 
 if __name__ == "__main__":
     found = measure(int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS)
-    shards.write_csv(FILE, COLUMNS, found)
+    files.write_csv(FILE, COLUMNS, found)
     print(FILE.read_text())

@@ -5,6 +5,7 @@ import operator
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from geofm_lib import files
 from geofm_lib.data import pack, shards
 from geofm_lib.data.sample import Sample
 
@@ -22,10 +23,10 @@ def write(
 ) -> Path:
     """`folder` with shards of the samples; sides: "train" or "test" of each, () for a folder without a split."""
     packed = list(pack.pack(samples, folder, shard_bytes))
-    shards.write_table(folder / "index.csv", shards.COLUMNS, map(operator.attrgetter(*shards.COLUMNS), packed))
+    files.write_table(folder / "index.csv", shards.COLUMNS, map(operator.attrgetter(*shards.COLUMNS), packed))
     if sides:
         names = (sample.name for sample in packed)
-        shards.write_table(folder / "split.csv", ("name", "split"), zip(names, sides, strict=True))
+        files.write_table(folder / "split.csv", ("name", "split"), zip(names, sides, strict=True))
     statistics = {"mean": list(mean), "std": list(std), "channels": CHANNELS}
     (folder / "statistics.json").write_text(json.dumps(statistics))
     return folder
