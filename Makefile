@@ -108,7 +108,7 @@ recorded: export GEOFM_RUNS = runs/recorded
 recorded: $(STAMP)  ## The longer runs kept in the repository -> reports/recorded/ (up to 60 minutes on 2 cores)
 	$(call pages,recorded,reports/recorded)
 	@$(GEOFM) study measured
-	@$(PY) -m geofm_lib.figures.images runs/recorded/pretrain reports/recorded/rebuilt.jpg
+	@$(GEOFM) report runs/recorded/pretrain --rebuilt reports/recorded/rebuilt.jpg
 
 predictions: $(STAMP)  ## The planner's speeds fitted again; reports/predictions.csv and unseen.csv from them (seconds)
 	$(GEOFM) calibrate

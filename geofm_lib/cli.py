@@ -215,18 +215,30 @@ def _run_folder(name: str) -> Path:
 @click.argument("notebook", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--index", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="FOLDER",
               help="Make FOLDER/index.html of the pages in it instead.")  # fmt: skip
-def report(run_folder: str | None, notebook: Path | None, index: Path | None) -> int:
+@click.option("--rebuilt", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.jpg",
+              help="Save what a pretraining on the built-in scenes rebuilt instead.")  # fmt: skip
+def report(run_folder: str | None, notebook: Path | None, index: Path | None, rebuilt: Path | None) -> int:
     """Render the page of a run, or the index of a folder of pages.
 
     `geofm run` renders pages by itself. For a notebook that JupyterLab or plain papermill executed, give its file as
     NOTEBOOK after its run.
     """
-    from geofm_lib.report import index as index_of_pages
-    from geofm_lib.report import page
-
     if (index is None) == (run_folder is None):
         raise click.UsageError("give a run, or --index and a folder of pages")
-    click.echo(index_of_pages.write(index) if index else page.render_run(_run_folder(run_folder or ""), notebook))
+    if run_folder is None:
+        from geofm_lib.report.index import write
+
+        made = write(index or Path())
+    elif rebuilt:
+        from geofm_lib.figures.images import save_rebuilt
+        from geofm_lib.runs.run import Run
+
+        made = save_rebuilt(Run(_run_folder(run_folder)), rebuilt)
+    else:
+        from geofm_lib.report.page import render_run
+
+        made = render_run(_run_folder(run_folder), notebook)
+    click.echo(made)
     return 0
 
 
@@ -241,7 +253,7 @@ def export(source: str, target: str, kind: str) -> int:
     SOURCE is a run or an encoder folder of any of these formats, TARGET a new or empty folder.
     """
     words = [sys.executable, "-m", "geofm_lib.model.interop.export", source, target, kind]
-    return subprocess.run(words, check=False).returncode  # torch stays out of this process
+    return 2 if subprocess.run(words, check=False).returncode else 0  # torch stays out of this process
 
 
 @commands.command(**example("geofm plan ViT-3B --machine frontier --nodes 16 --images 990848 --epochs 100"))

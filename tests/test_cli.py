@@ -187,6 +187,21 @@ def test_status_of_runs_of_one_and_of_a_grid(said, tmp_path, monkeypatch):
     assert "1 runs: 1 not sent" in out
 
 
+def test_images_are_saved_of_a_pretraining_that_rebuilt_some(said, tmp_path):
+    folder = tmp_path / "runs" / "pretrain-x"
+    folder.mkdir(parents=True)
+    (folder / "settings.json").write_text(json.dumps({"job": "pretrain", "asked": {"dataset": "scenes"}}))
+    assert "rebuilt none" in sentence(said("report", "pretrain-x", "--rebuilt", tmp_path / "x.jpg"))
+
+
+def test_an_export_that_cannot_be_is_refused(root, tmp_path):
+    words = [sys.executable, "-m", "geofm_lib", "export", str(tmp_path), str(tmp_path / "new"), "--format", "timm"]
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert str(tmp_path) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_names_are_completed(root):
     def completed(*words):
         line = " ".join(["geofm", *words])

@@ -43,7 +43,8 @@ def archives(tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_every_row_of_a_shipped_grid_can_be_queued(path, archives):
     rows, faults = grid.read(path, None if path == SMALL else FRONTIER)
-    assert rows and not faults
+    assert rows
+    assert not faults
 
 
 def test_the_shipped_grids_cover_the_figures(archives):
@@ -56,7 +57,8 @@ def test_the_shipped_grids_cover_the_figures(archives):
     assert ahead == {(0, 1)}, "forward prefetch off and BACKWARD_PRE, as published"
     assert {row.settings.communication for row in rows["mae_data"] if row.settings.job == "throughput"} == {"on", "off"}
     again = {row.folder for row in rows["probes"] if row.settings.job == "pretrain"}
-    assert again == {row.folder for row in rows["pretraining"] if row.settings.job == "pretrain"} and len(again) == 4
+    assert again == {row.folder for row in rows["pretraining"] if row.settings.job == "pretrain"}
+    assert len(again) == 4
 
 
 HEAD = "name,notebook,strategy,epochs,model,activation_checkpointing,batch_per_gpu,image_size,nodes,walltime,after\n"
@@ -86,14 +88,19 @@ BAD = {  # cells of the row -> (column, part of the reason)
 def test_a_row_is_refused_with_its_column_and_reason(cells, written):
     rows, (fault,) = grid.read(written(HEAD + cells + "\n"), FRONTIER)
     column, reason = BAD[cells]
-    assert not rows and fault.row == 2 and fault.column == column and reason in fault.reason, fault
+    assert not rows, fault
+    assert fault.row == 2, fault
+    assert fault.column == column, fault
+    assert reason in fault.reason, fault
 
 
 def test_what_does_not_fit_is_told_with_what_would(written):
     _, (fault,) = grid.read(written(HEAD + "a,03_throughput,HYBRID_2GPUs,,ViT-15B,True,8,224,2,1:00:00,\n"), FRONTIER)
     assert "ViT-15B under HYBRID_2GPUs needs" in fault.reason
     fitting = fault.reason.split("these fit: ")[1]
-    assert "FULL_SHARD (" in fitting and "HYBRID_8GPUs (" in fitting and "DDP" not in fitting
+    assert "FULL_SHARD (" in fitting
+    assert "HYBRID_8GPUs (" in fitting
+    assert "DDP" not in fitting
 
 
 def test_rows_that_need_a_refused_one_or_are_the_same_run_are_refused(written):
@@ -120,7 +127,9 @@ def test_no_grid_is_said_in_one_sentence(tmp_path, root):
     (tmp_path / "x.csv").write_text("model,nodes\nViT-Base,2\n")
     command = [sys.executable, "-m", "geofm_lib", "submit", str(tmp_path / "x.csv")]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert done.returncode == 2 and "must name the columns" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2
+    assert "must name the columns" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_sbatch_line_carries_the_job_and_the_run(written):
@@ -134,7 +143,8 @@ def test_the_sbatch_line_carries_the_job_and_the_run(written):
         assert word in words, word
     assert words[-6:] == ["-p", "strategy", "HYBRID_2GPUs", "-p", "ranks", "32"]
     assert "--signal=B:USR1@150" in queue.command(rows[0], Site("frontier"), []), "a quarter of a short limit"
-    assert "ranks" not in rows[0].settings.name() and rows[0].folder != rows[1].folder
+    assert "ranks" not in rows[0].settings.name()
+    assert rows[0].folder != rows[1].folder
 
 
 class Slurm:
@@ -172,12 +182,14 @@ def test_a_grid_is_sent_once_in_the_order_of_its_dependencies(written, monkeypat
     sent = list(queue.send(rows, Site()))
     assert [outcome for _, outcome in sent] == [f"sent as job {n}" for n in (1, 2, 3, 4)]
     assert [job.reason for job in fake.jobs] == ["Resources", "afterok:1", "afterok:1", "afterok:1:2"]
-    assert all("in the queue" in outcome for _, outcome in queue.send(rows, Site())) and len(fake.jobs) == 4
+    assert all("in the queue" in outcome for _, outcome in queue.send(rows, Site()))
+    assert len(fake.jobs) == 4
     fake.jobs.clear()
     finish(rows[0])
     finish(rows[1], "failed", error="a disk")
     again = list(queue.send(rows, Site()))
-    assert again[0][1] == "finished before" and again[1][1] == "sent as job 1", "what failed goes on"
+    assert again[0][1] == "finished before", "what failed goes on"
+    assert again[1][1] == "sent as job 1", "what failed goes on"
     assert [job.reason for job in fake.jobs] == ["Resources", "Resources", "afterok:1"]
 
 
@@ -185,7 +197,8 @@ def test_no_more_jobs_are_sent_than_the_limit(written, monkeypatch):
     fake = Slurm(monkeypatch)
     rows, _ = grid.read(written(CHAIN))
     outcomes = [outcome for _, outcome in queue.send(rows, Site(), limit=2)]
-    assert len(fake.jobs) == 2 and outcomes[2] == outcomes[3] == "left for the next --send: 2 jobs are in the queue"
+    assert len(fake.jobs) == 2
+    assert outcomes[2] == outcomes[3] == "left for the next --send: 2 jobs are in the queue"
     assert Site("frontier").machine.queued == 100
 
 
@@ -209,7 +222,8 @@ def test_status_tells_the_queue_and_the_folders_apart(written, monkeypatch):
     table = overview.status(rows).set_index("name")
     assert list(table["state"]) == ["finished", "running", "failed", "failed"]
     assert table.loc["long", ["step", "images_per_s", "left"]].tolist() == ["5/20", 12.3, "1 min 30 s"]
-    assert table.loc["short", "detail"] == "killed by signal 9" and "views: '-1' cannot" in table.loc["probe", "detail"]
+    assert table.loc["short", "detail"] == "killed by signal 9"
+    assert "views: '-1' cannot" in table.loc["probe", "detail"]
     assert table.loc["images", "node_hours"] == 1.0, "2 nodes for half an hour"
     assert list(overview.status([])) == list(table.reset_index()), "also when no row is good"
     (long.folder / "metrics.jsonl").write_text(json.dumps({"step": 7, "total": 9}) + "\n")
@@ -264,6 +278,7 @@ def test_a_grid_runs_here_without_slurm(written, root):
     command = [sys.executable, "-m", "geofm_lib", "submit", str(written(ROWS_HERE)), "--here", "--limit", "1"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "images: finished\n" in done.stdout and "trained: left: 1 rows were asked for" in done.stdout
+    assert "images: finished\n" in done.stdout
+    assert "trained: left: 1 rows were asked for" in done.stdout
     (row, *_) = grid.read(command[4])[0]
     assert (row.folder / "report.html").is_file()

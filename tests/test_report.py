@@ -66,10 +66,14 @@ def banner(text):
 def test_a_finished_run_says_so_with_its_provenance(tmp_path, executed, run):
     text = page(tmp_path, executed(), run=run({"status": "finished", "seconds": 192, "ranks": 2}))
     status, words = banner(text)
-    assert status == "finished" and "3 min 12 s on 2 ranks" in words and "Ran on CPU" in words
+    assert status == "finished"
+    assert "3 min 12 s on 2 ranks" in words
+    assert "Ran on CPU" in words
     for fact in ("abc123", "2026-01-02T03:04:05", "nid1", "EPYC", "f00d", "torch 2.14.1", "epochs=3"):
         assert fact in text, fact
-    assert "<title>Is it so?</title>" in text and 'lang="en"' in text and "<script" not in text
+    assert "<title>Is it so?</title>" in text
+    assert 'lang="en"' in text
+    assert "<script" not in text
 
 
 def test_a_failed_run_shows_the_rank_its_error_and_the_log(tmp_path, executed, run):
@@ -77,8 +81,12 @@ def test_a_failed_run_shows_the_rank_its_error_and_the_log(tmp_path, executed, r
     error = new_output("error", ename="RunFailed", evalue="rank 1 failed: boom", traceback=["\x1b[31mlong\x1b[0m"])
     text = page(tmp_path, executed(error), run=failed, status="failed", error="RunFailed: rank 1 failed: boom")
     status, words = banner(text)
-    assert status == "failed" and words.startswith("FAILED") and "Rank 1 failed: boom &lt;b&gt;" in words
-    assert "0: fine" in words and "\x1b" not in text and "An Exception was encountered" not in text
+    assert status == "failed"
+    assert words.startswith("FAILED")
+    assert "Rank 1 failed: boom &lt;b&gt;" in words
+    assert "0: fine" in words
+    assert "\x1b" not in text
+    assert "An Exception was encountered" not in text
 
 
 @pytest.mark.parametrize(
@@ -102,7 +110,8 @@ def test_without_a_run_the_runner_or_the_cells_tell(tmp_path, executed):
     assert banner(page(tmp_path, executed(ran=False)))[0] == "killed"
     assert banner(page(tmp_path, executed(), status="killed", error="the kernel died"))[1].endswith("the kernel died")
     status, words = banner(page(tmp_path, executed(error)))
-    assert status == "failed" and "unknown setting 'stratgy'" in words
+    assert status == "failed"
+    assert "unknown setting 'stratgy'" in words
 
 
 def test_outputs_become_plain_self_contained_and_described(tmp_path, executed):
@@ -115,10 +124,17 @@ def test_outputs_become_plain_self_contained_and_described(tmp_path, executed):
         new_output("display_data", data={"text/html": hostile, "text/plain": "?"}),
         new_output("display_data", data={"image/png": PIXEL}, metadata={"image/png": {"alt": 'A "dot"', "width": 720}}),
     ))  # fmt: skip
-    assert "step 3\nend" in text and "step 1" not in text and "100 % done" in text
-    assert "<td>1</td>" in text and "https://x" not in text and "<script" not in text and "p{}" not in text
-    assert "alt='A \"dot\"'" in text and 'width="720"' in text
-    assert text.count('<details class="code">') == 3 and "Parameters given" in text
+    assert "step 3\nend" in text
+    assert "step 1" not in text
+    assert "100 % done" in text
+    assert "<td>1</td>" in text
+    assert "https://x" not in text
+    assert "<script" not in text
+    assert "p{}" not in text
+    assert "alt='A \"dot\"'" in text
+    assert 'width="720"' in text
+    assert text.count('<details class="code">') == 3
+    assert "Parameters given" in text
     assert 'href="01_data.html"' in text
 
 
@@ -128,7 +144,8 @@ def test_the_command_renders_a_run_folder(executed, run, capsys):
     (done.folder / "execution.json").write_text(json.dumps({"notebook": "02_pretrain.ipynb", "status": "finished"}))
     assert cli.main(["report", str(done.folder)]) == 0
     text = (done.folder / "report.html").read_text()
-    assert "02_pretrain" in text and "01_data" not in text, "no link to a page that is not beside it"
+    assert "02_pretrain" in text, "no link to a page that is not beside it"
+    assert "01_data" not in text, "no link to a page that is not beside it"
     assert cli.main(["report", str(done.folder / "none")]) == 2
     assert "there is no run" in capsys.readouterr().err
     assert cli.main(["report"]) == 2

@@ -2,7 +2,7 @@
 
 They stand in ``speeds.csv`` (machine, name, at, value, spread, unit, kind, meaning, source). ``value`` is what is
 used and ``spread`` its standard deviation, as a factor (0.1: about 10 % either way). ``kind`` is ``fitted`` (written
-by ``python -m geofm_lib.planning.calibrate``), ``stated`` (from a source) or ``assumed`` (a guess worth testing).
+by ``geofm calibrate``), ``stated`` (from a source) or ``assumed`` (a guess worth testing).
 A row with ``at`` is one point of a curve over that number: the achieved share of the peak over the model's width.
 """
 

@@ -1,11 +1,7 @@
-"""Sheets of images from a run folder, and when they are left out. No torch.
-
-python -m geofm_lib.figures.images RUN_DIR FILE.jpg      (the README's image: what a pretraining rebuilt)
-"""
+"""Sheets of images from a run folder, and when they are left out. No torch."""
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +65,10 @@ def _rows(run: Run, file: str, names: dict[str, str], words: str) -> Figure | No
     return Figure(figure, f"{len(rows[0])} images in columns. Rows: {words}.", photo=True)
 
 
-def main(run_dir: str, file: str) -> None:
-    """Save what a pretraining on the built-in scenes rebuilt; other images are not ours to publish."""
-    run = Run(Path(run_dir))
+def save_rebuilt(run: Run, file: Path) -> Path:
+    """Save what a pretraining on the built-in scenes rebuilt (README's image); other images are not ours to publish."""
     rebuilt = reconstruction(run)
     if not _drawn_by_us(run.settings) or isinstance(rebuilt, Note):
-        sys.exit(f"'{run_dir}' has rebuilt none of the built-in scenes; other images stay in the run folder")
-    Path(file).write_bytes(rebuilt.encoded())
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+        raise ValueError(f"'{run.folder}' has rebuilt none of the built-in scenes; other images stay in the run folder")
+    file.write_bytes(rebuilt.encoded())
+    return file

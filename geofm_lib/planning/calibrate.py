@@ -1,4 +1,4 @@
-"""Fit the planner's speeds of Frontier to the published throughput: `python -m geofm_lib.planning.calibrate`.
+"""Fit the planner's speeds of Frontier to the published throughput: `geofm calibrate`.
 
 Reads the weak-scaling figures of ViT-Base, Huge, 3B and 5B, and writes the ``fitted`` rows of ``catalog/speeds.csv``.
 Prints how far the predictions are: over all points, with each model left out in turn, and by ranking. Needs scipy;

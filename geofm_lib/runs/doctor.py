@@ -1,6 +1,4 @@
-"""`make doctor`: one page that says what this machine can run, and what is missing for which notebook, with the fix.
-
-    python -m geofm_lib.runs.doctor
+"""`geofm doctor`: one page that says what this machine can run, and what is missing for which notebook, with the fix.
 
 Exit code 0 when notebooks 01 to 06 can run here. Every line is a `Check`; a check that fails names the notebooks (or
 the make targets) that need it and how to mend it. torch is asked in a short process of its own.
@@ -18,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 
 import psutil
+
+from geofm_lib.settings import runs_root
 
 NOTEBOOKS = ("01_data", "02_pretrain", "03_throughput", "04_scaling", "05_probe", "06_paper")
 RANKED = ("02_pretrain", "03_throughput", "05_probe")  # those that start torch on several ranks
@@ -265,10 +265,6 @@ def page(checks: list[Check]) -> str:
 
 def main() -> int:
     """Print the page; 0 when every notebook can run."""
-    checks = examine(Path(os.environ.get("GEOFM_RUNS", "runs")))
+    checks = examine(runs_root())
     print(page(checks))
     return int(any(verdicts(checks).values()))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
