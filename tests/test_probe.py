@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torch.multiprocessing as mp
 from PIL import Image
 
 from geofm_lib import files
@@ -24,6 +23,8 @@ from geofm_lib.model import vit
 from geofm_lib.runs import probe_advice
 from geofm_lib.settings import ProbeSettings
 from tests.support import encoders, packed
+from tests.support.preparations import server
+from tests.support.timing import scaled
 
 CLASSES = 6
 
@@ -142,6 +143,7 @@ class _Pair:
 
 def _one_of_two(rank, asked, folder, barrier):
     torch.set_num_threads(1)
+    features.BATCH = 16  # as in the test's own process
     job.run(asked, _Pair(rank, folder, barrier), Folder(folder, is_main=rank == 0))
 
 
@@ -150,13 +152,13 @@ def test_two_ranks_find_what_one_finds(data, encoder, tmp_path, monkeypatch):
     asked = settings(data, encoder=str(encoder), compare_random=False, compare_histograms=False)
     start(asked, tmp_path / "one")
     (tmp_path / "two").mkdir()
-    context = mp.get_context("fork")  # keeps BATCH as set here
+    context = server()
     barrier = context.Barrier(2)
     ranks = [context.Process(target=_one_of_two, args=(r, asked, tmp_path / "two", barrier)) for r in (0, 1)]
     for rank in ranks:
         rank.start()
     for rank in ranks:
-        rank.join(60)
+        rank.join(scaled(60))
         assert rank.exitcode == 0
     assert rows(tmp_path / "one") == rows(tmp_path / "two")
     assert not list((tmp_path / "two").glob(".features*"))

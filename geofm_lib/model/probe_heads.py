@@ -42,7 +42,9 @@ def lars(head: ProbeHead, weight_decay: float = 0.0) -> Lars:
     return Lars(groups, lr=0.0, momentum=0.9, trust_coeff=0.001)
 
 
-def train_step(head: ProbeHead, optimiser: Lars, features_ND, labels_N, rate: float) -> float:
+def train_step(
+    head: ProbeHead, optimiser: Lars, features_ND: torch.Tensor, labels_N: torch.Tensor, rate: float
+) -> float:
     """One step at the learning rate ``rate``; returns the mean cross-entropy."""
     head.train()
     for group in optimiser.param_groups:
@@ -55,7 +57,7 @@ def train_step(head: ProbeHead, optimiser: Lars, features_ND, labels_N, rate: fl
 
 
 @torch.no_grad()
-def accuracy(head: ProbeHead, features_ND, labels_N) -> tuple[float, float]:
+def accuracy(head: ProbeHead, features_ND: torch.Tensor, labels_N: torch.Tensor) -> tuple[float, float]:
     """(top-1, top-5) in percent; with fewer than five classes top-5 is 100."""
     head.eval()
     logits_NK = head(features_ND)
