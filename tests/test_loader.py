@@ -34,7 +34,8 @@ def read(packed, world, workers, parts=1, **options):
     steps = {}
     for rank in range(world):
         for step, epoch, found in stream(packed, rank=rank, world=world, parts=parts, workers=workers, **options):
-            assert epoch == step * options.get("global_batch", BATCH) // IMAGES and len(found) == parts
+            assert epoch == step * options.get("global_batch", BATCH) // IMAGES
+            assert len(found) == parts
             for part, (pixels, indices) in enumerate(found):
                 steps.setdefault(step, {})[part, rank] = pixels, indices
     return {
@@ -145,7 +146,9 @@ def test_the_measured_pipelines_give_the_same_batches_in_distribution(tmp_path):
     for name, start in made.items():
         torch.manual_seed(0)
         batch = next(start(0))
-        assert batch.shape == (32, 3, 224, 224) and batch.dtype == torch.float32 and batch.is_contiguous()
+        assert batch.shape == (32, 3, 224, 224)
+        assert batch.dtype == torch.float32
+        assert batch.is_contiguous()
         found[name] = torch.stack([batch.mean((0, 2, 3)), batch.std((0, 2, 3))])
     for name, each in found.items():
         assert (each - found["imagefolder"]).abs().max() < 0.15, name

@@ -1,6 +1,5 @@
 """Preparation end to end: bad files are listed and left out, odd ones converted, nothing leaks across the split."""
 
-import csv
 import json
 import os
 import zlib
@@ -12,23 +11,17 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from geofm_lib import files
 from geofm_lib.data import decode, shards, verify
 from geofm_lib.jobs import prepare
-from geofm_lib.jobs.run_folder import Folder, Stopped
-from geofm_lib.settings import PrepareSettings
+from geofm_lib.jobs.run_folder import Stopped
 from tests.support.pictures import as_archive, class_folders, encode, noise
+from tests.support.preparations import prepared
 
 
 def run(folder, dataset, **options):
     """Prepare in this process and give the summary."""
-    folder.mkdir(exist_ok=True)
-    settings = PrepareSettings(dataset=str(dataset), run_dir=str(folder), **options)
-    return prepare.run(settings, SimpleNamespace(is_main=True), Folder(folder))
-
-
-def rows(file):
-    with open(file, encoding="utf-8", newline="") as opened:
-        return list(csv.DictReader(opened))
+    return prepared(folder, dataset, **options)[0]
 
 
 def test_bad_and_odd_images(tmp_path):
@@ -60,12 +53,13 @@ def test_bad_and_odd_images(tmp_path):
         (odd / name).write_bytes(data)
     summary = run(tmp_path / "run", source, workers=2)
 
-    refused = {row["name"]: row["reason"] for row in rows(tmp_path / "run" / "refused.csv")}
+    refused = {row["name"]: row["reason"] for row in files.read_csv(tmp_path / "run" / "refused.csv")}
     assert set(refused) == {f"crop land/{name}" for name in bad}
     for name, (_, words) in bad.items():
         assert words in refused[f"crop land/{name}"], refused
     assert (summary["images"], summary["refused"], summary["converted"]) == (17, 7, 3)
-    assert summary["classes"] == {"crop land": 11, "río": 6} and summary["train"] + summary["test"] == 17
+    assert summary["classes"] == {"crop land": 11, "río": 6}
+    assert summary["train"] + summary["test"] == 17
 
     data = shards.Shards(tmp_path / "run")
     pixels = {name.split("/")[1]: data.decode(i, verify=True).float() for i, name in enumerate(data.names)}
@@ -74,7 +68,8 @@ def test_bad_and_odd_images(tmp_path):
     assert torch.equal(pixels["Küste – 1 (neu).png"], exact)
     assert torch.equal(pixels["sixteen.png"][0], torch.from_numpy(np.rint(ramp / 257.0)).float())
     clear = torch.from_numpy(np.array(palette) == 2)
-    assert clear.any() and (pixels["palette.png"][:, clear] == 0).all()
+    assert clear.any()
+    assert (pixels["palette.png"][:, clear] == 0).all()
     solid = torch.from_numpy(np.array(palette.convert("RGB"))).permute(2, 0, 1).float()
     assert torch.equal(pixels["palette.png"][:, ~clear], solid[:, ~clear])
     assert data.read(data.names.index("crop land/Küste – 1 (neu).png")) == png, "good bytes are kept"
@@ -87,8 +82,8 @@ def test_duplicates_never_lie_on_both_sides(tmp_path):
         (source / "a" / f"copy {i}.jpg").write_bytes(same)
         (source / "b" / f"copy {i}.png").write_bytes(encode(Image.fromarray(_decoded(same))))
     summary = run(tmp_path / "run", source)
-    same_as = {row["name"]: row["same_as"] for row in rows(tmp_path / "run" / "duplicates.csv")}
-    sides = {row["name"]: row["split"] for row in rows(tmp_path / "run" / "split.csv")}
+    same_as = {row["name"]: row["same_as"] for row in files.read_csv(tmp_path / "run" / "duplicates.csv")}
+    sides = {row["name"]: row["split"] for row in files.read_csv(tmp_path / "run" / "split.csv")}
     assert len(same_as) == summary["duplicates"] == 8
     assert all(sides[name] == sides[first] for name, first in same_as.items())
 
@@ -101,24 +96,28 @@ def test_what_is_written(tmp_path):
     source = class_folders(tmp_path / "set", each=20)
     summary = run(tmp_path / "run", as_archive(source, tmp_path / "set.tar"), train_ratio=0.25)
     folder = tmp_path / "run"
-    index = rows(folder / "index.csv")
-    assert list(index[0]) == list(shards.COLUMNS) and len(index) == summary["images"] == 40
+    index = files.read_csv(folder / "index.csv")
+    assert list(index[0]) == list(shards.COLUMNS)
+    assert len(index) == summary["images"] == 40
     assert (summary["train"], summary["test"], summary["shards"]) == (10, 30, 1)
     for row in index:  # the index is all one needs to find an image
         data = (folder / "shards" / row["shard"]).read_bytes()[int(row["offset"]) :][: int(row["size"])]
-        assert f"{zlib.crc32(data):08x}" == row["checksum"] and data.startswith(b"\xff\xd8\xff")
+        assert f"{zlib.crc32(data):08x}" == row["checksum"]
+        assert data.startswith(b"\xff\xd8\xff")
     train = shards.Shards(folder, "train")
     stack = torch.stack([train.decode(i) for i in range(10)]).double() / 255
     assert np.allclose(train.mean, stack.mean((0, 2, 3)), atol=1e-5)
     assert np.allclose(train.std, stack.std((0, 2, 3), correction=0), atol=1e-5)
     with np.load(folder / "contact_sheet.npz") as sheet:
-        assert sheet["images"].dtype == np.uint8 and len(sheet["images"]) == len(sheet["labels"]) == 32
+        assert sheet["images"].dtype == np.uint8
+        assert len(sheet["images"]) == len(sheet["labels"]) == 32
         assert set(sheet["labels"].tolist()) == {"crop land", "río"}
     with np.load(folder / "model_view.npz") as view:
         assert view["original"].shape == view["cropped"].shape == view["masked"].shape == (8, 64, 64, 3)
         assert 0.5 < (view["masked"] == 128).all(-1).mean() < 0.8
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-    assert (last["step"], last["total"]) == (40, 40) and last["packed_images_per_s"] > 0
+    assert (last["step"], last["total"]) == (40, 40)
+    assert last["packed_images_per_s"] > 0
 
 
 def test_same_images_same_fingerprint_whatever_the_workers(tmp_path):
@@ -136,7 +135,8 @@ def test_without_class_folders_everything_trains(tmp_path):
     for i in range(5):
         (source / f"{i}.png").write_bytes(encode(noise(i)))
     summary = run(tmp_path / "run", as_archive(source, tmp_path / "flat.zip"))
-    assert summary["classes"] == {} and (summary["train"], summary["test"]) == (5, 0)
+    assert summary["classes"] == {}
+    assert (summary["train"], summary["test"]) == (5, 0)
     assert (shards.Shards(tmp_path / "run").labels == -1).all()
 
 
@@ -166,7 +166,8 @@ def test_nothing_usable_is_one_sentence(tmp_path):
 
 def test_scenes_and_other_ranks(tmp_path):
     summary = run(tmp_path / "run", "scenes", images_per_class=4, scene_size=32, workers=2)
-    assert summary["images"] == 4 * len(summary["classes"]) and summary["train"] == summary["test"]
+    assert summary["images"] == 4 * len(summary["classes"])
+    assert summary["train"] == summary["test"]
     assert prepare.run(None, SimpleNamespace(is_main=False), None) == {}
 
 
@@ -193,8 +194,8 @@ def test_real_images(tmp_path):
     assert (summary["images"], summary["refused"], len(summary["classes"])) == (2100, 0, 21)
     assert abs(summary["train"] - 1050) <= 1
     assert (summary["card"], summary["train_ratio"]) == ("ucm", 0.5)
-    assert not any(int(row["missing"]) for row in rows(tmp_path / "run" / "card.csv"))
-    (pair,) = rows(tmp_path / "run" / "duplicates.csv")
+    assert not any(int(row["missing"]) for row in files.read_csv(tmp_path / "run" / "card.csv"))
+    (pair,) = files.read_csv(tmp_path / "run" / "duplicates.csv")
     assert (pair["name"][-14:], pair["same_as"][-14:]) == ("airplane02.jpg", "airplane01.jpg")
     assert (pair["kind"], pair["distance"]) == ("exact", "0")
     ours = shards.Shards(tmp_path / "run")
@@ -202,5 +203,6 @@ def test_real_images(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     theirs = ImageFolder(tmp_path / "ucm")
-    assert theirs.classes == ours.classes and len(theirs) == len(ours)
+    assert theirs.classes == ours.classes
+    assert len(theirs) == len(ours)
     assert np.bincount(theirs.targets).tolist() == np.bincount(ours.labels).tolist()

@@ -30,11 +30,14 @@ def test_round_trip(prepared):
     folder, samples = prepared
     data = shards.Shards(folder)
     assert len(list((folder / "shards").glob("*.tar"))) > 1
-    assert data.classes == ["a b", "río"] and data.labels.tolist() == [0, 1] * 6 and data.labels.dtype == np.int64
+    assert data.classes == ["a b", "río"]
+    assert data.labels.tolist() == [0, 1] * 6
+    assert data.labels.dtype == np.int64
     for i in np.random.default_rng(0).permutation(12).tolist():
         assert data.read(i, verify=True) == samples[i].data
         assert torch.equal(data.decode(i), decode.decode(samples[i].data))
-    assert data.decode(0).shape == (3, 20, 24) and data.decode(0).dtype == torch.uint8
+    assert data.decode(0).shape == (3, 20, 24)
+    assert data.decode(0).dtype == torch.uint8
 
 
 def test_shards_are_plain_tars_and_repeatable(prepared, tmp_path_factory):
@@ -53,12 +56,14 @@ def test_shards_are_plain_tars_and_repeatable(prepared, tmp_path_factory):
 def test_sides_and_pickling(prepared):
     folder, _ = prepared
     train, test = shards.Shards(folder, "train"), shards.Shards(folder, "test")
-    assert (len(train), len(test)) == (8, 4) and not set(train.names) & set(test.names)
+    assert (len(train), len(test)) == (8, 4)
+    assert not set(train.names) & set(test.names)
     train.keep()
     copy = pickle.loads(pickle.dumps(train))
     assert torch.equal(copy.decode(3), train.decode(3))
     small = shards.Shards(folder, "train", keep_bytes=10)  # too large for memory: decoded each time
-    assert small.decode(3) is not small.decode(3) and torch.equal(small.decode(3), train.decode(3))
+    assert small.decode(3) is not small.decode(3)
+    assert torch.equal(small.decode(3), train.decode(3))
     train.close()
 
 
