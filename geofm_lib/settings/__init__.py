@@ -17,12 +17,11 @@ from geofm_lib.settings.base import (
     clone,
     runs_root,
 )
-from geofm_lib.settings.findings import FindingsSettings
-from geofm_lib.settings.notebooks import PaperSettings, ScalingSettings
-from geofm_lib.settings.prepare import PrepareSettings
+from geofm_lib.settings.data import PrepareSettings
+from geofm_lib.settings.paper import FindingsSettings, PaperSettings
 from geofm_lib.settings.pretrain import PretrainSettings
 from geofm_lib.settings.probe import ProbeSettings
-from geofm_lib.settings.throughput import SimulateSettings, ThroughputSettings
+from geofm_lib.settings.throughput import ScalingSettings, SimulateSettings, ThroughputSettings
 
 __all__ = [
     "CELL_MARK", "INJECTED_MARK", "JOBS", "FindingsSettings", "JobSettings", "PaperSettings", "PrepareSettings",

@@ -157,6 +157,17 @@ class JobSettings(Settings):
         return self
 
 
+class ReadingSettings(Settings):
+    """Of a notebook that reads finished runs, and starts at most a short job of its own."""
+
+    if TYPE_CHECKING:
+        runs_dir: str
+
+    def runs(self) -> Path:
+        """The folder of run folders."""
+        return Path(self.runs_dir) if self.runs_dir else runs_root()
+
+
 MEASURED = "what is measured"
 WHERE = "where and how it runs (changes speed and memory, never the result)"
 

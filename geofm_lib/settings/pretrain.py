@@ -18,7 +18,7 @@ from geofm_lib.settings.base import (
     nearest_multiples,
     setting,
 )
-from geofm_lib.settings.images import ImageSettings
+from geofm_lib.settings.data import ImageSettings
 
 
 class PretrainSettings(ImageSettings):

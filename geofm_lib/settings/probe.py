@@ -3,7 +3,7 @@
 from typing import ClassVar, Literal
 
 from geofm_lib.settings.base import DATA, DATASET, DEVICE, IMAGES_PER_CLASS, RANKS, RUN_DIR, WORKERS, setting
-from geofm_lib.settings.images import ImageSettings
+from geofm_lib.settings.data import ImageSettings
 from geofm_lib.settings.pretrain import PretrainSettings
 
 

@@ -1,12 +1,22 @@
-"""Settings of 03_throughput, and of the simulation of one rank of many."""
+"""Settings of 03_throughput, of the simulation of one rank of many, and of 04_scaling that plans both."""
 
 from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from geofm_lib.catalog import strategies
-from geofm_lib.settings.base import DATA, IMAGES_PER_CLASS, MEASURED, RUN_DIR, WHERE, check_strategy, setting
-from geofm_lib.settings.images import ImageSettings
+from geofm_lib.catalog import machines, models, strategies
+from geofm_lib.settings.base import (
+    DATA,
+    IMAGES_PER_CLASS,
+    MEASURED,
+    RUN_DIR,
+    WHERE,
+    ReadingSettings,
+    check_strategy,
+    naming,
+    setting,
+)
+from geofm_lib.settings.data import ImageSettings
 
 
 class ThroughputSettings(ImageSettings):
@@ -93,3 +103,35 @@ class SimulateSettings(ImageSettings):
         if row.ddp:
             raise ValueError("strategy: DDP's buckets are not Python and cannot be traced; simulate NO_SHARD instead")
         return self
+
+
+PLANNED = "what is planned and simulated"
+
+
+class ScalingSettings(ReadingSettings):
+    """04_scaling reads finished runs, plans, and simulates; it trains nothing."""
+
+    runs_dir: str = setting("", "folder that holds the run folders (empty: runs/)", "what is read")
+    model: str = setting("ViT-3B", "a row of catalog/models.py", PLANNED)
+    workload: Literal["mae", "classify"] = setting("mae", "mae | classify (the paper's all-token benchmark)", PLANNED)
+    machine: str = setting("frontier", "a row of catalog/machines.py", PLANNED)
+    nodes: int = setting(8, "nodes of that machine", PLANNED, ge=1)
+    batch_per_gpu: int = setting(32, "images a GPU takes a step", PLANNED, ge=1)
+    images: int = setting(990_848, "of the data set, for node-hours (the paper's: 990848)", PLANNED, ge=1)
+    epochs: float = setting(100.0, "passes over it, for node-hours", PLANNED, gt=0)
+    strategy: str = setting("FULL_SHARD", "what is simulated (not DDP)", PLANNED)
+
+    @model_validator(mode="after")
+    def _can_be_planned(self):
+        with naming("model"):
+            models.lookup(self.model)
+        with naming("machine"):
+            machines.lookup(self.machine)
+        self.simulation()
+        return self
+
+    def simulation(self) -> SimulateSettings:
+        """The simulation of one rank of that job."""
+        gpus = self.nodes * machines.lookup(self.machine).devices_per_node
+        same = {name: getattr(self, name) for name in ("model", "workload", "strategy", "batch_per_gpu")}
+        return SimulateSettings(**same, gpus=gpus)

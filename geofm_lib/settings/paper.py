@@ -1,12 +1,12 @@
-"""Settings of the evidence that 06_paper gathers."""
+"""Settings of 06_paper, and of the evidence that it gathers."""
 
 from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
 from geofm_lib.catalog import models
-from geofm_lib.settings.base import MEASURED, RUN_DIR, naming, setting
-from geofm_lib.settings.images import ImageSettings
+from geofm_lib.settings.base import MEASURED, RUN_DIR, ReadingSettings, naming, setting
+from geofm_lib.settings.data import ImageSettings
 
 
 class FindingsSettings(ImageSettings):
@@ -35,3 +35,20 @@ class FindingsSettings(ImageSettings):
                 f"ranks: {ranks} cannot show whether replicas agree, which takes two shard groups of two ranks; use 4 "
                 "or another even number above it"
             )
+
+
+class PaperSettings(ReadingSettings):
+    """06_paper reads finished runs and the published figures, and starts one short job: the findings."""
+
+    runs_dir: str = setting("", "folder that holds the run folders (empty: runs/)", "what is read")
+    ranks: int = setting(4, "processes that gather the evidence: an even number from 4 on", "what is run", ge=0)
+    device: Literal["auto", "cpu", "cuda"] = setting("cpu", "where they do: auto | cpu | cuda", "what is run")
+
+    @model_validator(mode="after")
+    def _can_be_gathered(self):
+        self.findings()
+        return self
+
+    def findings(self) -> FindingsSettings:
+        """The job that gathers the evidence."""
+        return FindingsSettings(ranks=self.ranks, device=self.device)

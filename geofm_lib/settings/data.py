@@ -1,8 +1,11 @@
-"""Settings of 01_data: images to data shards, index and split."""
+"""Settings of 01_data, and what the jobs that look at prepared images have in common."""
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from geofm_lib.settings.base import DEVICE, IMAGES_PER_CLASS, RUN_DIR, WHERE, JobSettings, setting
+from pydantic import model_validator
+
+from geofm_lib.catalog import models
+from geofm_lib.settings.base import DEVICE, IMAGES_PER_CLASS, RUN_DIR, WHERE, JobSettings, naming, setting
 
 
 class PrepareSettings(JobSettings):
@@ -28,3 +31,28 @@ class PrepareSettings(JobSettings):
     device: Literal["auto", "cpu", "cuda"] = DEVICE
     workers: int = setting(0, "processes that decode (0: one a core)", WHERE, True, ge=0, le=1024)
     run_dir: str = RUN_DIR
+
+
+class ImageSettings(JobSettings):
+    """Checks of the jobs that look at prepared images."""
+
+    if TYPE_CHECKING:
+        model: str
+        image_size: int
+
+    @model_validator(mode="after")
+    def _model_fits(self) -> Self:
+        with naming("model"):
+            models.lookup(self.model)
+        with naming("image_size"):
+            models.grid(self.image_size, self.patch())
+        return self
+
+    def patch(self) -> int:
+        """Pixels a side of a patch."""
+        return models.lookup(self.model).resized(patch_size=getattr(self, "patch_size", 0)).patch_size
+
+    def preparation(self) -> PrepareSettings:
+        """The preparation these settings imply when `data` is empty."""
+        own = {n: getattr(self, n) for n in ("dataset", "images_per_class", "device") if hasattr(self, n)}
+        return PrepareSettings(**own)
