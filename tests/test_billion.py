@@ -7,7 +7,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from geofm_lib.runs.launch import RunStopped, launch
+from geofm_lib.jobs import run_folder
+from geofm_lib.runs.launch import launch
+from geofm_lib.runs.watch import RunStopped
 from geofm_lib.settings import PrepareSettings, PretrainSettings
 
 GIB = 2**30
@@ -79,4 +81,4 @@ def _stop_after(folder: Path, steps: int) -> None:
     metrics = folder / "metrics.jsonl"
     while not metrics.exists() or len(metrics.read_text().splitlines()) < steps:
         time.sleep(0.5)
-    (folder / "stop").touch()
+    run_folder.request(folder, run_folder.STOP)

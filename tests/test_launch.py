@@ -19,13 +19,15 @@ import torch
 from geofm_lib.data.loader import batches
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import mask_noise, normalise
+from geofm_lib.jobs import run_folder
 from geofm_lib.model.interop import load
 from geofm_lib.runs import records
-from geofm_lib.runs.launch import RunFailed, launch
+from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run
+from geofm_lib.runs.watch import RunFailed
 from geofm_lib.settings import PrepareSettings, PretrainSettings, SettingsError
 from tests.conftest import need
-from tests.support.runs import ranks_of
+from tests.support.runs import age_heartbeats, ranks_of
 from tests.support.timing import scaled, wait_for
 
 REPO = Path(__file__).parents[1]
@@ -145,7 +147,7 @@ def test_resumes_on_other_ranks_and_strategy(whole, small, tmp_path):
     process = start(settings)
     run = Run(tmp_path / "run")
     wait_for(lambda: len(run.metrics) > 6)
-    (run.folder / "stop").touch()
+    run_folder.request(run.folder, run_folder.STOP)
     process.communicate(timeout=scaled(60))
     assert run.status == "stopped"
     launch(settings.model_copy(update={"ranks": 1, "strategy": "NO_SHARD", "max_batch_per_rank": 4}))
@@ -202,7 +204,8 @@ def test_twenty_kills(small, tmp_path):
 
 FULL_DISK = """
 import json, subprocess, sys
-from geofm_lib.runs.launch import RunFailed, launch
+from geofm_lib.runs.launch import launch
+from geofm_lib.runs.watch import RunFailed
 from geofm_lib.settings import PretrainSettings
 settings = PretrainSettings(**json.loads(sys.argv[1]))
 disk = ["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", settings.run_dir]
@@ -259,8 +262,7 @@ def test_ranks_end_when_their_launcher_is_killed(whole, small, tmp_path):
     process.kill()
     wait_for(lambda: not ranks_of(run.folder), seconds=30)
     assert not (run.folder / "summary.json").exists()
-    old = time.time() - 60
-    os.utime(run.folder / "heartbeat", (old, old))  # as it will look in a minute
+    age_heartbeats(run.folder)
     assert run.status == "killed"
 
 

@@ -39,7 +39,11 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 # Modules of a room above that a room below may import all the same: data/sources lists files and knows no torch.
-ALSO = {"runs": {"geofm_lib.data.sources"}}
+# jobs/run_folder names the files by which launcher and ranks know of each other.
+ALSO = {
+    "runs": {"geofm_lib.data.sources", "geofm_lib.jobs.run_folder"},
+    "report": {"geofm_lib.jobs.run_folder"},
+}
 KERNEL = ("runs", "paper", "figures", "report", "cli")  # the notebook's side: it must not load torch
 PLOTTING = {"matplotlib", "seaborn", "IPython"}
 NOTEBOOK = PLOTTING | {"pandas", "papermill", "nbconvert", "nbclient", "nbformat"}

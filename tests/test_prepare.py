@@ -13,7 +13,7 @@ from torchvision.datasets import ImageFolder
 
 from geofm_lib import files
 from geofm_lib.data import decode, shards, verify
-from geofm_lib.jobs import prepare
+from geofm_lib.jobs import prepare, run_folder
 from geofm_lib.jobs.run_folder import Stopped
 from tests.support.pictures import as_archive, class_folders, encode, noise
 from tests.support.preparations import prepared
@@ -143,7 +143,7 @@ def test_without_class_folders_everything_trains(tmp_path):
 def test_stopped_and_started_again(tmp_path):
     source, folder = class_folders(tmp_path / "set", each=40), tmp_path / "run"
     folder.mkdir()
-    (folder / "stop").touch()
+    run_folder.request(folder, run_folder.STOP)
     prepare_log, prepare.LOG_S = prepare.LOG_S, 0.0
     try:
         with pytest.raises(Stopped):
@@ -151,7 +151,7 @@ def test_stopped_and_started_again(tmp_path):
     finally:
         prepare.LOG_S = prepare_log
     assert not (folder / "index.csv").exists()
-    (folder / "stop").unlink()
+    (folder / run_folder.STOP).unlink()
     (folder / "shards" / "000007.tar").write_bytes(b"left by a killed run")
     assert run(folder, source)["images"] == 80
     assert sorted(os.listdir(folder / "shards")) == ["000000.csv", "000000.tar", "source.json"]

@@ -18,6 +18,7 @@ from geofm_lib.data import shards
 from geofm_lib.data.sample import Sample
 from geofm_lib.distributed import features
 from geofm_lib.jobs import probe as job
+from geofm_lib.jobs import run_folder
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import vit
 from geofm_lib.runs import probe_advice
@@ -194,6 +195,6 @@ def test_an_encoder_that_does_not_fit(data, encoder, tmp_path):
 
 
 def test_a_stop_is_heard(data, tmp_path):
-    (tmp_path / "stop").touch()
+    run_folder.request(tmp_path, run_folder.STOP)
     with pytest.raises(Stopped):
         start(settings(data, encoder="random"), tmp_path)

@@ -213,7 +213,8 @@ def test_status_tells_the_queue_and_the_folders_apart(written, monkeypatch):
     fake.jobs = [slurm.Queued("2", "RUNNING", "None", str(long.folder))]
     finish(long)
     (long.folder / "summary.json").unlink()
-    (long.folder / "heartbeat").touch()
+    (long.folder / "heartbeats").mkdir()
+    (long.folder / "heartbeats" / "0").touch()
     row = {"step": 5, "total_steps": 20, "images_per_s": 12.34, "seconds_left": 90.0}
     (long.folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
     finish(short, "failed", error="killed by signal 9\nmore")

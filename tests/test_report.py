@@ -45,7 +45,8 @@ def run(tmp_path):
         (folder / "settings.json").write_text(json.dumps(stored))
         (folder / "environment.json").write_text(json.dumps(where))
         (folder / "log.txt").write_text(log)
-        (folder / "heartbeat").touch()
+        (folder / "heartbeats").mkdir()
+        (folder / "heartbeats" / "launcher").touch()
         if summary:
             (folder / "summary.json").write_text(json.dumps(summary))
         return Run(folder)

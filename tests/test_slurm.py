@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from geofm_lib.jobs import run_folder
 from geofm_lib.runs import records
 from geofm_lib.runs.run import Run
 from tests.support import slurm_jobs
@@ -94,7 +95,7 @@ def test_a_job_whose_settings_cannot_work_fails_with_the_sentence(cluster, tmp_p
 
 SAVE_S = 60  # from SIGTERM to the job's return into the queue
 KILL_S = 60  # from a killed rank, a failed node or a full disk to the job's end
-HUNG_S = slurm_jobs.HUNG_S + 60  # from a rank's last sign of life to the job's end
+SILENT_S = slurm_jobs.TIMEOUT_S + 60  # from a rank's last sign of life to the job's end
 
 
 def test_terminated_jobs_save_queue_again_and_go_on_to_the_same_losses(cluster, tmp_path, whole):
@@ -134,11 +135,11 @@ def test_a_killed_a_hung_rank_and_a_failed_node_are_named_and_the_next_job_goes_
 
     job = start()
     step = job.until_step(11)
-    with slurm_jobs.timed(f"SIGSTOP of a rank: job ended ({slurm_jobs.HUNG_S} s of silence allowed)"):
+    with slurm_jobs.timed(f"SIGSTOP of a rank: job ended ({slurm_jobs.TIMEOUT_S} s of silence allowed)"):
         job.signal_rank(1, slurm_jobs.STOP)
-        job.wait(HUNG_S)
+        job.wait(SILENT_S)
     error = ended(job, "FAILED", "1:0")
-    silent = rf"no sign of life for {slurm_jobs.HUNG_S} s from rank 1 on node2 \(last step (\d+)\)"
+    silent = rf"no sign of life for {slurm_jobs.TIMEOUT_S} s from rank 1 on node2 \(last step (\d+)\)"
     told = re.search(rf"{silent}; the others wait in gloo:", error)
     assert told and int(told.group(1)) > step - 9, error  # a beat is at most 2 s old: 7 steps
     assert job.run.summary["hung"] == [1] and error.split(";")[0] in page(job.run)
@@ -176,9 +177,9 @@ def test_a_full_a_vanished_and_a_silent_file_system_end_the_job_with_the_reason(
         os.mkfifo(mute.run.folder / "metrics.jsonl")  # opening it for reading waits for ever
         with slurm_jobs.timed("a lost file system: job ended"):
             for job, exit_code, reason in ((gone, "1:0", f"the run folder {gone.run.folder} is gone"),
-                                           (mute, "74:0", f"has not answered for {slurm_jobs.HUNG_S} s"),
+                                           (mute, "74:0", f"has not answered for {slurm_jobs.TIMEOUT_S} s"),
                                            (full, "1:0", "is full")):  # fmt: skip
-                fields = job.wait(HUNG_S)
+                fields = job.wait(SILENT_S)
                 assert (fields["JobState"], fields["ExitCode"]) == ("FAILED", exit_code), job.story()
                 assert reason in job.output.read_text(), job.story()
         for job in (full, gone):  # where there was room for it
@@ -198,7 +199,7 @@ def test_no_progress_in_two_jobs_and_a_cancelled_job_stay_out_of_the_queue(clust
     job = submit(cluster, tmp_path, *TWO_BY_ONE, epochs=500, pace=5, checkpoint_every=1000)
     for restarts in (1, 2):
         job.until_step(1)
-        (job.run.folder / "stop").touch()
+        run_folder.request(job.run.folder, run_folder.STOP)
         time.sleep(1.5)  # the launcher has seen it, and the ranks, at 5 s a step, have not
         for process in psutil.process_iter(["name", "cmdline"]):
             if process.info["name"] == "srun" and str(job.run.folder) in process.info["cmdline"]:

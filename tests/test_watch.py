@@ -9,8 +9,10 @@ import time
 
 import pytest
 
+from geofm_lib.jobs.run_folder import heartbeat_timeout_s
 from geofm_lib.report import ending
 from geofm_lib.runs import slurm, watch
+from geofm_lib.runs.liveness import heartbeat_s
 from geofm_lib.runs.run import HEARTBEAT_OLD_S, Run
 from tests.support.timing import scaled, wait_for
 
@@ -18,6 +20,7 @@ from tests.support.timing import scaled, wait_for
 @pytest.fixture
 def run(tmp_path):
     """A run folder as a launch leaves it."""
+    (tmp_path / "heartbeats").mkdir()
     (tmp_path / "settings.json").write_text(json.dumps({"job": "pretrain", "asked": {}, "resolved": {}}))
     (tmp_path / "environment.json").write_text(json.dumps({"slurm_job": "7", "slurm_restart": 0, "job_started": 5.0}))
     return Run(tmp_path)
@@ -61,7 +64,7 @@ def test_a_node_that_is_slow_to_answer_changes_no_outcome(run, monkeypatch):
 
 
 def test_a_rank_that_does_not_end_after_its_summary_is_ended(run, monkeypatch):
-    monkeypatch.setenv("GEOFM_HUNG_S", "1")
+    monkeypatch.setenv("GEOFM_HEARTBEAT_TIMEOUT_S", "1")
     (run.folder / "summary.json").write_text(json.dumps({"status": "finished"}))
     began = time.monotonic()
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
@@ -73,11 +76,12 @@ def test_a_rank_that_does_not_end_after_its_summary_is_ended(run, monkeypatch):
 @pytest.mark.parametrize("left, given", [(None, 240), (600, 555), (300, 255), (60, 40)])
 def test_ranks_may_save_for_as_long_as_the_job_has_left(monkeypatch, left, given):
     monkeypatch.setattr(slurm, "seconds_left", lambda: left)
-    assert watch.stop_s() == given
+    assert watch.save_s() == given
 
 
-def test_beats_of_very_many_ranks_still_come_in_time():
-    assert watch.beat_s(8) == 2.0 and watch.beat_s(100_000) == watch.hung_s() / 6 < HEARTBEAT_OLD_S
+def test_heartbeats_of_very_many_ranks_still_come_in_time():
+    assert heartbeat_s(8) == 2.0
+    assert heartbeat_s(100_000) == heartbeat_timeout_s() / 6 < HEARTBEAT_OLD_S
 
 
 def starts(run, monkeypatch, tmp_path, progress):

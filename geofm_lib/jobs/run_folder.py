@@ -1,4 +1,17 @@
-"""The rank's side of the run folder: metrics, small files, the heartbeat and the stop request."""
+"""The rank's side of the run folder: metrics, small files, its heartbeat, and the requests it follows.
+
+Launcher and ranks know of each other by these files, and by nothing else:
+
+| file                  | written by                 | says                                                         |
+|-----------------------|----------------------------|--------------------------------------------------------------|
+| `heartbeats/<rank>`   | this rank, all the time    | it lives: its node, its last step, what it waits in          |
+| `heartbeats/launcher` | the launcher, all the time | it lives; ranks that no longer see it change end             |
+| `requests/stop`       | anybody                    | save a checkpoint and end                                    |
+| `requests/waiting`    | the launcher               | say in your heartbeat which collective you wait in           |
+| `requests/end`        | a rank without a launcher  | the ranks end one by one; a partner that is lost is no fault |
+
+Only the change of a heartbeat's time counts, since clocks differ between machines.
+"""
 
 import json
 import os
@@ -13,8 +26,10 @@ from geofm_lib import files
 from geofm_lib.settings import Resolved
 
 NOTHING_RESOLVED = Resolved()
-
-BEAT_S = 2.0  # unless the launcher says otherwise (GEOFM_BEAT_S: many ranks beat more slowly)
+HEARTBEATS, REQUESTS = "heartbeats", "requests"
+LAUNCHER = f"{HEARTBEATS}/launcher"
+STOP, WAITING, END = (f"{REQUESTS}/{name}" for name in ("stop", "waiting", "end"))
+HEARTBEAT_S = 2.0  # unless the launcher says otherwise (GEOFM_HEARTBEAT_S: many ranks write theirs less often)
 LAUNCHER_GONE_S = 12.0  # the launcher touches its file every second; this long without it, it is gone
 LAUNCHER_GONE = 70  # what a rank ends with then
 
@@ -30,13 +45,13 @@ class Folder:
         self,
         path: str | Path,
         is_main: bool = True,
-        pulse: "Pulse | None" = None,
+        heartbeat: "Heartbeat | None" = None,
         resolved: Resolved = NOTHING_RESOLVED,
     ):
         self.path = Path(path)
         self.is_main = is_main
         self.resolved = resolved
-        self._pulse = pulse
+        self._heartbeat = heartbeat
         # Line-buffered, so that a reader sees whole rows and a crash loses at most one.
         self._metrics = open(self.path / "metrics.jsonl", "a", buffering=1) if is_main else None
 
@@ -51,7 +66,7 @@ class Folder:
             return
         self._metrics.close()
         file = self.path / "metrics.jsonl"
-        kept = [line for line in file.read_text().splitlines() if _step(line) is not None and _step(line) <= step]
+        kept = [line for line in file.read_text().splitlines() if 0 <= _step(line) <= step]
         files.write_text(file, "".join(line + "\n" for line in kept))
         self._metrics = open(file, "a", buffering=1)
 
@@ -61,66 +76,72 @@ class Folder:
             files.write_json(self.path / name, value)
 
     def at(self, step: int) -> None:
-        """This rank has done `step` steps: its next beat says so. Costs nothing; call it on every rank."""
-        if self._pulse:
-            self._pulse.step = step
+        """This rank has done `step` steps: its next heartbeat says so. Costs nothing; call it on every rank."""
+        if self._heartbeat:
+            self._heartbeat.step = step
 
     def stop_requested(self) -> bool:
         """Has somebody asked this run to stop? Ask on one rank and tell the others in a reduction."""
-        return (self.path / "stop").exists()
+        return (self.path / STOP).exists()
 
 
-class Pulse:
-    """This rank's sign of life: a thread that writes `beats/<rank>` and ends the rank when its launcher is gone.
+def request(folder: Path, name: str, text: str = "") -> None:
+    """Leave the request STOP, WAITING or END in a run folder."""
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
 
-    A beat is one line of JSON: the node, the last step done, and, once the launcher has written `hung`, the
-    collective this rank waits in. The launcher looks only at the change of the files' times, as does this side at
-    `launcher`, since clocks differ between machines. A killed kernel cannot stop its ranks, so they watch that file.
+
+def heartbeat_timeout_s() -> float:
+    """Silence after which a rank, or the file system under the run, is given up."""
+    return float(os.environ.get("GEOFM_HEARTBEAT_TIMEOUT_S", 60))
+
+
+class Heartbeat:
+    """A thread that writes this rank's heartbeat, and ends the rank when its launcher is gone.
+
+    A killed kernel cannot stop its ranks, so they watch its heartbeat.
     """
 
-    def __init__(self, path: Path, rank: int, launcher: bool):
-        self.path, self.rank, self.launcher = path, rank, launcher
+    def __init__(self, folder: Path, rank: int, launched: bool):
+        self.folder, self.rank, self.launched = folder, rank, launched
         self.step = 0
         self.waiting: Callable[[], str] = lambda: ""  # the worker puts torch's answer here, once torch is there
-        self.every = float(os.environ.get("GEOFM_BEAT_S", BEAT_S))
+        self.every = float(os.environ.get("GEOFM_HEARTBEAT_S", HEARTBEAT_S))
         # In a job Slurm ends what is left, and a shared file system that pauses must not cost the run.
-        hung = float(os.environ.get("GEOFM_HUNG_S", 60)) if "SLURM_JOB_ID" in os.environ else 0.0
-        self.gone = max(LAUNCHER_GONE_S, hung)
-        (path / "beats").mkdir(exist_ok=True)
+        self.gone = max(LAUNCHER_GONE_S, heartbeat_timeout_s() if "SLURM_JOB_ID" in os.environ else 0.0)
+        (folder / HEARTBEATS).mkdir(exist_ok=True)
         threading.Thread(target=self._live, daemon=True).start()
 
     def _live(self) -> None:
         seen, changed = None, time.monotonic()
         while True:
             began = time.monotonic()
-            # A full disk or a lost folder is told by whoever writes there next; this thread must go on watching.
+            # A full disk or a lost folder is reported by whoever writes there next; this thread must go on watching.
             with suppress(OSError):
-                self._beat()
-            if self.launcher:
+                self._write()
+            if self.launched:
                 try:
-                    now = (self.path / "launcher").stat().st_mtime_ns
+                    now = (self.folder / LAUNCHER).stat().st_mtime_ns
                 except OSError:
                     now = None
                 if now != seen or time.monotonic() - began > self.every:  # it stood still for the launcher too
                     seen, changed = now, time.monotonic()
                 elif time.monotonic() - changed > self.gone:
                     with suppress(OSError):
-                        (self.path / "orphaned").touch()  # a rank that loses its partners now is no failure
+                        request(self.folder, END)
                     os._exit(LAUNCHER_GONE)
             time.sleep(self.every)
 
-    def _beat(self) -> None:
+    def _write(self) -> None:
         node = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
-        beat = {"node": node, "step": self.step}
-        if (self.path / "hung").exists():
-            beat["waiting"] = self.waiting()
-        (self.path / "beats" / str(self.rank)).write_text(json.dumps(beat))
-        if self.rank == 0:
-            (self.path / "heartbeat").touch()
+        waiting = self.waiting() if (self.folder / WAITING).exists() else ""
+        text = json.dumps({"node": node, "step": self.step, "waiting": waiting})
+        (self.folder / HEARTBEATS / str(self.rank)).write_text(text)
 
 
-def _step(line: str) -> int | None:
+def _step(line: str) -> int:
+    """The step of a row of metrics; -1 of a line that is none."""
     try:
-        return json.loads(line)["step"]
+        return int(json.loads(line)["step"])
     except (ValueError, KeyError):
-        return None
+        return -1

@@ -11,18 +11,11 @@ import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, TextIO
 
-from geofm_lib.jobs.run_folder import Folder, Pulse, Stopped
+from geofm_lib import files
+from geofm_lib.jobs.run_folder import END, STOP, Folder, Heartbeat, Stopped, request
 from geofm_lib.settings import load
-
-JOBS = {  # imported only when asked for: torch takes seconds
-    "prepare": "geofm_lib.jobs.prepare",
-    "pretrain": "geofm_lib.jobs.pretrain",
-    "throughput": "geofm_lib.jobs.throughput",
-    "simulate": "geofm_lib.jobs.simulate",
-    "probe": "geofm_lib.jobs.probe",
-    "findings": "geofm_lib.jobs.findings",
-}
 
 
 def main(run_dir: Path) -> int:
@@ -32,13 +25,13 @@ def main(run_dir: Path) -> int:
     rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
     if "GEOFM_LABEL" in os.environ:  # srun labels lines itself
         sys.stdout, sys.stderr = _Labelled(sys.stdout, rank), _Labelled(sys.stderr, rank)
-    pulse = Pulse(run_dir, rank, launcher="GEOFM_LAUNCH" in os.environ)
+    heartbeat = Heartbeat(run_dir, rank, launched="GEOFM_LAUNCH" in os.environ)
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "64")  # torch's flight recorder: which collective a rank waits in
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the profiler of a CUDA build says that there is no GPU
     # Slurm preempts with SIGTERM: ask for a clean stop; the ranks agree on it in their next reduction.
-    signal.signal(signal.SIGTERM, lambda *_: (run_dir / "stop").touch())
+    signal.signal(signal.SIGTERM, lambda *_: request(run_dir, STOP))
     try:
-        summary = _work(run_dir, pulse)
+        summary = _work(run_dir, heartbeat)
     except Stopped as stop:
         summary = {"status": "stopped", "reason": str(stop)}
     except BaseException as error:  # torch has exceptions that are no Exception
@@ -46,10 +39,8 @@ def main(run_dir: Path) -> int:
             traceback.print_exc()
         code = 1
         try:
-            _write_first(
-                run_dir,
-                {"status": "failed", **_failure(error, run_dir), "rank": rank, "seconds": _since(started)},
-            )
+            failed = {"status": "failed", **_failure(error, run_dir), "rank": rank, "seconds": _since(started)}
+            _write_first(run_dir, failed)
             sys.stdout.flush()
         except OSError:  # nor can this be written: the launcher learns it from the exit code
             code = os.EX_IOERR
@@ -59,16 +50,16 @@ def main(run_dir: Path) -> int:
     return 0
 
 
-def _work(run_dir: Path, pulse: Pulse) -> dict:
+def _work(run_dir: Path, heartbeat: Heartbeat) -> dict[str, Any]:
     settings, resolved = load(run_dir)
 
     from geofm_lib.distributed.context import join, leave
     from geofm_lib.profiling import meters
 
-    module = importlib.import_module(JOBS[settings.job])
+    module = importlib.import_module(f"geofm_lib.jobs.{settings.job}")  # now: torch takes seconds
     context = join(run_dir, settings.device, getattr(settings, "communication", "on"))
-    run = Folder(run_dir, context.is_main, pulse, resolved)
-    pulse.waiting = meters.pending_collective
+    run = Folder(run_dir, context.is_main, heartbeat, resolved)
+    heartbeat.waiting = meters.pending_collective
     stored = json.loads((run_dir / "environment.json").read_text())
     hosts = context.gather(os.environ.get("SLURMD_NODENAME") or meters.environment(context.device)["host"])
     nodes = sorted(set(hosts)) if hosts else []
@@ -94,18 +85,10 @@ def _failure(error: BaseException, run_dir: Path) -> dict[str, str]:
     }
 
 
-def _write_first(run_dir: Path, summary: dict) -> None:
+def _write_first(run_dir: Path, summary: dict[str, Any]) -> None:
     """Write summary.json unless another rank has: the first fault is the cause, later ones are its echo."""
-    if (run_dir / "orphaned").exists():
-        return  # the launcher is gone and the ranks are ending one by one: that is no fault of this one
-    fresh = run_dir / f".summary-{os.getpid()}.new"
-    fresh.write_text(json.dumps(summary, indent=1) + "\n")
-    try:
-        os.link(fresh, run_dir / "summary.json")
-    except FileExistsError:
-        pass
-    finally:
-        fresh.unlink()
+    if not (run_dir / END).exists():
+        files.write_json(run_dir / "summary.json", summary, replace=False)
 
 
 def _since(start: float) -> float:
@@ -115,7 +98,7 @@ def _since(start: float) -> float:
 class _Labelled:
     """Text stream that puts the rank before each line, as `srun --label` does."""
 
-    def __init__(self, stream, rank: int):
+    def __init__(self, stream: TextIO, rank: int):
         self.stream, self.label, self.fresh = stream, f"{rank}: ", True
 
     def write(self, text: str) -> int:
@@ -125,7 +108,7 @@ class _Labelled:
         self.stream.flush()
         return len(text)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
 

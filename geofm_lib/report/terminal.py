@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from geofm_lib.runs import progress, watch
+from geofm_lib.jobs.run_folder import heartbeat_timeout_s
+from geofm_lib.runs import progress
 from geofm_lib.runs.run import Run
 
 TERMINAL_LINE_S, LOG_LINE_S = 1.0, 15.0  # how often progress is shown
@@ -56,8 +57,8 @@ def _show(work: Path, name: str, over: threading.Event) -> None:
 def _give_up_when_lost(work: Path, answered: list[float], over: threading.Event) -> None:
     """A read that never returns (a network file system is gone) would hold the job until its time limit."""
     while not over.wait(TERMINAL_LINE_S):
-        if time.monotonic() - answered[0] > watch.hung_s():
+        if time.monotonic() - answered[0] > heartbeat_timeout_s():
             threading.Timer(5, os._exit, (os.EX_IOERR,)).start()  # if even the next line is not taken
-            fault = f"the file system of {work.parent.parent} has not answered for {watch.hung_s():.0f} s"
+            fault = f"the file system of {work.parent.parent} has not answered for {heartbeat_timeout_s():.0f} s"
             print(f"{fault}; giving up. The run goes on from its last checkpoint.", file=sys.stderr, flush=True)
             os._exit(os.EX_IOERR)

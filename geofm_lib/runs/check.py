@@ -49,6 +49,8 @@ def _writable(folder: Path) -> None:
     nearest = folder.absolute()
     while not nearest.exists():
         nearest = nearest.parent
-    reason = "is a file" if not nearest.is_dir() else "is not writable" if not os.access(nearest, os.W_OK | os.X_OK) else ""
+    reason = (
+        "is a file" if not nearest.is_dir() else "is not writable" if not os.access(nearest, os.W_OK | os.X_OK) else ""
+    )
     if reason:
         raise ValueError(f"run_dir: '{folder}' cannot be made because '{nearest}' {reason}; choose another folder")

@@ -1,7 +1,7 @@
 """`geofm doctor`: one page that says what this machine can run, and what is missing for which notebook, with the fix.
 
-Exit code 0 when notebooks 01 to 06 can run here. Every line is a `Check`; a check that fails names the notebooks (or
-the make targets) that need it and how to mend it. torch is asked in a short process of its own.
+Exit code 0 when notebooks 01 to 06 can run here. `ROWS` has a line for each thing that is looked at, with who needs it
+and how to mend it; the functions below only look. torch is asked in a short process of its own.
 """
 
 import json
@@ -11,32 +11,51 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import psutil
 
 from geofm_lib.settings import runs_root
 
 NOTEBOOKS = ("01_data", "02_pretrain", "03_throughput", "04_scaling", "05_probe", "06_paper")
-RANKED = ("02_pretrain", "03_throughput", "05_probe")  # those that start torch on several ranks
-TORCH = ("01_data", *RANKED)
+TORCH = ("01_data", "02_pretrain", "03_throughput", "05_probe")  # those that start torch
 FREE_DISK_GIB = 2  # the runs and pages of `make reports`, with room to spare
 FREE_MEMORY_GIB = 3  # two ranks at laptop size and the kernel beside them
 ASK_TORCH_S = 300  # a cold import from a shared file system can take minutes
 
+ROWS = {  # what is looked at: (section, who cannot run without it, the fix)
+    "Python": ("software", NOTEBOOKS, "make .venv PYTHON=python3.12 (geofm needs Python 3.11 or newer)"),
+    "packages": ("software", NOTEBOOKS, "make .venv"),
+    "torch": ("software", TORCH, "make clean .venv, or install your site's build of torch 2.10 or newer"),
+    "torchvision": ("software", TORCH, "install the torchvision that fits this torch, from the place torch came from"),
+    "timm": ("software", TORCH, "install the timm that fits this torch"),
+    "devices": ("machine", (), ""),
+    "matrix products": ("machine", (), ""),
+    "ranks": ("machine", (), ""),
+    "memory": ("machine", TORCH, f"free {FREE_MEMORY_GIB} GiB: end other programs, or take ranks=1 and a smaller batch"),
+    "disk": ("machine", TORCH, f"free {FREE_DISK_GIB} GiB, or set GEOFM_RUNS to a folder with room"),
+    "run folders": ("machine", TORCH, "make that folder writable, or set GEOFM_RUNS to one that is"),
+    "commands": ("Slurm", (), "on a cluster's login node sinfo and srun are on the PATH; for make test-slurm: apt "
+                              "install slurm-wlm munge"),
+    "allocation": ("Slurm", (), ""),
+    "JupyterLab": ("extras", ("working by hand",), "pip install -e '.[notebooks]' -c constraints.txt"),
+    "Chromium": ("extras", ("make test's browser tests",), "apt install chromium chromium-driver"),
+}  # fmt: skip
 
-@dataclass(frozen=True)
-class Check:
-    """One line of the page. `needed_by` is who cannot run when `ok` is False; `fix` is what to do then."""
 
-    section: str
+class Check(NamedTuple):
+    """What was found of a row of ROWS."""
+
     name: str
     value: str
     ok: bool = True
-    needed_by: tuple[str, ...] = ()
-    fix: str = ""
+
+    @property
+    def needed_by(self) -> tuple[str, ...]:
+        """Who cannot run when it is not ok."""
+        return ROWS[self.name][1]
 
 
 def examine(runs: Path) -> list[Check]:
@@ -45,7 +64,7 @@ def examine(runs: Path) -> list[Check]:
     return [*software(torch), *machine(torch, runs), *slurm(), *extras()]
 
 
-def ask_torch() -> dict:
+def ask_torch() -> dict[str, Any]:
     """What `geofm_lib.profiling.matmul_peak` says, or {"error": its last line} when torch does not start."""
     command = [sys.executable, "-m", "geofm_lib.profiling.matmul_peak"]
     try:
@@ -54,56 +73,22 @@ def ask_torch() -> dict:
         return {"error": f"importing torch took more than {ASK_TORCH_S} s"}
     if done.returncode:
         return {"error": (done.stderr.strip().splitlines() or ["torch ended without a message"])[-1]}
-    return json.loads(done.stdout.splitlines()[-1])
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def software(torch: dict) -> list[Check]:
+def software(torch: dict[str, Any]) -> list[Check]:
     """Python, the packages of pyproject.toml, torch and the two packages that must fit it."""
     absent = missing_packages()
     checks = [
-        Check(
-            "software",
-            "Python",
-            f"{platform.python_version()} at {sys.executable}",
-            sys.version_info >= (3, 11),
-            NOTEBOOKS,
-            "make .venv PYTHON=python3.12 (geofm needs Python 3.11 or newer)",
-        ),
-        Check(
-            "software",
-            "packages",
-            f"missing: {', '.join(absent)}" if absent else "all of pyproject.toml",
-            not absent,
-            NOTEBOOKS,
-            "make .venv",
-        ),
+        Check("Python", f"{platform.python_version()} at {sys.executable}", sys.version_info >= (3, 11)),
+        Check("packages", f"missing: {', '.join(absent)}" if absent else "all of pyproject.toml", not absent),
     ]
     if "error" in torch:
-        return [*checks, Check("software", "torch", torch["error"], False, TORCH, "make clean .venv")]
+        return [*checks, Check("torch", torch["error"], False)]
     build = f"{torch['torch']}, built for {torch['build']} {torch['build_version']}".rstrip()
     new_enough = tuple(int(part) for part in re.findall(r"\d+", torch["torch"])[:2]) >= (2, 10)
-    checks.append(
-        Check(
-            "software",
-            "torch",
-            build,
-            new_enough,
-            TORCH,
-            "install torch 2.10 or newer (your site's build, or: make clean .venv)",
-        )
-    )
-    for name, version in torch["packages"].items():
-        checks.append(
-            Check(
-                "software",
-                name,
-                version,
-                not version.startswith("error"),
-                TORCH,
-                f"install the {name} that fits torch {torch['torch']}, from the place torch came from",
-            )
-        )
-    return checks
+    beside = [Check(name, found, not found.startswith("error")) for name, found in torch["packages"].items()]
+    return [*checks, Check("torch", build, new_enough), *beside]
 
 
 def missing_packages() -> list[str]:
@@ -112,66 +97,38 @@ def missing_packages() -> list[str]:
         required = metadata.requires("geofm") or []
     except metadata.PackageNotFoundError:
         return ["geofm itself (pip install -e .)"]
-    names = [re.match(r"[\w.-]+", line).group() for line in required if "extra ==" not in line]
-    return [name for name in names if not _installed(name)]
+    names = [re.split(r"[^\w.-]", line)[0] for line in required if "extra ==" not in line]
+    return [name for name in names if not _version(name)]
 
 
-def _installed(name: str) -> bool:
+def _version(name: str) -> str:
     try:
-        metadata.version(name)
+        return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return False
-    return True
+        return ""
 
 
-def machine(torch: dict, runs: Path) -> list[Check]:
+def machine(torch: dict[str, Any], runs: Path) -> list[Check]:
     """Devices and their measured speed, ranks, memory and disk."""
     memory = psutil.virtual_memory()
     nearest = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if folder.exists())
-    disk = shutil.disk_usage(nearest).free / 2**30
-    checks = []
-    if "error" not in torch:
-        checks += [
-            Check("machine", "devices", describe_devices(torch)),
-            Check(
-                "machine",
-                "matrix products",
-                "measured peak "
-                + ", ".join(f"{name} {peak:g} TFLOP/s" for name, peak in torch["peak_tflops"].items())
-                + (" a device" if torch["count"] else f" on {torch['cores']} cores"),
-            ),
-            Check("machine", "ranks", describe_ranks(torch)),
-        ]
-    return [
-        *checks,
-        Check(
-            "machine",
-            "memory",
-            f"{memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}",
-            memory.available / 2**30 >= FREE_MEMORY_GIB,
-            TORCH,
-            f"free {FREE_MEMORY_GIB} GiB: close other programs, or set ranks=1 and a smaller batch",
-        ),
-        Check(
-            "machine",
-            "disk",
-            f"{disk:.1f} GiB free for {runs}/",
-            disk >= FREE_DISK_GIB,
-            TORCH,
-            f"free {FREE_DISK_GIB} GiB, or set GEOFM_RUNS to a folder with room",
-        ),
-        Check(
-            "machine",
-            "run folders",
-            f"written below {runs}/",
-            nearest.is_dir() and os.access(nearest, os.W_OK),
-            TORCH,
-            f"make {nearest} writable, or set GEOFM_RUNS to a folder that is",
-        ),
+    disk, writable = shutil.disk_usage(nearest).free / 2**30, nearest.is_dir() and os.access(nearest, os.W_OK)
+    free = f"{memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}"
+    checks = [
+        Check("memory", free, memory.available / 2**30 >= FREE_MEMORY_GIB),
+        Check("disk", f"{disk:.1f} GiB free for {runs}/", disk >= FREE_DISK_GIB),
+        Check("run folders", f"written below {runs}/" if writable else f"{nearest} is not writable", writable),
     ]
+    if "error" in torch:
+        return checks
+    peaks = ", ".join(f"{name} {peak:g} TFLOP/s" for name, peak in torch["peak_tflops"].items())
+    where = "a device" if torch["count"] else f"on {torch['cores']} cores"
+    found = (("devices", describe_devices(torch)), ("matrix products", f"measured peak {peaks} {where}"),
+             ("ranks", describe_ranks(torch)))  # fmt: skip
+    return [*(Check(name, value) for name, value in found), *checks]
 
 
-def describe_devices(torch: dict) -> str:
+def describe_devices(torch: dict[str, Any]) -> str:
     """`4 x AMD Instinct MI250X (64.0 GiB each)`, or that the CPU is used."""
     if not torch["count"]:
         wanted = {"cuda": "; this torch could use an NVIDIA GPU", "rocm": "; this torch could use an AMD GPU"}
@@ -180,7 +137,7 @@ def describe_devices(torch: dict) -> str:
     return f"{', '.join(kinds)} ({torch['memory_gib'][0]} GiB each)"
 
 
-def describe_ranks(torch: dict) -> str:
+def describe_ranks(torch: dict[str, Any]) -> str:
     """How many ranks `ranks=0` starts here: the tasks of the allocation, else one a device, else one."""
     tasks = os.environ.get("SLURM_NTASKS") if "SLURM_JOB_ID" in os.environ else None
     if tasks:
@@ -193,17 +150,7 @@ def describe_ranks(torch: dict) -> str:
 def slurm() -> list[Check]:
     """Is there a Slurm to submit to, and are we inside an allocation?"""
     if shutil.which("sinfo") is None or shutil.which("srun") is None:
-        return [
-            Check(
-                "Slurm",
-                "commands",
-                "none here: ranks are started as local processes",
-                False,
-                (),
-                "on a cluster's login node sinfo and srun are on the PATH; for make test-slurm: "
-                "apt install slurm-wlm munge",
-            )
-        ]
+        return [Check("commands", "none here: ranks are started as local processes", False)]
     command = ["sinfo", "--noheader", "--format=%P %D nodes %t"]
     try:
         partitions = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
@@ -212,32 +159,16 @@ def slurm() -> list[Check]:
     answer = partitions.replace("\n", "; ") or "installed, but no cluster answers"
     job = os.environ.get("SLURM_JOB_ID")
     where = f"inside job {job} on {os.environ.get('SLURM_JOB_NODELIST', '?')}" if job else "not inside an allocation"
-    return [Check("Slurm", "commands", answer), Check("Slurm", "allocation", where)]
+    return [Check("commands", answer), Check("allocation", where)]
 
 
 def extras() -> list[Check]:
     """What only some uses need: JupyterLab to work by hand, Chromium for the tests that drive a browser."""
-    lab = metadata.version("jupyterlab") if _installed("jupyterlab") else ""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    lab = _version("jupyterlab")
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     driver = shutil.which("chromedriver")
-    return [
-        Check(
-            "extras",
-            "JupyterLab",
-            lab or "not installed",
-            bool(lab),
-            ("working by hand",),
-            "pip install -e '.[notebooks]' -c constraints.txt",
-        ),
-        Check(
-            "extras",
-            "Chromium",
-            f"{browser or 'no browser'}, {driver or 'no chromedriver'}",
-            bool(browser and driver),
-            ("make test's browser tests",),
-            "apt install chromium chromium-driver",
-        ),
-    ]
+    found = f"{browser or 'no browser'}, {driver or 'no chromedriver'}"
+    return [Check("JupyterLab", lab or "not installed", bool(lab)), Check("Chromium", found, bool(browser and driver))]
 
 
 def verdicts(checks: list[Check]) -> dict[str, list[Check]]:
@@ -247,15 +178,16 @@ def verdicts(checks: list[Check]) -> dict[str, list[Check]]:
 
 def page(checks: list[Check]) -> str:
     """The page as text."""
-    lines, section = ["What this machine can do for geofm"], None
+    lines, before = ["What this machine can do for geofm"], ""
     for check in checks:
-        if check.section != section:
-            section = check.section
+        section, needed_by, fix = ROWS[check.name]
+        if section != before:
+            before = section
             lines += ["", section]
         lines.append(f"  {'ok' if check.ok else '--'}  {check.name:<16} {check.value}")
         if not check.ok:
-            needed = f"needed by {', '.join(check.needed_by)}; " if check.needed_by else ""
-            lines.append(f"      {'':<16} {needed}fix: {check.fix}")
+            needed = f"needed by {', '.join(needed_by)}; " if needed_by else ""
+            lines.append(f"      {'':<16} {needed}fix: {fix}")
     lines += ["", "notebooks"]
     for name, faults in verdicts(checks).items():
         answer = "can run" if not faults else "cannot run: " + ", ".join(check.name for check in faults)

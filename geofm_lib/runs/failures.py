@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from geofm_lib.runs import memory_advice
 from geofm_lib.planning.sizes import GIB
+from geofm_lib.runs import memory_advice
 from geofm_lib.settings import JOBS
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")

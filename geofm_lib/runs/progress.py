@@ -30,7 +30,6 @@ def line(run: Run) -> str:
     return ", ".join(parts)
 
 
-
 def duration(seconds: float) -> str:
     """Seconds in words: 42 s, 3 min 12 s, 2 h 05 min.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from geofm_lib.jobs.run_folder import HEARTBEATS
 from geofm_lib.settings import runs_root
 
 HEARTBEAT_OLD_S = 30.0  # a run whose last heartbeat is older lives no more
@@ -34,7 +35,8 @@ class Run:
     @property
     def last_heartbeat(self) -> float | None:
         """When a process of this run was last heard, in seconds since 1970; None if none ever was."""
-        return self.written("heartbeat")
+        names = [f"{HEARTBEATS}/{file.name}" for file in (self.folder / HEARTBEATS).glob("*")]
+        return max(filter(None, map(self.written, names)), default=None)
 
     @property
     def saved_step(self) -> int:

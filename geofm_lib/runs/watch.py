@@ -1,8 +1,8 @@
-"""Watch the ranks of a run until they end; end them when they cannot go on; say why.
+"""Watch the ranks of a run until they end: observe, decide (`runs/endings`), act; then say how it ended.
 
-What ends a run from here, each with its bound in seconds: ranks fall silent (GEOFM_HUNG_S, 60), a partner has died
-(PARTNERS_S), a stop was asked for and is not followed (`stop_s`), ranks do not end though all is done (GEOFM_HUNG_S),
-the run folder cannot be written (at once).
+What ends a run from here, each with its bound in seconds: ranks fall silent (GEOFM_HEARTBEAT_TIMEOUT_S, 60), a partner
+has died (PARTNERS_S), a stop was asked for and is not followed (`save_s`), ranks do not end though all is done
+(GEOFM_HEARTBEAT_TIMEOUT_S), the run folder cannot be written (at once).
 """
 
 import contextlib
@@ -12,32 +12,29 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from geofm_lib import files
-from geofm_lib.runs import failures, progress, slurm
+from geofm_lib.jobs.run_folder import LAUNCHER, STOP, WAITING, heartbeat_timeout_s, request
+from geofm_lib.runs import failures, liveness, progress, slurm
+from geofm_lib.runs.endings import WITHOUT_STOP, Do, Event, Observations, decide
 from geofm_lib.runs.run import Run, shown
 
 POLL_S = 0.5
 STOP_S = 240.0  # ranks get this long to write a checkpoint after a stop request; in a job, what its limit leaves
-PARTNERS_S = 5.0  # and this long to end by themselves after one of them has failed
-KILL_S = 30.0  # srun gets this long to end its ranks, then it is ended itself
-STARTING_S = 600.0  # before the first step a rank may be silent this long: it imports, compiles, reads a busy disk
 FULL_BYTES = 4 * 2**20  # a disk with less free than this is full
-WITHOUT_STOP = ("throughput",)  # does not look for the stop file and is simply ended
-TASK = r"\S+: tasks? .*"  # srun's word on a task that ended badly
-LAUNCHER_GONE = 70  # what a rank ends with then (jobs/folder)
-ECHOES = ("RuntimeError", "DistBackendError", "DistNetworkError", "DistStoreError", "TimeoutError")
+TASK = r"\S+: tasks? .*"  # srun's words on a task that ended badly
+NODE = r"Node failure on .*"  # and on a node
 
 
 class RunFailed(RuntimeError):
     """A rank failed: its own error and the end of the log."""
 
-    def _render_traceback_(self):
+    def _render_traceback_(self) -> list[str]:
         return str(self).splitlines()
 
 
@@ -45,17 +42,7 @@ class RunStopped(RunFailed):
     """The run stopped as asked, with a checkpoint."""
 
 
-def hung_s() -> float:
-    """Silence after which a rank, or the file system under the run, is given up."""
-    return float(os.environ.get("GEOFM_HUNG_S", 60))
-
-
-def beat_s(ranks: int) -> float:
-    """Seconds between two beats of a rank: a thousand ranks must not keep a shared file system busy."""
-    return max(2.0, min(ranks / 100, hung_s() / 6))
-
-
-def stop_s() -> float:
+def save_s() -> float:
     """How long ranks may take to save after a stop request: a job keeps up to 45 s for its page and its way back."""
     left = slurm.seconds_left()
     return STOP_S if left is None else left - min(45.0, left / 3)
@@ -66,142 +53,203 @@ def stop_asked() -> bool:
     return "GEOFM_STOP" in os.environ and Path(os.environ["GEOFM_STOP"]).exists()
 
 
-def watch(run: Run, processes: list[subprocess.Popen], ranks: int, log_from: int = 0) -> None:
+def watch(run: Run, processes: list[subprocess.Popen[bytes]], ranks: int, log_from: int = 0) -> None:
     """Show progress until the ranks end; returns if the run finished, raises RunStopped or RunFailed otherwise.
 
     Args:
         processes: one of them for each rank, or one srun for all.
         log_from: where this launch begins in log.txt.
     """
-    line, beats, end = progress.Line(), _Beats(run.folder, ranks, processes), _End(log_from)
-    with _terminated_is_stopped(run):
+    watcher, line = Watcher(run, processes, ranks, log_from), progress.Line()
+    with watcher.sigterm_is_a_stop():
         while True:
             try:
-                while any(p.poll() is None for p in processes):
-                    _look(run, processes, beats, end)
+                while (action := decide(watcher.observe())).do is not Do.CONCLUDE:
+                    watcher.act(action.do)
                     with contextlib.suppress(OSError):  # only to show; what matters is written, and watched, above
                         line.show(progress.line(run))
-                    time.sleep(POLL_S)
+                    if action.do is not Do.ASK_SLURM:
+                        time.sleep(POLL_S)
                 break
             except KeyboardInterrupt:
-                end.interrupts += 1
-                if end.interrupts == 1 and run.job not in WITHOUT_STOP:
-                    (run.folder / "stop").touch()
-                    _say("stopping: the ranks save a checkpoint (interrupt again to end them at once)")
-                end.by(0 if end.interrupts > 1 or run.job in WITHOUT_STOP else stop_s())
+                watcher.interrupted()
             except BaseException:
-                _kill(processes, hard=True)
+                watcher.end(hard=True)
                 raise
     with contextlib.suppress(OSError):
         line.show(progress.line(run), last=True)
-    _conclude(run, processes, end)
+    _conclude(run, action.summary)
 
 
-@dataclass
-class _End:
-    """How a run is coming to its end: when its ranks are ended by force, and why."""
+class Watcher:
+    """What the launcher has seen of its ranks so far, and what it can do to them."""
 
-    log_from: int  # where this launch begins in log.txt
-    fault: str = ""
-    silent: tuple[int, ...] = ()
-    interrupts: int = 0
-    stopping: bool = False
-    closing: bool = False
-    at: float | None = None  # monotonic
-    told: float | None = None
-    first: dict[int, int] | None = None  # exit codes of the processes that had ended when the first fault was seen
+    def __init__(self, run: Run, processes: list[subprocess.Popen[bytes]], ranks: int, log_from: int):
+        self.run, self.processes, self.log_from = run, processes, log_from
+        self.by_srun = _is_srun(processes[0])
+        self.heartbeats, self.heartbeat_s = liveness.Heartbeats(run.folder, ranks), liveness.heartbeat_s(ranks)
+        self.one_a_rank = len(processes) == ranks
+        self.since: dict[Event, float] = {}
+        self.first_failed: dict[int, int] = {}
+        self.silent: tuple[int, ...] = ()
+        self.silence = self.lost = ""
+        self.job, self.save_s, self.interrupts = run.job, STOP_S, 0
+        self.stop_wanted = self.waiting_asked = False
+        self.ended_at: float | None = None
+        self.down: str | None = None
 
-    def by(self, seconds: float) -> None:
-        """End the ranks by force in so many seconds, or when that was due before."""
-        due = time.monotonic() + seconds
-        self.at = due if self.at is None else min(self.at, due)
+    def observe(self) -> Observations:
+        """Look at the processes, the run folder and the heartbeats; touch the launcher's own."""
+        codes = [process.poll() for process in self.processes]
+        stop_left = self._look_at_folder()
+        failed = {i: code for i, code in enumerate(codes) if code}
+        if failed and Event.RANK_FAILED not in self.since:
+            self.first_failed = failed
+            self._seen(Event.RANK_FAILED)
+        if not self.since.keys() & _NOT_SILENT:
+            ended = {i for i, code in enumerate(codes) if code is not None} if self.one_a_rank else set()
+            if silent := self.heartbeats.silent(ended):
+                self.silent, self.silence = silent, self.heartbeats.sentence(silent)
+                self._seen(Event.RANK_SILENT)
+        return Observations(
+            exit_codes=codes,
+            now=time.monotonic(),
+            job=self.job,
+            folder=str(self.run.folder),
+            since=self.since,
+            ended_at=self.ended_at,
+            stop_wanted=self.stop_wanted or stop_asked(),
+            stop_left=stop_left,
+            waiting_asked=self.waiting_asked,
+            silent=self.silent,
+            silence=self.silence,
+            lost=self.lost,
+            first_failed=self.first_failed,
+            save_s=self.save_s,
+            timeout_s=heartbeat_timeout_s(),
+            heartbeat_s=self.heartbeat_s,
+            **({} if None in codes else self._look_at_the_end(codes)),
+        )
+
+    def _look_at_folder(self) -> bool:
+        """Is there a stop request?"""
+        stop_left = True  # none can be left in a lost folder
+        with self._folder_lost():
+            (self.run.folder / LAUNCHER).touch()
+            stop_left = (self.run.folder / STOP).exists()
+            if (self.run.folder / "summary.json").exists():
+                self._seen(Event.SUMMARY_WRITTEN)
+            # When a task dies, srun ends the others with SIGTERM, which they too take for a request to stop.
+            if stop_left and Event.STOP_ASKED not in self.since and not self._srun_says(TASK):
+                self._stop_seen()
+        return stop_left
+
+    def _look_at_the_end(self, codes: list[int | None]) -> dict[str, Any]:
+        return {
+            "summary": self.run.summary,
+            "by_srun": self.by_srun,
+            "task": self._srun_says(TASK) if self.by_srun else "",
+            "down": self._srun_says(NODE) or self.down,
+            "disk": lost(self.run.folder) if os.EX_IOERR in codes else "",
+            "saved_step": self.run.saved_step,
+        }
+
+    def act(self, do: Do) -> None:
+        """Do what was decided, but for waiting and concluding."""
+        if do is Do.LEAVE_STOP:
+            with self._folder_lost():
+                request(self.run.folder, STOP)
+        elif do is Do.ASK_WAITING:
+            self.waiting_asked = True
+            with self._folder_lost():
+                request(self.run.folder, WAITING, json.dumps(self.silent))
+        elif do is Do.END:
+            if self.silent:
+                self.silence = self.heartbeats.sentence(self.silent)  # with the others' answers
+            self.ended_at = time.monotonic()
+            self.end()
+        elif do is Do.KILL:
+            self.end(hard=True)
+        elif do is Do.ASK_SLURM:
+            self.down = slurm.down_nodes()
+
+    def interrupted(self) -> None:
+        """Once: the ranks may save. Again: they are ended."""
+        if self.interrupts:
+            self._seen(Event.INTERRUPTED_TWICE)
+        elif self.job not in WITHOUT_STOP:
+            print("stopping: the ranks save a checkpoint (interrupt again to end them at once)", flush=True)
+        self.interrupts += 1
+        self.stop_wanted = True
+        self._stop_seen()
+
+    def end(self, hard: bool = False) -> None:
+        """End the ranks: directly, or through their srun, which must live to do it unless `hard`."""
+        for process in self.processes:
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM if self.by_srun and not hard else signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def sigterm_is_a_stop(self) -> Iterator[None]:
+        """SIGTERM to this process (Slurm may send it to all of a job) asks the ranks to save; the watch goes on."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop_wanted", True))
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _seen(self, event: Event) -> None:
+        self.since.setdefault(event, time.monotonic())
+
+    def _stop_seen(self) -> None:
+        if Event.STOP_ASKED not in self.since:
+            self.save_s = save_s()
+            self._seen(Event.STOP_ASKED)
+
+    @contextlib.contextmanager
+    def _folder_lost(self) -> Iterator[None]:
+        """A fault of the file system in this block is seen as the loss of the run folder."""
+        try:
+            yield
+        except OSError as error:
+            self.lost = self.lost or lost(self.run.folder, error)
+            self._seen(Event.FOLDER_LOST)
+
+    def _srun_says(self, pattern: str) -> str:
+        """srun's first error of this kind, such as 'node2: task 3: Killed': only srun sees tasks of other nodes."""
+        with contextlib.suppress(OSError), open(self.run.folder / "log.txt", "rb") as stream:
+            stream.seek(self.log_from)
+            found = re.search(rf"^srun: error: ({pattern})$", stream.read().decode(errors="replace"), re.MULTILINE)
+            return found[1] if found else ""
+        return ""
 
 
-def _look(run: Run, processes: list[subprocess.Popen], beats: "_Beats", end: _End) -> None:
-    """One look at the run: is there a reason to end it, and is it time to?"""
+_NOT_SILENT = {Event.FOLDER_LOST, Event.RANK_FAILED, Event.RANK_SILENT, Event.SUMMARY_WRITTEN}  # nobody listens then
+
+
+def _is_srun(process: subprocess.Popen[bytes]) -> bool:
+    return isinstance(process.args, list) and "srun" in process.args[0]
+
+
+def lost(folder: Path, error: OSError | None = None) -> str:
+    """Why a run folder cannot be written, as far as it can be seen from here."""
     try:
-        (run.folder / "launcher").touch()
-        if stop_asked() and not end.stopping:
-            (run.folder / "stop").touch()
-        asked = (run.folder / "stop").exists() and not end.stopping
-    except OSError as error:
-        end.fault = end.fault or _lost(run.folder, error)
-        end.by(0)
-        asked = False
-    # When a task dies, srun ends the others with SIGTERM, which they too take for a request to stop.
-    if asked and not _srun_says(run.folder, end.log_from, TASK):
-        end.stopping = True
-        end.by(0 if run.job in WITHOUT_STOP else stop_s())
-    if not end.closing and (run.folder / "summary.json").exists():
-        end.closing = True
-        end.by(hung_s())  # all is said; a rank that does not end now hangs in some library's farewell
-    if end.first is None and any(p.poll() not in (None, 0) for p in processes):
-        end.first = {i: p.poll() for i, p in enumerate(processes) if p.poll() not in (None, 0)}
-        end.by(PARTNERS_S)
-    if not end.fault and not end.first and (silent := beats.silent()):
-        end.silent, end.fault = silent, beats.sentence(silent)
-        (run.folder / "hung").write_text(json.dumps(silent))  # the others answer with what they wait for
-        end.by(3.5 * beat_s(beats.ranks))
-    if end.at is not None and time.monotonic() > end.at:
-        if end.silent and end.told is None:
-            end.fault = beats.sentence(end.silent)
-        hard = end.told is not None and time.monotonic() > end.told + KILL_S
-        if end.told is None or hard:
-            _kill(processes, hard)
-            end.told = end.told or time.monotonic()
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return f"the run folder {folder} is gone: its file system is lost, or somebody moved or deleted it"
+    if free < FULL_BYTES:
+        return f"the disk of {folder} is full ({free / 2**20:.1f} MiB free); make room and start again"
+    why = f"{error.strerror}" if error else "over quota, or a fault of the disk"
+    return f"the run folder {folder} cannot be written ({why})"
 
 
-class _Beats:
-    """When each rank was last heard, by the change of its file: clocks of machines differ."""
-
-    def __init__(self, folder: Path, ranks: int, processes: list[subprocess.Popen]):
-        self.folder, self.ranks, self.processes = folder, ranks, processes
-        self.seen = {rank: (0, time.monotonic()) for rank in range(ranks)}
-        self.due = 0.0
-
-    def silent(self) -> tuple[int, ...]:
-        """The ranks that have been silent for too long; looked for a few times within that bound."""
-        now = time.monotonic()
-        if now < self.due or (self.folder / "summary.json").exists():
-            return ()
-        self.due = now + hung_s() / 6
-        for rank, (before, _) in self.seen.items():
-            with contextlib.suppress(FileNotFoundError):
-                changed = (self.folder / "beats" / str(rank)).stat().st_mtime_ns
-                if changed != before:
-                    self.seen[rank] = (changed, now)
-        late = [rank for rank, (_, since) in self.seen.items() if now - since > hung_s() and not self._ended(rank)]
-        if late and not any(self.last(rank).get("step") for rank in self.seen):
-            late = [rank for rank in late if now - self.seen[rank][1] > STARTING_S]
-        return tuple(late)
-
-    def _ended(self, rank: int) -> bool:
-        return len(self.processes) == self.ranks and self.processes[rank].poll() is not None
-
-    def last(self, rank: int) -> dict:
-        """A rank's last beat: {"node", "step"}, with "waiting" once it was asked; {} if it was never heard."""
-        with contextlib.suppress(OSError, ValueError):
-            return json.loads((self.folder / "beats" / str(rank)).read_text())
-        return {}
-
-    def sentence(self, silent: tuple[int, ...]) -> str:
-        """Which ranks fell silent, where, at which step, and what the others wait in."""
-        where = {}
-        for rank in silent:
-            beat = self.last(rank)
-            where.setdefault((beat.get("node"), beat.get("step")), []).append(rank)
-        parts = []
-        for (node, step), ranks in where.items():
-            named = f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
-            parts.append(f"{named} on {node} (last step {step})" if node else f"{named} (never heard)")
-        waiting = {self.last(rank).get("waiting") for rank in range(self.ranks) if rank not in silent} - {None, ""}
-        text = f"no sign of life for {hung_s():.0f} s from {'; '.join(parts)}"
-        return text + (f"; the others wait in {', '.join(sorted(waiting))}" if waiting else "")
-
-
-def _conclude(run: Run, processes: list[subprocess.Popen], end: _End) -> None:
+def _conclude(run: Run, summary: dict[str, Any]) -> None:
     """Return if the run finished; otherwise make sure summary.json says why, and raise."""
-    summary = failures.explained(run, _summary(run, processes, end))
+    summary = failures.explained(run, summary)
     for part in run.folder.glob("checkpoint/*.part"):
         shutil.rmtree(part, ignore_errors=True)  # of no use, and on a full disk the room for the words that follow
     for file in run.folder.glob(".rendezvous-*"):
@@ -216,117 +264,3 @@ def _conclude(run: Run, processes: list[subprocess.Popen], end: _End) -> None:
         of = f"rank {summary['rank']} failed: " if summary.get("rank") is not None else ""
         tail = "\n".join(f"    {text}" for text in run.log_tail().splitlines())
         raise RunFailed(f"{of}{summary['error']}\nRun folder: {where}\nEnd of log.txt:\n{tail}")
-
-
-def _summary(run: Run, processes: list[subprocess.Popen], end: _End) -> dict:
-    """The ranks' own summary, unless they could write none or tell only of a partner's death."""
-    summary = run.summary
-    if summary.get("status") == "finished":
-        return summary
-    down = _srun_says(run.folder, end.log_from, "Node failure on .*")
-    if not down and (not summary or summary.get("kind") in ECHOES):  # a node may be slow to answer and yet be well
-        down = slurm.down_nodes()
-    if down:
-        # With a save if Slurm left the other nodes the time for it.
-        return {
-            **summary,
-            "status": "failed",
-            "error": f"{down}; the run goes on from step {run.saved_step}",
-        }
-    if summary.get("status") == "stopped":
-        return summary
-    if end.fault:
-        return {"status": "failed", "error": end.fault, "hung": list(end.silent)}
-    died, by_force = _death(run.folder, processes, end)
-    if summary and not (by_force and summary.get("kind") in ECHOES):
-        return summary
-    if end.stopping or end.interrupts:
-        kept = "it keeps nothing" if run.job in WITHOUT_STOP else "it goes on from its last checkpoint"
-        return {
-            "status": "stopped",
-            "reason": f"a stop was asked for and the ranks ended before they could save; {kept}",
-        }
-    return died
-
-
-def _death(folder: Path, processes: list[subprocess.Popen], end: _End) -> tuple[dict, bool]:
-    """(a summary for ranks that ended without a word of their own, was the first of them ended by force?)"""
-    codes = end.first or {i: p.returncode for i, p in enumerate(processes)}
-    # A partner that lost its connection may be seen to end together with the rank that was killed.
-    rank, code = min(codes.items(), key=lambda each: each[1] >= 0)
-    told = ""
-    if "srun" in processes[0].args[0]:
-        told = _srun_says(folder, end.log_from, TASK)
-        found, exited = re.search(r"tasks? (\d+)", told), re.search(r"exit code (\d+)", told)
-        rank = int(found.group(1)) if found else None
-        code = int(exited.group(1)) if exited else 128 - code if code > 128 else code
-    seen = f" ({told})" if told else ""
-    if code == os.EX_IOERR:
-        return {"status": "failed", "error": _lost(folder), "rank": rank}, True
-    if "out of memory" in told.lower():
-        text = f"out of host memory{seen}; give the job more memory, or the ranks fewer workers"
-        return {"status": "failed", "error": text, "rank": rank}, True
-    if code == LAUNCHER_GONE:
-        text = f"the ranks lost sight of their launcher: {folder} did not answer, or the launcher stood still"
-        return {"status": "failed", "error": text, "rank": rank}, True
-    if code < 0:
-        known = signal.Signals(-code).name if -code in set(signal.Signals) else "unknown"
-        text = f"killed by signal {-code} ({known}){seen}"
-        text += "; if nobody did, the machine may have run out of memory" if code == -signal.SIGKILL else ""
-        return {"status": "failed", "error": text, "rank": rank}, True
-    text = f"the ranks ended with exit codes {[p.returncode for p in processes]} and left no summary{seen}"
-    return {"status": "failed", "error": text, "rank": None}, False
-
-
-def _srun_says(folder: Path, start: int, pattern: str) -> str:
-    """srun's first error of this kind, such as 'node2: task 3: Killed': only srun sees the tasks of other nodes."""
-    with contextlib.suppress(OSError):
-        with open(folder / "log.txt", "rb") as stream:
-            stream.seek(start)
-            text = stream.read().decode(errors="replace")
-        if found := re.search(rf"^srun: error: ({pattern})$", text, re.MULTILINE):
-            return found.group(1)
-    return ""
-
-
-def _lost(folder: Path, error: OSError | None = None) -> str:
-    """Why a run folder cannot be written, as far as can be told from here."""
-    try:
-        free = shutil.disk_usage(folder).free
-    except OSError:
-        return f"the run folder {folder} is gone: its file system is lost, or somebody moved or deleted it"
-    if free < FULL_BYTES:
-        return f"the disk of {folder} is full ({free / 2**20:.1f} MiB free); make room and start again"
-    why = f"{error.strerror}" if error else "over quota, or a fault of the disk"
-    return f"the run folder {folder} cannot be written ({why})"
-
-
-@contextlib.contextmanager
-def _terminated_is_stopped(run: Run):
-    """SIGTERM to this process (Slurm may send it to all of a job) asks the ranks to save and does not end the watch."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(*_):
-        with contextlib.suppress(OSError):
-            (run.folder / "stop").touch()
-
-    before = signal.signal(signal.SIGTERM, ask)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _kill(processes: list[subprocess.Popen], hard: bool = False) -> None:
-    """End the ranks: directly, or through their srun, which must live to do it unless `hard`."""
-    for process in processes:
-        if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                gently = "srun" in process.args[0] and not hard
-                os.killpg(process.pid, signal.SIGTERM if gently else signal.SIGKILL)
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)

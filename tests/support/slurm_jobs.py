@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 # 32 images to train on, 2 steps an epoch
 SMALL = {"dataset": "scenes", "images_per_class": 4, "model": "ViT-Atto", "image_size": 32, "global_batch": 16,
          "warmup_epochs": 1, "device": "cpu", "log_every": 1, "checkpoint_every": 5}  # fmt: skip
-HUNG_S = round(scaled(15))  # instead of 60, so that a test need not wait for it
+TIMEOUT_S = round(scaled(15))  # instead of 60, so that a test need not wait for it
 PACED = """\
 import os, time
 if "GEOFM_LAUNCH" in os.environ:
@@ -108,7 +108,8 @@ def environment(folder: Path, pace: float = 0.0) -> dict[str, str]:
     slow.mkdir(exist_ok=True)
     (slow / "sitecustomize.py").write_text(PACED)
     return {"GEOFM_PYTHON": sys.executable, "GEOFM_RUNS": os.environ["GEOFM_RUNS"], "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(slow), "GEOFM_TEST_PACE": str(pace), "GEOFM_HUNG_S": str(HUNG_S)}  # fmt: skip
+            "PYTHONPATH": str(slow), "GEOFM_TEST_PACE": str(pace),
+            "GEOFM_HEARTBEAT_TIMEOUT_S": str(TIMEOUT_S)}  # fmt: skip
 
 
 def prepared() -> Run:
