@@ -282,7 +282,7 @@ def plan(**asked: Any) -> int:
 @commands.command(**example("geofm doctor"))
 def doctor() -> int:
     """Say what this machine can run, what is missing, and the fix."""
-    from geofm_lib.runs import doctor as examination
+    from geofm_lib.advice import doctor as examination
 
     return examination.main()
 

@@ -7,9 +7,9 @@ import sys
 import pytest
 import torch
 
+from geofm_lib.advice import doctor
 from geofm_lib.distributed import devices
 from geofm_lib.profiling.matmul_peak import matmul_peak
-from geofm_lib.runs import doctor
 
 FOUR_GPUS = {
     "torch": "2.10.0+rocm7.1", "build": "rocm", "build_version": "7.1", "kind": "rocm", "count": 4, "cores": 56,

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from geofm_lib.advice import failures, memory
 from geofm_lib.report.page import render
-from geofm_lib.runs import failures, memory_advice
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import PretrainSettings, ThroughputSettings
 
@@ -43,27 +43,31 @@ def test_ranks_that_run_out_of_memory_say_what_would_fit(root, tmp_path):
     assert told["error"] in page.read_text()
 
 
+def explained(run, summary):
+    return failures.explained(summary, run.job, run.settings, run.resolved["ranks"], run.environment)
+
+
 def test_a_gpu_without_memory_names_its_own(run):
     settings = ThroughputSettings(model="ViT-3B", strategy="NO_SHARD", image_size=224, precision="bf16",
                                   workload="classify", activation_checkpointing=True)  # fmt: skip
     error = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 39.38 GiB of which"
     summary = {"status": "failed", "kind": "OutOfMemoryError", "error": f"OutOfMemoryError: {error}", "rank": 3}
-    told = failures.explained(run(settings, 8, device_type="cuda"), summary)
+    told = explained(run(settings, 8, device_type="cuda"), summary)
     assert "ViT-3B under NO_SHARD on 8 ranks with 32 images a rank needs 52.57 GiB a rank by" in told["error"]
     assert "its GPU has 39.38 GiB; strategy=HYBRID_2GPUs would fit (27.32 GiB)" in told["error"]
     assert told["cause"] == summary["error"] and told["rank"] == 3
-    assert failures.explained(run(settings, 8), told) == told, "explained once"
+    assert explained(run(settings, 8), told) == told, "explained once"
 
 
 def test_other_failures_keep_their_words(run):
     asked = run(PretrainSettings(), 2)
     for kind, error in (("NotFinite", "the loss is nan at step 3"), ("RuntimeError", "Connection closed by peer")):
         summary = {"status": "failed", "kind": kind, "error": error}
-        assert failures.explained(asked, summary) == summary
+        assert explained(asked, summary) == summary
     killed = {"status": "failed", "error": "killed by signal 9 (SIGKILL); the machine may have run out of memory"}
-    assert failures.explained(asked, killed) == killed, "a small model was killed by somebody"
+    assert explained(asked, killed) == killed, "a small model was killed by somebody"
     large = run(PretrainSettings(model="ViT-15B", strategy="FULL_SHARD", image_size=224), 2)
-    told = failures.explained(large, killed)["error"]
+    told = explained(large, killed)["error"]
     assert told.startswith(killed["error"] + "; ViT-15B under FULL_SHARD on 2 ranks") and "the machine has" in told
 
 
@@ -81,15 +85,15 @@ def test_the_mildest_change_comes_first(odd, ranks, there, change, on):
     usual = {"model": "ViT-3B", "workload": "classify", "image_size": 224, "precision": "bf16",
              "activation_checkpointing": True}  # fmt: skip
     settings = ThroughputSettings(**usual | odd)
-    assert memory_advice.peak_gib(settings, ranks) > there
-    found, where, held = memory_advice.first_change(settings, ranks, there)
+    assert memory.peak_gib(settings, ranks) > there
+    found, where, held = memory.first_change(settings, ranks, there)
     assert (found, where) == (change, on) and held <= there
-    assert memory_advice.peak_gib(settings.model_copy(update=found), where) == held
+    assert memory.peak_gib(settings.model_copy(update=found), where) == held
 
 
 def test_a_pretraining_keeps_its_result_and_takes_smaller_parts():
     settings = PretrainSettings(model="ViT-Base", image_size=224, global_batch=512, strategy="FULL_SHARD",
                                 activation_checkpointing=True)  # fmt: skip
-    change, ranks, _ = memory_advice.first_change(settings, 2, 0.8 * memory_advice.peak_gib(settings, 2))
+    change, ranks, _ = memory.first_change(settings, 2, 0.8 * memory.peak_gib(settings, 2))
     assert ranks == 2 and set(change) == {"max_batch_per_rank"}
-    assert memory_advice.first_change(settings, 2, 0.01) is None
+    assert memory.first_change(settings, 2, 0.01) is None

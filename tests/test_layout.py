@@ -31,11 +31,12 @@ MAY_IMPORT = {
     "distributed": {"catalog", "planning", "data", "model"},
     "profiling": {"catalog", "planning", "data", "model", "distributed"},
     "jobs": {"catalog", "planning", "settings", "scenes", "data", "model", "distributed", "profiling"},
-    "runs": {"catalog", "planning", "settings"},
+    "advice": {"catalog", "planning", "settings"},
+    "runs": {"catalog", "planning", "settings", "advice"},
     "paper": {"catalog", "planning", "settings", "runs"},
-    "figures": {"catalog", "planning", "settings", "runs", "paper"},
+    "figures": {"catalog", "planning", "settings", "advice", "runs", "paper"},
     "report": {"catalog", "settings", "runs", "figures"},
-    "cli": {"catalog", "planning", "settings", "runs", "paper", "figures", "report"},
+    "cli": {"catalog", "planning", "settings", "advice", "runs", "paper", "figures", "report"},
     "__main__": {"cli"},
 }
 # Modules of a room above that a room below may import all the same: data/sources lists files and knows no torch.
@@ -44,7 +45,7 @@ ALSO = {
     "runs": {"geofm_lib.data.sources", "geofm_lib.jobs.run_folder"},
     "report": {"geofm_lib.jobs.run_folder"},
 }
-KERNEL = ("runs", "paper", "figures", "report", "cli")  # the notebook's side: it must not load torch
+KERNEL = ("advice", "runs", "paper", "figures", "report", "cli")  # the notebook's side: it must not load torch
 PLOTTING = {"matplotlib", "seaborn", "IPython"}
 NOTEBOOK = PLOTTING | {"pandas", "papermill", "nbconvert", "nbclient", "nbformat"}
 MUST_NOT_IMPORT = {

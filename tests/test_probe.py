@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from geofm_lib import files
+from geofm_lib.advice import probe as probe_advice
 from geofm_lib.data import shards
 from geofm_lib.data.sample import Sample
 from geofm_lib.distributed import features
@@ -21,7 +22,6 @@ from geofm_lib.jobs import probe as job
 from geofm_lib.jobs import run_folder
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import vit
-from geofm_lib.runs import probe_advice
 from geofm_lib.settings import ProbeSettings
 from tests.support import encoders, packed
 from tests.support.preparations import server

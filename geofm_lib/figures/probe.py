@@ -3,9 +3,9 @@
 import pandas as pd
 import seaborn as sns
 
+from geofm_lib.advice import probe as doubts_of
 from geofm_lib.figures._axes import BLUE, GREY, LIMIT, ORANGE
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
-from geofm_lib.runs import probe_advice
 from geofm_lib.runs.run import Run
 
 # kind of features -> its columns in the summary: top-1, and the half of its 95 % interval
@@ -26,7 +26,7 @@ def verdict(run: Run) -> Note:
 
 def doubts(run: Run) -> Table:
     """What speaks against a probe, with its evidence and what to do; one sentence when nothing does."""
-    rows = probe_advice.doubts(run.summary, run.read_csv("probe.csv"))
+    rows = doubts_of.doubts(run.summary, run.read_csv("probe.csv"))
     return Table(pd.DataFrame(rows), empty="None of the usual signs of a poor probe.")
 
 

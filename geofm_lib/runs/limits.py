@@ -3,7 +3,7 @@
 import re
 
 from geofm_lib.catalog.machines import Machine
-from geofm_lib.runs import memory_advice
+from geofm_lib.advice import memory
 from geofm_lib.settings import JobSettings
 
 TIME = re.compile(r"(?:(?:(?P<d>\d+)-)?(?P<h>\d+):(?P<m>\d\d):(?P<s>\d\d))|(?P<minutes>\d+)")
@@ -47,12 +47,12 @@ def check_walltime(walltime: str, nodes: int, machine: Machine | None) -> None:
 
 def check_memory(settings: JobSettings, ranks: int, machine: Machine | None) -> None:
     """Refuse a model that cannot fit its strategy, with the prediction and what would fit."""
-    if machine is None or machine.memory_gib is None or not isinstance(settings, memory_advice.KNOWN):
+    if machine is None or machine.memory_gib is None or not isinstance(settings, memory.KNOWN):
         return
-    need, limit = memory_advice.peak_gib(settings, ranks), machine.memory_gib
+    need, limit = memory.peak_gib(settings, ranks), machine.memory_gib
     if need <= limit:
         return
-    fitting = memory_advice.strategies_that_fit(settings, ranks, limit)
+    fitting = memory.strategies_that_fit(settings, ranks, limit)
     listed = ", ".join(f"{name} ({held:.1f})" for name, held in fitting.items())
     advice = f"on {ranks} ranks these fit: {listed}" if fitting else (
         f"no strategy fits on {ranks} ranks: take more than {ranks // machine.devices_per_node} nodes, a smaller batch "

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from geofm_lib.catalog import strategies
-from geofm_lib.runs.run import Run
 
 SLOW_RANK = 1.3  # times the others' own work, from which on a rank is named
 PARTS = ("data", "forward", "backward", "communication", "optimiser", "other")
@@ -19,27 +19,26 @@ class Rule:
     part: str
     least: float
     found: str
-    advice: Callable[[dict, dict], str]  # of the settings, and of the environment with its `ranks` and `nodes`
+    advice: Callable[[dict[str, Any], dict[str, Any]], str]  # of settings, and environment with `ranks` and `nodes`
 
 
-def found(run: Run) -> list[tuple[str, str]]:
-    """(what stands out in a step of this run, what to change), the largest part first."""
-    rows = [*_slow_rank(run.ranks)]
-    parts = shares(run)
+def found(ranks: pd.DataFrame, asked: dict[str, Any], where: dict[str, Any]) -> list[tuple[str, str]]:
+    """(what stands out in a step, what to change), the largest part first, of a run's ranks, settings, environment."""
+    rows = [*_slow_rank(ranks)]
+    parts = shares(ranks)
     for rule in sorted(RULES, key=lambda rule: -parts.get(rule.part, 0.0)):
         if parts.get(rule.part, 0.0) >= rule.least:
             words = rule.found.format(share=f"{100 * parts[rule.part]:.0f} %")
-            rows.append((words, rule.advice(run.settings, run.environment)))
+            rows.append((words, rule.advice(asked, where)))
     return rows
 
 
-def shares(run: Run) -> dict[str, float]:
-    """Share of each of PARTS in the step; {} of a run that measured none.
+def shares(ranks: pd.DataFrame) -> dict[str, float]:
+    """Share of each of PARTS in the step, from ranks.csv; {} of a run that measured none.
 
     Waiting for images is that of the steady window, since between profiled steps a loader has time to read ahead.
     Communication is that of the rank that waits least: what the others wait beyond it is for that rank's work.
     """
-    ranks = run.ranks
     if "data_s" not in ranks:
         return {}
     found = {"data": (ranks["data_s"] / ranks["step_s"]).mean()}
@@ -66,7 +65,7 @@ def _slow_rank(ranks: pd.DataFrame) -> list[tuple[str, str]]:
     ]
 
 
-def _images(asked: dict, where: dict) -> str:
+def _images(asked: dict[str, Any], where: dict[str, Any]) -> str:
     if asked.get("input") != "real":
         return "Synthetic images are drawn once; what takes time here is the masking noise or the labels."
     workers = asked["workers"]
@@ -77,7 +76,7 @@ def _images(asked: dict, where: dict) -> str:
     return "Every core has its worker already: store smaller images (01's short_side), or use fewer ranks a node."
 
 
-def _communication(asked: dict, where: dict) -> str:
+def _communication(asked: dict[str, Any], where: dict[str, Any]) -> str:
     row = strategies.lookup(asked["strategy"])
     ways = [f"more images per GPU than {asked['batch_per_gpu']}"]
     if row.reshard_after_forward:
@@ -91,11 +90,11 @@ def _communication(asked: dict, where: dict) -> str:
     return f"Try {'; '.join(ways)}."
 
 
-def _optimiser(asked: dict, where: dict) -> str:
+def _optimiser(asked: dict[str, Any], where: dict[str, Any]) -> str:
     return "More images per GPU, or a larger shard group: each rank updates its own part of the weights only."
 
 
-def _other(asked: dict, where: dict) -> str:
+def _other(asked: dict[str, Any], where: dict[str, Any]) -> str:
     return "The host is busy between the phases: trace=True keeps the profiler's trace, which says with what."
 
 

@@ -34,7 +34,7 @@ ROWS = {  # what is looked at: (section, who cannot run without it, the fix)
     "devices": ("machine", (), ""),
     "matrix products": ("machine", (), ""),
     "ranks": ("machine", (), ""),
-    "memory": ("machine", TORCH, f"free {FREE_MEMORY_GIB} GiB: end other programs, or take ranks=1 and a smaller batch"),
+    "memory": ("machine", TORCH, f"free {FREE_MEMORY_GIB} GiB: end other programs, or take ranks=1 and less a batch"),
     "disk": ("machine", TORCH, f"free {FREE_DISK_GIB} GiB, or set GEOFM_RUNS to a folder with room"),
     "run folders": ("machine", TORCH, "make that folder writable, or set GEOFM_RUNS to one that is"),
     "commands": ("Slurm", (), "on a cluster's login node sinfo and srun are on the PATH; for make test-slurm: apt "
