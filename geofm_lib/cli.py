@@ -290,7 +290,10 @@ def doctor() -> int:
 @commands.command(**example("geofm calibrate"))
 def calibrate() -> int:
     """Fit the planner's speeds to the published throughput again."""
-    return subprocess.run([sys.executable, "-m", "geofm_lib.planning.calibrate"], check=False).returncode
+    from geofm_lib.planning import calibrate
+
+    calibrate.main()
+    return 0
 
 
 @commands.command(**example("geofm study predictions"))

@@ -110,12 +110,13 @@ def test_the_kernel_side_never_loads_torch(root):
     assert done.stdout.strip() == "False", "importing the kernel's side loads torch"
 
 
-def test_the_fit_is_imported_by_the_study_that_calls_it_only():
-    """Only the study that fits again asks `planning.calibrate`, when it is called: the planner needs no scipy."""
+def test_the_fit_is_loaded_only_when_it_is_called():
+    """Only the study that fits again, and the command, ask `planning.calibrate`, and only when they are called."""
     found = {name_of(path) for path in MODULES for name in imports(path) if "planning.calibrate" in name}
-    assert found == {"geofm_lib/paper/studies.py"}
-    lines = (ROOT / "geofm_lib/paper/studies.py").read_text().splitlines()
-    assert all(line.startswith(" ") for line in lines if "import calibrate" in line), "not at the top of the module"
+    assert found == {"geofm_lib/paper/studies.py", "geofm_lib/cli.py"}
+    for name in found:
+        lines = (ROOT / name).read_text().splitlines()
+        assert all(line.startswith(" ") for line in lines if "import calibrate" in line), f"{name}: at its top"
 
 
 def test_fsdp1_is_imported_by_the_findings_only():

@@ -6,7 +6,7 @@ import pytest
 
 from geofm_lib.catalog import published
 from geofm_lib.figures import claims as shown
-from geofm_lib.paper import claims, findings, performance, studies, verdicts
+from geofm_lib.paper import claims, findings, performance, readme_table, studies, verdicts
 from geofm_lib.paper.verdicts import Answer
 from geofm_lib.planning.planner import as_published
 from geofm_lib.planning.reference import TABLE_I
@@ -184,3 +184,17 @@ def test_a_claim_s_words_are_escaped_and_its_verdict_is_marked():
     assert "&lt;i&gt;" in page
     assert "<td>0.5</td>" in page
     assert '<em class="verdict same-ordering">same ordering</em>' in page
+
+
+def test_an_unknown_study_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError) as refused:
+        studies.study("prediction")
+    assert all(name in str(refused.value) for name in studies.STUDIES)
+
+
+def test_the_readme_s_table_counts_every_item_without_any_run(tmp_path):
+    block = readme_table.block(tmp_path)
+    counts = [float(cell) for cell in block.splitlines()[2].split("|")[3].split(",")]
+    assert [int(count) for count in counts] == [int(count) for count in TABLE_I.values()]
+    assert "All 31 items" in block
+    assert not readme_table.rows(tmp_path)

@@ -54,7 +54,7 @@ def test_a_model_that_was_left_out_of_the_fit_is_predicted(points):
 
 
 def test_the_stored_speeds_are_those_of_the_fit(points):
-    """`python -m geofm_lib.planning.calibrate` was run after the last change of the model or of a prior."""
+    """`geofm calibrate` was run after the last change of the model or of a prior."""
     rows, _ = calibrate.fit(points)
     stored = {(row["name"], row["at"]): row["value"] for row in speeds.rows("frontier")}
     for row in rows:

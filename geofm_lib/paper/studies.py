@@ -63,7 +63,7 @@ def unseen() -> Rows:
 
     The planner's speeds are fitted to these figures, so its predictions of them would prove little.
     """
-    from geofm_lib.planning import calibrate  # scipy, which nothing else here needs
+    from geofm_lib.planning import calibrate  # loads scipy
 
     table = calibrate.points()
     errors, _ = calibrate.left_out(table)

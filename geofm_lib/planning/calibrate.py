@@ -1,9 +1,10 @@
 """Fit the planner's speeds of Frontier to the published throughput: `geofm calibrate`.
 
 Reads the weak-scaling figures of ViT-Base, Huge, 3B and 5B, and writes the ``fitted`` rows of ``catalog/speeds.csv``.
-Prints how far the predictions are: over all points, with each model left out in turn, and by ranking. Needs scipy;
-only the study ``unseen`` imports this module. The fit is least squares of log step times with a soft loss, since
-single runs on a shared network have outliers. Each parameter is held loosely by the prior value stated here.
+Prints how far the predictions are: over all points, with each model left out in turn, and by ranking.
+
+The fit is least squares of log step times with a soft loss, since single runs on a shared network have outliers. Each
+parameter is held loosely by the prior value stated here.
 """
 
 import csv
@@ -223,7 +224,3 @@ def _write(rows: list[dict]) -> None:
         for row in rows:
             short = {name: f"{row[name]:.4g}" for name in ("value", "spread")}
             writer.writerow(row | short | {"at": "" if row["at"] is None else f"{row['at']:g}"})
-
-
-if __name__ == "__main__":
-    main()

@@ -7,9 +7,10 @@ from pathlib import Path
 from geofm_lib import settings
 from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.runs.check import check as check_files
+from geofm_lib.runs.results import ROOT
 from geofm_lib.settings import JobSettings, Settings
 
-FOLDER = Path(__file__).parents[2] / "notebooks"
+FOLDER = ROOT / "notebooks"
 
 
 def known() -> dict[str, Path]:

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from geofm_lib.catalog import machines, models, strategies
+from geofm_lib.catalog.datasets import DATASETS
 from geofm_lib.settings.base import (
     DATA,
     IMAGES_PER_CLASS,
@@ -117,7 +118,9 @@ class ScalingSettings(ReadingSettings):
     machine: str = setting("frontier", "a row of catalog/machines.py", PLANNED)
     nodes: int = setting(8, "nodes of that machine", PLANNED, ge=1)
     batch_per_gpu: int = setting(32, "images a GPU takes a step", PLANNED, ge=1)
-    images: int = setting(990_848, "of the data set, for node-hours (the paper's: 990848)", PLANNED, ge=1)
+    images: int = setting(
+        DATASETS["millionaid"].unlabelled, "of the data set, for node-hours (the paper's: 990848)", PLANNED, ge=1
+    )
     epochs: float = setting(100.0, "passes over it, for node-hours", PLANNED, gt=0)
     strategy: str = setting("FULL_SHARD", "what is simulated (not DDP)", PLANNED)
 
