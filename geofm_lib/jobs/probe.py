@@ -1,8 +1,8 @@
 """Job: how good are the frozen features? A linear probe and nearest neighbours, beside random weights and histograms.
 
-The protocol is the paper's lineage (paper: section "linear probing"): the encoder is frozen; batch normalisation
-without affine and one linear layer are trained with LARS and a cosine; training images are random crops, test
-images a centre crop. ``views`` crops of each training image are encoded once and cycled over the epochs; with
+The protocol is the paper's lineage (paper: section "linear probing"). The encoder is frozen; batch normalisation
+without affine and one linear layer are trained with LARS and a cosine. Training images are random crops, test images
+a centre crop. ``views`` crops of each training image are encoded once and cycled over the epochs; with
 ``views=0`` every epoch encodes new crops, which is the protocol to the letter.
 
 Accuracies are those after the last epoch, never the best one: the test side chooses nothing. All random choices
@@ -11,18 +11,16 @@ depend on seeds, and images are encoded in batches that do not depend on the num
 
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from timm.optim import Lars
 
 from geofm_lib import files
-from geofm_lib.data import baselines, sampler
+from geofm_lib.data import baselines
 from geofm_lib.data.shards import Shards
 from geofm_lib.distributed.context import Context
 from geofm_lib.distributed.features import Extractor, Features
-from geofm_lib.distributed.training import learning_rate
-from geofm_lib.jobs import probe_summary
+from geofm_lib.jobs import probe_summary, probe_training
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import probe_heads, vit
 from geofm_lib.model.interop.load import load_encoder
@@ -61,7 +59,7 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
     _stop_together(run, context)
     known, unknown = extract(train, "probe_test"), extract(test, "probe_test")
     train_labels, test_labels = (torch.from_numpy(side.labels).to(device) for side in (train, test))
-    heads = _heads(settings, encoders, len(train.classes), device)
+    heads = probe_training.heads(settings, encoders, len(train.classes), device)
     views: dict[int, Features] = {}
     rows: list[dict[str, Any]] = []
     for epoch in range(settings.epochs):
@@ -72,7 +70,7 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
         features = views[view] if settings.views else views.pop(view)
         if context.is_main:
             for head in heads:
-                loss = _train_epoch(settings, head, epoch, features[head.encoder], train_labels)
+                loss = probe_training.train_epoch(settings, head, epoch, features[head.encoder], train_labels)
                 top1, top5 = probe_heads.accuracy(head.layers, unknown[head.encoder], test_labels)
                 values = (head.kind, head.seed, epoch + 1, round(top1, 3), round(top5, 3), round(loss, 5))
                 rows.append(dict(zip(COLUMNS, values, strict=True)))
@@ -81,13 +79,9 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
     if not context.is_main:
         return {}
     files.write_csv(run.path / "probe.csv", COLUMNS, rows)
-    neighbours: dict[str, list[float]] = {}
-    for name in encoders:
-        guesses = probe_heads.knn_predict(known[name], train_labels, unknown[name], settings.knn_k)
-        hits = (guesses == test_labels).float().mean().item()
-        neighbours.setdefault(name.split()[0], []).append(100 * hits)
+    neighbours = probe_training.neighbours(known, unknown, train_labels, test_labels, settings.knn_k)
     last = rows[-len(heads) :]
-    first_kind = [row["loss"] for row in last if row["features"] == last[0]["features"]]
+    losses = [row["loss"] for row in last if row["features"] == last[0]["features"]]
     found = {
         "encoder": "random" if settings.encoder == "random" else Path(settings.encoder).parent.name,
         "model": config["model"],
@@ -100,7 +94,7 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
         "intervals": probe_summary.INTERVALS,
         **probe_summary.accuracies(last, neighbours),
         **(_histograms(train, test) if settings.compare_histograms else {}),
-        "loss": sum(first_kind) / settings.probe_seeds,
+        "loss": sum(losses) / settings.probe_seeds,
         "head_steps": settings.epochs * max(1, len(train) // settings.batch),
     }
     return found | {"verdict": probe_summary.verdict(found)}
@@ -145,48 +139,6 @@ def _encoders(
                 seed=RANDOM_SEEDS + settings.seed + seed,
             )
     return {name: e.to(device).eval().requires_grad_(False) for name, e in encoders.items()}, config
-
-
-class Head(NamedTuple):
-    """One linear head and its optimiser, for one seed and one encoder's features."""
-
-    kind: str  # of the features: pretrained or random
-    seed: int
-    encoder: str
-    layers: probe_heads.ProbeHead
-    optimiser: Lars
-
-
-def _heads(settings: ProbeSettings, encoders: dict[str, vit.ViT], classes: int, device: torch.device) -> list[Head]:
-    """One for each seed and kind of features; the random encoder is another one for each seed."""
-    heads = []
-    for seed in range(settings.probe_seeds):
-        for kind in dict.fromkeys(name.split()[0] for name in encoders):
-            name = kind if kind in encoders else f"{kind} {seed}"
-            width = encoders[name].embed_dim
-            layers = probe_heads.ProbeHead(width, classes, seed=settings.seed + seed).to(device)
-            heads.append(Head(kind, seed, name, layers, probe_heads.lars(layers, settings.weight_decay)))
-    return heads
-
-
-def _train_epoch(
-    settings: ProbeSettings, head: Head, epoch: int, features: torch.Tensor, labels: torch.Tensor
-) -> float:
-    """Mean loss of one epoch of a head. An incomplete last batch is left out, as in MAE."""
-    batch = min(settings.batch, len(labels))
-    steps = len(labels) // batch
-    order = torch.from_numpy(sampler.order(settings.seed + head.seed, epoch, len(labels))).to(labels.device)
-    losses = []
-    for step in range(steps):
-        chosen = order[step * batch : (step + 1) * batch]
-        rate = learning_rate(
-            epoch * steps + step,
-            peak=settings.base_learning_rate * batch / 256,
-            warmup_steps=settings.warmup_epochs * steps,
-            total_steps=settings.epochs * steps,
-        )
-        losses.append(probe_heads.train_step(head.layers, head.optimiser, features[chosen], labels[chosen], rate))
-    return sum(losses) / len(losses)
 
 
 def _histograms(train: Shards, test: Shards) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Job: what one rank of a large run would hold and send, found on one CPU core without the memory or the ranks.
 
 The same model, strategy and sharding code as in `throughput` run two steps on tensors that have shapes but no
-numbers, over torch's fake process group of as many ranks as asked for. The second step counts: the optimiser's
-moments exist by then. Checks `planning/memory` and never feeds it.
+numbers. Their process group is torch's fake one, of as many ranks as asked for. The second step counts: the
+optimiser's moments exist by then. Checks `planning/memory` and never feeds it.
 """
 
 import time

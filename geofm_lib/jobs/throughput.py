@@ -223,8 +223,8 @@ def _compared(settings: ThroughputSettings, context: Context, steps: Steps, shar
         "synthetic": replace(steps, stream=_inputs(settings, context, channels, None)),
     }
     found[settings.input] = steps
-    silent = _steps(settings, context, channels, found["synthetic"].stream, fake_group())
-    return found | {"no_communication": silent}
+    alone = _steps(settings, context, channels, found["synthetic"].stream, fake_group())
+    return found | {"no_communication": alone}
 
 
 # ---------------------------------------------------------------- what all ranks together come to

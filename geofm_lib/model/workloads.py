@@ -17,8 +17,8 @@ class Classifier(nn.Module):
 
     def __init__(self, network: vit.ViT):
         super().__init__()
-        # fully_shard pads a first dimension to the group: [1, N, D] would grow as many times as there are ranks
-        # where they divide neither N nor D (2.5 GiB for ViT-15B on 1,024). As a matrix they add just the same.
+        # fully_shard pads a first dimension to the group: [1, N, D] would grow as many times as there are ranks,
+        # where those divide neither N nor D. That is 2.5 GiB for ViT-15B on 1,024. As a matrix they add just the same.
         network.pos_embed = nn.Parameter(network.pos_embed.detach()[0])
         self.network = network
 

@@ -59,8 +59,8 @@ def peak_memory_gib(device: torch.device) -> float:
 class CollectiveBytes(TorchDispatchMode):
     """Counts calls and payload bytes of each collective that runs inside it.
 
-    The payload is the larger of what goes in and what comes out: for an all-gather the gathered whole, for a
-    reduce-scatter the whole that is reduced, for an all-reduce the tensor itself.
+    The payload is the larger of what goes in and what comes out. That is the gathered whole of an all-gather, the
+    whole that a reduce-scatter reduces, and an all-reduce's tensor itself.
     """
 
     def __init__(self) -> None:
