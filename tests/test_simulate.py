@@ -59,12 +59,12 @@ def test_blocks_gathered_ahead_are_held(depth):
 
 def test_what_the_job_says():
     settings = SimulateSettings(**SMALL, gpus=8, workload="classify")
-    told = job.run(settings, None, None)
+    summary = job.run(settings, None, None)
     assert worker.JOBS[settings.job] == job.__name__
-    assert told["predicted_all_gather_bytes"] == told["all_gather_bytes"] > 0 == told["all_reduce_bytes"]
-    assert told["parameters_gib"] == pytest.approx(told["predicted_parameters_gib"], rel=0.01)
-    at_peak = [value for name, value in told.items() if name.endswith("_at_peak_gib")]
-    assert sum(at_peak) == pytest.approx(told["peak_memory_gib"], rel=0.01)
+    assert summary["predicted_all_gather_bytes"] == summary["all_gather_bytes"] > 0 == summary["all_reduce_bytes"]
+    assert summary["parameters_gib"] == pytest.approx(summary["predicted_parameters_gib"], rel=0.01)
+    at_peak = [value for name, value in summary.items() if name.endswith("_at_peak_gib")]
+    assert sum(at_peak) == pytest.approx(summary["peak_memory_gib"], rel=0.01)
     assert len(at_peak) == 6
 
 
@@ -90,9 +90,9 @@ def test_it_is_launched_and_read_again(tmp_path):
     ],
 )
 def test_nonsense_gets_one_sentence(odd, said):
-    with pytest.raises(SettingsError, match=said) as told:
+    with pytest.raises(SettingsError, match=said) as error:
         SimulateSettings(**odd)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 def test_simulated_memory_against_the_published(root):

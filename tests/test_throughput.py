@@ -5,6 +5,7 @@ import json
 import pytest
 
 from geofm_lib.figures import throughput
+from geofm_lib.jobs.throughput import datasheet_mfu
 from geofm_lib.planning.conditions import Conditions
 from geofm_lib.planning.memory import rank_memory
 from geofm_lib.planning.sizes import gib
@@ -60,11 +61,11 @@ def test_a_step_is_the_sum_of_its_phases(two):
 
 def test_memory_by_kind_is_what_the_arithmetic_says(two):
     run = two["plain"]
-    told = rank_memory("ViT-Atto", "FULL_SHARD", 2, 4, Conditions("mae", "fp32", False), image_size=32)
+    arithmetic = rank_memory("ViT-Atto", "FULL_SHARD", 2, 4, Conditions("mae", "fp32", False), image_size=32)
     held = {name: run.summary[f"tracked_{name}_gib"] for name in ("parameters", "optimiser", "activations", "peak")}
-    assert held["parameters"] == pytest.approx(gib(told.parameters), rel=0.01)
-    assert held["optimiser"] == pytest.approx(gib(told.optimiser), rel=0.01)
-    assert held["peak"] == pytest.approx(gib(told.peak), rel=0.1)
+    assert held["parameters"] == pytest.approx(gib(arithmetic.parameters), rel=0.01)
+    assert held["optimiser"] == pytest.approx(gib(arithmetic.optimiser), rel=0.01)
+    assert held["peak"] == pytest.approx(gib(arithmetic.peak), rel=0.1)
     assert held["activations"]
     assert "weights" in throughput.memory(run).alt
 
@@ -81,6 +82,20 @@ def test_the_machine_s_own_peak_and_what_is_drawn(two):
         assert any(row["name"] == "geofm:backward" for row in run.read_json(f"trace-{rank}.json")["traceEvents"])
     assert "steady" in run.summary["window"]
     assert len(run.metrics["step_s"].dropna()) == 4
+
+
+@pytest.mark.parametrize(
+    "device, precision, share",
+    [
+        ("AMD Instinct MI250X", "bf16", 0.2),  # of 191.5 TFLOP/s a GCD
+        ("NVIDIA A100-SXM4-80GB", "fp32", 38.3 / 19.5),
+        ("Intel(R) Xeon(R) CPU @ 2.80GHz", "fp32", None),
+        ("", "bf16", None),
+    ],
+)
+def test_mfu_of_the_datasheet_where_the_device_is_known(device, precision, share):
+    found = datasheet_mfu(38.3, device, precision)
+    assert found == ({} if share is None else {"mfu_of_datasheet_peak": pytest.approx(share)})
 
 
 def test_real_synthetic_and_no_communication_steps_of_one_run(two):
@@ -118,9 +133,9 @@ def test_a_run_that_waits_for_messages_is_told_so(two):
     ],
 )
 def test_nonsense_gets_one_sentence(odd, said):
-    with pytest.raises(SettingsError, match=said) as told:
+    with pytest.raises(SettingsError, match=said) as error:
         ThroughputSettings(**odd)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.long
@@ -137,15 +152,15 @@ def test_phases_by_the_profiler_are_those_by_differences(tmp_path):
         otherwise = {name: mean[f"no_communication_{name}_s"] for name in PARTS if name != "communication"}
         otherwise["communication"] = step - mean["no_communication_step_s"]
         ratios = {name: by_profiler[name] / otherwise[name] for name in PARTS if otherwise[name] >= 0.1 * step}
-        told = {"step": sum(by_profiler.values()) / step, **ratios, "seconds": step}
-        print(json.dumps(told))
-        if all(abs(ratio - 1) <= 0.15 for ratio in ratios.values()) and abs(told["step"] - 1) <= 0.05:
+        seen = {"step": sum(by_profiler.values()) / step, **ratios, "seconds": step}
+        print(json.dumps(seen))
+        if all(abs(ratio - 1) <= 0.15 for ratio in ratios.values()) and abs(seen["step"] - 1) <= 0.05:
             break
     assert step >= 0.2
     assert "communication" in ratios
     assert len(ratios) >= 3
-    assert told["step"] == pytest.approx(1, abs=0.05), told
-    assert list(ratios.values()) == pytest.approx([1] * len(ratios), abs=0.15), told
+    assert seen["step"] == pytest.approx(1, abs=0.05), seen
+    assert list(ratios.values()) == pytest.approx([1] * len(ratios), abs=0.15), seen
 
 
 @pytest.mark.long
