@@ -19,7 +19,7 @@ from geofm_lib.runs.run import Run, shown
 from geofm_lib.runs.start_ranks import count_ranks, start_ranks
 from geofm_lib.runs.watch import RunStopped
 from geofm_lib.settings import JobSettings, PrepareSettings, ProbeSettings, Resolved, SettingsError
-from geofm_lib.settings.images import ImageSettings
+from geofm_lib.settings.data import ImageSettings
 
 
 def launch(settings: JobSettings) -> Run:
