@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from geofm_lib.jobs.run_folder import heartbeat_timeout_s
 from geofm_lib.report import ending
-from geofm_lib.runs import slurm, watch
+from geofm_lib.runs import liveness, slurm, watch
 from geofm_lib.runs.liveness import heartbeat_s
 from geofm_lib.runs.run import HEARTBEAT_OLD_S, Run
 from tests.support.timing import scaled, wait_for
@@ -82,6 +83,32 @@ def test_ranks_may_save_for_as_long_as_the_job_has_left(monkeypatch, left, given
 def test_heartbeats_of_very_many_ranks_still_come_in_time():
     assert heartbeat_s(8) == 2.0
     assert heartbeat_s(100_000) == heartbeat_timeout_s() / 6 < HEARTBEAT_OLD_S
+
+
+def test_a_silent_rank_is_given_up_after_the_bound_and_before_its_first_step_after_ten_minutes(run, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(liveness, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setenv("GEOFM_HEARTBEAT_TIMEOUT_S", "60")
+
+    def heard(rank, step):
+        text = json.dumps({"node": "node1", "step": step, "waiting": ""})
+        (run.folder / "heartbeats" / str(rank)).write_text(text)
+
+    heartbeats = liveness.Heartbeats(run.folder, 2)
+    heard(0, 0)
+    heard(1, 0)
+    now = 1.0
+    assert heartbeats.silent(set()) == ()
+    now = 600.0
+    assert heartbeats.silent(set()) == (), "both may still import or compile"
+    now = 611.0
+    assert heartbeats.silent(set()) == (0, 1)
+    now = 622.0
+    heard(0, 7)
+    assert heartbeats.silent(set()) == (1,), "one of them has done steps"
+    now = 633.0
+    assert heartbeats.silent({1}) == (), "it has ended"
+    assert "rank 1 on node1 (last step 0)" in heartbeats.sentence((1,))
 
 
 def starts(run, monkeypatch, tmp_path, progress):

@@ -147,7 +147,7 @@ def _echo(seen: Observations) -> bool:
 
 
 def _first(seen: Observations) -> tuple[int | None, int]:
-    """(rank, exit code) of the first that failed, if it can be told."""
+    """(rank, exit code) of the first that failed; rank None where it is not known."""
     codes = seen.first_failed or {i: code or 0 for i, code in enumerate(seen.exit_codes)}
     # A partner that lost its connection may be seen to end together with the rank that was killed.
     rank, code = min(codes.items(), key=lambda each: each[1] >= 0)

@@ -36,9 +36,9 @@ def seconds_left() -> float | None:
     """Until this job's time limit; None outside a job, or if Slurm does not say."""
     if not in_allocation():
         return None
-    told = _ask("squeue", "--noheader", f"--jobs={os.environ['SLURM_JOB_ID']}", "--format=%e").strip()
+    ends = _ask("squeue", "--noheader", f"--jobs={os.environ['SLURM_JOB_ID']}", "--format=%e").strip()
     try:
-        return max(0.0, datetime.fromisoformat(told).timestamp() - time.time())
+        return max(0.0, datetime.fromisoformat(ends).timestamp() - time.time())
     except ValueError:  # "N/A", "Unknown" or nothing
         return None
 
