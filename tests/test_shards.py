@@ -64,7 +64,6 @@ def test_sides_and_pickling(prepared):
     small = shards.Shards(folder, "train", keep_bytes=10)  # too large for memory: decoded each time
     assert small.decode(3) is not small.decode(3)
     assert torch.equal(small.decode(3), train.decode(3))
-    train.close()
 
 
 def test_damage_is_found_when_asked(prepared):

@@ -124,8 +124,3 @@ class Shards:
         if self._kept is not None:
             for i in range(len(self)):
                 self.decode(i)
-
-    def close(self) -> None:
-        """Close the shard files (they open again on the next read)."""
-        while self._files:
-            os.close(self._files.popitem()[1])
