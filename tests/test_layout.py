@@ -145,6 +145,26 @@ def test_public_functions_and_classes_say_what_they_do():
     assert not silent, f"no docstring: {silent}"
 
 
+def public_functions(body: list[ast.stmt], inside: str = ""):
+    """(name, function, is it a method) of the public functions of a module, and of its public classes."""
+    for node in body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from public_functions(node.body, f"{node.name}.")
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            static = any(isinstance(each, ast.Name) and each.id == "staticmethod" for each in node.decorator_list)
+            yield inside + node.name, node, bool(inside) and not static
+
+
+def test_public_functions_are_annotated():
+    """Every argument and what is returned: mypy reads no function without."""
+    for path in MODULES:
+        for name, function, method in public_functions(ast.parse(path.read_text()).body):
+            arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs][method:]
+            bare = [each.arg for each in arguments if each.annotation is None]
+            bare += [] if function.returns else ["what it returns"]
+            assert not bare, f"{name_of(path)}:{function.lineno} {name}: annotate {bare}"
+
+
 def test_the_six_notebooks_are_there():
     assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
 
