@@ -69,7 +69,8 @@ def test_vit_1b_on_four_ranks(tmp_path):
     assert 1 <= (metrics["time"] > stopped).sum() <= 2  # the rest of the four: it went on from the sharded checkpoint
     parameters = run.summary["parameters"]
     assert parameters == pytest.approx(0.934e9, rel=1e-3)
-    assert list(metrics["step"]) == [1, 2, 3, 4] and metrics["loss"].iloc[-1] < metrics["loss"].iloc[0]
+    assert list(metrics["step"]) == [1, 2, 3, 4]
+    assert metrics["loss"].iloc[-1] < metrics["loss"].iloc[0]
     assert (metrics["grad_norm"] > 1.0).any()  # so that clipping at 1 did something
     own = max(watch.resident, run.ranks["peak_memory_gib"].max() * GIB)
     print(f"{parameters} parameters; highest rank {own / GIB:.2f} GiB, all together {watch.proportional / GIB:.2f} GiB")

@@ -155,7 +155,8 @@ def test_a_silent_rank(step, sentence):
     silent = {"silent": (1,), "silence": f"no sign of life for 60 s from {sentence}", "waiting_asked": True}
     name, summary = ending(exit_codes=(-9, -9), first_failed={0: -9, 1: -9}, ended_at=999.0, **silent)
     assert name == "rank silent"
-    assert sentence in summary["error"] and summary["hung"] == [1]
+    assert sentence in summary["error"]
+    assert summary["hung"] == [1]
     assert ending(exit_codes=(1, -9), summary=LOST_PARTNER, **silent)[0] == "rank silent"
 
 
@@ -201,7 +202,8 @@ def test_a_node_is_down():
     down = "node2 of this job is down (power)"
     name, summary = ending(SRUN, exit_codes=(1,), down=down, saved_step=12, summary=LOST_PARTNER)
     assert (name, summary["status"]) == ("node down", "failed")
-    assert down in summary["error"] and "from step 12" in summary["error"]
+    assert down in summary["error"]
+    assert "from step 12" in summary["error"]
     saved = {"status": "stopped", "reason": "saved at step 12"}
     assert ending(SRUN, exit_codes=(1,), down=down, summary=saved)[1]["status"] == "failed", "srun has named the node"
     assert ending(SRUN, exit_codes=(0,), down=down, summary={"status": "finished"})[0] == "finished"
@@ -218,15 +220,18 @@ def test_slurm_is_asked_for_its_nodes_only_where_they_may_be_the_cause(summary, 
 def test_the_launcher_was_gone():
     name, summary = ending(exit_codes=(LAUNCHER_GONE, 1), first_failed={0: LAUNCHER_GONE}, summary=LOST_PARTNER)
     assert name == "launcher gone"
-    assert "runs/x" in summary["error"] and summary["rank"] == 0
+    assert "runs/x" in summary["error"]
+    assert summary["rank"] == 0
 
 
 def test_ended_without_a_word():
     name, summary = ending(exit_codes=(3, 0), first_failed={0: 3})
     assert name == "without a word"
-    assert "[3, 0]" in summary["error"] and summary["rank"] is None
+    assert "[3, 0]" in summary["error"]
+    assert summary["rank"] is None
 
 
 def test_every_row_has_a_name_of_its_own():
     names = [each.name for each in WAYS]
-    assert len(set(names)) == len(names) and {each.name for each in BY_FORCE} < set(names)
+    assert len(set(names)) == len(names)
+    assert {each.name for each in BY_FORCE} < set(names)

@@ -34,7 +34,8 @@ def test_ranks_that_run_out_of_memory_say_what_would_fit(root, tmp_path):
     limited = ["bash", "-c", 'ulimit -v 4800000; exec "$@"', "bash", sys.executable, "-c", code]
     done = subprocess.run(limited, cwd=root, capture_output=True, text=True)
     told = Run(tmp_path / "run").summary
-    assert done.returncode == 1 and ("allocate memory" in told["cause"] or "MemoryError" in told["cause"])
+    assert done.returncode == 1
+    assert "allocate memory" in told["cause"] or "MemoryError" in told["cause"]
     assert told["error"].startswith("out of memory; ViT-Base under NO_SHARD on 1 rank with 64 images a rank needs 6.71")
     assert "a process may map 4.58 GiB (ulimit -v), libraries included" in told["error"]
     assert told["error"].endswith("activation_checkpointing=True would fit (2.53 GiB)")
@@ -55,7 +56,8 @@ def test_a_gpu_without_memory_names_its_own(run):
     told = explained(run(settings, 8, device_type="cuda"), summary)
     assert "ViT-3B under NO_SHARD on 8 ranks with 32 images a rank needs 52.57 GiB a rank by" in told["error"]
     assert "its GPU has 39.38 GiB; strategy=HYBRID_2GPUs would fit (27.32 GiB)" in told["error"]
-    assert told["cause"] == summary["error"] and told["rank"] == 3
+    assert told["cause"] == summary["error"]
+    assert told["rank"] == 3
     assert explained(run(settings, 8), told) == told, "explained once"
 
 
@@ -68,7 +70,8 @@ def test_other_failures_keep_their_words(run):
     assert explained(asked, killed) == killed, "a small model was killed by somebody"
     large = run(PretrainSettings(model="ViT-15B", strategy="FULL_SHARD", image_size=224), 2)
     told = explained(large, killed)["error"]
-    assert told.startswith(killed["error"] + "; ViT-15B under FULL_SHARD on 2 ranks") and "the machine has" in told
+    assert told.startswith(killed["error"] + "; ViT-15B under FULL_SHARD on 2 ranks")
+    assert "the machine has" in told
 
 
 CHANGES = [  # settings, ranks, GiB there -> the mildest change that fits
@@ -87,7 +90,8 @@ def test_the_mildest_change_comes_first(odd, ranks, there, change, on):
     settings = ThroughputSettings(**usual | odd)
     assert memory.peak_gib(settings, ranks) > there
     found, where, held = memory.first_change(settings, ranks, there)
-    assert (found, where) == (change, on) and held <= there
+    assert (found, where) == (change, on)
+    assert held <= there
     assert memory.peak_gib(settings.model_copy(update=found), where) == held
 
 
@@ -95,5 +99,6 @@ def test_a_pretraining_keeps_its_result_and_takes_smaller_parts():
     settings = PretrainSettings(model="ViT-Base", image_size=224, global_batch=512, strategy="FULL_SHARD",
                                 activation_checkpointing=True)  # fmt: skip
     change, ranks, _ = memory.first_change(settings, 2, 0.8 * memory.peak_gib(settings, 2))
-    assert ranks == 2 and set(change) == {"max_batch_per_rank"}
+    assert ranks == 2
+    assert set(change) == {"max_batch_per_rank"}
     assert memory.first_change(settings, 2, 0.01) is None

@@ -84,7 +84,8 @@ def test_a_finished_run_is_read(whole, small):
     again = launch(PretrainSettings(**small, run_dir=str(whole.folder)))
     assert again.summary == whole.summary
     assert time.monotonic() - began < scaled(2)
-    assert whole.status == "finished" and whole.summary["steps"] == STEPS
+    assert whole.status == "finished"
+    assert whole.summary["steps"] == STEPS
     assert losses(whole)[-1] < losses(whole)[0]
     assert {"commit", "packages", "device", "nodes", "ranks"} <= set(whole.environment)
 
@@ -99,7 +100,8 @@ def test_the_exported_folder_is_read_by_timm_and_rebuilds(whole, small):
     with torch.inference_mode():
         assert torch.equal(encoder(pixels), model.encoder.eval()(pixels))
         loss = model(pixels, mask_noise(0, 0, indices.tolist(), 16)).item()
-    assert losses(whole)[0] > 1.1 * loss and loss == pytest.approx(whole.summary["loss"], rel=0.1)
+    assert losses(whole)[0] > 1.1 * loss
+    assert loss == pytest.approx(whole.summary["loss"], rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -131,12 +133,15 @@ def test_an_interrupt_saves_and_the_next_launch_goes_on(whole, small, tmp_path):
     wait_for(lambda: len(run.metrics) > 3)
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=scaled(60))[0].decode()
-    assert process.returncode != 0 and "The run stopped" in output
-    assert run.status == "stopped" and not ranks_of(run.folder)
+    assert process.returncode != 0
+    assert "The run stopped" in output
+    assert run.status == "stopped"
+    assert not ranks_of(run.folder)
     stopped_at = len(run.metrics)
     assert (run.folder / "checkpoint" / "latest").read_text() == f"step-{stopped_at:08d}"
     launch(settings)
-    assert losses(run) == losses(whole) and digest(run) == digest(whole)
+    assert losses(run) == losses(whole)
+    assert digest(run) == digest(whole)
     assert json.loads((run.folder / "history.jsonl").read_text())["status"] == "stopped"
 
 
@@ -169,7 +174,8 @@ def kill_and_resume(settings: PretrainSettings, moments: list[int], dice: random
         output = process.communicate(timeout=scaled(30))[0].decode()
         assert time.monotonic() - killed < scaled(30)
         assert not ranks_of(run.folder)
-        assert "killed by signal 9" in output and run.status == "failed"
+        assert "killed by signal 9" in output
+        assert run.status == "failed"
         writing += any((run.folder / "checkpoint").glob("*.part"))
     launch(settings)
     return run, writing
@@ -185,7 +191,8 @@ def test_killed_ranks_end_the_run_and_it_resumes_bitwise(whole, small, tmp_path)
     """Three random moments, checkpoint writing (every fifth step) included."""
     settings = PretrainSettings(**small, run_dir=str(tmp_path / "run"))
     run, _ = kill_and_resume(settings, [2, 9, 16], random.Random(4))
-    assert losses(run) == losses(whole) and digest(run) == digest(whole)
+    assert losses(run) == losses(whole)
+    assert digest(run) == digest(whole)
 
 
 @pytest.mark.long
@@ -197,8 +204,10 @@ def test_twenty_kills(small, tmp_path):
     steps, dice = undisturbed.summary["steps"], random.Random(5)
     moments = sorted(dice.sample(range(0, steps - 8, 4), 20))
     run, writing = kill_and_resume(PretrainSettings(**longer, run_dir=str(tmp_path / "run")), moments, dice)
-    assert list(run.metrics["loss"]) == list(undisturbed.metrics["loss"]) and len(run.metrics) == steps
-    assert digest(run) == digest(undisturbed) and writing > 0
+    assert list(run.metrics["loss"]) == list(undisturbed.metrics["loss"])
+    assert len(run.metrics) == steps
+    assert digest(run) == digest(undisturbed)
+    assert writing > 0
     print(f"20 kills, {writing} of them while a checkpoint was being written")
 
 
@@ -231,10 +240,12 @@ def test_a_disk_that_fills_up_during_a_checkpoint_spoils_nothing(whole, small, t
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=scaled(200))
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
-    assert "step-00000010 could not be written (" in told["said"] and "the disk is full" in told["said"]
+    assert "step-00000010 could not be written (" in told["said"]
+    assert "the disk is full" in told["said"]
     assert "step-00000005 before it is intact" in told["said"]
     assert told["kept"] == ["latest", "step-00000005"]
-    assert told["losses"] == losses(whole) and bytes.fromhex(told["encoder"]) == digest(whole)
+    assert told["losses"] == losses(whole)
+    assert bytes.fromhex(told["encoder"]) == digest(whole)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_led_to_it(small, tmp_path):
@@ -245,7 +256,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_led_to_it(small, 
     evidence = json.loads((tmp_path / "run" / "not-finite" / f"step-{step:08d}.json").read_text())
     assert [row["rank"] for row in evidence["ranks"]] == [0, 1]
     images = [image for row in evidence["ranks"] for image in row["images"]]
-    assert len(set(images)) == 16 and evidence["ranks"][0]["gradients_not_finite"]
+    assert len(set(images)) == 16
+    assert evidence["ranks"][0]["gradients_not_finite"]
     before = json.loads((tmp_path / "run" / "not-finite" / f"step-{step - 1:08d}" / "manifest.json").read_text())
     assert before["step"] == step - 1
 
@@ -283,5 +295,6 @@ def test_a_rank_that_raises_ends_all_with_its_own_words(prepared, small, tmp_pat
 
 def test_table_has_a_row_for_each_run(whole):
     table = records.table(f"{whole.folder.parent}/*")
-    assert table.loc[0, "status"] == "finished" and table.loc[0, "model"] == "ViT-Atto"
+    assert table.loc[0, "status"] == "finished"
+    assert table.loc[0, "model"] == "ViT-Atto"
     assert table.loc[0, "images_per_s"] > 0

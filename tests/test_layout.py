@@ -196,7 +196,8 @@ def test_a_notebook_stores_no_outputs(notebook):
     assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
     assert notebook.metadata.kernelspec.name == "python3"
     for cell in code(notebook):
-        assert not cell.outputs and cell.execution_count is None, f"clear the outputs of '{cell.id}'"
+        assert not cell.outputs, f"clear the outputs of '{cell.id}'"
+        assert cell.execution_count is None, f"clear the outputs of '{cell.id}'"
 
 
 def test_cell_ids_can_be_read(notebook):
@@ -237,9 +238,11 @@ def test_what_a_notebook_asks_of_a_module_is_there(notebook):
 
 def test_a_notebook_asks_a_question_and_ends_with_its_colophon(notebook):
     first, last = notebook.cells[0], notebook.cells[-1]
-    assert first.cell_type == "markdown" and first.source.startswith("# ")
+    assert first.cell_type == "markdown"
+    assert first.source.startswith("# ")
     assert first.source.splitlines()[0].rstrip().endswith("?"), "the title is the question"
-    assert last.id == "colophon" and "colophon" in last.source
+    assert last.id == "colophon"
+    assert "colophon" in last.source
 
 
 def readme():

@@ -86,12 +86,15 @@ def test_the_job_writes_what_the_page_reads(data, encoder, tmp_path):
     assert found["top1_pretrained_mean"] == pytest.approx(np.mean(last))
     assert found["top1_pretrained_interval"] == pytest.approx(12.70620 * np.std(last, ddof=1) / math.sqrt(2))
     assert (found["classes"], found["train_images"], found["test_images"]) == (6, 60, 60)
-    assert found["chance"] == pytest.approx(100 / 6) and found["histograms_top1"] > 50
+    assert found["chance"] == pytest.approx(100 / 6)
+    assert found["histograms_top1"] > 50
     assert {"top5_random_mean", "knn_pretrained", "knn_random", "histograms_interval"} <= set(found)
-    assert found["verdict"].startswith("The pretrained encoder's features reach") and "histograms" in found["verdict"]
+    assert found["verdict"].startswith("The pretrained encoder's features reach")
+    assert "histograms" in found["verdict"]
     json.dumps(found)
     progress = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert progress[-1]["step"] == progress[-1]["total_steps"] and progress[-1]["phase"] == "probe"
+    assert progress[-1]["step"] == progress[-1]["total_steps"]
+    assert progress[-1]["phase"] == "probe"
     assert {"top1", "encoded_images_per_s", "seconds_left"} <= set(progress[-1])
 
 
@@ -102,7 +105,8 @@ def test_the_same_settings_give_the_same_curve_and_another_seed_another(data, en
     assert rows(tmp_path / "a") == rows(tmp_path / "b") != rows(tmp_path / "c")
     # two cached views are the first two epochs' fresh crops; from the third epoch on they differ
     first, fresh = ([row for row in rows(tmp_path / name) if row["seed"] == "0"] for name in ("a", "fresh"))
-    assert first[:2] == fresh[:2] and first[2:] != fresh[2:]
+    assert first[:2] == fresh[:2]
+    assert first[2:] != fresh[2:]
     assert rows(tmp_path / "a") != rows(tmp_path / "cls")
 
 
@@ -122,12 +126,14 @@ def test_a_poor_probe_is_told_in_words(data, encoder, tmp_path):
     assert probe_advice.doubts(few, curves)[0]["evidence"] == "5.0 training images a class"
     later = pd.concat([curves, curves.assign(epoch=2, top1=curves["top1"] - 5, loss=curves["loss"] / 2)])
     (over,) = probe_advice.doubts(good, later)
-    assert over["doubt"] == "the head is overfitted" and "fell by 5.0 points after epoch 1" in over["evidence"]
+    assert over["doubt"] == "the head is overfitted"
+    assert "fell by 5.0 points after epoch 1" in over["evidence"]
 
 
 def test_random_weights_alone(data, tmp_path):
     found = start(settings(data, encoder="random", compare_histograms=False, pool="cls", probe_seeds=1), tmp_path)
-    assert "top1_pretrained_mean" not in found and found["top1_random_interval"] is None
+    assert "top1_pretrained_mean" not in found
+    assert found["top1_random_interval"] is None
     assert found["verdict"].startswith("The features of random weights reach")
 
 

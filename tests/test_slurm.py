@@ -77,10 +77,12 @@ def test_pretraining_as_a_job_equals_the_same_on_local_ranks(cluster, tmp_path, 
     job = submit(cluster, tmp_path, *TWO_BY_TWO, epochs=30)
     assert job.wait()["JobState"] == "COMPLETED", job.story()
     run = job.run
-    assert run.status == "finished" and run.summary["ranks"] == 4 == len(run.ranks)
+    assert run.status == "finished"
+    assert run.summary["ranks"] == 4 == len(run.ranks)
     assert run.environment["nodes"] == ["node1", "node2"], "ranks on both nodes"
     assert losses(run) == losses(whole)
-    assert "FINISHED" in page(run) and "<img" in page(run)
+    assert "FINISHED" in page(run)
+    assert "<img" in page(run)
     assert json.loads((run.folder / "execution.json").read_text())["status"] == "finished"
     assert "FINISHED" in job.output.read_text()
 
@@ -88,7 +90,8 @@ def test_pretraining_as_a_job_equals_the_same_on_local_ranks(cluster, tmp_path, 
 def test_a_job_whose_settings_cannot_work_fails_with_the_sentence(cluster, tmp_path):
     job = submit(cluster, tmp_path, "--nodes=2", strategy="HYBRID_3GPUs", epochs=2)
     ended = job.wait()
-    assert ended["JobState"] == "FAILED" and ended["ExitCode"] == "1:0"
+    assert ended["JobState"] == "FAILED"
+    assert ended["ExitCode"] == "1:0"
     assert "HYBRID_3GPUs needs a number of ranks that 3 divides; 2 ranks" in job.output.read_text(), "one task a node"
     assert not job.run.folder.exists(), "no half-made run"
 
@@ -106,7 +109,8 @@ def test_terminated_jobs_save_queue_again_and_go_on_to_the_same_losses(cluster, 
         with slurm_jobs.timed(f"scancel {' '.join(how)}: queued again"):
             cluster.run("scancel", *how, job.number)
             job.until(lambda n=restarts: job.fields()["Restarts"] == str(n), SAVE_S, f"{how}: not queued again")
-        assert job.run.status == "stopped" and job.run.saved_step >= step, job.story()
+        assert job.run.status == "stopped", job.story()
+        assert job.run.saved_step >= step, job.story()
         assert "STOPPED" in page(job.run)
     assert job.wait()["JobState"] == "COMPLETED", job.story()
     assert losses(job.run) == pytest.approx(losses(whole), rel=1e-4)
@@ -121,7 +125,8 @@ def test_a_killed_a_hung_rank_and_a_failed_node_are_named_and_the_next_job_goes_
     def ended(job, state, exit_code):
         fields = job.fields()
         assert (fields["JobState"], fields["ExitCode"]) == (state, exit_code), job.story()
-        assert job.run.status == "failed" and "FAILED" in page(job.run), job.story()
+        assert job.run.status == "failed", job.story()
+        assert "FAILED" in page(job.run), job.story()
         assert not ranks_of(job.run.folder), "ranks left behind"
         return job.run.summary["error"]
 
@@ -131,7 +136,8 @@ def test_a_killed_a_hung_rank_and_a_failed_node_are_named_and_the_next_job_goes_
         job.signal_rank(1, slurm_jobs.KILL)
         job.wait(KILL_S)
     error = ended(job, "FAILED", "1:0")
-    assert "killed by signal 9 (SIGKILL) (node2: task 1: Killed)" in error and job.run.summary["rank"] == 1
+    assert "killed by signal 9 (SIGKILL) (node2: task 1: Killed)" in error
+    assert job.run.summary["rank"] == 1
 
     job = start()
     step = job.until_step(11)
@@ -141,15 +147,18 @@ def test_a_killed_a_hung_rank_and_a_failed_node_are_named_and_the_next_job_goes_
     error = ended(job, "FAILED", "1:0")
     silent = rf"no sign of life for {slurm_jobs.TIMEOUT_S} s from rank 1 on node2 \(last step (\d+)\)"
     told = re.search(rf"{silent}; the others wait in gloo:", error)
-    assert told and int(told.group(1)) > step - 9, error  # a beat is at most 2 s old: 7 steps
-    assert job.run.summary["hung"] == [1] and error.split(";")[0] in page(job.run)
+    assert told, error
+    assert int(told.group(1)) > step - 9, error  # a beat is at most 2 s old: 7 steps
+    assert job.run.summary["hung"] == [1]
+    assert error.split(";")[0] in page(job.run)
 
     job = start()
     job.until_step(16)
     with slurm_jobs.timed("node down: job stopped and queued again by Slurm"):
         cluster.run("scontrol", "update", "nodename=node2", "state=down", "reason=test")
         job.until(lambda: job.fields()["JobState"] == "PENDING", KILL_S, "the job did not end")
-    assert job.run.status == "failed" and "node2" in job.run.summary["error"], job.story()
+    assert job.run.status == "failed", job.story()
+    assert "node2" in job.run.summary["error"], job.story()
     cluster.run("scontrol", "update", "nodename=node2", "state=resume", check=False)  # it may be back by itself
     assert job.wait()["JobState"] == "COMPLETED", job.story()
     assert losses(job.run) == pytest.approx(losses(whole), rel=1e-4)
@@ -157,7 +166,9 @@ def test_a_killed_a_hung_rank_and_a_failed_node_are_named_and_the_next_job_goes_
     assert [each["status"] for each in told] == ["failed", "failed", "failed", "finished"]
     assert [each["from_step"] for each in told][1:] == [each["to_step"] for each in told][:-1]
     text = page(job.run)
-    assert "This run took 4 starts" in text and "rank 1 on node2" in text and "Node failure on node2" in text
+    assert "This run took 4 starts" in text
+    assert "rank 1 on node2" in text
+    assert "Node failure on node2" in text
 
 
 def test_a_full_a_vanished_and_a_silent_file_system_end_the_job_with_the_reason(cluster, tmp_path):
@@ -185,7 +196,8 @@ def test_a_full_a_vanished_and_a_silent_file_system_end_the_job_with_the_reason(
         for job in (full, gone):  # where there was room for it
             told = Path(re.findall(r"FAILED, (\S+\.html)", job.output.read_text())[-1]).read_text()
             assert "is full" in told or "is gone" in told
-        assert full.run.status == "failed" and "is full" in full.run.summary["error"]
+        assert full.run.status == "failed"
+        assert "is full" in full.run.summary["error"]
         wait_for(lambda: not ranks_of(mute.run.folder), 30, "ranks were left behind", cluster.logs)
     finally:
         wait_for(lambda: not ranks_of(small), 30, "ranks were left on the small disk", cluster.logs)
@@ -209,9 +221,8 @@ def test_no_progress_in_two_jobs_and_a_cancelled_job_stay_out_of_the_queue(clust
             assert "before they could save" in job.run.summary["reason"]
     ended = job.wait(SAVE_S)
     assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "1:0", "1"), job.story()
-    assert "no progress in two consecutive jobs" in job.run.summary["error"] and job.run.summary["error"] in page(
-        job.run
-    )
+    assert "no progress in two consecutive jobs" in job.run.summary["error"]
+    assert job.run.summary["error"] in page(job.run)
 
     regretted.until_step(2)
     cluster.run("scancel", regretted.number)
@@ -249,17 +260,21 @@ def test_a_grid_is_refused_where_it_is_wrong_sent_once_and_told(cluster, root, t
         return dict(line.split("|") for line in cluster.run("squeue", "--noheader", "--format=%j|%T").stdout.split())
 
     before = geofm("submit")
-    assert before.returncode == 1 and before.stdout.count("sbatch --parsable") == 9
+    assert before.returncode == 1
+    assert before.stdout.count("sbatch --parsable") == 9
     for told in ("row 14, column notebook: there is no notebook '02_pretrian'; did you mean '02_pretrain'?",
                  "row 15, column strategy: HYBRID_3GPUs needs a number of ranks that 3 divides; 2 ranks",
                  "row 16, column epochs: 'none' cannot be used"):  # fmt: skip
         assert told in before.stdout, before.stdout
-    assert not (tmp_path / "runs").exists() and not set(queue()) - {"geofm"}, "nothing is sent without --send"
+    assert not (tmp_path / "runs").exists(), "nothing is sent without --send"
+    assert not set(queue()) - {"geofm"}, "nothing is sent without --send"
 
     sent = geofm("submit", "--send").stdout
     assert sent.count(": sent as job ") == 9, sent
     first = status()
-    assert len(first) == 9 and set(first.values()) <= {"waiting", "running"} and first["probe_pretrained"] == "waiting"
+    assert len(first) == 9
+    assert set(first.values()) <= {"waiting", "running"}
+    assert first["probe_pretrained"] == "waiting"
     assert geofm("submit", "--send").stdout.count("in the queue as job") == 9, "sent once"
 
     wait_for(lambda: list((tmp_path / "runs").glob("prepare-*/summary.json")), 200, "no images", cluster.logs)
@@ -317,7 +332,8 @@ def test_a_pretraining_longer_than_its_limit_ends_unattended_as_if_uninterrupted
     restarts = int(chain.fields()["Restarts"])
     told = records.slices(chain.run)
     print("\nslices:", [(each["from_step"], each["to_step"], round(each["ended"] - each["started"])) for each in told])
-    assert restarts >= 2 and len(told) == restarts + 1
+    assert restarts >= 2
+    assert len(told) == restarts + 1
     assert [each["status"] for each in told] == ["stopped"] * restarts + ["finished"]
     assert [each["from_step"] for each in told] == [0, *(each["to_step"] for each in told[:-1])]
     assert losses(chain.run) == losses(slurm_jobs.local(tmp_path / "run", 2, **LONG)), "the same ranks: bitwise"

@@ -136,8 +136,10 @@ def test_only_two_starts_in_a_row_without_progress_end_a_job(run, monkeypatch, t
 
 def test_two_starts_that_save_nothing_new_are_told_with_their_step(run, monkeypatch, tmp_path):
     told = starts(run, monkeypatch, tmp_path, [4, 4, 4])
-    assert told[:2] == ["", ""] and "both began at step 4 and saved no later one" in told[2]
-    assert run.status == "failed" and run.summary["error"] == told[2]
+    assert told[:2] == ["", ""]
+    assert "both began at step 4 and saved no later one" in told[2]
+    assert run.status == "failed"
+    assert run.summary["error"] == told[2]
 
 
 def test_the_end_of_an_earlier_launch_is_not_believed(run, tmp_path):
@@ -197,10 +199,12 @@ def script(root, tmp_path):
 
 def test_a_job_goes_back_into_the_queue_though_slurm_is_slow_to_answer(script):
     code, said = script(["exit 1", "echo RUNNING", "echo RUNNING"], ["exit 1", "exit 0"])
-    assert code == 0 and said.count("queueing job 7 again") == 2
+    assert code == 0
+    assert said.count("queueing job 7 again") == 2
 
 
 def test_a_stop_in_the_first_seconds_is_heard_and_a_cancelled_job_stays_out(script):
     code, said = script(["echo COMPLETING"], deaf=scaled(1.2))
-    assert code == 75 and "job 7 is COMPLETING, so it is not queued again" in said
+    assert code == 75
+    assert "job 7 is COMPLETING, so it is not queued again" in said
     assert script(["echo RUNNING"], code=1) == (1, ""), "a failure is no reason to try again"

@@ -125,7 +125,8 @@ def images_per_s(stream: Iterator[torch.Tensor], steps: int) -> float:
     """Speed of the first `steps` batches."""
     began = time.perf_counter()
     for pixels in islice(stream, steps):
-        assert pixels.shape == (BATCH, 3, SIZE, SIZE) and pixels.dtype == torch.float32
+        assert pixels.shape == (BATCH, 3, SIZE, SIZE)
+        assert pixels.dtype == torch.float32
     return BATCH * steps / (time.perf_counter() - began)
 
 
