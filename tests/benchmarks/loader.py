@@ -70,7 +70,7 @@ def decode_image(path: str) -> torch.Tensor:
 def web_dataset(folder: Path, workers: int) -> Iterator[torch.Tensor]:
     """webdataset's own pipeline: shuffled shards and samples, decoded by PIL, batched in the workers."""
     urls = sorted(map(str, folder.glob("*.tar")))
-    samples = webdataset.WebDataset(urls, shardshuffle=len(urls)).shuffle(1000).decode("pil")
+    samples = webdataset.WebDataset(urls, shardshuffle=len(urls), seed=0).shuffle(1000, seed=0).decode("pil")
     batched = samples.to_tuple("jpg", "cls").map_tuple(transforms(), int).batched(BATCH, partial=False)
     for pixels, _ in webdataset.WebLoader(batched, batch_size=None, num_workers=workers):
         yield pixels
