@@ -24,8 +24,8 @@ from tests.support.timing import scaled
 def saved(tmp_path_factory):
     """(the folder of checkpoints, what was saved in it) of a training on 2 ranks FULL_SHARD."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    told = {"checkpoint": str(folder / "kept"), "strategy": "FULL_SHARD"}
-    return folder / "kept", ranks.start("save", folder / "save", 2, **told)
+    place = folder / "kept"
+    return place, ranks.start("save", folder / "save", 2, checkpoint=str(place), strategy="FULL_SHARD")
 
 
 def flip(file: Path) -> None:
@@ -219,9 +219,9 @@ def test_one_that_is_written_again_takes_the_place_of_the_damaged(saved, tmp_pat
 
 def test_a_folder_that_cannot_be_made_is_one_sentence_on_every_rank(tmp_path):
     (tmp_path / "file").write_text("")
-    told = ranks.start("refused", tmp_path / "refused", 2, checkpoint=str(tmp_path / "file" / "kept"))
-    assert told[0] == told[1]
-    assert "could not be written (NotADirectoryError" in told[0]
+    said = ranks.start("refused", tmp_path / "refused", 2, checkpoint=str(tmp_path / "file" / "kept"))
+    assert said[0] == said[1]
+    assert "could not be written (NotADirectoryError" in said[0]
 
 
 def test_no_checkpoint_is_no_fault(elsewhere):

@@ -84,12 +84,14 @@ def test_timm_reads_the_folder_of_a_run(tmp_path, name, size, patch, channels, a
     tuned = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=3).eval()
     assert theirs.pretrained_cfg["architecture"] == architecture
     shown = timm.data.resolve_data_config(model=theirs)
-    assert list(shown["mean"]) == config(channels=channels)["mean"] and shown["input_size"][0] == channels
+    assert list(shown["mean"]) == config(channels=channels)["mean"]
+    assert shown["input_size"][0] == channels
     images = torch.randn(1, channels, *folders.pair(size))
     with torch.inference_mode():
         assert torch.equal(theirs.forward_features(images), ours.forward_features(images))
         assert torch.equal(tuned.forward_features(images), ours.forward_features(images))
-        assert tuned(images).shape == (1, 3) and torch.equal(theirs(images), ours(images))
+        assert tuned(images).shape == (1, 3)
+        assert torch.equal(theirs(images), ours(images))
 
 
 @pytest.mark.parametrize(
@@ -138,12 +140,14 @@ def test_there_and_back_is_bitwise(run, tmp_path, kind):
     names = [folders.WEIGHTS, folders.DECODER] if kind != "vit" else [folders.WEIGHTS]
     for name in names:
         before, after = (folders.read_weights(folder / name) for folder in (run / "encoder", tmp_path / "back"))
-        assert before.keys() == after.keys() and all(torch.equal(after[n], value) for n, value in before.items())
+        assert before.keys() == after.keys()
+        assert all(torch.equal(after[n], value) for n, value in before.items())
     expected = json.loads((run / "encoder" / "config.json").read_text())
     if kind == "vit":
         expected = {key: value for key, value in expected.items() if key not in DECODER}
     assert json.loads((tmp_path / "back" / "config.json").read_text()) == expected
-    assert not back.left_out and (tmp_path / "back" / folders.DECODER).exists() == (kind != "vit")
+    assert not back.left_out
+    assert (tmp_path / "back" / folders.DECODER).exists() == (kind != "vit")
 
 
 def test_there_and_back_through_timm_is_bitwise(tmp_path):
@@ -208,7 +212,8 @@ def test_a_folder_that_timm_saved_is_an_encoder(tmp_path):
     theirs = stir(timm.create_model("vit_tiny_patch16_224", num_classes=9, **sizes))
     save_for_hf(theirs, tmp_path / "timm", model_args=sizes, safe_serialization=True)
     imported = export.convert(tmp_path / "timm", tmp_path / "ours", "geofm")
-    assert set(imported.left_out) == {"head.bias", "head.weight"} and len(imported.config["mean"]) == 4
+    assert set(imported.left_out) == {"head.bias", "head.weight"}
+    assert len(imported.config["mean"]) == 4
     images = torch.randn(2, 4, 32, 32)
     with torch.inference_mode():
         for folder in ("timm", "ours"):
@@ -247,7 +252,8 @@ def test_a_folder_that_is_no_encoder_of_ours(tmp_path, kind, settings, words):
     (tmp_path / kind / "config.json").write_text(json.dumps(settings))
     with pytest.raises(ValueError, match=words) as caught:
         export.convert(tmp_path / kind, tmp_path / "target", "geofm")
-    assert "\n" not in str(caught.value) and not (tmp_path / "target").exists()
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "target").exists()
     with pytest.raises(ValueError):
         load.load_encoder(tmp_path / kind, image_size=96)
 
@@ -265,7 +271,8 @@ def test_what_a_format_cannot_hold(run, tmp_path):
     def refused(words, source, kind):
         with pytest.raises(ValueError, match=words) as caught:
             export.convert(source, tmp_path / "target", kind)
-        assert "\n" not in str(caught.value) and not (tmp_path / "target").exists()
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "target").exists()
 
     refused("as timm: timm builds its norms with an eps of 1e-06 and this one has 1e-05", run, "timm")
     _, plain = save(tmp_path / "plain")

@@ -19,7 +19,8 @@ def test_an_encoder_travels_through_its_two_files(tmp_path):
     assert config == CONFIG
     torch.testing.assert_close(loaded(images), encoder(images))
     larger, _ = load.load_encoder(tmp_path / "run" / "encoder", image_size=64)
-    assert larger.pos_embed.shape == (1, 65, 64) and larger(torch.randn(1, 3, 64, 64)).shape == (1, 64)
+    assert larger.pos_embed.shape == (1, 65, 64)
+    assert larger(torch.randn(1, 3, 64, 64)).shape == (1, 64)
     with pytest.raises(ValueError, match="patch size 8"):
         load.load_encoder(tmp_path / "run", image_size=36)
 

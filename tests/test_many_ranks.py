@@ -43,13 +43,13 @@ def found(place):
     recipe = {"data": str(data.folder), "model": "ViT-Atto", "image_size": 32, "epochs": 9, "warmup_epochs": 1}
     recipe |= {"global_batch": 8, "log_every": 1, "checkpoint_every": 100}
 
-    def told(name, stop=None, **settings):
+    def run(name, stop=None, **settings):
         return {"settings": {**recipe, **settings, "run_dir": str(place / name)}, "stop": stop}
 
     curves = {
-        4: [told("four", strategy="FULL_SHARD"), told("moved", stop=20, strategy="FULL_SHARD")],
-        2: [told("two", strategy="SHARD_GRAD_OP"), told("moved", strategy="HYBRID_2GPUs")],
-        1: [told(f"parts {k}", stop, strategy="NO_SHARD", max_batch_per_rank=8 // k) for k, stop in PARTS.items()],
+        4: [run("four", strategy="FULL_SHARD"), run("moved", stop=20, strategy="FULL_SHARD")],
+        2: [run("two", strategy="SHARD_GRAD_OP"), run("moved", strategy="HYBRID_2GPUs")],
+        1: [run(f"parts {k}", stop, strategy="NO_SHARD", max_batch_per_rank=8 // k) for k, stop in PARTS.items()],
     }
     out = {}
     for world in (4, 2, 1):  # in this order, since a run moves from 4 to 2
@@ -94,7 +94,7 @@ def check_equal(trained, reference, world, how):
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_replicas_hold_the_same_bits_after_every_step(results, world):
-    """FSDP1's HYBRID_1GPU never reduced gradients over the replicas; this is the test that would have told."""
+    """FSDP1's HYBRID_1GPU never reduced gradients over the replicas; this is the test that would have shown it."""
     assert all(found["replicas_equal"] for found in results[world]["trained"].values())
 
 
@@ -104,10 +104,10 @@ def test_replicas_that_are_never_reduced_are_told_apart(found):
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_loss_that_is_no_number_stops_every_rank_before_any_weight_moves(results, world):
-    told = results[world]["guard"]
-    assert [each["own"] == "nan" for each in told] == [False] * (world - 1) + [True]
-    assert all(each["all"] == "nan" and not each["moved"] for each in told)
-    assert all("encoder.patch_embed.proj.weight" in each["names"] for each in told)
+    found = results[world]["guard"]
+    assert [each["own"] == "nan" for each in found] == [False] * (world - 1) + [True]
+    assert all(each["all"] == "nan" and not each["moved"] for each in found)
+    assert all("encoder.patch_embed.proj.weight" in each["names"] for each in found)
 
 
 @pytest.mark.parametrize("name, world", REFUSED)
@@ -188,5 +188,5 @@ def test_a_simulation_is_what_real_ranks_hold_and_send(found, world, strategy):
         assert size
         assert size == pytest.approx(seen["counted"][kind], rel=0.05)
     assert traced.memory.peak == pytest.approx(seen["peak"], rel=0.05)
-    told = step_traffic("ViT-Atto", strategy, world, Conditions.of(vars(settings)), image_size=32)
-    assert {name: each.payload for name, each in told.items() if each.calls} == traced.bytes
+    expected = step_traffic("ViT-Atto", strategy, world, Conditions.of(vars(settings)), image_size=32)
+    assert {name: each.payload for name, each in expected.items() if each.calls} == traced.bytes

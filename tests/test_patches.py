@@ -16,7 +16,8 @@ def test_patches_come_back():
 
 def test_positions_tell_rows_from_columns():
     table = patches.sincos_positions(64, 3, 5)
-    assert table.shape == (1, 16, 64) and not table[:, 0].any()
+    assert table.shape == (1, 16, 64)
+    assert not table[:, 0].any()
     cells = table[0, 1:].reshape(3, 5, 64)
     assert torch.equal(cells[0, 2, :32], cells[0, 4, :32])  # one row: the same first half
     assert torch.equal(cells[0, 2, 32:], cells[2, 2, 32:])  # one column: the same second half

@@ -105,7 +105,7 @@ def equality(context, arguments):
 
 
 def guard(context):
-    """A step in which the last rank's images hold a nan: what each rank is told, and whether any weight moved."""
+    """A step in which the last rank's images hold a nan: what each rank says of it, and whether any weight moved."""
     import torch
 
     from geofm_lib.distributed import training
@@ -118,10 +118,10 @@ def guard(context):
         images[0, 0, 0, 0] = float("nan")
     try:
         training.step(model, optimiser, [lambda: model(images, noise)], parts=1, rate=0.1, clip=1.0)
-        told = {}
+        said = {}
     except training.NotFinite as fault:
-        told = {"own": str(fault.own_loss), "all": str(fault.loss), "names": training.not_finite(model)}
-    return context.gather({**told, "moved": _digests(model) != before})
+        said = {"own": str(fault.own_loss), "all": str(fault.loss), "names": training.not_finite(model)}
+    return context.gather({**said, "moved": _digests(model) != before})
 
 
 def _digests(model) -> dict[str, str]:
@@ -191,13 +191,13 @@ def curves(context, arguments):
             return self.asked == self.steps
 
     ended = []
-    for told in arguments["runs"]:
-        settings = PretrainSettings(**told["settings"], ranks=context.world_size)
+    for each in arguments["runs"]:
+        settings = PretrainSettings(**each["settings"], ranks=context.world_size)
         if context.is_main:
             settings.folder().mkdir(parents=True, exist_ok=True)
         context.barrier()
         run = StopsAt(settings.folder(), context.is_main)
-        run.steps = told.get("stop")
+        run.steps = each.get("stop")
         try:
             pretrain.run(settings, context, run)
             ended.append("finished")
@@ -213,9 +213,9 @@ def measured(context, arguments):
     from geofm_lib.settings import ThroughputSettings
 
     folders = {}
-    for name, told in arguments["runs"].items():
+    for name, values in arguments["runs"].items():
         path = Path(arguments["place"]) / name
-        settings = ThroughputSettings(**told, ranks=context.world_size, run_dir=str(path))
+        settings = ThroughputSettings(**values, ranks=context.world_size, run_dir=str(path))
         if context.is_main:
             path.mkdir(parents=True)
             asked = {"job": "throughput", "asked": settings.asked(), "resolved": {"ranks": context.world_size}}
@@ -321,21 +321,21 @@ def save(context, arguments):
 
 
 def load(context, arguments):
-    """Load as told, several times in turn; for each the step, the weights and the losses after, or the error."""
+    """Load several times in turn; for each the step, the weights and the losses after, or the error."""
     from geofm_lib.distributed import checkpoint, training
 
     found = []
-    for told in arguments["loads"]:
+    for case in arguments["loads"]:
         model = _sharded(
-            _model(decoder_depth=told.get("decoder_depth")),
-            told["strategy"],
+            _model(decoder_depth=case.get("decoder_depth")),
+            case["strategy"],
             context,
             seed=8,
         )
         optimiser = training.optimiser(model, 0.05)
         before = _digests(model)
         try:
-            step = checkpoint.load(Path(told["checkpoint"]), model, optimiser, {"run": told.get("run", "a")}, context)
+            step = checkpoint.load(Path(case["checkpoint"]), model, optimiser, {"run": case.get("run", "a")}, context)
             found.append({"step": step, **_after(model, optimiser, context)})
         except checkpoint.CheckpointError as error:
             found.append({"error": str(error), "moved": _digests(model) != before})
@@ -355,7 +355,7 @@ def again(context, arguments):
 
 
 def refused(context, arguments):
-    """What each rank is told when the folder of checkpoints cannot be made."""
+    """What each rank says when the folder of checkpoints cannot be made."""
     from geofm_lib.distributed import checkpoint, training
 
     model = _sharded(_model(), "FULL_SHARD", context, seed=8)
@@ -417,8 +417,8 @@ def _rank(folder: Path, rank: int) -> int:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
     try:
         me = join(folder, "cpu")
-        told = json.loads((folder / "programs.json").read_text())
-        results = {name: globals()[name](me, arguments) for name, arguments in told.items()}
+        programs = json.loads((folder / "programs.json").read_text())
+        results = {name: globals()[name](me, arguments) for name, arguments in programs.items()}
         if me.is_main:
             (folder / "result.json").write_text(json.dumps(results))
         leave(me)
