@@ -299,7 +299,7 @@ def test_the_command(run, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{tmp_path / 'mae'}: ViT-Atto, 32x32 pixels in patches of 8, 5 channels, with its decoder\n"
     again = call(run, tmp_path / "mae", "--format", "vitmae")
-    assert (again.returncode, again.stdout) == (1, "")
+    assert (again.returncode, again.stdout) == (2, "")  # refused, as every command says it
     assert "exists and holds something; give a new or an empty folder" in again.stderr
     assert again.stderr.count("\n") == 1
 

@@ -142,8 +142,8 @@ def _write(
 
 
 class _Disk(FileSystem):
-    """Torch's files, which let the disk speak: the archive writer of torch hides a failed write behind an error of
-    its own ("unexpected pos 704 vs 598"), raised while it closes the archive that could not be written."""
+    """Torch's files, which let the disk speak. Torch's archive writer hides a failed write behind an error of its own
+    ("unexpected pos 704 vs 598"), raised while it closes the archive."""
 
     @contextlib.contextmanager
     def create_stream(self, path: str | os.PathLike, mode: str) -> Iterator[io.IOBase]:

@@ -1,7 +1,7 @@
 """A rank's context: its number, the world size, its device, and how it meets the other ranks of its run.
 
 A rank is a plain process. It learns its number from the environment (RANK and WORLD_SIZE set by the launcher, or
-Slurm's own variables under srun) and finds the others through one small file in the run folder: rank 0 opens a
+Slurm's own variables under srun). It finds the others through one small file in the run folder: rank 0 opens a
 TCP store on a free port and writes its address there, so no port is guessed and none can collide.
 """
 

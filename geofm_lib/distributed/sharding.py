@@ -28,13 +28,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import Shard
 from torch.nn.parallel import DistributedDataParallel
 
 from geofm_lib.catalog import strategies
+from geofm_lib.distributed import ddp
 from geofm_lib.distributed.context import Context
 from geofm_lib.model.init import materialise
 
@@ -87,28 +87,21 @@ def apply(
         _give_back_freed_memory()
     if row.ddp:
         _materialise(model, device, seed)
+    dtype = BF16 if precision == "bf16" else None
     blocks: list[nn.Module] = []
     for stack in stacks(model):
         for index, block in enumerate(stack):
-            if row.ddp and precision == "bf16":
-                _compute_in(block, BF16, cast_inputs=True)
+            if row.ddp and dtype:
+                ddp.compute_in(block, dtype, cast_inputs=True)
             if compile:
                 block.compile()
             blocks.append(checkpoint_wrapper(block) if activation_checkpointing else block)
             stack[index] = blocks[-1]
 
     if row.ddp:
-        if precision == "bf16":
-            _compute_in(model, BF16, cast_inputs=False, skip=blocks)
-        wrapped = DistributedDataParallel(model, process_group=fake)
-        if dist.get_backend(fake) == "fake":  # the same casts, nothing is sent
-            wrapped.register_comm_hook(BF16 if precision == "bf16" else torch.float32, _send_nothing)
-        elif precision == "bf16":
-            wrapped.register_comm_hook(None, bf16_compress_hook)
-        return wrapped
-
+        return ddp.wrap(model, blocks, dtype, fake)
     mesh = _mesh(device.type, replicas, shard, fake is not None)
-    dtype, reshard, cut = BF16 if precision == "bf16" else None, row.reshard_after_forward, _cut(shard)
+    reshard, cut = row.reshard_after_forward, _cut(shard)
     policy = MixedPrecisionPolicy(dtype, dtype)
     for block in blocks:
         fully_shard(block, mesh=mesh, reshard_after_forward=reshard, shard_placement_fn=cut, mp_policy=policy)
@@ -224,39 +217,3 @@ def last_micro_batch(model: nn.Module, last: bool) -> None:
 def local_bytes(tensors: Iterable[torch.Tensor | None]) -> int:
     """Bytes of these tensors that this rank holds (its shard of a DTensor)."""
     return sum(t.to_local().nbytes if hasattr(t, "to_local") else t.nbytes for t in tensors if t is not None)
-
-
-def _send_nothing(dtype: torch.dtype, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
-    done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
-    done.set_result(bucket.buffer().to(dtype).to(bucket.buffer().dtype))
-    return done
-
-
-def _compute_in(module: nn.Module, dtype: torch.dtype, cast_inputs: bool, skip: Iterable[nn.Module] = ()) -> None:
-    """Let a module compute with its fp32 parameters cast to `dtype`, as fully_shard's policy does.
-
-    The casts are part of the graph, so gradients come back in fp32; on recomputation they are simply made again.
-    """
-    skipped = {id(inner) for outer in skip for inner in outer.modules()}
-    owners = [m for m in module.modules() if id(m) not in skipped and m._parameters]
-    held: list[tuple[nn.Module, str, torch.Tensor]] = []
-
-    def cast(_, args, kwargs):
-        for owner in owners:
-            for name, parameter in owner._parameters.items():
-                if parameter is not None and parameter.is_floating_point():
-                    held.append((owner, name, parameter))
-                    owner._parameters[name] = parameter.to(dtype)
-
-        def down(value):
-            return value.to(dtype) if cast_inputs and torch.is_tensor(value) and value.is_floating_point() else value
-
-        return tuple(down(a) for a in args), {k: down(v) for k, v in kwargs.items()}
-
-    def restore(*_):
-        while held:
-            owner, name, parameter = held.pop()
-            owner._parameters[name] = parameter
-
-    module.register_forward_pre_hook(cast, with_kwargs=True)
-    module.register_forward_hook(restore, always_call=True)

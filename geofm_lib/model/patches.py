@@ -23,8 +23,8 @@ def unpatchify(patches_BNP: torch.Tensor, patch: int, rows: int, columns: int) -
 def sincos_positions(width: int, rows: int, columns: int, prefix: int = 1) -> torch.Tensor:
     """Fixed 2-D positions [1, prefix + rows x columns, width]; the prefix tokens get zeros.
 
-    Half of the channels encode the row and half the column, each as sines and cosines of width/4 frequencies from 1
-    down to 1/10000 (MAE, arXiv 2111.06377, after "Attention is all you need"). The angles are of double precision, as
+    Half of the channels encode the row and half the column. Each half is sines and cosines of width/4 frequencies from
+    1 down to 1/10000 (MAE, arXiv 2111.06377, after "Attention is all you need"). The angles are of double precision, as
     in the published weights; timm's ``build_sincos2d_pos_embed`` computes them in fp32 and is off by up to 2e-6.
     """
     if width % 4:
