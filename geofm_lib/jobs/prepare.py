@@ -21,11 +21,11 @@ from typing import Any
 from geofm_lib import files
 from geofm_lib.catalog.datasets import DATASETS
 from geofm_lib.data import archives, cards, downloads, duplicates, pack, pool, sources, split
-from geofm_lib.data.collection import Collection
-from geofm_lib.data.preview import Preview
 from geofm_lib.data.shards import COLUMNS
 from geofm_lib.data.statistics import Statistics
 from geofm_lib.distributed.context import Context
+from geofm_lib.jobs.prepare_collection import Collection
+from geofm_lib.jobs.prepare_preview import Preview
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.scenes import generate
 from geofm_lib.settings import PrepareSettings
