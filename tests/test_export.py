@@ -26,6 +26,7 @@ from geofm_lib.model.init import materialise
 from geofm_lib.model.interop import export, folders, load, timm_folder
 from geofm_lib.settings import ProbeSettings
 from tests.support import encoders
+from tests.support.timing import scaled
 
 SIZE = {"image_size": 32, "patch_size": 8}
 DECODER = {"decoder_width": 48, "decoder_depth": 2, "decoder_heads": 3, "mask_ratio": 0.75, "norm_pix_loss": True}
@@ -293,7 +294,7 @@ def test_the_command(run, tmp_path):
 
     def call(*words):
         command = [sys.executable, "-m", "geofm_lib", "export", *(str(word) for word in words)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=200)
+        return subprocess.run(command, capture_output=True, text=True, timeout=scaled(200))
 
     done = call(run, tmp_path / "mae", "--format", "vitmae")
     assert (done.returncode, done.stderr) == (0, "")
