@@ -226,9 +226,9 @@ def report(run_folder: str | None, notebook: Path | None, index: Path | None, re
     if (index is None) == (run_folder is None):
         raise click.UsageError("give a run, or --index and a folder of pages")
     if run_folder is None:
-        from geofm_lib.report.index import write
+        from geofm_lib.report.page import write_index
 
-        made = write(index or Path())
+        made = write_index(index or Path())
     elif rebuilt:
         from geofm_lib.figures.images import save_rebuilt
         from geofm_lib.runs.run import Run

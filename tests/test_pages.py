@@ -7,8 +7,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from geofm_lib.figures import claims, published
 from geofm_lib.figures.display import Table
-from geofm_lib.report import index
-from geofm_lib.report.page import render
+from geofm_lib.report.page import render, write_index
 from tests.conftest import need_browser
 from tests.support import browser, browser_pages
 
@@ -34,7 +33,7 @@ def test_a_report_and_its_index_fit_a_phone_and_need_nothing_else(tmp_path):
              new_code_cell("x = " + "1 + " * 200 + "1", id="run", outputs=outputs, execution_count=1)]  # fmt: skip
     nbformat.write(new_notebook(cells=cells), tmp_path / "n.ipynb")
     render(tmp_path / "n.ipynb", tmp_path / "pages" / "02_x.html", error="z" * 300)
-    index.write(tmp_path / "pages")
+    write_index(tmp_path / "pages")
     assert browser_pages.check(tmp_path / "pages") == []
 
 

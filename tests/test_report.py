@@ -8,8 +8,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from geofm_lib import cli
-from geofm_lib.report import index, notebook_outputs
-from geofm_lib.report.page import render
+from geofm_lib.report import notebook_outputs
+from geofm_lib.report.page import render, write_index
 from geofm_lib.runs.run import Run
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -154,7 +154,7 @@ def test_the_command_renders_a_run_folder(executed, run, capsys):
 
 def test_the_index_is_made_from_the_pages_notebooks(tmp_path, executed, run):
     page(tmp_path, executed(), run=run({"status": "finished", "seconds": 65, "started": 0}))
-    text = index.write(tmp_path / "pages").read_text()
+    text = write_index(tmp_path / "pages").read_text()
     for part in ('href="02_x.html"', "Is it so?", "needs nothing, as 01 says.", "FINISHED", "lr=2", "1 min 05 s"):
         assert part in text, part
     facts = json.loads((tmp_path / "pages" / "02_x.json").read_text())
@@ -163,9 +163,9 @@ def test_the_index_is_made_from_the_pages_notebooks(tmp_path, executed, run):
     assert facts["seconds"] == 65
     (tmp_path / "pages" / "other.html").write_text("<title>x</title>")
     with pytest.raises(ValueError, match="was not made by this project"):
-        index.write(tmp_path / "pages")
+        write_index(tmp_path / "pages")
     with pytest.raises(ValueError, match="holds no pages"):
-        index.write(tmp_path)
+        write_index(tmp_path)
 
 
 def test_a_run_keeps_the_facts_of_its_page(executed, run):

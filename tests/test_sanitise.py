@@ -11,9 +11,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from geofm_lib.figures import claims, plan, published
 from geofm_lib.figures.display import Table
-from geofm_lib.report import index
-from geofm_lib.report.page import render
-from geofm_lib.report.sanitise import harmless
+from geofm_lib.report.notebook_outputs import harmless
+from geofm_lib.report.page import render, write_index
 from geofm_lib.settings import ScalingSettings
 from tests.conftest import need_browser
 from tests.support import browser
@@ -102,7 +101,7 @@ def hostile(tmp_path):
     notebook = new_notebook(cells=cells, metadata={"language_info": {"name": every, "pygments_lexer": every}})
     nbformat.write(notebook, tmp_path / "n.ipynb")
     render(tmp_path / "n.ipynb", tmp_path / "pages" / "02_x.html", status="failed", error=every)
-    index.write(tmp_path / "pages")
+    write_index(tmp_path / "pages")
     return tmp_path / "pages"
 
 

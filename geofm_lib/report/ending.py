@@ -1,20 +1,35 @@
-"""How an execution ended: from what happened and the run folder, never from the notebook's metadata."""
+"""How an execution ended, from what happened and the run folder: its status and exit code, and its page's first lines.
+
+The notebook's metadata is never asked.
+"""
 
 import contextlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import nbformat
+from nbformat import NotebookNode
 
 from geofm_lib import files
+from geofm_lib.report import notebook_outputs
 from geofm_lib.runs import records, slurm
+from geofm_lib.runs.progress import duration
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import runs_root
 
 # finished; failed; 75 is EX_TEMPFAIL: stopped with a checkpoint, run again to go on (batch/run.sh requeues on it);
 # 137 as a shell says SIGKILL.
 EXIT_CODES = {"finished": 0, "failed": 1, "stopped": 75, "killed": 137}
+ENDED_BADLY = ("failed", "killed", "stopped")
+SENTENCES = {
+    "stopped": "The run was stopped and saved what it needs; execute the notebook again to go on.",
+    "failed": "This page is incomplete.",
+    "killed": "The kernel or its ranks were killed before the run could end; execute the notebook again to go on.",
+    "running": "The run had not ended when this page was made.",
+    "waiting": "The run had not begun when this page was made.",
+}
 
 
 def judge(executed: Path, kind: str, error: str, run: Run | None, launched: bool, asked: bool) -> tuple[str, str]:
@@ -76,3 +91,49 @@ def no_progress(run: Run | None) -> str:
         with contextlib.suppress(OSError):
             files.write_json(run.folder / "summary.json", {**run.summary, "status": "failed", "error": fault})
     return fault
+
+
+def banner(
+    notebook: NotebookNode, run: Run | None, said: str | None = None, error: str = "", seconds: float | None = None
+) -> dict[str, Any]:
+    """What stands at the top of a page: {"status", "text", "error", "log", "cpu"}.
+
+    `said` (finished | failed | stopped | killed), `error` and `seconds` are the runner's own word, if there is one.
+    """
+    raised = notebook_outputs.failed(notebook)
+    status = _status(run, said, raised, notebook_outputs.complete(notebook))
+    summary = run.summary if run else {}
+    text = _finished(run, seconds) if status == "finished" else SENTENCES[status]
+    log = notebook_outputs.plain(run.log_tail(25)) if run and status in ENDED_BADLY else ""
+    cause = summary.get("reason", "") if status == "stopped" else ""
+    if status in ("failed", "killed"):
+        cause = summary.get("error") or error or raised
+        if summary.get("error") and summary.get("rank") is not None:
+            text += f" Rank {summary['rank']} failed:"
+        elif run and run.status == "finished":
+            text += " The run itself finished; a cell after it failed:"
+            log = ""
+    where = run.environment if run else {}
+    cpu = bool(where) and where.get("device_type", "cpu") == "cpu"
+    return {"status": status, "text": text, "error": notebook_outputs.plain(cause).strip(), "log": log, "cpu": cpu}
+
+
+def _finished(run: Run | None, seconds: float | None) -> str:
+    summary = run.summary if run else {}
+    if "seconds" in summary:
+        ranks = summary.get("ranks", 1)
+        return f"The run took {duration(summary['seconds'])} on {ranks} rank{'s' if ranks != 1 else ''}."
+    if run:
+        return "The run finished."
+    return "Every cell ran." if seconds is None else f"Every cell ran, in {duration(seconds)}."
+
+
+def _status(run: Run | None, said: str | None, raised: str, complete: bool) -> str:
+    """The worst of what the run folder, the runner and the cells say."""
+    own = run.status if run else "finished"
+    bad = [each for each in (own, said, raised and "failed") if each in ENDED_BADLY]
+    if said == "killed" or bad:
+        return "killed" if said == "killed" else str(bad[0])
+    if own != "finished":
+        return own
+    return "finished" if said == "finished" or complete else "killed"

@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -22,7 +23,8 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from traitlets.config import Config
 
-from geofm_lib.report import ending, terminal
+from geofm_lib.jobs.run_folder import heartbeat_timeout_s
+from geofm_lib.report import ending
 from geofm_lib.report.page import render
 from geofm_lib.runs import progress, slurm
 from geofm_lib.runs.run import Run
@@ -31,6 +33,7 @@ from geofm_lib.settings import runs_root
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 KERNEL_DIED = "the kernel was killed; the ranks end by themselves, and the run can be started again"
 SPEAKING = ("SettingsError", "RunFailed", "RunStopped")  # their text is the whole message
+TERMINAL_LINE_S, LOG_LINE_S = 1.0, 15.0  # how often progress is shown
 
 
 def run(notebook: Path, parameters: dict[str, str], page: Path | None = None) -> int:
@@ -67,9 +70,9 @@ def execute(notebook: Path, parameters: dict[str, str], page: Path | None = None
     work.mkdir(parents=True)
     executed = work / "notebook.ipynb"
     shutil.copyfile(notebook, executed)  # something to render even if papermill fails before its first save
-    with _stop_requests(work, started), terminal.shown(work, notebook.stem):
+    with _stop_requests(work, started), _shown(work, notebook.stem):
         kind, error = _papermill(notebook, executed, parameters)
-        run = terminal.run_of(work)
+        run = _run_of(work)
         launched = run is not None and run.environment.get("job_started") == started
         state, error = ending.judge(executed, kind, error, run, launched, asked=(work / "stop").exists())
         if state == "stopped" and (fault := ending.no_progress(run if launched else None)):
@@ -83,7 +86,7 @@ def execute(notebook: Path, parameters: dict[str, str], page: Path | None = None
             "seconds": round(time.time() - started, 1),
             "run": str(run.folder) if run else "",
         }
-        made = _publish(notebook, executed, work, run, facts, page)
+        made = _publish(notebook, work, run, facts, page)
     return state, error, made
 
 
@@ -104,7 +107,7 @@ def _stop_requests(work: Path, started: float) -> Iterator[None]:
 
 def _ask_to_stop(work: Path, number: int, _frame: FrameType | None) -> None:
     """A signal to the runner becomes a stop request, found by the launcher; Ctrl-C without ranks ends it at once."""
-    run = terminal.run_of(work)
+    run = _run_of(work)
     if number == signal.SIGINT and (run is None or run.status != "running"):
         raise KeyboardInterrupt
     (work / "stop").touch()
@@ -114,20 +117,13 @@ def _papermill(notebook: Path, executed: Path, parameters: dict[str, str]) -> tu
     """(the exception's name, what went wrong), empty if nothing. Only papermill's exception is believed."""
     try:
         with _private_sockets() as config:
-            papermill.execute_notebook(
-                str(notebook),
-                str(executed),
-                parameters=parameters,
-                progress_bar=False,
-                kernel_name="python3",
-                config=config,
-            )
+            options = {"progress_bar": False, "kernel_name": "python3", "config": config}
+            papermill.execute_notebook(str(notebook), str(executed), parameters=parameters, **options)
     except papermill.PapermillExecutionError as error:
         return error.ename, f"{error.ename}: {error.evalue}" if error.ename not in SPEAKING else error.evalue
-    except DeadKernelError:
-        return "DeadKernelError", KERNEL_DIED
     except Exception as error:
-        if "Kernel died" in str(error):  # while it started: jupyter_client's RuntimeError
+        # The second while it started: jupyter_client's RuntimeError.
+        if isinstance(error, DeadKernelError) or "Kernel died" in str(error):
             return "DeadKernelError", KERNEL_DIED
         return type(error).__name__, f"{type(error).__name__}: {error}"
     return "", ""
@@ -148,14 +144,16 @@ def _private_sockets() -> Iterator[Config]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _publish(
-    notebook: Path, executed: Path, work: Path, run: Run | None, facts: dict[str, Any], page: Path | None
-) -> Path:
+def _publish(notebook: Path, work: Path, run: Run | None, facts: dict[str, Any], page: Path | None) -> Path:
     """Keep the notebook and render its page: in the run folder, else where it was executed, else where there is room.
 
     On a full or lost disk the page that says so must still come out somewhere.
     """
-    source = executed if _readable(executed) else notebook
+    source = work / "notebook.ipynb"
+    try:
+        nbformat.read(source, as_version=4)
+    except (OSError, ValueError):  # papermill leaves half a file on a full disk
+        source = notebook
     own = [run.folder] if run and run.folder.is_dir() else []
     fault = OSError("no folder")
     for home in [*own, work, Path(tempfile.gettempdir()) / work.name]:
@@ -180,10 +178,50 @@ def _publish(
     raise fault
 
 
-def _readable(executed: Path) -> bool:
-    """Is this a whole notebook? papermill leaves half a file on a full disk."""
+def _run_of(work: Path) -> Run | None:
+    """The run that the notebook executed in this folder has launched or read; None before that."""
     try:
-        nbformat.read(executed, as_version=4)
-    except (OSError, ValueError):
-        return False
-    return True
+        return Run(Path((work / "run").read_text()))
+    except FileNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def _shown(work: Path, name: str) -> Iterator[None]:
+    """Show the progress of the notebook `name`, executed in the folder `work`, as long as the block runs."""
+    over = threading.Event()
+    watcher = threading.Thread(target=_show, args=(work, name, over), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join(5)
+
+
+def _show(work: Path, name: str, over: threading.Event) -> None:
+    terminal = sys.stderr.isatty()
+    last, printed, answered = "", 0.0, [time.monotonic()]
+    threading.Thread(target=_give_up_when_lost, args=(work, answered, over), daemon=True).start()
+    while not over.wait(TERMINAL_LINE_S):
+        line = last
+        with contextlib.suppress(OSError):  # an answer too
+            run = _run_of(work)
+            line = f"{name}: {progress.line(run)}" if run else last
+        answered[0] = time.monotonic()
+        if line != last and (terminal or answered[0] - printed > LOG_LINE_S):
+            with contextlib.suppress(OSError):  # the job's output may lie on a disk that is full
+                print(f"\r{line:<110}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
+            last, printed = line, answered[0]
+    if terminal and last:
+        print(file=sys.stderr)
+
+
+def _give_up_when_lost(work: Path, answered: list[float], over: threading.Event) -> None:
+    """A read that never returns (a network file system is gone) would hold the job until its time limit."""
+    while not over.wait(TERMINAL_LINE_S):
+        if time.monotonic() - answered[0] > heartbeat_timeout_s():
+            threading.Timer(5, os._exit, (os.EX_IOERR,)).start()  # if even the next line is not taken
+            fault = f"the file system of {work.parent.parent} has not answered for {heartbeat_timeout_s():.0f} s"
+            print(f"{fault}; giving up. The run goes on from its last checkpoint.", file=sys.stderr, flush=True)
+            os._exit(os.EX_IOERR)

@@ -1,17 +1,21 @@
-"""An executed notebook made ready for a page: the last state of every output, in one form, readable.
+"""An executed notebook made ready for a page: the last state of every output, in one form, readable and harmless.
 
-Nothing here is about a run: what a page says of a run comes from its run folder (`report`).
+A page has its own style, asks no network and runs nothing: bleach keeps the HTML that is listed here, and no other.
+Nothing here is about a run: what a page says of a run comes from its run folder.
 """
 
 import ast
 import base64
 import hashlib
+import html
 import re
-from typing import Any
 
 import nbformat
+from bleach.css_sanitizer import CSSSanitizer
+from bleach.sanitizer import Cleaner
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
+from nbformat.v4 import new_output
 
 KINDS = ("image/png", "image/jpeg", "image/svg+xml", "text/html", "text/markdown", "text/plain")
 """What a page can show of an output, best first. Widgets fall back to their text."""
@@ -21,6 +25,30 @@ NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")
 LINK = re.compile(r"\[([^\]]*)\]\(([\w-]+)\.ipynb\)")
 CELLS = ("markdown", "code")  # a raw cell would be written into the page as it is
 ERROR_TAGS = ("papermill-error-cell-tag",)  # papermill's own notices; the page's banner says it better
+TAGS = set(
+    """
+    a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 hr
+    i img kbd li mark ol p pre q s small span strong sub summary sup table tbody td tfoot th thead tr u ul
+""".split()
+)
+ATTRIBUTES = {
+    "*": {"class", "style", "title"},
+    "a": {"href"},
+    "details": {"open"},
+    "img": {"src", "alt", "width", "height"},
+    "ol": {"start"},
+    "td": {"colspan", "rowspan"},
+    "th": {"colspan", "rowspan"},
+}
+STYLES = ("text-align", "vertical-align", "white-space", "font-weight", "font-style", "color", "background-color",
+          "width", "min-width")  # fmt: skip
+# Addresses: the web or a file beside the page; of images only what is inside the page.
+ADDRESSES = {
+    "href": re.compile(r"https?://.*|[^:]*", re.IGNORECASE | re.DOTALL),
+    "src": re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=\s]*"),
+}
+# Their text would be left as words. What is harmful is bleach's to find, whatever this leaves.
+UNREADABLE = re.compile(r"<(script|style)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
 
 
 def clean(notebook: NotebookNode, pages_beside: bool = True) -> NotebookNode:
@@ -71,10 +99,8 @@ def tags(cell: NotebookNode) -> list[str]:
 
 def title(notebook: NotebookNode) -> str:
     """The question a notebook asks: its first heading, without marks."""
-    for line in _first_markdown(notebook).splitlines():
-        if line.startswith("# "):
-            return re.sub(r"[*`]", "", line[2:]).strip()
-    return "Untitled"
+    found = re.search(r"^# (.*)", _first_markdown(notebook), re.MULTILINE)
+    return re.sub(r"[*`]", "", found[1]).strip() if found else "Untitled"
 
 
 def first_paragraph(notebook: NotebookNode) -> str:
@@ -101,11 +127,9 @@ def injected(notebook: NotebookNode) -> dict[str, str]:
 
 def failed(notebook: NotebookNode) -> str:
     """The message of the first cell that raised; empty if none did."""
-    for cell in notebook["cells"]:
-        for output in cell.get("outputs", []):
-            if output["output_type"] == "error":
-                return plain(f"{output['ename']}: {output['evalue']}")
-    return ""
+    outputs_of_all = (output for cell in notebook["cells"] for output in cell.get("outputs", []))
+    errors = (each for each in outputs_of_all if each["output_type"] == "error")
+    return next((plain(f"{each['ename']}: {each['evalue']}") for each in errors), "")
 
 
 def complete(notebook: NotebookNode) -> bool:
@@ -114,15 +138,33 @@ def complete(notebook: NotebookNode) -> bool:
     return all(cell.get("execution_count") for cell in code)
 
 
+def harmless(markup: str) -> str:
+    """The markup with the listed tags, attributes, styles and addresses only.
+
+    >>> harmless("<p onclick='x()'>a <a href='javascript:x()'>b</a><img src=x onerror=x()></p><script>x()</script>")
+    '<p>a <a>b</a><img></p>'
+    """
+    return CLEANER.clean(UNREADABLE.sub("", markup))
+
+
+def _allowed(tag: str, name: str, value: str) -> bool:
+    if name not in ATTRIBUTES["*"] | ATTRIBUTES.get(tag, set()):
+        return False
+    return name not in ADDRESSES or bool(ADDRESSES[name].fullmatch(html.unescape(value).strip()))
+
+
+CLEANER = Cleaner(TAGS, _allowed, {"http", "https", "data"}, strip=True, css_sanitizer=CSSSanitizer(STYLES))
+
+
 def _stream(output: NotebookNode) -> list[NotebookNode]:
     text = plain(output["text"])
     name = "stderr" if output["name"] == "stderr" else "stdout"
-    return [_made("stream", name=name, text=text)] if text.strip() else []
+    return [new_output("stream", name=name, text=text)] if text.strip() else []
 
 
 def _error(output: NotebookNode) -> list[NotebookNode]:
     lines = [plain("\n".join(output["traceback"]))]
-    return [_made("error", ename=output["ename"], evalue=plain(output["evalue"]), traceback=lines)]
+    return [new_output("error", ename=output["ename"], evalue=plain(output["evalue"]), traceback=lines)]
 
 
 def _display(output: NotebookNode) -> list[NotebookNode]:
@@ -139,11 +181,7 @@ def _display(output: NotebookNode) -> list[NotebookNode]:
         content = NOT_BASE64.sub("", content)
     width = str(about.get("width", ""))
     metadata = {"alt": about.get("alt") or output["data"].get("text/plain", ""), "width": width * width.isdecimal()}
-    return [_made("display_data", data={kind: content}, metadata=metadata)]
-
-
-def _made(output_type: str, **values: Any) -> NotebookNode:
-    return nbformat.from_dict({"output_type": output_type, **values})
+    return [new_output("display_data", data={kind: content}, metadata=metadata)]
 
 
 SHOWN = {"stream": _stream, "error": _error}

@@ -1,4 +1,4 @@
-"""One executed notebook -> one self-contained HTML file, with its facts as JSON beside it.
+"""One executed notebook -> one self-contained HTML file, with its facts as JSON beside it, and the index of such pages.
 
 The page looks as `templates/` says: no scripts, no network, code folded, alt text on every figure. What it says of a
 run (status, error, provenance) is read from the run folder, never from the notebook's metadata.
@@ -9,16 +9,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import nbformat
 from nbconvert import HTMLExporter
 
 from geofm_lib import files
-from geofm_lib.report import index, notebook_outputs
-from geofm_lib.report.banner import banner
+from geofm_lib.report import notebook_outputs
 from geofm_lib.report.colophon import chain, colophon
-from geofm_lib.report.sanitise import harmless
+from geofm_lib.report.ending import banner
 from geofm_lib.runs import provenance, records
+from geofm_lib.runs.progress import duration
 from geofm_lib.runs.run import Run
+
+TEMPLATES = Path(__file__).resolve().with_name("templates")
+INDEX = "index.html"
+NEEDED = ("title", "summary", "parameters", "status", "seconds", "ended", "cpu")
 
 
 def render(
@@ -37,7 +42,7 @@ def render(
             page goes by the run folder, and for a notebook without a run by its outputs.
     """
     source = nbformat.read(str(notebook_path), as_version=4)
-    alone = index.facts_of(page_path).name == "page.json"  # in a run folder, with no index and no pages beside it
+    alone = _facts_of(page_path).name == "page.json"  # in a run folder, with no index and no pages beside it
     notebook = notebook_outputs.clean(source, pages_beside=not alone)
     top = banner(notebook, run, status, error, seconds)
     summary = run.summary if run else {}
@@ -58,17 +63,18 @@ def render(
         "run": run.folder.name if run else "",
         "commit": (run.environment.get("commit") if run else None) or provenance.commit(),
     }
+    has_colophon = any(cell.get("id") == "colophon" and cell.get("outputs") for cell in notebook.cells)
     shown = facts | {
         "name": Path(facts["notebook"]).stem,
-        "index": "" if alone else index.INDEX,
+        "index": "" if alone else INDEX,
         "banner": top,
         "chain": chain(run)._repr_html_() if run and len(records.slices(run)) > 1 else "",
-        "colophon": "" if _has_colophon(notebook) else colophon(run)._repr_html_(),
+        "colophon": "" if has_colophon else colophon(run)._repr_html_(),
     }
     body, _ = _exporter().from_notebook_node(notebook, resources={"geofm": shown})
     page_path.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(page_path, body)
-    files.write_json(index.facts_of(page_path), facts)
+    files.write_json(_facts_of(page_path), facts)
     return page_path
 
 
@@ -81,26 +87,52 @@ def render_run(folder: Path, notebook: Path | None = None) -> Path:
     return render(executed, folder / "report.html", Run(folder), known.get("status"), known.get("error", ""))
 
 
+def write_index(folder: Path) -> Path:
+    """Write `index.html`: each page's question, first paragraph, status, parameters, duration and date.
+
+    ValueError for a folder without pages, and for a page without the facts of this project's pages.
+    """
+    pages = sorted(page for page in folder.glob("*.html") if page.name != INDEX)
+    if not pages:
+        raise ValueError(f"'{folder}' holds no pages to make an index of; run `make reports` first.")
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True)
+    environment.filters["duration"] = duration
+    text = environment.get_template("pages.html.j2").render(
+        pages=[_facts(page) | {"page": page.name} for page in pages], commit=provenance.commit()
+    )
+    files.write_text(folder / INDEX, text)
+    return folder / INDEX
+
+
+def _facts(page: Path) -> dict[str, Any]:
+    beside = _facts_of(page)
+    try:
+        facts = json.loads(beside.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        facts = {}
+    if missing := [name for name in NEEDED if name not in facts]:
+        raise ValueError(f"'{page}' was not made by this project ({beside.name}: no {missing[0]}); move it elsewhere.")
+    return facts
+
+
+def _facts_of(page: Path) -> Path:
+    """Where the facts of a page stand: NAME.json beside NAME.html, page.json beside a run's report.html."""
+    return page.with_name("page.json") if page.stem == "report" else page.with_suffix(".json")
+
+
 def _execution(notebook_path: Path) -> dict[str, Any]:
     """What the runner noted beside the executed notebook; {} if it was not the runner's."""
     notes = notebook_path.with_name("execution.json")
     return json.loads(notes.read_text()) if notes.is_file() else {}
 
 
-def _has_colophon(notebook: nbformat.NotebookNode) -> bool:
-    return any(cell.get("id") == "colophon" and cell.get("outputs") for cell in notebook.cells)
-
-
 def _exporter() -> HTMLExporter:
     """nbconvert's HTML exporter with our template, and nothing of its own that needs scripts or the network."""
-    if not (index.TEMPLATES / "index.html.j2").is_file():
-        raise ValueError(f"The template is not at '{index.TEMPLATES}'; run from a clone of geofm, installed with -e.")
-    exporter = HTMLExporter(
-        template_name=index.TEMPLATES.name,
-        extra_template_basedirs=[str(index.TEMPLATES.parent)],
-        exclude_anchor_links=True,
-    )
-    exporter.register_filter("harmless", harmless)
+    if not (TEMPLATES / "index.html.j2").is_file():
+        raise ValueError(f"The template is not at '{TEMPLATES}'; run from a clone of geofm, installed with -e.")
+    bases = [str(TEMPLATES.parent)]
+    exporter = HTMLExporter(template_name=TEMPLATES.name, extra_template_basedirs=bases, exclude_anchor_links=True)
+    exporter.register_filter("harmless", notebook_outputs.harmless)
     exporter.preprocessors = []
     exporter._init_preprocessors()
     return exporter
