@@ -14,6 +14,8 @@ from geofm_lib.runs.run import Run
 from geofm_lib.settings import FindingsSettings, PaperSettings, SettingsError
 from tests.support import ranks
 
+pytestmark = pytest.mark.alone  # the start-up is a difference of times, negative when others take the processors
+
 SMALL = {"model": "ViT-Atto", "larger_model": "ViT-Atto", "image_size": 32, "steps": 3}
 
 
