@@ -10,17 +10,20 @@ depend on seeds, and images are encoded in batches that do not depend on the num
 """
 
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from timm.optim import Lars
 
 from geofm_lib import files
-from geofm_lib.data import baselines
+from geofm_lib.data import baselines, sampler
 from geofm_lib.data.shards import Shards
 from geofm_lib.distributed.context import Context
 from geofm_lib.distributed.features import Extractor, Features
-from geofm_lib.jobs import probe_summary, probe_training
+from geofm_lib.distributed.training import learning_rate
+from geofm_lib.jobs import probe_summary
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import probe_heads, vit
 from geofm_lib.model.interop.load import load_encoder
@@ -29,6 +32,16 @@ from geofm_lib.settings import ProbeSettings
 LOG_S = 1.0  # seconds between progress rows
 RANDOM_SEEDS = 1000  # the random encoders' seeds start here, apart from those of heads and crops
 COLUMNS = ("features", "seed", "epoch", "top1", "top5", "loss")
+
+
+class Head(NamedTuple):
+    """One linear head and its optimiser, for one seed and one encoder's features."""
+
+    kind: str  # of the features: pretrained or random
+    seed: int
+    encoder: str
+    layers: probe_heads.ProbeHead
+    optimiser: Lars
 
 
 def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any]:
@@ -59,7 +72,15 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
     _stop_together(run, context)
     known, unknown = extract(train, "probe_test"), extract(test, "probe_test")
     train_labels, test_labels = (torch.from_numpy(side.labels).to(device) for side in (train, test))
-    heads = probe_training.heads(settings, encoders, len(train.classes), device)
+    heads = _heads(encoders, len(train.classes), settings.probe_seeds, settings.seed, settings.weight_decay, device)
+    batch = min(settings.batch, len(train))
+    steps = len(train) // batch  # of an epoch; an incomplete last batch is left out, as in MAE
+    rate = partial(
+        learning_rate,
+        peak=settings.base_learning_rate * batch / 256,
+        warmup_steps=settings.warmup_epochs * steps,
+        total_steps=settings.epochs * steps,
+    )
     views: dict[int, Features] = {}
     rows: list[dict[str, Any]] = []
     for epoch in range(settings.epochs):
@@ -70,7 +91,14 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
         features = views[view] if settings.views else views.pop(view)
         if context.is_main:
             for head in heads:
-                loss = probe_training.train_epoch(settings, head, epoch, features[head.encoder], train_labels)
+                order = torch.from_numpy(sampler.order(settings.seed + head.seed, epoch, len(train))).to(device)
+                batches = enumerate(order.split(batch)[:steps], epoch * steps)
+                own = features[head.encoder]
+                losses = [
+                    probe_heads.train_step(head.layers, head.optimiser, own[chosen], train_labels[chosen], rate(step))
+                    for step, chosen in batches
+                ]
+                loss = sum(losses) / steps
                 top1, top5 = probe_heads.accuracy(head.layers, unknown[head.encoder], test_labels)
                 values = (head.kind, head.seed, epoch + 1, round(top1, 3), round(top5, 3), round(loss, 5))
                 rows.append(dict(zip(COLUMNS, values, strict=True)))
@@ -79,7 +107,10 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
     if not context.is_main:
         return {}
     files.write_csv(run.path / "probe.csv", COLUMNS, rows)
-    neighbours = probe_training.neighbours(known, unknown, train_labels, test_labels, settings.knn_k)
+    neighbours: dict[str, list[float]] = {}  # kind of features -> top-1 in percent, one value for each encoder
+    for name in known:
+        hits = probe_heads.knn_predict(known[name], train_labels, unknown[name], settings.knn_k) == test_labels
+        neighbours.setdefault(name.split()[0], []).append(100 * hits.float().mean().item())
     last = rows[-len(heads) :]
     losses = [row["loss"] for row in last if row["features"] == last[0]["features"]]
     found = {
@@ -95,7 +126,7 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
         **probe_summary.accuracies(last, neighbours),
         **(_histograms(train, test) if settings.compare_histograms else {}),
         "loss": sum(losses) / settings.probe_seeds,
-        "head_steps": settings.epochs * max(1, len(train) // settings.batch),
+        "head_steps": settings.epochs * steps,
     }
     return found | {"verdict": probe_summary.verdict(found)}
 
@@ -139,6 +170,19 @@ def _encoders(
                 seed=RANDOM_SEEDS + settings.seed + seed,
             )
     return {name: e.to(device).eval().requires_grad_(False) for name, e in encoders.items()}, config
+
+
+def _heads(
+    encoders: dict[str, vit.ViT], classes: int, seeds: int, first: int, weight_decay: float, device: torch.device
+) -> list[Head]:
+    """One for each seed and kind of features; the random encoder is another one for each seed."""
+    heads = []
+    for seed in range(seeds):
+        for kind in dict.fromkeys(name.split()[0] for name in encoders):
+            name = kind if kind in encoders else f"{kind} {seed}"
+            layers = probe_heads.ProbeHead(encoders[name].embed_dim, classes, first + seed).to(device)
+            heads.append(Head(kind, seed, name, layers, probe_heads.lars(layers, weight_decay)))
+    return heads
 
 
 def _histograms(train: Shards, test: Shards) -> dict[str, Any]:
