@@ -13,12 +13,12 @@ from geofm_lib import files
 from geofm_lib.data import loader, sampler
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import mask_noise, normalise
-from geofm_lib.distributed import checkpoint, export, sharding, training
+from geofm_lib.distributed import checkpoint, sharding, training
 from geofm_lib.distributed.context import Context
-from geofm_lib.jobs import not_finite, reconstruction
+from geofm_lib.jobs import pretrain_files
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import mae
-from geofm_lib.model.interop import folders, formats
+from geofm_lib.planning.sizes import gib
 from geofm_lib.profiling import meters
 from geofm_lib.settings import PretrainSettings
 
@@ -53,6 +53,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
     per_epoch = sampler.steps_per_epoch(len(shards), settings.global_batch)
     total = per_epoch * settings.epochs
     parts = settings.accumulation(context.world_size)
+    warmup = settings.warmup_epochs * per_epoch
     peak = settings.base_learning_rate * settings.global_batch / 256
     rows, mark, marked = [], time.perf_counter(), done
     steps = loader.stream(
@@ -70,9 +71,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         crop_scale=(settings.crop_scale_min, 1.0),
     )
     for step, epoch, micro_batches in steps:
-        rate = training.learning_rate(
-            step, peak=peak, warmup_steps=settings.warmup_epochs * per_epoch, total_steps=total
-        )
+        rate = training.learning_rate(step, peak=peak, warmup_steps=warmup, total_steps=total)
 
         def losses(micro_batches=micro_batches, epoch=epoch) -> Iterator[Callable[[], torch.Tensor]]:
             for images, indices in micro_batches:
@@ -81,28 +80,13 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
                 yield partial(model, pixels, noise)
 
         try:
-            loss, norm, stop = training.step(
-                model,
-                optimiser,
-                losses(),
-                parts=parts,
-                rate=rate,
-                clip=settings.clip_grad_norm,
-                stop=run.stop_requested(),
-            )
+            clip, stop = settings.clip_grad_norm, run.stop_requested()
+            loss, norm, stop = training.step(model, optimiser, losses(), parts=parts, rate=rate, clip=clip, stop=stop)
         except training.NotFinite as fault:
-            sentence = not_finite.keep(
-                fault,
-                run.path / "not-finite",
-                model,
-                context,
-                step=step + 1,
-                epoch=epoch,
-                learning_rate=rate,
-                images=[int(index) for _, indices in micro_batches for index in indices],
-                save=partial(save, step=done, keep=1),
-            )
-            fault.args = (sentence,)
+            where = {"step": step + 1, "epoch": epoch, "learning_rate": rate}
+            images = [int(index) for _, indices in micro_batches for index in indices]
+            keep, folder = partial(save, step=done, keep=1), run.path / "not-finite"
+            fault.args = (pretrain_files.failed_step(fault, folder, model, context, where, images, keep),)
             raise
         done = step + 1
         run.at(done)
@@ -127,9 +111,18 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         if stop and done < total:
             raise Stopped(f"a stop was asked for; saved at step {done} of {total}")
     test = Shards(settings.data, split="test")
-    reconstruction.save(run.path / "reconstruction.npz", autoencoder, shards, test, settings.seed, context)
-    _export(settings, shards, model, run, context)
-    _write_ranks(run.path / "ranks.csv", model, context)
+    file = run.path / "reconstruction.npz"
+    pretrain_files.reconstruct(file, autoencoder, shards, test, settings.seed, context)
+    pretrain_files.encoder(run.path / "encoder", model, settings, shards, context)
+    own = {
+        "rank": context.rank,
+        "peak_memory_gib": round(meters.peak_memory_gib(context.device), 3),
+        "parameters_gib": gib(sharding.local_bytes(model.parameters())),
+        "device": meters.device_name(context.device),
+    }
+    table = context.gather(own)
+    if context.is_main:
+        files.write_csv(run.path / "ranks.csv", own, table)
     rates = [row["images_per_s"] for row in rows[1:] or rows]  # the first holds start-up
     return {
         "parameters": sum(p.numel() for p in autoencoder.parameters()),
@@ -140,36 +133,3 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         "global_batch": settings.global_batch,
         "micro_batches": parts,
     }
-
-
-def _export(settings: PretrainSettings, shards: Shards, model: torch.nn.Module, run: Folder, context: Context) -> None:
-    """encoder/: the encoder as timm and `model.interop.export` read it, and its decoder beside it."""
-    folder = run.path / "encoder"
-    encoder, decoder = folders.split(export.weights_of(model))
-    export.write(folder / folders.WEIGHTS, encoder, context)
-    export.write(folder / folders.DECODER, decoder, context)
-    config = {
-        "model": settings.model,
-        "family": "pretrain",
-        "image_size": settings.image_size,
-        "patch_size": settings.patch(),
-        "channels": shards.channels,
-        "mean": [float(v) for v in shards.mean],
-        "std": [float(v) for v in shards.std],
-        **settings.decoder(),
-        "mask_ratio": settings.mask_ratio,
-        "norm_pix_loss": settings.norm_pix_loss,
-    }
-    run.write_json(f"encoder/{folders.SETTINGS}", formats.settings(config))  # last: it makes the folder an encoder's
-
-
-def _write_ranks(file: Path, model: torch.nn.Module, context: Context) -> None:
-    own = {
-        "rank": context.rank,
-        "peak_memory_gib": round(meters.peak_memory_gib(context.device), 3),
-        "parameters_gib": sharding.local_bytes(model.parameters()) / meters.GIB,
-        "device": meters.device_name(context.device),
-    }
-    table = context.gather(own)
-    if context.is_main:
-        files.write_csv(file, own, table)

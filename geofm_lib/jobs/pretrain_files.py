@@ -1,0 +1,117 @@
+"""The files that a pretraining leaves beside its checkpoints: reconstructions, the encoder, and a step that failed."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from geofm_lib import files
+from geofm_lib.data.decode import FULL
+from geofm_lib.data.loader import batches
+from geofm_lib.data.rgb import to_rgb
+from geofm_lib.data.shards import Shards
+from geofm_lib.data.transforms import mask_noise, normalise
+from geofm_lib.distributed import export, training
+from geofm_lib.distributed.context import Context
+from geofm_lib.distributed.manifest import CheckpointError
+from geofm_lib.model.interop import folders, formats
+from geofm_lib.model.mae import MaskedAutoencoder
+from geofm_lib.settings import PretrainSettings
+
+SHOWN = 8  # images
+
+
+def encoder(folder: Path, model: nn.Module, settings: PretrainSettings, shards: Shards, context: Context) -> None:
+    """The encoder as timm and `model.interop.export` read it, and its decoder beside it; every rank calls this."""
+    weights, decoder = folders.split(export.weights_of(model))
+    export.write(folder / folders.WEIGHTS, weights, context)
+    export.write(folder / folders.DECODER, decoder, context)
+    config = {
+        "model": settings.model,
+        "family": "pretrain",
+        "image_size": settings.image_size,
+        "patch_size": settings.patch(),
+        "channels": shards.channels,
+        "mean": [float(v) for v in shards.mean],
+        "std": [float(v) for v in shards.std],
+        **settings.decoder(),
+        "mask_ratio": settings.mask_ratio,
+        "norm_pix_loss": settings.norm_pix_loss,
+    }
+    if context.is_main:
+        files.write_json(folder / folders.SETTINGS, formats.settings(config))  # last: it makes the folder an encoder's
+
+
+def reconstruct(file: Path, model: MaskedAutoencoder, train: Shards, test: Shards, seed: int, context: Context) -> None:
+    """Write `original`, `masked` and `rebuilt`, uint8 [B, H, W, 3], of held-out images; every rank calls this.
+
+    Without a test side they are of the train side, whose mean and std are the ones that the model was trained with.
+    """
+    shown = test if len(test) else train
+    (rows, columns), patch = model.encoder.patch_embed.grid_size, model.patch
+    # Spread over the set, which is sorted by class; every rank rebuilds the same ones, since FSDP gathers together.
+    chosen = np.linspace(0, len(shown) - 1, min(SHOWN, len(shown))).astype(np.int64)
+    images, _ = next(batches(shown, [chosen], image_size=rows * patch, transform="probe_test"))
+    noise = mask_noise(seed, 0, chosen.tolist(), rows * columns).to(context.device)
+    rebuilt, mask_BN = model.reconstruct(normalise(images.to(context.device), train.mean, train.std), noise)
+    if not context.is_main:
+        return
+    masked = F.interpolate(mask_BN.cpu().reshape(-1, 1, rows, columns), scale_factor=patch, mode="nearest").bool()
+    mean, std = (torch.as_tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (train.mean, train.std))
+    pixels = ((rebuilt.cpu() * std + mean).clamp(0, 1) * FULL[images.dtype]).round().to(images.dtype)
+    original, pixels = (to_rgb(each, train.mean, train.std) for each in (images, pixels))
+    seen = torch.where(masked, torch.full_like(original, 128), original)
+    sheets = [each.permute(0, 2, 3, 1).numpy() for each in (original, seen, torch.where(masked, pixels, original))]
+    np.savez_compressed(file, original=sheets[0], masked=sheets[1], rebuilt=sheets[2])
+
+
+def failed_step(
+    fault: training.NotFinite,
+    folder: Path,
+    model: nn.Module,
+    context: Context,
+    where: dict[str, Any],
+    images: list[int],
+    save: Callable[[Path], None],
+) -> str:
+    """Write `folder`/step-<step>.json with every rank's part in it, and the weights; every rank calls this.
+
+    Args:
+        where: the `step` that failed, counted from 1, its `epoch` and `learning_rate`.
+        images: positions of this rank's images in the train side.
+        save: writes a checkpoint of the weights before the step into a folder.
+
+    Returns:
+        One sentence or more: what happened, where, and what to change.
+    """
+    own = {
+        "rank": context.rank,
+        "loss": str(fault.own_loss),  # JSON has no nan
+        "images": images,
+        "gradients_not_finite": training.not_finite(model),
+    }
+    rows = context.gather(own)
+    if context.is_main:
+        evidence = {**where, "loss": str(fault.loss), "grad_norm": str(fault.norm), "ranks": rows}
+        with contextlib.suppress(OSError):  # saving the weights, next, says why
+            folder.mkdir(exist_ok=True)
+            files.write_json(folder / f"step-{where['step']:08d}.json", evidence)
+    rows = context.broadcast(rows)
+    guilty = [str(row["rank"]) for row in rows if not np.isfinite(float(row["loss"]))]
+    loss = f"the loss of rank {', '.join(guilty)} is not finite" if guilty else f"the loss is {fault.loss:.4g}"
+    weight = next((row["gradients_not_finite"][0] for row in rows if row["gradients_not_finite"]), "no single weight")
+    try:
+        save(folder)
+        kept = f"The weights before it, its images and the gradients concerned are in {folder}."
+    except CheckpointError as error:
+        kept = f"What led to it could not be kept: {error}."
+    return (
+        f"step {where['step']}: {loss} and the gradient norm is {fault.norm} (first in {weight}) at learning rate "
+        f"{where['learning_rate']:.3g}; this step changed nothing. {kept} "
+        "Lower base_learning_rate or set clip_grad_norm"
+    )
