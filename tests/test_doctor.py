@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from geofm_lib.advice import doctor
-from geofm_lib.distributed import devices
-from geofm_lib.profiling.matmul_peak import matmul_peak
+from geofm_lib.profiling import devices
 
 FOUR_GPUS = {
     "torch": "2.10.0+rocm7.1", "build": "rocm", "build_version": "7.1", "kind": "rocm", "count": 4, "cores": 56,
@@ -38,7 +37,7 @@ def test_the_page_of_this_machine(root):
 
 def test_devices_count_is_what_torch_says(root):
     done = subprocess.run(
-        [sys.executable, "-m", "geofm_lib.distributed.devices"],
+        [sys.executable, "-m", "geofm_lib.profiling.devices"],
         cwd=root,
         check=True,
         capture_output=True,
@@ -53,7 +52,7 @@ def test_devices_count_is_what_torch_says(root):
 
 
 def test_a_measured_peak_is_a_speed():
-    peak = matmul_peak("fp32", torch.device("cpu"), seconds=0.05)
+    peak = devices.matmul_peak("fp32", torch.device("cpu"), seconds=0.05)
     assert 1e-4 < peak < 1e3  # TFLOP/s: between a wrist watch and a rack
 
 

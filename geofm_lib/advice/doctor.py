@@ -65,8 +65,8 @@ def examine(runs: Path) -> list[Check]:
 
 
 def ask_torch() -> dict[str, Any]:
-    """What `geofm_lib.profiling.matmul_peak` says, or {"error": its last line} when torch does not start."""
-    command = [sys.executable, "-m", "geofm_lib.profiling.matmul_peak"]
+    """What `geofm_lib.profiling.devices packages` says, or {"error": its last line} when torch does not start."""
+    command = [sys.executable, "-m", "geofm_lib.profiling.devices", "packages"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ASK_TORCH_S)
     except subprocess.TimeoutExpired:

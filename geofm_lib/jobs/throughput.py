@@ -30,7 +30,7 @@ from geofm_lib.planning.flops import training_flops
 from geofm_lib.planning.reference import PAPER_STEPS
 from geofm_lib.planning.sizes import gib
 from geofm_lib.profiling import meters, step_timing
-from geofm_lib.profiling.matmul_peak import matmul_peak
+from geofm_lib.profiling.devices import matmul_peak
 from geofm_lib.profiling.memory_tracker import MemoryTracker, moments
 from geofm_lib.profiling.power import Power
 from geofm_lib.profiling.step_timing import Inputs, Row, Steps, usual

@@ -35,7 +35,7 @@ def _slurm_tasks() -> int:
 
 def _gpus() -> int:
     done = subprocess.run(
-        [sys.executable, "-m", "geofm_lib.distributed.devices"], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "geofm_lib.profiling.devices"], capture_output=True, text=True, timeout=120
     )
     try:
         return int(json.loads(done.stdout)["count"])
