@@ -32,8 +32,8 @@ class StepMemory(NamedTuple):
 class MemoryTracker(TorchDispatchMode):
     """Follows every storage that is made, resized or freed inside it.
 
-    `held` is what is held now and `peak` the most that was, in bytes. Whose tensors they are is asked afterwards
-    (`by_kind`), so that gradients are known whenever they were made.
+    `held` is what is held now and `peak` the most that was, in bytes. Whose tensors they are is asked afterwards, so
+    that gradients are known whenever they were made.
     """
 
     def __init__(self) -> None:
@@ -77,41 +77,28 @@ class MemoryTracker(TorchDispatchMode):
         inputs: Iterable[torch.Tensor],
     ) -> StepMemory:
         """What `step` holds, which is a step of this model and optimiser on these inputs."""
-        known = {"parameters": self.follow(model.parameters()), "inputs": self.follow(inputs)}
-        known["optimiser"] = self.follow(moments(optimiser))
-        whole = {kind: self.size(known[kind]) for kind in ("parameters", "optimiser")}
-        self.forget_peak()
+        known: dict[str, set[int]] = {}  # serial numbers of the storages of each kind
+        whole: dict[str, int] = {}
 
-        def reduced(*_: Any) -> None:
-            known["gradients"] = self.follow(p.grad for p in model.parameters() if p.grad is not None)
-            whole["gradients"] = self.size(known["gradients"])
+        def follow(kind: str, tensors: Iterable[torch.Tensor | None]) -> None:
+            known[kind] = {self._put(t.untyped_storage()) for t in _plain(list(tensors))}
+            whole[kind] = sum(self._live.get(serial, 0) for serial in known[kind])
 
-        hook = optimiser.register_step_pre_hook(reduced)
+        follow("parameters", model.parameters())
+        follow("inputs", inputs)
+        follow("optimiser", moments(optimiser))
+        self.peak, self._written, self._at_peak = self.held, 0, {}  # begin again from what is held now
+        self._note()
+        # All gradients are there when the optimiser begins.
+        hook = optimiser.register_step_pre_hook(lambda *_: follow("gradients", (p.grad for p in model.parameters())))
         step()
         hook.remove()
-        return StepMemory(self.peak, self.by_kind(**known), {kind: whole[kind] for kind in WHOLE})
-
-    def follow(self, tensors: Iterable[torch.Tensor]) -> set[int]:
-        """The serial numbers of these tensors' storages (of a DTensor, this rank's part); new ones are counted."""
-        return {self._put(t.untyped_storage()) for t in _plain(list(tensors))}
-
-    def size(self, serials: set[int]) -> int:
-        """Bytes that these storages have now."""
-        return sum(self._live.get(serial, 0) for serial in serials)
-
-    def forget_peak(self) -> None:
-        """Begin again from what is held now."""
-        self.peak, self._written, self._at_peak = self.held, 0, {}
-        self._note()
-
-    def by_kind(self, **known: set[int]) -> dict[str, int]:
-        """Bytes of each of KINDS at the peak; `known` names serial numbers: parameters=..., gradients=..."""
-        kind_of = {serial: "unsharded" for serial in self._buffers}
+        kind_of = dict.fromkeys(self._buffers, "unsharded")
         kind_of |= {serial: kind for kind, serials in known.items() for serial in serials}
-        found = dict.fromkeys(KINDS, 0)
+        at_peak = dict.fromkeys(KINDS, 0)
         for serial, size in self._at_peak.items():
-            found[kind_of.get(serial, "activations")] += size
-        return found
+            at_peak[kind_of.get(serial, "activations")] += size
+        return StepMemory(self.peak, at_peak, {kind: whole[kind] for kind in WHOLE})
 
     def _put(self, storage: torch.UntypedStorage) -> int:
         address = storage._cdata

@@ -7,7 +7,7 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from geofm_lib.planning.sizes import GIB
 
 MARK = "geofm:"  # before a phase's name in a profiler's trace
+COLLECTIVES = ("all_gather", "reduce_scatter", "all_reduce", "broadcast")
 
 
 def synchronise(device: torch.device) -> None:
@@ -71,35 +72,23 @@ class CollectiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         namespace, _, rest = func._schema.name.partition("::")
-        if namespace in ("c10d", "_c10d_functional"):
-            name = COLLECTIVES.get(rest.strip("_").split(".")[0])
-            if name:
-                self.calls[name] = self.calls.get(name, 0) + 1
-                self.bytes[name] = self.bytes.get(name, 0) + max(_payloads(args), default=0)
+        name = collective(rest) if namespace in ("c10d", "_c10d_functional") else ""
+        if name:
+            listed = [arg if isinstance(arg, list | tuple) else [arg] for arg in args]
+            payload = max((sum(t.nbytes for t in each if torch.is_tensor(t)) for each in listed), default=0)
+            self.calls[name] = self.calls.get(name, 0) + 1
+            self.bytes[name] = self.bytes.get(name, 0) + payload
         return out
 
 
-COLLECTIVES = {  # torch's name of the operator -> the paper's name
-    "allgather_base": "all_gather",
-    "allgather": "all_gather",
-    "all_gather_into_tensor": "all_gather",
-    "allgather_into_tensor_coalesced": "all_gather",
-    "reduce_scatter_base": "reduce_scatter",
-    "reduce_scatter": "reduce_scatter",
-    "reduce_scatter_tensor": "reduce_scatter",
-    "allreduce": "all_reduce",
-    "all_reduce": "all_reduce",
-    "broadcast": "broadcast",
-}
+def collective(name: str) -> str:
+    """The paper's name of the collective that torch, gloo or NCCL call by `name`; '' of anything else.
 
-
-def _payloads(args: Iterable[Any]) -> Iterator[int]:
-    """Bytes of each argument that is a tensor or a list of tensors."""
-    for arg in args:
-        if torch.is_tensor(arg):
-            yield arg.nbytes
-        elif isinstance(arg, (list, tuple)) and arg and all(torch.is_tensor(a) for a in arg):
-            yield sum(a.nbytes for a in arg)
+    >>> collective("_allgather_base_"), collective("ncclDevKernel_AllReduce_Sum_f32"), collective("barrier")
+    ('all_gather', 'all_reduce', '')
+    """
+    plain = name.lower().replace("_", "")
+    return next((each for each in COLLECTIVES if each.replace("_", "") in plain), "")
 
 
 def pending_collective() -> str:
@@ -118,34 +107,24 @@ def device_name(device: torch.device) -> str:
     """What the device calls itself."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return _cpu_name()
-
-
-def environment(device: torch.device) -> dict[str, object]:
-    """Where a run ran: host, device, torch build, threads."""
-    build = (
-        f"ROCm {torch.version.hip}"
-        if torch.version.hip
-        else f"CUDA {torch.version.cuda}"
-        if torch.version.cuda
-        else "CPU"
-    )
-    return {
-        "host": socket.gethostname(),
-        "device": device_name(device),
-        "device_type": device.type,
-        "torch": torch.__version__,
-        "torch_build": build,
-        "threads_per_rank": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-    }
-
-
-def _cpu_name() -> str:
     try:
         with open("/proc/cpuinfo") as lines:
             return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def environment(device: torch.device) -> dict[str, object]:
+    """Where a run ran: host, device, torch build, threads."""
+    builds = {"ROCm": torch.version.hip, "CUDA": torch.version.cuda}
+    return {
+        "host": socket.gethostname(),
+        "device": device_name(device),
+        "device_type": device.type,
+        "torch": torch.__version__,
+        "torch_build": next((f"{name} {version}" for name, version in builds.items() if version), "CPU"),
+        "threads_per_rank": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+    }

@@ -47,7 +47,7 @@ class Power:
         return {"power_w": watts, "busy_percent": busy, "power_source": source}
 
 
-def counters(rapl: Path = RAPL) -> dict[str, tuple[int, int]]:
+def counters(rapl: Path) -> dict[str, tuple[int, int]]:
     """Package -> (microjoules, the number at which it begins again); {} where none can be read."""
     found = {}
     for package in sorted(rapl.glob("intel-rapl:*")):  # AMD's processors have that name too

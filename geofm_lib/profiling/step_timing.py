@@ -58,7 +58,6 @@ class Steps:
     def take(self) -> Row:
         """One step, the device waited for at both ends: step_s, and seconds of each phase such as forward_s."""
         self.phases.take()
-        meters.synchronise(self.device)
         with self.phases("step"):
             with self.phases("data"):
                 inputs = next(self.stream)
@@ -71,12 +70,7 @@ class Steps:
 
 
 def rounds(
-    count: int,
-    own: Steps,
-    others: dict[str, Steps],
-    context: Context,
-    keep: Path | None,
-    after: Callable[[int], None],
+    count: int, own: Steps, others: dict[str, Steps], context: Context, keep: Path | None, after: Callable[[int], None]
 ) -> tuple[list[trace.Profile], dict[str, list[Row]]]:
     """Profiles of `count` steps, and the rows of the `others` that are taken in turn with them.
 
@@ -113,7 +107,7 @@ def timeline(profiles: list[trace.Profile], context: Context) -> list[dict[str, 
     order = np.argsort([each.seconds["step"] for each in profiles])
     drawn = profiles[context.broadcast(int(order[len(order) // 2]))]
     own = trace.ranges(drawn, DRAWN_RANGES) if context.rank < DRAWN_RANKS else []
-    gathered = context.gather([trace.step_of(drawn.events).start, own]) or []
+    gathered = context.gather([trace.step_of(drawn.events).start, own])
     first = min((began for began, _ in gathered), default=0.0)
     return [
         {"rank": rank, "lane": lane, "name": name, "start_s": began - first + start, "duration_s": duration}

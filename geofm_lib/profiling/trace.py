@@ -7,21 +7,16 @@ nothing hides. Both are read from the profiler's trace, so a collective that run
 import json
 import tempfile
 from collections.abc import Callable, Iterable
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from geofm_lib.profiling.meters import MARK
+from geofm_lib.profiling.meters import MARK, collective
 
 STEP = f"{MARK}step"
-COLLECTIVES = {  # in the names of c10d's operators and of NCCL's kernels, without underscores -> as it is drawn
-    "allgather": "all-gather",
-    "reducescatter": "reduce-scatter",
-    "allreduce": "all-reduce",
-    "broadcast": "broadcast",
-}
 KERNELS = ("kernel", "gpu_memcpy", "gpu_memset")  # the trace's categories of what runs on a GPU
 OPERATORS = ("aten::", "fsdp::", "Torch-Compiled Region", "CompiledFunctionBackward")  # on a CPU
 WAITS = "_c10d_functional::wait_tensor"  # inside the operator that first needs a tensor on its way
@@ -78,19 +73,21 @@ def read(trace: dict) -> Profile:
     calls: list[Span] = []
     blocked: list[Span] = []
     if kernels:
-        worked = [row for row in kernels if not _sends(row)]
-        pending = [(_collective(row["name"]) or "collective", *_span(row)) for row in kernels if _sends(row)]
+        sends = [row for row in kernels if "nccl" in row["name"].lower()]  # RCCL's kernels have the same names
+        worked = [row for row in kernels if "nccl" not in row["name"].lower()]
+        pending = [(_drawn(row) or "collective", *_span(row)) for row in sends]
     else:
         worked = [row for row in own if row["name"].startswith(OPERATORS)]
         pending = _gloo(own, rows)
         # gloo copies what it sends first; torch's fake group, which sends nothing, copies too, but nobody waits for it
         calls = union(_span(row) for row in own if row["name"].startswith("c10d::")) if pending else []
         blocked = union([*calls, *(_span(row) for row in own if row["name"] == WAITS)])
-    events = [Event(row["name"].removeprefix(MARK), *_times(row), "step" if row["name"] == STEP else "phase")
-              for row in marks]  # fmt: skip
+    events = [Event(row["name"].removeprefix(MARK), row["ts"] / 1e6, row["dur"] / 1e6,
+                    "step" if row["name"] == STEP else "phase") for row in marks]  # fmt: skip
     events += [Event("work", start, end - start, "work") for start, end in minus(union(map(_span, worked)), blocked)]
     events += [Event("call", start, end - start, "call") for start, end in calls]
-    events += [Event(name, start, end - start, "collective") for name, start, end in sorted(pending, key=_starts)]
+    pending.sort(key=itemgetter(1))
+    events += [Event(name, start, end - start, "collective") for name, start, end in pending]
     events = [event._replace(start=event.start + epoch) for event in events]
     found = waits(events, on_gpu=bool(kernels))
     return Profile(events, found, breakdown(events, found))
@@ -153,11 +150,7 @@ def ranges(profile: Profile, most: int) -> list[tuple[str, str, float, float]]:
 
 
 def union(spans: Iterable[Span], gap: float = 0.0) -> list[Span]:
-    """Sorted spans without overlaps; those less than `gap` apart become one.
-
-    >>> union([(3, 4), (0, 2), (1, 2.5)], gap=0.4)
-    [(0, 2.5), (3, 4)]
-    """
+    """Sorted spans without overlaps; those at most `gap` apart become one: [(3, 4), (0, 2), (1, 3)] -> [(0, 4)]."""
     found: list[Span] = []
     for start, end in sorted(spans):
         if found and start <= found[-1][1] + gap:
@@ -168,11 +161,7 @@ def union(spans: Iterable[Span], gap: float = 0.0) -> list[Span]:
 
 
 def overlap(left: list[Span], right: list[Span]) -> list[Span]:
-    """What two sorted lists of spans without overlaps have in common.
-
-    >>> overlap([(0, 2), (3, 5)], [(1, 4)])
-    [(1, 2), (3, 4)]
-    """
+    """What two sorted lists of spans without overlaps share: [(0, 2), (3, 5)], [(1, 4)] -> [(1, 2), (3, 4)]."""
     found: list[Span] = []
     i = j = 0
     while i < len(left) and j < len(right):
@@ -183,11 +172,7 @@ def overlap(left: list[Span], right: list[Span]) -> list[Span]:
 
 
 def minus(left: list[Span], right: list[Span]) -> list[Span]:
-    """What of the sorted spans `left` is not in the sorted spans `right`.
-
-    >>> minus([(0, 10)], [(2, 3), (5, 12)])
-    [(0, 2), (3, 5)]
-    """
+    """What of the sorted spans `left` is not in the sorted spans `right`: [(0, 10)], [(2, 3)] -> [(0, 2), (3, 10)]."""
     ends = [float("-inf"), *(x for span in right for x in span), float("inf")]
     return overlap(left, list(zip(ends[::2], ends[1::2], strict=True)))
 
@@ -202,30 +187,16 @@ def _gloo(own: list[dict], rows: list[dict]) -> list[tuple[str, float, float]]:
 
     gloo takes them in the order of their calls, and runs a reduce-scatter as an all-reduce.
     """
-    calls = sorted((_span(r)[0], _collective(r["name"])) for r in own if r["name"].startswith("c10d::"))
-    calls = [call for call in calls if call[1]]
+    calls = sorted((_span(row)[0], _drawn(row)) for row in own if row["name"].startswith("c10d::") and _drawn(row))
     done = sorted(_span(row) for row in rows if row["name"].startswith("gloo:"))
     if len(calls) != len(done):  # a collective that some version of torch cuts into several
         return [("collective", *span) for span in done]
     return [(name, called, end) for (called, name), (_, end) in zip(calls, done, strict=True)]
 
 
-def _sends(kernel: dict) -> bool:
-    return "nccl" in kernel["name"].lower()  # RCCL's kernels have the same names
-
-
-def _collective(name: str) -> str:
-    plain = name.lower().replace("_", "")
-    return next((drawn for part, drawn in COLLECTIVES.items() if part in plain), "")
-
-
-def _times(row: dict) -> tuple[float, float]:
-    return row["ts"] / 1e6, row["dur"] / 1e6
+def _drawn(row: dict) -> str:
+    return collective(row["name"]).replace("_", "-")
 
 
 def _span(row: dict) -> Span:
     return row["ts"] / 1e6, (row["ts"] + row["dur"]) / 1e6
-
-
-def _starts(pending: tuple[str, float, float]) -> float:
-    return pending[1]
