@@ -145,7 +145,7 @@ def submit(grid: Path, sbatch: tuple[str, ...], send: bool, here: bool, limit: i
     folder. Without --send or --here the sbatch lines are shown. Exit code 1 when a row was refused or failed; the
     others are sent, or run, nevertheless.
     """
-    from geofm_lib.runs import local, queue
+    from geofm_lib.runs import queue
 
     chosen, grid = queue.Site(site, sbatch), grid.absolute()
     _enter_the_clone()
@@ -154,7 +154,7 @@ def submit(grid: Path, sbatch: tuple[str, ...], send: bool, here: bool, limit: i
     rows, faults = _rows(grid, chosen)
     failed = False
     if here or send:
-        for row, answer in local.run(rows, limit) if here else queue.send(rows, chosen, limit):
+        for row, answer in queue.run_here(rows, limit) if here else queue.send(rows, chosen, limit):
             click.echo(f"{row.name}: {answer}")
             failed = failed or answer.startswith("failed")
     else:
@@ -200,13 +200,13 @@ def status(subject: str | None, site: str) -> int:
 def _run_folder(name: str) -> Path:
     """A run folder: a path from here, or its name in the runs folder."""
     from geofm_lib.catalog.suggest import did_you_mean
-    from geofm_lib.runs import records
+    from geofm_lib.runs.run import find_runs
     from geofm_lib.settings import runs_root
 
     for folder in (Path(name), runs_root() / name):
         if (folder / "settings.json").is_file():
             return folder
-    near = did_you_mean(Path(name).name, [run.folder.name for run in records.find(runs_root())])
+    near = did_you_mean(Path(name).name, [run.folder.name for run in find_runs(runs_root())])
     raise ValueError(f"there is no run '{name}'{near or '; geofm status lists the runs'}")
 
 

@@ -21,9 +21,8 @@ from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import mask_noise, normalise
 from geofm_lib.jobs import run_folder
 from geofm_lib.model.interop import load
-from geofm_lib.runs import records
 from geofm_lib.runs.launch import launch
-from geofm_lib.runs.run import Run
+from geofm_lib.runs.run import Run, run_table
 from geofm_lib.runs.watch import RunFailed
 from geofm_lib.settings import PrepareSettings, PretrainSettings, SettingsError
 from tests.conftest import need
@@ -294,7 +293,7 @@ def test_a_rank_that_raises_ends_all_with_its_own_words(prepared, small, tmp_pat
 
 
 def test_table_has_a_row_for_each_run(whole):
-    table = records.table(f"{whole.folder.parent}/*")
+    table = run_table(whole.folder.parent)
     assert table.loc[0, "status"] == "finished"
     assert table.loc[0, "model"] == "ViT-Atto"
     assert table.loc[0, "images_per_s"] > 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from geofm_lib.catalog.machines import MACHINES
-from geofm_lib.runs import grid, local, overview, queue, slurm
+from geofm_lib.runs import grid, overview, queue, slurm
 from geofm_lib.runs.queue import Site
 
 GRIDS = sorted((Path(__file__).parents[1] / "batch" / "grids").glob("*.csv"))
@@ -260,18 +260,18 @@ trained,02_pretrain,,,@images,1,1,1
 def test_what_runs_here_and_what_is_left(written, monkeypatch):
     """The runner is a stand-in that ends well, or badly where a name says so; the real one is in the next test."""
     rows = grid.read(written(ROWS_HERE))[0]
-    assert local.command(rows[0])[1:] == ["-m", "geofm_lib", "run", str(rows[0].notebook), "-p", "ranks", "1",
+    assert queue.command_here(rows[0])[1:] == ["-m", "geofm_lib", "run", str(rows[0].notebook), "-p", "ranks", "1",
                                           "-p", "images_per_class", "2", "-p", "scene_size", "32"]  # fmt: skip
     beyond = "left: it needs 2 nodes, and this is one machine"
-    told = [outcome for _, outcome in local.run(rows, limit=0)]
+    told = [outcome for _, outcome in queue.run_here(rows, limit=0)]
     assert told == ["left: 0 rows were asked for", beyond, "left: it needs images"]
     ends = "import sys; sys.exit(1)"
-    monkeypatch.setattr(local, "command", lambda row: [sys.executable, "-c", ends])
-    first, *_ = [outcome for _, outcome in local.run(rows)]
+    monkeypatch.setattr(queue, "command_here", lambda row: [sys.executable, "-c", ends])
+    first, *_ = [outcome for _, outcome in queue.run_here(rows)]
     assert first.startswith("failed with exit code 1; its page is in ")
     finish(rows[0], "finished")
-    monkeypatch.setattr(local, "command", lambda row: [sys.executable, "-c", ""])
-    assert [outcome for _, outcome in local.run(rows)] == ["finished before", beyond, "finished"]
+    monkeypatch.setattr(queue, "command_here", lambda row: [sys.executable, "-c", ""])
+    assert [outcome for _, outcome in queue.run_here(rows)] == ["finished before", beyond, "finished"]
 
 
 @pytest.mark.long

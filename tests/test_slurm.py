@@ -16,7 +16,6 @@ import psutil
 import pytest
 
 from geofm_lib.jobs import run_folder
-from geofm_lib.runs import records
 from geofm_lib.runs.run import Run
 from tests.support import slurm_jobs
 from tests.support.runs import ranks_of
@@ -114,7 +113,7 @@ def test_terminated_jobs_save_queue_again_and_go_on_to_the_same_losses(cluster, 
         assert "STOPPED" in page(job.run)
     assert job.wait()["JobState"] == "COMPLETED", job.story()
     assert losses(job.run) == pytest.approx(losses(whole), rel=1e-4)
-    assert [each["status"] for each in records.slices(job.run)] == ["stopped", "stopped", "finished"]
+    assert [each["status"] for each in job.run.slices] == ["stopped", "stopped", "finished"]
     assert len(list((job.run.folder / "slices").iterdir())) == 3
 
 
@@ -162,7 +161,7 @@ def test_a_killed_a_hung_rank_and_a_failed_node_are_named_and_the_next_job_goes_
     cluster.run("scontrol", "update", "nodename=node2", "state=resume", check=False)  # it may be back by itself
     assert job.wait()["JobState"] == "COMPLETED", job.story()
     assert losses(job.run) == pytest.approx(losses(whole), rel=1e-4)
-    told = records.slices(job.run)
+    told = job.run.slices
     assert [each["status"] for each in told] == ["failed", "failed", "failed", "finished"]
     assert [each["from_step"] for each in told][1:] == [each["to_step"] for each in told][:-1]
     text = page(job.run)
@@ -330,7 +329,7 @@ print(run.status, run.environment["nodes"], run.summary["ranks"])"""
 def test_a_pretraining_longer_than_its_limit_ends_unattended_as_if_uninterrupted(chain, prepared, tmp_path):
     assert chain.wait(800)["JobState"] == "COMPLETED", chain.story()
     restarts = int(chain.fields()["Restarts"])
-    told = records.slices(chain.run)
+    told = chain.run.slices
     print("\nslices:", [(each["from_step"], each["to_step"], round(each["ended"] - each["started"])) for each in told])
     assert restarts >= 2
     assert len(told) == restarts + 1

@@ -9,7 +9,7 @@ from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.paper import studies
 from geofm_lib.planning.flops import training_flops
 from geofm_lib.planning.planner import as_published, predict
-from geofm_lib.runs import records
+from geofm_lib.runs.run import run_table
 
 DEPTHS = {0: "0 (none)", 1: "1 (BACKWARD_PRE)", 2: "2"}  # blocks gathered ahead in the backward pass
 BATCHES = (8, 16, 32, 64, 128, 256)
@@ -21,7 +21,7 @@ CONDITIONS = ["model", "strategy", "ranks", "images_per_s", "step_s", "peak_memo
 
 def runs(runs_dir: str) -> Table:
     """Finished throughput runs under `runs_dir`, one row each; their conditions stand beside their numbers."""
-    table = records.table(f"{runs_dir}/*")
+    table = run_table(runs_dir)
     if len(table):
         table = table[(table["job"] == "throughput") & (table["status"] == "finished")]
     empty = f"There is no finished throughput run in '{runs_dir}' yet; notebook 03 makes them."

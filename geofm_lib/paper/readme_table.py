@@ -14,7 +14,8 @@ from geofm_lib.paper.claims import answers
 from geofm_lib.paper.verdicts import VERDICTS, of_counts
 from geofm_lib.planning.reference import TABLE_I
 from geofm_lib.planning.weights import parameters
-from geofm_lib.runs import records, results
+from geofm_lib.runs import results
+from geofm_lib.runs.run import find_runs, run_table
 from geofm_lib.settings import runs_root
 
 MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")
@@ -38,7 +39,7 @@ PROBED = (
 
 def rows(root: Path) -> list[dict[str, Any]]:
     """(run, number, value) of every finished recorded run: one long table, since jobs have other numbers."""
-    table = records.table(f"{root}/*")
+    table = run_table(root)
     if not len(table):
         return []
     found = []
@@ -58,7 +59,7 @@ def block(root: Path) -> str:
         f"| Table I, parameters (M) | {', '.join(f'{n:.0f}' for n in TABLE_I.values())} | "
         f"{', '.join(f'{n:.2f}' for n in ours.values())} | {of_counts(TABLE_I, ours)} |",
     ]
-    table = records.table(f"{root}/*")
+    table = run_table(root)
     done = table[table["status"] == "finished"] if len(table) else table
     for _, run in done[done["job"] == "probe"].iterrows() if len(done) else ():
         shown = ", ".join(
@@ -72,7 +73,7 @@ def block(root: Path) -> str:
         ordered = ", ".join(f"{run['strategy']} {run['images_per_s']:.0f}" for _, run in fastest.iterrows())
         what = f"Strategies, images/s, {speeds.iloc[0]['model']} on {speeds.iloc[0]['ranks']:.0f} CPU ranks"
         lines.append(f"| {what} | on 8 to 1024 GPUs, see 06 | {ordered} | not comparable (no GPU) |")
-    evidence = next((run.summary for run in records.find(root, "findings") if run.status == "finished"), {})
+    evidence = next((run.summary for run in find_runs(root, "findings") if run.status == "finished"), {})
     words = Counter(each.verdict for _, each in answers(evidence, "table", "figure", "claim"))
     said = ", ".join(f"{words[word]} {word}" for word in VERDICTS if words[word])
     lines.append(f"| All {words.total()} items | [06](reports/recorded/06_paper.html) | | {said} |")

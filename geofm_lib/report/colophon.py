@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from geofm_lib.figures.display import Table
-from geofm_lib.runs import provenance, records
+from geofm_lib.runs import provenance
 from geofm_lib.runs.progress import duration
 from geofm_lib.runs.run import Run
 
@@ -23,9 +23,9 @@ def chain(run: Run) -> Table:
             "status": each["status"],
             "reason": each["reason"],
         }
-        for each in records.slices(run)
+        for each in run.slices
     ]
-    hours = sum(each["node_hours"] for each in records.slices(run))
+    hours = sum(each["node_hours"] for each in run.slices)
     return Table(pd.DataFrame(rows), f"This run took {len(rows)} starts and {hours:.2f} node-hours (times are UTC)")
 
 

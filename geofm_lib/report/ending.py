@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 
 from geofm_lib import files
 from geofm_lib.report import notebook_outputs
-from geofm_lib.runs import records, slurm
+from geofm_lib.runs import slurm
 from geofm_lib.runs.progress import duration
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import runs_root
@@ -67,7 +67,7 @@ def no_progress(run: Run | None) -> str:
     """
     if not slurm.in_allocation():
         return ""
-    this = records.this_slice(run) if run else {}
+    this = run.this_slice if run else {}
     mine = {"start": slurm.slice_name(), "from_step": this.get("from_step", 0), "to_step": this.get("to_step", 0)}
     file = runs_root() / ".queue" / f"{os.environ['SLURM_JOB_ID']}.jsonl"
     try:

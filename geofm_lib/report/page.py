@@ -17,7 +17,7 @@ from geofm_lib import files
 from geofm_lib.report import notebook_outputs
 from geofm_lib.report.colophon import chain, colophon
 from geofm_lib.report.ending import banner
-from geofm_lib.runs import provenance, records
+from geofm_lib.runs import provenance
 from geofm_lib.runs.progress import duration
 from geofm_lib.runs.run import Run
 
@@ -68,7 +68,7 @@ def render(
         "name": Path(facts["notebook"]).stem,
         "index": "" if alone else INDEX,
         "banner": top,
-        "chain": chain(run)._repr_html_() if run and len(records.slices(run)) > 1 else "",
+        "chain": chain(run)._repr_html_() if run and len(run.slices) > 1 else "",
         "colophon": "" if has_colophon else colophon(run)._repr_html_(),
     }
     body, _ = _exporter().from_notebook_node(notebook, resources={"geofm": shown})

@@ -19,15 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geofm_lib.advice import memory
 from geofm_lib.catalog.machines import Machine
 from geofm_lib.catalog.suggest import did_you_mean
-from geofm_lib.runs import limits, notebooks
+from geofm_lib.runs import notebooks
 from geofm_lib.runs.check import check
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import JobSettings
 
 COLUMNS = ("name", "notebook", "nodes", "tasks_per_node", "walltime", "after")
 BEYOND = "(none)"  # where cells stand that have no column
+TIME = re.compile(r"(?:(?:(?P<d>\d+)-)?(?P<h>\d+):(?P<m>\d\d):(?P<s>\d\d))|(?P<minutes>\d+)")
 REFERS_TO = {"data": "prepare", "encoder": "pretrain"}  # setting that may be @row -> the job that row must be
 
 
@@ -132,9 +134,9 @@ def _row(line: int, name: str, cells: dict[str, str], rows: dict[str, Row], mach
     used = {column: _referred(column, cell, rows) for column, cell in given.items() if cell.startswith("@")}
     per_node = machine.devices_per_node if machine else None
     with _speaking_of("nodes"):
-        nodes = limits.count(cells.get("nodes", "1"), machine.nodes if machine else None)
+        nodes = _count(cells.get("nodes", "1"), machine.nodes if machine else None)
     with _speaking_of("tasks_per_node"):
-        tasks = limits.count(cells.get("tasks_per_node", str(per_node or 1)), per_node)
+        tasks = _count(cells.get("tasks_per_node", str(per_node or 1)), per_node)
     after = [rows[each].name for each in cells.get("after", "").split() if _known("after", each, rows)]
     parameters = {column: str(used[column].folder) if column in used else cell for column, cell in given.items()}
     if job.job == "throughput":
@@ -157,9 +159,9 @@ def _row(line: int, name: str, cells: dict[str, str], rows: dict[str, Row], mach
     with _speaking_of("ranks"):
         settings.check_ranks(row.ranks)
     with _speaking_of("walltime"):
-        limits.check_walltime(row.walltime, nodes, machine)
+        _check_walltime(row.walltime, nodes, machine)
     with _speaking_of("strategy"):
-        limits.check_memory(settings, row.ranks, machine)
+        _check_memory(settings, row.ranks, machine)
     return row
 
 
@@ -213,3 +215,56 @@ def _settings(job: type[JobSettings], parameters: dict[str, str], used: dict[str
         checked = job(**values)
         check(checked)
     return checked.model_copy(update={column: str(row.folder) for column, row in to_come.items()})
+
+
+def _count(cell: str, most: int | None) -> int:
+    """A number of nodes, or of tasks a node; `most` is the machine's."""
+    if not cell.isdecimal() or int(cell) < 1:
+        raise ValueError(f"'{cell}' is no whole number from 1 on")
+    if most and int(cell) > most:
+        raise ValueError(f"{cell} are more than the machine's {most}")
+    return int(cell)
+
+
+def seconds(walltime: str) -> int:
+    """Slurm's time: minutes, hours:minutes:seconds or days-hours:minutes:seconds.
+
+    Slurm's other forms are refused: it takes 2:00 for two minutes and 1-12 for a day and a half.
+
+    >>> seconds("30"), seconds("2:00:00"), seconds("1-00:00:00")
+    (1800, 7200, 86400)
+    """
+    found = TIME.fullmatch(walltime)
+    if not found:
+        raise ValueError(f"'{walltime}' is no clear time; write hours:minutes:seconds, such as 2:00:00")
+    days, hours, minutes, rest = (int(found[part] or 0) for part in "dhms")
+    return ((days * 24 + hours) * 60 + minutes + int(found["minutes"] or 0)) * 60 + rest
+
+
+def _check_walltime(walltime: str, nodes: int, machine: Machine | None) -> None:
+    """Refuse a time that cannot be read, or that the machine gives to no job of so many nodes."""
+    asked = seconds(walltime)
+    if asked < 60:
+        raise ValueError(f"'{walltime}' is less than a minute, Slurm's smallest time limit")
+    if machine and machine.hours:
+        hours = next(limit for most, limit in machine.hours.items() if nodes <= most)
+        if asked > hours * 3600:
+            longer = "a pretraining that needs longer goes on by itself in the next job"
+            raise ValueError(f"{machine.name} gives {nodes} nodes {hours:g} h at most; {longer}")
+
+
+def _check_memory(settings: JobSettings, ranks: int, machine: Machine | None) -> None:
+    """Refuse a model that cannot fit its strategy, with the prediction and what would fit."""
+    if machine is None or machine.memory_gib is None or not isinstance(settings, memory.KNOWN):
+        return
+    need, limit = memory.peak_gib(settings, ranks), machine.memory_gib
+    if need <= limit:
+        return
+    fitting = memory.strategies_that_fit(settings, ranks, limit)
+    listed = ", ".join(f"{name} ({held:.1f})" for name, held in fitting.items())
+    advice = f"on {ranks} ranks these fit: {listed}" if fitting else (
+        f"no strategy fits on {ranks} ranks: take more than {ranks // machine.devices_per_node} nodes, a smaller batch "
+        "or activation_checkpointing"
+    )  # fmt: skip
+    what = f"{settings.model} under {settings.strategy}"
+    raise ValueError(f"{what} needs {need:.1f} GiB a device of {limit:.1f}; {advice}")

@@ -6,17 +6,22 @@ know it lives, and shows one line of progress. A finished run is read, an unfini
 
 import json
 import os
+import re
+import shlex
 import shutil
+import subprocess
+import sys
 import time
+import uuid
 from pathlib import Path
+from typing import IO
 
 from geofm_lib import __version__, files
 from geofm_lib.data import sources
 from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, REQUESTS
-from geofm_lib.runs import provenance, records, slurm, watch
+from geofm_lib.runs import liveness, provenance, slurm, watch
 from geofm_lib.runs.check import check, encoder_folder
 from geofm_lib.runs.run import Run, shown
-from geofm_lib.runs.start_ranks import count_ranks, start_ranks
 from geofm_lib.runs.watch import RunStopped
 from geofm_lib.settings import JobSettings, PrepareSettings, ProbeSettings, Resolved, SettingsError
 from geofm_lib.settings.data import ImageSettings
@@ -133,7 +138,7 @@ def _refuse_other_settings(run: Run, settings: JobSettings) -> None:
 def _prepare_folder(folder: Path, settings: JobSettings, resolved: Resolved) -> None:
     """settings.json and environment.json of this launch; the ends of earlier launches go to history.jsonl."""
     folder.mkdir(parents=True, exist_ok=True)
-    ended = records.this_slice(Run(folder))
+    ended = Run(folder).this_slice
     if ended:
         with open(folder / "history.jsonl", "a") as history:
             history.write(json.dumps(ended) + "\n")
@@ -153,3 +158,82 @@ def _name_to_runner(run: Run) -> None:
     """Leave word for the runner (report/execute) which run this notebook is about."""
     if "GEOFM_EXECUTION" in os.environ:
         Path(os.environ["GEOFM_EXECUTION"], "run").write_text(str(run.folder))
+
+
+def count_ranks(settings: JobSettings) -> int:
+    """How many ranks: as asked, else the Slurm tasks, else the GPUs that one short process reports, else 1."""
+    tasks = _slurm_tasks() if slurm.in_allocation() else 0
+    ranks = settings.ranks or tasks or (1 if settings.device == "cpu" else max(1, _gpus()))
+    if tasks and ranks > tasks:
+        raise SettingsError(f"ranks: {ranks} were asked for, but this Slurm allocation has {tasks} tasks; use ranks=0")
+    check(settings, ranks)
+    return ranks
+
+
+def _slurm_tasks() -> int:
+    """Tasks of the allocation; `salloc -N2` alone says only how many a node may hold: "2(x2),1"."""
+    if "SLURM_NTASKS" in os.environ:
+        return int(os.environ["SLURM_NTASKS"])
+    found = re.findall(r"(\d+)(?:\(x(\d+)\))?", os.environ.get("SLURM_TASKS_PER_NODE", ""))
+    return sum(int(tasks) * int(nodes or 1) for tasks, nodes in found)
+
+
+def _gpus() -> int:
+    done = subprocess.run(
+        [sys.executable, "-m", "geofm_lib.profiling.devices"], capture_output=True, text=True, timeout=120
+    )
+    try:
+        return int(json.loads(done.stdout)["count"])
+    except (ValueError, KeyError, TypeError):
+        raise SettingsError(f"device: torch cannot be asked for its devices: {done.stderr.strip()[-300:]}") from None
+
+
+def start_ranks(folder: Path, ranks: int, device: str) -> list[subprocess.Popen[bytes]]:
+    """Start them on a prepared run folder; their output goes to its log.txt."""
+    worker = [sys.executable, "-m", "geofm_lib.jobs.worker", str(folder)]
+    base = {**os.environ, "GEOFM_LAUNCH": uuid.uuid4().hex[:8], "PYTHONUNBUFFERED": "1"}
+    base["GEOFM_HEARTBEAT_S"] = str(liveness.heartbeat_s(ranks))
+    base["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), base.get("PYTHONPATH")]))
+    base.pop("MPLBACKEND", None)
+    with open(folder / "log.txt", "ab") as log:
+        if slurm.in_allocation():
+            return [_by_srun(worker, ranks, base, log)]
+        return _local(worker, ranks, device, base, log)
+
+
+def _by_srun(worker: list[str], ranks: int, base: dict[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    for name in [n for n in base if n.startswith("SLURM_CPU_BIND")]:
+        del base[name]  # of the batch step; it would bind every rank to that step's cores
+    # -n alone: how tasks spread over the nodes is the allocation's business.
+    command = ["srun", "--overlap", "--kill-on-bad-exit=1", "--label", f"--ntasks={ranks}"]
+    threads = base.get("SLURM_CPUS_PER_TASK")
+    command += [f"--cpus-per-task={threads}"] if threads else []
+    command += shlex.split(os.environ.get("GEOFM_SRUN", ""))  # the site's own options, from its batch script
+    base.setdefault("OMP_NUM_THREADS", threads or "1")
+    return _popen([*command, *worker], base, log)
+
+
+def _local(
+    worker: list[str], ranks: int, device: str, base: dict[str, str], log: IO[bytes]
+) -> list[subprocess.Popen[bytes]]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    base["OMP_NUM_THREADS"] = str(max(1, cores // ranks))
+    base.update(WORLD_SIZE=str(ranks), LOCAL_WORLD_SIZE=str(ranks), GEOFM_LABEL="1")
+    if sys.platform == "linux":
+        base.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: do not depend on its host name resolving
+    visible = base.get("CUDA_VISIBLE_DEVICES", "")
+    gpus = visible.split(",") if visible else [str(i) for i in range(ranks)]
+    processes = []
+    for rank in range(ranks):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        if device != "cpu" and rank < len(gpus):
+            own["CUDA_VISIBLE_DEVICES"] = gpus[rank]  # each rank sees its own GPU as device 0
+        processes.append(_popen(worker, {**base, **own}, log))
+    return processes
+
+
+def _popen(command: list[str], environment: dict[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    # A session of its own: an interrupt of the kernel must not kill ranks that are about to save.
+    return subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+    )

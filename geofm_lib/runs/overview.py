@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from geofm_lib.runs import progress, queue, records, slurm
+from geofm_lib.runs import progress, queue, slurm
 from geofm_lib.runs.grid import Row
-from geofm_lib.runs.run import Run, shown
+from geofm_lib.runs.run import Run, find_runs, shown
 
 COLUMNS = ("name", "state", "detail", "step", "images_per_s", "left", "node_hours")  # of a grid's table
 
@@ -33,7 +33,7 @@ def of_run(folder: Path) -> str:
     starts = [
         {"began": _when(each["started"]), "status": each["status"],
          "saved steps": f"{each['from_step']} to {each['to_step']}", "node_hours": f"{each['node_hours']:.3f}"}
-        for each in records.slices(run)
+        for each in run.slices
     ]  # fmt: skip
     lines += [_text(pd.DataFrame(starts))] if starts else []
     page = folder / "report.html"
@@ -42,12 +42,12 @@ def of_run(folder: Path) -> str:
 
 def of_all(root: Path) -> str:
     """A table with a line a run under `root`, oldest first."""
-    runs = records.find(root)
+    runs = find_runs(root)
     rows = [
         {
             "run": run.folder.name,
             "status": run.status,
-            "ended or last seen": _when(records.this_slice(run).get("ended")),
+            "ended or last seen": _when(run.this_slice.get("ended")),
         }
         for run in runs
     ]
@@ -82,7 +82,7 @@ def status(rows: list[Row]) -> pd.DataFrame:
                 "step": step,
                 "images_per_s": round(last["images_per_s"], 1) if going and "images_per_s" in last else None,
                 "left": progress.duration(last["seconds_left"]) if going and "seconds_left" in last else "",
-                "node_hours": round(sum(each["node_hours"] for each in records.slices(run)), 3),
+                "node_hours": round(sum(each["node_hours"] for each in run.slices), 3),
             }
         )
     return pd.DataFrame(table, columns=list(COLUMNS))
@@ -91,7 +91,7 @@ def status(rows: list[Row]) -> pd.DataFrame:
 def _state(run: Run, job: slurm.Queued | None) -> tuple[str, str]:
     """(state, detail): the run folder knows how a run ended, the queue whether it lives."""
     now = run.status
-    starts = len(records.slices(run))
+    starts = len(run.slices)
     if now == "finished":
         return "finished", f"in {starts} starts" if starts > 1 else ""
     if job:
@@ -101,7 +101,7 @@ def _state(run: Run, job: slurm.Queued | None) -> tuple[str, str]:
     if now == "running":
         return "running", "outside the queue"
     if now in ("stopped", "failed", "killed"):
-        reason = records.this_slice(run)["reason"].splitlines()
+        reason = run.this_slice["reason"].splitlines()
         return "stopped" if now == "stopped" else "failed", reason[0] if reason else now
     outputs = sorted(queue.outputs_folder().glob(f"{run.folder.name}-*.out"), key=lambda file: file.stat().st_mtime)
     if outputs:  # it ran, and left no run

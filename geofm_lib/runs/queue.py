@@ -1,4 +1,4 @@
-"""Send a grid's rows to Slurm, once each.
+"""Send a grid's rows to Slurm, once each, or run them on this machine: what a laptop has instead of Slurm.
 
 What a row's run is called, where it lies and whether it has finished follow from its settings alone, and a job
 carries its run folder as its comment. So sending the same grid again sends only what is neither finished nor queued:
@@ -6,12 +6,15 @@ rows that failed go on from their last checkpoint, the others stay as they are.
 """
 
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from geofm_lib.catalog.machines import MACHINES, Machine
-from geofm_lib.runs import grid, limits, slurm
+from geofm_lib.runs import grid, slurm
+from geofm_lib.runs.run import shown
 from geofm_lib.settings import runs_root
 
 BATCH = Path("batch")  # submitted from the repository's folder, as the scripts say
@@ -39,7 +42,7 @@ class Site:
 
 def command(row: grid.Row, site: Site, wait_for: list[str]) -> list[str]:
     """The sbatch line of a row; `wait_for` are the job numbers (or names, to show) that must end well before it."""
-    lead = min(LEAD_S, limits.seconds(row.walltime) // 4)
+    lead = min(LEAD_S, grid.seconds(row.walltime) // 4)
     words = ["sbatch", "--parsable", f"--job-name={row.name}", f"--comment={row.folder}", f"--nodes={row.nodes}",
              f"--ntasks-per-node={row.tasks_per_node}", f"--time={row.walltime}", f"--signal=B:USR1@{lead}",
              f"--output={outputs_folder()}/{row.folder.name}-%j.out"]  # fmt: skip
@@ -96,3 +99,33 @@ def send(rows: list[grid.Row], site: Site, limit: int | None = None) -> Iterator
 def outputs_folder() -> Path:
     """Where jobs of grids write their output: the job's own words, when there is no run to hold them."""
     return runs_root().absolute() / ".queue"
+
+
+def run_here(rows: list[grid.Row], limit: int | None = None) -> Iterator[tuple[grid.Row, str]]:
+    """Run what is not finished on this machine, one after the other; gives (row, what became of it) for every row, as it is done.
+
+    Args:
+        limit: how many rows are started, the others are left. None: all.
+    """
+    started = 0
+    for row in rows:
+        missing = [each.name for each in rows if each.name in row.after and not each.finished]
+        if row.finished:
+            yield row, "finished before"
+        elif row.nodes > 1:
+            yield row, f"left: it needs {row.nodes} nodes, and this is one machine"
+        elif missing:
+            yield row, f"left: it needs {', '.join(missing)}"
+        elif started == limit:
+            yield row, f"left: {limit} rows were asked for"
+        else:
+            started += 1
+            code = subprocess.run(command_here(row), check=False).returncode
+            why = f"failed with exit code {code}; its page is in {shown(row.folder)}"
+            yield row, why if code else "finished"
+
+
+def command_here(row: grid.Row) -> list[str]:
+    """The command line that runs a row on this machine."""
+    ranks = [] if "ranks" in row.parameters else ["-p", "ranks", str(row.ranks)]
+    return [sys.executable, "-m", "geofm_lib", "run", str(row.notebook), *ranks, *row.words]

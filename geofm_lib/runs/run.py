@@ -1,5 +1,6 @@
-"""A run folder, read when asked: what was asked, how it stands, what it measured. Results come from nowhere else."""
+"""Run folders, read when asked: what was asked, how it stands, what it measured. Results come from nowhere else."""
 
+import glob
 import json
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from geofm_lib.jobs.run_folder import HEARTBEATS
 from geofm_lib.settings import runs_root
 
 HEARTBEAT_OLD_S = 30.0  # a run whose last heartbeat is older lives no more
+REASONS = {"killed": "its job ended without a word: over its time limit, out of memory, or its node failed"}
 STATUSES = ("waiting", "running", "finished", "stopped", "failed", "killed")
 
 
@@ -93,6 +95,39 @@ class Run:
         """One row per rank."""
         return self.read_csv("ranks.csv")
 
+    @property
+    def this_slice(self) -> dict[str, Any]:
+        """The last launch in one row, {} if there was none; `slices` gives them all.
+
+        job, restart (of Slurm, '' elsewhere), nodes, started and ended (seconds since 1970; a running slice ends now),
+        from_step and to_step (checkpoints), status, reason, node_hours.
+        """
+        where, state, ended = self.environment, self.status, time.time()
+        if not where:
+            return {}
+        if state != "running":
+            seen = self.written("summary.json"), self.last_heartbeat, self.written("environment.json")
+            ended = next(filter(None, seen))
+        started, nodes = where.get("job_started", ended), where.get("slurm_nodes", 1)
+        return {
+            "job": where.get("slurm_job", ""),
+            "restart": where.get("slurm_restart", ""),
+            "nodes": nodes,
+            "started": round(started, 1),
+            "ended": round(ended, 1),
+            "from_step": where.get("from_step", 0),
+            "to_step": self.saved_step,
+            "status": state,
+            "reason": self.summary.get("error") or self.summary.get("reason") or REASONS.get(state, ""),
+            "node_hours": nodes * max(0.0, ended - started) / 3600,
+        }
+
+    @property
+    def slices(self) -> list[dict[str, Any]]:
+        """Every launch of the run, oldest first, as `this_slice` gives it."""
+        now = self.this_slice
+        return self.read_rows("history.jsonl") + ([now] if now else [])
+
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON file of the run, {} if it is not there."""
         try:
@@ -126,6 +161,23 @@ class Run:
 
     def _repr_html_(self) -> str:
         return f"<p>Run <code>{shown(self.folder)}</code>: <b>{self.status}</b></p>"
+
+
+def find_runs(root: str | Path, job: str | None = None) -> list[Run]:
+    """The run folders under `root`, oldest first."""
+    found = [Run(p.parent) for p in Path(root).glob("*/settings.json")]
+    found.sort(key=lambda run: (run.folder / "settings.json").stat().st_mtime)
+    return [run for run in found if job is None or run.job == job]
+
+
+def run_table(root: str | Path) -> pd.DataFrame:
+    """One row per run folder under `root`: its settings, its headline numbers, status and folder."""
+    rows = []
+    for file in sorted(glob.glob(f"{root}/*/settings.json")):
+        run = Run(Path(file).parent)
+        scalars = {k: v for k, v in run.summary.items() if not isinstance(v, dict | list)}
+        rows.append({"job": run.job, **run.settings, **scalars, "status": run.status, "folder": str(run.folder)})
+    return pd.DataFrame(rows)
 
 
 def shown(folder: str | Path) -> str:
