@@ -7,7 +7,8 @@ import pytest
 from torchvision.datasets import eurosat
 
 from geofm_lib.catalog import datasets
-from geofm_lib.data import cards, downloads, sources
+from geofm_lib.data import sources
+from geofm_lib.jobs.prepare_collection import compare, recognise
 from geofm_lib.scenes import generate
 from tests.support.pictures import as_archive, class_folders
 
@@ -32,14 +33,14 @@ def test_cards_are_complete():
 
 def test_a_data_set_is_known_by_its_classes_and_counted_against_its_card():
     card = datasets.DATASETS["ucm"]
-    assert cards.recognise([name.upper() for name in card.class_names]) is card
-    assert cards.recognise(["forest", "river"]) is None
-    assert cards.recognise([]) is None
-    assert cards.recognise([*card.class_names, "my own"]) is None
+    assert recognise([name.upper() for name in card.class_names]) is card
+    assert recognise(["forest", "river"]) is None
+    assert recognise([]) is None
+    assert recognise([*card.class_names, "my own"]) is None
     counts = dict.fromkeys(card.class_names[1:], 100) | {"river": 98}
-    missing = {row["class"]: row["missing"] for row in cards.compare(card, counts) if row["missing"]}
+    missing = {row["class"]: row["missing"] for row in compare(card, counts) if row["missing"]}
     assert missing == {"agricultural": 100, "river": 2, "all": 102}
-    aid = cards.compare(datasets.DATASETS["millionaid"], {"bapsketball_court": 5}, unlabelled=990_848)
+    aid = compare(datasets.DATASETS["millionaid"], {"bapsketball_court": 5}, unlabelled=990_848)
     rows = {row["class"]: row for row in aid}
     assert rows["basketball_court"] == {"class": "basketball_court", "card": None, "found": 5, "missing": 0}
     assert rows["lake"]["missing"] == 1
@@ -55,19 +56,19 @@ def test_eurosat_is_downloaded_or_one_sentence(tmp_path, monkeypatch):
         class_folders(Path(download_root) / "2750", ("Forest", "River"), each=2)
 
     monkeypatch.setattr(eurosat, "download_and_extract_archive", fetch)
-    folder = downloads.fetch("eurosat", tmp_path / "download")
+    folder = sources.fetch("eurosat", tmp_path / "download")
     names = [name for name in sources.names(folder, "folder") if sources.is_image_name(name)]
     assert names[0] == "eurosat/2750/Forest/Forest 0.jpg"
     assert len(names) == 4
     monkeypatch.setattr(eurosat, "download_and_extract_archive", None)
-    assert downloads.fetch("eurosat", tmp_path / "download") == folder, "not fetched twice"
+    assert sources.fetch("eurosat", tmp_path / "download") == folder, "not fetched twice"
 
     def offline(*arguments, **options):
         raise URLError("no address associated with the name")
 
     monkeypatch.setattr(eurosat, "download_and_extract_archive", offline)
     with pytest.raises(ValueError, match="EuroSAT .* cannot be downloaded .*; get it from https://") as error:
-        downloads.fetch("eurosat", tmp_path / "other")
+        sources.fetch("eurosat", tmp_path / "other")
     assert "\n" not in str(error.value)
 
 

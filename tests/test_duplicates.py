@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from geofm_lib.data import decode, duplicates, measure, split
+from geofm_lib.data import decode, duplicates, measure
 from geofm_lib.scenes import generate
 from tests.support.pictures import encode, noise
 
@@ -87,7 +87,7 @@ def test_sets_of_duplicates_are_never_split():
     random = np.random.default_rng(1)
     names = [f"{'ab'[k % 2]}/{k:03d}.jpg" for k in range(200)]
     same_as = {names[k]: names[int(random.integers(0, 20))] for k in range(20, 120)}
-    sides = dict(zip(names, split.split(names, [n[0] for n in names], same_as, 0.3, 0), strict=True))
+    sides = dict(zip(names, duplicates.split(names, [n[0] for n in names], same_as, 0.3, 0), strict=True))
     assert all(sides[name] == sides[first] for name, first in same_as.items())
     assert 0.25 < list(sides.values()).count("train") / 200 < 0.35
 

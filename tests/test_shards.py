@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from geofm_lib import files
-from geofm_lib.data import decode, pack, shards, split
+from geofm_lib.data import decode, duplicates, pack, shards
 from geofm_lib.data.sample import Sample
 from tests.support import packed
 from tests.support.pictures import encode, noise
@@ -89,20 +89,20 @@ def test_split_by_class_and_without_leaks():
     names = [f"{label}/{i:03d}.jpg" for label in "abc" for i in range(100)]
     labels = [name[0] for name in names]
     same_as = {"a/001.jpg": "a/000.jpg", "b/005.jpg": "a/000.jpg", "c/009.jpg": "c/008.jpg"}
-    sides = dict(zip(names, split.split(names, labels, same_as, 0.3, seed=1), strict=True))
+    sides = dict(zip(names, duplicates.split(names, labels, same_as, 0.3, seed=1), strict=True))
     for label in "abc":
         count = sum(sides[n] == "train" for n in names if n[0] == label)
         assert 29 <= count <= 31
     assert all(sides[name] == sides[first] for name, first in same_as.items())
-    moved = dict(zip(names[::-1], split.split(names[::-1], labels[::-1], {}, 0.3, 1), strict=True))
-    plain = dict(zip(names, split.split(names, labels, {}, 0.3, 1), strict=True))
+    moved = dict(zip(names[::-1], duplicates.split(names[::-1], labels[::-1], {}, 0.3, 1), strict=True))
+    plain = dict(zip(names, duplicates.split(names, labels, {}, 0.3, 1), strict=True))
     assert moved == plain, "the order of the files plays no part"
-    assert plain != dict(zip(names, split.split(names, labels, {}, 0.3, 2), strict=True))
-    tar = split.split([f"set/{n}" for n in names], labels, {}, 0.3, 1)
+    assert plain != dict(zip(names, duplicates.split(names, labels, {}, 0.3, 2), strict=True))
+    tar = duplicates.split([f"set/{n}" for n in names], labels, {}, 0.3, 1)
     assert tar == list(plain.values()), "a tar of the folder gives the same split"
 
 
 def test_split_keeps_both_sides_and_unlabelled_trains():
-    assert sorted(split.split(["a/1", "a/2"], ["a", "a"], {}, 0.99, 0)) == ["test", "train"]
-    assert sorted(split.split(["a/1", "a/2"], ["a", "a"], {}, 0.01, 0)) == ["test", "train"]
-    assert split.split(["1", "2", "3"], ["", "", ""], {}, 0.5, 0) == ["train"] * 3
+    assert sorted(duplicates.split(["a/1", "a/2"], ["a", "a"], {}, 0.99, 0)) == ["test", "train"]
+    assert sorted(duplicates.split(["a/1", "a/2"], ["a", "a"], {}, 0.01, 0)) == ["test", "train"]
+    assert duplicates.split(["1", "2", "3"], ["", "", ""], {}, 0.5, 0) == ["train"] * 3

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from geofm_lib.data import decode, loader, rgb, transforms
+from geofm_lib.data import decode, loader, transforms
 from tests.support.pictures import encode, noise
 
 
@@ -143,14 +143,14 @@ def test_sixteen_bits_stay_sixteen_bits():
 def test_bands_are_shown_in_natural_colours():
     mean, std = np.linspace(0.01, 0.07, 13), np.full(13, 0.004)
     level = torch.tensor(mean * 65535).round().to(torch.uint16).view(1, 13, 1, 1).expand(2, 13, 4, 4)
-    at_mean = rgb.to_rgb(level, mean, std)
+    at_mean = transforms.to_rgb(level, mean, std)
     assert at_mean.shape == (2, 3, 4, 4)
     assert at_mean.dtype == torch.uint8
     assert ((at_mean.int() - 127).abs() <= 1).all()
     red = level.clone()
     red[:, 3] = 65535  # band B4
-    assert (rgb.to_rgb(red, mean, std)[:, 0] == 255).all()
-    assert torch.equal(rgb.to_rgb(red, mean, std)[:, 1:], at_mean[:, 1:])
+    assert (transforms.to_rgb(red, mean, std)[:, 0] == 255).all()
+    assert torch.equal(transforms.to_rgb(red, mean, std)[:, 1:], at_mean[:, 1:])
     eight = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
-    assert torch.equal(rgb.to_rgb(eight, [0.5] * 3, [0.2] * 3), eight)
-    assert torch.equal(rgb.to_rgb(eight[:, :1], [0.5], [0.2]), eight[:, :1].expand(-1, 3, -1, -1))
+    assert torch.equal(transforms.to_rgb(eight, [0.5] * 3, [0.2] * 3), eight)
+    assert torch.equal(transforms.to_rgb(eight[:, :1], [0.5], [0.2]), eight[:, :1].expand(-1, 3, -1, -1))

@@ -158,4 +158,4 @@ _ROWS = [
     ),
 ]  # fmt: skip
 DATASETS: dict[str, Dataset] = {row.name: row for row in _ROWS}
-DOWNLOADS = ("eurosat",)  # those that torchvision can fetch (data/downloads.py)
+DOWNLOADS = ("eurosat",)  # those that torchvision can fetch (data/sources.fetch)

@@ -10,18 +10,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from geofm_lib.data import sources
-from geofm_lib.data.sources import Source
 
 # What a member that cannot be read may raise (zipfile: RuntimeError when it is encrypted).
 READ_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError)
 MOST_BYTES = 2**29  # of one image file: more is no image, or a bomb
 SIDES = {"train", "test", "val", "valid", "validation"}  # folders that name a side of a split, not a class
 
-Load = bytes | Callable[[], bytes]
-Item = tuple[str, Load]  # name, bytes or a function that reads them
+Item = tuple[str, bytes | Callable[[], bytes]]  # name, bytes or a function that reads them
 
 
-def items(source: Source) -> Iterator[Item]:
+def items(source: sources.Source) -> Iterator[Item]:
     """Name and bytes of each image.
 
     Folders and zips give functions, so that many processes can read at once. A tar is read in its own order, once,
@@ -41,11 +39,14 @@ def items(source: Source) -> Iterator[Item]:
         yield clean(name), functools.partial(_fail, reason)
 
 
-def count(source: Source) -> int | None:
+def count(source: sources.Source) -> int | None:
     """How many images can be listed, or None if only reading a compressed tar through would tell."""
     assert source.path is not None, "drawn and downloaded images have no path"
-    if source.kind == "tar" and not _is_plain_tar(source.path):
-        return None
+    if source.kind == "tar":
+        try:
+            tarfile.open(source.path, "r:").close()
+        except tarfile.TarError:
+            return None
     return sum(map(sources.is_image_name, sources.names(source.path, source.kind, [])))
 
 
@@ -71,7 +72,7 @@ def labels(names: list[str]) -> list[str]:
     >>> labels(["train/water/lake/1.jpg", "train/water/river/2.jpg", "test/3.jpg"])
     ['lake', 'river', '']
     """
-    folders = {folder: "" for folder in map(_folder, names)}
+    folders = {os.path.dirname(name): "" for name in names}
     above = {folder[:end] for folder in folders for end, letter in enumerate(folder) if letter == "/"} | {""}
     beside: dict[str, set[str]] = {}  # folder -> the names of the folders directly in it
     for folder in above | set(folders):
@@ -83,11 +84,7 @@ def labels(names: list[str]) -> list[str]:
         folders[folder] = "" if no_class else last
     if len(set(folders.values()) - {""}) < 2:
         return [""] * len(names)
-    return [folders[_folder(name)] for name in names]
-
-
-def _folder(name: str) -> str:
-    return name.rpartition("/")[0]
+    return [folders[os.path.dirname(name)] for name in names]
 
 
 def _tar(path: Path, troubles: list[tuple[str, str]]) -> Iterator[Item]:
@@ -100,14 +97,6 @@ def _tar(path: Path, troubles: list[tuple[str, str]]) -> Iterator[Item]:
                     yield clean(member.name), file.read()
     except sources.DAMAGE as error:
         troubles.append((path.name, sources.rest_lost(error)))
-
-
-def _is_plain_tar(path: Path) -> bool:
-    try:
-        tarfile.open(path, "r:").close()
-    except tarfile.TarError:
-        return False
-    return True
 
 
 def _fail(reason: str) -> bytes:

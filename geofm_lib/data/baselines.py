@@ -5,10 +5,9 @@ nothing of use about these images. It is no straw man: 65 % on UC Merced at a 50
 """
 
 import numpy as np
-import torch
 
-from geofm_lib.data import rgb, transforms
 from geofm_lib.data.shards import Shards
+from geofm_lib.data.transforms import colours, eight_bits, resize
 
 SIZE = 96  # pixels a side at which the histograms are taken
 SINGLE, JOINT = 16, 8  # bins: 3 x 16 of each channel, 8 x 8 x 8 of all three together
@@ -20,8 +19,7 @@ def colour_histogram(image_HWC: np.ndarray) -> np.ndarray:
     """Shares of pixels by colour, float32 [16 C + 512]: each band in 16 bins, and red, green and blue in 8 x 8 x 8."""
     channels = image_HWC.shape[2]
     single = image_HWC // (256 // SINGLE) + np.arange(channels, dtype=np.int64) * SINGLE
-    colours = image_HWC[..., list(rgb.bands(channels))]
-    joint = (colours // (256 // JOINT)).astype(np.int64) @ [JOINT**2, JOINT, 1]
+    joint = (image_HWC[..., colours(channels)] // (256 // JOINT)).astype(np.int64) @ [JOINT**2, JOINT, 1]
     counts = [np.bincount(single.ravel(), minlength=channels * SINGLE), np.bincount(joint.ravel(), minlength=JOINT**3)]
     return np.concatenate(counts).astype(np.float32) / joint.size
 
@@ -51,10 +49,8 @@ def features(images: Shards) -> np.ndarray:
     """
     rows = []
     for i in range(len(images)):
-        image = transforms.resize(images.decode(i), SIZE, SIZE)
-        if image.dtype != torch.uint8:
-            image = rgb.eight_bits(image[None], images.mean, images.std)[0]
-        pixels = image.permute(1, 2, 0).numpy()
+        image = resize(images.decode(i), SIZE, SIZE)
+        pixels = eight_bits(image[None], images.mean, images.std)[0].permute(1, 2, 0).numpy()
         rows.append(np.concatenate([colour_histogram(pixels), gradient_histogram(pixels)]))
     return np.sqrt(np.stack(rows))
 

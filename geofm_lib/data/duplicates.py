@@ -1,6 +1,12 @@
-"""Which images are there twice, or nearly: exact by their digest, near by their look (data/measure)."""
+"""Which images are there twice, or nearly, and which train and which test: a set of duplicates stays together.
 
+Exact duplicates have the same digest, near ones nearly the same look (data/measure).
+"""
+
+import hashlib
 import itertools
+from array import array
+from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,21 +17,21 @@ WINDOW = 64  # neighbours that an image is compared with in one bucket; only a s
 AT_ONCE = 2**21  # pairs compared in one go
 
 
-def find(digests: np.ndarray, looks: np.ndarray, near: int = NEAR) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def find(digests: np.ndarray, looks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(image, twin, distance), int64 each: every image of a set of duplicates but its first, in order of images.
 
     digests, looks: uint64 [n]; a look of 0 stands for a flat picture, which is near to none. The twin of a copy is
     the first image with the same pixels, at distance -1. That of any other is the first image of its set, and distance
     is the bits between their looks. Sets are closed: if a is near b and b near c, all three belong together, so that
-    the distance may be more than `near`.
+    the distance may be more than NEAR.
     """
     _, first, which = np.unique(digests, return_index=True, return_inverse=True)
     leader = first[which]  # the first image with these pixels
     own = np.arange(len(digests))
     single, root = np.flatnonzero((leader == own) & (looks != 0)), own
-    for left, right in _candidates(looks[single], near):
+    for left, right in _candidates(looks[single]):
         i, j = single[left], single[right]
-        close = np.bitwise_count(looks[i] ^ looks[j]) <= near
+        close = np.bitwise_count(looks[i] ^ looks[j]) <= NEAR
         root = _join(root, i[close], j[close])
     copy = leader != own
     image = np.flatnonzero(copy | (root != own))
@@ -39,13 +45,13 @@ def firsts(count: int, image: np.ndarray, twin: np.ndarray) -> np.ndarray:
     return _join(np.arange(count), image, twin)
 
 
-def _candidates(looks: np.ndarray, near: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Index pairs that may differ in at most `near` bits, some of them more than once.
+def _candidates(looks: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Index pairs that may differ in at most NEAR bits, some of them more than once.
 
-    Cut into near + 2 blocks, two such looks agree in at least two blocks. So only those are paired that share two: a
+    Cut into NEAR + 2 blocks, two such looks agree in at least two blocks. So only those are paired that share two: a
     million looks take seconds, where all pairs would take hours.
     """
-    edges = np.arange(near + 3) * BITS // (near + 2)
+    edges = np.arange(NEAR + 3) * BITS // (NEAR + 2)
     blocks = [np.uint64((1 << high) - (1 << low)) for low, high in itertools.pairwise(edges.tolist())]
     for one, other in itertools.combinations(blocks, 2):
         key = looks & (one | other)
@@ -61,19 +67,14 @@ def _equal(key: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     waiting: list[tuple[np.ndarray, np.ndarray]] = []
     for step in range(1, WINDOW + 1):
         left = left[left + step < ends[left]]
-        if not len(left):
-            break
         waiting.append((left, left + step))
         size += len(left)
-        if size > AT_ONCE:
-            yield _joined(waiting)
+        if size > AT_ONCE or step == WINDOW or not len(left):
+            lefts, rights = map(np.concatenate, zip(*waiting, strict=True))
+            yield lefts, rights
             waiting, size = [], 0
-    if waiting:
-        yield _joined(waiting)
-
-
-def _joined(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    return np.concatenate([left for left, _ in pairs]), np.concatenate([right for _, right in pairs])
+        if not len(left):
+            break
 
 
 def _join(root: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
@@ -88,3 +89,43 @@ def _join(root: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         while not np.array_equal(root, root[root]):
             root = root[root]
     return root
+
+
+def split(names: list[str], labels: list[str], same_as: dict[str, str], train_ratio: float, seed: int) -> list[str]:
+    """The side of each image, "train" or "test": `train_ratio` of each class trains; images without a label all train.
+
+    `same_as` maps the name of a duplicate to the first image of its set. All of a set go to the same side, also across
+    classes, or the test would ask for what was seen in training. The order depends on a hash of (seed, class, file
+    name). So it is the same for a folder and for a tar of it, and one more image moves no other.
+
+    >>> sides = split(["a/1", "a/2", "b/3", "b/4"], ["a", "a", "b", "b"], {"a/2": "a/1"}, 0.5, seed=0)
+    >>> sides[0] == sides[1], sides.count("train") in (1, 2, 3)
+    (True, True)
+    """
+    sets: dict[str, list[int]] = defaultdict(list)  # first image of a set of duplicates -> the places of all of them
+    grouped = set(same_as) | set(same_as.values())
+    for place, name in enumerate(names):
+        if name in grouped:
+            sets[same_as.get(name, name)].append(place)
+    # For each class (of the first image of a set) the keys and places of its sets: as plain numbers, to be small.
+    classes: dict[str, tuple[array[int], array[int]]] = defaultdict(lambda: (array("Q"), array("q")))
+    for place, (name, label) in enumerate(zip(names, labels, strict=True)):
+        first = same_as.get(name, name)
+        if name not in grouped or sets[first][0] == place:
+            digest = hashlib.sha256(f"{seed}/{label}/{first.rpartition('/')[2]}".encode()).digest()
+            classes[label][0].append(int.from_bytes(digest[:8], "big"))
+            classes[label][1].append(place)
+    sides = ["test"] * len(names)
+    for label, (keys, places) in classes.items():
+        order = np.argsort(np.frombuffer(keys, np.uint64), kind="stable").tolist()
+        members = [sets[same_as.get(names[p], names[p])] if names[p] in grouped else (p,) for p in places]
+        count, taken = sum(map(len, members)), 0
+        wanted = max(1, round(count * train_ratio)) if label else count
+        for number, which in enumerate(order):
+            last_for_test = label and number == len(order) - 1 and number > 0
+            if number and (taken + len(members[which]) > wanted or last_for_test):
+                continue  # a large set of duplicates may not fit where a smaller one still does
+            taken += len(members[which])
+            for place in members[which]:
+                sides[place] = "train"
+    return sides

@@ -5,9 +5,10 @@ run goes on in the middle of an epoch, on other ranks and with other workers, wi
 seen.
 """
 
+import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 
 from geofm_lib.data import sampler
 from geofm_lib.data.shards import Shards
-from geofm_lib.data.transforms import TRANSFORMS, Scale
+from geofm_lib.data.transforms import TRANSFORMS, USUAL_SCALE, Scale
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # images as stored [B, C, S, S], indices int64 [B]
 
@@ -27,33 +28,31 @@ class Images(Protocol):
         """uint8 or uint16 [C, H, W]. Raises ValueError, in one sentence, for an image that cannot be read."""
 
 
+@dataclass
 class Batches(torch.utils.data.Dataset):
     """Batch k, made of the samples that places(k) names: places(k) -> (epoch, int64 array of indices).
 
     A class only because DataLoader wants an object that it can send to a process.
     """
 
-    def __init__(
-        self,
-        images: Images,
-        places: Callable[[int], tuple[int, np.ndarray]],
-        image_size: int,
-        transform: str,
-        seed: int,
-        crop_scale: Scale,
-    ):
-        if transform not in TRANSFORMS:
-            raise ValueError(f"unknown transform {transform!r}; known: {', '.join(TRANSFORMS)}")
-        self.images, self.places, self.size, self.transform = images, places, image_size, transform
-        self.seed, self.scale = seed, crop_scale
+    images: Images
+    places: Callable[[int], tuple[int, np.ndarray]]
+    size: int
+    transform: str
+    seed: int
+    scale: Scale
+
+    def __post_init__(self) -> None:
+        if self.transform not in TRANSFORMS:
+            raise ValueError(f"unknown transform {self.transform!r}; known: {', '.join(TRANSFORMS)}")
 
     def __getitem__(self, k: int) -> Batch | ValueError:
         epoch, indices = self.places(k)
-        change = TRANSFORMS[self.transform]
+        change, views = TRANSFORMS[self.transform], []
         try:
-            views = [
-                change(self.images.decode(i), self.size, i, self.seed, epoch, self.scale) for i in indices.tolist()
-            ]
+            for i in indices.tolist():
+                random = functools.partial(sampler.generator, self.seed, epoch, i)
+                views.append(change(self.images.decode(i), self.size, random, self.scale))
         except ValueError as fault:
             return fault  # `load` raises it: a process of DataLoader would bury its sentence in a traceback
         return torch.stack(views).contiguous(), torch.from_numpy(indices)
@@ -93,14 +92,13 @@ def batches(
     epoch: int = 0,
     workers: int = 0,
     pin: bool = False,
-    crop_scale: Scale = (0.2, 1.0),
 ) -> Iterator[Batch]:
     """One batch for each index array of `steps_indices`.
 
     Raises ValueError for an unknown transform, and in the sentence of `images` for an image that cannot be read.
     """
     steps = [(epoch, np.ascontiguousarray(step, dtype=np.int64)) for step in steps_indices]
-    dataset = Batches(images, steps.__getitem__, image_size, transform, seed, crop_scale)
+    dataset = Batches(images, steps.__getitem__, image_size, transform, seed, USUAL_SCALE)
     yield from load(dataset, range(len(steps)), workers, pin)
 
 
@@ -111,17 +109,17 @@ class Places:
     seed: int
     samples: int
     global_batch: int
-    rank: int = 0
-    world: int = 1
-    parts: int = 1  # micro-batches a step
-    _order: tuple[int, np.ndarray] | None = field(default=None, repr=False)  # of the epoch looked at last
+    rank: int
+    world: int
+    parts: int  # micro-batches a step
+    _epoch: int = -1  # the one looked at last, and its order
 
     def __call__(self, k: int) -> tuple[int, np.ndarray]:
         step, part = divmod(k, self.parts)
         epoch, step = divmod(step, sampler.steps_per_epoch(self.samples, self.global_batch))
-        if self._order is None or self._order[0] != epoch:
-            self._order = epoch, sampler.order(self.seed, epoch, self.samples)
-        slices = sampler.rank_slice(self._order[1], step, self.global_batch, self.rank, self.world, self.parts)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, sampler.order(self.seed, epoch, self.samples)
+        slices = sampler.rank_slice(self._order, step, self.global_batch, self.rank, self.world, self.parts)
         return epoch, np.ascontiguousarray(slices[part])
 
 
@@ -138,7 +136,7 @@ def stream(
     done: int = 0,
     workers: int = 0,
     pin: bool = False,
-    crop_scale: Scale = (0.2, 1.0),
+    crop_scale: Scale = USUAL_SCALE,
 ) -> Iterator[tuple[int, int, list[Batch]]]:
     """(step, epoch, the rank's micro-batches) from step `done` to the end of the last epoch.
 

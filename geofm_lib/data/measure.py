@@ -1,19 +1,26 @@
 """What is measured of every image while its pixels are there: sums for mean and spread, a digest, and its look.
 
+`Statistics` adds the sums up: mean and standard deviation of each band over all pixels of some images.
+
 Two images with the same digest have the same pixels. Two with nearly the same look (a perceptual hash) show the same
 picture, also when one was compressed harder, resized or brightened.
 """
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
 import xxhash
 
+from geofm_lib.data.sample import Block
+
 GRID = 16  # the look is taken from 16 x 16 mean brightnesses
 ROWS = 64  # the least that sums are taken from: rows side by side are nearly the same
 FLAT = 2.0  # grey levels (of 255): a picture that varies less looks like any other flat one, and its hash is noise
+DIGITS = {8: 6, 16: 9}  # written of mean and std, by the bits of a value
 
 # The lowest 8 of 16 frequencies of a cosine transform (type II, orthonormal), one a row: [8, 16].
 _COSINE = np.cos(np.pi / GRID * np.outer(np.arange(8), np.arange(GRID) + 0.5)) * np.sqrt(2 / GRID)
@@ -62,15 +69,7 @@ def _compiled(function: Callable) -> Callable:
 
 
 @_compiled
-def _fold(
-    image: np.ndarray,
-    channels: int,
-    pixels: float,
-    full: float,
-    lines: np.ndarray,
-    grey: np.ndarray,
-    sums: np.ndarray,
-) -> None:
+def _fold(image, channels, pixels, full, lines, grey, sums):
     """Fill `grey` and `sums` from evenly spaced rows of an image [H, W*C] with values up to `full`.
 
     grey [GRID, GRID]: means of the image's cells, in 0..255. sums [2, C]: sums and sums of squares of each channel, in
@@ -95,10 +94,8 @@ def _fold(
         whole += band
     share = pixels / (height * width)
     for c in range(channels):
-        sums[0, c], sums[1, c] = (
-            whole[c::channels].sum() * (share / full),
-            square[c::channels].sum() * (share / full**2),
-        )
+        sums[0, c] = whole[c::channels].sum() * (share / full)
+        sums[1, c] = square[c::channels].sum() * (share / full**2)
 
 
 def looks(grey: np.ndarray) -> list[str]:
@@ -110,3 +107,36 @@ def looks(grey: np.ndarray) -> list[str]:
     varied = np.square(low[:, 1:]).sum(1) >= (FLAT * GRID) ** 2
     bits = np.packbits(low > np.sort(low[:, 1:])[:, 31:32], axis=1)
     return [each.tobytes().hex() if vary else "" for each, vary in zip(bits, varied.tolist(), strict=True)]
+
+
+class Statistics:
+    """Sums over the images added. Everything is in 0..1 units of the range of a value."""
+
+    def __init__(self) -> None:
+        self.images, self.pixels, self.bits = 0, 0, 8
+        self.sums: np.ndarray | float = 0.0
+        self.squares: np.ndarray | float = 0.0
+
+    def add(self, block: Block, chosen: list[bool]) -> None:
+        """Take in the chosen rows of some."""
+        if not any(chosen):
+            return
+        names = ("width", "height", "sums", "squares")
+        width, height, sums, squares = (_numbers(list(itertools.compress(block[name], chosen))) for name in names)
+        self.images, self.bits = self.images + len(width), int(block["bits"][0])
+        self.pixels += int((width * height).sum())
+        self.sums += sums.sum(0)
+        self.squares += squares.sum(0)
+
+    def result(self) -> dict[str, Any]:
+        """channels, images, and the lists mean and std, rounded."""
+        mean, squares = np.asarray(self.sums / self.pixels), self.squares / self.pixels
+        # One level at least: images of one colour must not be divided by zero.
+        std = np.sqrt(np.maximum(squares - mean**2, 0)).clip(min=1 / (2**self.bits - 1))
+        rounded = [[round(float(value), DIGITS[self.bits]) for value in each] for each in (mean, std)]
+        return {"channels": len(mean), "images": self.images, "mean": rounded[0], "std": rounded[1]}
+
+
+def _numbers(rows: list[str]) -> np.ndarray:
+    """Rows of numbers with spaces between them: [rows, numbers]."""
+    return np.array(list(map(float, " ".join(rows).split()))).reshape(len(rows), -1)

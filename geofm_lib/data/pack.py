@@ -12,12 +12,12 @@ import operator
 import os
 import shutil
 import tarfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from geofm_lib.data.sample import ROW, Sample, checksum, from_row
+from geofm_lib.data.sample import ROW, Block, Sample, checksum, from_row
 
 SHARD_BYTES = 256 * 2**20
 BLOCK = 512  # a tar pads each member to a multiple of this
@@ -37,7 +37,7 @@ def pack(
     A missing checksum is worked out. A sample with a reason becomes a row and nothing else. `first` is the number of
     the first shard. A generator, so that the caller decides when to log or to stop; only finished shards stay then.
     """
-    target = Path(folder) / "shards"
+    target = folder / "shards"
     target.mkdir(parents=True, exist_ok=True)
     shard: _Shard | None = None
     with ThreadPoolExecutor(1) as disk:  # what is written gets to the disk while more comes
@@ -66,16 +66,13 @@ def pack(
                 shard.close()
 
 
-Block = dict[str, Sequence[str]]  # some rows that lie beside a data shard, as columns
-
-
 def columns(folder: Path) -> Iterator[Block]:
     """The rows of all finished shards, in the order of the source: some at a time, as columns, much faster than dicts.
 
     A block never holds rows of two shards.
     """
     for number in range(finished(folder)):
-        with open(Path(folder) / "shards" / f"{number:06d}.csv", encoding="utf-8", newline="") as file:
+        with open(folder / "shards" / f"{number:06d}.csv", encoding="utf-8", newline="") as file:
             table = csv.reader(file)
             header = next(table)
             while some := list(itertools.islice(table, AT_ONCE)):
@@ -85,14 +82,13 @@ def columns(folder: Path) -> Iterator[Block]:
 def rows(folder: Path) -> Iterator[Sample]:
     """The samples of all finished shards without their data, in the order of the source."""
     for block in columns(folder):
-        for row in zip(*block.values(), strict=True):
-            yield from_row(dict(zip(block, row, strict=True)))
+        yield from (from_row(block, row) for row in zip(*block.values(), strict=True))
 
 
 def finished(folder: Path) -> int:
     """How many data shards are complete, counted from the first."""
     number = 0
-    while (Path(folder) / "shards" / f"{number:06d}.csv").is_file():
+    while (folder / "shards" / f"{number:06d}.csv").is_file():
         number += 1
     return number
 
@@ -102,7 +98,8 @@ def resume(folder: Path, source: dict[str, Any]) -> int:
 
     `source` says what the shards are made of, in plain values: shards of anything else are taken away as well.
     """
-    target, note = Path(folder) / "shards", Path(folder) / "shards" / "source.json"
+    target = folder / "shards"
+    note = target / "source.json"
     try:
         before = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from geofm_lib.data import measure, verify
-from geofm_lib.data.archives import READ_ERRORS, Item, Load
+from geofm_lib.data.archives import READ_ERRORS, Item
 from geofm_lib.data.sample import Data, Sample, checksum
 
 CHUNK, CHUNK_BYTES = 64, 2**24  # images handed to a process at once, and their bytes where those are at hand
@@ -80,28 +80,25 @@ def check(chunk: list[Item], slot: Slot, short_side: int, quality: int) -> Check
     def pixels() -> Iterator[np.ndarray]:
         nonlocal at
         for name, load in chunk:
+            sample = Sample(name)
             try:
-                image = verify.check(_read(load), short_side, quality)
-            except verify.Refused as error:
-                found.append((Sample(name, reason=str(error)), None))
+                data, sample.converted, pixels = verify.check(load() if callable(load) else load, short_side, quality)
+            except (verify.Refused, *READ_ERRORS) as error:
+                lost = "" if isinstance(error, verify.Refused) else "cannot be read: "
+                sample.reason = f"{lost}{getattr(error, 'strerror', None) or error}"
+                found.append((sample, None))
                 continue
-            data: Data | slice | None = None if image.data is load else image.data
-            if data is not None and _shared is not None and at + len(image.data) <= end:
-                data = slice(at, at + len(image.data))
-                _shared[data] = image.data
-                at = data.stop
-            sample = Sample(
-                name,
-                checksum=checksum(image.data),
-                width=image.width,
-                height=image.height,
-                channels=image.channels,
-                bits=image.bits,
-                converted=image.converted,
-            )
+            sample.checksum = checksum(data)
+            sample.height, sample.width, sample.channels = pixels.shape
+            sample.bits = 8 * pixels.itemsize
             good.append(sample)
-            found.append((sample, data))
-            yield image.pixels
+            if data is not load and _shared is not None and at + len(data) <= end:
+                found.append((sample, slice(at, at + len(data))))
+                _shared[at : at + len(data)] = data
+                at += len(data)
+            else:
+                found.append((sample, None if data is load else data))
+            yield pixels
 
     for measures, sample in zip(measure.measure(pixels()), good, strict=True):
         sample.digest, sample.look = measures.digest, measures.look
@@ -132,14 +129,6 @@ def _with_data(chunk: list[Item], checked: Checked, shared: memoryview) -> Itera
         elif not callable(load):
             sample.data = load
         yield sample
-
-
-def _read(load: Load) -> bytes:
-    """The bytes of an image. Raises Refused if they cannot be read."""
-    try:
-        return load() if callable(load) else load
-    except READ_ERRORS as error:
-        raise verify.Refused(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _start_process(parent: int, shared: mmap.mmap | None) -> None:

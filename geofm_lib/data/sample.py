@@ -1,14 +1,16 @@
 """One image on its way from a source into a data shard, with all that was found of it."""
 
 import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 Data = bytes | memoryview
+Block = dict[str, Sequence[str]]  # some rows that lie beside a data shard, as columns
 
 
 @dataclass(slots=True)
 class Sample:
-    """The fields up to `reason` are the columns of the rows beside a data shard, in this order.
+    """One image. The fields up to `reason` are the columns of the rows beside a data shard, in this order.
 
     A refused image has a name and a reason, and nothing else.
     """
@@ -33,15 +35,13 @@ class Sample:
 
 
 ROW = tuple(field.name for field in fields(Sample) if field.name != "data")
-NUMBERS = tuple(field.name for field in fields(Sample) if field.type is int)
+NUMBERS = {field.name for field in fields(Sample) if field.type is int}
 
 
-def from_row(row: dict[str, str]) -> Sample:
+def from_row(columns: Iterable[str], row: Iterable[str]) -> Sample:
     """A row beside a shard as a sample again, without its data."""
-    sample = Sample(row["name"])
-    for name, text in row.items():
-        setattr(sample, name, int(text or 0) if name in NUMBERS else text)
-    return sample
+    texts = zip(columns, row, strict=True)
+    return Sample(**{name: int(text or 0) if name in NUMBERS else text for name, text in texts})  # type: ignore[arg-type]
 
 
 def checksum(data: Data) -> str:

@@ -2,7 +2,7 @@
 
 `find` takes the name of the built-in set or of one that torchvision fetches, or the path of a folder, a tar (also
 compressed) or a zip. It looks at names only and stops at the first image, so it is quick enough to run at every launch.
-Standard library only: the notebook's side uses this module too.
+No torch but where a set is fetched: the notebook's side uses this module too.
 """
 
 import functools
@@ -53,11 +53,7 @@ def _is_hidden(folder: str) -> bool:
 
 
 def find(dataset: str | os.PathLike) -> Source:
-    """What `dataset` means. Raises ValueError, one sentence, if it is nothing, missing, empty or without images.
-
-    >>> find("scenes").kind
-    'scenes'
-    """
+    """What `dataset` means. Raises ValueError, one sentence, if it is nothing, missing, empty or without images."""
     text = os.fspath(dataset).strip()
     if not text:
         raise ValueError("dataset is empty: use 'scenes' or the path of a folder, tar or zip of images")
@@ -95,6 +91,26 @@ def names(path: Path, kind: str, troubles: list[tuple[str, str]] | None = None) 
         if troubles is None:
             raise ValueError(damaged(path, error)) from None
         troubles.append((path.name, rest_lost(error)))
+
+
+def fetch(name: str, folder: Path) -> Path:
+    """The folder with the images of a data set of `DOWNLOADS`, below `folder`; downloaded once.
+
+    Raises ValueError, one sentence, when it cannot be fetched.
+    """
+    if folder.is_dir():
+        return folder
+    from torchvision.datasets import EuroSAT
+
+    beside = folder.with_name(folder.name + ".part")  # an archive that was half unpacked must not look complete
+    try:
+        EuroSAT(beside, download=True)
+    except (OSError, RuntimeError) as error:  # no network, no space, or a checksum that differs
+        raise ValueError(_get_it_yourself(name, f"cannot be downloaded ({error})")) from None
+    for archive in beside.glob("*/*.zip"):
+        archive.unlink()
+    os.replace(beside, folder)
+    return folder
 
 
 def members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
@@ -167,13 +183,14 @@ def _walk(root: Path, troubles: list[tuple[str, str]]) -> Iterator[str]:
 def _unknown(text: str) -> str:
     """Why a name that is no path cannot be used, and what to do."""
     if text.lower() in DATASETS and text.lower() != "scenes":
-        card = DATASETS[text.lower()]
-        return (
-            f"dataset: {card.title} is not shipped with geofm; get it from {card.where} and give the path of its "
-            f"folder, tar or zip"
-        )
+        return _get_it_yourself(text.lower(), "is not shipped with geofm")
     hint = did_you_mean(text, ["scenes", *DOWNLOADS]) or "; use 'scenes' or the path of a folder, tar or zip of images"
     return f"dataset: there is no folder or file '{text}'{hint}"
+
+
+def _get_it_yourself(name: str, why: str) -> str:
+    card = DATASETS[name]
+    return f"dataset: {card.title} {why}; get it from {card.where} and give the path of its folder, tar or zip"
 
 
 def signature(dataset: str | os.PathLike) -> str:
@@ -186,12 +203,9 @@ def signature(dataset: str | os.PathLike) -> str:
         return f"{source.path}|{state.st_size}|{state.st_mtime_ns}"
     digest = hashlib.sha256()
     for name in _walk(source.path, []):
-        digest.update(f"{name}|{_size(f'{source.path}/{name}')}\n".encode("utf-8", "surrogateescape"))
+        try:
+            size = os.stat(f"{source.path}/{name}").st_size
+        except OSError:  # a broken link, a loop of links, a folder without permission: it is refused with its reason
+            size = -1
+        digest.update(f"{name}|{size}\n".encode("utf-8", "surrogateescape"))
     return f"{source.path}|{digest.hexdigest()[:16]}"
-
-
-def _size(file: str) -> int:
-    try:
-        return os.stat(file).st_size
-    except OSError:  # a broken link, a loop of links, a folder without permission: it will be refused with its reason
-        return -1

@@ -1,4 +1,4 @@
-"""From one decoded image to the pixels that a model sees: crop, flip, resize, normalise.
+"""From one decoded image to the pixels that a model or a person sees: crop, flip, resize, normalise, red-green-blue.
 
 Shapes: B batch, C channels, H height, W width, N patches. Pixels stay as stored, uint8 or uint16, until `normalise`,
 which runs on the device: a quarter or half of the bytes to copy. Resizing uint8 is also faster on a CPU than float.
@@ -16,24 +16,28 @@ from geofm_lib.data import sampler
 from geofm_lib.data.decode import FULL
 
 PROBE_RESIZE = 256 / 224  # short side before the centre crop, the usual evaluation of ImageNet
+ASPECT = 4 / 3  # of the longest crop
+# bands of a satellite -> those a person sees as red, green and blue: Sentinel-2 as EuroSAT stores it (13 bands), as its
+# surface product does (12) and without the 60 m bands (10). Other sets: the first three, or the first in grey.
+RED_GREEN_BLUE = {13: (3, 2, 1), 12: (3, 2, 1), 10: (2, 1, 0), 2: (0, 0, 0), 1: (0, 0, 0)}
+SPREAD = 2  # standard deviations to either side of a band's mean that are shown
 Scale = tuple[float, float]  # least and largest share of the image's area in a crop
+USUAL_SCALE = (0.2, 1.0)
 
 
-def crop_box(
-    random: np.random.Generator, height: int, width: int, scale: Scale, ratio: float = 4 / 3
-) -> tuple[int, int, int, int]:
+def crop_box(random: np.random.Generator, height: int, width: int, scale: Scale) -> tuple[int, int, int, int]:
     """(top, left, height, width) in pixels of a crop of random area and aspect (Szegedy et al. 2014, section 6).
 
     Ten tries, as everyone does it; if none fits, the largest centred crop with an allowed aspect.
     """
-    (least, most), steepest = scale, math.log(ratio)
+    (least, most), steepest = scale, math.log(ASPECT)
     for _ in range(10):
         area = height * width * (least + (most - least) * random.random())
         aspect = math.exp(steepest * (2 * random.random() - 1))
         h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
         if 0 < h <= height and 0 < w <= width:
             return int(random.integers(0, height - h + 1)), int(random.integers(0, width - w + 1)), h, w
-    h, w = min(height, round(width * ratio)), min(width, round(height * ratio))
+    h, w = min(height, round(width * ASPECT)), min(width, round(height * ASPECT))
     return (height - h) // 2, (width - w) // 2, h, w
 
 
@@ -56,9 +60,9 @@ def augment(image: torch.Tensor, size: int, random: np.random.Generator, scale: 
 
 def centre(image: torch.Tensor, size: int) -> torch.Tensor:
     """Short side to size * 256/224, then the middle: how a probe is tested."""
-    height, width = image.shape[-2:]
-    factor = size * PROBE_RESIZE / min(height, width)
-    return center_crop(resize(image, max(size, round(height * factor)), max(size, round(width * factor))), [size])
+    factor = size * PROBE_RESIZE / min(image.shape[-2:])
+    height, width = (max(size, round(side * factor)) for side in image.shape[-2:])
+    return center_crop(resize(image, height, width), [size])
 
 
 def squeeze(image: torch.Tensor, size: int) -> torch.Tensor:
@@ -66,17 +70,12 @@ def squeeze(image: torch.Tensor, size: int) -> torch.Tensor:
     return image if image.shape[-2:] == (size, size) else resize(image, size, size)
 
 
-Transform = Callable[[torch.Tensor, int, int, int, int, Scale], torch.Tensor]
-# name -> function(image, size, sample, seed, epoch, scale)
-TRANSFORMS: dict[str, Transform] = {
-    "pretrain": lambda x, size, i, seed, epoch, scale: augment(
-        x, size, sampler.generator(seed, epoch, i, "crop"), scale
-    ),
-    "probe_train": lambda x, size, i, seed, epoch, scale: augment(
-        x, size, sampler.generator(seed, epoch, i, "probe"), scale
-    ),
-    "probe_test": lambda x, size, i, seed, epoch, scale: centre(x, size),
-    "none": lambda x, size, i, seed, epoch, scale: squeeze(x, size),
+# name -> function(image, size, random(purpose), scale)
+TRANSFORMS: dict[str, Callable[[torch.Tensor, int, Callable[[str], np.random.Generator], Scale], torch.Tensor]] = {
+    "pretrain": lambda image, size, random, scale: augment(image, size, random("crop"), scale),
+    "probe_train": lambda image, size, random, scale: augment(image, size, random("probe"), scale),
+    "probe_test": lambda image, size, random, scale: centre(image, size),
+    "none": lambda image, size, random, scale: squeeze(image, size),
 }
 
 
@@ -87,9 +86,8 @@ def normalise(
 
     mean and std per channel, in 0..1 units.
     """
-    full, shape = FULL[images_BCHW.dtype], (1, -1, 1, 1)
-    means = torch.as_tensor(mean, dtype=torch.float32, device=images_BCHW.device).view(shape)
-    stds = torch.as_tensor(std, dtype=torch.float32, device=images_BCHW.device).view(shape)
+    full, device = FULL[images_BCHW.dtype], images_BCHW.device
+    means, stds = (torch.as_tensor(x, dtype=torch.float32, device=device).view(1, -1, 1, 1) for x in (mean, std))
     # In place: on a CPU fresh memory for every step of the arithmetic costs more than the arithmetic.
     return images_BCHW.float().sub_(full * means).div_(full * stds).to(dtype)
 
@@ -98,3 +96,25 @@ def mask_noise(seed: int, epoch: int, indices: Iterable[int], patches: int) -> t
     """Uniform noise, float32 [B, N]: the patches of a sample with the smallest values stay visible."""
     rows = [sampler.generator(seed, epoch, int(i), "mask").random(patches, dtype=np.float32) for i in indices]
     return torch.from_numpy(np.stack(rows))
+
+
+def colours(channels: int) -> list[int]:
+    """The bands that are shown as red, green and blue."""
+    return list(RED_GREEN_BLUE.get(channels, (0, 1, 2)))
+
+
+def eight_bits(images_BCHW: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """uint8 [B, C, H, W] for the eye and for histograms.
+
+    Eight bits are left as they are. Sixteen bits hardly ever fill their range, so each band is stretched: black and
+    white lie two standard deviations of the data set below and above its mean. So the images of one set compare.
+    """
+    if images_BCHW.dtype == torch.uint8:
+        return images_BCHW
+    at = normalise(images_BCHW, mean, std)
+    return ((at / SPREAD + 1) / 2 * 255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def to_rgb(images_BCHW: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """What a person is shown of images with any bands: uint8 [B, 3, H, W]."""
+    return eight_bits(images_BCHW, mean, std)[:, colours(images_BCHW.shape[1])]

@@ -9,7 +9,6 @@ LOAD_TRUNCATED_IMAGES: half an image is no image.
 import io
 import struct
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,39 +30,27 @@ class Refused(ValueError):
     """Why an image cannot be used, in a few words."""
 
 
-@dataclass
-class Checked:
-    """An image fit for a shard, and its pixels: uint8 or uint16 [H, W, C]."""
-
-    data: bytes
-    width: int
-    height: int
-    channels: int
-    bits: int  # of a value: 8 or 16
-    pixels: np.ndarray
-    converted: str  # what had to be done, "" if the bytes are the original ones
-
-
-def check(data: bytes, short_side: int = 0, quality: int = 0) -> Checked:
+def check(data: bytes, short_side: int = 0, quality: int = 0) -> tuple[bytes, str, np.ndarray]:
     """Verify and, if need be, convert one image. Raises Refused with the reason, and nothing else.
+
+    Returns bytes fit for a shard, what was converted ("" if they are the original ones), and what they decode to: uint8
+    or uint16 [H, W, C].
 
     short_side: pixels to which a larger short side is reduced. quality: of the JPEG that every image is written as
     again; a JPEG holds no bands, so multi-band TIFFs stay what they are. 0: as it is.
     """
     try:
-        data, converted, pixels = _fit(data, short_side, quality)
+        return _fit(data, short_side, quality)
     except Refused:
         raise
     except decode.Unsupported as error:
         raise Refused(str(error)) from None
     except Exception as error:  # decoders raise whatever the bytes lead them to: OSError, struct.error, SyntaxError ...
-        raise Refused(f"damaged: {_first_line(error)}") from None
-    height, width, channels = pixels.shape
-    return Checked(data, width, height, channels, 8 * pixels.itemsize, pixels, converted)
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise Refused(f"damaged: {lines[0][:200]}") from None
 
 
 def _fit(data: bytes, short_side: int, quality: int) -> tuple[bytes, str, np.ndarray]:
-    """(bytes that decode to 8-bit RGB or to bands, what was converted, what they decode to [H, W, C])."""
     if not data:
         raise Refused("the file is empty")
     if not quality and _is_plain(data, short_side):
@@ -72,11 +59,11 @@ def _fit(data: bytes, short_side: int, quality: int) -> tuple[bytes, str, np.nda
     if bands is not None:
         height, width, _ = bands.shape
         _check_side(width, height)
-        if 0 < short_side < min(height, width):
-            size = _sides((height, width), short_side)
-            small = transforms.resize(torch.from_numpy(bands).permute(2, 0, 1), *size).permute(1, 2, 0).numpy()
-            return decode.encode_bands(small), f"reduced to {short_side} pixels", small
-        return data, "", bands
+        if not 0 < short_side < min(height, width):
+            return data, "", bands
+        size = _sides((height, width), short_side)
+        small = transforms.resize(torch.from_numpy(bands).permute(2, 0, 1), *size).permute(1, 2, 0).numpy()
+        return decode.encode_bands(small), f"reduced to {short_side} pixels", small
     try:
         image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError:
@@ -89,7 +76,10 @@ def _fit(data: bytes, short_side: int, quality: int) -> tuple[bytes, str, np.nda
         Image.open(io.BytesIO(data)).verify()  # the checksum of every chunk, which decoding leaves out
     reduced = 0 < short_side < min(image.size)
     if what or reduced or quality:
-        data = _encode(image, _reduced(_convert(image), short_side) if reduced else _convert(image), quality)
+        fit = _convert(image)
+        if reduced:
+            fit = fit.resize(_sides(fit.size, short_side), Image.Resampling.BICUBIC)
+        data = _encode(fit, "JPEG" if quality else _format(image), quality)
         steps = [what, f"reduced to {short_side} pixels" if reduced else "", f"JPEG {quality}" if quality else ""]
         what = ", ".join(filter(None, steps))
     return data, what, decode.pixels(data)
@@ -126,7 +116,7 @@ def _conversion(image: Image.Image) -> str:
         return "16 bits to 8 bits"
     if image.mode in ("I", "F"):
         raise Refused("32-bit pixels, which have no fixed range to scale from; save it with 8 or 16 bits")
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+    if image.has_transparency_data:
         return "transparency to black"
     if image.mode not in ("RGB", "L"):
         return f"{image.mode} to RGB"
@@ -139,25 +129,14 @@ def _conversion(image: Image.Image) -> str:
 def _convert(image: Image.Image) -> Image.Image:
     """8-bit RGB or grey."""
     if image.mode.startswith("I;16"):
-        return _scale_16(image)
+        # By the full range, 0..65535 -> 0..255: no stretching, so images stay comparable. Pillow's own cuts at 255.
+        return Image.fromarray(np.rint(np.asarray(image).astype(np.float64) / 257).astype(np.uint8))
     image = ImageOps.exif_transpose(image)
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+    if image.has_transparency_data:
         # In imagery from above, transparent means: nothing was measured here. Black is what that looks like in RGB.
         clear = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", clear.size, (0, 0, 0, 255)), clear)
     return image if image.mode == "L" else image.convert("RGB")
-
-
-def _scale_16(image: Image.Image) -> Image.Image:
-    """16-bit grey to 8 by the full range, 0..65535 -> 0..255, rounded: no stretching, so images stay comparable.
-
-    (Pillow's own conversion cuts at 255 and gives a white image.)
-    """
-    return Image.fromarray(np.rint(np.asarray(image).astype(np.float64) / 257).astype(np.uint8))
-
-
-def _reduced(image: Image.Image, short_side: int) -> Image.Image:
-    return image.resize(_sides(image.size, short_side), Image.Resampling.BICUBIC)
 
 
 def _sides(sides: tuple[int, int], short_side: int) -> tuple[int, int]:
@@ -170,14 +149,9 @@ def _format(image: Image.Image) -> str:
     return "JPEG" if image.format in LOSSY else "PNG"
 
 
-def _encode(source: Image.Image, image: Image.Image, quality: int = 0) -> bytes:
+def _encode(image: Image.Image, kind: str, quality: int) -> bytes:
     file = io.BytesIO()
-    kind = "JPEG" if quality else _format(source)
     options = {"quality": quality} if quality else {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
     image.info.clear()  # no colour key, profile or orientation of the source
     image.save(file, kind, **options)
     return file.getvalue()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

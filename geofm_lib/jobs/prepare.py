@@ -20,11 +20,11 @@ from typing import Any
 
 from geofm_lib import files
 from geofm_lib.catalog.datasets import DATASETS
-from geofm_lib.data import archives, cards, downloads, duplicates, pack, pool, sources, split
+from geofm_lib.data import archives, duplicates, pack, pool, sources
+from geofm_lib.data.measure import Statistics
 from geofm_lib.data.shards import COLUMNS
-from geofm_lib.data.statistics import Statistics
 from geofm_lib.distributed.context import Context
-from geofm_lib.jobs.prepare_collection import Collection
+from geofm_lib.jobs.prepare_collection import Collection, compare, recognise
 from geofm_lib.jobs.prepare_preview import Preview
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.scenes import generate
@@ -32,6 +32,7 @@ from geofm_lib.settings import PrepareSettings
 
 LOG_S = 0.5  # seconds between two rows of metrics
 LISTS = ("index.csv", "split.csv", "refused.csv", "duplicates.csv", "statistics.json")
+CARD_COLUMNS = ("class", "card", "found", "missing")
 DUPLICATE_COLUMNS = ("name", "same_as", "kind", "distance")  # distance in bits of 64; exact: the same pixels
 STATISTICS_COLUMNS = ("band", "mean", "std")  # the page's copy of statistics.json
 TRAIN_RATIO = 0.5  # where neither the settings nor a card says more
@@ -52,15 +53,14 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     images.check(settings.dataset)
     labels = archives.labels(images.names)
     classes = dict(sorted(Counter(filter(None, labels)).items()))
-    card = DATASETS["scenes"] if settings.dataset == "scenes" else cards.recognise(classes)
+    card = DATASETS["scenes"] if settings.dataset == "scenes" else recognise(classes)
     ratio = settings.train_ratio or (card and card.train) or TRAIN_RATIO
     first, kinds = _list_duplicates(run.path, images)
-    sides = split.split(images.names, labels, first, ratio, settings.seed)
+    sides = duplicates.split(images.names, labels, first, ratio, settings.seed)
     files.write_table(run.path / "refused.csv", ("name", "reason"), images.refused)
     files.write_table(run.path / "split.csv", ("name", "split"), zip(images.names, sides, strict=True))
     if card and settings.dataset != "scenes":
-        compared = cards.compare(card, classes, labels.count(""))
-        files.write_csv(run.path / "card.csv", ("class", "card", "found", "missing"), compared)
+        files.write_csv(run.path / "card.csv", CARD_COLUMNS, compare(card, classes, labels.count("")))
     packed = _list_images(run, labels, sides, settings.seed)
     return {
         "images": len(images.names),
@@ -91,7 +91,7 @@ def _source(settings: PrepareSettings, folder: Path) -> tuple[Iterator[archives.
         made_of["source"] += f" {generate.GENERATOR_VERSION}"
         return generate.items(settings.images_per_class, settings.scene_size, settings.seed), total, made_of
     if source.kind == "download":
-        source = sources.find(downloads.fetch(source.name, folder / "download"))
+        source = sources.find(sources.fetch(source.name, folder / "download"))
     return archives.items(source), archives.count(source), made_of
 
 
@@ -105,7 +105,9 @@ def _pack(
 ) -> float:
     """Check every image, and pack the good ones behind the shards that are finished; images/s of this start."""
     first_shard = pack.resume(run.path, made_of)
-    done = before = images.restore(pack.rows(run.path))
+    for sample in pack.rows(run.path):
+        images.add(sample)
+    done = before = len(images.names) + len(images.refused)
     run.drop_metrics_after(before)
     started, logged = time.monotonic(), 0.0
     rest = itertools.islice(items, before, None)

@@ -1,4 +1,4 @@
-"""The images that become one data set: all of one kind, and no name twice.
+"""The images that become one data set: all of one kind, no name twice, and which known data set they are.
 
 Images of a million are never held as objects: names, digests and looks are, as plain numbers.
 """
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from geofm_lib.catalog.datasets import DATASETS, Dataset
 from geofm_lib.data.sample import Sample
 
 OTHER_KIND = "it has "  # begins the reason for refusing an image whose bands are not those of the first
@@ -17,7 +18,7 @@ OTHER_KIND = "it has "  # begins the reason for refusing an image whose bands ar
 class Collection:
     """names of the good images, in order; refused: (name, reason); converted: how many of the good ones were.
 
-    channels: bands that an image must have, 0 for those of the first.
+    All are of one kind, and no name comes twice. channels: bands that an image must have, 0 for those of the first.
     """
 
     def __init__(self, channels: int = 0):
@@ -29,22 +30,8 @@ class Collection:
         self._seen: set[str] = set()
         self._digests, self._looks = array("Q"), array("Q")
 
-    def restore(self, samples: Iterable[Sample]) -> int:
-        """Take in what was packed before, good or refused; how many they are."""
-        count = 0
-        for sample in samples:
-            self._add(sample)
-            count += 1
-        return count
-
-    def admit(self, samples: Iterable[Sample]) -> Iterator[Sample]:
-        """The samples, each taken in; those that do not fit the others are refused with the reason."""
-        for sample in samples:
-            sample.reason = sample.reason or self._misfit(sample)
-            self._add(sample)
-            yield sample
-
-    def _add(self, sample: Sample) -> None:
+    def add(self, sample: Sample) -> None:
+        """Take in an image, good or refused."""
         if sample.reason:
             self.refused.append((sample.name, sample.reason))
             return
@@ -54,6 +41,13 @@ class Collection:
         self.converted += bool(sample.converted)
         self._digests.append(int(sample.digest, 16))
         self._looks.append(int(sample.look or "0", 16))
+
+    def admit(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        """The samples, each taken in; those that do not fit the others are refused with the reason."""
+        for sample in samples:
+            sample.reason = sample.reason or self._misfit(sample)
+            self.add(sample)
+            yield sample
 
     def _misfit(self, sample: Sample) -> str:
         """Why an image cannot stand beside the others, "" if it can."""
@@ -82,3 +76,40 @@ class Collection:
     def hashes(self) -> tuple[np.ndarray, np.ndarray]:
         """Digests and looks of the good images, uint64 [n]; nothing can be added while they are in use."""
         return np.frombuffer(self._digests, np.uint64), np.frombuffer(self._looks, np.uint64)
+
+
+def recognise(classes: Iterable[str]) -> Dataset | None:
+    """The card of a data set, by its class folders: all of them are on the card, and half of the card is there.
+
+    Spelling of capitals and separators plays no part. None if no card fits, as for anybody's own images.
+
+    >>> recognise(["annual_crop", "Forest", "highway", "River", "sea-lake"]).name
+    'eurosat'
+    """
+    found = set(map(_plain, classes))
+    for card in DATASETS.values():
+        known = set(map(_plain, card.class_names))
+        if found and found <= known and 2 * len(found) >= len(known):
+            return card
+    return None
+
+
+def compare(card: Dataset, counts: dict[str, int], unlabelled: int = 0) -> list[dict]:
+    """What is there beside what the card says: rows of class, card (None: not known), found, missing.
+
+    The last row is the sum. `counts`: images found of each class; `unlabelled`: found without a label.
+    """
+    found = {_plain(name): count for name, count in counts.items()}
+    beside = [(name, card.counts.get(name), found.get(_plain(name), 0)) for name in card.class_names]
+    if card.unlabelled:
+        beside.append(("(no label)", card.unlabelled, unlabelled))
+    beside.append(("all", card.images, sum(counts.values()) + unlabelled))
+    return [
+        {"class": name, "card": known, "found": n, "missing": int(not n) if known is None else max(0, known - n)}
+        for name, known, n in beside
+    ]
+
+
+def _plain(name: str) -> str:
+    """A class name without capitals and separators; Million-AID's own folder has a slip of the pen."""
+    return "".join(filter(str.isalnum, name.lower())).replace("bapsketball", "basketball")

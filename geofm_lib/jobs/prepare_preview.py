@@ -7,16 +7,15 @@ import numpy as np
 import torch
 
 from geofm_lib.catalog.models import visible_patches
-from geofm_lib.data import loader, rgb, transforms
+from geofm_lib.data import sampler
 from geofm_lib.data.decode import decode
-from geofm_lib.data.pack import Block
+from geofm_lib.data.sample import Block
+from geofm_lib.data.transforms import USUAL_SCALE, augment, mask_noise, resize, to_rgb
 from geofm_lib.settings import PretrainSettings
 
 SHEET, SHEET_SIDE = 32, 96  # images of the contact sheet, and pixels a side
 VIEWS = 8  # images shown as a model sees them
 GREY = 128  # where a patch is masked
-
-Rows = dict[int, dict[str, str]]  # place in the index -> row beside the shard
 
 
 class Preview:
@@ -26,7 +25,7 @@ class Preview:
         train = np.flatnonzero(np.array(sides) == "train")
         self.sheet = {i: labels[i] for i in _examples(labels)}
         self.views: list[int] = train[np.unique(np.linspace(0, len(train) - 1, VIEWS).astype(int))].tolist()
-        self.rows: Rows = {}
+        self.rows: dict[int, dict[str, str]] = {}  # place in the index -> row beside the shard
 
     def take(self, block: Block, start: int) -> None:
         """Keep the rows that were chosen of some that begin at place `start` of the index, given as columns."""
@@ -35,33 +34,22 @@ class Preview:
 
     def write(self, folder: Path, mean: Sequence[float], std: Sequence[float], seed: int) -> None:
         """contact_sheet.npz (images [K, S, S, 3], labels [K]) and model_view.npz (original, cropped, masked)."""
-        pixels = Pixels({i: decode(_read(folder, row)) for i, row in self.rows.items()})
-        sheet = np.stack([_fit(pixels.decode(i), SHEET_SIDE, mean, std) for i in self.sheet])
+        pixels = {i: decode(_read(folder, row)) for i, row in self.rows.items()}
+        sheet = np.stack([_fit(pixels[i], SHEET_SIDE, mean, std) for i in self.sheet])
         np.savez_compressed(folder / "contact_sheet.npz", images=sheet, labels=np.array(list(self.sheet.values())))
         usual = PretrainSettings()  # what a model sees by default
         size, patch = usual.image_size, usual.patch()
-        original = np.stack([_fit(pixels.decode(i), size, mean, std) for i in self.views])
-        batch, _ = next(loader.batches(pixels, [self.views], image_size=size, seed=seed))
-        cropped = rgb.to_rgb(batch, mean, std)
+        original = np.stack([_fit(pixels[i], size, mean, std) for i in self.views])
+        crops = [augment(pixels[i], size, sampler.generator(seed, 0, i, "crop"), USUAL_SCALE) for i in self.views]
+        cropped = to_rgb(torch.stack(crops), mean, std)
         side = size // patch
-        noise = transforms.mask_noise(seed, 0, self.views, side**2)
+        noise = mask_noise(seed, 0, self.views, side**2)
         rank = noise.argsort(dim=1, stable=True).argsort(dim=1)
         masked = (rank >= visible_patches(side**2, usual.mask_ratio)).view(-1, 1, side, side)
         masked = masked.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
         greyed = torch.where(masked, GREY, cropped).to(torch.uint8)
         shown, seen = (view.permute(0, 2, 3, 1).numpy() for view in (cropped, greyed))
         np.savez_compressed(folder / "model_view.npz", original=original, cropped=shown, masked=seen)
-
-
-class Pixels:
-    """Decoded images by their place, as a loader wants them."""
-
-    def __init__(self, images: dict[int, torch.Tensor]):
-        self.images = images
-
-    def decode(self, i: int) -> torch.Tensor:
-        """uint8 or uint16 [C, H, W]."""
-        return self.images[i]
 
 
 def _examples(labels: list[str]) -> list[int]:
@@ -83,9 +71,9 @@ def _read(folder: Path, row: dict[str, str]) -> bytes:
 
 def _fit(image: torch.Tensor, side: int, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """An image for the eye, uint8 [side, side, 3]: the long side fills the square, the rest is white."""
-    image = rgb.to_rgb(image[None], mean, std)[0]
+    image = to_rgb(image[None], mean, std)[0]
     height, width = (max(1, round(n * side / max(image.shape[-2:]))) for n in image.shape[-2:])
     square = np.full((side, side, image.shape[0]), 255, np.uint8)
     top, left = (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = transforms.resize(image, height, width).permute(1, 2, 0).numpy()
+    square[top : top + height, left : left + width] = resize(image, height, width).permute(1, 2, 0).numpy()
     return square

@@ -13,9 +13,8 @@ from torch.nn import functional as F
 from geofm_lib import files
 from geofm_lib.data.decode import FULL
 from geofm_lib.data.loader import batches
-from geofm_lib.data.rgb import to_rgb
 from geofm_lib.data.shards import Shards
-from geofm_lib.data.transforms import mask_noise, normalise
+from geofm_lib.data.transforms import mask_noise, normalise, to_rgb
 from geofm_lib.distributed import export, training
 from geofm_lib.distributed.context import Context
 from geofm_lib.distributed.manifest import CheckpointError
