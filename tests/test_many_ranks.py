@@ -4,8 +4,8 @@ import pytest
 
 from geofm_lib.catalog.strategies import lookup, resolve
 from geofm_lib.jobs.simulate import simulate
-from geofm_lib.planning.communication import step_traffic
 from geofm_lib.planning.conditions import Conditions
+from geofm_lib.planning.steps import step_traffic
 from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import PrepareSettings, PretrainSettings, SimulateSettings

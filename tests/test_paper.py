@@ -8,8 +8,8 @@ from geofm_lib.catalog import published
 from geofm_lib.figures import claims as shown
 from geofm_lib.paper import claims, findings, performance, readme_table, studies, verdicts
 from geofm_lib.paper.verdicts import Answer
+from geofm_lib.planning.conditions import TABLE_I
 from geofm_lib.planning.planner import as_published
-from geofm_lib.planning.reference import TABLE_I
 from geofm_lib.planning.weights import parameters
 from geofm_lib.runs import results
 

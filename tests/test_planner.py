@@ -12,11 +12,8 @@ from geofm_lib.catalog import speeds
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.paper import studies
 from geofm_lib.planning import calibrate
-from geofm_lib.planning.conditions import Conditions
-from geofm_lib.planning.planner import plan, predict, ranked
-from geofm_lib.planning.ranking import CLOSE, choice, first_choice
-from geofm_lib.planning.reference import BATCH, IMAGES
-from geofm_lib.planning.sizes import GIB
+from geofm_lib.planning.conditions import BATCH, GIB, IMAGES, Conditions
+from geofm_lib.planning.planner import CLOSE, choice, first_choice, plan, predict, ranked
 from geofm_lib.planning.weights import parameters
 from tests.support.timing import scaled
 

@@ -13,14 +13,10 @@ from geofm_lib.catalog import published
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.model import mae, vit
 from geofm_lib.model.workloads import Classifier
-from geofm_lib.planning.activations import block_activations
-from geofm_lib.planning.communication import step_traffic
-from geofm_lib.planning.conditions import Conditions
+from geofm_lib.planning.conditions import BATCH, BENCHMARK, Conditions, gib
 from geofm_lib.planning.flops import flops, training_flops
-from geofm_lib.planning.memory import rank_memory
-from geofm_lib.planning.reference import BATCH, BENCHMARK
-from geofm_lib.planning.sizes import gib
-from geofm_lib.planning.stacks import STACKS
+from geofm_lib.planning.memory import STACKS, block_activations, rank_memory
+from geofm_lib.planning.steps import step_traffic
 from geofm_lib.planning.weights import WORKLOADS, parameters, units
 
 TINY = {"image_size": (32, 64), "channels": 5, "patch_size": 8}

@@ -12,10 +12,9 @@ from geofm_lib.jobs import simulate as job
 from geofm_lib.jobs import worker
 from geofm_lib.jobs.simulate import simulate
 from geofm_lib.paper.studies import simulated_points
-from geofm_lib.planning.communication import step_traffic
-from geofm_lib.planning.conditions import Conditions
+from geofm_lib.planning.conditions import Conditions, gib
 from geofm_lib.planning.memory import rank_memory
-from geofm_lib.planning.sizes import gib
+from geofm_lib.planning.steps import step_traffic
 from geofm_lib.runs.launch import launch
 from geofm_lib.settings import SettingsError, SimulateSettings
 

@@ -6,9 +6,8 @@ import pytest
 
 from geofm_lib.figures import throughput
 from geofm_lib.jobs.throughput import datasheet_mfu
-from geofm_lib.planning.conditions import Conditions
+from geofm_lib.planning.conditions import Conditions, gib
 from geofm_lib.planning.memory import rank_memory
-from geofm_lib.planning.sizes import gib
 from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import PrepareSettings, SettingsError, ThroughputSettings

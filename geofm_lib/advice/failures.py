@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from geofm_lib.advice import memory
-from geofm_lib.planning.sizes import GIB
+from geofm_lib.planning.conditions import GIB
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 NEAR = 0.5  # of what there is: a run that needs less is not thought to have died of memory without a word

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from geofm_lib.catalog.strategies import STRATEGIES, lookup, resolve
-from geofm_lib.planning.conditions import Conditions
+from geofm_lib.planning.conditions import Conditions, gib
 from geofm_lib.planning.memory import rank_memory
-from geofm_lib.planning.sizes import gib
 from geofm_lib.settings import PretrainSettings, ThroughputSettings
 
 Known = PretrainSettings | ThroughputSettings

@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, ScalarFormatter
 
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.planning.reference import NODES
+from geofm_lib.planning.conditions import NODES
 
 # Okabe and Ito: colour-blind safe
 BLUE, SKY, GREEN, YELLOW, ORANGE, RED, PINK = (

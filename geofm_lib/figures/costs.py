@@ -6,11 +6,10 @@ from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures._axes import GREEN, LIMIT, RED, legend_below, line_and_marks, node_axis, plain_log, stacked_bars
 from geofm_lib.figures.display import Figure, Table, axes, styled
-from geofm_lib.planning.communication import step_traffic
+from geofm_lib.planning.conditions import ALIKE, BATCH, BENCHMARK, FRONTIER, TABLE_I, conditions, gib, nodes_of
 from geofm_lib.planning.flops import flops, training_flops
 from geofm_lib.planning.memory import rank_memory
-from geofm_lib.planning.reference import ALIKE, BATCH, BENCHMARK, FRONTIER, TABLE_I, conditions, nodes_of
-from geofm_lib.planning.sizes import gib
+from geofm_lib.planning.steps import step_traffic
 from geofm_lib.runs import results
 
 KINDS = {

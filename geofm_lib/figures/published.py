@@ -14,7 +14,7 @@ from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures._axes import IDEAL, LIMIT, in_order, legend_below, look, node_axis, of_ideal, ticks
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.paper import verdicts
-from geofm_lib.planning.reference import FRONTIER, NODES, TABLE_I
+from geofm_lib.planning.conditions import FRONTIER, NODES, TABLE_I
 from geofm_lib.planning.weights import parameters as count
 from geofm_lib.runs.run import Run
 

@@ -9,9 +9,8 @@ from geofm_lib.catalog.machines import MACHINES
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures._axes import IDEAL, in_order, legend_below, line_and_marks, look, node_axis, of_ideal, plain_log
 from geofm_lib.figures.display import Figure, Note, axes, styled
-from geofm_lib.planning.planner import as_published, predict
-from geofm_lib.planning.ranking import CLOSE, first_choice
-from geofm_lib.planning.reference import ALIKE, FRONTIER, NODES, TABLE_I, nodes_of
+from geofm_lib.planning.conditions import ALIKE, FRONTIER, NODES, TABLE_I, nodes_of
+from geofm_lib.planning.planner import CLOSE, as_published, first_choice, predict
 from geofm_lib.settings import ScalingSettings
 
 SHORT = {"FULL_SHARD": "FULL", "SHARD_GRAD_OP": "GRAD", "NO_SHARD": "NO"}  # a cell is narrow; HYBRID_2GPUs is H2

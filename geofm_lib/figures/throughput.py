@@ -8,10 +8,9 @@ import seaborn as sns
 from geofm_lib.advice import speed as speed_advice
 from geofm_lib.figures._axes import BLUE, GREEN, ORANGE, PINK, RED, SKY, YELLOW, legend_below, stacked_bars
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
-from geofm_lib.planning.communication import step_traffic
-from geofm_lib.planning.conditions import Conditions
+from geofm_lib.planning.conditions import Conditions, gib
 from geofm_lib.planning.memory import rank_memory
-from geofm_lib.planning.sizes import gib
+from geofm_lib.planning.steps import step_traffic
 from geofm_lib.runs.run import Run
 
 SPEED = {

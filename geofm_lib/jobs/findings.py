@@ -23,7 +23,7 @@ from geofm_lib.distributed.context import Context
 from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.model import vit, workloads
 from geofm_lib.model.init import materialise
-from geofm_lib.planning.reference import PAPER_STEPS
+from geofm_lib.planning.conditions import PAPER_STEPS
 from geofm_lib.profiling import meters, step_timing
 from geofm_lib.profiling.step_timing import RATE, WEIGHT_DECAY, Inputs
 from geofm_lib.settings import FindingsSettings

@@ -19,10 +19,9 @@ from geofm_lib.distributed import sharding
 from geofm_lib.distributed.context import Context, join_fake_group
 from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.model import workloads
-from geofm_lib.planning.communication import step_traffic
-from geofm_lib.planning.conditions import Conditions
+from geofm_lib.planning.conditions import Conditions, gib
 from geofm_lib.planning.memory import rank_memory
-from geofm_lib.planning.sizes import gib
+from geofm_lib.planning.steps import step_traffic
 from geofm_lib.profiling import step_timing
 from geofm_lib.profiling.memory_tracker import MemoryTracker, StepMemory
 from geofm_lib.profiling.meters import CollectiveBytes

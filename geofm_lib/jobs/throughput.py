@@ -26,9 +26,8 @@ from geofm_lib.distributed import sharding
 from geofm_lib.distributed.context import Context, fake_group
 from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.model import workloads
+from geofm_lib.planning.conditions import PAPER_STEPS, gib
 from geofm_lib.planning.flops import training_flops
-from geofm_lib.planning.reference import PAPER_STEPS
-from geofm_lib.planning.sizes import gib
 from geofm_lib.profiling import meters, step_timing
 from geofm_lib.profiling.devices import matmul_peak
 from geofm_lib.profiling.memory_tracker import MemoryTracker, moments

@@ -7,8 +7,8 @@ from statistics import median
 
 from geofm_lib.paper.performance import UP_TO_3B, Evidence, unseen
 from geofm_lib.paper.verdicts import NEAR, Answer, Point, judged, of_counts, of_points
+from geofm_lib.planning.conditions import TABLE_I as PRINTED
 from geofm_lib.planning.planner import as_published
-from geofm_lib.planning.reference import TABLE_I as PRINTED
 from geofm_lib.planning.weights import parameters
 from geofm_lib.runs import results
 

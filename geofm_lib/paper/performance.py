@@ -10,10 +10,9 @@ from typing import Any
 from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.paper.verdicts import IN_ORDER, Answer, Point, judged, number, span
+from geofm_lib.planning.conditions import ALIKE, BATCH, BENCHMARK, FRONTIER, IMAGES, NODES, gib
 from geofm_lib.planning.memory import rank_memory
 from geofm_lib.planning.planner import as_published, plan, ranked
-from geofm_lib.planning.reference import ALIKE, BATCH, BENCHMARK, FRONTIER, IMAGES, NODES
-from geofm_lib.planning.sizes import gib
 from geofm_lib.runs import results
 
 UP_TO_3B = ("ViT-Base", "ViT-Huge", "ViT-3B")
@@ -161,7 +160,7 @@ def memory_points(by_nodes: bool, *models: str) -> list[Point]:
 
 
 def _held(row: dict[str, str]) -> Point:
-    """With what the libraries of 2023 held beside the tensors (``planning/stacks``)."""
+    """With what the libraries of 2023 held beside the tensors (``planning/memory``)."""
     return "", float(row["published_gib"]), float(row["simulated_gib"]) + float(row["libraries_gib"])
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from geofm_lib.files import write_text
 from geofm_lib.paper.claims import answers
 from geofm_lib.paper.verdicts import VERDICTS, of_counts
-from geofm_lib.planning.reference import TABLE_I
+from geofm_lib.planning.conditions import TABLE_I
 from geofm_lib.planning.weights import parameters
 from geofm_lib.runs import results
 from geofm_lib.runs.run import find_runs, run_table

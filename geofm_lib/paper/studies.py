@@ -12,11 +12,9 @@ import pandas as pd
 from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES, lookup
 from geofm_lib.paper.readme_table import measured
-from geofm_lib.planning.memory import rank_memory
+from geofm_lib.planning.conditions import BATCH, FRONTIER, conditions, gib, nodes_of
+from geofm_lib.planning.memory import STACKS, rank_memory
 from geofm_lib.planning.planner import as_published
-from geofm_lib.planning.reference import BATCH, FRONTIER, conditions, nodes_of
-from geofm_lib.planning.sizes import gib
-from geofm_lib.planning.stacks import STACKS
 from geofm_lib.runs import grid, results
 from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run
@@ -79,7 +77,7 @@ def simulated() -> Rows:
     """A simulation of each published peak active memory, under its own conditions; DDP's cannot be traced.
 
     ``libraries_gib`` is what the libraries of 2023 took beside the tensors, ``fsdp1_gib`` the arithmetic of the
-    paper's FSDP1. How it differs from FSDP2, which is simulated, stands in ``planning/stacks``.
+    paper's FSDP1. How it differs from FSDP2, which is simulated, stands in ``planning/memory``.
     """
     return [_simulated(row) for row in simulated_points()]
 

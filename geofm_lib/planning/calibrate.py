@@ -16,10 +16,9 @@ from scipy.optimize import least_squares
 
 from geofm_lib.catalog import published, speeds
 from geofm_lib.planning import steps
-from geofm_lib.planning.conditions import Conditions
-from geofm_lib.planning.ranking import CLOSE, choice
-from geofm_lib.planning.reference import ALIKE, BATCH
-from geofm_lib.planning.reference import FRONTIER as MACHINE
+from geofm_lib.planning.conditions import ALIKE, BATCH, Conditions
+from geofm_lib.planning.conditions import FRONTIER as MACHINE
+from geofm_lib.planning.planner import CLOSE, choice
 
 OF_FIT = "fit to the published weak-scaling figures; prior {}, {}"
 
@@ -140,29 +139,22 @@ def left_out(table: list[dict]) -> tuple[dict, list[np.ndarray]]:
     """Errors of each model under a fit to the others, and the fitted values of each of those fits."""
     found: dict[tuple[str, str, int], float] = {}
     fits = []
-    fixed = _fixed()
     for model in dict.fromkeys(row["model"] for row in table):
         rows, _ = fit([row for row in table if row["model"] != model])
-        found |= errors([row for row in table if row["model"] == model], speeds.of([*rows, *fixed]))
+        found |= errors([row for row in table if row["model"] == model], speeds.of([*rows, *_fixed()]))
         fits.append(np.array([row["value"] for row in rows]))
     return found, fits
 
 
 def ranking(table: list[dict], values: speeds.Speeds) -> list[dict]:
     """For each (model, nodes): the strategy predicted first among the published, and what it is worth."""
-    cells: dict[tuple[str, int], list[dict]] = {}
+    cells: dict[tuple[str, int], tuple[list[dict], dict[str, float]]] = {}
     for row in table:
-        if row["strategy"] in ALIKE:
-            cells.setdefault((row["model"], row["nodes"]), []).append(row)
-    found = []
-    for (model, nodes), rows in cells.items():
-        own = [
-            {"strategy": row["strategy"], "fits": True, "images_per_s": 1 / predicted(row, values).total}
-            for row in rows
-        ]
-        seen = {row["strategy"]: row["value"] for row in rows}
-        found.append({"model": model, "nodes": nodes, **choice(own, seen)})
-    return found
+        if (name := row["strategy"]) in ALIKE:
+            own, seen = cells.setdefault((row["model"], row["nodes"]), ([], {}))
+            own.append({"strategy": name, "fits": True, "images_per_s": 1 / predicted(row, values).total})
+            seen[name] = row["value"]
+    return [{"model": model, "nodes": nodes, **choice(*cell)} for (model, nodes), cell in cells.items()]
 
 
 def scatter(table: list[dict], values: speeds.Speeds) -> tuple[float, float]:

@@ -1,14 +1,21 @@
-"""The conditions of a step, in one record: what a plan, a prediction and a published row have in common."""
+"""How a step is run and timed: what a plan, a prediction and a published row have in common; and how the paper did.
+
+Sizes are in bytes. A GiB is 2**30 of them and never called GB.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from geofm_lib.planning.sizes import BYTES
+from geofm_lib.catalog.datasets import DATASETS
+from geofm_lib.catalog.machines import MACHINES
+from geofm_lib.catalog.models import MODELS
+from geofm_lib.catalog.strategies import STRATEGIES
 
-WINDOWS = ("steady", "paper_30_steps")
-CHOICES = {"workload": ("mae", "classify"), "precision": tuple(BYTES), "window": WINDOWS}
-YES_NO = ("activation_checkpointing", "synchronised")
+GIB = 2**30
+BYTES = {"fp32": 4, "bf16": 2}  # one number, by the precision in which blocks compute and gradients are reduced
+MASTER = BYTES["fp32"]  # weights, gradients and moments are fp32 in every strategy
+CHOICES = {"workload": ("mae", "classify"), "precision": tuple(BYTES), "window": ("steady", "paper_30_steps")}
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class Conditions:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"There is no {name} '{getattr(self, name)}'; use one of {', '.join(known)}.")
-        for name in YES_NO:
+        for name in ("activation_checkpointing", "synchronised"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False; {getattr(self, name)!r} was given.")
         whole_number("backward_prefetch", self.backward_prefetch, least=0)
@@ -48,3 +55,34 @@ def whole_number(name: str, value: object, least: int = 1) -> None:
     """Refuse what is no whole number from ``least`` on."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} must be a whole number from {least} on; {value!r} was given.")
+
+
+def gib(count: float) -> float:
+    """Bytes in GiB."""
+    return count / GIB
+
+
+FRONTIER = MACHINES["frontier"]
+NODES = (1, 2, 4, 8, 16, 32, 64, 128)
+BATCH = 32  # images per GPU in every published figure
+PAPER_STEPS = 30  # of the published window, start-up inside
+IMAGES = DATASETS["millionaid"].unlabelled  # what the paper pretrains on
+TABLE_I = {row.name: row.published_params_M for row in MODELS.values() if row.published_params_M}
+"""The paper's models, and their parameters as printed, in millions."""
+
+BENCHMARK = Conditions(workload="classify", window="paper_30_steps")
+EXCEPTIONS: dict[str, dict[str, Any]] = {"DDP": {"precision": "fp32"}, "HYBRID_1GPU": {"synchronised": False}}
+"""What sets the published rows of a strategy apart from the others."""
+ALIKE = tuple(name for name in STRATEGIES if name not in EXCEPTIONS)
+"""Strategies whose published numbers can be ranked: same precision, and gradients reduced over all ranks."""
+
+
+def conditions(strategy: str) -> Conditions:
+    """The conditions of the published throughput of a strategy."""
+    return replace(BENCHMARK, **EXCEPTIONS.get(strategy, {}))
+
+
+def nodes_of(strategy: str) -> list[int]:
+    """Those of NODES whose GPUs divide into this strategy's shard groups."""
+    group = STRATEGIES[strategy].shard_group or 1
+    return [nodes for nodes in NODES if nodes * FRONTIER.devices_per_node % group == 0]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
-from geofm_lib.catalog.models import Model
 from geofm_lib.planning.weights import describe
 
 
@@ -26,13 +25,13 @@ class Flops:
         return self.forward + self.backward + (self.recomputed if activation_checkpointing else 0)
 
 
-def flops(model: str | Model, workload: str = "mae", **size: Any) -> Flops:
+def flops(model: str, workload: str = "mae", **size: Any) -> Flops:
     """Operations per image; ``size`` as in ``weights.describe``."""
     parts = [part for _, part in flops_by_width(model, workload, **size)]
     return Flops(*(sum(getattr(part, name) for part in parts) for name in ("forward", "backward", "recomputed")))
 
 
-def flops_by_width(model: str | Model, workload: str = "mae", **size: Any) -> list[tuple[float, Flops]]:
+def flops_by_width(model: str, workload: str = "mae", **size: Any) -> list[tuple[float, Flops]]:
     """(equivalent width, operations) of the encoder with all that is outside blocks, and of MAE's decoder.
 
     The equivalent width is that of a plain block with as many weights. ViT-5B's narrow blocks with their large MLPs
@@ -49,7 +48,7 @@ def flops_by_width(model: str | Model, workload: str = "mae", **size: Any) -> li
     if s.decoder:
         narrow, depth, _ = s.decoder
         stacks.append((depth, narrow, 4 * narrow, s.patches + 1))
-        outside += 2 * (s.visible + 1) * width * narrow + 2 * s.masked * narrow * s.patch_numbers
+        outside += 2 * (s.visible + 1) * width * narrow + 2 * (s.patches - s.visible) * narrow * s.patch_numbers
     forward, backward = forward + outside, backward + 2 * outside
     found = []
     for depth, wide, mlp_dim, tokens in stacks:
@@ -68,8 +67,6 @@ def flops_by_width(model: str | Model, workload: str = "mae", **size: Any) -> li
     return found
 
 
-def training_flops(
-    model: str | Model, workload: str = "mae", activation_checkpointing: bool = False, **size: Any
-) -> int:
+def training_flops(model: str, workload: str = "mae", activation_checkpointing: bool = False, **size: Any) -> int:
     """Operations of one training step for one image."""
     return flops(model, workload, **size).step(activation_checkpointing)

@@ -1,17 +1,143 @@
-"""Bytes that one rank holds in a training step, by kind, in steady state under AdamW."""
+"""Bytes that one rank holds in a training step, by kind, in steady state under AdamW.
+
+Activations are what blocks keep of a forward pass and need on top in the backward pass. A sharding library has
+gathered weights and gradients in flight; there is one class a library.
+"""
 
 from dataclasses import dataclass
 from typing import Any
 
-from geofm_lib.catalog.models import Model
 from geofm_lib.catalog.strategies import lookup, resolve
-from geofm_lib.planning.activations import activations
-from geofm_lib.planning.conditions import Conditions
-from geofm_lib.planning.sizes import MASTER
-from geofm_lib.planning.stacks import DDP, STACKS, Moment
-from geofm_lib.planning.weights import describe, units
+from geofm_lib.planning.conditions import GIB, MASTER, Conditions
+from geofm_lib.planning.weights import Shape, describe, units
 
 ADAMW = 8  # bytes: two fp32 moments per trainable parameter
+
+
+def block_activations(width: int, mlp_dim: int, heads: int, tokens: int, compute: int, gated: bool) -> int:
+    """Bytes that one block keeps of one image for its backward pass, its input included (fused attention).
+
+    A plain block keeps of each token its input, both norms' outputs, queries, keys, values, the attention's output
+    and the sum after it, and the MLP's inner layer twice. The benchmark's block has a norm after each branch instead,
+    norms on queries and keys, and keeps the attention's output twice. A test compares both with autograd.
+    """
+    numbers = 11 * width + 4 * mlp_dim if gated else 8 * width + 2 * mlp_dim  # a token
+    statistics = 4 + heads * (5 if gated else 1)  # fp32: of the norms, and the softmax's normaliser
+    return tokens * (numbers * compute + statistics * 4)
+
+
+def activations(s: Shape, batch: int, compute: int, checkpointing: bool) -> tuple[list[int], list[int]]:
+    """(kept, needed), bytes for ``batch`` images, ``compute`` of them a number.
+
+    kept: through the forward pass, by each block and, last, outside the blocks. needed: by each block on top, at the
+    widest moment of its backward pass. That is in its MLP: the output and the last product's input are gone, the
+    gradients at both sides of the activation are there, and the residual branch's.
+    """
+    gated = s.workload == "classify"
+    row = s.row
+    stacks = [(row.depth, row.width, row.gated_mlp_dim if gated else row.mlp_dim, row.heads, s.visible + 1)]
+    if s.decoder:
+        narrow, depth, heads = s.decoder
+        stacks.append((depth, narrow, 4 * narrow, heads, s.patches + 1))
+    kept, needed = [], []
+    for depth, wide, mlp_dim, heads, tokens in stacks:
+        saved = block_activations(wide, mlp_dim, heads, tokens, compute, gated)
+        entry = wide * tokens * compute
+        gradients = tokens * compute * (2 * mlp_dim if gated else wide + mlp_dim)
+        kept += depth * [batch * (entry if checkpointing else saved)]
+        needed += depth * [batch * (gradients + (saved - entry if checkpointing else 0))]
+    # Outside the blocks: images (fp32), patches, inputs of norms. What the loss kept is gone by then.
+    pixels = s.patches * s.patch_numbers
+    numbers = 2 * pixels + (2 * s.patches + 1) * row.width if gated else pixels + (s.visible + 1) * row.width
+    return [*kept, batch * (4 * pixels + compute * numbers)], needed
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The backward pass at block ``at``: it begins at block ``last`` and ends at block 0."""
+
+    at: int
+    last: int
+    whole: list[int]  # bytes of each unit's gathered weights in the compute precision, the root's last
+    trained: list[int]  # bytes of this rank's fp32 shard of each
+    replicas: int
+    shard: int
+    reshard: bool
+    how: Conditions
+
+    @property
+    def block(self) -> int:
+        return self.whole[self.at]
+
+    @property
+    def root(self) -> int:
+        return self.whole[-1]
+
+    def gathered(self, weights: float) -> float:
+        """Bytes of gathered weights: ``weights`` blocks where they are gathered again, else all up to this one.
+
+        ``weights`` counts one block gathered ahead; ``backward_prefetch`` may ask for more of them, or for none.
+        """
+        if self.shard > 1 and self.reshard:
+            return self.root + (weights + min(self.how.backward_prefetch, max(self.at, 1)) - 1) * self.block
+        return self.root + sum(self.whole[: self.at + 1])
+
+
+class Fsdp2:
+    """``fully_shard`` of torch 2.14, as read in its source; ``jobs/simulate`` checks it."""
+
+    padded = True  # each weight to a multiple of the shard group
+    libraries = 0
+    weights = 2.0  # this block's, and the buffer of the next one's
+    last_product = 0.28  # gradients of a block's last product
+    on_the_way = 1.0  # gradients of the block before, to their reduction
+
+    def in_flight(self, now: Moment) -> float:
+        gradients = self.last_product + (self.on_the_way if now.at < now.last else 0)
+        held = now.gathered(self.weights) + gradients * now.block
+        if now.replicas > 1 and now.how.compute_bytes != MASTER:  # reduced over replicas in bf16, kept to the end
+            held += now.how.compute_bytes * sum(now.trained[now.at + 1 : now.last + 1]) // MASTER
+        return held
+
+
+class Fsdp1:
+    """FSDP1 as published, of 2023 on ROCm.
+
+    A block that Python has freed stays active until the stream that used it gets there, and the host runs ahead, more
+    and more. Published peak active is 7 to 9 blocks above published max allocated for HYBRID_kGPUs, whatever the
+    model. With a shard group of one, the casts of all weights and the bf16 gradients wait that way (published: 5 bytes
+    a weight between active and allocated).
+    """
+
+    padded = False  # one flat weight a block
+    libraries = round(0.35 * GIB)  # fits all models; the authors' rerun of DDP in 2025 took 0.26 GiB less
+    weights = 4.0  # of this block, gathered ahead or not yet given back
+    first, most = 1.3, 3.2  # gradients where the backward pass begins, and at its end
+    shards = 1.8  # reduced fp32 gradients on their way, at the end
+    copies = 2  # of all weights and gradients, for shard groups of one
+
+    def in_flight(self, now: Moment) -> float:
+        way = (now.last - now.at) / max(1, now.last)
+        gradients = (self.first + (self.most - self.first) * way) * now.block
+        gradients += self.shards * way * now.trained[now.at]
+        if now.shard == 1:
+            return self.copies * sum(now.whole) + self.weights * now.block + gradients
+        return now.gathered(self.weights) + gradients
+
+
+class Ddp:
+    """``DistributedDataParallel``, the same beside either library: buckets for all gradients, and casts of weights.
+
+    The graph keeps the bf16 copies of all weights, unless each block makes its own again.
+    """
+
+    def in_flight(self, now: Moment) -> float:
+        casts = now.block + now.root if now.how.activation_checkpointing else sum(now.whole)
+        return sum(now.trained) + (0 if now.how.compute_bytes == MASTER else casts)
+
+
+STACKS: dict[str, Fsdp1 | Fsdp2] = {"fsdp2": Fsdp2(), "fsdp1": Fsdp1()}
+DDP = Ddp()
 
 
 @dataclass(frozen=True)
@@ -37,7 +163,7 @@ class Memory:
 
 
 def rank_memory(
-    model: str | Model,
+    model: str,
     strategy: str,
     world: int,
     batch: int,
@@ -64,17 +190,8 @@ def rank_memory(
     moments = []
     for at in range(last, -1, -1):
         by_then = 0 if accumulate else sum(trained[at + 1 : last + 1])
-        now = Moment(at, last, whole, trained, replicas, shard, row.reshard_after_forward, how.compute_bytes,
-                     how.activation_checkpointing, how.backward_prefetch)  # fmt: skip
+        now = Moment(at, last, whole, trained, replicas, shard, row.reshard_after_forward, how)
         moments.append((by_then, sum(kept[: at + 1]) + kept[-1], needed[at], round(library.in_flight(now))))
-    by_then, activated, block, unsharded = max(moments, key=sum)
-    return Memory(
-        parameters=MASTER * sum(unit.shard(shard) for unit in found) + (sum(trained) if accumulate else 0),
-        gradients=0 if accumulate else sum(trained),
-        optimiser=ADAMW * sum(trained) // MASTER,
-        gradients_by_then=by_then,
-        activations=activated,
-        block=block,
-        unsharded=unsharded,
-        other=stacked.libraries,
-    )
+    weights, own = MASTER * sum(unit.shard(shard) for unit in found), sum(trained)
+    always = (weights + own, 0) if accumulate else (weights, own)
+    return Memory(*always, ADAMW * own // MASTER, *max(moments, key=sum), stacked.libraries)

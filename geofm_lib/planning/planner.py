@@ -9,18 +9,17 @@ The step time is ``planning/steps``, the memory ``planning/memory``, the machine
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from math import exp
+from math import exp, nan
 from typing import Any
 
-from geofm_lib.catalog import machines, speeds, strategies
+from geofm_lib.catalog import machines, published, speeds, strategies
 from geofm_lib.catalog.models import lookup as model_named
 from geofm_lib.planning import steps
-from geofm_lib.planning.conditions import Conditions, whole_number
+from geofm_lib.planning.conditions import ALIKE, BATCH, FRONTIER, Conditions, conditions, gib, nodes_of, whole_number
 from geofm_lib.planning.memory import rank_memory
-from geofm_lib.planning.reference import BATCH, FRONTIER, conditions
-from geofm_lib.planning.sizes import gib
 
 LIKELY = 1.645  # standard deviations each way: nine of ten runs
+CLOSE = 0.05  # a choice this close to the best published throughput counts as right
 
 
 def plan(
@@ -37,7 +36,8 @@ def plan(
     ValueError, one sentence, for a value that is not possible, and when no strategy fits the memory.
     """
     job = _Job(model, machine, nodes, batch_per_gpu, Conditions(**how), images, epochs)
-    found = ranked(_predicted(job, row.name) for row in strategies.STRATEGIES.values() if _divides(row, job.world))
+    dividing = [row.name for row in strategies.STRATEGIES.values() if job.world % (row.shard_group or job.world) == 0]
+    found = ranked(_predicted(job, name) for name in dividing)
     if not found[0]["fits"]:
         least = min(found, key=lambda each: each["memory_gib"])
         raise ValueError(
@@ -123,7 +123,7 @@ def _predicted(job: _Job, strategy: str) -> dict[str, Any]:
     step = steps.seconds(asked, job.row, values)
     held = gib(rank_memory(job.model, strategy, job.world, job.batch, job.how).peak)
     speed = job.world * job.batch / step.total
-    spread = step.spread(values.value["run"], spreads, steps.share_spread(asked, spreads))
+    spread = steps.spread(asked, step, values.value["run"], spreads)
     hours = job.images * job.epochs / speed / 3600 * job.nodes if job.images and job.epochs else None
     return {
         "model": job.model, "strategy": strategy, "nodes": job.nodes, "gpus": job.world,
@@ -136,5 +136,20 @@ def _predicted(job: _Job, strategy: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _divides(row: strategies.Strategy, world: int) -> bool:
-    return world % (row.shard_group or world) == 0
+def choice(predicted: list[dict[str, Any]], seen: dict[str, float]) -> dict[str, Any]:
+    """What the first of the predicted rows that fits is worth among the published images/s of strategies, ``seen``.
+
+    Keys: chosen, best (None where nothing fits, or nothing is published), of_best (then NaN).
+    """
+    chosen = next((row["strategy"] for row in ranked(predicted) if row["fits"]), None)
+    best = max(seen, key=lambda name: seen[name], default=None)
+    return {"chosen": chosen, "best": best, "of_best": seen[chosen] / seen[best] if chosen and best else nan}
+
+
+def first_choice(model: str, nodes: int) -> dict[str, Any]:
+    """``choice`` by the planner among the strategies published for this model and nodes, else among all that fit."""
+    seen = {name: line[nodes] for name, line in published.scaling(model).items() if nodes in line and name in ALIKE}
+    rows = [as_published(model, name, nodes) for name in seen or ALIKE if nodes in nodes_of(name)]
+    if seen:
+        rows = [row | {"fits": True} for row in rows]  # what was published did fit
+    return {"model": model, "nodes": nodes, **choice(rows, seen)}

@@ -19,18 +19,61 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, log2, sqrt
+from typing import Any
 
 from geofm_lib.catalog.machines import Machine
 from geofm_lib.catalog.speeds import Speeds, along
 from geofm_lib.catalog.strategies import lookup, resolve
-from geofm_lib.planning.communication import step_traffic
-from geofm_lib.planning.conditions import Conditions
+from geofm_lib.planning.conditions import MASTER, PAPER_STEPS, Conditions
 from geofm_lib.planning.flops import flops_by_width
-from geofm_lib.planning.reference import PAPER_STEPS
+from geofm_lib.planning.memory import STACKS
 from geofm_lib.planning.weights import units
 
 ADAMW_BYTES = 28  # per number: reads weight, gradient and two moments, writes weight and moments, all fp32
 CAST_BYTES = 18  # per number: two casts of the weight to bf16, one of the gradient back (DDP: its buckets' copies)
+BUCKET = 25 * 2**20  # bytes of fp32 gradients that DDP reduces at once: torch's default bucket_cap_mb
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """One kind of collective in one optimiser step, for one rank."""
+
+    group: int  # how many ranks take part
+    calls: int
+    payload: int  # bytes of the whole tensors that are gathered or reduced, as ``ranks.csv`` counts them
+    sent: int  # bytes this rank sends, by ring algorithms
+
+
+def step_traffic(
+    model: str, strategy: str, world: int, how: Conditions, micro_batches: int = 1, stack: str = "fsdp2", **size: Any
+) -> dict[str, Traffic]:
+    """``all_gather``, ``reduce_scatter`` and ``all_reduce`` of a step, zero where a strategy does not use them.
+
+    Weights are gathered for each micro-batch, twice when they are dropped after the forward pass. Gradients are
+    reduced once a step: over the shard group, then over the replicas. ``size`` as in ``weights.describe``.
+    """
+    row = lookup(strategy)
+    replicas, shard = resolve(row, world)
+    compute, padded = how.compute_bytes, STACKS[stack].padded
+    found = units(model, how.workload, **size)
+    traffic = dict.fromkeys(("all_gather", "reduce_scatter", "all_reduce"), Traffic(1, 0, 0, 0))
+    if row.ddp:
+        trained = sum(unit.count(trainable=True) for unit in found)
+        return traffic | {"all_reduce": _ring(world, ceil(trained * MASTER / BUCKET), compute * trained, 2)}
+    if shard > 1:
+        times = micro_batches * (2 if row.reshard_after_forward else 1)
+        whole = compute * sum(unit.gathered(shard, padded) for unit in found)
+        traffic["all_gather"] = _ring(shard, times * len(found), times * whole, 1)
+        traffic["reduce_scatter"] = _ring(shard, len(found), whole, 1)
+    if replicas > 1:
+        piece = compute * sum(unit.shard(shard, trainable=True) for unit in found)
+        traffic["all_reduce"] = _ring(replicas, len(found), piece, 2)
+    return traffic
+
+
+def _ring(group: int, calls: int, payload: int, passes: int) -> Traffic:
+    """``passes`` turns round the ring: one to gather or to reduce and scatter, two for an all-reduce."""
+    return Traffic(group, calls, payload, round(passes * payload * (group - 1) / group))
 
 
 @dataclass(frozen=True)
@@ -74,16 +117,6 @@ class Step:
     def total(self) -> float:
         return self.compute + self.update + self.exposed + self.start_up
 
-    def spread(self, run: float, spreads: Speeds, share: float) -> float:
-        """Standard deviation of log(total): the parts' own, weighed by what they add to the step, and a run's."""
-        parts = (
-            (self.compute, share),
-            (self.update, spreads.value["memory_share"]),
-            (self.exposed, spreads.value["group_share"]),
-            (self.start_up, spreads.value["start_up_s"]),
-        )
-        return sqrt(run**2 + sum((part / self.total * each) ** 2 for part, each in parts))
-
 
 @lru_cache(maxsize=4096)
 def demand(model: str, strategy: str, world: int, per_node: int, batch: int, how: Conditions) -> Demand:
@@ -113,16 +146,9 @@ def demand(model: str, strategy: str, world: int, per_node: int, batch: int, how
         else:
             transfers.append(Transfer(kind, each.calls, each.sent, *where))
     parts = flops_by_width(model, how.workload)
-    work = [(width, batch * part.step(how.activation_checkpointing)) for width, part in parts]
-    own = sum(unit.shard(shard, trainable=True) for unit in found)
-    return Demand(
-        how=how,
-        flops=tuple(work),
-        blocks=len(found) - 1,
-        update_bytes=own * (ADAMW_BYTES + CAST_BYTES),
-        transfers=tuple(transfers),
-        grouped=row.shard_group is not None,
-    )
+    work = tuple((width, batch * part.step(how.activation_checkpointing)) for width, part in parts)
+    update = (ADAMW_BYTES + CAST_BYTES) * sum(unit.shard(shard, trainable=True) for unit in found)
+    return Demand(how, work, len(found) - 1, update, tuple(transfers), row.shard_group is not None)
 
 
 def seconds(asked: Demand, machine: Machine, speeds: Speeds) -> Step:
@@ -143,11 +169,17 @@ def seconds(asked: Demand, machine: Machine, speeds: Speeds) -> Step:
     return Step(compute, update, ahead + late, ahead + late - hidden, start_up)
 
 
-def share_spread(asked: Demand, spreads: Speeds) -> float:
-    """The spread of the compute: that of the achieved share at the width that does most of the work."""
+def spread(asked: Demand, step: Step, run: float, spreads: Speeds) -> float:
+    """Standard deviation of log(total): the parts' own, weighed by what they add to the step, and a run's.
+
+    That of the compute is the spread of the achieved share at the width that does most of the work.
+    """
     width = max(asked.flops, key=lambda each: each[1])[0]
     points = spreads.curve[f"share_{asked.how.precision}"]
-    return along(points, max(width, points[0][0]))
+    own = [spreads.value[name] for name in ("memory_share", "group_share", "start_up_s")]
+    spreads_of = (along(points, max(width, points[0][0])), *own)
+    parts = zip((step.compute, step.update, step.exposed, step.start_up), spreads_of, strict=True)
+    return sqrt(run**2 + sum((part / step.total * each) ** 2 for part, each in parts))
 
 
 def _collective(each: Transfer, machine: Machine, value: dict[str, float]) -> float:

@@ -39,29 +39,19 @@ class Shape:
 
     row: Model
     workload: str
-    rows: int
-    columns: int
     channels: int
-    patch: int  # pixels a side
+    patches: int
     visible: int  # patches that the encoder sees
     classes: int
     decoder: tuple[int, int, int] | None  # width, depth, heads
 
     @property
-    def patches(self) -> int:
-        return self.rows * self.columns
-
-    @property
     def patch_numbers(self) -> int:
-        return self.channels * self.patch**2
-
-    @property
-    def masked(self) -> int:
-        return self.patches - self.visible
+        return self.channels * self.row.patch_size**2
 
 
 def describe(
-    model: str | Model,
+    model: str,
     workload: str = "mae",
     image_size: int | tuple[int, int] = 224,
     channels: int = 3,
@@ -75,25 +65,15 @@ def describe(
     ``decoder`` is (width, depth, heads), None or zeros for the model's own. ValueError for unknown names and an
     image that the patch does not divide.
     """
-    row = model if isinstance(model, Model) else lookup(model)
     if workload not in WORKLOADS:
         raise ValueError(f"There is no workload '{workload}'; use one of {', '.join(WORKLOADS)}.")
     width, depth, heads = decoder or (0, 0, 0)
-    row = row.resized(patch_size=patch_size, decoder_width=width, decoder_depth=depth, decoder_heads=heads)
-    patch = row.patch_size
-    rows, columns = grid(image_size, patch)
-    mae = workload == "mae"
-    return Shape(
-        row=row,
-        workload=workload,
-        rows=rows,
-        columns=columns,
-        channels=channels,
-        patch=patch,
-        visible=visible_patches(rows * columns, mask_ratio) if mae else rows * columns,
-        classes=num_classes if workload == "classify" else 0,
-        decoder=(row.decoder_width, row.decoder_depth, row.decoder_heads) if mae else None,
-    )
+    row = lookup(model).resized(patch_size=patch_size, decoder_width=width, decoder_depth=depth, decoder_heads=heads)
+    patches = prod(grid(image_size, row.patch_size))
+    if workload == "mae":
+        own = (row.decoder_width, row.decoder_depth, row.decoder_heads)
+        return Shape(row, workload, channels, patches, visible_patches(patches, mask_ratio), 0, own)
+    return Shape(row, workload, channels, patches, patches, num_classes if workload == "classify" else 0, None)
 
 
 def _fullest(shape: tuple[int, ...], ranks: int) -> int:
@@ -124,10 +104,10 @@ def _block(width: int, mlp_dim: int, gated_heads: int = 0) -> dict[str, tuple[in
     return shapes
 
 
-def units(model: str | Model, workload: str = "mae", **size: Any) -> list[Unit]:
+def units(model: str, workload: str = "mae", **size: Any) -> list[Unit]:
     """The weights of a workload, in FSDP's units: the blocks in running order, then ``root``."""
     s = describe(model, workload, **size)
-    row, width, inside = s.row, s.row.width, "encoder." if s.decoder else ""
+    row, width, patch, inside = s.row, s.row.width, s.row.patch_size, "encoder." if s.decoder else ""
     if workload == "classify":
         block = _block(width, row.gated_mlp_dim, row.heads)
         root = {"cls_token": (1, 1, width), "pos_embed": (s.patches, width)}  # a matrix, see jobs/throughput
@@ -139,7 +119,7 @@ def units(model: str | Model, workload: str = "mae", **size: Any) -> list[Unit]:
     else:
         block = _block(width, row.mlp_dim)
         root = {"cls_token": (1, 1, width), "pos_embed": (1, s.patches + 1, width)}
-        root |= {"patch_embed.proj.weight": (width, s.channels, s.patch, s.patch), "patch_embed.proj.bias": (width,)}
+        root |= {"patch_embed.proj.weight": (width, s.channels, patch, patch), "patch_embed.proj.bias": (width,)}
         root |= _norm("norm", width)
         root = {inside + name: shape for name, shape in root.items()}
         fixed = (inside + "pos_embed",)
@@ -154,6 +134,6 @@ def units(model: str | Model, workload: str = "mae", **size: Any) -> list[Unit]:
     return [*found, Unit("root", root, fixed)]
 
 
-def parameters(model: str | Model, workload: str = "mae", trainable: bool = False, **size: Any) -> int:
+def parameters(model: str, workload: str = "mae", trainable: bool = False, **size: Any) -> int:
     """How many numbers the weights hold; Table I's for ``classify``. Fixed positions count unless ``trainable``."""
     return sum(unit.count(trainable) for unit in units(model, workload, **size))

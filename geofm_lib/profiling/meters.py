@@ -15,7 +15,7 @@ import torch
 from torch.profiler import record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from geofm_lib.planning.sizes import GIB
+from geofm_lib.planning.conditions import GIB
 
 MARK = "geofm:"  # before a phase's name in a profiler's trace
 COLLECTIVES = ("all_gather", "reduce_scatter", "all_reduce", "broadcast")
