@@ -6,7 +6,7 @@ import pytest
 
 from geofm_lib.catalog import published
 from geofm_lib.figures import claims as shown
-from geofm_lib.paper import claims, findings, performance, readme_table, studies, verdicts
+from geofm_lib.paper import claims, performance, studies, verdicts
 from geofm_lib.paper.verdicts import Answer
 from geofm_lib.planning.conditions import TABLE_I
 from geofm_lib.planning.planner import as_published
@@ -155,8 +155,8 @@ def test_larger_models_must_probe_better_beyond_their_intervals(monkeypatch, sco
     rows = [{"model": name, "top1_pretrained_mean": str(score), "top1_pretrained_interval": "1"}
             for name, score in zip(names, scores, strict=True)]  # fmt: skip
     monkeypatch.setattr(results, "read", lambda name: rows[::-1])
-    assert findings.larger_probe_better({}).verdict == verdict
-    gain = findings.gain_of_largest({}).ours
+    assert claims.larger_probe_better({}).verdict == verdict
+    gain = claims.gain_of_largest({}).ours
     assert f"{scores[-1] - scores[0]:.1f}" in gain
     assert "ViT-Atto" in gain
 
@@ -193,8 +193,8 @@ def test_an_unknown_study_is_answered_with_the_known_ones():
 
 
 def test_the_readme_s_table_counts_every_item_without_any_run(tmp_path):
-    block = readme_table.block(tmp_path)
+    block = studies.readme_block(tmp_path)
     counts = [float(cell) for cell in block.splitlines()[2].split("|")[3].split(",")]
     assert [int(count) for count in counts] == [int(count) for count in TABLE_I.values()]
     assert "All 31 items" in block
-    assert not readme_table.rows(tmp_path)
+    assert not studies.measured_rows(tmp_path)

@@ -5,7 +5,7 @@ import pandas as pd
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures._axes import BLUE, GREY, IDEAL, ORANGE, legend_below, look, node_axis, ticks
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
-from geofm_lib.paper.findings import LOG_WINDOWS, window_over_steady
+from geofm_lib.paper.claims import LOG_WINDOWS, window_over_steady
 from geofm_lib.paper.performance import PREDICTED, UP_TO_3B, unseen
 from geofm_lib.paper.verdicts import percent
 from geofm_lib.planning.planner import as_published

@@ -37,7 +37,7 @@ LOADERS = 2  # processes a rank that draw the paper's images
 
 
 def run(settings: FindingsSettings, context: Context, run: Folder) -> dict[str, Any]:
-    """Gather the evidence; returns it under flat names, for `paper.findings` to read."""
+    """Gather the evidence; returns it under flat names, for `paper.claims` to read."""
     parts = (start_up, precisions, replicas, parameter_counts)  # start-up first: what comes later finds torch warm
     found: dict[str, Any] = {"device": meters.device_name(context.device), "torch": torch.__version__}
     for number, part in enumerate(parts, 1):

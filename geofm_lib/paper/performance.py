@@ -16,8 +16,7 @@ from geofm_lib.planning.planner import as_published, plan, ranked
 from geofm_lib.runs import results
 
 UP_TO_3B = ("ViT-Base", "ViT-Huge", "ViT-3B")
-PREDICTED = (*UP_TO_3B, "ViT-5B")
-"""Models with published throughput."""
+PREDICTED = (*UP_TO_3B, "ViT-5B")  # models with published throughput
 MOST = NODES[-1]
 Evidence = dict[str, Any]
 
@@ -71,10 +70,9 @@ def hybrid_1gpu_best(evidence: Evidence) -> Answer:
     """
     found = unseen(*UP_TO_3B)
     points: list[Point] = []
-    for (model, name, nodes), pair in found.items():
-        if name in ALIKE:
-            synchronised = found[model, "HYBRID_1GPU", nodes][0], found[model, "NO_SHARD", nodes][1]
-            points += [((model, name, nodes), *pair), ((model, name, nodes), *synchronised)]
+    for model, name, nodes in (key for key in found if key[1] in ALIKE):
+        synchronised = found[model, "HYBRID_1GPU", nodes][0], found[model, "NO_SHARD", nodes][1]
+        points += [((model, name, nodes), *pair) for pair in (found[model, name, nodes], synchronised)]
     lead = [found[m, "HYBRID_1GPU", MOST][0] / found[m, "NO_SHARD", MOST][0] for m in UP_TO_3B if found]
     said = f"synchronised it is 1.00 times NO_SHARD, published {min(lead):.2f} to {max(lead):.2f} times" if lead else ""
     return judged(points, "predicted", f"{said} on {MOST} nodes; beside all others on 1 to {MOST}")
@@ -94,10 +92,8 @@ def two_against_one(evidence: Evidence) -> Answer:
 def full_shard_kept(evidence: Evidence) -> Answer:
     """The percentage of ideal scaling that FULL_SHARD keeps on 128 nodes, up to 3B."""
     found = unseen(*UP_TO_3B)
-    points: list[Point] = []
-    for model in UP_TO_3B if found else ():
-        many, one = (found[model, "FULL_SHARD", nodes] for nodes in (MOST, 1))
-        points.append(("", 100 * many[0] / one[0] / MOST, 100 * many[1] / one[1] / MOST))
+    ends = [(found[model, "FULL_SHARD", MOST], found[model, "FULL_SHARD", 1]) for model in UP_TO_3B if found]
+    points = [("", 100 * many[0] / one[0] / MOST, 100 * many[1] / one[1] / MOST) for many, one in ends]
     return judged(points, "predicted", ", ".join(f"{own:.1f} %" for *_, own in points))
 
 

@@ -3,7 +3,8 @@
 Runs that have finished are read from their folders, so a study that was stopped goes on where it was.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,22 @@ import pandas as pd
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES, lookup
-from geofm_lib.paper.readme_table import measured
-from geofm_lib.planning.conditions import BATCH, FRONTIER, conditions, gib, nodes_of
+from geofm_lib.files import write_text
+from geofm_lib.paper.claims import answers
+from geofm_lib.paper.verdicts import VERDICTS, of_counts
+from geofm_lib.planning.conditions import BATCH, FRONTIER, TABLE_I, conditions, gib, nodes_of
 from geofm_lib.planning.memory import STACKS, rank_memory
 from geofm_lib.planning.planner import as_published
+from geofm_lib.planning.weights import parameters
 from geofm_lib.runs import grid, results
 from geofm_lib.runs.launch import launch
-from geofm_lib.runs.run import Run
-from geofm_lib.settings import PretrainSettings, ProbeSettings, SimulateSettings
+from geofm_lib.runs.run import Run, find_runs, run_table
+from geofm_lib.settings import PretrainSettings, ProbeSettings, SimulateSettings, runs_root
 
 Rows = list[dict[str, Any]]
 
-UNPUBLISHED = ("ViT-1B", "ViT-15B")
-"""Models whose throughput is not in our record; no number of theirs went into the fit."""
-SIMULATED_NODES = (None, 8, 128)
-"""Nodes of the published peaks that are simulated; None is a bar that is said to hold for any number."""
+UNPUBLISHED = ("ViT-1B", "ViT-15B")  # their throughput is not in our record, so no number of theirs went into the fit
+SIMULATED_NODES = (None, 8, 128)  # of the published peaks that are; None is a bar said to hold for any number
 ANY = 64  # ranks that are simulated for such a bar
 GRIDS = ("experiments", "prefetch_small", "scaling_small")
 CONDITIONS = ("model", "workload", "strategy", "batch_per_gpu", "image_size", "precision", "activation_checkpointing",
@@ -34,9 +36,25 @@ NUMBERS = ("step_s", "images_per_s", "peak_memory_gib", "model_tflops_per_rank")
 TRACED = ("model", "workload", "strategy", "batch_per_gpu", "image_size", "precision", "activation_checkpointing")
 SMALL = ("ViT-Atto", "ViT-Femto", "ViT-Pico")
 SAME: dict[str, Any] = {"images_per_class": 100, "ranks": 2}
-# 600 steps
 RECIPE: dict[str, Any] = {"epochs": 30, "warmup_epochs": 3.0, "global_batch": 40, "base_learning_rate": 3e-3}
 PROBE: dict[str, Any] = {"views": 4, "base_learning_rate": 30.0, "compare_random": False, "compare_histograms": False}
+MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")
+SPEED = ("model", "workload", "strategy", "ranks", "batch_per_gpu", "image_size", "precision", "device")
+DRIFT = [f"{kind}_group_{group}_gradient_difference" for kind in ("fsdp1", "ours") for group in (1, 2)]
+KEPT = {  # job -> settings, then headline numbers, of a row of measured.csv
+    "throughput": (*SPEED, "window", "step_s", "images_per_s", "paper_30_steps_images_per_s", "peak_memory_gib"),
+    "pretrain": ("model", "strategy", "ranks", "epochs", "global_batch", "image_size", "loss", "images_per_s"),
+    "probe": ("encoder", "probe_seeds", "classes", "test_images", "top1_pretrained_mean", "top1_pretrained_interval",
+              "top1_random_mean", "top1_random_interval", "histograms_top1", "histograms_interval",
+              "knn_pretrained", "base_learning_rate"),
+    "findings": ("model", "larger_model", "ranks", "device", "fsdp1", *DRIFT, "DDP_fp32_step_s", "NO_SHARD_fp32_step_s",
+                 "DDP_bf16_step_s", "NO_SHARD_bf16_step_s", "small_window_over_steady", "larger_window_over_steady"),
+}  # fmt: skip
+PROBED = (
+    ("pretrained", "top1_pretrained_mean", "top1_pretrained_interval"),
+    ("random weights", "top1_random_mean", "top1_random_interval"),
+    ("histograms", "histograms_top1", "histograms_interval"),
+)
 
 
 def predictions() -> Rows:
@@ -44,16 +62,15 @@ def predictions() -> Rows:
 
     Memory is that of FSDP1 (peak active); a combination that does not fit has its numbers all the same.
     """
-    return [_predicted(model, name, nodes) for model in UNPUBLISHED for name in STRATEGIES for nodes in nodes_of(name)]
-
-
-def _predicted(model: str, strategy: str, nodes: int) -> dict[str, Any]:
-    found = as_published(model, strategy, nodes)
-    held = rank_memory(model, strategy, found["gpus"], BATCH, conditions(strategy), stack="fsdp1")
-    memory_gib = round(gib(held.peak), 3)
-    speeds = {name: round(found[name], 1) for name in ("images_per_s", "low", "high")}
-    fits = str(memory_gib <= FRONTIER.memory_gib).lower()
-    return {"model": model, "strategy": strategy, "nodes": nodes, **speeds, "memory_gib": memory_gib, "fits": fits}
+    rows = []
+    cells = [(model, name, nodes) for model in UNPUBLISHED for name in STRATEGIES for nodes in nodes_of(name)]
+    for model, name, nodes in cells:
+        step = as_published(model, name, nodes)
+        held = round(gib(rank_memory(model, name, step["gpus"], BATCH, conditions(name), stack="fsdp1").peak), 3)
+        speeds = {each: round(step[each], 1) for each in ("images_per_s", "low", "high")}
+        row = {"model": model, "strategy": name, "nodes": nodes, **speeds, "memory_gib": held}
+        rows.append(row | {"fits": str(held <= FRONTIER.memory_gib).lower()})
+    return rows
 
 
 def unseen() -> Rows:
@@ -65,12 +82,12 @@ def unseen() -> Rows:
 
     table = calibrate.points()
     errors, _ = calibrate.left_out(table)
-    keys = [(row["model"], row["strategy"], row["nodes"]) for row in table]
-    return [
-        {"model": key[0], "strategy": key[1], "nodes": key[2], "published_images_per_s": row["value"],
-         "predicted_images_per_s": round(row["value"] * (1 + errors[key]), 1)}
-        for key, row in zip(keys, table, strict=True)
-    ]  # fmt: skip
+    rows = []
+    for row in table:
+        key = {name: row[name] for name in ("model", "strategy", "nodes")}
+        ours = round(row["value"] * (1 + errors[tuple(key.values())]), 1)
+        rows.append(key | {"published_images_per_s": row["value"], "predicted_images_per_s": ours})
+    return rows
 
 
 def simulated() -> Rows:
@@ -79,7 +96,21 @@ def simulated() -> Rows:
     ``libraries_gib`` is what the libraries of 2023 took beside the tensors, ``fsdp1_gib`` the arithmetic of the
     paper's FSDP1. How it differs from FSDP2, which is simulated, stands in ``planning/memory``.
     """
-    return [_simulated(row) for row in simulated_points()]
+    rows, libraries = [], gib(STACKS["fsdp1"].libraries)
+    for row in simulated_points():
+        gpus, printed = row["gpus"] or ANY, row["value"]
+        same = {name: row[name] for name in ("model", "strategy", "workload", "precision")}
+        traced = launch(SimulateSettings(**same, gpus=gpus, batch_per_gpu=BATCH)).summary
+        peak, arithmetic = traced["peak_memory_gib"], traced["predicted_peak_gib"]
+        job = (row["model"], row["strategy"], gpus, BATCH, conditions(row["strategy"]))
+        fsdp1 = gib(rank_memory(*job, stack="fsdp1").peak)
+        found = {
+            "published_gib": printed, "simulated_gib": peak, "libraries_gib": libraries,
+            "simulated_over_published": (peak + libraries) / printed, "arithmetic_gib": arithmetic,
+            "arithmetic_over_simulated": arithmetic / peak, "fsdp1_gib": fsdp1, "fsdp1_over_published": fsdp1 / printed,
+        }  # fmt: skip
+        rows.append(same | {"gpus": gpus} | {name: round(value, 4) for name, value in found.items()})
+    return rows
 
 
 def simulated_points() -> Rows:
@@ -87,36 +118,16 @@ def simulated_points() -> Rows:
     return [row for row in published.peaks() if row["nodes"] in SIMULATED_NODES and not lookup(row["strategy"]).ddp]
 
 
-def _simulated(row: dict[str, Any]) -> dict[str, Any]:
-    gpus = row["gpus"] or ANY
-    same = {name: row[name] for name in ("model", "strategy", "workload", "precision")}
-    traced = launch(SimulateSettings(**same, gpus=gpus, batch_per_gpu=BATCH)).summary
-    libraries = gib(STACKS["fsdp1"].libraries)
-    fsdp1 = rank_memory(row["model"], row["strategy"], gpus, BATCH, conditions(row["strategy"]), stack="fsdp1")
-    found = {
-        "published_gib": row["value"],
-        "simulated_gib": traced["peak_memory_gib"],
-        "libraries_gib": libraries,
-        "simulated_over_published": (traced["peak_memory_gib"] + libraries) / row["value"],
-        "arithmetic_gib": traced["predicted_peak_gib"],
-        "arithmetic_over_simulated": traced["predicted_peak_gib"] / traced["peak_memory_gib"],
-        "fsdp1_gib": gib(fsdp1.peak),
-        "fsdp1_over_published": gib(fsdp1.peak) / row["value"],
-    }
-    return same | {"gpus": gpus} | {name: round(value, 4) for name, value in found.items()}
-
-
 def sizes() -> Rows:
     """Do larger models probe better? Three small ones on the built-in scenes, pretrained and probed alike."""
-    return [_size(model) for model in SMALL]
-
-
-def _size(model: str) -> dict[str, Any]:
-    trained = launch(PretrainSettings(model=model, **SAME, **RECIPE))
-    probe = launch(ProbeSettings(model=model, encoder=str(trained.folder), **SAME, **PROBE)).summary
-    names = ("top1_pretrained_mean", "top1_pretrained_interval", "classes", "test_images")
-    how = {"dataset": "scenes", "images_per_class": SAME["images_per_class"], **RECIPE}
-    return {"model": model, **how, "loss": trained.summary["loss"], **{name: probe[name] for name in names}}
+    rows = []
+    for model in SMALL:
+        trained = launch(PretrainSettings(model=model, **SAME, **RECIPE))
+        probe = launch(ProbeSettings(model=model, encoder=str(trained.folder), **SAME, **PROBE)).summary
+        names = ("top1_pretrained_mean", "top1_pretrained_interval", "classes", "test_images")
+        how = {"dataset": "scenes", "images_per_class": SAME["images_per_class"], **RECIPE}
+        rows.append({"model": model, **how, "loss": trained.summary["loss"], **{name: probe[name] for name in names}})
+    return rows
 
 
 def experiments() -> Rows:
@@ -158,10 +169,64 @@ def origin(frame: pd.DataFrame) -> str:
     return "measured on {}, torch {}, {}, commit {}".format(*marks)
 
 
-STUDIES: dict[str, Callable[[], Rows]] = {
-    study.__name__: study for study in (predictions, unseen, simulated, sizes, experiments, measured)
-}
-"""Name, also of the CSV file under reports/, to the function that gives its rows."""
+def _finished(root: Path) -> list[dict[Hashable, Any]]:
+    """Settings and headline numbers of every finished run in a folder of run folders."""
+    table = run_table(root)
+    return table[table["status"] == "finished"].to_dict("records") if len(table) else []
+
+
+def measured_rows(root: Path) -> Rows:
+    """(run, number, value) of every finished recorded run: one long table, since jobs have other numbers."""
+    return [
+        {"job": run["job"], "run": Path(run["folder"]).name, "name": name, "value": run[name]}
+        for run in _finished(root) for name in KEPT.get(run["job"], ()) if pd.notna(run.get(name))
+    ]  # fmt: skip
+
+
+def readme_block(root: Path) -> str:
+    """README's table: what the paper says, what these runs say, and a verdict of the fixed vocabulary."""
+    ours = {name: parameters(name, "classify") / 1e6 for name in TABLE_I}
+    lines = [
+        "| | published | here | verdict |",
+        "|---|---|---|---|",
+        f"| Table I, parameters (M) | {', '.join(f'{n:.0f}' for n in TABLE_I.values())} | "
+        f"{', '.join(f'{n:.2f}' for n in ours.values())} | {of_counts(TABLE_I, ours)} |",
+    ]
+    done = _finished(root)
+    for run in (run for run in done if run["job"] == "probe"):
+        shown = ", ".join(
+            f"{label} {run[name]:.1f} ± {run[spread]:.1f}" for label, name, spread in PROBED if pd.notna(run.get(name))
+        )
+        what = f"Linear probe, top-1 %, {run['classes']:.0f} classes of `{run['dataset']}`, {run['model']}"
+        lines.append(f"| {what} | larger models probe better | {shown} | not comparable (other images and size) |")
+    if speeds := [run for run in done if run["job"] == "throughput"]:
+        fastest = sorted(speeds, key=lambda run: -run["images_per_s"])
+        ordered = ", ".join(f"{run['strategy']} {run['images_per_s']:.0f}" for run in fastest)
+        what = f"Strategies, images/s, {speeds[0]['model']} on {speeds[0]['ranks']:.0f} CPU ranks"
+        lines.append(f"| {what} | on 8 to 1024 GPUs, see 06 | {ordered} | not comparable (no GPU) |")
+    evidence = next((run.summary for run in find_runs(root, "findings") if run.status == "finished"), {})
+    words = Counter(each.verdict for _, each in answers(evidence, "table", "figure", "claim"))
+    said = ", ".join(f"{words[word]} {word}" for word in VERDICTS if words[word])
+    lines.append(f"| All {words.total()} items | [06](reports/recorded/06_paper.html) | | {said} |")
+    return "\n".join(lines)
+
+
+def measured() -> Rows:
+    """The numbers behind README's table, after `make recorded`; the table is rewritten from the same run folders.
+
+    So neither is ever typed. ValueError where README lacks the marks of the table.
+    """
+    root, readme = runs_root(), results.ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    if any(text.count(mark) != 1 for mark in MARKS):
+        raise ValueError(f"{readme} must hold the marks {' and '.join(MARKS)} once each.")
+    before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
+    write_text(readme, f"{before}{MARKS[0]}\n{readme_block(root)}\n{MARKS[1]}{after}")
+    return measured_rows(root)
+
+
+_ALL: tuple[Callable[[], Rows], ...] = (predictions, unseen, simulated, sizes, experiments, measured)
+STUDIES = {study.__name__: study for study in _ALL}  # the name is also that of the CSV file under reports/
 
 
 def study(name: str) -> Path:

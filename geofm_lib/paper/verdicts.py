@@ -7,17 +7,9 @@ from statistics import median
 from typing import Any
 
 VERDICTS = ("reproduced", "same ordering", "differs", "not comparable", "not measured")
-"""The five words a comparison with the paper may end in."""
-
-NEAR = 0.10
-"""Numbers are reproduced whose median error is at most this, as a share of the published ones."""
-
-APART = 0.05
-"""Two published numbers are in an order when they differ by more than this, as a share of the smaller."""
-
-IN_ORDER = 0.90
-"""Ours are in the published order when at least this share of such pairs is."""
-
+NEAR = 0.10  # numbers are reproduced whose median error is at most this, as a share of the published ones
+APART = 0.05  # two published numbers are in an order that differ by more than this, as a share of the smaller
+IN_ORDER = 0.90  # ours are in the published order when at least this share of such pairs is
 Point = tuple[Any, float, float]
 """(cell, published, ours); only points of one cell have an order, for example strategies on the same nodes."""
 
