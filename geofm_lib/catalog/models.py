@@ -11,7 +11,7 @@ whose 15360 is the hidden width of the gated MLP and is kept for both readings.
 """
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from geofm_lib.catalog.suggest import did_you_mean
 
@@ -30,41 +30,17 @@ class Model:
     decoder_width: int
     decoder_depth: int
     decoder_heads: int
-    published_params_M: float | None = None
     source: str = ""
+    published_params_M: float | None = None
 
-    def resized(
-        self,
-        patch_size: int | None = None,
-        decoder_width: int | None = None,
-        decoder_depth: int | None = None,
-        decoder_heads: int | None = None,
-    ) -> Self:
-        """This row with other sizes: those given, and its own where None or 0 is given."""
-        return replace(
-            self,
-            patch_size=patch_size or self.patch_size,
-            decoder_width=decoder_width or self.decoder_width,
-            decoder_depth=decoder_depth or self.decoder_depth,
-            decoder_heads=decoder_heads or self.decoder_heads,
-        )
+    def resized(self, **sizes: Any) -> Self:
+        """This row with other sizes: the patch's and the decoder's that are given, its own where None or 0 is."""
+        return replace(self, **{name: size for name, size in sizes.items() if size})
 
 
 def _row(name, width, depth, heads, patch_size, decoder, source, mlp_dim=0, gated_mlp_dim=0, published=None):
-    return Model(
-        name=name,
-        width=width,
-        depth=depth,
-        heads=heads,
-        mlp_dim=mlp_dim or 4 * width,
-        gated_mlp_dim=gated_mlp_dim or int(2.6875 * width),  # the benchmark code's default MLP ratio
-        patch_size=patch_size,
-        decoder_width=decoder[0],
-        decoder_depth=decoder[1],
-        decoder_heads=decoder[2],
-        published_params_M=published,
-        source=source,
-    )
+    gated = gated_mlp_dim or int(2.6875 * width)  # the benchmark code's default MLP ratio
+    return Model(name, width, depth, heads, mlp_dim or 4 * width, gated, patch_size, *decoder, source, published)
 
 
 _TABLE_I = "Table I of arXiv 2404.11706"

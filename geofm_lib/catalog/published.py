@@ -16,11 +16,8 @@ import csv
 from pathlib import Path
 
 FOLDER = Path(__file__).with_name("published")
-"""Where the CSV files stand."""
-
 PREFETCH_DEPTHS = {"None+limit_all_gathers": 0, "BACKWARD_PRE+limit_all_gathers": 1}
 """The prefetch figure's settings that FSDP2 has, and how many blocks they gather ahead in the backward pass."""
-
 WHOLE = ("nodes", "gpus", "params_M")
 YES_NO = ("activation_checkpointing", "synchronised")
 

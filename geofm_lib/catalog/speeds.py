@@ -13,8 +13,6 @@ from functools import cache
 from pathlib import Path
 
 FILE = Path(__file__).with_name("speeds.csv")
-"""Where the numbers stand."""
-
 COLUMNS = ("machine", "name", "at", "value", "spread", "unit", "kind", "meaning", "source")
 
 

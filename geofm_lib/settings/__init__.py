@@ -7,24 +7,19 @@ The same field is a line of the notebook's parameters cell, a papermill `-p` nam
 import json
 from pathlib import Path
 
-from geofm_lib.settings.base import (
-    CELL_MARK,
-    INJECTED_MARK,
-    JobSettings,
-    Resolved,
-    Settings,
-    SettingsError,
-    clone,
-    runs_root,
-)
+from geofm_lib.settings.base import JobSettings, Resolved, Settings, SettingsError, clone, runs_root
 from geofm_lib.settings.data import PrepareSettings
-from geofm_lib.settings.paper import FindingsSettings, PaperSettings
-from geofm_lib.settings.pretrain import PretrainSettings
-from geofm_lib.settings.probe import ProbeSettings
-from geofm_lib.settings.throughput import ScalingSettings, SimulateSettings, ThroughputSettings
+from geofm_lib.settings.pretrain import PretrainSettings, ProbeSettings
+from geofm_lib.settings.throughput import (
+    FindingsSettings,
+    PaperSettings,
+    ScalingSettings,
+    SimulateSettings,
+    ThroughputSettings,
+)
 
 __all__ = [
-    "CELL_MARK", "INJECTED_MARK", "JOBS", "FindingsSettings", "JobSettings", "PaperSettings", "PrepareSettings",
+    "JOBS", "FindingsSettings", "JobSettings", "PaperSettings", "PrepareSettings",
     "PretrainSettings", "ProbeSettings", "ScalingSettings", "Settings", "SettingsError", "SimulateSettings",
     "ThroughputSettings", "Resolved", "clone", "load", "runs_root",
 ]  # fmt: skip

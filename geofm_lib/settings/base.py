@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -87,12 +87,9 @@ class Settings(BaseModel):
             lines.append(f"{name}: {kind} = {default}  # {field.description}")
         return "\n".join(lines)
 
-    def table(self) -> list[tuple[str, Any, str]]:
-        """(setting, value, meaning) for a report."""
-        return [(n, getattr(self, n), f.description or "") for n, f in type(self).model_fields.items()]
-
     def _repr_html_(self) -> str:
-        cells = "".join(f"<tr><td>{n}</td><td><b>{v}</b></td><td>{a}</td></tr>" for n, v, a in self.table())
+        rows = [(n, getattr(self, n), field.description or "") for n, field in type(self).model_fields.items()]
+        cells = "".join(f"<tr><td>{n}</td><td><b>{v}</b></td><td>{a}</td></tr>" for n, v, a in rows)
         head = "<tr><th>setting</th><th>value</th><th>meaning</th></tr>"
         return f"<details><summary>Settings</summary><table>{head}{cells}</table></details>"
 
@@ -148,12 +145,11 @@ class JobSettings(Settings):
         return Path(self.run_dir) if self.run_dir else runs_root() / self.name()
 
     def check_ranks(self, ranks: int) -> None:
-        """Refuse a number of ranks on which these settings cannot run."""
+        """Refuse a number of ranks on which these settings cannot run; 0 is one that is not known yet."""
 
     @model_validator(mode="after")
     def _usable(self):
-        if self.ranks:
-            self.check_ranks(self.ranks)
+        self.check_ranks(self.ranks)
         return self
 
 
@@ -168,6 +164,9 @@ class ReadingSettings(Settings):
         return Path(self.runs_dir) if self.runs_dir else runs_root()
 
 
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["fp32", "bf16"]
+Workload = Literal["mae", "classify"]
 MEASURED = "what is measured"
 WHERE = "where and how it runs (changes speed and memory, never the result)"
 
@@ -244,11 +243,11 @@ def _sentence(cls, error: ValidationError) -> str:
     sentences = []
     for fault in error.errors():
         message = fault["msg"].removeprefix("Value error, ")
-        name = fault["loc"][0] if fault["loc"] else None
-        if name is None:
+        if not fault["loc"]:
             sentences.append(message)
             continue
-        value, allowed = fault["input"], get_args(cls.model_fields[name].annotation)
+        name, value = fault["loc"][0], fault["input"]
+        allowed = get_args(cls.model_fields[name].annotation)
         if fault["type"] == "literal_error":
             message = f"must be one of {', '.join(allowed)}{did_you_mean(value, allowed)}"
         sentences.append(f"{name}: {value!r} cannot be used: {message[0].lower()}{message[1:]}")

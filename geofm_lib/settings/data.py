@@ -1,11 +1,11 @@
 """Settings of 01_data, and what the jobs that look at prepared images have in common."""
 
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import model_validator
 
 from geofm_lib.catalog import models
-from geofm_lib.settings.base import DEVICE, IMAGES_PER_CLASS, RUN_DIR, WHERE, JobSettings, naming, setting
+from geofm_lib.settings.base import DEVICE, IMAGES_PER_CLASS, RUN_DIR, WHERE, Device, JobSettings, naming, setting
 
 
 class PrepareSettings(JobSettings):
@@ -28,7 +28,7 @@ class PrepareSettings(JobSettings):
     )
     seed: int = setting(0, "of the drawing and of the split", "data", ge=0)
     ranks: int = setting(1, "preparation is one process; it uses `workers`", WHERE, True, ge=0, le=100_000)
-    device: Literal["auto", "cpu", "cuda"] = DEVICE
+    device: Device = DEVICE
     workers: int = setting(0, "processes that decode (0: one a core)", WHERE, True, ge=0, le=1024)
     run_dir: str = RUN_DIR
 

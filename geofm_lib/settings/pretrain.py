@@ -1,23 +1,10 @@
-"""Settings of 02_pretrain: masked-autoencoder pretraining."""
+"""Settings of 02_pretrain and 05_probe: pretraining of an encoder, and what its frozen features are good for."""
 
 from typing import ClassVar, Literal
 
-from pydantic import model_validator
-
 from geofm_lib.catalog.models import lookup
-from geofm_lib.settings.base import (
-    DATA,
-    DATASET,
-    DEVICE,
-    IMAGES_PER_CLASS,
-    RANKS,
-    RUN_DIR,
-    WHERE,
-    WORKERS,
-    check_strategy,
-    nearest_multiples,
-    setting,
-)
+from geofm_lib.settings import base
+from geofm_lib.settings.base import DATA, DATASET, DEVICE, IMAGES_PER_CLASS, RANKS, RUN_DIR, WHERE, WORKERS, setting
 from geofm_lib.settings.data import ImageSettings
 
 
@@ -47,13 +34,11 @@ class PretrainSettings(ImageSettings):
     )
     weight_decay: float = setting(0.05, "AdamW, on matrices only", "recipe", ge=0)
     clip_grad_norm: float = setting(1.0, "largest gradient norm (0: no clipping)", "recipe", ge=0)
-    precision: Literal["fp32", "bf16"] = setting(
-        "fp32", "fp32 | bf16 (bf16 compute and reduce, fp32 weights)", "recipe"
-    )
+    precision: base.Precision = setting("fp32", "fp32 | bf16 (bf16 compute and reduce, fp32 weights)", "recipe")
     seed: int = setting(0, "of weights, order, crops and masks", "recipe", ge=0)
     strategy: str = setting("FULL_SHARD", "FULL_SHARD, SHARD_GRAD_OP, NO_SHARD, HYBRID_kGPUs or DDP", WHERE, True)
     ranks: int = RANKS
-    device: Literal["auto", "cpu", "cuda"] = DEVICE
+    device: base.Device = DEVICE
     max_batch_per_rank: int = setting(0, "images a rank holds at once (0: all; else it accumulates)", WHERE, True, ge=0)
     activation_checkpointing: bool = setting(False, "recompute activations in the backward pass", WHERE, True)
     compile: bool = setting(False, "torch.compile each block", WHERE, True)
@@ -65,15 +50,10 @@ class PretrainSettings(ImageSettings):
     log_every: int = setting(5, "steps", WHERE, True, ge=1)
     run_dir: str = RUN_DIR
 
-    @model_validator(mode="after")
-    def _strategy_exists(self):
-        check_strategy(self.strategy)
-        return self
-
     def check_ranks(self, ranks: int) -> None:
-        check_strategy(self.strategy, ranks)
-        if self.global_batch % ranks:
-            near = nearest_multiples(self.global_batch, ranks)
+        base.check_strategy(self.strategy, ranks)
+        if ranks and self.global_batch % ranks:
+            near = base.nearest_multiples(self.global_batch, ranks)
             raise ValueError(f"global_batch: {self.global_batch} images cannot be shared by {ranks} ranks; use {near}")
 
     def accumulation(self, ranks: int) -> int:
@@ -87,3 +67,36 @@ class PretrainSettings(ImageSettings):
         given = {name: getattr(self, name) for name in ("decoder_width", "decoder_depth", "decoder_heads")}
         row = lookup(self.model).resized(**given)
         return {name: getattr(row, name) for name in given}
+
+
+class ProbeSettings(ImageSettings):
+    """05_probe: linear probe and nearest neighbours on frozen features."""
+
+    job: ClassVar[str] = "probe"
+    dataset: str = DATASET
+    images_per_class: int = IMAGES_PER_CLASS
+    data: str = DATA
+    encoder: str = setting("", "pretrain run folder, exported folder or 'random' (empty: 02's default run)", "encoder")
+    model: str = setting("ViT-Femto", "used by encoder random and by 02's default run", "encoder")
+    image_size: int = setting(64, "pixels a side of what the model sees", "encoder", ge=8, le=2048)
+    pool: Literal["mean", "cls"] = setting("mean", "mean of the patch tokens | cls (the class token)", "encoder")
+    views: int = setting(8, "augmented views kept of a training image (0: new crops every epoch)", "protocol", ge=0)
+    epochs: int = setting(90, "of the linear probe", "protocol", ge=1)
+    warmup_epochs: float = setting(10.0, "epochs of linear warm-up, then a cosine to zero", "protocol", ge=0)
+    batch: int = setting(256, "images", "protocol", ge=2)
+    base_learning_rate: float = setting(0.1, "LARS, per 256 images", "protocol", gt=0)
+    weight_decay: float = setting(0.0, "LARS", "protocol", ge=0)
+    probe_seeds: int = setting(3, "repeats; intervals are over them", "protocol", ge=1, le=100)
+    knn_k: int = setting(20, "nearest neighbours that vote", "protocol", ge=1)
+    compare_random: bool = setting(True, "probe the same encoder at random initialisation too", "protocol")
+    compare_histograms: bool = setting(True, "score colour and gradient histograms too", "protocol")
+    seed: int = setting(0, "of crops, heads and the random encoder", "protocol", ge=0)
+    ranks: int = RANKS
+    device: base.Device = DEVICE
+    workers: int = WORKERS
+    run_dir: str = RUN_DIR
+
+    def pretraining(self) -> PretrainSettings:
+        """The pretraining whose encoder is probed when `encoder` is empty: 02's defaults on the same data."""
+        same = ("dataset", "images_per_class", "data", "model", "image_size", "ranks", "device")
+        return PretrainSettings(**{n: getattr(self, n) for n in same})

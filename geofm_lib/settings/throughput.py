@@ -1,4 +1,4 @@
-"""Settings of 03_throughput, of the simulation of one rank of many, and of 04_scaling that plans both."""
+"""Settings of 03_throughput, the simulation of one rank of many, 04_scaling that plans both, and 06_paper."""
 
 from typing import ClassVar, Literal
 
@@ -6,17 +6,8 @@ from pydantic import model_validator
 
 from geofm_lib.catalog import machines, models, strategies
 from geofm_lib.catalog.datasets import DATASETS
-from geofm_lib.settings.base import (
-    DATA,
-    IMAGES_PER_CLASS,
-    MEASURED,
-    RUN_DIR,
-    WHERE,
-    ReadingSettings,
-    check_strategy,
-    naming,
-    setting,
-)
+from geofm_lib.settings import base
+from geofm_lib.settings.base import DATA, IMAGES_PER_CLASS, MEASURED, RUN_DIR, WHERE, ReadingSettings, naming, setting
 from geofm_lib.settings.data import ImageSettings
 
 
@@ -25,16 +16,14 @@ class ThroughputSettings(ImageSettings):
 
     job: ClassVar[str] = "throughput"
     model: str = setting("ViT-Femto", "a row of catalog/models.py", MEASURED)
-    workload: Literal["mae", "classify"] = setting("mae", "mae | classify (the paper's all-token benchmark)", MEASURED)
+    workload: base.Workload = setting("mae", "mae | classify (the paper's all-token benchmark)", MEASURED)
     strategy: str = setting("FULL_SHARD", "FULL_SHARD, SHARD_GRAD_OP, NO_SHARD, HYBRID_kGPUs or DDP", MEASURED)
     ranks: int = setting(0, "processes (0: the Slurm tasks, else the GPUs, else 1)", MEASURED, ge=0, le=100_000)
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto | cpu | cuda", MEASURED)
+    device: base.Device = setting("auto", "auto | cpu | cuda", MEASURED)
     batch_per_gpu: int = setting(32, "images a rank takes a step (weak scaling)", MEASURED, ge=1)
     image_size: int = setting(64, "pixels a side", MEASURED, ge=8, le=2048)
     patch_size: int = setting(0, "pixels a side of a patch (0: the model's own)", MEASURED, ge=0, le=64)
-    precision: Literal["fp32", "bf16"] = setting(
-        "fp32", "fp32 | bf16 (bf16 compute and reduce, fp32 weights)", MEASURED
-    )
+    precision: base.Precision = setting("fp32", "fp32 | bf16 (bf16 compute and reduce, fp32 weights)", MEASURED)
     activation_checkpointing: bool = setting(False, "recompute activations in the backward pass", MEASURED)
     compile: bool = setting(False, "torch.compile each block", MEASURED)
     forward_prefetch: int = setting(1, "blocks gathered ahead in the forward pass", MEASURED, ge=0, le=8)
@@ -62,11 +51,6 @@ class ThroughputSettings(ImageSettings):
     run_dir: str = RUN_DIR
 
     @model_validator(mode="after")
-    def _strategy_exists(self):
-        check_strategy(self.strategy)
-        return self
-
-    @model_validator(mode="after")
     def _can_be_compared(self):
         if (self.compare or self.trace) and not self.profile_steps:
             raise ValueError("profile_steps: 0 leaves nothing to compare or to trace; 20 gives a steady median")
@@ -77,7 +61,7 @@ class ThroughputSettings(ImageSettings):
         return self
 
     def check_ranks(self, ranks: int) -> None:
-        check_strategy(self.strategy, ranks)
+        base.check_strategy(self.strategy, ranks)
 
 
 class SimulateSettings(ImageSettings):
@@ -85,13 +69,13 @@ class SimulateSettings(ImageSettings):
 
     job: ClassVar[str] = "simulate"
     model: str = setting("ViT-3B", "a row of catalog/models.py", MEASURED)
-    workload: Literal["mae", "classify"] = setting("mae", "mae | classify (the paper's all-token benchmark)", MEASURED)
+    workload: base.Workload = setting("mae", "mae | classify (the paper's all-token benchmark)", MEASURED)
     strategy: str = setting("FULL_SHARD", "FULL_SHARD, SHARD_GRAD_OP, NO_SHARD or HYBRID_kGPUs", MEASURED)
     gpus: int = setting(64, "ranks of the simulated job", MEASURED, ge=1, le=16384)
     batch_per_gpu: int = setting(32, "images a rank takes a step", MEASURED, ge=1)
     image_size: int = setting(224, "pixels a side", MEASURED, ge=8, le=2048)
     patch_size: int = setting(0, "pixels a side of a patch (0: the model's own)", MEASURED, ge=0, le=64)
-    precision: Literal["fp32", "bf16"] = setting("bf16", "fp32 | bf16", MEASURED)
+    precision: base.Precision = setting("bf16", "fp32 | bf16", MEASURED)
     activation_checkpointing: bool = setting(True, "recompute activations in the backward pass", MEASURED)
     ranks: int = setting(1, "a simulation is one process", WHERE, True, ge=1, le=1)
     device: Literal["cpu"] = setting("cpu", "a simulation needs no GPU", WHERE, True)
@@ -114,7 +98,7 @@ class ScalingSettings(ReadingSettings):
 
     runs_dir: str = setting("", "folder that holds the run folders (empty: runs/)", "what is read")
     model: str = setting("ViT-3B", "a row of catalog/models.py", PLANNED)
-    workload: Literal["mae", "classify"] = setting("mae", "mae | classify (the paper's all-token benchmark)", PLANNED)
+    workload: base.Workload = setting("mae", "mae | classify (the paper's all-token benchmark)", PLANNED)
     machine: str = setting("frontier", "a row of catalog/machines.py", PLANNED)
     nodes: int = setting(8, "nodes of that machine", PLANNED, ge=1)
     batch_per_gpu: int = setting(32, "images a GPU takes a step", PLANNED, ge=1)
@@ -138,3 +122,48 @@ class ScalingSettings(ReadingSettings):
         gpus = self.nodes * machines.lookup(self.machine).devices_per_node
         same = {name: getattr(self, name) for name in ("model", "workload", "strategy", "batch_per_gpu")}
         return SimulateSettings(**same, gpus=gpus)
+
+
+class FindingsSettings(ImageSettings):
+    """06_paper: evidence for four findings about the paper's numbers, gathered on a few ranks in about a minute."""
+
+    job: ClassVar[str] = "findings"
+    model: str = setting("ViT-Atto", "the small model: replicas, and start-up in a short step", MEASURED)
+    larger_model: str = setting("ViT-Pico", "the larger one: precision, and start-up in a longer step", MEASURED)
+    image_size: int = setting(64, "pixels a side", MEASURED, ge=8, le=2048)
+    batch_per_gpu: int = setting(2, "images a rank takes a step", MEASURED, ge=1)
+    steps: int = setting(5, "timed steps of each precision; steps after which weights are compared", MEASURED, ge=2)
+    ranks: int = setting(4, "processes: an even number from 4 on", MEASURED, ge=0, le=100_000)
+    device: base.Device = setting("cpu", "auto | cpu | cuda", MEASURED)
+    seed: int = setting(0, "of weights and images", MEASURED, ge=0)
+    run_dir: str = RUN_DIR
+
+    @model_validator(mode="after")
+    def _larger_fits(self):
+        with naming("larger_model"):
+            models.grid(self.image_size, models.lookup(self.larger_model).patch_size)
+        return self
+
+    def check_ranks(self, ranks: int) -> None:
+        if ranks and (ranks < 4 or ranks % 2):
+            raise ValueError(
+                f"ranks: {ranks} cannot show whether replicas agree, which takes two shard groups of two ranks; use 4 "
+                "or another even number above it"
+            )
+
+
+class PaperSettings(ReadingSettings):
+    """06_paper reads finished runs and the published figures, and starts one short job: the findings."""
+
+    runs_dir: str = setting("", "folder that holds the run folders (empty: runs/)", "what is read")
+    ranks: int = setting(4, "processes that gather the evidence: an even number from 4 on", "what is run", ge=0)
+    device: base.Device = setting("cpu", "where they do: auto | cpu | cuda", "what is run")
+
+    @model_validator(mode="after")
+    def _can_be_gathered(self):
+        self.findings()
+        return self
+
+    def findings(self) -> FindingsSettings:
+        """The job that gathers the evidence."""
+        return FindingsSettings(ranks=self.ranks, device=self.device)
