@@ -18,7 +18,7 @@ from geofm_lib.distributed.context import Context
 from geofm_lib.jobs import pretrain_files
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import mae
-from geofm_lib.planning.sizes import gib
+from geofm_lib.planning.conditions import gib
 from geofm_lib.profiling import meters
 from geofm_lib.settings import PretrainSettings
 
