@@ -12,9 +12,9 @@ import pytest
 
 from geofm_lib.jobs.run_folder import heartbeat_timeout_s
 from geofm_lib.report import ending
-from geofm_lib.runs import liveness, slurm, watch
-from geofm_lib.runs.liveness import heartbeat_s
+from geofm_lib.runs import slurm, watch
 from geofm_lib.runs.run import HEARTBEAT_OLD_S, Run
+from geofm_lib.runs.watch import heartbeat_s
 from tests.support.timing import scaled, wait_for
 
 
@@ -87,14 +87,14 @@ def test_heartbeats_of_very_many_ranks_still_come_in_time():
 
 def test_a_silent_rank_is_given_up_after_the_bound_and_before_its_first_step_after_ten_minutes(run, monkeypatch):
     now = 0.0
-    monkeypatch.setattr(liveness, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setenv("GEOFM_HEARTBEAT_TIMEOUT_S", "60")
 
     def heard(rank, step):
         text = json.dumps({"node": "node1", "step": step, "waiting": ""})
         (run.folder / "heartbeats" / str(rank)).write_text(text)
 
-    heartbeats = liveness.Heartbeats(run.folder, 2)
+    heartbeats = watch.Heartbeats(run.folder, 2)
     heard(0, 0)
     heard(1, 0)
     now = 1.0

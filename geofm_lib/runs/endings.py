@@ -44,15 +44,15 @@ class Do(Enum):
     CONCLUDE = auto()  # with a summary
 
 
-@dataclass(frozen=True)
+@dataclass
 class Observations:
-    """What the launcher sees of a run at one moment; times are seconds of one monotonic clock."""
+    """What the launcher sees of a run; times are seconds of one monotonic clock. The watch keeps it up to date."""
 
     exit_codes: Sequence[int | None]  # of the processes: one a rank, or one srun for all; None while it lives
     now: float = 0.0
     job: str = "pretrain"
     folder: str = ""
-    since: Mapping[Event, float] = field(default_factory=dict)  # when each was first seen
+    since: dict[Event, float] = field(default_factory=dict)  # when each was first seen
     ended_at: float | None = None  # when the ranks were ended by force
     stop_wanted: bool = False  # by an interrupt, a signal or the runner
     stop_left: bool = False  # the request lies in the run folder

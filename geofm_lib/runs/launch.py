@@ -19,7 +19,7 @@ from typing import IO
 from geofm_lib import __version__, files
 from geofm_lib.data import sources
 from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, REQUESTS
-from geofm_lib.runs import liveness, provenance, slurm, watch
+from geofm_lib.runs import provenance, slurm, watch
 from geofm_lib.runs.check import check, encoder_folder
 from geofm_lib.runs.run import Run, shown
 from geofm_lib.runs.watch import RunStopped
@@ -192,7 +192,7 @@ def start_ranks(folder: Path, ranks: int, device: str) -> list[subprocess.Popen[
     """Start them on a prepared run folder; their output goes to its log.txt."""
     worker = [sys.executable, "-m", "geofm_lib.jobs.worker", str(folder)]
     base = {**os.environ, "GEOFM_LAUNCH": uuid.uuid4().hex[:8], "PYTHONUNBUFFERED": "1"}
-    base["GEOFM_HEARTBEAT_S"] = str(liveness.heartbeat_s(ranks))
+    base["GEOFM_HEARTBEAT_S"] = str(watch.heartbeat_s(ranks))
     base["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), base.get("PYTHONPATH")]))
     base.pop("MPLBACKEND", None)
     with open(folder / "log.txt", "ab") as log:

@@ -14,14 +14,14 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from geofm_lib import files
-from geofm_lib.jobs.run_folder import LAUNCHER, STOP, WAITING, heartbeat_timeout_s, request
+from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, STOP, WAITING, heartbeat_timeout_s, request
 from geofm_lib.advice import failures
-from geofm_lib.runs import liveness, progress, slurm
+from geofm_lib.runs import progress, slurm
 from geofm_lib.runs.endings import WITHOUT_STOP, Do, Event, Observations, decide
 from geofm_lib.runs.run import Run, shown
 
@@ -30,6 +30,8 @@ STOP_S = 240.0  # ranks get this long to write a checkpoint after a stop request
 FULL_BYTES = 4 * 2**20  # a disk with less free than this is full
 TASK = r"\S+: tasks? .*"  # srun's words on a task that ended badly
 NODE = r"Node failure on .*"  # and on a node
+NOBODY_LISTENS = {Event.FOLDER_LOST, Event.RANK_FAILED, Event.RANK_SILENT, Event.SUMMARY_WRITTEN}
+STARTING_S = 600.0  # before the first step a rank may be silent this long: it imports, compiles, reads a busy disk
 
 
 class RunFailed(RuntimeError):
@@ -82,78 +84,101 @@ def watch(run: Run, processes: list[subprocess.Popen[bytes]], ranks: int, log_fr
     _conclude(run, action.summary)
 
 
+def heartbeat_s(ranks: int) -> float:
+    """Seconds between two heartbeats of a rank: a thousand ranks must not keep a shared file system busy."""
+    return max(2.0, min(ranks / 100, heartbeat_timeout_s() / 6))
+
+
+class Heartbeats:
+    """When each rank was last heard, by the change of its file: clocks of machines differ."""
+
+    def __init__(self, folder: Path, ranks: int):
+        self.folder, self.ranks = folder, ranks
+        self.seen = {rank: (0, time.monotonic()) for rank in range(ranks)}
+        self.due = 0.0
+
+    def silent(self, ended: Collection[int]) -> tuple[int, ...]:
+        """The ranks, but for those that have ended, that were silent too long; looked for a few times in that bound."""
+        now, bound = time.monotonic(), heartbeat_timeout_s()
+        if now < self.due:
+            return ()
+        self.due = now + bound / 6
+        for rank, (before, _) in self.seen.items():
+            with contextlib.suppress(FileNotFoundError):
+                changed = (self.folder / HEARTBEATS / str(rank)).stat().st_mtime_ns
+                if changed != before:
+                    self.seen[rank] = (changed, now)
+        late = [rank for rank, (_, since) in self.seen.items() if now - since > bound and rank not in ended]
+        if late and not any(self.last(rank).get("step") for rank in self.seen):
+            late = [rank for rank in late if now - self.seen[rank][1] > STARTING_S]
+        return tuple(late)
+
+    def last(self, rank: int) -> dict[str, Any]:
+        """A rank's last heartbeat: {"node", "step", "waiting"}; {} if it was never heard."""
+        with contextlib.suppress(OSError, ValueError):
+            return dict(json.loads((self.folder / HEARTBEATS / str(rank)).read_text()))
+        return {}
+
+    def sentence(self, silent: tuple[int, ...]) -> str:
+        """Which ranks fell silent, where, at which step, and what the others wait in."""
+        where: dict[tuple[str, int], list[int]] = {}
+        for rank in silent:
+            last = self.last(rank)
+            where.setdefault((last.get("node", ""), last.get("step", 0)), []).append(rank)
+        parts = []
+        for (node, step), ranks in where.items():
+            named = f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
+            parts.append(f"{named} on {node} (last step {step})" if node else f"{named} (never heard)")
+        waiting = {self.last(rank).get("waiting", "") for rank in range(self.ranks) if rank not in silent} - {""}
+        text = f"no sign of life for {heartbeat_timeout_s():.0f} s from {'; '.join(parts)}"
+        return text + (f"; the others wait in {', '.join(sorted(waiting))}" if waiting else "")
+
+
 class Watcher:
     """What the launcher has seen of its ranks so far, and what it can do to them."""
 
     def __init__(self, run: Run, processes: list[subprocess.Popen[bytes]], ranks: int, log_from: int):
-        self.run, self.processes, self.log_from = run, processes, log_from
-        self.by_srun = _is_srun(processes[0])
-        self.heartbeats, self.heartbeat_s = liveness.Heartbeats(run.folder, ranks), liveness.heartbeat_s(ranks)
-        self.one_a_rank = len(processes) == ranks
-        self.since: dict[Event, float] = {}
-        self.first_failed: dict[int, int] = {}
-        self.silent: tuple[int, ...] = ()
-        self.silence = self.lost = ""
-        self.job, self.save_s, self.interrupts = run.job, STOP_S, 0
-        self.stop_wanted = self.waiting_asked = False
-        self.ended_at: float | None = None
-        self.down: str | None = None
+        self.run, self.processes, self.log_from, self.interrupts = run, processes, log_from, 0
+        self.heartbeats, self.one_a_rank = Heartbeats(run.folder, ranks), len(processes) == ranks
+        self.seen = Observations((), job=run.job, folder=str(run.folder), save_s=STOP_S)
+        self.seen.timeout_s, self.seen.heartbeat_s = heartbeat_timeout_s(), heartbeat_s(ranks)
+        command = processes[0].args
+        self.seen.by_srun = isinstance(command, list) and "srun" in command[0]
 
     def observe(self) -> Observations:
         """Look at the processes, the run folder and the heartbeats; touch the launcher's own."""
-        codes = [process.poll() for process in self.processes]
-        stop_left = self._look_at_folder()
+        seen = self.seen
+        seen.exit_codes = codes = [process.poll() for process in self.processes]
+        self._look_at_folder()
         failed = {i: code for i, code in enumerate(codes) if code}
-        if failed and Event.RANK_FAILED not in self.since:
-            self.first_failed = failed
-            self._seen(Event.RANK_FAILED)
-        if not self.since.keys() & _NOT_SILENT:
+        if failed and Event.RANK_FAILED not in seen.since:
+            seen.first_failed = failed
+            self._note(Event.RANK_FAILED)
+        if not seen.since.keys() & NOBODY_LISTENS:
             ended = {i for i, code in enumerate(codes) if code is not None} if self.one_a_rank else set()
             if silent := self.heartbeats.silent(ended):
-                self.silent, self.silence = silent, self.heartbeats.sentence(silent)
-                self._seen(Event.RANK_SILENT)
-        return Observations(
-            exit_codes=codes,
-            now=time.monotonic(),
-            job=self.job,
-            folder=str(self.run.folder),
-            since=self.since,
-            ended_at=self.ended_at,
-            stop_wanted=self.stop_wanted or stop_asked(),
-            stop_left=stop_left,
-            waiting_asked=self.waiting_asked,
-            silent=self.silent,
-            silence=self.silence,
-            lost=self.lost,
-            first_failed=self.first_failed,
-            save_s=self.save_s,
-            timeout_s=heartbeat_timeout_s(),
-            heartbeat_s=self.heartbeat_s,
-            **({} if None in codes else self._look_at_the_end(codes)),
-        )
+                seen.silent, seen.silence = silent, self.heartbeats.sentence(silent)
+                self._note(Event.RANK_SILENT)
+        if stop_asked():
+            seen.stop_wanted = True
+        if None not in codes:
+            seen.summary, seen.saved_step = self.run.summary, self.run.saved_step
+            seen.task = self._srun_says(TASK) if seen.by_srun else ""
+            seen.down = self._srun_says(NODE) or seen.down
+            seen.disk = lost(self.run.folder) if os.EX_IOERR in codes else ""
+        seen.now = time.monotonic()
+        return seen
 
-    def _look_at_folder(self) -> bool:
-        """Is there a stop request?"""
-        stop_left = True  # none can be left in a lost folder
+    def _look_at_folder(self) -> None:
+        self.seen.stop_left = True  # none can be left in a lost folder
         with self._folder_lost():
             (self.run.folder / LAUNCHER).touch()
-            stop_left = (self.run.folder / STOP).exists()
+            self.seen.stop_left = (self.run.folder / STOP).exists()
             if (self.run.folder / "summary.json").exists():
-                self._seen(Event.SUMMARY_WRITTEN)
+                self._note(Event.SUMMARY_WRITTEN)
             # When a task dies, srun ends the others with SIGTERM, which they too take for a request to stop.
-            if stop_left and Event.STOP_ASKED not in self.since and not self._srun_says(TASK):
+            if self.seen.stop_left and Event.STOP_ASKED not in self.seen.since and not self._srun_says(TASK):
                 self._stop_seen()
-        return stop_left
-
-    def _look_at_the_end(self, codes: list[int | None]) -> dict[str, Any]:
-        return {
-            "summary": self.run.summary,
-            "by_srun": self.by_srun,
-            "task": self._srun_says(TASK) if self.by_srun else "",
-            "down": self._srun_says(NODE) or self.down,
-            "disk": lost(self.run.folder) if os.EX_IOERR in codes else "",
-            "saved_step": self.run.saved_step,
-        }
 
     def act(self, do: Do) -> None:
         """Do what was decided, but for waiting and concluding."""
@@ -161,27 +186,27 @@ class Watcher:
             with self._folder_lost():
                 request(self.run.folder, STOP)
         elif do is Do.ASK_WAITING:
-            self.waiting_asked = True
+            self.seen.waiting_asked = True
             with self._folder_lost():
-                request(self.run.folder, WAITING, json.dumps(self.silent))
+                request(self.run.folder, WAITING, json.dumps(self.seen.silent))
         elif do is Do.END:
-            if self.silent:
-                self.silence = self.heartbeats.sentence(self.silent)  # with the others' answers
-            self.ended_at = time.monotonic()
+            if self.seen.silent:
+                self.seen.silence = self.heartbeats.sentence(self.seen.silent)  # with the others' answers
+            self.seen.ended_at = time.monotonic()
             self.end()
         elif do is Do.KILL:
             self.end(hard=True)
         elif do is Do.ASK_SLURM:
-            self.down = slurm.down_nodes()
+            self.seen.down = slurm.down_nodes()
 
     def interrupted(self) -> None:
         """Once: the ranks may save. Again: they are ended."""
         if self.interrupts:
-            self._seen(Event.INTERRUPTED_TWICE)
-        elif self.job not in WITHOUT_STOP:
+            self._note(Event.INTERRUPTED_TWICE)
+        elif self.seen.job not in WITHOUT_STOP:
             print("stopping: the ranks save a checkpoint (interrupt again to end them at once)", flush=True)
         self.interrupts += 1
-        self.stop_wanted = True
+        self.seen.stop_wanted = True
         self._stop_seen()
 
     def end(self, hard: bool = False) -> None:
@@ -189,7 +214,7 @@ class Watcher:
         for process in self.processes:
             if process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGTERM if self.by_srun and not hard else signal.SIGKILL)
+                    os.killpg(process.pid, signal.SIGTERM if self.seen.by_srun and not hard else signal.SIGKILL)
 
     @contextlib.contextmanager
     def sigterm_is_a_stop(self) -> Iterator[None]:
@@ -197,19 +222,19 @@ class Watcher:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop_wanted", True))
+        before = signal.signal(signal.SIGTERM, lambda *_: setattr(self.seen, "stop_wanted", True))
         try:
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
 
-    def _seen(self, event: Event) -> None:
-        self.since.setdefault(event, time.monotonic())
+    def _note(self, event: Event) -> None:
+        self.seen.since.setdefault(event, time.monotonic())
 
     def _stop_seen(self) -> None:
-        if Event.STOP_ASKED not in self.since:
-            self.save_s = save_s()
-            self._seen(Event.STOP_ASKED)
+        if Event.STOP_ASKED not in self.seen.since:
+            self.seen.save_s = save_s()
+            self._note(Event.STOP_ASKED)
 
     @contextlib.contextmanager
     def _folder_lost(self) -> Iterator[None]:
@@ -217,8 +242,8 @@ class Watcher:
         try:
             yield
         except OSError as error:
-            self.lost = self.lost or lost(self.run.folder, error)
-            self._seen(Event.FOLDER_LOST)
+            self.seen.lost = self.seen.lost or lost(self.run.folder, error)
+            self._note(Event.FOLDER_LOST)
 
     def _srun_says(self, pattern: str) -> str:
         """srun's first error of this kind, such as 'node2: task 3: Killed': only srun sees tasks of other nodes."""
@@ -227,13 +252,6 @@ class Watcher:
             found = re.search(rf"^srun: error: ({pattern})$", stream.read().decode(errors="replace"), re.MULTILINE)
             return found[1] if found else ""
         return ""
-
-
-_NOT_SILENT = {Event.FOLDER_LOST, Event.RANK_FAILED, Event.RANK_SILENT, Event.SUMMARY_WRITTEN}  # nobody listens then
-
-
-def _is_srun(process: subprocess.Popen[bytes]) -> bool:
-    return isinstance(process.args, list) and "srun" in process.args[0]
 
 
 def lost(folder: Path, error: OSError | None = None) -> str:
