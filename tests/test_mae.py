@@ -8,7 +8,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from geofm_lib.model import mae, vit
 from geofm_lib.model.init import initialise
-from geofm_lib.model.patches import patchify, unpatchify
+from geofm_lib.model.vit import patchify, unpatchify
 
 # Table of the plain encoder with the 512 x 8 decoder, in millions (positions counted).
 WITH_DECODER = {

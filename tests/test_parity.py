@@ -5,7 +5,7 @@ import torch
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from geofm_lib.model import mae
-from geofm_lib.model.interop import export, folders, huggingface_weights, load
+from geofm_lib.model.interop import export, folders, huggingface, load
 from geofm_lib.model.vit import NORM_EPS
 from tests.support import encoders
 
@@ -41,8 +41,8 @@ def assert_same_step(ours, theirs, config, batch):
     output.loss.backward()
     assert abs(loss.item() - output.loss.item()) <= LOSS
 
-    mine = huggingface_weights.to_theirs(folders.Saved(config, *folders.split(gradients(ours))), "vitmae")
-    other = huggingface_weights.to_theirs(huggingface_weights.to_ours(gradients(theirs), config), "vitmae")
+    mine = huggingface.to_theirs(folders.Saved(config, *folders.split(gradients(ours))), "vitmae")
+    other = huggingface.to_theirs(huggingface.to_ours(gradients(theirs), config), "vitmae")
     assert mine.keys() == other.keys()
     assert len(other) == len(theirs.state_dict())
     whole = torch.stack([g.norm() for g in other.values()]).norm().item()
@@ -71,7 +71,7 @@ def test_their_weights_in_our_model_at_the_size_of_vit_base():
     """224 pixels, the decoder of the paper, their order of positions. In memory: the weights are 450 MB."""
     theirs = stir(ViTMAEForPreTraining(ViTMAEConfig(layer_norm_eps=NORM_EPS)))
     config = {"model": "ViT-Base", "image_size": 224, "patch_size": 16, "channels": 3, "decoder_depth": 8}
-    weights = huggingface_weights.to_ours(theirs.state_dict(), config)
+    weights = huggingface.to_ours(theirs.state_dict(), config)
     state = {f"encoder.{name}": value for name, value in weights.encoder.items()} | weights.decoder
     ours = load.fill(mae.build("ViT-Base", device="meta"), state, "ViTMAE")
     assert not ours.encoder.pos_embed.requires_grad

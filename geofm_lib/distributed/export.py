@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import get_model_state_dict
 
 from geofm_lib.distributed.context import Context
-from geofm_lib.model.interop import tensors
+from geofm_lib.model.interop.folders import write_tensors
 
 Weights = dict[str, torch.Tensor]
 
@@ -31,7 +31,7 @@ def write(file: Path, weights: Weights, context: Context) -> None:
     if context.is_main:
         try:
             file.parent.mkdir(exist_ok=True)
-            tensors.write(file, gathered, weights)
+            write_tensors(file, gathered, weights)
         except OSError as error:
             fault = f"{file} could not be written: {error.strerror}. Free space and run again to go on"
     for _ in gathered:  # the other ranks only take part in the gathering; so does this one when it cannot write

@@ -17,7 +17,8 @@ from torch.distributed.checkpoint.planner import ReadItem
 
 from geofm_lib.distributed.manifest import CheckpointError
 
-METADATA = "torch.distributed.checkpoint.metadata"
+INDEX = "Metadata TensorStorageMetadata BytesStorageMetadata ChunkStorageMetadata TensorProperties".split()
+INDEX += ["MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING"]
 ALLOWED = {  # (module, name): all that torch's index is made of
     ("builtins", "set"),
     ("builtins", "list"),
@@ -28,14 +29,7 @@ ALLOWED = {  # (module, name): all that torch's index is made of
     ("torch", "Size"),
     ("torch.serialization", "_get_layout"),
     ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
-    (METADATA, "Metadata"),
-    (METADATA, "TensorStorageMetadata"),
-    (METADATA, "BytesStorageMetadata"),
-    (METADATA, "ChunkStorageMetadata"),
-    (METADATA, "TensorProperties"),
-    (METADATA, "MetadataIndex"),
-    (METADATA, "StorageMeta"),
-    (METADATA, "_MEM_FORMAT_ENCODING"),
+    *(("torch.distributed.checkpoint.metadata", name) for name in INDEX),
     *(("torch", str(each).removeprefix("torch.")) for each in vars(torch).values() if isinstance(each, torch.dtype)),
 }
 

@@ -5,24 +5,12 @@ again after its forward pass. Precision is an independent choice, applied the sa
 and optimiser stay fp32, a block computes in bf16, gradients are reduced in bf16 (the paper's DDP ran in fp32
 against FSDP in bf16; here that cannot happen).
 
-The paper's knobs of FSDP1, and what FSDP2 offers for them:
-
-=====================  =========================================================================================
-FSDP1                  here
-=====================  =========================================================================================
-BACKWARD_PRE           ``backward_prefetch=1``: the next block is gathered while this one computes its gradients
-none                   ``backward_prefetch=0``: a block is gathered when its own backward pass begins
-BACKWARD_POST          not in FSDP2
-(nothing)              ``backward_prefetch=2`` and more: that many blocks ahead, for their memory
-forward_prefetch=off   ``forward_prefetch=0``; 1 and more: that many blocks ahead
-limit_all_gathers=on   always: FSDP2 reuses gathered memory in stream order, so it never runs ahead without bound
-limit_all_gathers=off  not in FSDP2
-=====================  =========================================================================================
+What each of the paper's FSDP1 settings is under FSDP2 stands in README (What a run survives).
 """
 
 import ctypes
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -42,18 +30,6 @@ BF16 = torch.bfloat16
 M_MMAP_THRESHOLD = -3  # in glibc's malloc.h
 LARGE = 2**28  # parameters from which on memory is worth more than a few percent of speed, on CPU
 Stack = nn.Sequential | nn.ModuleList  # of blocks
-
-
-class Choices(Protocol):
-    """The settings that say how a model is spread and computed."""
-
-    strategy: str
-    precision: Literal["fp32", "bf16"]
-    activation_checkpointing: bool
-    compile: bool
-    forward_prefetch: int
-    backward_prefetch: int
-    seed: int
 
 
 def apply(
@@ -101,22 +77,14 @@ def apply(
     if row.ddp:
         return ddp.wrap(model, blocks, dtype, fake)
     mesh = _mesh(device.type, replicas, shard, fake is not None)
-    reshard, cut = row.reshard_after_forward, _cut(shard)
-    policy = MixedPrecisionPolicy(dtype, dtype)
+    how: dict[str, Any] = {"reshard_after_forward": row.reshard_after_forward, "shard_placement_fn": _cut(shard)}
     for block in blocks:
-        fully_shard(block, mesh=mesh, reshard_after_forward=reshard, shard_placement_fn=cut, mp_policy=policy)
+        fully_shard(block, mesh=mesh, mp_policy=MixedPrecisionPolicy(dtype, dtype), **how)
     # The root takes images and masking noise as they are: rounding them would change targets and masks.
     policy = MixedPrecisionPolicy(dtype, dtype, cast_forward_inputs=False)
     # Fixed positions are not trained: each rank keeps them whole, and nothing is sent.
     fixed = {parameter for parameter in model.parameters() if not parameter.requires_grad}
-    fully_shard(
-        model,
-        mesh=mesh,
-        reshard_after_forward=reshard,
-        shard_placement_fn=cut,
-        mp_policy=policy,
-        ignored_params=fixed,
-    )
+    fully_shard(model, mesh=mesh, mp_policy=policy, ignored_params=fixed, **how)
     if seed is not None:
         _materialise(model, device, seed)
     _prefetch(model, blocks, forward_prefetch, backward_prefetch)
@@ -174,23 +142,15 @@ def _prefetch(model: nn.Module, blocks: list[nn.Module], forward: int, backward:
             unit.set_modules_to_backward_prefetch([unit])
 
 
+SETTINGS = ("precision", "activation_checkpointing", "compile", "forward_prefetch", "backward_prefetch", "seed")
+
+
 def apply_settings(
-    model: nn.Module, settings: Choices, context: Context, fake: dist.ProcessGroup | None = None
+    model: nn.Module, settings: Any, context: Context, fake: dist.ProcessGroup | None = None
 ) -> nn.Module:
-    """`apply` as a job's settings say."""
-    return apply(
-        model,
-        settings.strategy,
-        world_size=context.world_size,
-        device=context.device,
-        precision=settings.precision,
-        activation_checkpointing=settings.activation_checkpointing,
-        compile=settings.compile,
-        forward_prefetch=settings.forward_prefetch,
-        backward_prefetch=settings.backward_prefetch,
-        seed=settings.seed,
-        fake=fake,
-    )
+    """`apply` as a job's settings say: their strategy, and SETTINGS."""
+    how = {name: getattr(settings, name) for name in SETTINGS}
+    return apply(model, settings.strategy, world_size=context.world_size, device=context.device, fake=fake, **how)
 
 
 def stacks(model: nn.Module) -> list[Stack]:

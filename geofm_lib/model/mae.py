@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from geofm_lib.catalog.models import lookup, visible_patches
 from geofm_lib.model import vit
 from geofm_lib.model.init import initialise, materialise
-from geofm_lib.model.patches import patchify, sincos_positions, unpatchify
+from geofm_lib.model.vit import patchify, sincos_positions, unpatchify
 
 
 def take(values_BNX: torch.Tensor, index_BK: torch.Tensor) -> torch.Tensor:

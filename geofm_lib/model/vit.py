@@ -6,7 +6,7 @@ state dict has timm's names and loads into ``timm.create_model("vit_base_patch16
 branches, norms on queries and keys, and a patch embedding between two norms. Its six parameter counts are those
 of Table I, to the digit.
 
-Shapes: B images, C channels, N patches, D width.
+Shapes: B images, C channels, N patches, P = C x patch x patch numbers per patch, D width.
 """
 
 from functools import partial
@@ -19,12 +19,45 @@ from torch import nn
 
 from geofm_lib.catalog.models import grid, lookup
 from geofm_lib.model.init import materialise
-from geofm_lib.model.patches import patchify, sincos_positions
 
 FAMILIES = ("pretrain", "benchmark")
 POOLS = ("mean", "cls")
 NORM_EPS = 1e-6  # of timm's LayerNorm and of MAE
 Size = int | tuple[int, int]  # pixels: of a square's side, or (height, width)
+
+
+def patchify(images_BCHW: torch.Tensor, patch: int) -> torch.Tensor:
+    """[B, C, H, W] -> [B, N, P]; rows of patches from the top, each in a convolution's order (C, patch, patch)."""
+    B, C, H, W = images_BCHW.shape
+    cut = images_BCHW.reshape(B, C, H // patch, patch, W // patch, patch)
+    return cut.permute(0, 2, 4, 1, 3, 5).reshape(B, -1, C * patch * patch)
+
+
+def unpatchify(patches_BNP: torch.Tensor, patch: int, rows: int, columns: int) -> torch.Tensor:
+    """The inverse of ``patchify`` for an image of ``rows`` x ``columns`` patches."""
+    B, _, P = patches_BNP.shape
+    cut = patches_BNP.reshape(B, rows, columns, P // patch**2, patch, patch)
+    return cut.permute(0, 3, 1, 4, 2, 5).reshape(B, -1, rows * patch, columns * patch)
+
+
+def sincos_positions(width: int, rows: int, columns: int, prefix: int = 1) -> torch.Tensor:
+    """Fixed 2-D positions [1, prefix + rows x columns, width]; the prefix tokens get zeros.
+
+    Half of the channels encode the row and half the column. Each half is sines and cosines of width/4 frequencies from
+    1 down to 1/10000 (MAE, arXiv 2111.06377, after "Attention is all you need"). The angles are of double precision, as
+    in the published weights; timm's ``build_sincos2d_pos_embed`` computes them in fp32 and is off by up to 2e-6.
+    """
+    if width % 4:
+        raise ValueError(f"A width of {width} has no 2-D sine-cosine positions; use a multiple of 4.")
+    frequency = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+
+    def encode(index: torch.Tensor) -> torch.Tensor:
+        angle = index.to(torch.float64)[:, None] * frequency
+        return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+    row, column = torch.arange(rows).repeat_interleave(columns), torch.arange(columns).repeat(rows)
+    table = torch.cat([encode(row), encode(column)], dim=1)
+    return torch.cat([torch.zeros(prefix, width), table.float()])[None]
 
 
 class ViT(VisionTransformer):
@@ -105,36 +138,25 @@ def build(
     row = lookup(name).resized(patch_size=patch_size)
     rows, columns = grid(image_size, row.patch_size)
     norm = partial(LayerNorm, eps=norm_eps)
-    kinds: dict[str, dict[str, Any]] = {
-        "pretrain": {
-            "block_fn": Block,
-            "mlp_layer": Mlp,
-            "act_layer": nn.GELU,
-            "embed_layer": PatchEmbed,
-            "fixed_positions": True,
-        },
-        "benchmark": {
-            "block_fn": ResPostBlock,
-            "mlp_layer": partial(_gated_mlp, width=2 * row.gated_mlp_dim),
-            "act_layer": nn.SiLU,
-            "embed_layer": partial(DualPatchNorm, norm=norm),
-            "qk_norm": True,
-            "pre_norm": True,
-            "no_embed_class": True,
-        },
-    }
+    kind: dict[str, Any]
+    if family == "pretrain":
+        kind = dict(block_fn=Block, mlp_layer=Mlp, act_layer=nn.GELU, embed_layer=PatchEmbed, fixed_positions=True)
+    else:
+        kind = dict(block_fn=ResPostBlock, act_layer=nn.SiLU, qk_norm=True, pre_norm=True, no_embed_class=True)
+        kind["mlp_layer"] = partial(_gated_mlp, width=2 * row.gated_mlp_dim)
+        kind["embed_layer"] = partial(DualPatchNorm, norm=norm)
     model = ViT(
         img_size=(rows * row.patch_size, columns * row.patch_size),
         patch_size=row.patch_size,
         in_chans=channels,
-        num_classes={"pretrain": 0, "benchmark": 1000}[family] if num_classes is None else num_classes,
+        num_classes=(0 if family == "pretrain" else 1000) if num_classes is None else num_classes,
         embed_dim=row.width,
         depth=row.depth,
         num_heads=row.heads,
         mlp_ratio=row.mlp_dim / row.width,
         norm_layer=norm,
         device="meta",
-        **kinds[family],
+        **kind,
     )
     return materialise(model, device, seed)
 

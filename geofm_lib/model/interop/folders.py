@@ -1,6 +1,7 @@
 """What an encoder's folder holds, in our words, and its files. Nothing is ever unpickled."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,10 +9,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from geofm_lib import files
 from geofm_lib.catalog.models import MODELS
-from geofm_lib.model.interop import tensors
 
 WEIGHTS, SETTINGS, DECODER = "model.safetensors", "config.json", "decoder.safetensors"
+DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}  # by their names in safetensors
 
 Weights = dict[str, torch.Tensor]
 Config = dict[str, Any]  # its keys: see Saved
@@ -88,16 +90,41 @@ def read_weights(path: Path) -> Weights:
         raise ValueError(f"{path} is no whole safetensors file ({error}); copy the folder again.") from None
 
 
-def write(folder: str | Path, files: dict[str, Any]) -> Path:
+def write(folder: str | Path, contents: dict[str, Any]) -> Path:
     """Writes {file name: weights, or settings for a .json}; weights go to the CPU on the way."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, value in files.items():
+    for name, value in contents.items():
         if name.endswith(".json"):
             (folder / name).write_text(json.dumps(value, indent=1) + "\n")
         else:
-            tensors.write(folder / name, value.items(), value)
+            write_tensors(folder / name, value.items(), value)
     return folder
+
+
+def write_tensors(file: str | Path, tensors: Iterable[tuple[str, torch.Tensor]], layout: Weights) -> None:
+    """Write a safetensors file of `tensors`, (name, value) in the order of `layout`, whole or not at all.
+
+    One tensor at a time, so that a model need not be in memory: the library's own writer wants all of them at once.
+    The format: https://github.com/huggingface/safetensors, "Format".
+
+    Args:
+        layout: name -> anything with the tensor's shape and dtype (a meta tensor, a shard of it): the file begins
+            with a table of all of them.
+    """
+    start, table = 0, {}
+    for name, like in layout.items():
+        size = like.numel() * like.element_size()
+        table[name] = {"dtype": DTYPES[like.dtype], "shape": list(like.shape), "data_offsets": [start, start + size]}
+        start += size
+    header = json.dumps({"__metadata__": {"format": "pt"}, **table}).encode()
+    header += b" " * (-len(header) % 8)
+    with files.whole(file, durable=True) as fresh, open(fresh, "wb") as stream:
+        stream.write(len(header).to_bytes(8, "little") + header)
+        for (name, value), expected in zip(tensors, layout, strict=True):
+            if (name, value.shape, value.dtype) != (expected, layout[expected].shape, layout[expected].dtype):
+                raise ValueError(f"{file}: {name} {list(value.shape)} came where {expected} belongs")
+            stream.write(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
 
 
 def pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
