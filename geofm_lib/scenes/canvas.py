@@ -81,8 +81,6 @@ class Canvas:
         pixels, edge = self._to_pixels(points), margin * self.scale
         return ((pixels > -edge) & (pixels < self.pixels + edge)).all(axis=-1)
 
-    # paint that lies flat -----------------------------------------------------------------------------------------
-
     def vary(self, colour: str | Colour, amount: float = 10.0) -> Colour:
         """A colour near a named one (or near an RGB triple): brightness mostly, hue a little."""
         mean = self.colour[colour] if isinstance(colour, str) else colour
@@ -114,11 +112,11 @@ class Canvas:
             self._draw.line(line, fill=colour, width=thick)
 
     def dashes(
-        self, start: ArrayLike, end: ArrayLike, count: int, width: float, colour: Colour, share: float = 0.5
+        self, start: ArrayLike, end: ArrayLike, n: int, width: float, colour: Colour, share: float = 0.5
     ) -> None:
-        """`count` dashes from start to end."""
-        step = np.subtract(end, start) / count
-        k = np.arange(count)[:, None, None] + np.array([[0.0], [share]])
+        """`n` dashes from start to end."""
+        step = np.subtract(end, start) / n
+        k = np.arange(n)[:, None, None] + np.array([[0.0], [share]])
         self.strokes(np.asarray(start, float) + step * k, width, colour)
 
     def disc(
@@ -141,28 +139,26 @@ class Canvas:
         c, s = np.cos(turn), np.sin(turn)
         self.polygon(np.stack([x + px * c - py * s, y + px * s + py * c], 1), colour)
 
-    # things that stand up -----------------------------------------------------------------------------------------
-
     def boxes(
         self,
-        centres: ArrayLike,
+        places: ArrayLike,
         sizes: ArrayLike,
         angles: ArrayLike,
         colours: ArrayLike,
         height: float,
         roof: str = "flat",
     ) -> None:
-        """Many rectangles at once: centres [n, 2], sizes [n, 2] or [2], angles [n] or a number, colours [n, 3] or [3].
+        """Many rectangles at once: places [n, 2], sizes [n, 2] or [2], angles [n] or a number, colours [n, 3] or [3].
 
         roof: "flat" (a lit edge), "gable" (two sides, one in the shade) or "plain" (cars, boats, panels).
         """
-        centres = np.asarray(centres, float).reshape(-1, 2)
+        middles = np.asarray(places, float).reshape(-1, 2)
         half = np.asarray(sizes, float).reshape(-1, 2) / 2
         angles = np.asarray(angles, float).reshape(-1, 1)
         along = np.hstack([np.cos(angles), np.sin(angles)])
         ax, ay = along * half[:, :1], along[:, ::-1] * [-1, 1] * half[:, 1:]
         ends = np.stack(np.broadcast_arrays(-ax - ay, ax - ay, ax + ay, ay - ax), 1)
-        corners = self._to_pixels(centres[:, None] + ends)
+        corners = self._to_pixels(middles[:, None] + ends)
         seen = ((corners.max(1) > 0) & (corners.min(1) < self.pixels)).all(1)
         paints = map(tuple, np.broadcast_to(np.asarray(colours, int), (len(corners), 3))[seen].tolist())
         corners = corners[seen]
@@ -211,8 +207,6 @@ class Canvas:
         """Normal noise, float32: a random stretch of one long table, repeated for a large picture."""
         n, start = int(np.prod(shape)), int(self.random.integers(len(NOISE) // 2))
         return np.resize(NOISE[start : start + n], shape) * np.float32(spread)
-
-    # the sensor ---------------------------------------------------------------------------------------------------
 
     def jpeg(self, quality: int = 95) -> bytes:
         """Develop the picture: shadows, texture, sharpness, light, haze, colour cast, noise; then encode it."""

@@ -1,42 +1,19 @@
 """The built-in data set: land use from above, drawn by our own code, so that everything runs without a download.
 
-An image is a pure function of (seed, class, index). Classes differ in what stands where (nature, settlements,
-transport). Season, palette, light, scale, rotation, sharpness and noise are shared by all (canvas), so colour
-statistics alone do not tell them apart. The generator was tuned by its look and by the histogram baseline only, never
-by a learned feature. It is frozen: whoever changes a pixel raises GENERATOR_VERSION and measures everything again.
+An image is a pure function of (seed, class, index). Classes differ in what stands where (classes). Season, palette,
+light, scale, rotation, sharpness and noise are shared by all (canvas), so colour statistics alone do not tell them
+apart. The generator was tuned by its look and by the histogram baseline only, never by a learned feature. It is frozen:
+whoever changes a pixel raises GENERATOR_VERSION and measures everything again.
 """
 
 import functools
 from collections.abc import Callable, Iterator
 
 from geofm_lib.data import sampler
-from geofm_lib.scenes import nature, settlements, transport
 from geofm_lib.scenes.canvas import Canvas
+from geofm_lib.scenes.classes import CLASSES
 
 GENERATOR_VERSION = 1
-
-# Append only: the place of a class is part of its images' seed.
-CLASSES: dict[str, Callable[[Canvas], None]] = {
-    paint.__name__: paint
-    for paint in (
-        nature.fields,
-        nature.forest,
-        nature.river,
-        nature.beach,
-        settlements.dense_residential,
-        settlements.sparse_residential,
-        settlements.industrial,
-        settlements.parking_lot,
-        transport.runway,
-        transport.harbour,
-        transport.roundabout,
-        transport.intersection,
-        settlements.solar_farm,
-        nature.golf_course,
-        settlements.storage_tanks,
-        nature.orchard,
-    )
-}
 
 
 def draw(seed: int, label: str, index: int, size: int = 96) -> bytes:

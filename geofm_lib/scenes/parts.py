@@ -33,11 +33,6 @@ def clumps(c: Canvas, n: int, spread: float) -> np.ndarray:
     return centres[c.random.integers(len(centres), size=n)] + c.random.normal(0, spread, (n, 2))
 
 
-def clear(points: np.ndarray, distance: Distance, least: float) -> np.ndarray:
-    """The points at least `least` away."""
-    return points[distance(points) > least]
-
-
 def grid(nx: int, ny: int, dx: float, dy: float) -> np.ndarray:
     """Centres of a centred grid [nx*ny, 2]."""
     x, y = np.meshgrid((np.arange(nx) - (nx - 1) / 2) * dx, (np.arange(ny) - (ny - 1) / 2) * dy, indexing="ij")
@@ -106,10 +101,13 @@ def houses(c: Canvas, points: ArrayLike, angles: ArrayLike, size: tuple[float, f
     places = np.asarray(points, float).reshape(-1, 2)
     n = len(places)
     shape = c.random.uniform(size[0], size[1], (n, 2)) * [1.15, 0.85]
-    colours = np.clip(ROOFS[c.random.integers(len(ROOFS), size=n)] + c.random.normal(0, 9, (n, 1)), 10, 245)
-    c.boxes(
-        places, shape, angles, colours, c.random.uniform(0.03, 0.07), "gable" if c.random.random() < 0.8 else "flat"
-    )
+    colours, height = roof_colours(c, n, 10, 245), c.random.uniform(0.03, 0.07)
+    c.boxes(places, shape, angles, colours, height, "gable" if c.random.random() < 0.8 else "flat")
+
+
+def roof_colours(c: Canvas, n: int, least: int, most: int) -> np.ndarray:
+    """Red, green and blue of n roofs [n, 3]."""
+    return np.clip(ROOFS[c.random.integers(len(ROOFS), size=n)] + c.random.normal(0, 9, (n, 1)), least, most)
 
 
 def plots(c: Canvas, least: float, reach: float = REACH) -> list[tuple[float, float, float, float]]:
@@ -155,12 +153,13 @@ def surroundings(c: Canvas, distance: Distance, least: float) -> None:
     """Trees, houses or both around something that must stay free: distance(points) > least."""
     kind = c.random.random()
     if kind < 0.65:
-        places = clear(grid(9, 9, 0.42, 0.42) + c.random.normal(0, 0.05, (81, 2)), distance, least + 0.14)
+        places = grid(9, 9, 0.42, 0.42) + c.random.normal(0, 0.05, (81, 2))
+        places = places[distance(places) > least + 0.14]
         keep = places[c.random.random(len(places)) < c.random.uniform(0.15, 0.8)]
         houses(c, keep, c.random.uniform(0, np.pi) + np.pi / 2 * c.random.integers(2, size=len(keep)))
     n = int(c.random.integers(10, 110))
     places = clumps(c, n, c.random.uniform(0.1, 0.5)) if c.random.random() < 0.5 else scatter(c, n)
-    places = clear(places, distance, least + 0.05)
+    places = places[distance(places) > least + 0.05]
     c.trees(places, c.random.uniform(0.035, 0.085, len(places)))
 
 
