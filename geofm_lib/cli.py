@@ -13,6 +13,10 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from geofm_lib.catalog.machines import MACHINES
+from geofm_lib.catalog.models import MODELS
+from geofm_lib.catalog.strategies import STRATEGIES
+
 PURPOSES = {
     "Run a notebook and read its page": ("run", "report", "status"),
     "Many runs, here or on a cluster": ("submit",),
@@ -69,26 +73,13 @@ def _notebooks(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
 
 def _settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of the notebook's settings, and of the models and strategies that are their values."""
-    from geofm_lib.catalog import models, strategies
     from geofm_lib.runs import notebooks
 
-    names = [*models.MODELS, *strategies.STRATEGIES]
+    names = [*MODELS, *STRATEGIES]
     for notebook in [ctx.params.get("notebook"), *ctx.args][:2]:  # an option without its value leaves it in args
         if notebook and (job := notebooks.settings_class(notebooks.find(notebook))):
             names += job.model_fields
     return _starting(names, incomplete)
-
-
-def _models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from geofm_lib.catalog import models
-
-    return _starting(models.MODELS, incomplete)
-
-
-def _machines(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from geofm_lib.catalog import machines
-
-    return _starting(machines.MACHINES, incomplete)
 
 
 @commands.command(**example("geofm run 02_pretrain -p strategy HYBRID_2GPUs -p ranks 4"))
@@ -146,27 +137,20 @@ def submit(grid: Path, sbatch: tuple[str, ...], send: bool, here: bool, limit: i
     others are sent, or run, nevertheless.
     """
     from geofm_lib.runs import queue
+    from geofm_lib.settings import clone
 
     chosen, grid = queue.Site(site, sbatch), grid.absolute()
-    _enter_the_clone()
+    os.chdir(clone() or ".")  # from here the grid's paths count, and the site's scripts
     if not chosen.script.is_file():
         raise ValueError(f"there is no '{chosen.script}' here; start in a clone of geofm, or name another --site")
-    rows, faults = _rows(grid, chosen)
-    failed = False
+    rows, failed = _rows(grid, chosen)
     if here or send:
         for row, answer in queue.run_here(rows, limit) if here else queue.send(rows, chosen, limit):
             click.echo(f"{row.name}: {answer}")
-            failed = failed or answer.startswith("failed")
+            failed |= answer.startswith("failed")
     else:
         click.echo("\n".join(queue.lines(rows, chosen)))
-    return int(faults or failed)
-
-
-def _enter_the_clone() -> None:
-    """Grids and the site's scripts count paths from the clone's folder, wherever in it the command was typed."""
-    from geofm_lib.settings import clone
-
-    os.chdir(clone() or ".")
+    return int(failed)
 
 
 def _rows(grid: Path, site: Any) -> tuple[list[Any], bool]:
@@ -185,11 +169,11 @@ def _rows(grid: Path, site: Any) -> tuple[list[Any], bool]:
 def status(subject: str | None, site: str) -> int:
     """Say where runs stand: a grid's rows, one run, or all runs."""
     from geofm_lib.runs import overview, queue
-    from geofm_lib.settings import runs_root
+    from geofm_lib.settings import clone, runs_root
 
     if subject and subject.endswith(".csv"):
         grid = Path(subject).absolute()
-        _enter_the_clone()
+        os.chdir(clone() or ".")
         rows, faults = _rows(grid, queue.Site(site))
         click.echo(overview.of_grid(rows))
         return int(faults)
@@ -217,7 +201,7 @@ def _run_folder(name: str) -> Path:
               help="Make FOLDER/index.html of the pages in it instead.")  # fmt: skip
 @click.option("--rebuilt", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.jpg",
               help="Save what a pretraining on the built-in scenes rebuilt instead.")  # fmt: skip
-def report(run_folder: str | None, notebook: Path | None, index: Path | None, rebuilt: Path | None) -> int:
+def report(run_folder: str | None, notebook: Path | None, index: Path | None, rebuilt: Path | None) -> None:
     """Render the page of a run, or the index of a folder of pages.
 
     `geofm run` renders pages by itself. For a notebook that JupyterLab or plain papermill executed, give its file as
@@ -225,9 +209,9 @@ def report(run_folder: str | None, notebook: Path | None, index: Path | None, re
     """
     if (index is None) == (run_folder is None):
         raise click.UsageError("give a run, or --index and a folder of pages")
-    if run_folder is None:
-        from geofm_lib.report.page import write_index
+    from geofm_lib.report.page import render_run, write_index
 
+    if run_folder is None:
         made = write_index(index or Path())
     elif rebuilt:
         from geofm_lib.figures.images import save_rebuilt
@@ -235,11 +219,8 @@ def report(run_folder: str | None, notebook: Path | None, index: Path | None, re
 
         made = save_rebuilt(Run(_run_folder(run_folder)), rebuilt)
     else:
-        from geofm_lib.report.page import render_run
-
         made = render_run(_run_folder(run_folder), notebook)
     click.echo(made)
-    return 0
 
 
 @commands.command(**example("geofm export runs/pretrain-ViT-Tiny-FULL_SHARD-3f9a01 encoder-hf --format vitmae"))
@@ -257,14 +238,15 @@ def export(source: str, target: str, kind: str) -> int:
 
 
 @commands.command(**example("geofm plan ViT-3B --machine frontier --nodes 16 --images 990848 --epochs 100"))
-@click.argument("model", shell_complete=_models)
-@click.option("--machine", required=True, shell_complete=_machines, help="A row of geofm_lib/catalog/machines.py.")
+@click.argument("model", shell_complete=lambda ctx, param, text: _starting(MODELS, text))
+@click.option("--machine", required=True, shell_complete=lambda ctx, param, text: _starting(MACHINES, text),
+              help="A row of geofm_lib/catalog/machines.py.")  # fmt: skip
 @click.option("--nodes", required=True, type=int)
 @click.option("--batch", "batch_per_gpu", default=32, show_default=True, help="Images a GPU takes a step.")
 @click.option("--workload", default="mae", show_default=True, help="mae | classify")
 @click.option("--images", type=int, help="Images of the data set, for node-hours.")
 @click.option("--epochs", type=float, help="Passes over them, for node-hours.")
-def plan(**asked: Any) -> int:
+def plan(**asked: Any) -> None:
     """Say what each strategy would do, the fastest that fits first."""
     from geofm_lib.planning import planner
 
@@ -276,7 +258,6 @@ def plan(**asked: Any) -> int:
     for row in rows:
         row["fits"] = "yes" if row["fits"] else "no"
         click.echo("".join(format(row[name], form) for name, form in columns.items()))
-    return 0
 
 
 @commands.command(**example("geofm doctor"))
@@ -288,17 +269,16 @@ def doctor() -> int:
 
 
 @commands.command(**example("geofm calibrate"))
-def calibrate() -> int:
+def calibrate() -> None:
     """Fit the planner's speeds to the published throughput again."""
     from geofm_lib.planning import calibrate
 
     calibrate.main()
-    return 0
 
 
 @commands.command(**example("geofm study predictions"))
 @click.argument("name")
-def study(name: str) -> int:
+def study(name: str) -> None:
     """Write a table of reports/ anew (and run what it still needs).
 
     NAME: predictions, unseen, simulated, sizes, experiments or measured (README's table).
@@ -306,7 +286,6 @@ def study(name: str) -> int:
     from geofm_lib.paper import studies
 
     click.echo(studies.study(name))
-    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -315,9 +294,7 @@ def main(arguments: list[str] | None = None) -> int:
         return commands.main(arguments, prog_name="geofm", standalone_mode=False) or 0
     except click.exceptions.Abort:
         return 130
-    except click.ClickException as error:
-        fault = error.format_message()
-    except (ValueError, RuntimeError, OSError) as error:
-        fault = str(error)
+    except (click.ClickException, ValueError, RuntimeError, OSError) as error:
+        fault = error.format_message() if isinstance(error, click.ClickException) else str(error)
     print(" ".join(fault.split()), file=sys.stderr)
     return 2

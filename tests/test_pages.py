@@ -1,5 +1,7 @@
 """The page checker, on a small real report and on a page with every fault it looks for."""
 
+import json
+
 import nbformat
 import pandas as pd
 import pytest
@@ -32,7 +34,8 @@ def test_a_report_and_its_index_fit_a_phone_and_need_nothing_else(tmp_path):
     cells = [new_markdown_cell("# Does it fit?\n\nYes.\n\n## A section\n\n### Below"),
              new_code_cell("x = " + "1 + " * 200 + "1", id="run", outputs=outputs, execution_count=1)]  # fmt: skip
     nbformat.write(new_notebook(cells=cells), tmp_path / "n.ipynb")
-    render(tmp_path / "n.ipynb", tmp_path / "pages" / "02_x.html", error="z" * 300)
+    (tmp_path / "execution.json").write_text(json.dumps({"error": "z" * 300}))
+    render(tmp_path / "n.ipynb", tmp_path / "pages" / "02_x.html")
     write_index(tmp_path / "pages")
     assert browser_pages.check(tmp_path / "pages") == []
 

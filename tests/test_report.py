@@ -54,8 +54,10 @@ def run(tmp_path):
     return write
 
 
-def page(tmp_path, source, **given):
-    return render(source, tmp_path / "pages" / "02_x.html", **given).read_text()
+def page(tmp_path, source, run=None, **said):
+    """The page of a notebook; `said` is what the runner noted beside it."""
+    (source.parent / "execution.json").write_text(json.dumps(said))
+    return render(source, tmp_path / "pages" / "02_x.html", run).read_text()
 
 
 def banner(text):

@@ -1,6 +1,7 @@
 """No notebook makes a page do anything: attacks by every way into a page, looked at as text and in a browser."""
 
 import base64
+import json
 import re
 from html.parser import HTMLParser
 
@@ -100,7 +101,8 @@ def hostile(tmp_path):
     ]
     notebook = new_notebook(cells=cells, metadata={"language_info": {"name": every, "pygments_lexer": every}})
     nbformat.write(notebook, tmp_path / "n.ipynb")
-    render(tmp_path / "n.ipynb", tmp_path / "pages" / "02_x.html", status="failed", error=every)
+    (tmp_path / "execution.json").write_text(json.dumps({"status": "failed", "error": every}))
+    render(tmp_path / "n.ipynb", tmp_path / "pages" / "02_x.html")
     write_index(tmp_path / "pages")
     return tmp_path / "pages"
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES, lookup
+from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.files import write_text
 from geofm_lib.paper.claims import answers
 from geofm_lib.paper.verdicts import VERDICTS, of_counts
@@ -232,5 +233,6 @@ STUDIES = {study.__name__: study for study in _ALL}  # the name is also that of 
 def study(name: str) -> Path:
     """Do a study and write its CSV file; ValueError for a name that is none, and where there is nothing to write."""
     if name not in STUDIES:
-        raise ValueError(f"There is no study '{name}'; the studies are {', '.join(STUDIES)}.")
+        near = did_you_mean(name, STUDIES)
+        raise ValueError(f"There is no study '{name}'{near}; the studies are {', '.join(STUDIES)}.")
     return results.write(name, STUDIES[name]())

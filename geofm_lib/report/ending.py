@@ -93,27 +93,24 @@ def no_progress(run: Run | None) -> str:
     return fault
 
 
-def banner(
-    notebook: NotebookNode, run: Run | None, said: str | None = None, error: str = "", seconds: float | None = None
-) -> dict[str, Any]:
+def banner(notebook: NotebookNode, run: Run | None, said: dict[str, Any]) -> dict[str, Any]:
     """What stands at the top of a page: {"status", "text", "error", "log", "cpu"}.
 
-    `said` (finished | failed | stopped | killed), `error` and `seconds` are the runner's own word, if there is one.
+    `said`: the runner's own "status" (finished | failed | stopped | killed), "error" and "seconds"; else {}.
     """
     raised = notebook_outputs.failed(notebook)
-    status = _status(run, said, raised, notebook_outputs.complete(notebook))
-    summary = run.summary if run else {}
-    text = _finished(run, seconds) if status == "finished" else SENTENCES[status]
+    status = _status(run, said.get("status", ""), raised, notebook_outputs.complete(notebook))
+    summary, where = (run.summary, run.environment) if run else ({}, {})
+    text = _finished(run, said.get("seconds")) if status == "finished" else SENTENCES[status]
     log = notebook_outputs.plain(run.log_tail(25)) if run and status in ENDED_BADLY else ""
     cause = summary.get("reason", "") if status == "stopped" else ""
     if status in ("failed", "killed"):
-        cause = summary.get("error") or error or raised
+        cause = summary.get("error") or said.get("error") or raised
         if summary.get("error") and summary.get("rank") is not None:
             text += f" Rank {summary['rank']} failed:"
         elif run and run.status == "finished":
             text += " The run itself finished; a cell after it failed:"
             log = ""
-    where = run.environment if run else {}
     cpu = bool(where) and where.get("device_type", "cpu") == "cpu"
     return {"status": status, "text": text, "error": notebook_outputs.plain(cause).strip(), "log": log, "cpu": cpu}
 
@@ -128,12 +125,9 @@ def _finished(run: Run | None, seconds: float | None) -> str:
     return "Every cell ran." if seconds is None else f"Every cell ran, in {duration(seconds)}."
 
 
-def _status(run: Run | None, said: str | None, raised: str, complete: bool) -> str:
+def _status(run: Run | None, said: str, raised: str, complete: bool) -> str:
     """The worst of what the run folder, the runner and the cells say."""
     own = run.status if run else "finished"
-    bad = [each for each in (own, said, raised and "failed") if each in ENDED_BADLY]
-    if said == "killed" or bad:
-        return "killed" if said == "killed" else str(bad[0])
-    if own != "finished":
-        return own
-    return "finished" if said == "finished" or complete else "killed"
+    ends = ("killed" if said == "killed" else own, said, "failed" if raised else "")
+    worst = next((each for each in ends if each in ENDED_BADLY), own)
+    return "killed" if worst == "finished" and said != "finished" and not complete else worst

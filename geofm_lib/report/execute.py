@@ -58,12 +58,8 @@ def run(notebook: Path, parameters: dict[str, str], page: Path | None = None) ->
 def execute(notebook: Path, parameters: dict[str, str], page: Path | None = None) -> tuple[str, str, Path]:
     """Run a notebook; returns (finished | failed | stopped | killed, what went wrong, the rendered page).
 
-    SIGTERM and SIGUSR1 ask for a stop with a checkpoint: a batch system sends them before it ends a job.
-
-    Args:
-        notebook: the .ipynb file.
-        parameters: by name, as typed; the settings class reads them, so nothing is guessed here.
-        page: where to put the page too (it is always in the run folder, when there is one).
+    SIGTERM and SIGUSR1 ask for a stop with a checkpoint: a batch system sends them before it ends a job. Parameters
+    are text as typed, since the settings class reads them. `page` is where the page is put beside the run folder.
     """
     started = time.time()
     work = runs_root() / ".execute" / f"{notebook.stem}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
@@ -115,8 +111,12 @@ def _ask_to_stop(work: Path, number: int, _frame: FrameType | None) -> None:
 
 def _papermill(notebook: Path, executed: Path, parameters: dict[str, str]) -> tuple[str, str]:
     """(the exception's name, what went wrong), empty if nothing. Only papermill's exception is believed."""
+    base = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"  # a socket's path is short
     try:
-        with _private_sockets() as config:
+        # The kernel's sockets are files in a folder of this execution's own. Other users of a shared node could read a
+        # TCP port, and by themselves kernels that start together in one folder would take the same files.
+        with tempfile.TemporaryDirectory(prefix="geofm-", dir=base, ignore_cleanup_errors=True) as folder:
+            config = Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
             options = {"progress_bar": False, "kernel_name": "python3", "config": config}
             papermill.execute_notebook(str(notebook), str(executed), parameters=parameters, **options)
     except papermill.PapermillExecutionError as error:
@@ -127,21 +127,6 @@ def _papermill(notebook: Path, executed: Path, parameters: dict[str, str]) -> tu
             return "DeadKernelError", KERNEL_DIED
         return type(error).__name__, f"{type(error).__name__}: {error}"
     return "", ""
-
-
-@contextlib.contextmanager
-def _private_sockets() -> Iterator[Config]:
-    """The kernel's sockets as files in a folder of this execution's own.
-
-    Other users of a shared node could read a TCP port, and by themselves kernels that start together in one folder
-    would take the same files.
-    """
-    base = tempfile.gettempdir()
-    folder = tempfile.mkdtemp(prefix="geofm-", dir=base if len(base) < 60 else "/tmp")  # a socket's path is short
-    try:
-        yield Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _publish(notebook: Path, work: Path, run: Run | None, facts: dict[str, Any], page: Path | None) -> Path:
@@ -168,7 +153,7 @@ def _publish(notebook: Path, work: Path, run: Run | None, facts: dict[str, Any],
             made = home / "report.html"
             # Twice, not a copy: in a folder of pages the links between them and to the index work.
             for target in filter(None, (made, page)):
-                render(home / "notebook.ipynb", target, run, facts["status"], facts["error"], facts["seconds"])
+                render(home / "notebook.ipynb", target, run)
         except OSError as error:
             fault = error
             continue

@@ -17,19 +17,15 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
+# What a page can show of an output, best first. Widgets fall back to their text.
 KINDS = ("image/png", "image/jpeg", "image/svg+xml", "text/html", "text/markdown", "text/plain")
-"""What a page can show of an output, best first. Widgets fall back to their text."""
-
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*(?:\x07|\x1b\\)")
 NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")
 LINK = re.compile(r"\[([^\]]*)\]\(([\w-]+)\.ipynb\)")
-CELLS = ("markdown", "code")  # a raw cell would be written into the page as it is
 ERROR_TAGS = ("papermill-error-cell-tag",)  # papermill's own notices; the page's banner says it better
 TAGS = set(
-    """
-    a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 hr
-    i img kbd li mark ol p pre q s small span strong sub summary sup table tbody td tfoot th thead tr u ul
-""".split()
+    "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 "
+    "hr i img kbd li mark ol p pre q s small span strong sub summary sup table tbody td tfoot th thead tr u ul".split()
 )
 ATTRIBUTES = {
     "*": {"class", "style", "title"},
@@ -58,7 +54,8 @@ def clean(notebook: NotebookNode, pages_beside: bool = True) -> NotebookNode:
     """
     notebook = nbformat.from_dict(notebook)
     notebook.metadata = nbformat.from_dict({})  # a language named there would be written into the page as it is
-    kept = [cell for cell in notebook.cells if cell.cell_type in CELLS]
+    # A raw cell would be written into the page as it is.
+    kept = [cell for cell in notebook.cells if cell.cell_type in ("markdown", "code")]
     notebook.cells = [cell for cell in kept if not set(ERROR_TAGS) & set(tags(cell))]
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -105,12 +102,8 @@ def title(notebook: NotebookNode) -> str:
 
 def first_paragraph(notebook: NotebookNode) -> str:
     """The paragraph under the title, on one line and without Markdown's marks."""
-    blocks = [block.strip() for block in _first_markdown(notebook).split("\n\n")]
-    text = next((block for block in blocks if block and not block.startswith("#")), "")
-    if not text:
-        below = _first_markdown(notebook).partition("\n")[2].strip()
-        text = below.split("\n\n")[0]
-    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    below = re.sub(r"^#.*", "", _first_markdown(notebook), flags=re.MULTILINE)
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", below.strip().split("\n\n")[0])
     return re.sub(r"\s+", " ", re.sub(r"[*`]", "", text)).strip()
 
 
@@ -127,9 +120,9 @@ def injected(notebook: NotebookNode) -> dict[str, str]:
 
 def failed(notebook: NotebookNode) -> str:
     """The message of the first cell that raised; empty if none did."""
-    outputs_of_all = (output for cell in notebook["cells"] for output in cell.get("outputs", []))
-    errors = (each for each in outputs_of_all if each["output_type"] == "error")
-    return next((plain(f"{each['ename']}: {each['evalue']}") for each in errors), "")
+    found = (output for cell in notebook["cells"] for output in cell.get("outputs", []))
+    errors = (plain(f"{each['ename']}: {each['evalue']}") for each in found if each["output_type"] == "error")
+    return next(errors, "")
 
 
 def complete(notebook: NotebookNode) -> bool:
@@ -158,7 +151,7 @@ CLEANER = Cleaner(TAGS, _allowed, {"http", "https", "data"}, strip=True, css_san
 
 def _stream(output: NotebookNode) -> list[NotebookNode]:
     text = plain(output["text"])
-    name = "stderr" if output["name"] == "stderr" else "stdout"
+    name = "stderr" if output["name"] == "stderr" else "stdout"  # a third would be written into the page as it is
     return [new_output("stream", name=name, text=text)] if text.strip() else []
 
 

@@ -26,31 +26,24 @@ INDEX = "index.html"
 NEEDED = ("title", "summary", "parameters", "status", "seconds", "ended", "cpu")
 
 
-def render(
-    notebook_path: Path,
-    page_path: Path,
-    run: Run | None = None,
-    status: str | None = None,
-    error: str = "",
-    seconds: float | None = None,
-) -> Path:
+def render(notebook_path: Path, page_path: Path, run: Run | None = None) -> Path:
     """Write the page of an executed notebook, and its facts beside it; returns the page's path.
 
-    Args:
-        run: the run folder that the notebook is about, if any.
-        status, error, seconds: the runner's own word; a kernel that was killed cannot say so itself. Without them the
-            page goes by the run folder, and for a notebook without a run by its outputs.
+    The runner's own word is in `execution.json` beside the notebook, since a killed kernel cannot say how it ended.
+    Without it the page goes by the run folder, and for a notebook without a run by its outputs.
     """
+    notes = notebook_path.with_name("execution.json")
+    said = json.loads(notes.read_text()) if notes.is_file() else {}
     source = nbformat.read(str(notebook_path), as_version=4)
     alone = _facts_of(page_path).name == "page.json"  # in a run folder, with no index and no pages beside it
     notebook = notebook_outputs.clean(source, pages_beside=not alone)
-    top = banner(notebook, run, status, error, seconds)
-    summary = run.summary if run else {}
-    seconds = summary.get("seconds", seconds)
+    top = banner(notebook, run, said)
+    summary, where = (run.summary, run.environment) if run else ({}, {})
+    seconds = summary.get("seconds", said.get("seconds"))
     known = summary.get("started") is not None and "seconds" in summary
     ended = datetime.fromtimestamp(summary["started"] + summary["seconds"], UTC) if known else datetime.now(UTC)
     facts = {
-        "notebook": _execution(notebook_path).get("notebook", f"{page_path.stem}.ipynb"),
+        "notebook": said.get("notebook", f"{page_path.stem}.ipynb"),
         "digest": notebook_outputs.digest(source),
         "title": notebook_outputs.title(notebook),
         "summary": notebook_outputs.first_paragraph(notebook),
@@ -58,10 +51,10 @@ def render(
         "status": top["status"],
         "seconds": None if seconds is None else round(seconds, 1),
         "ended": ended.strftime("%Y-%m-%d %H:%M UTC"),
-        "device": (run.environment.get("device") if run else None) or "",
+        "device": where.get("device") or "",
         "cpu": top["cpu"],
         "run": run.folder.name if run else "",
-        "commit": (run.environment.get("commit") if run else None) or provenance.commit(),
+        "commit": where.get("commit") or provenance.commit(),
     }
     has_colophon = any(cell.get("id") == "colophon" and cell.get("outputs") for cell in notebook.cells)
     shown = facts | {
@@ -83,8 +76,7 @@ def render_run(folder: Path, notebook: Path | None = None) -> Path:
     executed = notebook or folder / "notebook.ipynb"
     if not executed.is_file():
         raise ValueError(f"there is no '{executed}'; name the executed notebook after the run: RUN NOTEBOOK")
-    known = _execution(executed)
-    return render(executed, folder / "report.html", Run(folder), known.get("status"), known.get("error", ""))
+    return render(executed, folder / "report.html", Run(folder))
 
 
 def write_index(folder: Path) -> Path:
@@ -97,9 +89,8 @@ def write_index(folder: Path) -> Path:
         raise ValueError(f"'{folder}' holds no pages to make an index of; run `make reports` first.")
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True)
     environment.filters["duration"] = duration
-    text = environment.get_template("pages.html.j2").render(
-        pages=[_facts(page) | {"page": page.name} for page in pages], commit=provenance.commit()
-    )
+    shown = [_facts(page) | {"page": page.name} for page in pages]
+    text = environment.get_template("pages.html.j2").render(pages=shown, commit=provenance.commit())
     files.write_text(folder / INDEX, text)
     return folder / INDEX
 
@@ -118,12 +109,6 @@ def _facts(page: Path) -> dict[str, Any]:
 def _facts_of(page: Path) -> Path:
     """Where the facts of a page stand: NAME.json beside NAME.html, page.json beside a run's report.html."""
     return page.with_name("page.json") if page.stem == "report" else page.with_suffix(".json")
-
-
-def _execution(notebook_path: Path) -> dict[str, Any]:
-    """What the runner noted beside the executed notebook; {} if it was not the runner's."""
-    notes = notebook_path.with_name("execution.json")
-    return json.loads(notes.read_text()) if notes.is_file() else {}
 
 
 def _exporter() -> HTMLExporter:

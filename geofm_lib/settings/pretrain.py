@@ -21,7 +21,7 @@ class PretrainSettings(ImageSettings):
     )
     model: str = setting("ViT-Femto", "a row of catalog/models.py", "model")
     patch_size: int = setting(0, "pixels a side of a patch (0: the model's own)", "model", ge=0, le=64)
-    mask_ratio: float = setting(0.75, "share of the patches that is hidden", "model", gt=0, lt=1)
+    mask_ratio: float = setting(0.75, "share of the patches that is masked", "model", gt=0, lt=1)
     norm_pix_loss: bool = setting(True, "the target is each patch normalised by its own mean and spread", "model")
     decoder_width: int = setting(0, "0: the model's own", "model", ge=0)
     decoder_depth: int = setting(0, "blocks (0: the model's own)", "model", ge=0)
