@@ -214,7 +214,7 @@ def report(run_folder: str | None, notebook: Path | None, index: Path | None, re
     if run_folder is None:
         made = write_index(index or Path())
     elif rebuilt:
-        from geofm_lib.figures.images import save_rebuilt
+        from geofm_lib.figures.pretrain import save_rebuilt
         from geofm_lib.runs.run import Run
 
         made = save_rebuilt(Run(_run_folder(run_folder)), rebuilt)

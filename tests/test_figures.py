@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from geofm_lib.figures import data, images, pretrain, probe, throughput
+from geofm_lib.figures import data, pretrain, probe, throughput
 from geofm_lib.figures.display import Figure, Note, Table
 from tests.support.figures import image, run_folder
 
@@ -77,7 +77,7 @@ def noise(*shape):
 def test_photographs_are_jpeg_sheets_of_any_number_of_channels(folder, channels):
     names = ("original", "masked", "rebuilt")
     run = folder({"dataset": "scenes"}, arrays={"reconstruction.npz": {n: noise(4, 32, 32, channels) for n in names}})
-    figure = images.reconstruction(run)
+    figure = pretrain.reconstruction(run)
     assert image(figure).format == "JPEG"
     assert "4 images" in figure.alt
 
@@ -85,12 +85,12 @@ def test_photographs_are_jpeg_sheets_of_any_number_of_channels(folder, channels)
 def test_photographs_of_other_sets_can_be_left_out(folder, monkeypatch, tmp_path):
     sheet = {"contact_sheet.npz": {"images": noise(12, 48, 48, 3), "labels": np.array(["river", "harbour"] * 6)}}
     run = folder({"dataset": "/elsewhere/ucm.tar"}, arrays=sheet)
-    assert "river, harbour" in images.contact_sheet(run).alt
+    assert "river, harbour" in pretrain.contact_sheet(run).alt
     monkeypatch.setenv("GEOFM_PICTURES", "builtin")
-    assert "left out" in repr(images.contact_sheet(run))
-    assert isinstance(images.contact_sheet(folder({"dataset": "scenes"}, arrays=sheet)), Figure)
+    assert "left out" in repr(pretrain.contact_sheet(run))
+    assert isinstance(pretrain.contact_sheet(folder({"dataset": "scenes"}, arrays=sheet)), Figure)
     # a prepared folder says more than the default of `dataset`
-    assert isinstance(images.contact_sheet(folder({"dataset": "scenes", "data": str(tmp_path / "no")})), Note)
+    assert isinstance(pretrain.contact_sheet(folder({"dataset": "scenes", "data": str(tmp_path / "no")})), Note)
 
 
 def test_data_figures(folder):

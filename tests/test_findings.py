@@ -6,7 +6,7 @@ import pytest
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.models import MODELS
-from geofm_lib.figures import findings
+from geofm_lib.figures import claims as shown
 from geofm_lib.jobs import worker
 from geofm_lib.paper.claims import answers
 from geofm_lib.report import execute
@@ -112,13 +112,13 @@ def test_figures_of_the_evidence(evidence, tmp_path):
     (tmp_path / "settings.json").write_text(json.dumps({"job": "findings", "asked": FindingsSettings(**SMALL).asked()}))
     (tmp_path / "summary.json").write_text(json.dumps(evidence))
     run = Run(tmp_path)
-    assert list(findings.replicas(run).frame["replicas"]) == ["drift apart", "agree", "agree", "agree"]
-    assert findings.precision_measured(run).frame["speed over DDP in fp32"].iloc[0] == 1
-    assert "authors' log 0.77" in findings.start_up(run).alt
+    assert list(shown.replicas(run).frame["replicas"]) == ["drift apart", "agree", "agree", "agree"]
+    assert shown.precision_measured(run).frame["speed over DDP in fp32"].iloc[0] == 1
+    assert "authors' log 0.77" in shown.start_up(run).alt
     without = {name: value for name, value in evidence.items() if not name.startswith("fsdp1_")}
     (tmp_path / "summary.json").write_text(json.dumps(without | {"fsdp1": "torch 9 has no FSDP1 any more."}))
     for words in ("no FSDP1", "replicas agree"):
-        assert words in repr(findings.replicas(run))
+        assert words in repr(shown.replicas(run))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.figures import costs, findings, measured, plan, published, scaling
+from geofm_lib.figures import claims, costs, measured, plan, published, scaling
 from geofm_lib.figures.display import Note
 from geofm_lib.paper import studies
 from geofm_lib.report import notebook_outputs
@@ -180,13 +180,13 @@ def test_a_simulation_beside_the_arithmetic(tmp_path):
 
 
 def test_predictions_that_have_not_seen_the_model_are_drawn():
-    figure = findings.unseen_models()
+    figure = claims.unseen_models()
     assert image(figure)
     assert len(figure.table) == 167
     assert "median error" in figure.alt
 
 
 def test_ddp_and_no_shard_are_alike_in_the_same_precision():
-    ratios = findings.precision_predicted().frame
+    ratios = claims.precision_predicted().frame
     assert (ratios["NO_SHARD bf16 / DDP bf16"] - 1).abs().max() < 0.01
     assert (ratios["predicted unseen"] > 1.1).all()

@@ -65,21 +65,15 @@ def plain_log(ax: Any) -> None:
 
 def legend_below(figure: Any, panels: Any, columns: int = 3) -> None:
     """One legend under the figure, of every label that its axes have."""
-    found: dict[str, Any] = {}
-    for ax in panels:
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
+    found = {label: line for ax in panels for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns)
 
 
-def stacked_bars(
-    ax: Any, frame: pd.DataFrame, colours: Mapping[str, str] | None = None, names: Mapping[str, str] | None = None
-) -> None:
-    """Horizontal bars, one a row of `frame`, its columns stacked; `names` are the legend's words for columns."""
+def stacked_bars(ax: Any, frame: pd.DataFrame, colours: Mapping[str, str] | None = None) -> None:
+    """Horizontal bars, one a row of `frame`, its columns stacked."""
     left = pd.Series(0.0, index=frame.index)
     for usual, (name, values) in zip(sns.color_palette("colorblind"), frame.items(), strict=False):
-        colour, label = (colours or {}).get(name, usual), (names or {}).get(name, name)
-        ax.barh(frame.index, values, left=left, height=0.62, color=colour, label=label)
+        ax.barh(frame.index, values, left=left, height=0.62, color=(colours or {}).get(name, usual), label=name)
         left += values
     ax.invert_yaxis()
     ax.grid(False, axis="y")

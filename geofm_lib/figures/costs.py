@@ -34,12 +34,12 @@ def memory(model: str, nodes: int = 8) -> Figure:
         how = conditions(name) if peaks else BENCHMARK
         label = f"{name} ({how.precision})" if how.precision != "bf16" else name
         planned = rank_memory(model, name, nodes * PER_NODE, BATCH, how, stack="fsdp1")
-        rows[label] = {kind: gib(getattr(planned, kind)) for kind in KINDS}
+        rows[label] = {words: gib(getattr(planned, kind)) for kind, words in KINDS.items()}
         if peaks:
             dots[label] = peaks[0]
     frame = pd.DataFrame(rows).T
     figure, ax = axes(height=3.9)
-    stacked_bars(ax, frame, names=KINDS)
+    stacked_bars(ax, frame)
     ax.plot(list(dots.values()), list(dots), "o", color="black", markersize=6, label="published peak", zorder=3)
     ax.axvline(FRONTIER.memory_gib, **LIMIT)
     ax.text(FRONTIER.memory_gib, -0.75, "one GPU's memory", fontsize=8, color="#444444", ha="center")
@@ -49,9 +49,7 @@ def memory(model: str, nodes: int = 8) -> Figure:
     words = [f"{name} {value:.1f}" + (f" (published {dots[name]:.1f})" if name in dots else "")
              for name, value in total.items()]  # fmt: skip
     alt = f"Stacked bars: peak GiB per GPU of {model} on {nodes} nodes by arithmetic: {', '.join(words)}."
-    table = frame.rename(columns=KINDS).assign(
-        **{"arithmetic, GiB": total, "published, GiB": pd.Series(dots, dtype=float)}
-    )
+    table = frame.assign(**{"arithmetic, GiB": total, "published, GiB": pd.Series(dots, dtype=float)})
     return Figure(figure, alt, table.rename_axis("strategy").reset_index())
 
 

@@ -8,7 +8,7 @@ import seaborn as sns
 
 from geofm_lib.catalog.datasets import DATASETS
 from geofm_lib.figures._axes import BLUE
-from geofm_lib.figures.display import Figure, Note, Table, axes, styled
+from geofm_lib.figures.display import Figure, Note, Table, axes, facts, styled
 from geofm_lib.runs import results
 from geofm_lib.runs.run import Run
 
@@ -42,19 +42,11 @@ def card(run: Run) -> Table | Note:
     row = DATASETS.get(run.summary.get("card", ""))
     if row is None:
         return Note(NO_CARD)
-    facts = {
-        "data set": row.title,
-        "classes": str(row.classes),
-        "images": f"{row.images:,}" + (f", {row.unlabelled:,} of them unlabelled" if row.unlabelled else ""),
-        "pixels a side": row.size,
-        "share for training": f"{run.summary.get('train_ratio', 0):g} here; {row.train or 'none'} on the card",
-        "terms": row.terms,
-        "cite": row.citation,
-        "where": row.where,
-        "files": row.layout,
-        "complete if": row.complete,
-    }
-    return Table(pd.DataFrame(facts.items(), columns=["fact", "value"]), head=False)
+    images = f"{row.images:,}" + (f", {row.unlabelled:,} of them unlabelled" if row.unlabelled else "")
+    share = f"{run.summary.get('train_ratio', 0):g} here; {row.train or 'none'} on the card"
+    return facts({"data set": row.title, "classes": row.classes, "images": images, "pixels a side": row.size,
+                  "share for training": share, "terms": row.terms, "cite": row.citation, "where": row.where,
+                  "files": row.layout, "complete if": row.complete})  # fmt: skip
 
 
 def card_counts(run: Run) -> Table | Note:
@@ -116,14 +108,10 @@ def packing(run: Run) -> Table | Note:
     summary = run.summary
     if "shards" not in summary:
         return Note("The run has not finished packing.")
-    facts = {
-        "data shards": f"{summary['shards']}",
-        "MiB of images": f"{summary['bytes'] / 2**20:.1f}",
-        "KiB an image": f"{summary['bytes'] / 2**10 / summary['images']:.1f}",
-        "images/s": f"{summary.get('packed_images_per_s', float('nan')):.0f}",  # a run of an older version has none
-        "fingerprint of index and split": summary["fingerprint"],
-    }
-    return Table(pd.DataFrame(facts.items(), columns=["fact", "value"]), head=False)
+    speed = f"{summary.get('packed_images_per_s', float('nan')):.0f}"  # a run of an older version has none
+    size, each = summary["bytes"] / 2**20, summary["bytes"] / 2**10 / summary["images"]
+    return facts({"data shards": summary["shards"], "MiB of images": f"{size:.1f}", "KiB an image": f"{each:.1f}",
+                  "images/s": speed, "fingerprint of index and split": summary["fingerprint"]})  # fmt: skip
 
 
 @styled

@@ -6,12 +6,12 @@ every value. pyplot is not used, so nothing is drawn twice and no window opens.
 """
 
 import base64
-import functools
+import contextlib
 import io
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, ParamSpec, TypeVar
+from typing import Any, ClassVar
 
 import jinja2
 import matplotlib
@@ -31,19 +31,15 @@ TEMPLATES = jinja2.Environment(
     autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined,
 )  # fmt: skip
 
-P = ParamSpec("P")
-R = TypeVar("R")
+
+@contextlib.contextmanager
+def _in_our_style() -> Iterator[None]:
+    with matplotlib.rc_context(RC):
+        yield
 
 
-def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Decorator: draw with RC, without changing the reader's own matplotlib settings."""
-
-    @functools.wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
-        with matplotlib.rc_context(RC):
-            return draw(*args, **kwargs)
-
-    return drawn
+styled = _in_our_style()
+"""Decorator: draw with RC, without changing the reader's own matplotlib settings."""
 
 
 def axes(height: float = 3.3, rows: int = 1, columns: int = 1, **options: Any) -> tuple[matplotlib.figure.Figure, Any]:
@@ -82,13 +78,13 @@ class Table(Rendered):
     def __repr__(self) -> str:
         return self.empty if self.frame.empty else self.frame.to_string(index=False)
 
-    def columns(self) -> list[tuple[str, str, str]]:
+    def columns(self) -> list[tuple[Any, str, str]]:
         """(name, CSS of its alignment, CSS that keeps short cells on one line) of each column."""
         found = []
         for name, column in self.frame.items():
             number = pd.api.types.is_numeric_dtype(column) and column.dtype != bool
             short = not number and column.astype(str).str.len().max() <= 28
-            align = "text-align:right" if number else "text-align:left"
+            align = f"text-align:{'right' if number else 'left'}"
             found.append((name, align, ";white-space:nowrap" if short else ""))
         return found
 
@@ -103,6 +99,12 @@ class Table(Rendered):
         large = "," if abs(float(value)) >= 10_000 else ""
         usual = "d" if isinstance(value, int | np.integer) else ".0f" if large else ".4g"
         return format(value, self.formats.get(column) or large + usual).replace(",", "\u202f")
+
+
+def facts(found: Mapping[str, Any], caption: str = "") -> Table:
+    """A table of two columns without a head: facts and their values, but for those that nothing is known of."""
+    known = [(name, str(value)) for name, value in found.items() if value not in (None, "")]
+    return Table(pd.DataFrame(known, columns=["fact", "value"]), caption, head=False)
 
 
 @dataclass
@@ -132,7 +134,10 @@ class Figure:
     def encoded(self) -> bytes:
         """The figure as PNG or JPEG bytes; drawn once."""
         if not self._encoded:
-            image = self._pixels()
+            buffer = io.BytesIO()
+            with matplotlib.rc_context(RC):
+                self.figure.savefig(buffer, format="png", dpi=DPI)
+            image = Image.open(buffer).convert("RGB")
             self._encoded = _jpeg(image) if self.photo else _png(image)
         return self._encoded
 
@@ -149,12 +154,6 @@ class Figure:
         display(data, metadata=metadata, raw=True)
         if self.table is not None and len(self.table):
             display(HTML(rendered("numbers", Table(self.table))))
-
-    def _pixels(self) -> Image.Image:
-        buffer = io.BytesIO()
-        with matplotlib.rc_context(RC):
-            self.figure.savefig(buffer, format="png", dpi=DPI)
-        return Image.open(buffer).convert("RGB")
 
 
 @styled
@@ -175,19 +174,15 @@ def sheet(
         ax.grid(False)
         ax.spines[:].set_visible(False)
         if c < len(rows[r]):
-            ax.imshow(_showable(rows[r][c]), cmap="gray", vmin=0, vmax=255)
+            image = np.asarray(rows[r][c])
+            if image.ndim == 3:
+                image = image[..., :3] if image.shape[-1] >= 3 else image[..., 0]
+            ax.imshow(image, cmap="gray", vmin=0, vmax=255)
             if titles:
                 ax.set_title(titles[r * wide + c], fontsize=7, fontweight="normal", pad=2, loc="center")
         if names and c == 0:
             ax.set_ylabel(names[r], fontsize=8)
     return figure
-
-
-def _showable(image_HWC: np.ndarray) -> np.ndarray:
-    image = np.asarray(image_HWC)
-    if image.ndim == 2 or image.shape[-1] == 3:
-        return image
-    return image[..., 0] if image.shape[-1] < 3 else image[..., :3]
 
 
 def _png(image: Image.Image) -> bytes:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from geofm_lib.figures.display import Table
+from geofm_lib.figures.display import Table, facts
 from geofm_lib.runs import provenance
 from geofm_lib.runs.progress import duration
 from geofm_lib.runs.run import Run
@@ -33,12 +33,11 @@ def colophon(run: Run | None = None) -> Table:
     """Where a result comes from: commit, parameters, versions, host and devices, data, duration."""
     if run is None:
         here = provenance.environment()
-        facts = {"commit": here["commit"], "made": here["launched"], "host": here["launcher_host"],
-                 "packages": _packages(here)}  # fmt: skip
-        return Table(_facts(facts), "Provenance", head=False)
+        made = {"commit": here["commit"], "made": here["launched"], "host": here["launcher_host"]}
+        return facts(made | {"packages": _packages(here)}, "Provenance")
     summary, where = run.summary, run.environment
     slurm = where.get("slurm_job") and f"{where['slurm_job']} (restart {where.get('slurm_restart') or 0})"
-    facts = {
+    found = {
         "run folder": run.folder.name,
         "status": run.status,
         "commit": where.get("commit"),
@@ -55,13 +54,8 @@ def colophon(run: Run | None = None) -> Table:
         "packages": _packages(where),
         "parameters": ", ".join(f"{name}={value!r}" for name, value in run.settings.items()),
     }
-    return Table(_facts(facts), "Provenance, read from the run folder", head=False)
+    return facts(found, "Provenance, read from the run folder")
 
 
 def _packages(environment: dict[str, Any]) -> str:
     return ", ".join(f"{name} {number}" for name, number in environment.get("packages", {}).items())
-
-
-def _facts(facts: dict[str, Any]) -> pd.DataFrame:
-    shown = [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
-    return pd.DataFrame(shown, columns=["fact", "value"])
