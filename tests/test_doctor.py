@@ -109,5 +109,5 @@ def test_slurm_is_seen_or_said_to_be_absent(monkeypatch, outside_slurm):
     monkeypatch.setattr(doctor.shutil, "which", lambda _: None)
     (check,) = doctor.slurm()
     assert not check.ok
-    assert not check.needed_by
+    assert not doctor.ROWS[check.name][1]
     assert "local processes" in check.value

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from geofm_lib.advice import failures, memory
+from geofm_lib.advice import memory
 from geofm_lib.report.page import render
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import PretrainSettings, ThroughputSettings
@@ -45,7 +45,7 @@ def test_ranks_that_run_out_of_memory_say_what_would_fit(root, tmp_path):
 
 
 def explained(run, summary):
-    return failures.explained(summary, run.job, run.settings, run.resolved["ranks"], run.environment)
+    return memory.explained(summary, run.job, run.settings, run.resolved["ranks"], run.environment)
 
 
 def test_a_gpu_without_memory_names_its_own(run):

@@ -52,11 +52,6 @@ class Check(NamedTuple):
     value: str
     ok: bool = True
 
-    @property
-    def needed_by(self) -> tuple[str, ...]:
-        """Who cannot run when it is not ok."""
-        return ROWS[self.name][1]
-
 
 def examine(runs: Path) -> list[Check]:
     """Every check on this machine; `runs` is the folder that runs will be written to."""
@@ -123,9 +118,8 @@ def machine(torch: dict[str, Any], runs: Path) -> list[Check]:
         return checks
     peaks = ", ".join(f"{name} {peak:g} TFLOP/s" for name, peak in torch["peak_tflops"].items())
     where = "a device" if torch["count"] else f"on {torch['cores']} cores"
-    found = (("devices", describe_devices(torch)), ("matrix products", f"measured peak {peaks} {where}"),
-             ("ranks", describe_ranks(torch)))  # fmt: skip
-    return [*(Check(name, value) for name, value in found), *checks]
+    products = Check("matrix products", f"measured peak {peaks} {where}")
+    return [Check("devices", describe_devices(torch)), products, Check("ranks", describe_ranks(torch)), *checks]
 
 
 def describe_devices(torch: dict[str, Any]) -> str:
@@ -164,16 +158,15 @@ def slurm() -> list[Check]:
 
 def extras() -> list[Check]:
     """What only some uses need: JupyterLab to work by hand, Chromium for the tests that drive a browser."""
-    lab = _version("jupyterlab")
+    lab, driver = _version("jupyterlab"), shutil.which("chromedriver")
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
     found = f"{browser or 'no browser'}, {driver or 'no chromedriver'}"
     return [Check("JupyterLab", lab or "not installed", bool(lab)), Check("Chromium", found, bool(browser and driver))]
 
 
 def verdicts(checks: list[Check]) -> dict[str, list[Check]]:
     """For each notebook, the failed checks that keep it from running (none: it can run)."""
-    return {name: [check for check in checks if not check.ok and name in check.needed_by] for name in NOTEBOOKS}
+    return {name: [check for check in checks if not check.ok and name in ROWS[check.name][1]] for name in NOTEBOOKS}
 
 
 def page(checks: list[Check]) -> str:

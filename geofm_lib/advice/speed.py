@@ -1,7 +1,6 @@
 """Why a throughput run is slow, in words: which part of the step stands out, and what to change. No torch."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -12,24 +11,12 @@ SLOW_RANK = 1.3  # times the others' own work, from which on a rank is named
 PARTS = ("data", "forward", "backward", "communication", "optimiser", "other")
 
 
-@dataclass(frozen=True)
-class Rule:
-    """`part` of the step (see `shares`) from `least` on: what is said, with its percents as {share}, and the advice."""
-
-    part: str
-    least: float
-    found: str
-    advice: Callable[[dict[str, Any], dict[str, Any]], str]  # of settings, and environment with `ranks` and `nodes`
-
-
 def found(ranks: pd.DataFrame, asked: dict[str, Any], where: dict[str, Any]) -> list[tuple[str, str]]:
     """(what stands out in a step, what to change), the largest part first, of a run's ranks, settings, environment."""
-    rows = [*_slow_rank(ranks)]
-    parts = shares(ranks)
-    for rule in sorted(RULES, key=lambda rule: -parts.get(rule.part, 0.0)):
-        if parts.get(rule.part, 0.0) >= rule.least:
-            words = rule.found.format(share=f"{100 * parts[rule.part]:.0f} %")
-            rows.append((words, rule.advice(asked, where)))
+    rows, parts = _slow_rank(ranks), shares(ranks)
+    for part, least, words, advice in sorted(RULES, key=lambda rule: -parts.get(rule[0], 0.0)):
+        if parts.get(part, 0.0) >= least:
+            rows.append((f"{100 * parts[part]:.0f} % of the step is {words}.", advice(asked, where)))
     return rows
 
 
@@ -60,9 +47,8 @@ def _slow_rank(ranks: pd.DataFrame) -> list[tuple[str, str]]:
         return []
     rank, host = ranks.loc[worst, "rank"], ranks.loc[worst, "host"]
     found = f"Rank {rank} on {host} works {ratio:.1f} times as long as the others, and they wait for it."
-    return [
-        (found, f"Look for what else runs on {host}, and for its clock; or leave it out (sbatch --exclude={host}).")
-    ]
+    advice = f"Look for what else runs on {host}, and for its clock; or leave it out (sbatch --exclude={host})."
+    return [(found, advice)]
 
 
 def _images(asked: dict[str, Any], where: dict[str, Any]) -> str:
@@ -80,9 +66,8 @@ def _communication(asked: dict[str, Any], where: dict[str, Any]) -> str:
     row = strategies.lookup(asked["strategy"])
     ways = [f"more images per GPU than {asked['batch_per_gpu']}"]
     if row.reshard_after_forward:
-        ways.insert(
-            0, "SHARD_GRAD_OP (gathers once a step) or HYBRID_kGPUs with the k GPUs of a node, if memory allows"
-        )
+        fewer = "SHARD_GRAD_OP (gathers once a step) or HYBRID_kGPUs with the k GPUs of a node, if memory allows"
+        ways.insert(0, fewer)
     if not row.ddp and asked["forward_prefetch"] == 0:
         ways.insert(0, "forward_prefetch=1")
     if asked["precision"] == "fp32":
@@ -90,17 +75,13 @@ def _communication(asked: dict[str, Any], where: dict[str, Any]) -> str:
     return f"Try {'; '.join(ways)}."
 
 
-def _optimiser(asked: dict[str, Any], where: dict[str, Any]) -> str:
-    return "More images per GPU, or a larger shard group: each rank updates its own part of the weights only."
-
-
-def _other(asked: dict[str, Any], where: dict[str, Any]) -> str:
-    return "The host is busy between the phases: trace=True keeps the profiler's trace, which says with what."
-
-
-RULES = (
-    Rule("data", 0.2, "{share} of the step is spent waiting for images.", _images),
-    Rule("communication", 0.25, "{share} of the step is exposed communication.", _communication),
-    Rule("optimiser", 0.25, "{share} of the step is the optimiser.", _optimiser),
-    Rule("other", 0.1, "{share} of the step is in none of its phases.", _other),
-)
+Advice = Callable[[dict[str, Any], dict[str, Any]], str]  # of settings, and environment with `ranks` and `nodes`
+RULES: tuple[tuple[str, float, str, Advice], ...] = (
+    ("data", 0.2, "spent waiting for images", _images),
+    ("communication", 0.25, "exposed communication", _communication),
+    ("optimiser", 0.25, "the optimiser", lambda asked, where: "More images per GPU, or a larger shard group: each rank "
+     "updates its own part of the weights only."),
+    ("other", 0.1, "in none of its phases", lambda asked, where: "The host is busy between the phases: trace=True "
+     "keeps the profiler's trace, which says with what."),
+)  # fmt: skip
+"""(part of the step, the share from which on it is named, in which words, what to change)"""

@@ -20,7 +20,7 @@ from typing import Any
 
 from geofm_lib import files
 from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, STOP, WAITING, heartbeat_timeout_s, request
-from geofm_lib.advice import failures
+from geofm_lib.advice import memory
 from geofm_lib.runs import progress, slurm
 from geofm_lib.runs.endings import WITHOUT_STOP, Do, Event, Observations, decide
 from geofm_lib.runs.run import Run, shown
@@ -269,7 +269,7 @@ def lost(folder: Path, error: OSError | None = None) -> str:
 def _conclude(run: Run, summary: dict[str, Any]) -> None:
     """Return if the run finished; otherwise make sure summary.json says why, and raise."""
     ranks = run.resolved.get("ranks", 1)
-    summary = failures.explained(summary, run.job, run.settings, ranks, run.environment)
+    summary = memory.explained(summary, run.job, run.settings, ranks, run.environment)
     for part in run.folder.glob("checkpoint/*.part"):
         shutil.rmtree(part, ignore_errors=True)  # of no use, and on a full disk the room for the words that follow
     for file in run.folder.glob(".rendezvous-*"):
