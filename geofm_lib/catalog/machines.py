@@ -1,8 +1,8 @@
 """The machines, one row each: what one device and one node can do, with the source of every fact.
 
 Figures are the makers' peaks, but for the laptop's, which are what a small machine was measured at; what share of
-them is achieved stands in ``speeds``. Bandwidths are in GB/s (10^9 bytes)
-and in one direction; memory is in GiB.
+them is achieved stands in ``speeds``. Bandwidths are in GB/s (10^9 bytes) and in one
+direction; memory is in GiB.
 """
 
 from dataclasses import dataclass, field

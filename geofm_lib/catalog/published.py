@@ -18,8 +18,6 @@ from pathlib import Path
 FOLDER = Path(__file__).with_name("published")
 PREFETCH_DEPTHS = {"None+limit_all_gathers": 0, "BACKWARD_PRE+limit_all_gathers": 1}
 """The prefetch figure's settings that FSDP2 has, and how many blocks they gather ahead in the backward pass."""
-WHOLE = ("nodes", "gpus", "params_M")
-YES_NO = ("activation_checkpointing", "synchronised")
 
 
 def rows(**where: object) -> list[dict]:
@@ -81,5 +79,6 @@ def _read(name: str) -> list[dict]:
 
 def _typed(row: dict) -> dict:
     row = dict(row, value=float(row["value"]))
-    row |= {name: int(row[name]) if row[name] else None for name in WHOLE}
-    return row | {name: row[name] == "yes" if row[name] else None for name in YES_NO}
+    row |= {name: int(row[name]) if row[name] else None for name in ("nodes", "gpus", "params_M")}
+    yes_no = ("activation_checkpointing", "synchronised")
+    return row | {name: row[name] == "yes" if row[name] else None for name in yes_no}

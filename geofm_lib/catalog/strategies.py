@@ -53,9 +53,8 @@ def lookup(name: str) -> Strategy:
         return STRATEGIES[name]
     hybrid = re.fullmatch(r"HYBRID_([1-9]\d*)GPUs?", str(name))
     if hybrid:
-        k = int(hybrid.group(1))
-        listed = STRATEGIES.get("HYBRID_1GPU" if k == 1 else f"HYBRID_{k}GPUs")
-        return listed or _hybrid(k)
+        other = _hybrid(int(hybrid.group(1)))
+        return STRATEGIES.get(other.name, other)
     raise ValueError(
         f"There is no strategy '{name}'{did_you_mean(name, STRATEGIES) or '.'} Known are FULL_SHARD, SHARD_GRAD_OP, "
         "NO_SHARD, DDP and HYBRID_kGPUs with a number of ranks for k."

@@ -39,7 +39,7 @@ SMALL = ("ViT-Atto", "ViT-Femto", "ViT-Pico")
 SAME: dict[str, Any] = {"images_per_class": 100, "ranks": 2}
 RECIPE: dict[str, Any] = {"epochs": 30, "warmup_epochs": 3.0, "global_batch": 40, "base_learning_rate": 3e-3}
 PROBE: dict[str, Any] = {"views": 4, "base_learning_rate": 30.0, "compare_random": False, "compare_histograms": False}
-MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")
+MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")  # of README's table
 SPEED = ("model", "workload", "strategy", "ranks", "batch_per_gpu", "image_size", "precision", "device")
 DRIFT = [f"{kind}_group_{group}_gradient_difference" for kind in ("fsdp1", "ours") for group in (1, 2)]
 KEPT = {  # job -> settings, then headline numbers, of a row of measured.csv
@@ -51,11 +51,9 @@ KEPT = {  # job -> settings, then headline numbers, of a row of measured.csv
     "findings": ("model", "larger_model", "ranks", "device", "fsdp1", *DRIFT, "DDP_fp32_step_s", "NO_SHARD_fp32_step_s",
                  "DDP_bf16_step_s", "NO_SHARD_bf16_step_s", "small_window_over_steady", "larger_window_over_steady"),
 }  # fmt: skip
-PROBED = (
-    ("pretrained", "top1_pretrained_mean", "top1_pretrained_interval"),
-    ("random weights", "top1_random_mean", "top1_random_interval"),
-    ("histograms", "histograms_top1", "histograms_interval"),
-)
+PROBED = {"pretrained": ("top1_pretrained_mean", "top1_pretrained_interval"),
+          "random weights": ("top1_random_mean", "top1_random_interval"),
+          "histograms": ("histograms_top1", "histograms_interval")}  # fmt: skip
 
 
 def predictions() -> Rows:
@@ -83,12 +81,11 @@ def unseen() -> Rows:
 
     table = calibrate.points()
     errors, _ = calibrate.left_out(table)
-    rows = []
-    for row in table:
-        key = {name: row[name] for name in ("model", "strategy", "nodes")}
-        ours = round(row["value"] * (1 + errors[tuple(key.values())]), 1)
-        rows.append(key | {"published_images_per_s": row["value"], "predicted_images_per_s": ours})
-    return rows
+    return [
+        {"model": row["model"], "strategy": row["strategy"], "nodes": row["nodes"],
+         "published_images_per_s": row["value"],
+         "predicted_images_per_s": round(row["value"] * (1 + errors[row["key"]]), 1)} for row in table
+    ]  # fmt: skip
 
 
 def simulated() -> Rows:
@@ -195,9 +192,8 @@ def readme_block(root: Path) -> str:
     ]
     done = _finished(root)
     for run in (run for run in done if run["job"] == "probe"):
-        shown = ", ".join(
-            f"{label} {run[name]:.1f} ± {run[spread]:.1f}" for label, name, spread in PROBED if pd.notna(run.get(name))
-        )
+        known = [(label, run[name], run[spread]) for label, (name, spread) in PROBED.items() if pd.notna(run.get(name))]
+        shown = ", ".join(f"{label} {top1:.1f} ± {half:.1f}" for label, top1, half in known)
         what = f"Linear probe, top-1 %, {run['classes']:.0f} classes of `{run['dataset']}`, {run['model']}"
         lines.append(f"| {what} | larger models probe better | {shown} | not comparable (other images and size) |")
     if speeds := [run for run in done if run["job"] == "throughput"]:

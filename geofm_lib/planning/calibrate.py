@@ -41,14 +41,16 @@ PARAMETERS = [
     ("start_up_s", None, 2.2, 0.3, "s", "start-up inside the paper's window of 30 steps",
      "the authors' log: 30 steps of the first epoch took 2.2 s longer than of the third"),
 ]  # fmt: skip
-BOUNDED = {"share_bf16", "share_fp32", "memory_share", "group_share", "link_share", "overlap", "overlap_grouped",
-           "overlap_late"}  # fmt: skip
+BOUNDED = {name for name, _, _, _, unit, *_ in PARAMETERS if unit.startswith("of ")} | {"overlap_late"}
 
 
 def points() -> list[dict]:
-    """The published weak-scaling rows, each with its ``Demand`` and its step time in seconds."""
+    """The published weak-scaling rows, each with its key, its ``Demand`` and its step time in seconds."""
     found = [row for row in published.rows(metric="throughput") if row["figure"].startswith("weak scaling")]
-    return [row | {"demand": _demand(row), "step_s": row["gpus"] * BATCH / row["value"]} for row in found]
+    for row in found:
+        key = (row["model"], row["strategy"], row["nodes"])
+        row.update(key=key, demand=_demand(row), step_s=row["gpus"] * BATCH / row["value"])
+    return found
 
 
 def _demand(row: dict, **more: int) -> steps.Demand:
@@ -63,9 +65,7 @@ def predicted(row: dict, values: speeds.Speeds) -> steps.Step:
 
 def errors(table: list[dict], values: speeds.Speeds) -> dict[tuple[str, str, int], float]:
     """(model, strategy, nodes) -> predicted throughput over published, less one."""
-    return {
-        (row["model"], row["strategy"], row["nodes"]): row["step_s"] / predicted(row, values).total - 1 for row in table
-    }
+    return {row["key"]: row["step_s"] / predicted(row, values).total - 1 for row in table}
 
 
 def fit(table: list[dict]) -> tuple[list[dict], np.ndarray]:
@@ -191,8 +191,7 @@ def main() -> None:
         at = f" at {row['at']}" if row["at"] else ""
         print(f"{row['name'] + at:28}{row['value']:12.4g} x/÷ {1 + row['spread']:.2f} {row['unit']}")
     for title, found in (("all points", errors(table, values)), ("left out in turn", unseen)):
-        print(f"\n{title}: error of throughput, %")
-        _print(found)
+        _print(title, found)
     cells = ranking(table, values)
     right = [cell for cell in cells if cell["of_best"] >= 1 - CLOSE]
     print(f"\nfirst choice within {CLOSE:.0%} of the best published: {len(right)} of {len(cells)} cells; not in")
@@ -201,7 +200,8 @@ def main() -> None:
             print("  {model} on {nodes} nodes: {chosen} has {of_best:.3f} of {best}".format(**cell))
 
 
-def _print(found: dict[tuple[str, str, int], float]) -> None:
+def _print(title: str, found: dict[tuple[str, str, int], float]) -> None:
+    print(f"\n{title}: error of throughput, %")
     off = sorted(abs(each) for each in found.values())
     print(f"  median {100 * median(off):.1f}, 90th percentile {100 * off[int(0.9 * len(off))]:.1f}, n {len(off)}")
     for model, strategy in dict.fromkeys(key[:2] for key in found):

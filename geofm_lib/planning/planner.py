@@ -3,8 +3,7 @@
 >>> [row["strategy"] for row in plan("ViT-5B", "frontier", 8, 32, workload="classify")][:2]
 ['SHARD_GRAD_OP', 'FULL_SHARD']
 
-The step time is ``planning/steps``, the memory ``planning/memory``, the machine's figures ``catalog/machines`` and
-``catalog/speeds``. Standard library only, and done in milliseconds.
+Standard library only, and done in milliseconds.
 """
 
 from collections.abc import Iterable
