@@ -1,1 +1,1 @@
-"""Floor 0: facts as plain rows (models, strategies, machines, data sets, published figures)."""
+"""Facts as plain rows (models, strategies, machines, data sets, published figures)."""

@@ -1,1 +1,1 @@
-"""Floor 0: arithmetic on the facts (parameters, FLOPs, bytes)."""
+"""Arithmetic on the catalog's facts: parameters, FLOPs, bytes, seconds."""

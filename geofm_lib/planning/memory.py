@@ -1,7 +1,7 @@
 """Bytes that one rank holds in a training step, by kind, in steady state under AdamW.
 
-Activations are what blocks keep of a forward pass and need on top in the backward pass. A sharding library has
-gathered weights and gradients in flight; there is one class a library.
+One class a sharding library says what it has in flight: gathered weights, and gradients not yet reduced. Its numbers
+with a fraction are in blocks: of a block's gathered weights, or of its gradients.
 """
 
 from dataclasses import dataclass

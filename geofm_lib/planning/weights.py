@@ -1,7 +1,4 @@
-"""The shapes of all weights in closed form: what every cost is computed from.
-
-A test holds them equal to the built networks, name by name.
-"""
+"""The shapes of all weights in closed form, equal to those of the built networks: what every cost is computed from."""
 
 from dataclasses import dataclass
 from math import ceil, prod
