@@ -24,12 +24,6 @@ def look(strategy: str, **more: Any) -> dict[str, Any]:
     return {"color": STRATEGIES[strategy].colour, "marker": STRATEGIES[strategy].marker, "label": strategy} | more
 
 
-def in_order(strategies: Iterable[str]) -> list[str]:
-    """These strategies in the catalogue's order."""
-    wanted = set(strategies)
-    return [name for name in STRATEGIES if name in wanted]
-
-
 def line_and_marks(ax: Any, strategy: str, line: pd.Series, marks: pd.Series) -> None:
     """A strategy's prediction as a line, and what it is compared with as marks; both are indexed by x."""
     row = STRATEGIES[strategy]

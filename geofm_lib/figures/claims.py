@@ -5,7 +5,6 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -54,13 +53,13 @@ class Summary(Rendered):
 
 def of_kind(run: Run | None, kind: str) -> Claims:
     """What the paper says in its items of one kind (table, figure, claim, finding), and what came of it here."""
-    return Claims(answers(_evidence(run), kind), "finding" if kind == "finding" else "what the paper says")
+    return Claims(answers(run.summary if run else {}, kind), "finding" if kind == "finding" else "what the paper says")
 
 
 def verdicts(run: Run | None) -> Table:
     """How many tables, figures and claims of the paper have come to which verdict, and which."""
     found: dict[str, list[str]] = {word: [] for word in VERDICTS}
-    for claim, each in answers(_evidence(run), *ITEMS):
+    for claim, each in answers(run.summary if run else {}, *ITEMS):
         found[each.verdict].append(claim["id"])
     rows = [(word, len(names), ", ".join(names) or "–") for word, names in found.items()]
     frame = pd.DataFrame(rows, columns=["verdict", "items", "which"])
@@ -69,7 +68,8 @@ def verdicts(run: Run | None) -> Table:
 
 def summary(run: Run | None) -> Summary:
     """The paper in a few lines, for a reader of nothing else: every number and item from the verdicts."""
-    items = answers(_evidence(run), *ITEMS)
+    evidence = run.summary if run else {}
+    items = answers(evidence, *ITEMS)
     counts = Counter(each.verdict for _, each in items)
     words = "; ".join(f"{counts[word]} {COUNTED[word]}" for word in VERDICTS if counts[word])
     lines = [f"Of {len(items)} tables, figures and claims, {words}."]
@@ -79,7 +79,7 @@ def summary(run: Run | None) -> Summary:
         lines.append(f"Throughput of a model that the planner has not seen is predicted with a median error of "
                      f"{percent(median_error(speeds))} ({len(speeds)} points), memory is simulated with "
                      f"{percent(median_error(peaks))} ({len(peaks)}).")  # fmt: skip
-    findings = answers(_evidence(run), "finding")
+    findings = answers(evidence, "finding")
     shown = [f"{claim['about']} ({claim['id']})" for claim, each in findings if each.verdict in SHOWN]
     if shown:
         lines.append(f"Shown here of how its numbers came about: {'; '.join(shown)}.")
@@ -188,7 +188,3 @@ def unseen_models() -> Figure | Note:
     alt = (f"Predicted over published images/s of {len(table)} points, each model predicted by a fit to the others: "
            f"median error {percent(off.median())}, {(off <= 0.1).sum()} within 10 %. Worst: {words}.")  # fmt: skip
     return Figure(figure, alt, table.round(3))
-
-
-def _evidence(run: Run | None) -> dict[str, Any]:
-    return run.summary if run else {}

@@ -26,10 +26,8 @@ PHOTO_BYTES = 90_000  # a sheet of photographs is compressed until it is below t
 
 HERE = Path(__file__).parent
 RC = matplotlib.rc_params_from_file(HERE / "geofm.mplstyle", use_default_template=False)
-TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(HERE / "templates"),
-    autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined,
-)  # fmt: skip
+LOADER = jinja2.FileSystemLoader(HERE / "templates")
+TEMPLATES = jinja2.Environment(loader=LOADER, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
 
 
 @contextlib.contextmanager

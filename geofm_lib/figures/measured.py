@@ -66,7 +66,10 @@ def prefetch() -> Figure:
     left.set(xlabel="blocks gathered ahead in the backward pass", ylabel="images/s", title="Planned (dots: published)")
     left.set_xticks(list(DEPTHS), DEPTHS.values())
     left.grid(False, axis="x")
-    measured = _against_round(studies.recorded("prefetch_small"))
+    frame, measured = studies.recorded("prefetch_small"), {}
+    if len(frame):
+        wide = frame.pivot(index="seed", columns=["forward_prefetch", "backward_prefetch"], values="images_per_s")
+        measured = {depth: wide[depth] / wide[0, 1] for depth in wide.columns}
     for x, (depth, ratios) in enumerate(measured.items()):
         right.plot([x] * len(ratios), ratios, "o", color=BLUE, alpha=0.5)
         right.plot([x - 0.2, x + 0.2], [ratios.median()] * 2, color=BLUE)
@@ -151,11 +154,3 @@ def three_b() -> Table:
     caption = ("ViT-3B, 8 nodes of Frontier, 32 images per GPU, the paper's benchmark and window; published memory is "
                "that of FSDP1, the others of FSDP2; exposed: communication in a step that nothing hides")  # fmt: skip
     return Table(pd.DataFrame(rows), caption)
-
-
-def _against_round(frame: pd.DataFrame) -> dict[tuple[int, int], pd.Series]:
-    """{(forward, backward): speed over that of (0, 1) in the same round}, one value a round."""
-    if frame.empty:
-        return {}
-    wide = frame.pivot(index="seed", columns=["forward_prefetch", "backward_prefetch"], values="images_per_s")
-    return {depth: wide[depth] / wide[0, 1] for depth in wide.columns}

@@ -11,7 +11,7 @@ import seaborn as sns
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.figures._axes import IDEAL, LIMIT, in_order, legend_below, look, node_axis, of_ideal, ticks
+from geofm_lib.figures._axes import IDEAL, LIMIT, legend_below, look, node_axis, of_ideal, ticks
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.paper import verdicts
 from geofm_lib.planning.conditions import FRONTIER, NODES, TABLE_I
@@ -48,7 +48,7 @@ def scaling(model: str) -> Figure | Note:
         return Note(f"No weak-scaling numbers of {model} are in the published record.")
     figure, (left, right) = axes(height=3.9, columns=2, sharex=True)
     ends = []
-    for name in in_order(lines):
+    for name in [name for name in STRATEGIES if name in lines]:
         line = pd.Series(lines[name])
         kept = of_ideal(line)
         style = look(name, label=_conditions(published.rows(model=model, strategy=name)[0]))

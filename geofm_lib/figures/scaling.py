@@ -7,7 +7,7 @@ import pandas as pd
 from geofm_lib.catalog import published
 from geofm_lib.catalog.machines import MACHINES
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.figures._axes import IDEAL, in_order, legend_below, line_and_marks, look, node_axis, of_ideal, plain_log
+from geofm_lib.figures._axes import IDEAL, legend_below, line_and_marks, look, node_axis, of_ideal, plain_log
 from geofm_lib.figures.display import Figure, Note, axes, styled
 from geofm_lib.planning.conditions import ALIKE, FRONTIER, NODES, TABLE_I, nodes_of
 from geofm_lib.planning.planner import CLOSE, as_published, first_choice, predict
@@ -136,7 +136,7 @@ def _weak(model: str) -> pd.DataFrame:
     """images/s of each strategy and number of nodes, published, and predicted under the published conditions."""
     seen = published.scaling(model)
     rows = []
-    for name in in_order(seen) or ALIKE:
+    for name in [name for name in STRATEGIES if name in seen] or ALIKE:
         for nodes in nodes_of(name):
             found = as_published(model, name, nodes)
             rows.append({"strategy": name, "nodes": nodes, "published": seen.get(name, {}).get(nodes),

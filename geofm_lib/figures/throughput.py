@@ -40,7 +40,6 @@ LANES = {"phase": "phase", "work": "work", "collective": "collective", "wait": "
 VARIANTS = {"real": "real images", "synthetic": "synthetic images", "no_communication": "synthetic, no communication"}
 TRACKED = {"parameters": "weights", "gradients": "gradients", "optimiser": "optimiser", "unsharded": "buffers",
            "activations": "activations", "inputs": "images"}  # fmt: skip
-WHOLE = ("parameters", "gradients", "optimiser")
 MOST_RANKS = 16
 NOT_PROFILED = "This run profiled no steps (profile_steps)."
 
@@ -81,8 +80,8 @@ def step_breakdown(run: Run) -> Figure | Note:
     """Seconds of a step that each rank spends in each phase, of profiled steps, else of the steady window."""
     ranks = _widest(run.ranks, "step_s")
     profiled = "profiled_step_s" in ranks
-    columns = {f"profiled_{name}_s" if profiled else f"{name}_s": words for name, words in PROFILED.items()}
-    columns = {name: words for name, words in columns.items() if name in ranks}
+    kind = "profiled_" if profiled else ""
+    columns = {f"{kind}{name}_s": words for name, words in PROFILED.items() if f"{kind}{name}_s" in ranks}
     if not columns:
         return Note("This run measured no phases.")
     frame = _by_rank(ranks, columns)
@@ -149,10 +148,8 @@ def advice(run: Run) -> Table:
     """What stands out in a step of this run, the largest part first, each with what to change."""
     known = ", ".join(f"{name} {100 * share:.0f} %" for name, share in speed_advice.shares(run.ranks).items())
     empty = f"Nothing stands out. Shares of the step: {known}." if known else "This run measured no parts of a step."
-    return Table(
-        pd.DataFrame(speed_advice.found(run.ranks, run.settings, run.environment), columns=["found", "what to change"]),
-        empty=empty,
-    )
+    rows = speed_advice.found(run.ranks, run.settings, run.environment)
+    return Table(pd.DataFrame(rows, columns=["found", "what to change"]), empty=empty)
 
 
 @styled
@@ -176,13 +173,13 @@ def memory(run: Run) -> Figure | Note:
     ranks, asked = run.ranks, run.settings
     if "peak_memory_gib" not in ranks:
         return Note("This run measured no memory.")
-    peak, world = float(ranks["peak_memory_gib"].max()), len(ranks)
+    peak = float(ranks["peak_memory_gib"].max())
     if "tracked_peak_gib" not in ranks:
         return Note(f"The peak was {peak:.3g} GiB; by kind it was not tracked (compiled blocks hold other tensors).")
-    planned = rank_memory(asked["model"], asked["strategy"], world, asked["batch_per_gpu"], Conditions.of(asked),
+    planned = rank_memory(asked["model"], asked["strategy"], len(ranks), asked["batch_per_gpu"], Conditions.of(asked),
                           **_sizes(asked))  # fmt: skip
-    fullest = _widest(ranks, "tracked_peak_gib")
-    frame = _by_rank(fullest, {f"tracked_{name}_gib": words for name, words in TRACKED.items()})
+    columns = {f"tracked_{name}_gib": words for name, words in TRACKED.items()}
+    frame = _by_rank(_widest(ranks, "tracked_peak_gib"), columns)
     most = frame.max()
     arithmetic = (planned.parameters, planned.gradients_by_then, planned.optimiser, planned.unsharded,
                   planned.activations + planned.block, 0.0)  # fmt: skip
@@ -190,7 +187,7 @@ def memory(run: Run) -> Figure | Note:
     rows = [(f"{name} at the fullest moment", most[name], frame.loc["arithmetic", name]) for name in frame]
     rows.append(("all of that", ranks["tracked_peak_gib"].max(), gib(planned.peak)))
     rows += [(f"{TRACKED[name]}, once all are there", ranks[f"{name}_gib"].max(), gib(getattr(planned, name)))
-             for name in WHOLE]  # fmt: skip
+             for name in ("parameters", "gradients", "optimiser")]  # fmt: skip
     rows.append(("peak of the allocator (GPU) or the process (CPU)", peak, None))
     table = pd.DataFrame(rows, columns=["GiB on the fullest rank", "measured", "arithmetic"])
     figure, ax = axes(height=1.5 + 0.28 * len(frame))
@@ -198,7 +195,7 @@ def memory(run: Run) -> Figure | Note:
     legend_below(figure, [ax], len(TRACKED))
     ax.set(xlabel="GiB")
     found = ", ".join(f"{name} {most[name]:.3g}" for name in most.index)
-    alt = (f"Stacked bars: GiB of tensors that {world} ranks hold at most, {found}; together "
+    alt = (f"Stacked bars: GiB of tensors that {len(ranks)} ranks hold at most, {found}; together "
            f"{ranks['tracked_peak_gib'].max():.3g}, by arithmetic {gib(planned.peak):.3g}.")  # fmt: skip
     return Figure(figure, alt, table)
 
