@@ -7,7 +7,6 @@ import pytest
 from geofm_lib.catalog import published
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.figures import claims as shown
-from geofm_lib.jobs import worker
 from geofm_lib.paper.claims import answers
 from geofm_lib.report import execute
 from geofm_lib.runs.run import Run
@@ -60,7 +59,6 @@ def test_every_measure_is_there_and_counts_are_table_i(evidence):
         if row.published_params_M:
             assert evidence[f"benchmark_parameters_{row.name}"] // 10**6 == row.published_params_M
             assert evidence[f"pretrain_parameters_{row.name}"] < evidence[f"benchmark_parameters_{row.name}"]
-    assert worker.JOBS["findings"] == "geofm_lib.jobs.findings"
 
 
 def test_the_findings_follow_from_the_evidence(evidence):

@@ -12,12 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.model import mae, vit
-from geofm_lib.model.workloads import Classifier
 from geofm_lib.planning.conditions import BATCH, BENCHMARK, Conditions, gib
 from geofm_lib.planning.flops import flops, training_flops
 from geofm_lib.planning.memory import STACKS, block_activations, rank_memory
 from geofm_lib.planning.steps import step_traffic
 from geofm_lib.planning.weights import WORKLOADS, parameters, units
+from geofm_lib.profiling.step_timing import Classifier
 
 TINY = {"image_size": (32, 64), "channels": 5, "patch_size": 8}
 

@@ -7,12 +7,13 @@ Table I's counts (paper.md, section 0). This is the only module that imports FSD
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed import fsdp
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, Dataset
@@ -21,7 +22,7 @@ from geofm_lib.catalog.models import MODELS
 from geofm_lib.distributed import sharding
 from geofm_lib.distributed.context import Context
 from geofm_lib.jobs.run_folder import Folder
-from geofm_lib.model import vit, workloads
+from geofm_lib.model import vit
 from geofm_lib.model.init import materialise
 from geofm_lib.planning.conditions import PAPER_STEPS
 from geofm_lib.profiling import meters, step_timing
@@ -29,8 +30,7 @@ from geofm_lib.profiling.step_timing import RATE, WEIGHT_DECAY, Inputs
 from geofm_lib.settings import FindingsSettings
 
 GROUPS = (1, 2)  # ranks of a shard group; the ranks are replicas of such groups
-PRECISIONS: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
-PAIRS = [(strategy, precision) for precision in PRECISIONS for strategy in ("DDP", "NO_SHARD")]
+PAIRS = [(strategy, precision) for precision in ("fp32", "bf16") for strategy in ("DDP", "NO_SHARD")]
 WARMUP_STEPS = 1
 SETTLED = 10  # steps of a window that do not count as steady
 LOADERS = 2  # processes a rank that draw the paper's images
@@ -47,25 +47,22 @@ def run(settings: FindingsSettings, context: Context, run: Folder) -> dict[str, 
     return found if context.is_main else {}
 
 
-# ---------------------------------------------------------------- HYBRID_1GPU: are replicas synchronised?
-
-
 def replicas(settings: FindingsSettings, context: Context) -> dict[str, Any]:
     """How far replicas drift apart that train on different images: gradients of the first step, weights of the last.
 
     For shard groups of one and of two ranks, by FSDP1 as the paper's code calls it, and by our `sharding.apply`.
     """
-    device, world_size = context.device, context.world_size
-    absent = missing_fsdp1()
-    found: dict[str, Any] = {"fsdp1": absent or f"torch {torch.__version__}"}
+    device = context.device
+    there, version = hasattr(fsdp, "FullyShardedDataParallel"), f"torch {torch.__version__}"
+    absent = f"{version} has no FSDP1 any more, so its fault cannot be shown here."
+    found: dict[str, Any] = {"fsdp1": version if there else absent}
     for group in GROUPS:
-        mesh = init_device_mesh(device.type, (world_size // group, group), mesh_dim_names=("replicate", "shard"))
+        shape = context.world_size // group, group
+        mesh = init_device_mesh(device.type, shape, mesh_dim_names=("replicate", "shard"))
         name = f"HYBRID_{group}GPU" + "s" * (group > 1)
-        network = workloads.build("classify", settings.model, settings.image_size)
-        ours = sharding.apply(network, name, world_size=world_size, device=device, seed=settings.seed)
-        kinds = {"ours": (ours, name)}
-        if not absent:
-            network = workloads.build("classify", settings.model, settings.image_size)
+        kinds = {"ours": (_sharded(settings, context, settings.model, name), name)}
+        if there:
+            network = step_timing.build("classify", settings.model, settings.image_size)
             kinds["fsdp1"] = fsdp1(network, mesh, device, settings.seed)
         for kind, (model, effective) in kinds.items():
             differences = _drift(model, mesh.get_group("replicate"), _noise(settings, context, settings.steps), context)
@@ -74,25 +71,21 @@ def replicas(settings: FindingsSettings, context: Context) -> dict[str, Any]:
     return found
 
 
-def missing_fsdp1() -> str:
-    """Why FSDP1 cannot be tried with this torch, in one sentence; empty where it can."""
-    try:
-        from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy  # noqa: F401
-    except ImportError:
-        return f"torch {torch.__version__} has no FSDP1 any more, so its fault cannot be shown here."
-    return ""
+def _sharded(settings: FindingsSettings, context: Context, name: str, strategy: str, **how: Any) -> nn.Module:
+    network = step_timing.build("classify", name, settings.image_size)
+    world_size, device = context.world_size, context.device
+    return sharding.apply(network, strategy, world_size=world_size, device=device, seed=settings.seed, **how)
 
 
 def fsdp1(model: nn.Module, mesh: DeviceMesh, device: torch.device, seed: int) -> tuple[nn.Module, str]:
     """A model under FSDP1's HYBRID_SHARD over `mesh` (replicate x shard), and the strategy that torch made of it."""
-    from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
     from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
     block = type(next(iter(sharding.stacks(model)[0].children())))
-    wrapped = FullyShardedDataParallel(
+    wrapped = fsdp.FullyShardedDataParallel(
         materialise(model, device, seed),
         device_mesh=mesh,
-        sharding_strategy=ShardingStrategy.HYBRID_SHARD,
+        sharding_strategy=fsdp.ShardingStrategy.HYBRID_SHARD,
         auto_wrap_policy=ModuleWrapPolicy({block}),
         use_orig_params=True,
         device_id=device,  # without it FSDP1 refuses a CPU
@@ -146,7 +139,7 @@ class Noise(Dataset[Inputs]):
     def __getitem__(self, k: int) -> Inputs:
         generator = torch.Generator().manual_seed(self.seed * 10_007 + k)
         images = torch.randn(*self.shape, generator=generator)
-        return images, torch.randint(0, workloads.CLASSES, self.shape[:1], generator=generator)
+        return images, torch.randint(0, step_timing.CLASSES, self.shape[:1], generator=generator)
 
 
 def _noise(settings: FindingsSettings, context: Context, batches: int, loaders: int = 0) -> Iterator[Inputs]:
@@ -157,22 +150,12 @@ def _noise(settings: FindingsSettings, context: Context, batches: int, loaders: 
         yield images.to(context.device), labels.to(context.device)
 
 
-# ---------------------------------------------------------------- DDP in fp32 beside FSDP in bf16
-
-
 def precisions(settings: FindingsSettings, context: Context) -> dict[str, float]:
     """Median step time (s, slowest rank) of the larger model under DDP and FSDP, in fp32 and in bf16, taken in turn."""
     trained = {}
     for strategy, precision in PAIRS:
-        model = sharding.apply(
-            workloads.build("classify", settings.larger_model, settings.image_size),
-            strategy,
-            world_size=context.world_size,
-            device=context.device,
-            precision=precision,
-            activation_checkpointing=True,
-            seed=settings.seed,
-        )
+        how = {"precision": precision, "activation_checkpointing": True}
+        model = _sharded(settings, context, settings.larger_model, strategy, **how)
         trained[f"{strategy}_{precision}"] = model, step_timing.optimiser(model)
     times: dict[str, list[float]] = {name: [] for name in trained}
     for inputs in _noise(settings, context, WARMUP_STEPS + settings.steps):
@@ -189,9 +172,6 @@ def precisions(settings: FindingsSettings, context: Context) -> dict[str, float]
     return {f"{name}_step_s": float(np.median(each)) for name, each in slowest.items()}
 
 
-# ---------------------------------------------------------------- start-up inside the window
-
-
 def start_up(settings: FindingsSettings, context: Context) -> dict[str, float]:
     """images/s of a small and a larger model by the paper's method and when settled; the start-up in s.
 
@@ -200,9 +180,16 @@ def start_up(settings: FindingsSettings, context: Context) -> dict[str, float]:
     """
     found, images = {}, settings.batch_per_gpu * context.world_size
     for size, name in (("small", settings.model), ("larger", settings.larger_model)):
-        network = workloads.build("classify", name, settings.image_size)
-        model = sharding.apply(network, "DDP", world_size=context.world_size, device=context.device, seed=settings.seed)
-        gathered = context.gather(_step_ends(settings, context, model))
+        model = _sharded(settings, context, name, "DDP")
+        optimiser = step_timing.optimiser(model)
+        own: list[float] = []  # seconds from the loader's start to the end of each step
+        context.barrier()
+        began = time.perf_counter()
+        for inputs in _noise(settings, context, PAPER_STEPS, LOADERS):
+            step_timing.step(model, optimiser, inputs)
+            meters.synchronise(context.device)
+            own.append(time.perf_counter() - began)
+        gathered = context.gather(own)
         if gathered:
             ends = np.max(gathered, axis=0)
             steady_s = float(np.median(np.diff(ends)[SETTLED:]))
@@ -212,21 +199,6 @@ def start_up(settings: FindingsSettings, context: Context) -> dict[str, float]:
             found[f"{size}_start_up_s"] = start_up_s
             found[f"{size}_window_over_steady"] = PAPER_STEPS * steady_s / (PAPER_STEPS * steady_s + start_up_s)
     return found
-
-
-def _step_ends(settings: FindingsSettings, context: Context, model: nn.Module) -> list[float]:
-    """Seconds from the loader's start to the end of each step."""
-    optimiser = step_timing.optimiser(model)
-    context.barrier()
-    ends, began = [], time.perf_counter()
-    for inputs in _noise(settings, context, PAPER_STEPS, LOADERS):
-        step_timing.step(model, optimiser, inputs)
-        meters.synchronise(context.device)
-        ends.append(time.perf_counter() - began)
-    return ends
-
-
-# ---------------------------------------------------------------- Table I
 
 
 def parameter_counts(settings: FindingsSettings, context: Context) -> dict[str, int]:

@@ -25,7 +25,7 @@ from typing import Any
 from geofm_lib import files
 from geofm_lib.settings import Resolved
 
-NOTHING_RESOLVED = Resolved()
+UNKNOWN = Resolved()
 HEARTBEATS, REQUESTS = "heartbeats", "requests"
 LAUNCHER = f"{HEARTBEATS}/launcher"
 STOP, WAITING, END = (f"{REQUESTS}/{name}" for name in ("stop", "waiting", "end"))
@@ -42,16 +42,9 @@ class Folder:
     """One run folder, written by its ranks. Only rank 0 writes the shared files."""
 
     def __init__(
-        self,
-        path: str | Path,
-        is_main: bool = True,
-        heartbeat: "Heartbeat | None" = None,
-        resolved: Resolved = NOTHING_RESOLVED,
+        self, path: str | Path, is_main: bool = True, heartbeat: "Heartbeat | None" = None, resolved: Resolved = UNKNOWN
     ):
-        self.path = Path(path)
-        self.is_main = is_main
-        self.resolved = resolved
-        self._heartbeat = heartbeat
+        self.path, self.is_main, self.resolved, self._heartbeat = Path(path), is_main, resolved, heartbeat
         # Line-buffered, so that a reader sees whole rows and a crash loses at most one.
         self._metrics = open(self.path / "metrics.jsonl", "a", buffering=1) if is_main else None
 

@@ -6,8 +6,6 @@ optimiser's moments exist by then. Checks `planning/memory` and never feeds it.
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +16,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from geofm_lib.distributed import sharding
 from geofm_lib.distributed.context import Context, join_fake_group
 from geofm_lib.jobs.run_folder import Folder
-from geofm_lib.model import workloads
 from geofm_lib.planning.conditions import Conditions, gib
 from geofm_lib.planning.memory import rank_memory
 from geofm_lib.planning.steps import step_traffic
@@ -63,10 +60,11 @@ def run(settings: SimulateSettings, context: Context, run: Folder) -> dict[str, 
     }
 
 
-def simulate(settings: SimulateSettings, forward_prefetch: int = 1, backward_prefetch: int = 1) -> Traced:
-    """Rank 0's second step, without memory or other ranks; prefetch in blocks gathered ahead."""
-    network = workloads.build(settings.workload, settings.model, settings.image_size, patch_size=settings.patch())
-    with fake_ranks(settings.gpus):
+def simulate(settings: SimulateSettings, backward_prefetch: int = 1) -> Traced:
+    """Rank 0's second step, without memory or other ranks; `backward_prefetch` in blocks gathered ahead."""
+    network = step_timing.build(settings.workload, settings.model, settings.image_size, patch_size=settings.patch())
+    join_fake_group(0, settings.gpus)
+    try:
         model = sharding.apply(
             network,
             settings.strategy,
@@ -74,13 +72,14 @@ def simulate(settings: SimulateSettings, forward_prefetch: int = 1, backward_pre
             device=CPU,
             precision=settings.precision,
             activation_checkpointing=settings.activation_checkpointing,
-            forward_prefetch=forward_prefetch,
             backward_prefetch=backward_prefetch,
             seed=None,
         )
         with FakeTensorMode(allow_non_fake_inputs=True):
             model.to_empty(device=CPU)
             return two_steps(model, inputs(settings))
+    finally:
+        dist.destroy_process_group()
 
 
 def two_steps(model: nn.Module, inputs: Inputs) -> Traced:
@@ -96,16 +95,6 @@ def two_steps(model: nn.Module, inputs: Inputs) -> Traced:
         tracker.of_step(step, model, optimiser, inputs)
         with CollectiveBytes() as sent:
             return Traced(tracker.of_step(step, model, optimiser, inputs), sent.bytes, sent.calls)
-
-
-@contextmanager
-def fake_ranks(world_size: int) -> Iterator[None]:
-    """This process as rank 0 of `world_size` ranks that are not there: collectives have shapes and send nothing."""
-    join_fake_group(0, world_size)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
 
 
 def inputs(settings: SimulateSettings) -> Inputs:

@@ -25,7 +25,6 @@ from geofm_lib.data.transforms import mask_noise, normalise
 from geofm_lib.distributed import sharding
 from geofm_lib.distributed.context import Context, fake_group
 from geofm_lib.jobs.run_folder import Folder
-from geofm_lib.model import workloads
 from geofm_lib.planning.conditions import PAPER_STEPS, gib
 from geofm_lib.planning.flops import training_flops
 from geofm_lib.profiling import meters, step_timing
@@ -68,9 +67,6 @@ def run(settings: ThroughputSettings, context: Context, run: Folder) -> dict[str
     return {"start_up_s": start_up_s} | _headline(settings, table, channels, device)
 
 
-# ---------------------------------------------------------------- steps and their images
-
-
 def _steps(
     settings: ThroughputSettings,
     context: Context,
@@ -79,7 +75,7 @@ def _steps(
     group: dist.ProcessGroup | None = None,
 ) -> Steps:
     """Steps of a new model on these inputs; `group`: what it talks through, None for all ranks."""
-    network = workloads.build(settings.workload, settings.model, settings.image_size, channels, settings.patch())
+    network = step_timing.build(settings.workload, settings.model, settings.image_size, channels, settings.patch())
     model = sharding.apply_settings(network, settings, context, group)
     return Steps(model, step_timing.optimiser(model), stream, context.device, group)
 
@@ -93,7 +89,7 @@ def _inputs(settings: ThroughputSettings, context: Context, channels: int, shard
         if settings.workload == "mae":
             second = mask_noise(settings.seed, number, indices, patches)
         else:
-            second = torch.as_tensor([i % workloads.CLASSES for i in indices])
+            second = torch.as_tensor([i % step_timing.CLASSES for i in indices])
         yield pixels, second.to(context.device)
 
 
@@ -124,9 +120,6 @@ def _real(settings: ThroughputSettings, context: Context, shards: Shards) -> Ima
     )
     for _, _, [(images, indices)] in steps:
         yield normalise(images.to(context.device, non_blocking=True), shards.mean, shards.std), indices.tolist()
-
-
-# ---------------------------------------------------------------- what a rank measures: its row of ranks.csv
 
 
 def _window(settings: ThroughputSettings, context: Context, run: Folder, steps: Steps) -> dict[str, Any]:
@@ -208,8 +201,8 @@ def _breakdown(
     if drawn:
         files.write_csv(run.path / "timeline.csv", drawn[0], drawn)
     if real:
-        row = [real.take() for _ in range(settings.profile_steps + settings.warmup_steps)]
-        taken["real"] = row[settings.warmup_steps :]
+        taken["real"] = [real.take() for _ in range(settings.warmup_steps + settings.profile_steps)]
+        del taken["real"][: settings.warmup_steps]
     taken["profiled"] = [{f"{name}_s": value for name, value in each.seconds.items()} for each in profiles]
     return {f"{kind}_{name}": value for kind, rows in taken.items() for name, value in usual(rows).items()}
 
@@ -226,21 +219,12 @@ def _compared(settings: ThroughputSettings, context: Context, steps: Steps, shar
     return found | {"no_communication": alone}
 
 
-# ---------------------------------------------------------------- what all ranks together come to
-
-
 def _headline(settings: ThroughputSettings, table: list[dict[str, Any]], channels: int, device: str) -> dict[str, Any]:
     images = settings.batch_per_gpu * len(table)
     slowest = max(row["step_s"] for row in table)
     paper_s = max((row["paper_window_s"] for row in table if row["paper_window_s"]), default=None)
-    # The model's own operations, without recomputation.
-    flops = training_flops(
-        settings.model,
-        settings.workload,
-        image_size=settings.image_size,
-        patch_size=settings.patch(),
-        channels=channels,
-    )
+    size: dict[str, Any] = {"image_size": settings.image_size, "patch_size": settings.patch(), "channels": channels}
+    flops = training_flops(settings.model, settings.workload, **size)  # the model's own, without recomputation
     tflops = flops * settings.batch_per_gpu / slowest / 1e12
     peak = min(row["matmul_tflops"] for row in table)
     compared = [name for name in COMPARED if f"{name}_step_s" in table[0]]

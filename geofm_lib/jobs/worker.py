@@ -61,10 +61,9 @@ def _work(run_dir: Path, heartbeat: Heartbeat) -> dict[str, Any]:
     run = Folder(run_dir, context.is_main, heartbeat, resolved)
     heartbeat.waiting = meters.pending_collective
     stored = json.loads((run_dir / "environment.json").read_text())
-    hosts = context.gather(os.environ.get("SLURMD_NODENAME") or meters.environment(context.device)["host"])
-    nodes = sorted(set(hosts)) if hosts else []
-    found = {**meters.environment(context.device), "ranks": context.world_size, "nodes": nodes}
-    run.write_json("environment.json", {**stored, **found})
+    here = meters.environment(context.device)
+    nodes = sorted(set(context.gather(os.environ.get("SLURMD_NODENAME") or here["host"])))
+    run.write_json("environment.json", {**stored, **here, "ranks": context.world_size, "nodes": nodes})
     summary = module.run(settings, context, run)
     leave(context)
     return {"status": "finished", "ranks": context.world_size, **summary}
@@ -78,11 +77,8 @@ def _failure(error: BaseException, run_dir: Path) -> dict[str, str]:
         text = str(error)
     else:
         text = f"{type(error).__name__}: {error}"
-    return {
-        "error": text,
-        "kind": type(error).__name__,
-        "traceback": "".join(traceback.format_exception(error))[-4000:],
-    }
+    trace = "".join(traceback.format_exception(error))[-4000:]
+    return {"error": text, "kind": type(error).__name__, "traceback": trace}
 
 
 def _write_first(run_dir: Path, summary: dict[str, Any]) -> None:

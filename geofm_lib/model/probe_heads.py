@@ -20,10 +20,8 @@ class ProbeHead(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm1d(width, affine=False, eps=1e-6)
         self.linear = nn.Linear(width, classes)
-        weight = torch.empty(classes, width).normal_(std=0.01, generator=torch.Generator().manual_seed(seed))
-        with torch.no_grad():
-            self.linear.weight.copy_(weight)
-            self.linear.bias.zero_()
+        nn.init.normal_(self.linear.weight, std=0.01, generator=torch.Generator().manual_seed(seed))
+        nn.init.zeros_(self.linear.bias)
 
     def forward(self, features_ND: torch.Tensor) -> torch.Tensor:
         return self.linear(self.norm(features_ND))
@@ -79,10 +77,6 @@ def knn_predict(
 
     Nearness is the cosine; a neighbour's vote weighs exp(cosine / temperature) (Wu et al., arXiv 1805.01978).
     ``k`` is cut to the number of training images. ``chunk`` test images are compared at once.
-
-    >>> points = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    >>> knn_predict(points, torch.tensor([3, 5]), torch.tensor([[0.1, 2.0]]), k=1)
-    tensor([5])
     """
     k, classes = min(k, len(train_ND)), int(train_labels_N.max()) + 1
     known = F.normalize(train_ND.float(), dim=1)

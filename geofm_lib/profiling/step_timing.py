@@ -1,6 +1,7 @@
-"""Timed steps of one model, and the step breakdown: profiled steps in turn with the same step under other conditions.
+"""What a measured step trains, timed steps of it, and the step breakdown.
 
-Taken in turn they see the same machine, whatever else it does.
+Profiled steps are taken in turn with the same step under other conditions: so they see the same machine, whatever else
+it does.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,16 +14,45 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn import functional as F
 
 from geofm_lib.distributed import training
 from geofm_lib.distributed.context import Context
+from geofm_lib.model import mae, vit
 from geofm_lib.profiling import meters, trace
 
 # Of the paper's benchmark (section 5.3): its AdamW. Neither changes the speed.
 RATE, WEIGHT_DECAY = 5e-4, 0.002
+CLASSES = 1000  # of the paper's benchmark
 DRAWN_RANKS, DRAWN_RANGES = 8, 300  # of a timeline: the first ranks, and about how many ranges of each
 Inputs = tuple[torch.Tensor, torch.Tensor]  # images, and labels or masking noise
 Row = dict[str, float]  # step_s, forward_s, ... of one step
+
+
+class Classifier(nn.Module):
+    """The paper's all-token benchmark step: classify, cross-entropy. `vit.build(..., family="benchmark")` inside."""
+
+    def __init__(self, network: vit.ViT):
+        super().__init__()
+        # fully_shard pads a first dimension to the group: [1, N, D] would grow as many times as there are ranks,
+        # where those divide neither N nor D. That is 2.5 GiB for ViT-15B on 1,024. As a matrix they add just the same.
+        network.pos_embed = nn.Parameter(network.pos_embed.detach()[0])
+        self.network = network
+
+    def forward(self, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy over the batch, in fp32."""
+        compute = next(self.network.parameters()).dtype  # bf16 inside fully_shard's or our own cast
+        return F.cross_entropy(self.network(images_BCHW.to(compute)).float(), labels_B)
+
+
+def build(workload: str, model: str, image_size: int, channels: int = 3, patch_size: int = 0) -> nn.Module:
+    """The model with its loss, on the meta device: `model(images, masking noise)` of "mae", else `(images, labels)`.
+
+    ``patch_size`` in pixels a side, 0 for the model's own.
+    """
+    if workload == "mae":
+        return mae.build(model, image_size, channels, "meta", patch_size)
+    return Classifier(vit.build(model, "benchmark", image_size, channels, "meta", patch_size, CLASSES))
 
 
 def optimiser(model: nn.Module) -> torch.optim.Optimizer:

@@ -244,7 +244,7 @@ def held(context, arguments):
     """What two real steps of each strategy hold and send on rank 0, and torch's own count of what is sharded."""
     from geofm_lib.distributed import sharding, training
     from geofm_lib.jobs import simulate
-    from geofm_lib.model import workloads
+    from geofm_lib.profiling import step_timing
     from geofm_lib.profiling.memory_tracker import moments
     from geofm_lib.settings import SimulateSettings
 
@@ -252,7 +252,7 @@ def held(context, arguments):
     for strategy in arguments["strategies"]:
         settings = SimulateSettings(**arguments["settings"], strategy=strategy, gpus=context.world_size)
         how = {"precision": settings.precision, "activation_checkpointing": settings.activation_checkpointing}
-        network = workloads.build(settings.workload, settings.model, settings.image_size, 3, settings.patch())
+        network = step_timing.build(settings.workload, settings.model, settings.image_size, 3, settings.patch())
         model = _sharded(network, strategy, context, **how)
         images, labels = simulate.inputs(settings)
         found = simulate.two_steps(model, (images, labels))
