@@ -1,1 +1,1 @@
-"""Floor 3: one module a job; each has `run(settings, context, run) -> summary`."""
+"""One module a job; each has `run(settings, context, run) -> summary`."""

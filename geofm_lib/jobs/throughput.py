@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from geofm_lib import files
 from geofm_lib.catalog import machines
@@ -31,13 +30,14 @@ from geofm_lib.profiling import meters, step_timing
 from geofm_lib.profiling.devices import matmul_peak
 from geofm_lib.profiling.memory_tracker import MemoryTracker, moments
 from geofm_lib.profiling.power import Power
-from geofm_lib.profiling.step_timing import Inputs, Row, Steps, usual
+from geofm_lib.profiling.step_timing import Group, Inputs, Row, Steps, usual
 from geofm_lib.settings import ThroughputSettings
 
 PEAK_S = 0.3  # of matrix products, on all ranks at once
 PHASES = ("data", "forward", "backward", "optimiser")
 COLLECTIVES = ("all_gather", "reduce_scatter", "all_reduce")
 COMPARED = ("real", "synthetic", "no_communication")
+Images = Iterator[tuple[torch.Tensor, Sequence[int]]]  # [B, C, S, S], and which images they are
 
 
 def run(settings: ThroughputSettings, context: Context, run: Folder) -> dict[str, Any]:
@@ -68,11 +68,7 @@ def run(settings: ThroughputSettings, context: Context, run: Folder) -> dict[str
 
 
 def _steps(
-    settings: ThroughputSettings,
-    context: Context,
-    channels: int,
-    stream: Iterator[Inputs],
-    group: dist.ProcessGroup | None = None,
+    settings: ThroughputSettings, context: Context, channels: int, stream: Iterator[Inputs], group: Group = None
 ) -> Steps:
     """Steps of a new model on these inputs; `group`: what it talks through, None for all ranks."""
     network = step_timing.build(settings.workload, settings.model, settings.image_size, channels, settings.patch())
@@ -91,9 +87,6 @@ def _inputs(settings: ThroughputSettings, context: Context, channels: int, shard
         else:
             second = torch.as_tensor([i % step_timing.CLASSES for i in indices])
         yield pixels, second.to(context.device)
-
-
-Images = Iterator[tuple[torch.Tensor, Sequence[int]]]  # [B, C, S, S], and which images they are
 
 
 def _synthetic(settings: ThroughputSettings, context: Context, channels: int) -> Images:

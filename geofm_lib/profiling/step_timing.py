@@ -26,6 +26,7 @@ RATE, WEIGHT_DECAY = 5e-4, 0.002
 CLASSES = 1000  # of the paper's benchmark
 DRAWN_RANKS, DRAWN_RANGES = 8, 300  # of a timeline: the first ranks, and about how many ranges of each
 Inputs = tuple[torch.Tensor, torch.Tensor]  # images, and labels or masking noise
+Group = dist.ProcessGroup | None  # None: all ranks
 Row = dict[str, float]  # step_s, forward_s, ... of one step
 
 
@@ -65,9 +66,9 @@ def step(
     optimiser: torch.optim.Optimizer,
     inputs: Inputs,
     phases: Callable[[str], AbstractContextManager[Any]] = nullcontext,
-    group: dist.ProcessGroup | None = None,
+    group: Group = None,
 ) -> None:
-    """One step of the benchmark: a single micro-batch, no clipping. ``group`` None: all ranks."""
+    """One step of the benchmark: a single micro-batch, no clipping."""
     losses = [lambda: model(*inputs)]
     training.step(model, optimiser, losses, parts=1, rate=RATE, clip=0.0, phases=phases, group=group)
 
@@ -80,7 +81,7 @@ class Steps:
     optimiser: torch.optim.Optimizer
     stream: Iterator[Inputs]
     device: torch.device
-    group: dist.ProcessGroup | None = None  # None: all ranks
+    group: Group = None
 
     def __post_init__(self) -> None:
         self.phases = meters.Phases(self.device)
