@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -78,24 +79,19 @@ def _steps(
 
 def _inputs(settings: ThroughputSettings, context: Context, channels: int, shards: Shards | None) -> Iterator[Inputs]:
     """Endless (images, labels or masking noise) on the device; without shards the images are synthetic."""
-    patches = (settings.image_size // settings.patch()) ** 2
-    images = _real(settings, context, shards) if shards else _synthetic(settings, context, channels)
+    batch, side, device = settings.batch_per_gpu, settings.image_size, context.device
+    if shards:
+        images = _real(settings, context, shards)
+    else:  # normal noise drawn once on the device: no loader in the measurement
+        generator = torch.Generator(device).manual_seed(settings.seed + context.rank)
+        noise = torch.randn((batch, channels, side, side), generator=generator, device=device)
+        images = repeat((noise, range(context.rank * batch, (context.rank + 1) * batch)))
     for number, (pixels, indices) in enumerate(images):
-        pixels = pixels.to(context.device, non_blocking=True)
         if settings.workload == "mae":
-            second = mask_noise(settings.seed, number, indices, patches)
+            second = mask_noise(settings.seed, number, indices, (side // settings.patch()) ** 2)
         else:
             second = torch.as_tensor([i % step_timing.CLASSES for i in indices])
-        yield pixels, second.to(context.device)
-
-
-def _synthetic(settings: ThroughputSettings, context: Context, channels: int) -> Images:
-    """Normal noise drawn once on the device: no loader in the measurement."""
-    batch, side = settings.batch_per_gpu, settings.image_size
-    generator = torch.Generator(context.device).manual_seed(settings.seed + context.rank)
-    pixels = torch.randn((batch, channels, side, side), generator=generator, device=context.device)
-    while True:
-        yield pixels, range(context.rank * batch, (context.rank + 1) * batch)
+        yield pixels, second.to(device)
 
 
 def _real(settings: ThroughputSettings, context: Context, shards: Shards) -> Images:
