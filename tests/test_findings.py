@@ -1,6 +1,7 @@
 """jobs/findings.py on four real ranks, the verdicts that follow from its evidence, and notebook 06 on top of them."""
 
 import json
+from importlib.util import find_spec
 
 import pytest
 
@@ -59,6 +60,7 @@ def test_every_measure_is_there_and_counts_are_table_i(evidence):
         if row.published_params_M:
             assert evidence[f"benchmark_parameters_{row.name}"] // 10**6 == row.published_params_M
             assert evidence[f"pretrain_parameters_{row.name}"] < evidence[f"benchmark_parameters_{row.name}"]
+    assert find_spec(f"geofm_lib.jobs.{FindingsSettings.job}"), "the worker would find no such job"
 
 
 def test_the_findings_follow_from_the_evidence(evidence):

@@ -9,7 +9,6 @@ from statistics import median
 import pytest
 
 from geofm_lib.jobs import simulate as job
-from geofm_lib.jobs import worker
 from geofm_lib.jobs.simulate import simulate
 from geofm_lib.paper.studies import simulated_points
 from geofm_lib.planning.conditions import Conditions, gib
@@ -59,7 +58,7 @@ def test_blocks_gathered_ahead_are_held(depth):
 def test_what_the_job_says():
     settings = SimulateSettings(**SMALL, gpus=8, workload="classify")
     summary = job.run(settings, None, None)
-    assert worker.JOBS[settings.job] == job.__name__
+    assert f"geofm_lib.jobs.{settings.job}" == job.__name__
     assert summary["predicted_all_gather_bytes"] == summary["all_gather_bytes"] > 0 == summary["all_reduce_bytes"]
     assert summary["parameters_gib"] == pytest.approx(summary["predicted_parameters_gib"], rel=0.01)
     at_peak = [value for name, value in summary.items() if name.endswith("_at_peak_gib")]
