@@ -69,6 +69,8 @@ def test_the_generator_is_frozen():
 class Drawn:
     """Scenes in memory, as Shards would give them."""
 
+    mean, std = [0.5] * 3, [0.2] * 3
+
     def __init__(self, indices):
         keys = [(k, label, i) for k, label in enumerate(generate.CLASSES) for i in indices]
         self.labels = np.array([k for k, _, _ in keys])

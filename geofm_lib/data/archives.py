@@ -22,16 +22,15 @@ Item = tuple[str, bytes | Callable[[], bytes]]  # name, bytes or a function that
 def items(source: sources.Source) -> Iterator[Item]:
     """Name and bytes of each image.
 
-    Folders and zips give functions, so that many processes can read at once. A tar is read in its own order, once,
-    because a compressed one cannot be entered in the middle. What cannot even be listed (a folder without permission,
-    the rest of a damaged archive) comes last, under its own name, with a function that raises the reason.
+    Folders and zips give functions, so that many processes can read at once; a tar, which may be compressed, is read
+    in its own order. What cannot be listed comes last, under its own name, with a function that raises the reason.
     """
     assert source.path is not None, "drawn and downloaded images have no path"
     troubles: list[tuple[str, str]] = []
     if source.kind == "tar":
         yield from _tar(source.path, troubles)
     else:
-        load, path = {"folder": _read_file, "zip": _read_zip}[source.kind], os.fspath(source.path)
+        load, path = _read_zip if source.kind == "zip" else _read_file, os.fspath(source.path)
         for name in sources.names(source.path, source.kind, troubles):
             if sources.is_image_name(name):
                 yield clean(name), functools.partial(load, path, name)

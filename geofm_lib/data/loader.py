@@ -9,7 +9,6 @@ import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,13 +20,6 @@ from geofm_lib.data.transforms import TRANSFORMS, USUAL_SCALE, Scale
 Batch = tuple[torch.Tensor, torch.Tensor]  # images as stored [B, C, S, S], indices int64 [B]
 
 
-class Images(Protocol):
-    """What batches are made of: a Shards, or anything else that decodes image i."""
-
-    def decode(self, i: int, /) -> torch.Tensor:
-        """uint8 or uint16 [C, H, W]. Raises ValueError, in one sentence, for an image that cannot be read."""
-
-
 @dataclass
 class Batches(torch.utils.data.Dataset):
     """Batch k, made of the samples that places(k) names: places(k) -> (epoch, int64 array of indices).
@@ -35,7 +27,7 @@ class Batches(torch.utils.data.Dataset):
     A class only because DataLoader wants an object that it can send to a process.
     """
 
-    images: Images
+    images: Shards
     places: Callable[[int], tuple[int, np.ndarray]]
     size: int
     transform: str
@@ -64,7 +56,7 @@ def load(dataset: Batches, numbers: Sequence[int], workers: int = 0, pin: bool =
     `pin`: into memory that a GPU copies from without waiting. The pixels are the same for any number of workers.
     """
     workers = min(workers, len(numbers)) if len(numbers) > 1 else 0
-    if workers and hasattr(dataset.images, "keep"):
+    if workers:
         dataset.images.keep()  # before the fork, so that the processes share the decoded pixels
     loader = torch.utils.data.DataLoader(
         dataset,
@@ -83,7 +75,7 @@ def load(dataset: Batches, numbers: Sequence[int], workers: int = 0, pin: bool =
 
 
 def batches(
-    images: Images,
+    images: Shards,
     steps_indices: Iterable[np.ndarray | Sequence[int]],
     *,
     image_size: int,

@@ -57,8 +57,8 @@ def measure(images_HWC: Iterable[np.ndarray]) -> list[Measures]:
         _fold(image.reshape(len(image), -1), channels, float(height * width), full, lines, greys[-1], sums[-1])
     if not digests:
         return []
-    both = zip(sums, digests, looks(np.stack(greys)), strict=True)
-    return [Measures(first.tolist(), second.tolist(), digest, look) for (first, second), digest, look in both]
+    found = zip(sums, digests, _looks(np.stack(greys)), strict=True)
+    return [Measures(first.tolist(), second.tolist(), digest, look) for (first, second), digest, look in found]
 
 
 def _compiled(function: Callable) -> Callable:
@@ -98,7 +98,7 @@ def _fold(image, channels, pixels, full, lines, grey, sums):
         sums[1, c] = square[c::channels].sum() * (share / full**2)
 
 
-def looks(grey: np.ndarray) -> list[str]:
+def _looks(grey: np.ndarray) -> list[str]:
     """The perceptual hashes of pictures given as their mean brightnesses in 0..255, [n, GRID, GRID]; "" if flat.
 
     64 bits: which of the 8 x 8 lowest frequencies of a cosine transform lie above their median (without the mean).
@@ -114,8 +114,7 @@ class Statistics:
 
     def __init__(self) -> None:
         self.images, self.pixels, self.bits = 0, 0, 8
-        self.sums: np.ndarray | float = 0.0
-        self.squares: np.ndarray | float = 0.0
+        self.sums, self.squares = np.zeros(1), np.zeros(1)
 
     def add(self, block: Block, chosen: list[bool]) -> None:
         """Take in the chosen rows of some."""
@@ -125,12 +124,11 @@ class Statistics:
         width, height, sums, squares = (_numbers(list(itertools.compress(block[name], chosen))) for name in names)
         self.images, self.bits = self.images + len(width), int(block["bits"][0])
         self.pixels += int((width * height).sum())
-        self.sums += sums.sum(0)
-        self.squares += squares.sum(0)
+        self.sums, self.squares = self.sums + sums.sum(0), self.squares + squares.sum(0)
 
     def result(self) -> dict[str, Any]:
         """channels, images, and the lists mean and std, rounded."""
-        mean, squares = np.asarray(self.sums / self.pixels), self.squares / self.pixels
+        mean, squares = self.sums / self.pixels, self.squares / self.pixels
         # One level at least: images of one colour must not be divided by zero.
         std = np.sqrt(np.maximum(squares - mean**2, 0)).clip(min=1 / (2**self.bits - 1))
         rounded = [[round(float(value), DIGITS[self.bits]) for value in each] for each in (mean, std)]

@@ -19,7 +19,6 @@ from typing import Any
 
 from geofm_lib.data.sample import ROW, Block, Sample, checksum, from_row
 
-SHARD_BYTES = 256 * 2**20
 BLOCK = 512  # a tar pads each member to a multiple of this
 BUFFER = 2**20  # bytes written at once
 PIECE = 2**25  # bytes of a shard brought to the disk at once, more where the disk is slower than the packing
@@ -29,9 +28,7 @@ _values = operator.attrgetter(*ROW)
 _blank = [""] * (len(ROW) - 2)  # between the name and the reason of a refused image
 
 
-def pack(
-    samples: Iterable[Sample], folder: Path, shard_bytes: int = SHARD_BYTES, first: int = 0
-) -> Generator[Sample, None, None]:
+def pack(samples: Iterable[Sample], folder: Path, shard_bytes: int, first: int = 0) -> Generator[Sample, None, None]:
     """Write `samples` into folder/shards/000000.tar ..., yielding each with its place.
 
     A missing checksum is worked out. A sample with a reason becomes a row and nothing else. `first` is the number of

@@ -25,7 +25,7 @@ CHUNK, CHUNK_BYTES = 64, 2**24  # images handed to a process at once, and their 
 SLOT = 2**23  # bytes of the shared memory in which a chunk's data comes back
 NO_SLOT = (0, 0)
 
-Slot = tuple[int, int]  # where it begins and ends in the shared memory
+Slot = tuple[int, int]  # where a chunk's part of the shared memory begins and ends
 Checked = list[tuple[Sample, Data | slice | None]]  # the data: itself, its place in the shared memory, or as it came
 
 _shared: mmap.mmap | None = None  # in a process of the pool

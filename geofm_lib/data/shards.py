@@ -24,10 +24,6 @@ KEEP_BYTES = 2**30  # decoded pixels kept in memory, if the whole split fits
 class Shards:
     """The images of one side of a prepared folder.
 
-    >>> data = Shards("runs/prepare-scenes", split="train")      # doctest: +SKIP
-    >>> data.decode(0).shape, data.classes[data.labels[0]]       # doctest: +SKIP
-    (torch.Size([3, 96, 96]), 'beach')
-
     names: list of str. labels: int64 [len], -1 where there is none. classes: of the whole folder, sorted.
     mean, std: per channel in 0..1 units, over the train side. sizes: int64 [len, 2], height and width.
     """

@@ -89,7 +89,7 @@ def names(path: Path, kind: str, troubles: list[tuple[str, str]] | None = None) 
             yield from (member.name for _, member in members(path))
     except DAMAGE as error:
         if troubles is None:
-            raise ValueError(damaged(path, error)) from None
+            raise ValueError(_damaged(path, error)) from None
         troubles.append((path.name, rest_lost(error)))
 
 
@@ -128,8 +128,7 @@ def members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
             raise tarfile.ReadError(f"no member begins at byte {archive.offset}, where one should")
 
 
-def damaged(path: Path, error: Exception | str) -> str:
-    """The sentence for an archive that cannot be read to its end."""
+def _damaged(path: Path, error: Exception | str) -> str:
     return f"dataset: the archive '{path}' is damaged ({error}); fetch it again"
 
 
@@ -152,7 +151,7 @@ def _kind(path: Path) -> str:
         return "zip"
     with open(path, "rb") as file:
         if file.read(4) == b"PK\3\4":
-            raise ValueError(damaged(path, "a zip whose list of members, at its end, is missing"))
+            raise ValueError(_damaged(path, "a zip whose list of members, at its end, is missing"))
     raise ValueError(f"dataset: '{path}' is neither a folder nor a tar or zip archive that can be read")
 
 

@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,8 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
         return {}
     for name in LISTS:
         (run.path / name).unlink(missing_ok=True)  # the index first, since it says that the rest is complete
-    items, total, made_of = _source(settings, run.path)
     images = Collection(settings.channels)
-    speed = _pack(settings, items, total, made_of, run, images)
+    speed = _pack(settings, run, images)
     images.check(settings.dataset)
     labels = archives.labels(images.names)
     classes = dict(sorted(Counter(filter(None, labels)).items()))
@@ -62,6 +61,7 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     if card and settings.dataset != "scenes":
         files.write_csv(run.path / "card.csv", CARD_COLUMNS, compare(card, classes, labels.count("")))
     packed = _list_images(run, labels, sides, settings.seed)
+    listed = b"".join((run.path / name).read_bytes() for name in ("index.csv", "split.csv"))
     return {
         "images": len(images.names),
         "refused": len(images.refused),
@@ -74,7 +74,7 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
         "train": sides.count("train"),
         "test": sides.count("test"),
         **packed,
-        "fingerprint": _fingerprint(run.path),
+        "fingerprint": hashlib.sha256(listed).hexdigest()[:16],  # which images there are, their bytes and their split
         "packed_images_per_s": speed,
     }
 
@@ -95,15 +95,9 @@ def _source(settings: PrepareSettings, folder: Path) -> tuple[Iterator[archives.
     return archives.items(source), archives.count(source), made_of
 
 
-def _pack(
-    settings: PrepareSettings,
-    items: Iterable[archives.Item],
-    total: int | None,
-    made_of: dict[str, Any],
-    run: Folder,
-    images: Collection,
-) -> float:
+def _pack(settings: PrepareSettings, run: Folder, images: Collection) -> float:
     """Check every image, and pack the good ones behind the shards that are finished; images/s of this start."""
+    items, total, made_of = _source(settings, run.path)
     first_shard = pack.resume(run.path, made_of)
     for sample in pack.rows(run.path):
         images.add(sample)
@@ -127,11 +121,8 @@ def _pack(
 def _list_duplicates(folder: Path, images: Collection) -> tuple[dict[str, str], dict[str, int]]:
     """Write duplicates.csv; ({name: first image of its set} of all but those first ones, how many of each kind)."""
     image, twin, distance = duplicates.find(*images.hashes())
-    names = images.names
-    rows = (
-        (names[i], names[j], "exact" if bits < 0 else "near", max(bits, 0))
-        for i, j, bits in zip(image.tolist(), twin.tolist(), distance.tolist(), strict=True)
-    )
+    names, found = images.names, zip(image.tolist(), twin.tolist(), distance.tolist(), strict=True)
+    rows = ((names[i], names[j], "exact" if bits < 0 else "near", max(bits, 0)) for i, j, bits in found)
     files.write_table(folder / "duplicates.csv", DUPLICATE_COLUMNS, rows)
     first = duplicates.firsts(len(names), image, twin)
     exact = int((distance < 0).sum())
@@ -165,9 +156,3 @@ def _list_images(run: Folder, labels: list[str], sides: list[str], seed: int) ->
 
     files.write_table(run.path / "index.csv", COLUMNS, index())
     return {"bytes": size, "shards": len(tars)}
-
-
-def _fingerprint(folder: Path) -> str:
-    """A short hash of which images there are, their bytes and their split."""
-    both = b"".join((folder / name).read_bytes() for name in ("index.csv", "split.csv"))
-    return hashlib.sha256(both).hexdigest()[:16]

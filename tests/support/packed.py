@@ -17,7 +17,7 @@ def write(
     folder: Path,
     samples: Iterable[Sample],
     sides: Sequence[str] = (),
-    shard_bytes: int = pack.SHARD_BYTES,
+    shard_bytes: int = 2**28,
     mean: Sequence[float] = MEAN,
     std: Sequence[float] = STD,
 ) -> Path:
