@@ -66,18 +66,18 @@ def _starting(names: Any, incomplete: str) -> list[CompletionItem]:
 
 
 def _notebooks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from geofm_lib.runs import notebooks
+    from geofm_lib.runs import check
 
-    return _starting(notebooks.known(), incomplete) or [CompletionItem(incomplete, type="file")]
+    return _starting(check.known(), incomplete) or [CompletionItem(incomplete, type="file")]
 
 
 def _settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of the notebook's settings, and of the models and strategies that are their values."""
-    from geofm_lib.runs import notebooks
+    from geofm_lib.runs import check
 
     names = [*MODELS, *STRATEGIES]
     for notebook in [ctx.params.get("notebook"), *ctx.args][:2]:  # an option without its value leaves it in args
-        if notebook and (job := notebooks.settings_class(notebooks.find(notebook))):
+        if notebook and (job := check.settings_class(check.find(notebook))):
             names += job.model_fields
     return _starting(names, incomplete)
 
@@ -95,12 +95,12 @@ def run(notebook: str, parameters: tuple[tuple[str, str], ...], file: Path | Non
     NOTEBOOK is a file, or one of the project's by name or number: notebooks/02_pretrain.ipynb, 02_pretrain, 02. Exit
     codes: 0 finished, 1 failed, 2 a setting cannot be used, 75 stopped with a checkpoint, 137 killed.
     """
-    from geofm_lib.runs import notebooks
+    from geofm_lib.runs import check
 
-    found = notebooks.find(notebook)
+    found = check.find(notebook)
     given = {**(_from_yaml(file) if file else {}), **dict(parameters)}
     try:
-        notebooks.check(found, given)
+        check.check_notebook(found, given)
     except ValueError as error:
         raise click.ClickException(f"{found.name}: {error}") from None
     from geofm_lib.report import execute

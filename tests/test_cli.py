@@ -139,10 +139,10 @@ def test_parameters_reach_the_notebook_as_typed(monkeypatch, tmp_path, said):
 @pytest.mark.parametrize("name", ["notebooks/02_pretrain.ipynb", "02_pretrain", "02"])
 @pytest.mark.parametrize("folder", ["", "notebooks", "batch/grids"])
 def test_a_notebook_is_found_from_any_folder_of_the_clone(name, folder, root, monkeypatch):
-    from geofm_lib.runs import notebooks
+    from geofm_lib.runs import check
 
     monkeypatch.chdir(root / folder)
-    assert notebooks.find(name).resolve() == root / "notebooks" / "02_pretrain.ipynb"
+    assert check.find(name).resolve() == root / "notebooks" / "02_pretrain.ipynb"
 
 
 def test_a_grid_is_read_from_any_folder_of_the_clone(said, root, monkeypatch):

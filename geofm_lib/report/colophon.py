@@ -7,7 +7,7 @@ import pandas as pd
 
 from geofm_lib.figures.display import Table, facts
 from geofm_lib.runs import provenance
-from geofm_lib.runs.progress import duration
+from geofm_lib.runs.overview import duration
 from geofm_lib.runs.run import Run
 
 

@@ -15,7 +15,7 @@ from nbformat import NotebookNode
 from geofm_lib import files
 from geofm_lib.report import notebook_outputs
 from geofm_lib.runs import slurm
-from geofm_lib.runs.progress import duration
+from geofm_lib.runs.overview import duration
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import runs_root
 

@@ -26,7 +26,7 @@ from traitlets.config import Config
 from geofm_lib.jobs.run_folder import heartbeat_timeout_s
 from geofm_lib.report import ending
 from geofm_lib.report.page import render
-from geofm_lib.runs import progress, slurm
+from geofm_lib.runs import overview, slurm
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import runs_root
 
@@ -51,7 +51,7 @@ def run(notebook: Path, parameters: dict[str, str], page: Path | None = None) ->
         return os.EX_IOERR
     if error:
         print(f"{notebook.name}: {error}", file=sys.stderr, flush=True)
-    print(f"{notebook.name}: {state.upper()} in {progress.duration(time.monotonic() - began)}, {made}", flush=True)
+    print(f"{notebook.name}: {state.upper()} in {overview.duration(time.monotonic() - began)}, {made}", flush=True)
     return ending.EXIT_CODES[state]
 
 
@@ -192,7 +192,7 @@ def _show(work: Path, name: str, over: threading.Event) -> None:
         line = last
         with contextlib.suppress(OSError):  # an answer too
             run = _run_of(work)
-            line = f"{name}: {progress.line(run)}" if run else last
+            line = f"{name}: {overview.progress(run)}" if run else last
         answered[0] = time.monotonic()
         if line != last and (terminal or answered[0] - printed > LOG_LINE_S):
             with contextlib.suppress(OSError):  # the job's output may lie on a disk that is full

@@ -18,7 +18,7 @@ from geofm_lib.report import notebook_outputs
 from geofm_lib.report.colophon import chain, colophon
 from geofm_lib.report.ending import banner
 from geofm_lib.runs import provenance
-from geofm_lib.runs.progress import duration
+from geofm_lib.runs.overview import duration
 from geofm_lib.runs.run import Run
 
 TEMPLATES = Path(__file__).resolve().with_name("templates")

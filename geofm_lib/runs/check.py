@@ -1,19 +1,70 @@
-"""What the file system must have for a run, asked when it is launched or queued, before anything is made."""
+"""Which notebook a name means, what its settings class refuses, and what the file system must have for its run.
 
+All of it is asked before anything is made.
+"""
+
+import json
 import os
+import re
 from pathlib import Path
 
+from geofm_lib import settings
+from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.data import sources
-from geofm_lib.settings import JobSettings, SettingsError
+from geofm_lib.runs.results import ROOT
+from geofm_lib.settings import JobSettings, Settings, SettingsError
+
+FOLDER = ROOT / "notebooks"
+
+
+def known() -> dict[str, Path]:
+    """The project's notebooks by name: {"01_data": its file, ...}."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.ipynb"))}
+
+
+def named(name: str) -> Path:
+    """The file of '02_pretrain', '02' or 'notebooks/02_pretrain.ipynb'; ValueError with the nearest name."""
+    folder, stem = str(Path(name).parent), Path(name).stem if name.endswith(".ipynb") else Path(name).name
+    found = [path for each, path in known().items() if stem in (each, each.split("_")[0])]
+    if found and folder in (".", FOLDER.name):
+        return found[0]
+    near = did_you_mean(stem, known()) or f"; use one of {', '.join(known())}"
+    raise ValueError(f"there is no notebook '{name}'{near}")
+
+
+def find(name: str) -> Path:
+    """A notebook's file: a path from the current folder, or a name as in `named`."""
+    return Path(name) if Path(name).is_file() else named(name)
+
+
+def settings_class(notebook: Path) -> type[Settings] | None:
+    """The class that the notebook's parameters cell names; None for a notebook that is not written that way."""
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (ValueError, KeyError):
+        raise ValueError(f"'{notebook}' is no notebook") from None
+    for cell in cells:
+        if "parameters" in cell.get("metadata", {}).get("tags", []):
+            class_name = re.search(r"\((\w+)\)", "".join(cell["source"]))
+            return getattr(settings, class_name.group(1), None) if class_name else None
+    return None
+
+
+def check_notebook(notebook: Path, parameters: dict[str, str]) -> None:
+    """Refuse names and values that the notebook would refuse, before a kernel is started (SettingsError)."""
+    if job := settings_class(notebook):
+        given = job(**parameters)
+        if isinstance(given, JobSettings):
+            check(given)
 
 
 def check(settings: JobSettings, ranks: int = 0) -> None:
     """Raise SettingsError, in one sentence, for settings that cannot run here, or on so many ranks (0: any)."""
     data, encoder = getattr(settings, "data", ""), getattr(settings, "encoder", "")
     try:
-        if data:
-            _prepared(data)
-        elif hasattr(settings, "dataset"):  # a simulation reads no images
+        if data and not (Path(data) / "index.csv").is_file():
+            raise ValueError(f"data: '{data}' is not a run folder of 01_data (it has no index.csv); leave data empty")
+        if not data and hasattr(settings, "dataset"):  # a simulation reads no images
             sources.find(settings.dataset)
         if encoder not in ("", "random"):
             _encoder(encoder)
@@ -30,11 +81,6 @@ def encoder_folder(encoder: str) -> Path:
     return inside if inside.is_dir() else Path(encoder)
 
 
-def _prepared(data: str) -> None:
-    if not (Path(data) / "index.csv").is_file():
-        raise ValueError(f"data: '{data}' is not a run folder of 01_data (it has no index.csv); leave data empty")
-
-
 def _encoder(encoder: str) -> None:
     folder = encoder_folder(encoder)
     if not (folder / "model.safetensors").is_file() or not (folder / "config.json").is_file():
@@ -49,8 +95,6 @@ def _writable(folder: Path) -> None:
     nearest = folder.absolute()
     while not nearest.exists():
         nearest = nearest.parent
-    reason = (
-        "is a file" if not nearest.is_dir() else "is not writable" if not os.access(nearest, os.W_OK | os.X_OK) else ""
-    )
-    if reason:
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        reason = "is not writable" if nearest.is_dir() else "is a file"
         raise ValueError(f"run_dir: '{folder}' cannot be made because '{nearest}' {reason}; choose another folder")

@@ -22,8 +22,7 @@ from typing import Any
 from geofm_lib.advice import memory
 from geofm_lib.catalog.machines import Machine
 from geofm_lib.catalog.suggest import did_you_mean
-from geofm_lib.runs import notebooks
-from geofm_lib.runs.check import check
+from geofm_lib.runs.check import check, named, settings_class
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import JobSettings
 
@@ -33,13 +32,11 @@ TIME = re.compile(r"(?:(?:(?P<d>\d+)-)?(?P<h>\d+):(?P<m>\d\d):(?P<s>\d\d))|(?P<m
 REFERS_TO = {"data": "prepare", "encoder": "pretrain"}  # setting that may be @row -> the job that row must be
 
 
-@dataclass(frozen=True)
-class Fault:
-    """Why a row cannot be queued."""
+class Fault(ValueError):
+    """Why a row cannot be queued: its number in the file, as an editor counts, the column and the reason."""
 
-    row: int  # of the file, as an editor counts
-    column: str
-    reason: str
+    def __init__(self, column: str, reason: str, row: int = 0):
+        self.column, self.reason, self.row = column, reason, row
 
     def __str__(self) -> str:
         return f"row {self.row}, column {self.column}: {self.reason}"
@@ -92,20 +89,15 @@ def read(file: str | Path, machine: Machine | None = None) -> tuple[list[Row], l
         try:
             row = _row(line, name, cells, rows, machine)
             if name in rows:
-                raise _Refused("name", f"row {rows[name].line} is called '{name}' too")
+                raise Fault("name", f"row {rows[name].line} is called '{name}' too")
             if row.folder in taken:
-                raise _Refused("name", f"row {taken[row.folder]} is the same run: every setting is equal")
-        except _Refused as refused:
-            faults.append(Fault(line, refused.column, refused.reason))
+                raise Fault("name", f"row {taken[row.folder]} is the same run: every setting is equal")
+        except Fault as fault:
+            fault.row = line
+            faults.append(fault)
         else:
             rows[name], taken[row.folder] = row, line
     return list(rows.values()), faults
-
-
-class _Refused(ValueError):
-    def __init__(self, column: str, reason: str):
-        super().__init__(reason)
-        self.column, self.reason = column, reason
 
 
 def _lines(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -128,38 +120,27 @@ def _lines(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 def _row(line: int, name: str, cells: dict[str, str], rows: dict[str, Row], machine: Machine | None) -> Row:
     if BEYOND in cells:
-        raise _Refused(BEYOND, f"'{cells[BEYOND]}' stands beyond the last column; count the commas")
+        raise Fault(BEYOND, f"'{cells[BEYOND]}' stands beyond the last column; count the commas")
     notebook, job = _notebook(cells.get("notebook", ""))
     given = {column: cell for column, cell in cells.items() if column not in COLUMNS}
     used = {column: _referred(column, cell, rows) for column, cell in given.items() if cell.startswith("@")}
+    nodes = _count("nodes", cells, 1, machine.nodes if machine else None)
     per_node = machine.devices_per_node if machine else None
-    with _speaking_of("nodes"):
-        nodes = _count(cells.get("nodes", "1"), machine.nodes if machine else None)
-    with _speaking_of("tasks_per_node"):
-        tasks = _count(cells.get("tasks_per_node", str(per_node or 1)), per_node)
-    after = [rows[each].name for each in cells.get("after", "").split() if _known("after", each, rows)]
+    tasks = _count("tasks_per_node", cells, per_node or 1, per_node)
+    needed = [*(_known("after", each, rows) for each in cells.get("after", "").split()), *used.values()]
+    after = tuple(dict.fromkeys(each.name for each in needed))
     parameters = {column: str(used[column].folder) if column in used else cell for column, cell in given.items()}
     if job.job == "throughput":
         parameters.setdefault("ranks", str(nodes * tasks))  # it is what is measured: another number is another run
     settings = _settings(job, parameters, used)
-    row = Row(
-        line=line,
-        name=name,
-        notebook=notebook,
-        settings=settings,
-        parameters=parameters,
-        folder=settings.folder().absolute(),
-        nodes=nodes,
-        tasks_per_node=tasks,
-        walltime=cells.get("walltime", "1:00:00"),
-        after=tuple(dict.fromkeys([*after, *(each.name for each in used.values())])),
-    )
+    folder, walltime = settings.folder().absolute(), cells.get("walltime", "1:00:00")
+    row = Row(line, name, notebook, settings, parameters, folder, nodes, tasks, walltime, after)
     if row.ranks > nodes * tasks:
-        raise _Refused("ranks", f"{row.ranks} ranks do not fit {nodes} nodes with {tasks} tasks each")
+        raise Fault("ranks", f"{row.ranks} ranks do not fit {nodes} nodes with {tasks} tasks each")
     with _speaking_of("ranks"):
         settings.check_ranks(row.ranks)
     with _speaking_of("walltime"):
-        _check_walltime(row.walltime, nodes, machine)
+        _check_walltime(walltime, nodes, machine)
     with _speaking_of("strategy"):
         _check_memory(settings, row.ranks, machine)
     return row
@@ -170,38 +151,36 @@ def _speaking_of(column: str) -> Iterator[None]:
     """Turn a sentence into a fault of the column it names (as those of settings do), else of this one."""
     try:
         yield
-    except _Refused:
+    except Fault:
         raise
     except ValueError as error:
         found = re.match(r"unknown setting '(\w+)'|(\w+): ", str(error))
         column = (found.group(1) or found.group(2)) if found else column
-        raise _Refused(column, str(error).removeprefix(f"{column}: ")) from None
+        raise Fault(column, str(error).removeprefix(f"{column}: ")) from None
 
 
 def _notebook(name: str) -> tuple[Path, type[JobSettings]]:
     """(the file, its settings class) of '02_pretrain'."""
     with _speaking_of("notebook"):
-        file = notebooks.named(name)
-    job = notebooks.settings_class(file)
+        file = named(name)
+    job = settings_class(file)
     if job is None or not issubclass(job, JobSettings):
-        raise _Refused("notebook", f"{name} starts no run; it reads finished ones")
+        raise Fault("notebook", f"{name} starts no run; it reads finished ones")
     return file, job
 
 
-def _known(column: str, name: str, rows: dict[str, Row]) -> bool:
+def _known(column: str, name: str, rows: dict[str, Row]) -> Row:
     if name not in rows:
-        near = did_you_mean(name, rows)
-        raise _Refused(column, f"there is no good row '{name}' above this one{near}")
-    return True
+        raise Fault(column, f"there is no good row '{name}' above this one{did_you_mean(name, rows)}")
+    return rows[name]
 
 
 def _referred(column: str, cell: str, rows: dict[str, Row]) -> Row:
     """The row that @name means, which must be of the job whose run this setting takes."""
-    _known(column, cell[1:], rows)
-    row, job = rows[cell[1:]], REFERS_TO.get(column)
+    row, job = _known(column, cell[1:], rows), REFERS_TO.get(column)
     if row.settings.job != job:
         takes = f"it takes a {job} row" if job else "only data and encoder take the run of another row"
-        raise _Refused(column, f"'{cell}' is a {row.settings.job} row; {takes}")
+        raise Fault(column, f"'{cell}' is a {row.settings.job} row; {takes}")
     return row
 
 
@@ -217,12 +196,13 @@ def _settings(job: type[JobSettings], parameters: dict[str, str], used: dict[str
     return checked.model_copy(update={column: str(row.folder) for column, row in to_come.items()})
 
 
-def _count(cell: str, most: int | None) -> int:
+def _count(column: str, cells: dict[str, str], default: int, most: int | None) -> int:
     """A number of nodes, or of tasks a node; `most` is the machine's."""
+    cell = cells.get(column, str(default))
     if not cell.isdecimal() or int(cell) < 1:
-        raise ValueError(f"'{cell}' is no whole number from 1 on")
+        raise Fault(column, f"'{cell}' is no whole number from 1 on")
     if most and int(cell) > most:
-        raise ValueError(f"{cell} are more than the machine's {most}")
+        raise Fault(column, f"{cell} are more than the machine's {most}")
     return int(cell)
 
 

@@ -1,6 +1,8 @@
-"""Where runs stand, as text for a terminal: the rows of a grid, one run, or all runs."""
+"""Where runs stand, as text: the line of a run that goes, one run, all runs, or the rows of a grid."""
 
 import re
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
@@ -9,11 +11,70 @@ from typing import Any
 
 import pandas as pd
 
-from geofm_lib.runs import progress, queue, slurm
+from geofm_lib.runs import queue, slurm
 from geofm_lib.runs.grid import Row
 from geofm_lib.runs.run import Run, find_runs, shown
 
 COLUMNS = ("name", "state", "detail", "step", "images_per_s", "left", "node_hours")  # of a grid's table
+PROGRESS_S = 1.0  # the line changes at most so often
+SHOWN = (  # column, words, digits
+    ("loss", "loss", 4),
+    ("top1", "top-1 %", 1),
+    ("images_per_s", "images/s", 0),
+    ("packed_images_per_s", "packed images/s", 0),
+    ("encoded_images_per_s", "encoded images/s", 0),
+)
+
+
+def progress(run: Run) -> str:
+    """One line: where the run is (step, loss, images/s, time left)."""
+    row = run.last_row
+    if not row:
+        return f"{run.job}: starting"
+    total = row.get("total_steps") or row.get("total")
+    parts = [f"{run.job}: step {row.get('step', 0)}" + (f"/{total}" if total else "")]
+    parts += [str(row["phase"])] if row.get("phase") else []
+    parts += [f"{name} {row[key]:.{digits}f}" for key, name, digits in SHOWN if isinstance(row.get(key), int | float)]
+    if row.get("seconds_left") is not None:
+        parts.append(f"{duration(row['seconds_left'])} left")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 42 s, 3 min 12 s, 2 h 05 min.
+
+    >>> duration(3.24), duration(192), duration(7500)
+    ('3.2 s', '3 min 12 s', '2 h 05 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
+
+
+class Line:
+    """One line, updated in place: in a notebook by its display, in a terminal by a carriage return."""
+
+    def __init__(self) -> None:
+        self.shown, self.text = 0.0, ""
+        self.handle: Any = None
+
+    def show(self, text: str, last: bool = False) -> None:
+        """Show this text instead of the one before."""
+        now = time.monotonic()
+        if text == self.text or (now - self.shown < PROGRESS_S and not last):
+            return
+        self.shown, self.text = now, text
+        if "ipykernel" in sys.modules:
+            from IPython.display import display
+
+            content = {"text/plain": text}
+            if self.handle is None:
+                self.handle = display(content, raw=True, display_id=True)
+            else:
+                self.handle.update(content, raw=True)
+        elif sys.stderr.isatty():
+            print(f"\r{text:<100}", end="\n" if last else "", file=sys.stderr, flush=True)
 
 
 def of_grid(rows: list[Row]) -> str:
@@ -28,7 +89,7 @@ def of_run(folder: Path) -> str:
     run = Run(folder)
     lines = [f"{shown(folder)}: {run.status}"]
     if run.status == "running":
-        lines.append(progress.line(run))
+        lines.append(progress(run))
     lines += [str(run.summary[each]) for each in ("error", "reason") if run.summary.get(each)]
     starts = [
         {"began": _when(each["started"]), "status": each["status"],
@@ -42,18 +103,11 @@ def of_run(folder: Path) -> str:
 
 def of_all(root: Path) -> str:
     """A table with a line a run under `root`, oldest first."""
-    runs = find_runs(root)
-    rows = [
-        {
-            "run": run.folder.name,
-            "status": run.status,
-            "ended or last seen": _when(run.this_slice.get("ended")),
-        }
-        for run in runs
-    ]
+    rows = [(run.folder.name, run.status, _when(run.this_slice.get("ended"))) for run in find_runs(root)]
     if not rows:
         return f"there are no runs in '{root}' yet; `geofm run 01` makes the first"
-    return f"{_text(pd.DataFrame(rows))}\n{len(rows)} runs in {root}: {_counted(row['status'] for row in rows)}"
+    table = pd.DataFrame(rows, columns=["run", "status", "ended or last seen"])
+    return f"{_text(table)}\n{len(rows)} runs in {root}: {_counted(table['status'])}"
 
 
 def status(rows: list[Row]) -> pd.DataFrame:
@@ -62,7 +116,7 @@ def status(rows: list[Row]) -> pd.DataFrame:
     state: not sent, waiting, running, finished, stopped or failed. node_hours: spent by every job of the run so far.
     """
     jobs = {job.folder: job for job in slurm.queued() if job.state in queue.ACTIVE}
-    table: list[dict[str, Any]] = []
+    table: list[tuple[Any, ...]] = []
     states: dict[str, str] = {}
     for row in rows:
         run = Run(row.folder)
@@ -74,17 +128,10 @@ def status(rows: list[Row]) -> pd.DataFrame:
         total = last.get("total_steps") or last.get("total")
         step = f"{last['step']}/{total}" if total and "step" in last else ""
         going = state == "running" and run.status == "running"
-        table.append(
-            {
-                "name": row.name,
-                "state": state,
-                "detail": detail,
-                "step": step,
-                "images_per_s": round(last["images_per_s"], 1) if going and "images_per_s" in last else None,
-                "left": progress.duration(last["seconds_left"]) if going and "seconds_left" in last else "",
-                "node_hours": round(sum(each["node_hours"] for each in run.slices), 3),
-            }
-        )
+        speed = round(last["images_per_s"], 1) if going and "images_per_s" in last else None
+        left = duration(last["seconds_left"]) if going and "seconds_left" in last else ""
+        hours = round(sum(each["node_hours"] for each in run.slices), 3)
+        table.append((row.name, state, detail, step, speed, left, hours))
     return pd.DataFrame(table, columns=list(COLUMNS))
 
 

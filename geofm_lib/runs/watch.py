@@ -21,7 +21,7 @@ from typing import Any
 from geofm_lib import files
 from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, STOP, WAITING, heartbeat_timeout_s, request
 from geofm_lib.advice import memory
-from geofm_lib.runs import progress, slurm
+from geofm_lib.runs import overview, slurm
 from geofm_lib.runs.endings import WITHOUT_STOP, Do, Event, Observations, decide
 from geofm_lib.runs.run import Run, shown
 
@@ -63,14 +63,14 @@ def watch(run: Run, processes: list[subprocess.Popen[bytes]], ranks: int, log_fr
         processes: one of them for each rank, or one srun for all.
         log_from: where this launch begins in log.txt.
     """
-    watcher, line = Watcher(run, processes, ranks, log_from), progress.Line()
+    watcher, line = Watcher(run, processes, ranks, log_from), overview.Line()
     with watcher.sigterm_is_a_stop():
         while True:
             try:
                 while (action := decide(watcher.observe())).do is not Do.CONCLUDE:
                     watcher.act(action.do)
                     with contextlib.suppress(OSError):  # only to show; what matters is written, and watched, above
-                        line.show(progress.line(run))
+                        line.show(overview.progress(run))
                     if action.do is not Do.ASK_SLURM:
                         time.sleep(POLL_S)
                 break
@@ -80,7 +80,7 @@ def watch(run: Run, processes: list[subprocess.Popen[bytes]], ranks: int, log_fr
                 watcher.end(hard=True)
                 raise
     with contextlib.suppress(OSError):
-        line.show(progress.line(run), last=True)
+        line.show(overview.progress(run), last=True)
     _conclude(run, action.summary)
 
 
