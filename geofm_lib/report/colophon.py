@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from geofm_lib.figures.display import Table, facts
-from geofm_lib.runs import provenance
+from geofm_lib.runs import results
 from geofm_lib.runs.overview import duration
 from geofm_lib.runs.run import Run
 
@@ -32,7 +32,7 @@ def chain(run: Run) -> Table:
 def colophon(run: Run | None = None) -> Table:
     """Where a result comes from: commit, parameters, versions, host and devices, data, duration."""
     if run is None:
-        here = provenance.environment()
+        here = results.environment()
         made = {"commit": here["commit"], "made": here["launched"], "host": here["launcher_host"]}
         return facts(made | {"packages": _packages(here)}, "Provenance")
     summary, where = run.summary, run.environment

@@ -17,7 +17,7 @@ from geofm_lib import files
 from geofm_lib.report import notebook_outputs
 from geofm_lib.report.colophon import chain, colophon
 from geofm_lib.report.ending import banner
-from geofm_lib.runs import provenance
+from geofm_lib.runs import results
 from geofm_lib.runs.overview import duration
 from geofm_lib.runs.run import Run
 
@@ -54,7 +54,7 @@ def render(notebook_path: Path, page_path: Path, run: Run | None = None) -> Path
         "device": where.get("device") or "",
         "cpu": top["cpu"],
         "run": run.folder.name if run else "",
-        "commit": where.get("commit") or provenance.commit(),
+        "commit": where.get("commit") or results.commit(),
     }
     has_colophon = any(cell.get("id") == "colophon" and cell.get("outputs") for cell in notebook.cells)
     shown = facts | {
@@ -90,7 +90,7 @@ def write_index(folder: Path) -> Path:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True)
     environment.filters["duration"] = duration
     shown = [_facts(page) | {"page": page.name} for page in pages]
-    text = environment.get_template("pages.html.j2").render(pages=shown, commit=provenance.commit())
+    text = environment.get_template("pages.html.j2").render(pages=shown, commit=results.commit())
     files.write_text(folder / INDEX, text)
     return folder / INDEX
 

@@ -158,18 +158,12 @@ def _first(seen: Observations) -> tuple[int | None, int]:
     return int(task[1]) if task else None, code
 
 
+def _by_force(seen: Observations, text: str) -> dict[str, Any]:
+    return _failed(text, rank=_first(seen)[0])
+
+
 def _task(seen: Observations) -> str:
     return f" ({seen.task})" if seen.task else ""
-
-
-def _memory(seen: Observations) -> dict[str, Any]:
-    advice = "give the job more memory, or the ranks fewer workers"
-    return _failed(f"out of host memory{_task(seen)}; {advice}", rank=_first(seen)[0])
-
-
-def _no_launcher(seen: Observations) -> dict[str, Any]:
-    text = f"the ranks lost sight of their launcher: {seen.folder} did not answer, or the launcher stood still"
-    return _failed(text, rank=_first(seen)[0])
 
 
 def _killed(seen: Observations) -> dict[str, Any]:
@@ -180,16 +174,13 @@ def _killed(seen: Observations) -> dict[str, Any]:
     return _failed(text, rank=rank)
 
 
-def _without_a_word(seen: Observations) -> dict[str, Any]:
-    codes = list(seen.exit_codes)
-    return _failed(f"the ranks ended with exit codes {codes} and left no summary{_task(seen)}", rank=None)
-
-
 BY_FORCE = (  # a rank that ended so could write nothing, or only what its partners' loss looked like
     Way("a rank lost the disk", lambda seen: _first(seen)[1] == os.EX_IOERR,
-        lambda seen: _failed(seen.disk, rank=_first(seen)[0])),
-    Way("out of memory", lambda seen: "out of memory" in seen.task.lower(), _memory),
-    Way("launcher gone", lambda seen: _first(seen)[1] == LAUNCHER_GONE, _no_launcher),
+        lambda seen: _by_force(seen, seen.disk)),
+    Way("out of memory", lambda seen: "out of memory" in seen.task.lower(), lambda seen: _by_force(
+        seen, f"out of host memory{_task(seen)}; give the job more memory, or the ranks fewer workers")),
+    Way("launcher gone", lambda seen: _first(seen)[1] == LAUNCHER_GONE, lambda seen: _by_force(
+        seen, f"the ranks lost sight of their launcher: {seen.folder} did not answer, or the launcher stood still")),
     Way("killed by a signal", lambda seen: _first(seen)[1] < 0, _killed),
 )  # fmt: skip
 WAYS = (
@@ -202,6 +193,7 @@ WAYS = (
         lambda seen: bool(seen.summary) and not (_echo(seen) and any(each.applies(seen) for each in BY_FORCE)), _own),
     Way("stop not followed", lambda seen: Event.STOP_ASKED in seen.since, _unfollowed),
     *BY_FORCE,
-    Way("without a word", lambda seen: True, _without_a_word),
+    Way("without a word", lambda seen: True, lambda seen: _failed(
+        f"the ranks ended with exit codes {list(seen.exit_codes)} and left no summary{_task(seen)}", rank=None)),
 )  # fmt: skip
 """In the order in which they are believed."""

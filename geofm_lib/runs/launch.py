@@ -14,15 +14,14 @@ import sys
 import time
 import uuid
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from geofm_lib import __version__, files
 from geofm_lib.data import sources
 from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, REQUESTS
-from geofm_lib.runs import provenance, slurm, watch
+from geofm_lib.runs import results, slurm, watch
 from geofm_lib.runs.check import check, encoder_folder
 from geofm_lib.runs.run import Run, shown
-from geofm_lib.runs.watch import RunStopped
 from geofm_lib.settings import JobSettings, PrepareSettings, ProbeSettings, Resolved, SettingsError
 from geofm_lib.settings.data import ImageSettings
 
@@ -48,7 +47,7 @@ def launch(settings: JobSettings) -> Run:
     resolved = _resolved(settings, ranks)
     _name_to_runner(run)
     if watch.stop_asked():
-        raise RunStopped("a stop was asked for before the ranks were started; run this cell again to go on")
+        raise watch.RunStopped("a stop was asked for before the ranks were started; run this cell again to go on")
     _prepare_folder(run.folder, settings, resolved)
     log_from = (run.folder / "log.txt").stat().st_size if (run.folder / "log.txt").exists() else 0
     watch.watch(run, start_ranks(run.folder, ranks, settings.device), ranks, log_from)
@@ -76,7 +75,9 @@ def _resolved(settings: JobSettings, ranks: int) -> Resolved:
     found: dict[str, str] = {}
     if isinstance(settings, PrepareSettings):
         found["source"] = sources.signature(settings.dataset)
-    if isinstance(settings, ImageSettings) and _reads_images(settings):
+    asked = settings.asked()
+    reads = settings.job in ("pretrain", "probe") or asked.get("input") == "real" or asked.get("compare", False)
+    if isinstance(settings, ImageSettings) and reads:  # not a simulation, nor a throughput run on synthetic images
         data = getattr(settings, "data", "")
         prepared = Run(Path(data).absolute()) if data else _prepared(settings.preparation())
         if prepared.status != "finished":
@@ -88,12 +89,6 @@ def _resolved(settings: JobSettings, ranks: int) -> Resolved:
         given = settings.encoder or launch_quietly(settings.pretraining()).folder
         found["encoder"] = str(encoder_folder(str(given)).absolute())
     return Resolved(ranks=ranks, **found)
-
-
-def _reads_images(settings: ImageSettings) -> bool:
-    """Always, but for a throughput run on synthetic images and a simulation."""
-    asked = settings.asked()
-    return settings.job in ("pretrain", "probe") or asked.get("input") == "real" or asked.get("compare", False)
 
 
 def _prepared(preparation: PrepareSettings) -> Run:
@@ -149,7 +144,7 @@ def _prepare_folder(folder: Path, settings: JobSettings, resolved: Resolved) -> 
     came_to = resolved.model_dump(exclude_unset=True)
     stored = {"job": settings.job, "asked": settings.asked(), "resolved": came_to, "geofm_version": __version__}
     began = {"job_started": float(os.environ.get("GEOFM_STARTED", time.time())), "from_step": Run(folder).saved_step}
-    files.write_json(folder / "environment.json", {**provenance.environment(), **slurm.here(), **began})
+    files.write_json(folder / "environment.json", {**results.environment(), **slurm.here(), **began})
     files.write_json(folder / "settings.json", stored)
     (folder / LAUNCHER).touch()
 
@@ -179,9 +174,8 @@ def _slurm_tasks() -> int:
 
 
 def _gpus() -> int:
-    done = subprocess.run(
-        [sys.executable, "-m", "geofm_lib.profiling.devices"], capture_output=True, text=True, timeout=120
-    )
+    command = [sys.executable, "-m", "geofm_lib.profiling.devices"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     try:
         return int(json.loads(done.stdout)["count"])
     except (ValueError, KeyError, TypeError):
@@ -195,13 +189,15 @@ def start_ranks(folder: Path, ranks: int, device: str) -> list[subprocess.Popen[
     base["GEOFM_HEARTBEAT_S"] = str(watch.heartbeat_s(ranks))
     base["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), base.get("PYTHONPATH")]))
     base.pop("MPLBACKEND", None)
+    starts = _by_srun(base, ranks) if slurm.in_allocation() else _local(base, ranks, device)
     with open(folder / "log.txt", "ab") as log:
-        if slurm.in_allocation():
-            return [_by_srun(worker, ranks, base, log)]
-        return _local(worker, ranks, device, base, log)
+        # A session of its own: an interrupt of the kernel must not kill ranks that are about to save.
+        how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
+        return [subprocess.Popen([*srun, *worker], env=environment, **how) for srun, environment in starts]
 
 
-def _by_srun(worker: list[str], ranks: int, base: dict[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _by_srun(base: dict[str, str], ranks: int) -> list[tuple[list[str], dict[str, str]]]:
+    """[(words before the worker's, environment)] of the one process that starts all ranks."""
     for name in [n for n in base if n.startswith("SLURM_CPU_BIND")]:
         del base[name]  # of the batch step; it would bind every rank to that step's cores
     # -n alone: how tasks spread over the nodes is the allocation's business.
@@ -210,12 +206,11 @@ def _by_srun(worker: list[str], ranks: int, base: dict[str, str], log: IO[bytes]
     command += [f"--cpus-per-task={threads}"] if threads else []
     command += shlex.split(os.environ.get("GEOFM_SRUN", ""))  # the site's own options, from its batch script
     base.setdefault("OMP_NUM_THREADS", threads or "1")
-    return _popen([*command, *worker], base, log)
+    return [(command, base)]
 
 
-def _local(
-    worker: list[str], ranks: int, device: str, base: dict[str, str], log: IO[bytes]
-) -> list[subprocess.Popen[bytes]]:
+def _local(base: dict[str, str], ranks: int, device: str) -> list[tuple[list[str], dict[str, str]]]:
+    """The same for a process a rank."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     base["OMP_NUM_THREADS"] = str(max(1, cores // ranks))
     base.update(WORLD_SIZE=str(ranks), LOCAL_WORLD_SIZE=str(ranks), GEOFM_LABEL="1")
@@ -223,17 +218,10 @@ def _local(
         base.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: do not depend on its host name resolving
     visible = base.get("CUDA_VISIBLE_DEVICES", "")
     gpus = visible.split(",") if visible else [str(i) for i in range(ranks)]
-    processes = []
+    starts: list[tuple[list[str], dict[str, str]]] = []
     for rank in range(ranks):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         if device != "cpu" and rank < len(gpus):
             own["CUDA_VISIBLE_DEVICES"] = gpus[rank]  # each rank sees its own GPU as device 0
-        processes.append(_popen(worker, {**base, **own}, log))
-    return processes
-
-
-def _popen(command: list[str], environment: dict[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-    # A session of its own: an interrupt of the kernel must not kill ranks that are about to save.
-    return subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-    )
+        starts.append(([], {**base, **own}))
+    return starts

@@ -15,7 +15,6 @@ from geofm_lib.settings import runs_root
 
 HEARTBEAT_OLD_S = 30.0  # a run whose last heartbeat is older lives no more
 REASONS = {"killed": "its job ended without a word: over its time limit, out of memory, or its node failed"}
-STATUSES = ("waiting", "running", "finished", "stopped", "failed", "killed")
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """One of STATUSES: the summary's word; without a summary, running while a heartbeat is fresh, then killed."""
+        """The summary's word (finished, stopped, failed); without one waiting, running while heard of, or killed."""
         if ended := self.summary.get("status"):
             return str(ended)
         heard = self.last_heartbeat
