@@ -53,12 +53,6 @@ class Check(NamedTuple):
     ok: bool = True
 
 
-def examine(runs: Path) -> list[Check]:
-    """Every check on this machine; `runs` is the folder that runs will be written to."""
-    torch = ask_torch()
-    return [*software(torch), *machine(torch, runs), *slurm(), *extras()]
-
-
 def ask_torch() -> dict[str, Any]:
     """What `geofm_lib.profiling.devices packages` says, or {"error": its last line} when torch does not start."""
     command = [sys.executable, "-m", "geofm_lib.profiling.devices", "packages"]
@@ -190,6 +184,7 @@ def page(checks: list[Check]) -> str:
 
 def main() -> int:
     """Print the page; 0 when every notebook can run."""
-    checks = examine(runs_root())
+    torch = ask_torch()
+    checks = [*software(torch), *machine(torch, runs_root()), *slurm(), *extras()]
     print(page(checks))
     return int(any(verdicts(checks).values()))

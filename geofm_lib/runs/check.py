@@ -66,8 +66,13 @@ def check(settings: JobSettings, ranks: int = 0) -> None:
             raise ValueError(f"data: '{data}' is not a run folder of 01_data (it has no index.csv); leave data empty")
         if not data and hasattr(settings, "dataset"):  # a simulation reads no images
             sources.find(settings.dataset)
-        if encoder not in ("", "random"):
-            _encoder(encoder)
+        files = [encoder_folder(encoder) / name for name in ("model.safetensors", "config.json")]
+        if encoder not in ("", "random") and not all(file.is_file() for file in files):
+            raise ValueError(
+                f"encoder: '{encoder}' holds no model.safetensors and config.json; give a finished pretrain run folder, "
+                "an exported, timm or Hugging Face folder (a pickle like pytorch_model.bin is never loaded: convert it "
+                "to safetensors), or 'random'"
+            )
         _writable(settings.folder())
         if ranks:
             settings.check_ranks(ranks)
@@ -79,16 +84,6 @@ def encoder_folder(encoder: str) -> Path:
     """The folder with model.safetensors and config.json: a pretrain run's `encoder/`, or the folder itself."""
     inside = Path(encoder) / "encoder"
     return inside if inside.is_dir() else Path(encoder)
-
-
-def _encoder(encoder: str) -> None:
-    folder = encoder_folder(encoder)
-    if not (folder / "model.safetensors").is_file() or not (folder / "config.json").is_file():
-        raise ValueError(
-            f"encoder: '{encoder}' holds no model.safetensors and config.json; give a finished pretrain run folder, an "
-            "exported, timm or Hugging Face folder (a pickle like pytorch_model.bin is never loaded: convert it to "
-            "safetensors), or 'random'"
-        )
 
 
 def _writable(folder: Path) -> None:

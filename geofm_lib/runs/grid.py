@@ -76,10 +76,7 @@ class Row:
 def read(file: str | Path, machine: Machine | None = None) -> tuple[list[Row], list[Fault]]:
     """(rows that can be queued, faults of the others). A row that waits for a refused one is refused too.
 
-    Args:
-        machine: its memory, nodes and time limits are kept; None: they are not known.
-
-    Raises ValueError when the file is no grid at all.
+    The memory, nodes and time limits of `machine` are kept, if it is known. ValueError when the file is no grid at all.
     """
     rows: dict[str, Row] = {}
     faults: list[Fault] = []
@@ -121,7 +118,11 @@ def _lines(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
 def _row(line: int, name: str, cells: dict[str, str], rows: dict[str, Row], machine: Machine | None) -> Row:
     if BEYOND in cells:
         raise Fault(BEYOND, f"'{cells[BEYOND]}' stands beyond the last column; count the commas")
-    notebook, job = _notebook(cells.get("notebook", ""))
+    with _speaking_of("notebook"):
+        notebook = named(cells.get("notebook", ""))
+    job = settings_class(notebook)
+    if job is None or not issubclass(job, JobSettings):
+        raise Fault("notebook", f"{cells.get('notebook', '')} starts no run; it reads finished ones")
     given = {column: cell for column, cell in cells.items() if column not in COLUMNS}
     used = {column: _referred(column, cell, rows) for column, cell in given.items() if cell.startswith("@")}
     nodes = _count("nodes", cells, 1, machine.nodes if machine else None)
@@ -157,16 +158,6 @@ def _speaking_of(column: str) -> Iterator[None]:
         found = re.match(r"unknown setting '(\w+)'|(\w+): ", str(error))
         column = (found.group(1) or found.group(2)) if found else column
         raise Fault(column, str(error).removeprefix(f"{column}: ")) from None
-
-
-def _notebook(name: str) -> tuple[Path, type[JobSettings]]:
-    """(the file, its settings class) of '02_pretrain'."""
-    with _speaking_of("notebook"):
-        file = named(name)
-    job = settings_class(file)
-    if job is None or not issubclass(job, JobSettings):
-        raise Fault("notebook", f"{name} starts no run; it reads finished ones")
-    return file, job
 
 
 def _known(column: str, name: str, rows: dict[str, Row]) -> Row:
@@ -238,13 +229,11 @@ def _check_memory(settings: JobSettings, ranks: int, machine: Machine | None) ->
     if machine is None or machine.memory_gib is None or not isinstance(settings, memory.KNOWN):
         return
     need, limit = memory.peak_gib(settings, ranks), machine.memory_gib
-    if need <= limit:
-        return
-    fitting = memory.strategies_that_fit(settings, ranks, limit)
-    listed = ", ".join(f"{name} ({held:.1f})" for name, held in fitting.items())
-    advice = f"on {ranks} ranks these fit: {listed}" if fitting else (
-        f"no strategy fits on {ranks} ranks: take more than {ranks // machine.devices_per_node} nodes, a smaller batch "
-        "or activation_checkpointing"
-    )  # fmt: skip
-    what = f"{settings.model} under {settings.strategy}"
-    raise ValueError(f"{what} needs {need:.1f} GiB a device of {limit:.1f}; {advice}")
+    if need > limit:
+        fitting = memory.strategies_that_fit(settings, ranks, limit).items()
+        advice = f"on {ranks} ranks these fit: {', '.join(f'{name} ({held:.1f})' for name, held in fitting)}"
+        if not fitting:
+            more = f"more than {ranks // machine.devices_per_node} nodes, a smaller batch or activation_checkpointing"
+            advice = f"no strategy fits on {ranks} ranks: take {more}"
+        what = f"{settings.model} under {settings.strategy}"
+        raise ValueError(f"{what} needs {need:.1f} GiB a device of {limit:.1f}; {advice}")

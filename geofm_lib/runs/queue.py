@@ -64,11 +64,9 @@ def lines(rows: list[grid.Row], site: Site) -> list[str]:
 def send(rows: list[grid.Row], site: Site, limit: int | None = None) -> Iterator[tuple[grid.Row, str]]:
     """Send what is neither finished nor queued; gives (row, what became of it) for every row, as it is done.
 
-    Args:
-        limit: at most so many jobs of this user are in the queue at once, whoever sent them; the rows beyond it are
-            left, and sending the grid again when some have ended sends them. None: the machine's own limit.
-
-    Raises ValueError for a limit below 1, RuntimeError when Slurm does not answer or refuses a job.
+    At most `limit` jobs of this user are in the queue at once, whoever sent them (None: the machine's own limit). The
+    rows beyond it are left, and sending the grid again when some have ended sends them.
+    ValueError for a limit below 1, RuntimeError when Slurm does not answer or refuses a job.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"--limit {limit}: give a number of jobs from 1 on")
@@ -102,11 +100,7 @@ def outputs_folder() -> Path:
 
 
 def run_here(rows: list[grid.Row], limit: int | None = None) -> Iterator[tuple[grid.Row, str]]:
-    """Run what is not finished on this machine, one after the other; gives (row, what became of it) for every row, as it is done.
-
-    Args:
-        limit: how many rows are started, the others are left. None: all.
-    """
+    """Run what is not finished here, one by one, `limit` rows at most; gives (row, what became of it) for every row."""
     started = 0
     for row in rows:
         missing = [each.name for each in rows if each.name in row.after and not each.finished]

@@ -59,9 +59,7 @@ def stop_asked() -> bool:
 def watch(run: Run, processes: list[subprocess.Popen[bytes]], ranks: int, log_from: int = 0) -> None:
     """Show progress until the ranks end; returns if the run finished, raises RunStopped or RunFailed otherwise.
 
-    Args:
-        processes: one of them for each rank, or one srun for all.
-        log_from: where this launch begins in log.txt.
+    `processes` are one for each rank, or one srun for all; `log_from` is where this launch begins in log.txt.
     """
     watcher, line = Watcher(run, processes, ranks, log_from), overview.Line()
     with watcher.sigterm_is_a_stop():
@@ -149,7 +147,15 @@ class Watcher:
         """Look at the processes, the run folder and the heartbeats; touch the launcher's own."""
         seen = self.seen
         seen.exit_codes = codes = [process.poll() for process in self.processes]
-        self._look_at_folder()
+        seen.stop_left = True  # none can be left in a lost folder
+        with self._folder_lost():
+            (self.run.folder / LAUNCHER).touch()
+            seen.stop_left = (self.run.folder / STOP).exists()
+            if (self.run.folder / "summary.json").exists():
+                self._note(Event.SUMMARY_WRITTEN)
+            # When a task dies, srun ends the others with SIGTERM, which they too take for a request to stop.
+            if seen.stop_left and Event.STOP_ASKED not in seen.since and not self._srun_says(TASK):
+                self._stop_seen()
         failed = {i: code for i, code in enumerate(codes) if code}
         if failed and Event.RANK_FAILED not in seen.since:
             seen.first_failed = failed
@@ -168,17 +174,6 @@ class Watcher:
             seen.disk = lost(self.run.folder) if os.EX_IOERR in codes else ""
         seen.now = time.monotonic()
         return seen
-
-    def _look_at_folder(self) -> None:
-        self.seen.stop_left = True  # none can be left in a lost folder
-        with self._folder_lost():
-            (self.run.folder / LAUNCHER).touch()
-            self.seen.stop_left = (self.run.folder / STOP).exists()
-            if (self.run.folder / "summary.json").exists():
-                self._note(Event.SUMMARY_WRITTEN)
-            # When a task dies, srun ends the others with SIGTERM, which they too take for a request to stop.
-            if self.seen.stop_left and Event.STOP_ASKED not in self.seen.since and not self._srun_says(TASK):
-                self._stop_seen()
 
     def act(self, do: Do) -> None:
         """Do what was decided, but for waiting and concluding."""
