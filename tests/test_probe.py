@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from geofm_lib import files
-from geofm_lib.advice import probe as probe_advice
+from geofm_lib.advice import signs
 from geofm_lib.data import shards
 from geofm_lib.data.sample import Sample
 from geofm_lib.distributed import features
@@ -114,18 +114,18 @@ def test_a_poor_probe_is_told_in_words(data, encoder, tmp_path):
     """Random weights as if they were pretrained, and a head after one step: what speaks against it, and what to do."""
     poor = start(settings(data, encoder=str(encoder), epochs=1, base_learning_rate=1e-3), tmp_path)
     curves = pd.read_csv(tmp_path / "probe.csv")
-    told = {row["doubt"]: row for row in probe_advice.doubts(poor, curves)}
+    told = {row["doubt"]: row for row in signs.doubts(poor, curves)}
     assert set(told) == {"no better than random weights", "no better than histograms", "the head is hardly trained"}
     assert "after 1 steps the loss is" in told["the head is hardly trained"]["evidence"]
     assert "raise base_learning_rate" in told["the head is hardly trained"]["what to do"]
     assert "random weights" in told["no better than random weights"]["evidence"]
 
     good = poor | {"top1_pretrained_mean": 99.0, "top1_pretrained_interval": None, "histograms_top1": 60.0, "loss": 0.1}
-    assert not probe_advice.doubts(good, curves)
+    assert not signs.doubts(good, curves)
     few = good | {"train_images": 30}
-    assert probe_advice.doubts(few, curves)[0]["evidence"] == "5.0 training images a class"
+    assert signs.doubts(few, curves)[0]["evidence"] == "5.0 training images a class"
     later = pd.concat([curves, curves.assign(epoch=2, top1=curves["top1"] - 5, loss=curves["loss"] / 2)])
-    (over,) = probe_advice.doubts(good, later)
+    (over,) = signs.doubts(good, later)
     assert over["doubt"] == "the head is overfitted"
     assert "fell by 5.0 points after epoch 1" in over["evidence"]
 

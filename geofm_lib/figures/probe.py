@@ -3,7 +3,7 @@
 import pandas as pd
 import seaborn as sns
 
-from geofm_lib.advice import probe as doubts_of
+from geofm_lib.advice import signs
 from geofm_lib.figures._axes import BLUE, GREY, LIMIT, ORANGE
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.runs.run import Run
@@ -26,7 +26,7 @@ def verdict(run: Run) -> Note:
 
 def doubts(run: Run) -> Table:
     """What speaks against a probe, with its evidence and what to do; one sentence when nothing does."""
-    rows = doubts_of.doubts(run.summary, run.read_csv("probe.csv"))
+    rows = signs.doubts(run.summary, run.read_csv("probe.csv"))
     return Table(pd.DataFrame(rows), empty="None of the usual signs of a poor probe.")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import seaborn as sns
 
-from geofm_lib.advice import speed as speed_advice
+from geofm_lib.advice import signs
 from geofm_lib.figures._axes import BLUE, GREEN, ORANGE, PINK, RED, SKY, YELLOW, legend_below, stacked_bars
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.planning.conditions import Conditions, gib
@@ -146,9 +146,9 @@ def timeline(run: Run) -> Figure | Note:
 
 def advice(run: Run) -> Table:
     """What stands out in a step of this run, the largest part first, each with what to change."""
-    known = ", ".join(f"{name} {100 * share:.0f} %" for name, share in speed_advice.shares(run.ranks).items())
+    known = ", ".join(f"{name} {100 * share:.0f} %" for name, share in signs.shares(run.ranks).items())
     empty = f"Nothing stands out. Shares of the step: {known}." if known else "This run measured no parts of a step."
-    rows = speed_advice.found(run.ranks, run.settings, run.environment)
+    rows = signs.slow(run.ranks, run.settings, run.environment)
     return Table(pd.DataFrame(rows, columns=["found", "what to change"]), empty=empty)
 
 
