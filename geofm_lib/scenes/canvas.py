@@ -127,32 +127,24 @@ class Canvas:
         width = max(1, round(line * self.scale)) if outline else 0
         self._draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=colour, outline=outline, width=width)
 
-    def blob(
-        self, x: float, y: float, radius: float, colour: Colour, stretch: float = 1.0, rough: float = 0.25
-    ) -> None:
+    def blob(self, x: float, y: float, r: float, colour: Colour, stretch: float = 1.0, rough: float = 0.25) -> None:
         """A smooth irregular patch (pond, bunker, clearing)."""
         angle = np.linspace(0, 2 * np.pi, 28, endpoint=False)
         k = np.array([[2], [3], [4]])
         waves = self.random.uniform(0, rough, (3, 1)) / k * np.cos(k * angle + self.random.uniform(0, 6.3, (3, 1)))
-        out, turn = radius * (1 + waves.sum(0)), self.random.uniform(0, np.pi)
+        out, turn = r * (1 + waves.sum(0)), self.random.uniform(0, np.pi)
         px, py = out * np.cos(angle) * stretch, out * np.sin(angle)
         c, s = np.cos(turn), np.sin(turn)
         self.polygon(np.stack([x + px * c - py * s, y + px * s + py * c], 1), colour)
 
     def boxes(
-        self,
-        places: ArrayLike,
-        sizes: ArrayLike,
-        angles: ArrayLike,
-        colours: ArrayLike,
-        height: float,
-        roof: str = "flat",
+        self, at: ArrayLike, sizes: ArrayLike, angles: ArrayLike, colours: ArrayLike, height: float, roof: str = "flat"
     ) -> None:
-        """Many rectangles at once: places [n, 2], sizes [n, 2] or [2], angles [n] or a number, colours [n, 3] or [3].
+        """Many rectangles at once: at [n, 2], sizes [n, 2] or [2], angles [n] or a number, colours [n, 3] or [3].
 
         roof: "flat" (a lit edge), "gable" (two sides, one in the shade) or "plain" (cars, boats, panels).
         """
-        middles = np.asarray(places, float).reshape(-1, 2)
+        middles = np.asarray(at, float).reshape(-1, 2)
         half = np.asarray(sizes, float).reshape(-1, 2) / 2
         angles = np.asarray(angles, float).reshape(-1, 1)
         along = np.hstack([np.cos(angles), np.sin(angles)])
