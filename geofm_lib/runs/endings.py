@@ -126,10 +126,6 @@ def _failed(error: str, **more: Any) -> dict[str, Any]:
     return {"status": "failed", "error": error, **more}
 
 
-def _own(seen: Observations) -> dict[str, Any]:
-    return dict(seen.summary)
-
-
 def _node_down(seen: Observations) -> dict[str, Any]:
     """With a save if Slurm left the other nodes the time for it."""
     return {**seen.summary, **_failed(f"{seen.down}; the run goes on from step {seen.saved_step}")}
@@ -184,13 +180,14 @@ BY_FORCE = (  # a rank that ended so could write nothing, or only what its partn
     Way("killed by a signal", lambda seen: _first(seen)[1] < 0, _killed),
 )  # fmt: skip
 WAYS = (
-    Way("finished", lambda seen: seen.summary.get("status") == "finished", _own),
+    Way("finished", lambda seen: seen.summary.get("status") == "finished", lambda seen: dict(seen.summary)),
     Way("node down", lambda seen: bool(seen.down), _node_down),
-    Way("stopped as asked", lambda seen: seen.summary.get("status") == "stopped", _own),
+    Way("stopped as asked", lambda seen: seen.summary.get("status") == "stopped", lambda seen: dict(seen.summary)),
     Way("rank silent", lambda seen: bool(seen.silent), lambda seen: _failed(seen.silence, hung=list(seen.silent))),
     Way("folder lost", lambda seen: bool(seen.lost), lambda seen: _failed(seen.lost, hung=[])),
     Way("rank failed in its own words",
-        lambda seen: bool(seen.summary) and not (_echo(seen) and any(each.applies(seen) for each in BY_FORCE)), _own),
+        lambda seen: bool(seen.summary) and not (_echo(seen) and any(each.applies(seen) for each in BY_FORCE)),
+        lambda seen: dict(seen.summary)),
     Way("stop not followed", lambda seen: Event.STOP_ASKED in seen.since, _unfollowed),
     *BY_FORCE,
     Way("without a word", lambda seen: True, lambda seen: _failed(

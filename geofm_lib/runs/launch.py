@@ -62,9 +62,8 @@ def _wait_for_orphans(run: Run) -> None:
     touched = run.written(LAUNCHER)
     time.sleep(2 * watch.POLL_S + 1)
     if run.written(LAUNCHER) != touched:
-        raise SettingsError(
-            f"run_dir: '{run.folder}' is being run by another process; wait for it or choose another run_dir"
-        )
+        other = "is being run by another process; wait for it or choose another run_dir"
+        raise SettingsError(f"run_dir: '{run.folder}' {other}")
     print("the ranks of an earlier kernel are ending; waiting for them", flush=True)
     while run.status == "running":
         time.sleep(watch.POLL_S)
@@ -81,9 +80,8 @@ def _resolved(settings: JobSettings, ranks: int) -> Resolved:
         data = getattr(settings, "data", "")
         prepared = Run(Path(data).absolute()) if data else _prepared(settings.preparation())
         if prepared.status != "finished":
-            raise SettingsError(
-                f"data: the preparation in '{prepared.folder}' is {prepared.status}; run 01_data on it again"
-            )
+            why = f"the preparation in '{prepared.folder}' is {prepared.status}; run 01_data on it again"
+            raise SettingsError(f"data: {why}")
         found |= {"data": str(prepared.folder), "data_fingerprint": prepared.summary["fingerprint"]}
     if isinstance(settings, ProbeSettings) and settings.encoder != "random":
         given = settings.encoder or launch_quietly(settings.pretraining()).folder
@@ -120,14 +118,11 @@ def _refuse_other_settings(run: Run, settings: JobSettings) -> None:
         return
     if before["job"] != settings.job:
         raise SettingsError(f"run_dir: '{run.folder}' holds a {before['job']} run; choose another folder")
-    now = settings.results_only()
-    changed = [
-        f"{n} ({before['asked'].get(n)!r} there, {v!r} now)" for n, v in now.items() if before["asked"].get(n) != v
-    ]
+    asked, now = before["asked"], settings.results_only()
+    changed = [f"{n} ({asked.get(n)!r} there, {v!r} now)" for n, v in now.items() if asked.get(n) != v]
     if changed:
-        raise SettingsError(
-            f"run_dir: '{run.folder}' holds a run with other settings: {', '.join(changed)}; choose another run_dir"
-        )
+        others = f"other settings: {', '.join(changed)}; choose another run_dir"
+        raise SettingsError(f"run_dir: '{run.folder}' holds a run with {others}")
 
 
 def _prepare_folder(folder: Path, settings: JobSettings, resolved: Resolved) -> None:
