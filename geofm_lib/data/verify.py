@@ -86,7 +86,7 @@ def _fit(data: bytes, short_side: int, quality: int) -> tuple[bytes, str, np.nda
 
 
 def _is_plain(data: bytes, short_side: int) -> bool:
-    """Is this a JPEG that needs no more than to be decoded? Told from its segments in a fiftieth of Pillow's time."""
+    """Is this a JPEG that needs no more than to be decoded? Read from its segments in a fiftieth of Pillow's time."""
     width = height = colours = kind = 0
     at = 2
     try:
