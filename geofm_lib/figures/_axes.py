@@ -44,9 +44,9 @@ def ticks(axis: Any, values: Iterable[float]) -> None:
     axis.set_major_formatter(ScalarFormatter())
 
 
-def node_axis(ax: Any, nodes: Iterable[int] = NODES) -> None:
-    """A logarithmic x axis of nodes."""
-    ax.set(xscale="log", xlabel="nodes (8 GPUs each)")
+def node_axis(ax: Any, nodes: Iterable[int] = NODES, **more: Any) -> None:
+    """A logarithmic x axis of nodes, and what else is set of the axes."""
+    ax.set(xscale="log", xlabel="nodes (8 GPUs each)", **more)
     ticks(ax.xaxis, nodes)
 
 
@@ -63,11 +63,12 @@ def legend_below(figure: Any, panels: Any, columns: int = 3) -> None:
     figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns)
 
 
-def stacked_bars(ax: Any, frame: pd.DataFrame, colours: Mapping[str, str] | None = None) -> None:
-    """Horizontal bars, one a row of `frame`, its columns stacked."""
+def stacked_bars(ax: Any, frame: pd.DataFrame, unit: str, colours: Mapping[str, str] | None = None) -> None:
+    """Horizontal bars, one a row of `frame`, its columns stacked; `unit` is the label below."""
     left = pd.Series(0.0, index=frame.index)
     for usual, (name, values) in zip(sns.color_palette("colorblind"), frame.items(), strict=False):
         ax.barh(frame.index, values, left=left, height=0.62, color=(colours or {}).get(name, usual), label=name)
         left += values
+    ax.set(xlabel=unit)
     ax.invert_yaxis()
     ax.grid(False, axis="y")

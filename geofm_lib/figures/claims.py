@@ -1,7 +1,4 @@
-"""06: what the paper says, item by item, beside ours; the verdicts counted; the evidence of its findings. No torch.
-
-`run` is a finished `findings` run, or None: what needs its evidence is then "not measured".
-"""
+"""06: what the paper says beside ours, and its findings. Without a `findings` run these are "not measured"."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -172,12 +169,10 @@ def unseen_models() -> Figure | Note:
     figure, panels = axes(height=5.0, rows=2, columns=2, sharex=True, sharey=True)
     for ax, (model, part) in zip(panels.flat, table.groupby("model", sort=False), strict=True):
         for name, line in part.groupby("strategy", sort=False):
-            style = look(name, linestyle="-", linewidth=0.8, markersize=4.5)
-            ax.plot(line["nodes"], line["predicted / published"], **style)
+            ax.plot(line["nodes"], line["predicted / published"], **look(name, linewidth=0.8, markersize=4.5))
         ax.axhspan(0.9, 1.1, color="#888888", alpha=0.15, linewidth=0)
         ax.axhline(1, color="#888888", linewidth=1)
-        ax.set(title=model, yscale="log", ylim=(0.6, 3.2))
-        node_axis(ax)
+        node_axis(ax, title=model, yscale="log", ylim=(0.6, 3.2))
         ticks(ax.yaxis, [0.7, 1, 1.5, 2, 3])
         ax.label_outer()
     figure.supylabel("predicted / published images/s", fontsize=9.5)

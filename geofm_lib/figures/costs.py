@@ -39,11 +39,10 @@ def memory(model: str, nodes: int = 8) -> Figure:
             dots[label] = peaks[0]
     frame = pd.DataFrame(rows).T
     figure, ax = axes(height=3.9)
-    stacked_bars(ax, frame)
+    stacked_bars(ax, frame, f"GiB per GPU, {nodes} nodes, {BATCH} images per GPU, activation checkpointing")
     ax.plot(list(dots.values()), list(dots), "o", color="black", markersize=6, label="published peak", zorder=3)
     ax.axvline(FRONTIER.memory_gib, **LIMIT)
     ax.text(FRONTIER.memory_gib, -0.75, "one GPU's memory", fontsize=8, color="#444444", ha="center")
-    ax.set(xlabel=f"GiB per GPU, {nodes} nodes, {BATCH} images per GPU, activation checkpointing")
     legend_below(figure, [ax], 2)
     total = frame.sum(axis=1)
     words = [f"{name} {value:.1f}" + (f" (published {dots[name]:.1f})" if name in dots else "")
@@ -72,9 +71,8 @@ def memory_by_nodes(model: str) -> Figure:
         for name, part in table[table["stack"] == stack].set_index("nodes").groupby("strategy", sort=False):
             line_and_marks(ax, name, part["arithmetic, GiB"], part["published or simulated, GiB"])
         ax.axhline(FRONTIER.memory_gib, **LIMIT)
-        ax.set(title=title)
         plain_log(ax)
-        node_axis(ax)
+        node_axis(ax, title=title)
     panels[0].set(ylabel="peak GiB per GPU")
     legend_below(figure, panels, 4)
     both = table.dropna()
@@ -100,8 +98,7 @@ def traffic(model: str, nodes: int = 8) -> Figure:
     frame = table.pivot_table(index="strategy", columns="where", values="GiB sent", aggfunc="sum", fill_value=0)
     frame = frame.reindex(index=list(STRATEGIES), columns=[NEAR, FAR]).fillna(0.0)
     figure, ax = axes(height=3.4)
-    stacked_bars(ax, frame, {NEAR: GREEN, FAR: RED})
-    ax.set(xlabel=f"GiB sent by one GPU per step, {nodes} nodes, bf16")
+    stacked_bars(ax, frame, f"GiB sent by one GPU per step, {nodes} nodes, bf16", {NEAR: GREEN, FAR: RED})
     legend_below(figure, [ax], 2)
     words = [f"{name} {row.sum():.1f} ({row[FAR]:.1f})" for name, row in frame.iterrows()]
     alt = (f"Stacked bars: GiB one GPU sends per step for {model} on {nodes} nodes, in brackets the part sent in "

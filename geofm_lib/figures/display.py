@@ -1,14 +1,11 @@
 """What a notebook cell shows: a figure with words for those who cannot see it, a table, or a note.
 
-A `Figure` wraps a matplotlib figure. It shows itself as one image, followed by its numbers as a folded table. Its alt
-text is in the output's metadata, where the page's template finds it. HTML is rendered from `templates/`, which escapes
-every value. pyplot is not used, so nothing is drawn twice and no window opens.
+HTML is rendered from `templates/`, which escapes every value. Without pyplot nothing is drawn twice.
 """
 
 import base64
-import contextlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,19 +22,10 @@ DPI = 144
 PHOTO_BYTES = 90_000  # a sheet of photographs is compressed until it is below this
 
 HERE = Path(__file__).parent
-RC = matplotlib.rc_params_from_file(HERE / "geofm.mplstyle", use_default_template=False)
 LOADER = jinja2.FileSystemLoader(HERE / "templates")
 TEMPLATES = jinja2.Environment(loader=LOADER, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
-
-
-@contextlib.contextmanager
-def _in_our_style() -> Iterator[None]:
-    with matplotlib.rc_context(RC):
-        yield
-
-
-styled = _in_our_style()
-"""Decorator: draw with RC, without changing the reader's own matplotlib settings."""
+RC = matplotlib.rc_params_from_file(HERE / "geofm.mplstyle", use_default_template=False)
+styled = matplotlib.rc_context(RC)  # decorator: draw with RC, without changing the reader's own settings
 
 
 def axes(height: float = 3.3, rows: int = 1, columns: int = 1, **options: Any) -> tuple[matplotlib.figure.Figure, Any]:
@@ -118,15 +106,12 @@ class Note(Rendered):
 
 @dataclass
 class Figure:
-    """A figure, what it shows in words, and its numbers.
-
-    `photo=True` saves it as JPEG (images of the ground), else as PNG with a small palette (lines and bars).
-    """
+    """One image with alt text in the output's metadata, where the page's template finds it; below it its numbers."""
 
     figure: matplotlib.figure.Figure
     alt: str
     table: pd.DataFrame | None = None
-    photo: bool = False
+    photo: bool = False  # images of the ground as JPEG, else lines and bars as PNG with a small palette
     _encoded: bytes = field(default=b"", repr=False)
 
     def encoded(self) -> bytes:
@@ -158,10 +143,10 @@ class Figure:
 def sheet(
     rows: list[np.ndarray], titles: list[str] | None = None, names: list[str] | None = None
 ) -> matplotlib.figure.Figure:
-    """A figure of small images.
+    """A figure of small images: uint8 [K, H, W, C] for each row of the sheet.
 
-    `rows`: uint8 arrays [K, H, W, C], one a row of the sheet. `titles`: a word over each image, row by row; `names`: a
-    word beside each row. Of more than three channels the first three are shown, and one channel is shown in grey.
+    `titles`: a word over each image, row by row; `names`: one beside each row. Fewer than three channels are shown as
+    one in grey, more as three.
     """
     wide = max(len(row) for row in rows)
     height = len(rows) * (WIDTH_IN / wide + (0.2 if titles else 0.0)) + 0.1
@@ -172,10 +157,8 @@ def sheet(
         ax.grid(False)
         ax.spines[:].set_visible(False)
         if c < len(rows[r]):
-            image = np.asarray(rows[r][c])
-            if image.ndim == 3:
-                image = image[..., :3] if image.shape[-1] >= 3 else image[..., 0]
-            ax.imshow(image, cmap="gray", vmin=0, vmax=255)
+            image = rows[r][c]
+            ax.imshow(image[..., :3] if image.shape[-1] >= 3 else image[..., 0], cmap="gray", vmin=0, vmax=255)
             if titles:
                 ax.set_title(titles[r * wide + c], fontsize=7, fontweight="normal", pad=2, loc="center")
         if names and c == 0:

@@ -1,8 +1,4 @@
-"""04 and 06: what the paper published, drawn again from its numbers. No torch.
-
-Strategies have the colours and markers of `catalog/strategies`. A condition that sets a row apart from the others
-(DDP's precision, gradients not synchronised) is in the legend, read from the row.
-"""
+"""04 and 06: what the paper published, drawn again from its numbers. No torch."""
 
 from typing import Any
 
@@ -58,10 +54,8 @@ def scaling(model: str) -> Figure | Note:
     best = max(line[1] for line in lines.values() if 1 in line)
     left.plot(NODES, [best * n for n in NODES], **IDEAL, label="ideal, from the best single node")
     right.axhline(100, **IDEAL)
-    left.set(yscale="log", ylabel="images/s", title="Images per second")
-    right.set(ylabel="% of ideal", title="Share of ideal scaling", ylim=(0, None))
-    for ax in (left, right):
-        node_axis(ax)
+    node_axis(left, yscale="log", ylabel="images/s", title="Images per second")
+    node_axis(right, ylabel="% of ideal", title="Share of ideal scaling", ylim=(0, None))
     legend_below(figure, [left])
     ranking = ", ".join(words for _, words in sorted(ends, reverse=True))
     alt = (f"{model} as published, 1 to 128 nodes, one line per strategy. images/s at the last point (share of ideal, "
@@ -103,9 +97,7 @@ def memory_by_nodes() -> Figure:
         first, last = line["value"].iloc[0], line["value"].iloc[-1]
         ax.annotate(f"{model}   ", (1, first), fontsize=8, va="center", ha="right")
         ends.append(f"{model} {strategy} from {first:.2f} to {last:.2f}")
-    ax.set(yscale="log", ylabel="peak memory per GPU, GiB")
-    node_axis(ax)
-    ax.set_xlim(0.55, 150)
+    node_axis(ax, yscale="log", ylabel="peak memory per GPU, GiB", xlim=(0.55, 150))
     ticks(ax.yaxis, [1, 2, 5, 10, 20])
     handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     ax.legend(handles.values(), handles.keys(), loc="upper right", bbox_to_anchor=(1, 1.04), ncols=2)

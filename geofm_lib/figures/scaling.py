@@ -27,8 +27,7 @@ def predicted(model: str) -> Figure:
         line_and_marks(ax, name, per_gpu["predicted"], per_gpu["published"])
         colour = STRATEGIES[name].colour
         ax.fill_between(per_gpu.index, per_gpu["low"], per_gpu["high"], color=colour, alpha=0.12, linewidth=0)
-    node_axis(ax)
-    ax.set(ylabel="images/s per GPU", ylim=(0, None))
+    node_axis(ax, ylabel="images/s per GPU", ylim=(0, None))
     legend_below(figure, [ax])
     off = (table["predicted"] / table["published"] - 1).abs().dropna() * 100
     error = f"median error {off.median():.1f} % over {len(off)} points" if len(off) else "no published points"
@@ -50,8 +49,7 @@ def efficiency(model: str) -> Figure:
         line_and_marks(ax, name, line, marks)
         parts.append(pd.DataFrame({"strategy": name, "predicted, % of ideal": line, "published, % of ideal": marks}))
     ax.axhline(100, **IDEAL)
-    ax.set(ylabel="% of ideal", ylim=(0, None))
-    node_axis(ax)
+    node_axis(ax, ylabel="% of ideal", ylim=(0, None))
     legend_below(figure, [ax])
     table = pd.concat(parts).set_index("strategy", append=True).swaplevel().reset_index()
     last = table[table["nodes"] == NODES[-1]].itertuples(index=False, name=None)
@@ -85,11 +83,9 @@ def strong(settings: ScalingSettings) -> Figure | Note:
         end = line.iloc[-1]
         words.append(f"{name} {end['images/s']:.0f} ({end['% of ideal']:.0f} %) on {end['nodes']} nodes")
     right.axhline(100, **IDEAL)
-    left.set(ylabel="images/s", title="Images per second")
     plain_log(left)
-    right.set(ylabel="% of ideal", title="Share of ideal scaling", ylim=(0, None))
-    for ax in (left, right):
-        node_axis(ax, nodes)
+    node_axis(left, nodes, ylabel="images/s", title="Images per second")
+    node_axis(right, nodes, ylabel="% of ideal", title="Share of ideal scaling", ylim=(0, None))
     legend_below(figure, [left], 4)
     alt = (f"Strong scaling planned for {settings.model} on {settings.machine}, {images:,} images a step in all. "
            f"images/s on the most nodes (share of ideal from the fastest on the fewest): "
@@ -103,10 +99,10 @@ def ranking() -> Figure:
     table = pd.DataFrame([first_choice(model, nodes) for model in TABLE_I for nodes in NODES])
     table.columns = ["model", "nodes", "predicted best", "published best", "of best published"]
     table["missed"] = table["of best published"] < 1 - CLOSE
-    places = {model: y for y, model in enumerate(TABLE_I)}
+    places = list(TABLE_I)
     figure, ax = axes(height=3.9)
     for model, nodes, ours, theirs, _, missed in table.itertuples(index=False):
-        x, y = NODES.index(nodes), places[model]
+        x, y = NODES.index(nodes), places.index(model)
         for lift, name in ((0.0, ours), (0.4, theirs)):
             if isinstance(name, str):
                 ax.barh(y + lift, 0.94, 0.38, left=x - 0.47, color=STRATEGIES[name].colour, alpha=0.75)
@@ -114,7 +110,7 @@ def ranking() -> Figure:
         if missed:
             ax.plot(x + 0.4, y + 0.2, "x", color="black", markersize=6)
     ax.set_xticks(range(len(NODES)), NODES)
-    ax.set_yticks([y + 0.2 for y in places.values()], places)
+    ax.set_yticks([y + 0.2 for y in range(len(places))], places)
     ax.set(xlabel="nodes (8 GPUs each)", xlim=(-0.5, len(NODES) - 0.5))
     ax.invert_yaxis()
     ax.grid(False)

@@ -66,8 +66,7 @@ def steps(run: Run) -> Figure | Note:
     if warm:
         ax.axvspan(first - 0.5, first + warm - 0.5, color="#eeeeee", zorder=0, label="warm-up, not counted")
         ax.legend()
-    ax.set(xlabel="step", ylabel="seconds per step")
-    ax.set_ylim(bottom=0)
+    ax.set(xlabel="step", ylabel="seconds per step", ylim=(0, None))
     steady = metrics["step_s"].iloc[warm:] if len(metrics) > warm else metrics["step_s"]
     rate = run.summary.get("images_per_s")
     alt = f"Line of {len(metrics)} steps; in the steady window a step takes {steady.median():.4g} s (median)"
@@ -78,16 +77,15 @@ def steps(run: Run) -> Figure | Note:
 @styled
 def step_breakdown(run: Run) -> Figure | Note:
     """Seconds of a step that each rank spends in each phase, of profiled steps, else of the steady window."""
-    ranks = _widest(run.ranks, "step_s")
+    ranks = run.ranks
     profiled = "profiled_step_s" in ranks
     kind = "profiled_" if profiled else ""
     columns = {f"{kind}{name}_s": words for name, words in PROFILED.items() if f"{kind}{name}_s" in ranks}
     if not columns:
         return Note("This run measured no phases.")
-    frame = _by_rank(ranks, columns)
+    frame = _by_rank(ranks, columns, "step_s")
     figure, ax = axes(height=1.4 + 0.3 * len(frame))
-    stacked_bars(ax, frame, COLOURS)
-    ax.set(xlabel="seconds of one step" + ("" if profiled else ", waits for other ranks inside"))
+    stacked_bars(ax, frame, "seconds of one step" + ("" if profiled else ", waits for other ranks inside"), COLOURS)
     legend_below(figure, [ax], len(columns))
     shares = 100 * frame.sum() / frame.to_numpy().sum()
     found = ", ".join(f"{name} {share:.0f} %" for name, share in shares.items())
@@ -179,7 +177,7 @@ def memory(run: Run) -> Figure | Note:
     planned = rank_memory(asked["model"], asked["strategy"], len(ranks), asked["batch_per_gpu"], Conditions.of(asked),
                           **_sizes(asked))  # fmt: skip
     columns = {f"tracked_{name}_gib": words for name, words in TRACKED.items()}
-    frame = _by_rank(_widest(ranks, "tracked_peak_gib"), columns)
+    frame = _by_rank(ranks, columns, "tracked_peak_gib")
     most = frame.max()
     arithmetic = (planned.parameters, planned.gradients_by_then, planned.optimiser, planned.unsharded,
                   planned.activations + planned.block, 0.0)  # fmt: skip
@@ -191,9 +189,8 @@ def memory(run: Run) -> Figure | Note:
     rows.append(("peak of the allocator (GPU) or the process (CPU)", peak, None))
     table = pd.DataFrame(rows, columns=["GiB on the fullest rank", "measured", "arithmetic"])
     figure, ax = axes(height=1.5 + 0.28 * len(frame))
-    stacked_bars(ax, frame)
+    stacked_bars(ax, frame, "GiB")
     legend_below(figure, [ax], len(TRACKED))
-    ax.set(xlabel="GiB")
     found = ", ".join(f"{name} {most[name]:.3g}" for name in most.index)
     alt = (f"Stacked bars: GiB of tensors that {len(ranks)} ranks hold at most, {found}; together "
            f"{ranks['tracked_peak_gib'].max():.3g}, by arithmetic {gib(planned.peak):.3g}.")  # fmt: skip
@@ -219,13 +216,10 @@ def _sizes(asked: dict[str, Any]) -> dict[str, Any]:
     return {name: asked[name] for name in ("image_size", "patch_size") if asked.get(name)}
 
 
-def _by_rank(ranks: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
-    """These columns under their words, one row a rank."""
+def _by_rank(ranks: pd.DataFrame, columns: dict[str, str], by: str) -> pd.DataFrame:
+    """These columns under their words, one row a rank; those with the largest `by` where too many to draw."""
+    if len(ranks) > MOST_RANKS:
+        ranks = ranks.nlargest(MOST_RANKS, by).sort_index()
     frame = ranks[list(columns)].astype(float).set_axis(list(columns.values()), axis=1)
     frame.index = [f"rank {rank}" for rank in ranks["rank"]]
     return frame
-
-
-def _widest(ranks: pd.DataFrame, column: str) -> pd.DataFrame:
-    """All ranks, or those with the largest values where they are too many to draw."""
-    return ranks.nlargest(MOST_RANKS, column).sort_index() if len(ranks) > MOST_RANKS else ranks

@@ -104,10 +104,7 @@ def window_over_steady(model: str) -> float:
 
 
 def larger_probe_better(evidence: Evidence) -> Answer:
-    """Top-1 of small models pretrained and probed alike.
-
-    It must rise from the smallest to the largest by more than the intervals over seeds, and nowhere fall by more.
-    """
+    """Top-1 of small models: it must rise from first to last by more than the intervals, and nowhere fall by more."""
     scores = _sizes()
     if not scores:
         return Answer(how="measured")
@@ -151,10 +148,7 @@ CHECKS: dict[str, Callable[..., Answer]] = {check.__name__: check for check in (
 
 
 def answers(evidence: Evidence, *kinds: str) -> list[tuple[dict[str, str], Answer]]:
-    """(row of claims.csv, answer) of these kinds (table, figure, claim, finding).
-
-    The answer is that of the check that the row names, else the verdict that stands in it.
-    """
+    """(row of claims.csv, answer) of these kinds (table, figure, claim, finding): by its check, else its verdict."""
     found = []
     for row in (row for kind in kinds for row in published.claims(kind)):
         name, *arguments = row["check"].split() or [""]

@@ -64,10 +64,7 @@ def scales_best(evidence: Evidence, model: str, strategy: str) -> Answer:
 
 
 def hybrid_1gpu_best(evidence: Evidence) -> Answer:
-    """HYBRID_1GPU beside each other bf16 strategy, ours with its gradients reduced.
-
-    It then sends what NO_SHARD sends, and the planner gives both the same time.
-    """
+    """HYBRID_1GPU beside each other bf16 strategy; ours reduces its gradients, so it is planned as NO_SHARD is."""
     found = unseen(*UP_TO_3B)
     points: list[Point] = []
     for model, name, nodes in (key for key in found if key[1] in ALIKE):
@@ -98,10 +95,7 @@ def full_shard_kept(evidence: Evidence) -> Answer:
 
 
 def prefetch(evidence: Evidence) -> Answer:
-    """The prefetch figure: the bars whose settings FSDP2 has.
-
-    One of the planner's numbers, what a gather that is not asked for ahead still hides, is fitted to this figure.
-    """
+    """The prefetch figure's bars whose settings FSDP2 has; what a late gather still hides is fitted to them."""
     points = [(strategy, *pair) for strategy, bars in _prefetch_bars().items() for pair in bars]
     said = f"{span(points, 'images/s')} with limit_all_gathers, no prefetch or BACKWARD_PRE"
     return judged(points, "predicted", said)

@@ -1,7 +1,4 @@
-"""The studies whose results stay in the repository: each gives the rows of one CSV file under reports/.
-
-Runs that have finished are read from their folders, so a study that was stopped goes on where it was.
-"""
+"""Studies whose rows stay in reports/, a CSV file each; one that was stopped goes on from its finished runs."""
 
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -57,10 +54,7 @@ PROBED = {"pretrained": ("top1_pretrained_mean", "top1_pretrained_interval"),
 
 
 def predictions() -> Rows:
-    """ViT-1B and ViT-15B as the paper ran them, by the planner: every (model, strategy, nodes) that divides.
-
-    Memory is that of FSDP1 (peak active); a combination that does not fit has its numbers all the same.
-    """
+    """ViT-1B and ViT-15B as the paper ran them, by the planner, whether they fit or not; memory is FSDP1's peak."""
     rows = []
     cells = [(model, name, nodes) for model in UNPUBLISHED for name in STRATEGIES for nodes in nodes_of(name)]
     for model, name, nodes in cells:
@@ -73,10 +67,7 @@ def predictions() -> Rows:
 
 
 def unseen() -> Rows:
-    """Published throughput, each model's predicted by a fit to the other models: every published point.
-
-    The planner's speeds are fitted to these figures, so its predictions of them would prove little.
-    """
+    """Every published throughput, predicted by a fit to the other models, since the planner is fitted to all."""
     from geofm_lib.planning import calibrate  # loads scipy
 
     table = calibrate.points()
@@ -91,8 +82,7 @@ def unseen() -> Rows:
 def simulated() -> Rows:
     """A simulation of each published peak active memory, under its own conditions; DDP's cannot be traced.
 
-    ``libraries_gib`` is what the libraries of 2023 took beside the tensors, ``fsdp1_gib`` the arithmetic of the
-    paper's FSDP1. How it differs from FSDP2, which is simulated, stands in ``planning/memory``.
+    `libraries_gib` is what the libraries of 2023 took beside tensors, `fsdp1_gib` the arithmetic of the paper's FSDP1.
     """
     rows, libraries = [], gib(STACKS["fsdp1"].libraries)
     for row in simulated_points():
@@ -129,10 +119,7 @@ def sizes() -> Rows:
 
 
 def experiments() -> Rows:
-    """Every finished run of the small grids; what needs more nodes than one is simulated: peak memory only.
-
-    ``make experiments`` runs the grids first. ValueError where none has finished.
-    """
+    """Every finished run of the small grids (ValueError if none); on several nodes only the peak, simulated."""
     rows = [(name, row) for name in GRIDS for row in grid.read(results.ROOT / "batch" / "grids" / f"{name}.csv")[0]]
     found = [_experiment(name, row) for name, row in rows if row.nodes > 1 or Run(row.folder).status == "finished"]
     if not found:
@@ -209,10 +196,7 @@ def readme_block(root: Path) -> str:
 
 
 def measured() -> Rows:
-    """The numbers behind README's table, after `make recorded`; the table is rewritten from the same run folders.
-
-    So neither is ever typed. ValueError where README lacks the marks of the table.
-    """
+    """The numbers behind README's table, which is rewritten from the same runs; ValueError if it lacks its marks."""
     root, readme = runs_root(), results.ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     if any(text.count(mark) != 1 for mark in MARKS):
