@@ -240,7 +240,7 @@ def export(source: str, target: str, kind: str) -> int:
 @commands.command(**example("geofm plan ViT-3B --machine frontier --nodes 16 --images 990848 --epochs 100"))
 @click.argument("model", shell_complete=lambda ctx, param, text: _starting(MODELS, text))
 @click.option("--machine", required=True, shell_complete=lambda ctx, param, text: _starting(MACHINES, text),
-              help="A row of geofm_lib/catalog/machines.py.")  # fmt: skip
+              help="A row of geofm_lib/catalog/machines.toml.")  # fmt: skip
 @click.option("--nodes", required=True, type=int)
 @click.option("--batch", "batch_per_gpu", default=32, show_default=True, help="Images a GPU takes a step.")
 @click.option("--workload", default="mae", show_default=True, help="mae | classify")

@@ -99,7 +99,7 @@ class ScalingSettings(ReadingSettings):
     runs_dir: str = setting("", "folder that holds the run folders (empty: runs/)", "what is read")
     model: str = setting("ViT-3B", "a row of catalog/models.py", PLANNED)
     workload: base.Workload = setting("mae", "mae | classify (the paper's all-token benchmark)", PLANNED)
-    machine: str = setting("frontier", "a row of catalog/machines.py", PLANNED)
+    machine: str = setting("frontier", "a row of catalog/machines.toml", PLANNED)
     nodes: int = setting(8, "nodes of that machine", PLANNED, ge=1)
     batch_per_gpu: int = setting(32, "images a GPU takes a step", PLANNED, ge=1)
     images: int = setting(
