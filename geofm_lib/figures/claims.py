@@ -14,10 +14,8 @@ from geofm_lib.paper.verdicts import VERDICTS, Answer, median_error, percent
 from geofm_lib.planning.planner import as_published
 from geofm_lib.runs.run import Run
 
-WRAPPERS = {"fsdp1": "FSDP1, HYBRID_SHARD", "ours": "FSDP2, as here"}
 COLOURS = {"measured": BLUE, "published": ORANGE, "fitted": GREY}
 ITEMS = ("table", "figure", "claim")
-SHOWN = ("reproduced", "same ordering")
 COUNTED = {
     "reproduced": "are reproduced", "same ordering": "keep the published order only", "differs": "differ",
     "not comparable": "cannot be compared, since their numbers were not found", "not measured": "are not measured",
@@ -77,7 +75,8 @@ def summary(run: Run | None) -> Summary:
                      f"{percent(median_error(speeds))} ({len(speeds)} points), memory is simulated with "
                      f"{percent(median_error(peaks))} ({len(peaks)}).")  # fmt: skip
     findings = answers(evidence, "finding")
-    shown = [f"{claim['about']} ({claim['id']})" for claim, each in findings if each.verdict in SHOWN]
+    good = ("reproduced", "same ordering")
+    shown = [f"{claim['about']} ({claim['id']})" for claim, each in findings if each.verdict in good]
     if shown:
         lines.append(f"Shown here of how its numbers came about: {'; '.join(shown)}.")
     return Summary(lines, [claim for claim, each in items if each.verdict == "differs"])
@@ -86,7 +85,7 @@ def summary(run: Run | None) -> Summary:
 def replicas(run: Run) -> Table | Note:
     """Finding 3: how far apart replicas are after one step and after the last, by wrapper and shard group."""
     found, rows = run.summary, []
-    for kind, name in WRAPPERS.items():
+    for kind, name in (("fsdp1", "FSDP1, HYBRID_SHARD"), ("ours", "FSDP2, as here")):
         for group in (1, 2):
             of = f"{kind}_group_{group}"
             if f"{of}_strategy" in found:
@@ -105,15 +104,14 @@ def replicas(run: Run) -> Table | Note:
 
 def precision_measured(run: Run) -> Table:
     """Finding 2 here: a step of one model under DDP and NO_SHARD, in both precisions, taken in turn."""
-    found = run.summary
+    found, asked = run.summary, run.settings
     rows = [
         {"strategy": strategy, "precision": kind, "step, s (median)": found[f"{strategy}_{kind}_step_s"],
          "speed over DDP in fp32": found["DDP_fp32_step_s"] / found[f"{strategy}_{kind}_step_s"]}
         for kind in ("fp32", "bf16") for strategy in ("DDP", "NO_SHARD")
     ]  # fmt: skip
-    caption = (f"{run.settings['larger_model']} on {found['ranks']} ranks, {run.settings['batch_per_gpu']} images "
-               f"each, activation checkpointing; slowest rank, {run.settings['steps']} rounds; "
-               f"{found['device']}")  # fmt: skip
+    caption = (f"{asked['larger_model']} on {found['ranks']} ranks, {asked['batch_per_gpu']} images each, activation "
+               f"checkpointing; slowest rank, {asked['steps']} rounds; {found['device']}")  # fmt: skip
     return Table(pd.DataFrame(rows), caption)
 
 

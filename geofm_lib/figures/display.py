@@ -4,6 +4,7 @@ HTML is rendered from `templates/`, which escapes every value. Without pyplot no
 """
 
 import base64
+import functools
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import matplotlib
 import matplotlib.figure
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageOps
 
 WIDTH_IN = 7.2  # inches; at DPI this is 1037 pixels, sharp at the 720 CSS pixels of a page's column
 DPI = 144
@@ -112,21 +113,19 @@ class Figure:
     alt: str
     table: pd.DataFrame | None = None
     photo: bool = False  # images of the ground as JPEG, else lines and bars as PNG with a small palette
-    _encoded: bytes = field(default=b"", repr=False)
 
+    @functools.cached_property
+    @styled
     def encoded(self) -> bytes:
         """The figure as PNG or JPEG bytes; drawn once."""
-        if not self._encoded:
-            buffer = io.BytesIO()
-            with matplotlib.rc_context(RC):
-                self.figure.savefig(buffer, format="png", dpi=DPI)
-            image = Image.open(buffer).convert("RGB")
-            self._encoded = _jpeg(image) if self.photo else _png(image)
-        return self._encoded
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=DPI)
+        image = Image.open(buffer).convert("RGB")
+        return _jpeg(image) if self.photo else _png(image)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, str], dict[str, Any]]:
         kind = "image/jpeg" if self.photo else "image/png"
-        text = base64.b64encode(self.encoded()).decode()
+        text = base64.b64encode(self.encoded).decode()
         return {kind: text, "text/plain": self.alt}, {kind: {"alt": self.alt, "width": int(WIDTH_IN * 100)}}
 
     def _ipython_display_(self) -> None:
@@ -175,8 +174,8 @@ def _png(image: Image.Image) -> bytes:
 def _jpeg(image: Image.Image) -> bytes:
     for scale, quality in ((1.0, 88), (1.0, 75), (0.8, 70), (0.65, 65), (0.5, 50), (0.35, 40)):
         buffer = io.BytesIO()
-        size = (round(image.width * scale), round(image.height * scale))
-        image.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=quality, optimize=True)
+        smaller = ImageOps.scale(image, scale, Image.Resampling.LANCZOS)
+        smaller.save(buffer, "JPEG", quality=quality, optimize=True)
         if buffer.tell() <= PHOTO_BYTES:
             break
     return buffer.getvalue()

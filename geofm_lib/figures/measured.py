@@ -12,8 +12,6 @@ from geofm_lib.planning.planner import as_published, predict
 from geofm_lib.runs.run import run_table
 
 DEPTHS = {0: "0 (none)", 1: "1 (BACKWARD_PRE)", 2: "2"}  # blocks gathered ahead in the backward pass
-BATCHES = (8, 16, 32, 64, 128, 256)
-THREE_B = ("FULL_SHARD", "HYBRID_2GPUs", "HYBRID_4GPUs", "HYBRID_8GPUs")
 EMPTY = "This grid was not run here; `make experiments` runs it."
 CONDITIONS = ["model", "strategy", "ranks", "images_per_s", "step_s", "peak_memory_gib", "batch_per_gpu", "image_size",
               "workload", "precision", "activation_checkpointing", "input", "communication", "window"]  # fmt: skip
@@ -119,7 +117,7 @@ def batches() -> Figure | Note:
         return Note(EMPTY)
     rows = [{"where": "here", "model": row.model, "images a rank": row.batch_per_gpu, "images/s": row.images_per_s,
              "GiB": row.peak_memory_gib} for row in frame.itertuples()]  # fmt: skip
-    for batch in BATCHES:
+    for batch in (8, 16, 32, 64, 128, 256):
         row = predict("ViT-Base", "NO_SHARD", "frontier", 1, batch)
         rows.append({"where": "planned", "model": "ViT-Base", "images a rank": batch, "images/s": row["images_per_s"],
                      "GiB": row["memory_gib"],
@@ -143,7 +141,7 @@ def three_b() -> Table:
     frame = studies.recorded("experiments")
     simulated = frame[frame["how"] == "simulated"].set_index("strategy")["peak_memory_gib"]
     rows = []
-    for name in THREE_B:
+    for name in ("FULL_SHARD", "HYBRID_2GPUs", "HYBRID_4GPUs", "HYBRID_8GPUs"):
         planned = as_published("ViT-3B", name, 8)
         peaks = [row["value"] for row in published.peaks(model="ViT-3B", strategy=name) if row["nodes"] in (None, 8)]
         rows.append({"strategy": name, "GiB simulated": simulated.get(name), "arithmetic": planned["memory_gib"],

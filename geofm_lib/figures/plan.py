@@ -1,7 +1,6 @@
 """04: the plan for a machine of your own as a form, and what one rank would hold and send. No torch.
 
-In JupyterLab a change of a control is answered at once; elsewhere the first answer is shown. The output carries both:
-a live notebook shows the widget, and a page the table. Without ipywidgets (the extra `notebooks`) there is the table.
+A live notebook shows the widget; a page, or Python without ipywidgets (the extra `notebooks`), the table alone.
 """
 
 from collections.abc import Iterable
@@ -69,13 +68,12 @@ def form(settings: ScalingSettings) -> Form:
         import ipywidgets
     except ImportError:
         return Form(settings)
-    asked = _asked(settings)
     choices: dict[str, Iterable[Any]] = {
         "model": MODELS, "machine": MACHINES, "workload": CHOICES["workload"], "strategy": (EVERY, *STRATEGIES),
         "precision": CHOICES["precision"], "backward_prefetch": range(5),
     }  # fmt: skip
     controls = {}
-    for name, value in asked.items():
+    for name, value in _asked(settings).items():
         wide = {"description": name, "layout": {"width": "22em"}, "style": {"description_width": "11em"}}
         if name in choices:
             controls[name] = ipywidgets.Dropdown(options=list(choices[name]), value=value, **wide)

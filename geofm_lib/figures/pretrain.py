@@ -27,8 +27,7 @@ def loss(run: Run) -> Figure | Note:
     x = "epoch" if "epoch" in metrics and metrics["epoch"].is_unique else "step"
     figure, ax = axes()
     sns.lineplot(metrics, x=x, y="loss", ax=ax, color=BLUE, alpha=0.35, linewidth=1)
-    smooth = metrics["loss"].rolling(max(1, len(metrics) // 30), min_periods=1).mean()
-    ax.plot(metrics[x], smooth, color=BLUE)
+    ax.plot(metrics[x], metrics["loss"].rolling(max(1, len(metrics) // 30), min_periods=1).mean(), color=BLUE)
     ax.set(xlabel=x, ylabel="loss on masked patches")
     first, last = metrics["loss"].iloc[0], metrics["loss"].iloc[-1]
     change = f"{'falls' if last < first else 'rises'} from {first:.4f} to {last:.4f}"
@@ -113,5 +112,5 @@ def save_rebuilt(run: Run, file: Path) -> Path:
     rebuilt = reconstruction(run)
     if not _drawn_by_us(run.settings) or isinstance(rebuilt, Note):
         raise ValueError(f"'{run.folder}' has rebuilt none of the built-in scenes; other images stay in the run folder")
-    file.write_bytes(rebuilt.encoded())
+    file.write_bytes(rebuilt.encoded)
     return file

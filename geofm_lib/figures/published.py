@@ -16,22 +16,17 @@ from geofm_lib.runs.run import Run
 
 
 def parameters(run: Run | None = None) -> Table:
-    """Table I, row by row: the printed count, our two readings of the row, and what comes of it.
-
-    Counted in the networks where a `findings` run is given, by arithmetic without one.
-    """
+    """Table I and our two readings of each row, counted in the networks of a `findings` run, else by arithmetic."""
     rows, counted = [], run.summary if run else {}
     for name, printed in TABLE_I.items():
         benchmark, plain = (
             counted.get(f"{family}_parameters_{name}", count(name, workload)) / 1e6
             for family, workload in (("benchmark", "classify"), ("pretrain", "encoder"))
         )
-        rows.append({
-            "model": name, "published": int(printed), "benchmark network": benchmark, "plain ViT encoder": plain,
-            "plain / published": plain / printed,
-            "as benchmark": verdicts.of_counts({name: printed}, {name: benchmark}),
-            "as plain ViT": verdicts.of_counts({name: printed}, {name: plain}),
-        })  # fmt: skip
+        as_benchmark, as_plain = (verdicts.of_counts({name: printed}, {name: each}) for each in (benchmark, plain))
+        rows.append({"model": name, "published": int(printed), "benchmark network": benchmark,
+                     "plain ViT encoder": plain, "plain / published": plain / printed, "as benchmark": as_benchmark,
+                     "as plain ViT": as_plain})  # fmt: skip
     digits = {"published": "d", "benchmark network": ".3f", "plain ViT encoder": ".3f", "plain / published": ".3f"}
     return Table(pd.DataFrame(rows), "Parameters in millions, for images of 224 pixels", formats=digits)
 

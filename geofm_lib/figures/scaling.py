@@ -60,10 +60,7 @@ def efficiency(model: str) -> Figure:
 
 @styled
 def strong(settings: ScalingSettings) -> Figure | Note:
-    """One global batch over more and more nodes: images/s and share of the ideal, as planned, where it fits.
-
-    The global batch is that of the settings' job. Nothing was published: the paper only scaled weakly.
-    """
+    """The settings' global batch over more and more nodes, as planned, where it fits; the paper only scaled weakly."""
     machine = MACHINES[settings.machine]
     images = settings.nodes * machine.devices_per_node * settings.batch_per_gpu
     shares = {n: images / (n * machine.devices_per_node) for n in NODES if n <= machine.nodes}
@@ -106,7 +103,8 @@ def ranking() -> Figure:
         for lift, name in ((0.0, ours), (0.4, theirs)):
             if isinstance(name, str):
                 ax.barh(y + lift, 0.94, 0.38, left=x - 0.47, color=STRATEGIES[name].colour, alpha=0.75)
-                ax.text(x, y + lift, short(name), ha="center", va="center", fontsize=7.5)
+                short = SHORT.get(name, name.replace("HYBRID_", "H").replace("GPUs", "").replace("GPU", ""))
+                ax.text(x, y + lift, short, ha="center", va="center", fontsize=7.5)
         if missed:
             ax.plot(x + 0.4, y + 0.2, "x", color="black", markersize=6)
     ax.set_xticks(range(len(NODES)), NODES)
@@ -121,11 +119,6 @@ def ranking() -> Figure:
            f"has at least {1 - CLOSE:.0%} of the best published throughput in {(~known['missed']).sum()} of "
            f"{len(known)} cells; a cross marks the others: {'; '.join(words)}.")  # fmt: skip
     return Figure(figure, alt, table.drop(columns="missed"))
-
-
-def short(name: str) -> str:
-    """A strategy in four letters: FULL, GRAD, NO, DDP, H16."""
-    return SHORT.get(name, name.replace("HYBRID_", "H").replace("GPUs", "").replace("GPU", ""))
 
 
 def _weak(model: str) -> pd.DataFrame:

@@ -78,14 +78,13 @@ def steps(run: Run) -> Figure | Note:
 def step_breakdown(run: Run) -> Figure | Note:
     """Seconds of a step that each rank spends in each phase, of profiled steps, else of the steady window."""
     ranks = run.ranks
-    profiled = "profiled_step_s" in ranks
-    kind = "profiled_" if profiled else ""
+    kind = "profiled_" if "profiled_step_s" in ranks else ""
     columns = {f"{kind}{name}_s": words for name, words in PROFILED.items() if f"{kind}{name}_s" in ranks}
     if not columns:
         return Note("This run measured no phases.")
     frame = _by_rank(ranks, columns, "step_s")
     figure, ax = axes(height=1.4 + 0.3 * len(frame))
-    stacked_bars(ax, frame, "seconds of one step" + ("" if profiled else ", waits for other ranks inside"), COLOURS)
+    stacked_bars(ax, frame, "seconds of one step" + ("" if kind else ", waits for other ranks inside"), COLOURS)
     legend_below(figure, [ax], len(columns))
     shares = 100 * frame.sum() / frame.to_numpy().sum()
     found = ", ".join(f"{name} {share:.0f} %" for name, share in shares.items())
@@ -132,8 +131,8 @@ def timeline(run: Run) -> Figure | Note:
     ax.set(xlabel="seconds since the first rank began", ylim=(len(lanes) - 0.4, -0.6))
     ax.grid(False, axis="y")
     legend_below(figure, [ax], 5)
-    table = frame.groupby(["rank", "lane", "name"], sort=False)["duration_s"].agg(["count", "sum"]).reset_index()
-    table.columns = ["rank", "lane", "name", "ranges", "seconds"]
+    lengths = frame.groupby(["rank", "lane", "name"], sort=False)["duration_s"]
+    table = lengths.agg(ranges="count", seconds="sum").reset_index()
     waits = table[table["lane"] == "wait"].set_index("rank")["seconds"]
     ends = frame.assign(end=frame["start_s"] + frame["duration_s"]).groupby("rank")
     took = ends["end"].max() - ends["start_s"].min()
@@ -176,8 +175,7 @@ def memory(run: Run) -> Figure | Note:
         return Note(f"The peak was {peak:.3g} GiB; by kind it was not tracked (compiled blocks hold other tensors).")
     planned = rank_memory(asked["model"], asked["strategy"], len(ranks), asked["batch_per_gpu"], Conditions.of(asked),
                           **_sizes(asked))  # fmt: skip
-    columns = {f"tracked_{name}_gib": words for name, words in TRACKED.items()}
-    frame = _by_rank(ranks, columns, "tracked_peak_gib")
+    frame = _by_rank(ranks, {f"tracked_{name}_gib": words for name, words in TRACKED.items()}, "tracked_peak_gib")
     most = frame.max()
     arithmetic = (planned.parameters, planned.gradients_by_then, planned.optimiser, planned.unsharded,
                   planned.activations + planned.block, 0.0)  # fmt: skip

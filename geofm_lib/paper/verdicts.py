@@ -41,11 +41,7 @@ def of_counts(published: Mapping[str, float], ours: Mapping[str, float]) -> str:
 
 
 def order(points: Sequence[Point]) -> tuple[int, int]:
-    """(pairs that ours put in the published order, pairs that have one).
-
-    Two points of a cell are a pair when their published values differ by more than APART. Ours agree when they differ
-    the same way; a tie does not.
-    """
+    """(pairs that ours put in the published order, ties not among them; pairs of one cell published APART)."""
     pairs = [
         (a[2] - b[2]) * (a[1] - b[1]) > 0
         for a, b in combinations(points, 2)
