@@ -23,8 +23,7 @@ def runs(runs_dir: str) -> Table:
     if len(table):
         table = table[(table["job"] == "throughput") & (table["status"] == "finished")]
     empty = f"There is no finished throughput run in '{runs_dir}' yet; notebook 03 makes them."
-    kept = table[[name for name in CONDITIONS if name in table]]
-    return Table(kept, f"Finished throughput runs in '{runs_dir}'", empty)
+    return Table(table.filter(CONDITIONS), f"Finished throughput runs in '{runs_dir}'", empty)
 
 
 def scaling() -> Table:

@@ -63,8 +63,7 @@ def contact_sheet(run: Run, columns: int = 8) -> Figure | Note:
         images, labels = saved["images"], [str(label) for label in saved["labels"]]
     rows = [images[start : start + columns] for start in range(0, len(images), columns)]
     figure = sheet(rows, titles=[label if len(label) <= 16 else label[:15] + "…" for label in labels])
-    kinds = list(dict.fromkeys(labels))
-    return Figure(figure, f"{len(images)} images of the data set: {', '.join(kinds)}.", photo=True)
+    return Figure(figure, f"{len(images)} images of the data set: {', '.join(dict.fromkeys(labels))}.", photo=True)
 
 
 def model_view(run: Run) -> Figure | Note:

@@ -124,8 +124,7 @@ def timeline(run: Run) -> Figure | Note:
     frame["place"] = [lanes.index(lane) for lane in zip(frame["rank"], frame["lane"], strict=True)]
     for (place, name), rows in frame.sort_values("place", kind="stable").groupby(["place", "name"], sort=False):
         bars, words = list(zip(rows["start_s"], rows["duration_s"], strict=True)), PROFILED.get(name, name)
-        colour = COLOURS.get(words, "#999999")
-        ax.broken_barh(bars, (place - 0.42, 0.84), facecolors=colour, linewidth=0, label=words)
+        ax.broken_barh(bars, (place - 0.42, 0.84), facecolors=COLOURS.get(words, "#999999"), linewidth=0, label=words)
     names = [f"rank {rank}: {words}" if lane == "phase" else words for rank in ranks for lane, words in LANES.items()]
     ax.set_yticks(range(len(lanes)), names, fontsize=8)
     ax.set(xlabel="seconds since the first rank began", ylim=(len(lanes) - 0.4, -0.6))

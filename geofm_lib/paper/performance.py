@@ -1,7 +1,6 @@
 """What the paper says of throughput and memory, held against what is predicted and simulated here.
 
-Published throughput is compared with reports/unseen.csv: each model's by a fit that has not seen it. A check gets the
-evidence of a `findings` run, which only some need, and the arguments that stand in claims.csv.
+A check gets the evidence of a `findings` run, which only some need, and the arguments that stand in claims.csv.
 """
 
 from statistics import median
