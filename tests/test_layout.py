@@ -1,6 +1,7 @@
 """The rules of the layout, checked: imports, docstrings, what a notebook is, what the README promises, small files."""
 
 import ast
+import html
 import importlib
 import re
 import shlex
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbconvert.filters import markdown2html
 
 from geofm_lib import settings
 
@@ -243,6 +245,20 @@ def test_a_notebook_asks_a_question_and_ends_with_its_colophon(notebook):
     assert first.source.splitlines()[0].rstrip().endswith("?"), "the title is the question"
     assert last.id == "colophon"
     assert "colophon" in last.source
+
+
+def headings(page: str) -> list[tuple[str, str]]:
+    """(level, text) of the headings of an HTML page, in order."""
+    found = re.findall(r"<h([1-3])[^>]*>(.*?)</h\1>", page, re.S)
+    return [(level, html.unescape(re.sub(r"<[^>]+>", "", text)).strip("¶ \n")) for level, text in found]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_a_recorded_page_has_the_headings_of_todays_notebook(path):
+    cells = nbformat.read(path, as_version=4).cells
+    asked = headings("\n".join(markdown2html(cell.source) for cell in cells if cell.cell_type == "markdown"))
+    page = (ROOT / "reports" / "recorded" / f"{path.stem}.html").read_text(encoding="utf-8")
+    assert headings(page) == asked, "the page is of an older notebook: make recorded"
 
 
 def readme():
