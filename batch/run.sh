@@ -9,7 +9,7 @@ python="$1" runner=""
 shift
 if [ "$1" = jupyter ]; then exec bash batch/jupyter.sh "$python"; fi
 
-# Told three times: in its first seconds the runner hears nothing (the signals are ignored until it listens).
+# Sent three times: in its first seconds the runner hears nothing (the signals are ignored until it listens).
 # shellcheck disable=SC2329 # the trap calls it
 ask() {
   for _ in 1 2 3; do

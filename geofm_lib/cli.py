@@ -143,6 +143,8 @@ def submit(grid: Path, sbatch: tuple[str, ...], send: bool, here: bool, limit: i
     os.chdir(clone() or ".")  # from here the grid's paths count, and the site's scripts
     if not chosen.script.is_file():
         raise ValueError(f"there is no '{chosen.script}' here; start in a clone of geofm, or name another --site")
+    if here and send:
+        raise ValueError("--here runs the rows on this machine and --send gives them to Slurm; choose one")
     rows, failed = _rows(grid, chosen)
     if here or send:
         for row, answer in queue.run_here(rows, limit) if here else queue.send(rows, chosen, limit):

@@ -2,10 +2,9 @@
 
 The paper is arXiv 2404.11706. Both tables are plain CSV files beside this module:
 
-- `published/figures.csv`: every number behind its figures that its authors made public, one row each, as they
-  gave it (never converted: a memory axis that says GB but counts GiB is a row that says so). `certainty` is how
-  sure the number is, `conditions_certainty` how sure the conditions in the row are (H read in primary material,
-  M strong indirect evidence, L a guess).
+- `published/figures.csv`: every number behind its figures that its authors made public, one row each, never converted:
+  a memory axis that says GB but counts GiB is a row that says so. `certainty` is that of the number,
+  `conditions_certainty` that of its conditions: H read in primary material, M strong indirect evidence, L a guess.
 - `published/claims.csv`: every table, figure and claim of the paper, and what we found out about its numbers.
 
 What a throughput number means stands in its row (workload, precision, activation checkpointing, synchronised or

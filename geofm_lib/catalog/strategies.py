@@ -1,8 +1,7 @@
 """The sharding strategies, one row each.
 
-Every strategy of the paper is two numbers: how many consecutive ranks share one copy of the model (the shard
-group) and whether a block's weights are dropped again after its forward pass. Precision is not a property of
-a strategy: it is set once for all of them.
+Every strategy of the paper is two numbers: how many consecutive ranks share one copy of the model (the shard group),
+and whether a block's weights are dropped after its forward pass. Precision is set once for all strategies.
 
 ``resolve`` turns a row and a number of ranks into the mesh (replicas x shard size):
 

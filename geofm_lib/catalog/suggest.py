@@ -1,4 +1,4 @@
-"""The one did-you-mean."""
+"""`; did you mean ...?`, for every sentence that refuses a name."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

@@ -1,8 +1,8 @@
 """A rank's context: its number, the world size, its device, and how it meets the other ranks of its run.
 
-A rank is a plain process. It learns its number from the environment (RANK and WORLD_SIZE set by the launcher, or
-Slurm's own variables under srun). It finds the others through one small file in the run folder: rank 0 opens a
-TCP store on a free port and writes its address there, so no port is guessed and none can collide.
+A rank is a plain process. It learns its number from the environment: RANK and WORLD_SIZE, or Slurm's own variables.
+It finds the others through one small file in the run folder. Rank 0 opens a TCP store on a free port and writes its
+address there, so no port is guessed and none can collide.
 """
 
 import json

@@ -1,9 +1,8 @@
 """Strategy table -> mesh -> activation checkpointing -> compile -> `fully_shard` (or DDP), in this one place.
 
 Every strategy of the paper is two numbers: the size of the shard group and whether a block's weights are dropped
-again after its forward pass. Precision is an independent choice, applied the same way to every strategy: weights
-and optimiser stay fp32, a block computes in bf16, gradients are reduced in bf16 (the paper's DDP ran in fp32
-against FSDP in bf16; here that cannot happen).
+again after its forward pass. Precision is an independent choice, the same for every strategy. Weights and optimiser
+stay fp32, a block computes in bf16, gradients are reduced in bf16. (The paper's DDP ran in fp32, its FSDP in bf16.)
 
 What each of the paper's FSDP1 settings is under FSDP2 stands in README (What a run survives).
 """

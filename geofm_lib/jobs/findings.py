@@ -1,7 +1,7 @@
 """Job: evidence for the four findings that change how the paper's numbers read, on a few ranks of any machine.
 
 Replicas that FSDP1 forgets to synchronise, precision beside DDP and FSDP, start-up inside the window of 30 steps, and
-Table I's counts (paper.md, section 0). This is the only module that imports FSDP1: to show its fault, never to train.
+Table I's counts. This is the only module that imports FSDP1: to show its fault, never to train.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Job: how good are the frozen features? A linear probe and nearest neighbours, beside random weights and histograms.
 
-The protocol is the paper's lineage (paper: section "linear probing"). The encoder is frozen; batch normalisation
+The protocol is the paper's. The encoder is frozen; batch normalisation
 without affine and one linear layer are trained with LARS and a cosine. Training images are random crops, test images
 a centre crop. ``views`` crops of each training image are encoded once and cycled over the epochs; with
 ``views=0`` every epoch encodes new crops, which is the protocol to the letter.

@@ -1,8 +1,7 @@
 """Job: steady-state step time, memory and communication of one model, strategy and size.
 
 Two windows are kept side by side. `steady`: the median step after warm-up, of the slowest rank, the device waited
-for at both ends. `paper_30_steps`: 30 steps by wall clock from the first batch on, start-up inside, as published
-(paper.md, finding 4).
+for at both ends. `paper_30_steps`: 30 steps by wall clock from the first batch on, start-up inside, as published.
 """
 
 import os

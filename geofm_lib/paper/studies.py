@@ -214,5 +214,5 @@ def study(name: str) -> Path:
     """Do a study and write its CSV file; ValueError for a name that is none, and where there is nothing to write."""
     if name not in STUDIES:
         near = did_you_mean(name, STUDIES)
-        raise ValueError(f"There is no study '{name}'{near}; the studies are {', '.join(STUDIES)}.")
+        raise ValueError(f"There is no study '{name}'{near or '.'} The studies are {', '.join(STUDIES)}.")
     return results.write(name, STUDIES[name]())

@@ -3,8 +3,8 @@
     python -m geofm_lib.profiling.devices            {"kind": "cpu", "count": 0, ...}
     python -m geofm_lib.profiling.devices packages   the packages that must fit torch, and peaks in TFLOP/s, beside it
 
-The notebook's side never imports torch (a process that has touched a GPU must not start ranks), so it asks this one:
-the launcher how many ranks there can be, `geofm doctor` all of it.
+The notebook's side never imports torch, since a process that has touched a GPU must not start ranks. So it asks this
+one: the launcher how many ranks there can be, `geofm doctor` all of it.
 """
 
 import json

@@ -107,7 +107,7 @@ def of_all(root: Path) -> str:
     if not rows:
         return f"there are no runs in '{root}' yet; `geofm run 01` makes the first"
     table = pd.DataFrame(rows, columns=["run", "status", "ended or last seen"])
-    return f"{_text(table)}\n{len(rows)} runs in {root}: {_counted(table['status'])}"
+    return f"{_text(table)}\nruns in {root}: {_counted(table['status'])}"
 
 
 def status(rows: list[Row]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What Slurm says, asked by its own commands; empty answers where there is no Slurm or it does not answer."""
+"""What Slurm says, asked by its own commands. Without an answer: nothing, or RuntimeError where that would mislead."""
 
 import os
 import shutil

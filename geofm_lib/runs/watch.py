@@ -1,8 +1,7 @@
 """Watch the ranks of a run until they end: observe, decide (`runs/endings`), act; then say how it ended.
 
-What ends a run from here, each with its bound in seconds: ranks fall silent (GEOFM_HEARTBEAT_TIMEOUT_S, 60), a partner
-has died (PARTNERS_S), a stop was asked for and is not followed (`save_s`), ranks do not end though all is done
-(GEOFM_HEARTBEAT_TIMEOUT_S), the run folder cannot be written (at once).
+What ends a run from here, and its bound in seconds, is the table `FORCE_AFTER` there. A rank without a heartbeat for
+GEOFM_HEARTBEAT_TIMEOUT_S (60) counts as silent.
 """
 
 import contextlib

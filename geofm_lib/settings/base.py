@@ -11,6 +11,7 @@ import os
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args, get_origin
 
@@ -43,7 +44,7 @@ def setting(default: Any, about: str, group: str, execution: bool = False, **lim
 class Settings(BaseModel):
     """What every notebook's settings can do: read, check, show and name themselves."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
     job: ClassVar[str] = ""  # the worker's job, empty for a notebook that only reads runs
 
     @field_validator("*", mode="before")
@@ -88,8 +89,8 @@ class Settings(BaseModel):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        rows = [(n, getattr(self, n), field.description or "") for n, field in type(self).model_fields.items()]
-        cells = "".join(f"<tr><td>{n}</td><td><b>{v}</b></td><td>{a}</td></tr>" for n, v, a in rows)
+        rows = [(n, str(getattr(self, n)), field.description or "") for n, field in type(self).model_fields.items()]
+        cells = "".join("<tr>" + "".join(f"<td>{escape(each)}</td>" for each in row) + "</tr>" for row in rows)
         head = "<tr><th>setting</th><th>value</th><th>meaning</th></tr>"
         return f"<details><summary>Settings</summary><table>{head}{cells}</table></details>"
 
