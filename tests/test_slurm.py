@@ -193,7 +193,7 @@ def test_a_full_a_vanished_and_a_silent_file_system_end_the_job_with_the_reason(
                 assert (fields["JobState"], fields["ExitCode"]) == ("FAILED", exit_code), job.story()
                 assert reason in job.output.read_text(), job.story()
         for job in (full, gone):  # where there was room for it
-            told = Path(re.findall(r"FAILED, (\S+\.html)", job.output.read_text())[-1]).read_text()
+            told = Path(re.findall(r"FAILED in .*, (\S+\.html)", job.output.read_text())[-1]).read_text()
             assert "is full" in told or "is gone" in told
         assert full.run.status == "failed"
         assert "is full" in full.run.summary["error"]
