@@ -218,7 +218,11 @@ def test_status_tells_the_queue_and_the_folders_apart(written, monkeypatch):
     row = {"step": 5, "total_steps": 20, "images_per_s": 12.34, "seconds_left": 90.0}
     (long.folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
     finish(short, "failed", error="killed by signal 9\nmore")
-    job = ["module chatter", "05_probe.ipynb: views: '-1' cannot be used", "05_probe.ipynb: FAILED in 3.2 s, runs/x.html"]
+    job = [
+        "module chatter",
+        "05_probe.ipynb: views: '-1' cannot be used",
+        "05_probe.ipynb: FAILED in 3.2 s, runs/x.html",
+    ]
     (queue.outputs_folder() / f"{probe.folder.name}-9.out").write_text("\n".join(job))
     table = overview.status(rows).set_index("name")
     assert list(table["state"]) == ["finished", "running", "failed", "failed"]
