@@ -104,7 +104,7 @@ class _Job:
             if isinstance(self.epochs, bool) or not isinstance(self.epochs, int | float) or not self.epochs > 0:
                 raise ValueError(f"epochs must be a number above 0; {self.epochs!r} was given.")
         if self.nodes > self.row.nodes:
-            raise ValueError(f"{self.machine} has {self.row.nodes} node(s); {self.nodes} were asked for.")
+            raise ValueError(f"{self.machine} has {self.row.nodes} nodes; {self.nodes} were asked for.")
 
     @property
     def row(self) -> machines.Machine:
