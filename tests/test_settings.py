@@ -30,6 +30,7 @@ REFUSED = {
     "a batch the ranks cannot share": ({"global_batch": 101, "ranks": 2}, "use 100 or 102"),
     "a size the patch does not divide": ({"image_size": 60}, "use for example 56 or 64"),
     "a negative learning rate": ({"base_learning_rate": -1e-3}, "greater than 0"),
+    "an infinite learning rate": ({"base_learning_rate": "inf"}, "base_learning_rate: 'inf' cannot be used"),
     "no epoch": ({"epochs": 0}, "greater than or equal to 1"),
     "an unknown model": ({"model": "ViT-Femo"}, "did you mean 'ViT-Femto'?"),
     "an unknown precision": ({"precision": "bf61"}, "did you mean 'bf16'?"),
@@ -50,6 +51,13 @@ def test_refuses(case):
 def test_two_faults_are_both_told():
     with pytest.raises(SettingsError, match="epochs.*base_learning_rate|base_learning_rate.*epochs"):
         PretrainSettings(epochs=0, base_learning_rate=-1)
+
+
+def test_settings_are_shown_as_text():
+    """A value, and a meaning such as runs/<a name>, is no HTML."""
+    shown = PretrainSettings(run_dir="<script>")._repr_html_()
+    assert "&lt;script&gt;" in shown
+    assert "&lt;a name from the settings&gt;" in shown
 
 
 def test_takes_what_papermill_and_a_terminal_give():
