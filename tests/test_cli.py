@@ -87,7 +87,7 @@ REFUSED = {
     "a site that is not there": (["submit", "x.csv", "--site", "mars"], ["batch/mars.sh"]),
     "two ways to run a grid": (
         ["submit", "batch/grids/small.csv", "--here", "--send"],
-        ["--here", "--send", "choose one"],
+        ["--here", "choose one"],
     ),
     "a mistyped model": (["plan", "ViT-3", "--machine", "frontier", "--nodes", "2"], ["'ViT-3'", "mean 'ViT-3B'?"]),
     "a machine without nodes": (["plan", "ViT-3B", "--machine", "frontier", "--nodes", "0"], ["nodes"]),
