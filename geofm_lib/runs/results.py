@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from geofm_lib.files import whole
+from geofm_lib.files import read_csv, whole
 
 ROOT = Path(__file__).resolve().parents[2]
 """The folder of this clone: README.md, notebooks, batch, reports."""
@@ -27,10 +27,7 @@ def file(name: str) -> Path:
 @cache
 def read(name: str) -> list[dict[str, str]]:
     """The rows as text, [] where they were never made."""
-    if not file(name).is_file():
-        return []
-    with open(file(name), newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+    return read_csv(file(name)) if file(name).is_file() else []
 
 
 def write(name: str, rows: list[dict[str, Any]]) -> Path:
