@@ -4,37 +4,37 @@ import tarfile
 
 import pytest
 
-from geofm_lib.data import archives, sources
+from geofm_lib.data.sources import archives, labels, listing
 from tests.support.pictures import as_archive, class_folders, encode, noise
 
 
 def read(source) -> dict[str, bytes]:
-    return {name: load() if callable(load) else load for name, load in archives.items(source)}
+    return {each.name: each.load() if callable(each.load) else each.load for each in archives.items(source)}
 
 
 @pytest.mark.parametrize("archive", ["set.tar", "set.tar.gz", "set.zip"])
 def test_folder_and_archive_give_the_same_images(tmp_path, archive):
     folder = class_folders(tmp_path / "set")
-    expected = read(sources.find(folder))
+    expected = read(listing.find(folder))
     assert len(expected) == 12
-    assert set(archives.labels(list(expected))) == {"crop land", "río"}
-    source = sources.find(as_archive(folder, tmp_path / archive))
+    assert set(labels.of_folders(list(expected))) == {"crop land", "río"}
+    source = listing.find(as_archive(folder, tmp_path / archive))
     found = read(source)
     assert {name.removeprefix("set/"): data for name, data in found.items()} == expected
-    assert archives.labels(list(found)) == archives.labels(list(expected))
+    assert labels.of_folders(list(found)) == labels.of_folders(list(expected))
     assert archives.count(source) == (None if archive.endswith("gz") else 12)
 
 
 def test_labels_are_class_folders_or_nothing():
-    assert archives.labels(["a/1.png", "b/2.png"]) == ["a", "b"]
-    assert archives.labels(["top/train/a/1.png", "top/test/b/2.png"]) == ["a", "b"]
-    assert archives.labels(["1.png", "2.png"]) == ["", ""]
-    assert archives.labels(["photos/1.png", "photos/2.png"]) == ["", ""]
-    assert archives.labels(["set/a/1.png", "set/b/2.png", "set/3.png"]) == ["a", "b", ""]
+    assert labels.of_folders(["a/1.png", "b/2.png"]) == ["a", "b"]
+    assert labels.of_folders(["top/train/a/1.png", "top/test/b/2.png"]) == ["a", "b"]
+    assert labels.of_folders(["1.png", "2.png"]) == ["", ""]
+    assert labels.of_folders(["photos/1.png", "photos/2.png"]) == ["", ""]
+    assert labels.of_folders(["set/a/1.png", "set/b/2.png", "set/3.png"]) == ["a", "b", ""]
     million_aid = ["m/train/water/lake/1.jpg", "m/train/road/2.jpg", "m/train/water/river/3.jpg", "m/test/4.jpg"]
-    assert archives.labels(million_aid) == ["lake", "road", "river", ""]
-    assert archives.labels(["train/1.jpg", "test/2.jpg"]) == ["", ""]
-    assert archives.labels(["car/1.jpg", "train/2.jpg"]) == ["car", "train"], "a train may be a vehicle"
+    assert labels.of_folders(million_aid) == ["lake", "road", "river", ""]
+    assert labels.of_folders(["train/1.jpg", "test/2.jpg"]) == ["", ""]
+    assert labels.of_folders(["car/1.jpg", "train/2.jpg"]) == ["car", "train"], "a train may be a vehicle"
 
 
 def test_names_cannot_leave_the_shard():
@@ -46,9 +46,9 @@ def test_names_cannot_leave_the_shard():
 @pytest.mark.parametrize("archive", ["set.tar", "set.tar.gz"])
 def test_the_readable_part_of_a_truncated_tar_is_read(tmp_path, archive):
     path = as_archive(class_folders(tmp_path / "set"), tmp_path / archive)
-    whole = list(archives.items(sources.find(path)))
+    whole = list(archives.items(listing.find(path)))
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
-    *kept, (name, load) = archives.items(sources.find(path))
+    *kept, (name, load, *_) = archives.items(listing.find(path))
     assert name == archive
     assert 0 < len(kept) < len(whole)
     assert kept == whole[: len(kept)]
@@ -63,7 +63,7 @@ def test_damage_that_looks_like_the_end_of_a_tar(tmp_path):
     data = bytearray(path.read_bytes())
     data[place : place + 512] = b"x" * 512
     path.write_bytes(data)
-    assert list(archives.items(sources.find(path)))[-1][0] == "set.tar", "tarfile itself stops without a word"
+    assert list(archives.items(listing.find(path)))[-1][0] == "set.tar", "tarfile itself stops without a word"
 
 
 def test_links_in_a_tar_are_not_followed(tmp_path):
@@ -73,4 +73,4 @@ def test_links_in_a_tar_are_not_followed(tmp_path):
         link = tarfile.TarInfo("b.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         out.addfile(link)
-    assert list(read(sources.find(tmp_path / "x.tar"))) == ["a.png"]
+    assert list(read(listing.find(tmp_path / "x.tar"))) == ["a.png"]

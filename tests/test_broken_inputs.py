@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from geofm_lib.data import archives, shards
+from geofm_lib.data import shards
+from geofm_lib.data.sources import archives
 from tests.support.pictures import class_folders, encode, noise
 from tests.support.preparations import apart, prepared, refused
 

@@ -7,7 +7,7 @@ import pytest
 from torchvision.datasets import eurosat
 
 from geofm_lib.catalog import datasets
-from geofm_lib.data import sources
+from geofm_lib.data.sources import listing
 from geofm_lib.jobs.prepare_collection import compare, recognise
 from geofm_lib.scenes import generate
 from tests.support.pictures import as_archive, class_folders
@@ -48,7 +48,7 @@ def test_a_data_set_is_known_by_its_classes_and_counted_against_its_card():
 
 
 def test_eurosat_is_downloaded_or_one_sentence(tmp_path, monkeypatch):
-    assert sources.find("eurosat") == sources.Source("eurosat", None, "download")
+    assert listing.find("eurosat") == listing.Source("eurosat", None, "download")
 
     def fetch(url, download_root, md5):
         assert url.endswith("EuroSAT.zip")
@@ -56,31 +56,31 @@ def test_eurosat_is_downloaded_or_one_sentence(tmp_path, monkeypatch):
         class_folders(Path(download_root) / "2750", ("Forest", "River"), each=2)
 
     monkeypatch.setattr(eurosat, "download_and_extract_archive", fetch)
-    folder = sources.fetch("eurosat", tmp_path / "download")
-    names = [name for name in sources.names(folder, "folder") if sources.is_image_name(name)]
+    folder = listing.fetch("eurosat", tmp_path / "download")
+    names = [name for name in listing.names(folder, "folder") if listing.is_image_name(name)]
     assert names[0] == "eurosat/2750/Forest/Forest 0.jpg"
     assert len(names) == 4
     monkeypatch.setattr(eurosat, "download_and_extract_archive", None)
-    assert sources.fetch("eurosat", tmp_path / "download") == folder, "not fetched twice"
+    assert listing.fetch("eurosat", tmp_path / "download") == folder, "not fetched twice"
 
     def offline(*arguments, **options):
         raise URLError("no address associated with the name")
 
     monkeypatch.setattr(eurosat, "download_and_extract_archive", offline)
     with pytest.raises(ValueError, match="EuroSAT .* cannot be downloaded .*; get it from https://") as error:
-        sources.fetch("eurosat", tmp_path / "other")
+        listing.fetch("eurosat", tmp_path / "other")
     assert "\n" not in str(error.value)
 
 
 def test_find_folder_tar_and_zip(tmp_path, monkeypatch):
     folder = class_folders(tmp_path / "my set.v2")
-    assert sources.find(folder) == sources.Source("my set", folder.resolve(), "folder")
+    assert listing.find(folder) == listing.Source("my set", folder.resolve(), "folder")
     for archive, kind in (("set.tar", "tar"), ("set.tar.gz", "tar"), ("set.zip", "zip"), ("no_suffix", "tar")):
         path = as_archive(folder, tmp_path / archive)
-        assert sources.find(str(path)).kind == kind
+        assert listing.find(str(path)).kind == kind
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MY_DATA", str(tmp_path))
-    assert sources.find("set.zip").path == sources.find("$MY_DATA/set.zip").path == tmp_path.resolve() / "set.zip"
+    assert listing.find("set.zip").path == listing.find("$MY_DATA/set.zip").path == tmp_path.resolve() / "set.zip"
 
 
 def test_class_folders_may_be_links(tmp_path):
@@ -88,7 +88,7 @@ def test_class_folders_may_be_links(tmp_path):
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "farm").symlink_to(real / "crop land")
     (tmp_path / "linked" / "farm" / "loop").symlink_to(tmp_path / "linked")
-    found = [n for n in sources.names(tmp_path / "linked", "folder") if sources.is_image_name(n)]
+    found = [n for n in listing.names(tmp_path / "linked", "folder") if listing.is_image_name(n)]
     assert len(found) == 6
     assert found[0] == "farm/crop land 0.jpg"
 
@@ -108,7 +108,7 @@ def test_class_folders_may_be_links(tmp_path):
 )
 def test_refusals_are_one_sentence(tmp_path, make, words):
     with pytest.raises(ValueError, match=words) as error:
-        sources.find(make(tmp_path))
+        listing.find(make(tmp_path))
     assert "\n" not in str(error.value)
 
 
@@ -117,4 +117,4 @@ def test_archive_without_images_is_refused(tmp_path):
     (tmp_path / "papers" / "a.pdf").write_text("pdf")
     for name in ("a.tar", "a.tar.gz", "a.zip"):
         with pytest.raises(ValueError, match="holds no images"):
-            sources.find(as_archive(tmp_path / "papers", tmp_path / name))
+            listing.find(as_archive(tmp_path / "papers", tmp_path / name))

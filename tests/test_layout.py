@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "cli": {"catalog", "planning", "settings", "advice", "runs", "paper", "figures", "report"},
     "__main__": {"cli"},
 }
-# Modules of a room above that a room below may import all the same: data/sources lists files and knows no torch.
+# Modules of a room above that a room below may import all the same: data/sources lists files, and knows no torch.
 # jobs/run_folder names the files by which launcher and ranks know of each other.
 ALSO = {
     "runs": {"geofm_lib.data.sources", "geofm_lib.jobs.run_folder"},

@@ -113,12 +113,12 @@ def test_a_set_that_mixes_bands_is_refused(five_bands, tmp_path):
     for file in five_bands.rglob("*.tif"):
         (mixed / "tif" / f"{file.parent.name} {file.name}").write_bytes(file.read_bytes())
     (mixed / "preview.png").write_bytes(encode(noise()))
-    words = "mixes 1 images of one kind with 24 of others .it has 5 bands of 16 bits, not 3 bands of 8; channels=5 "
+    words = "mixes 1 images of one kind with 24 of others .it has 5 bands of uint16, not 3 bands of uint8; channels=5 "
     with pytest.raises(ValueError, match=words):
         prepared(tmp_path / "data", mixed, workers=1)
     found, refused, _ = prepared(tmp_path / "five", mixed, workers=1, channels=5)
     assert (found["images"], found["refused"]) == (24, 1)
-    assert refused == {"preview.png": "it has 3 bands of 8 bits, not 5; channels=3 takes those that have"}
+    assert refused == {"preview.png": "it has 3 bands of uint8, not 5; channels=3 takes those that have"}
 
 
 def test_bands_are_reduced_too(five_bands, tmp_path):

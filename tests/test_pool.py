@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from geofm_lib.data import pool
+from geofm_lib.data.sources.item import Item
 from tests.support.pictures import encode, noise
 from tests.support.timing import scaled
 
@@ -15,15 +16,17 @@ AFTER_TRAINING = """
 import numpy, torch
 from geofm_lib.data import pool
 from geofm_lib.data.decode import encode_bands
+from geofm_lib.data.sources.item import Item
+from geofm_lib.data.verify import Fit
 
 torch.set_num_threads(4)
 weights = torch.ones(512, 512, requires_grad=True)
 (weights @ weights).sum().backward()  # OpenMP's threads and autograd's
 level = numpy.random.default_rng(0).integers(0, 65536, (40, 40, 5), dtype=numpy.uint16)
-items = [(f"{k}.tif", encode_bands(level + k)) for k in range(200)]
-shared = [(each.digest, each.sums) for each in pool.samples(items, None, 2, short_side=16)]
+items = [Item(f"{k}.tif", encode_bands(level + k)) for k in range(200)]
+shared = [(each.digest, each.sums) for each in pool.samples(items, None, 2, Fit(short_side=16))]
 torch.set_num_threads(1)
-alone = [(each.digest, each.sums) for each in pool.samples(items, None, 1, short_side=16)]
+alone = [(each.digest, each.sums) for each in pool.samples(items, None, 1, Fit(short_side=16))]
 print(len(set(alone)), alone == shared)
 """
 
@@ -43,7 +46,7 @@ class Reader:
 def taken(workers: int, total: int | None = None) -> list:
     """Samples with their data copied, since it is valid only until the next one."""
     found = []
-    for sample in pool.samples(((f"{k}.png", Reader(k)) for k in range(IMAGES)), total, workers):
+    for sample in pool.samples((Item(f"{k}.png", Reader(k)) for k in range(IMAGES)), total, workers):
         sample.data = bytes(sample.data)
         found.append(sample)
     return found
@@ -67,7 +70,7 @@ def test_data_without_room_in_the_shared_memory_comes_all_the_same(monkeypatch):
 
 def test_an_error_that_is_no_refusal_is_raised():
     with pytest.raises(ZeroDivisionError):
-        list(pool.samples(((f"{k}.png", _faulty) for k in range(IMAGES)), None, 2))
+        list(pool.samples((Item(f"{k}.png", _faulty) for k in range(IMAGES)), None, 2))
 
 
 def _faulty() -> bytes:

@@ -45,7 +45,7 @@ def test_every_class_has_as_many_images_as_asked_for():
     items = list(generate.items(2, size=16, seed=5))
     assert len(items) == 2 * len(generate.CLASSES)
     assert len(generate.CLASSES) >= 12
-    name, load = items[1]
+    name, load, *_ = items[1]
     assert name == "scenes/fields/fields_00001.jpg"
     assert load() == generate.draw(5, "fields", 1, 16)
 

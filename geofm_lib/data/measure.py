@@ -20,7 +20,8 @@ from geofm_lib.data.sample import Block
 GRID = 16  # the look is taken from 16 x 16 mean brightnesses
 ROWS = 64  # the least that sums are taken from: rows side by side are nearly the same
 FLAT = 2.0  # grey levels (of 255): a picture that varies less looks like any other flat one, and its hash is noise
-DIGITS = {8: 6, 16: 9}  # written of mean and std, by the bits of a value
+DIGITS = {"uint8": 6, "uint16": 9, "int16": 9, "float32": 9}  # written of mean and std, by the type of a value
+LEVEL = {"uint8": 1 / 255, "uint16": 1 / 65535, "int16": 1 / 32767, "float32": 1e-6}  # the least std, by type
 
 # The lowest 8 of 16 frequencies of a cosine transform (type II, orthonormal), one a row: [8, 16].
 _COSINE = np.cos(np.pi / GRID * np.outer(np.arange(8), np.arange(GRID) + 0.5)) * np.sqrt(2 / GRID)
@@ -113,7 +114,7 @@ class Statistics:
     """Sums over the images added. Everything is in 0..1 units of the range of a value."""
 
     def __init__(self) -> None:
-        self.images, self.pixels, self.bits = 0, 0, 8
+        self.images, self.pixels, self.dtype = 0, 0, "uint8"
         self.sums, self.squares = np.zeros(1), np.zeros(1)
 
     def add(self, block: Block, chosen: list[bool]) -> None:
@@ -122,7 +123,7 @@ class Statistics:
             return
         names = ("width", "height", "sums", "squares")
         width, height, sums, squares = (_numbers(list(itertools.compress(block[name], chosen))) for name in names)
-        self.images, self.bits = self.images + len(width), int(block["bits"][0])
+        self.images, self.dtype = self.images + len(width), block["dtype"][0]
         self.pixels += int((width * height).sum())
         self.sums, self.squares = self.sums + sums.sum(0), self.squares + squares.sum(0)
 
@@ -130,8 +131,8 @@ class Statistics:
         """channels, images, and the lists mean and std, rounded."""
         mean, squares = self.sums / self.pixels, self.squares / self.pixels
         # One level at least: images of one colour must not be divided by zero.
-        std = np.sqrt(np.maximum(squares - mean**2, 0)).clip(min=1 / (2**self.bits - 1))
-        rounded = [[round(float(value), DIGITS[self.bits]) for value in each] for each in (mean, std)]
+        std = np.sqrt(np.maximum(squares - mean**2, 0)).clip(min=LEVEL[self.dtype])
+        rounded = [[round(float(value), DIGITS[self.dtype]) for value in each] for each in (mean, std)]
         return {"channels": len(mean), "images": self.images, "mean": rounded[0], "std": rounded[1]}
 
 

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 from geofm_lib.data import measure, verify
-from geofm_lib.data.archives import READ_ERRORS, Item
 from geofm_lib.data.sample import Data, Sample, checksum
+from geofm_lib.data.sources.archives import READ_ERRORS
+from geofm_lib.data.sources.item import Item
 
 CHUNK, CHUNK_BYTES = 64, 2**24  # images handed to a process at once, and their bytes where those are at hand
 SLOT = 2**23  # bytes of the shared memory in which a chunk's data comes back
@@ -32,18 +33,18 @@ _shared: mmap.mmap | None = None  # in a process of the pool
 
 
 def samples(
-    items: Iterable[Item], total: int | None, workers: int = 0, short_side: int = 0, quality: int = 0
+    items: Iterable[Item], total: int | None, workers: int = 0, fit: verify.Fit = verify.AS_IT_IS
 ) -> Iterator[Sample]:
     """What there is of each image, or the reason why it is refused, in the order of `items`.
 
-    total: how many there are, if that is known; workers: processes, 0 for one a core; short_side, quality: see
-    `verify.check`. The data of a sample is valid until the next one is asked for.
+    total: how many there are, if that is known; workers: processes, 0 for one a core. fit: see
+    `verify.Fit`. The data of a sample is valid until the next one is asked for.
     """
     workers = workers or _cores()
     chunks = _chunks(items)
     if workers == 1 or (total is not None and total <= 2 * CHUNK):
         for chunk in chunks:
-            yield from _with_data(chunk, check(chunk, NO_SLOT, short_side, quality), memoryview(b""))
+            yield from _with_data(chunk, check(chunk, NO_SLOT, fit), memoryview(b""))
         return
     method = "spawn" if torch.cuda.is_initialized() or os.name != "posix" else "fork"
     measure.measure([np.zeros((8, 8, 3), np.uint8)])  # compiled once, for all processes
@@ -57,7 +58,7 @@ def samples(
         for number, chunk in enumerate(chunks):
             start = number % ahead * SLOT
             slot = (start, start + SLOT) if shared else NO_SLOT
-            waiting.append((chunk, pool.submit(check, chunk, slot, short_side, quality)))
+            waiting.append((chunk, pool.submit(check, chunk, slot, fit)))
             if len(waiting) == ahead:
                 chunk, future = waiting.popleft()
                 yield from _with_data(chunk, future.result(), view)
@@ -67,7 +68,7 @@ def samples(
         pool.shutdown(cancel_futures=True)
 
 
-def check(chunk: list[Item], slot: Slot, short_side: int, quality: int) -> Checked:
+def check(chunk: list[Item], slot: Slot, fit: verify.Fit) -> Checked:
     """Verify and measure some images, in whichever process.
 
     Bytes that this process read go back through its slot of the shared memory while there is room: through a pipe they
@@ -79,10 +80,10 @@ def check(chunk: list[Item], slot: Slot, short_side: int, quality: int) -> Check
 
     def pixels() -> Iterator[np.ndarray]:
         nonlocal at
-        for name, load in chunk:
-            sample = Sample(name)
+        for name, load, label, side, scene in chunk:
+            sample = Sample(name, label, side, scene)
             try:
-                data, sample.converted, pixels = verify.check(load() if callable(load) else load, short_side, quality)
+                data, sample.converted, pixels = verify.check(load() if callable(load) else load, fit)
             except (verify.Refused, *READ_ERRORS) as error:
                 lost = "" if isinstance(error, verify.Refused) else "cannot be read: "
                 sample.reason = f"{lost}{getattr(error, 'strerror', None) or error}"
@@ -90,7 +91,7 @@ def check(chunk: list[Item], slot: Slot, short_side: int, quality: int) -> Check
                 continue
             sample.checksum = checksum(data)
             sample.height, sample.width, sample.channels = pixels.shape
-            sample.bits = 8 * pixels.itemsize
+            sample.dtype, sample.valid = str(pixels.dtype), sample.height * sample.width
             good.append(sample)
             if data is not load and _shared is not None and at + len(data) <= end:
                 found.append((sample, slice(at, at + len(data))))
@@ -112,7 +113,7 @@ def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
     size = 0
     for item in items:
         chunk.append(item)
-        size += 0 if callable(item[1]) else len(item[1])
+        size += 0 if callable(item.load) else len(item.load)
         if len(chunk) == CHUNK or size > CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
@@ -121,7 +122,7 @@ def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 
 def _with_data(chunk: list[Item], checked: Checked, shared: memoryview) -> Iterator[Sample]:
-    for (_, load), (sample, data) in zip(chunk, checked, strict=True):
+    for (_, load, *_), (sample, data) in zip(chunk, checked, strict=True):
         if isinstance(data, slice):
             sample.data = shared[data]
         elif data is not None:

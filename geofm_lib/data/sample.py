@@ -16,7 +16,9 @@ class Sample:
     """
 
     name: str
-    label: str = ""
+    label: str = ""  # given by the source; several with "|" between them
+    side: str = ""  # likewise: train, val or test
+    scene: str = ""  # likewise: images of one scene stay on one side
     shard: str = ""  # the file's name
     offset: int = 0  # of the first byte in the shard
     size: int = 0  # bytes
@@ -24,24 +26,27 @@ class Sample:
     width: int = 0
     height: int = 0
     channels: int = 0
-    bits: int = 0  # of a value: 8 or 16
+    dtype: str = ""  # of a value: uint8, uint16, int16 or float32
+    valid: int = 0  # pixels that were measured; the others are not in sums, squares and look
     digest: str = ""  # of the pixels: 16 hexadecimal digits
     look: str = ""  # a perceptual hash, likewise; "" for a flat picture
+    contrast: float = 0.0  # how much the look's brightnesses vary, in units of the type's range
     sums: str = ""  # of each channel over the pixels, in 0..1 units, with spaces between them
     squares: str = ""  # likewise of the squared values
+    geo: str = ""  # where the image lies: reference system, then its transform, with spaces between them
     converted: str = ""  # what had to be done to the image
     reason: str = ""  # why it is refused
     data: Data = b""  # the encoded image; a view is valid until the next sample is asked for
 
 
 ROW = tuple(field.name for field in fields(Sample) if field.name != "data")
-NUMBERS = {field.name for field in fields(Sample) if field.type is int}
+NUMBERS = {field.name: field.type for field in fields(Sample) if field.type in (int, float)}
 
 
 def from_row(columns: Iterable[str], row: Iterable[str]) -> Sample:
     """A row beside a shard as a sample again, without its data."""
     texts = zip(columns, row, strict=True)
-    return Sample(**{name: int(text or 0) if name in NUMBERS else text for name, text in texts})  # type: ignore[arg-type]
+    return Sample(**{name: NUMBERS[name](text or 0) if name in NUMBERS else text for name, text in texts})  # type: ignore[arg-type]
 
 
 def checksum(data: Data) -> str:

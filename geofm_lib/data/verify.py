@@ -9,12 +9,14 @@ LOAD_TRUNCATED_IMAGES: half an image is no image.
 import io
 import struct
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from geofm_lib.data import decode, transforms
+from geofm_lib.data.sources.item import Raster
 
 LEAST_SIDE = 8  # pixels: one patch of the smallest models
 # Segments of a JPEG, by the second byte of their mark (ITU-T T.81, table B.1).
@@ -26,21 +28,39 @@ ORIENTATION = 0x0112  # the EXIF tag of cameras that were held sideways
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # large, but not yet refused
 
 
+class Fit(NamedTuple):
+    """What an image must be made to fit.
+
+    short_side: pixels to which a larger short side is reduced, 0: as it is. quality: of the JPEG that every image is
+    written as again, 0: bytes stay; a JPEG holds no bands, so rasters stay what they are. nodata: the value that means
+    not measured, "none", or "" for what the file declares and obvious fill. alpha: "auto", "keep" or "mask". valid_min:
+    the least share of measured pixels.
+    """
+
+    short_side: int = 0
+    quality: int = 0
+    nodata: str = ""
+    alpha: str = "auto"
+    valid_min: float = 0.1
+
+
+AS_IT_IS = Fit()
+
+
 class Refused(ValueError):
     """Why an image cannot be used, in a few words."""
 
 
-def check(data: bytes, short_side: int = 0, quality: int = 0) -> tuple[bytes, str, np.ndarray]:
+def check(data: bytes | Raster, fit: Fit = AS_IT_IS) -> tuple[bytes, str, np.ndarray]:
     """Verify and, if need be, convert one image. Raises Refused with the reason, and nothing else.
 
     Returns bytes fit for a shard, what was converted ("" if they are the original ones), and what they decode to: uint8
     or uint16 [H, W, C].
-
-    short_side: pixels to which a larger short side is reduced. quality: of the JPEG that every image is written as
-    again; a JPEG holds no bands, so multi-band TIFFs stay what they are. 0: as it is.
     """
     try:
-        return _fit(data, short_side, quality)
+        if isinstance(data, Raster):
+            raise Refused("pixels without a file")
+        return _fit(data, fit.short_side, fit.quality)
     except Refused:
         raise
     except decode.Unsupported as error:

@@ -20,9 +20,13 @@ from typing import Any
 
 from geofm_lib import files
 from geofm_lib.catalog.datasets import DATASETS
-from geofm_lib.data import archives, duplicates, pack, pool, sources
+from geofm_lib.data import duplicates, pack, pool
 from geofm_lib.data.measure import Statistics
 from geofm_lib.data.shards import COLUMNS
+from geofm_lib.data.sources import archives, listing
+from geofm_lib.data.sources.item import Item
+from geofm_lib.data.sources.labels import of_folders
+from geofm_lib.data.verify import Fit
 from geofm_lib.distributed.context import Context
 from geofm_lib.jobs.prepare_collection import Collection, compare, recognise
 from geofm_lib.jobs.prepare_preview import Preview
@@ -50,7 +54,7 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     images = Collection(settings.channels)
     speed = _pack(settings, run, images)
     images.check(settings.dataset)
-    labels = archives.labels(images.names)
+    labels = of_folders(images.names)
     classes = dict(sorted(Counter(filter(None, labels)).items()))
     card = DATASETS["scenes"] if settings.dataset == "scenes" else recognise(classes)
     ratio = settings.train_ratio or (card and card.train) or TRAIN_RATIO
@@ -79,20 +83,24 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     }
 
 
-def _source(settings: PrepareSettings, folder: Path) -> tuple[Iterator[archives.Item], int | None, dict[str, Any]]:
+def _source(settings: PrepareSettings, folder: Path) -> tuple[Iterator[Item], int | None, dict[str, Any]]:
     """(the images, how many there are if that is known, what shards are made of)."""
-    source = sources.find(settings.dataset)
-    options = ["channels", "short_side", "quality", "shard_mib"]
+    source = listing.find(settings.dataset)
+    options = ["channels", "short_side", "quality", "shard_mib", "nodata", "alpha", "valid_min"]
     if source.kind == "scenes":
         options += ["images_per_class", "scene_size", "seed"]
-    made_of = {"source": sources.signature(settings.dataset)} | {name: getattr(settings, name) for name in options}
+    made_of = {"source": listing.signature(settings.dataset)} | {name: getattr(settings, name) for name in options}
     if source.kind == "scenes":
         total = settings.images_per_class * len(generate.CLASSES)
         made_of["source"] += f" {generate.GENERATOR_VERSION}"
         return generate.items(settings.images_per_class, settings.scene_size, settings.seed), total, made_of
     if source.kind == "download":
-        source = sources.find(sources.fetch(source.name, folder / "download"))
+        source = listing.find(listing.fetch(source.name, folder / "download"))
     return archives.items(source), archives.count(source), made_of
+
+
+def _fit(settings: PrepareSettings) -> Fit:
+    return Fit(settings.short_side, settings.quality, settings.nodata, settings.alpha, settings.valid_min)
 
 
 def _pack(settings: PrepareSettings, run: Folder, images: Collection) -> float:
@@ -105,7 +113,7 @@ def _pack(settings: PrepareSettings, run: Folder, images: Collection) -> float:
     run.drop_metrics_after(before)
     started, logged = time.monotonic(), 0.0
     rest = itertools.islice(items, before, None)
-    checked = images.admit(pool.samples(rest, total, settings.workers, settings.short_side, settings.quality))
+    checked = images.admit(pool.samples(rest, total, settings.workers, _fit(settings)))
     with closing(pack.pack(checked, run.path, int(settings.shard_mib * 2**20), first_shard)) as packed:
         for done, _ in enumerate(packed, start=before + 1):
             seconds = time.monotonic() - started

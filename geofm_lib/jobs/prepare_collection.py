@@ -26,7 +26,7 @@ class Collection:
         self.refused: list[tuple[str, str]] = []
         self.converted = 0
         self._channels = channels
-        self._kind: tuple[int, int] | None = None  # channels and bits of the first
+        self._kind: tuple[int, str] | None = None  # channels and type of the first
         self._seen: set[str] = set()
         self._digests, self._looks = array("Q"), array("Q")
 
@@ -37,7 +37,7 @@ class Collection:
             return
         self.names.append(sample.name)
         self._seen.add(sample.name)
-        self._kind = self._kind or (sample.channels, sample.bits)
+        self._kind = self._kind or (sample.channels, sample.dtype)
         self.converted += bool(sample.converted)
         self._digests.append(int(sample.digest, 16))
         self._looks.append(int(sample.look or "0", 16))
@@ -53,12 +53,12 @@ class Collection:
         """Why an image cannot stand beside the others, "" if it can."""
         if sample.name in self._seen:
             return "another image has the same name"
-        channels, bits = self._kind or (self._channels or sample.channels, sample.bits)
-        if (sample.channels, sample.bits) == (channels, bits):
+        channels, dtype = self._kind or (self._channels or sample.channels, sample.dtype)
+        if (sample.channels, sample.dtype) == (channels, dtype):
             return ""
-        wanted = f"{channels} bands of {bits}" if self._kind else f"{channels}"
+        wanted = f"{channels} bands of {dtype}" if self._kind else f"{channels}"
         instead = "" if sample.channels == channels else f"; channels={sample.channels} takes those that have"
-        return f"{OTHER_KIND}{sample.channels} bands of {sample.bits} bits, not {wanted}{instead}"
+        return f"{OTHER_KIND}{sample.channels} bands of {sample.dtype}, not {wanted}{instead}"
 
     def check(self, dataset: str) -> None:
         """Raise ValueError, one sentence, when no image is good, or more are of other kinds than of the first's."""

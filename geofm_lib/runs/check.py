@@ -10,7 +10,7 @@ from pathlib import Path
 
 from geofm_lib import settings
 from geofm_lib.catalog.suggest import did_you_mean
-from geofm_lib.data import sources
+from geofm_lib.data.sources import listing
 from geofm_lib.runs.results import ROOT
 from geofm_lib.settings import JobSettings, Settings, SettingsError
 
@@ -65,7 +65,7 @@ def check(settings: JobSettings, ranks: int = 0) -> None:
         if data and not (Path(data) / "index.csv").is_file():
             raise ValueError(f"data: '{data}' is not a run folder of 01_data (it has no index.csv); leave data empty")
         if not data and hasattr(settings, "dataset"):  # a simulation reads no images
-            sources.find(settings.dataset)
+            listing.find(settings.dataset)
         files = [encoder_folder(encoder) / name for name in ("model.safetensors", "config.json")]
         if encoder not in ("", "random") and not all(file.is_file() for file in files):
             raise ValueError(

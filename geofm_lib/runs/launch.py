@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from geofm_lib import __version__, files
-from geofm_lib.data import sources
+from geofm_lib.data.sources import listing
 from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, REQUESTS
 from geofm_lib.runs import results, slurm, watch
 from geofm_lib.runs.check import check, encoder_folder
@@ -73,7 +73,7 @@ def _resolved(settings: JobSettings, ranks: int) -> Resolved:
     """What the settings came to: the run folders this job reads, made first if they are not there."""
     found: dict[str, str] = {}
     if isinstance(settings, PrepareSettings):
-        found["source"] = sources.signature(settings.dataset)
+        found["source"] = listing.signature(settings.dataset)
     asked = settings.asked()
     reads = settings.job in ("pretrain", "probe") or asked.get("input") == "real" or asked.get("compare", False)
     if isinstance(settings, ImageSettings) and reads:  # not a simulation, nor a throughput run on synthetic images
@@ -92,7 +92,7 @@ def _resolved(settings: JobSettings, ranks: int) -> Resolved:
 def _prepared(preparation: PrepareSettings) -> Run:
     """The preparation of a data set: reused while its source is unchanged."""
     run = Run(preparation.folder().absolute())
-    if run.status == "finished" and run.resolved.get("source") != sources.signature(preparation.dataset):
+    if run.status == "finished" and run.resolved.get("source") != listing.signature(preparation.dataset):
         raise SettingsError(
             f"dataset: '{preparation.dataset}' has changed since '{run.folder}' was made of it; delete that folder, or "
             "prepare it with 01_data into a run_dir of its own and give that as data"

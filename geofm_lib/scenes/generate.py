@@ -7,9 +7,10 @@ whoever changes a pixel raises GENERATOR_VERSION and measures everything again.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from geofm_lib.data import sampler
+from geofm_lib.data.sources.item import Item
 from geofm_lib.scenes.canvas import Canvas
 from geofm_lib.scenes.classes import CLASSES
 
@@ -27,8 +28,9 @@ def draw(seed: int, label: str, index: int, size: int = 96) -> bytes:
     return canvas.jpeg()
 
 
-def items(images_per_class: int, size: int = 96, seed: int = 0) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """(name, a function that draws it) like archives.items: drawing is left to whichever process calls it."""
+def items(images_per_class: int, size: int = 96, seed: int = 0) -> Iterator[Item]:
+    """Each image with a function that draws it: drawing is left to whichever process calls it."""
     for label in CLASSES:
         for index in range(images_per_class):
-            yield f"scenes/{label}/{label}_{index:05d}.jpg", functools.partial(draw, seed, label, index, size)
+            name = f"scenes/{label}/{label}_{index:05d}.jpg"
+            yield Item(name, functools.partial(draw, seed, label, index, size))

@@ -174,7 +174,7 @@ WHERE = "where and how it runs (changes speed and memory, never the result)"
 # Fields that several classes have. A class names each at its own place, which is its line in the notebook's cell.
 DATASET = setting("scenes", "built-in 'scenes', or the path of a folder, tar or zip of images", "data")
 IMAGES_PER_CLASS = setting(200, "images drawn of each class (built-in scenes only)", "data", ge=2, le=100_000)
-DATA = setting("", "run folder of 01_data (empty: prepare, or reuse, the data set above)", "data")
+DATA = setting("", "run folder of 01_data, several with commas (empty: prepare the data set above)", "data")
 RANKS = setting(0, "processes (0: the Slurm tasks, else the GPUs, else 1)", WHERE, True, ge=0, le=100_000)
 DEVICE = setting("auto", "auto | cpu | cuda", WHERE, True)
 WORKERS = setting(0, "loader processes a rank (0: none)", WHERE, True, ge=0, le=128)

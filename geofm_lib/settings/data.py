@@ -1,11 +1,14 @@
 """Settings of 01_data, and what the jobs that look at prepared images have in common."""
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
 from geofm_lib.catalog import models
 from geofm_lib.settings.base import DEVICE, IMAGES_PER_CLASS, RUN_DIR, WHERE, Device, JobSettings, naming, setting
+
+Alpha = Literal["auto", "keep", "mask"]
+Split = Literal["auto", "random", "scene", "block"]
 
 
 class PrepareSettings(JobSettings):
@@ -15,17 +18,31 @@ class PrepareSettings(JobSettings):
     dataset: str = setting(
         "scenes", "built-in 'scenes', the path of a folder, tar or zip, or 'eurosat' (downloads it)", "data"
     )
+    labels: str = setting(
+        "", "table (CSV, Parquet) or lists of labels and sides; 'folders' or 'none' (empty: as found)", "data"
+    )
+    pattern: str = setting(
+        "", "of paths: '{side}/{label}/*.jpg', '{patch}/*_{band}.tif', '*.tif' (empty: every image)", "data"
+    )
+    bands: str = setting("", "those of {band} to stack, in order, with commas (empty: all)", "data")
     images_per_class: int = IMAGES_PER_CLASS
     scene_size: int = setting(96, "pixels a side of a drawn image (built-in scenes only)", "data", ge=16, le=1024)
     channels: int = setting(0, "bands an image must have (0: as many as the first one)", "data", ge=0, le=512)
+    nodata: str = setting("", "value of pixels not measured, or 'none' (empty: as declared, and obvious fill)", "data")
+    alpha: Alpha = setting("auto", "fourth band of 8 bits: auto | keep (it is data) | mask (not measured)", "data")
+    valid_min: float = setting(0.1, "smallest share of measured pixels in an image", "data", ge=0, le=1)
+    tile: int = setting(0, "pixels a side of the tiles that scenes are cut into (0: files are images)", "data", ge=0)
+    stride: int = setting(0, "pixels from tile to tile (0: as tile)", "data", ge=0)
     short_side: int = setting(
         0, "pixels to which a larger short side is reduced (0: sizes stay)", "data", ge=0, le=16384
     )
     quality: int = setting(0, "write every image again as a JPEG of this quality (0: bytes stay)", "data", ge=0, le=100)
     shard_mib: float = setting(256.0, "MiB after which a data shard is closed", "data", gt=0, le=65536)
     train_ratio: float = setting(
-        0.0, "share of each class that is for training (0: that of the data set's card, else half)", "data", ge=0, lt=1
+        0.0, "share of each class that is for training (0: that of the data set's card, else half)", "data", ge=0, le=1
     )
+    split: Split = setting("auto", "auto (as given, else by scene) | random | scene | block (of ground)", "data")
+    block_size: float = setting(0.0, "side of a block, in ground units or pixels (0: a tenth of a scene)", "data", ge=0)
     seed: int = setting(0, "of the drawing and of the split", "data", ge=0)
     ranks: int = setting(1, "preparation is one process; it uses `workers`", WHERE, True, ge=0, le=100_000)
     device: Device = DEVICE

@@ -6,20 +6,18 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from geofm_lib.data import sources
+from geofm_lib.data.sources import listing
+from geofm_lib.data.sources.item import Item
 
 # What a member that cannot be read may raise (zipfile: RuntimeError when it is encrypted).
 READ_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError)
 MOST_BYTES = 2**29  # of one image file: more is no image, or a bomb
-SIDES = {"train", "test", "val", "valid", "validation"}  # folders that name a side of a split, not a class
-
-Item = tuple[str, bytes | Callable[[], bytes]]  # name, bytes or a function that reads them
 
 
-def items(source: sources.Source) -> Iterator[Item]:
+def items(source: listing.Source) -> Iterator[Item]:
     """Name and bytes of each image.
 
     Folders and zips give functions, so that many processes can read at once; a tar, which may be compressed, is read
@@ -31,14 +29,14 @@ def items(source: sources.Source) -> Iterator[Item]:
         yield from _tar(source.path, troubles)
     else:
         load, path = _read_zip if source.kind == "zip" else _read_file, os.fspath(source.path)
-        for name in sources.names(source.path, source.kind, troubles):
-            if sources.is_image_name(name):
-                yield clean(name), functools.partial(load, path, name)
+        for name in listing.names(source.path, source.kind, troubles):
+            if listing.is_image_name(name):
+                yield Item(clean(name), functools.partial(load, path, name))
     for name, reason in troubles:
-        yield clean(name), functools.partial(_fail, reason)
+        yield Item(clean(name), functools.partial(_fail, reason))
 
 
-def count(source: sources.Source) -> int | None:
+def count(source: listing.Source) -> int | None:
     """How many images can be listed, or None if only reading a compressed tar through would tell."""
     assert source.path is not None, "drawn and downloaded images have no path"
     if source.kind == "tar":
@@ -46,7 +44,7 @@ def count(source: sources.Source) -> int | None:
             tarfile.open(source.path, "r:").close()
         except tarfile.TarError:
             return None
-    return sum(map(sources.is_image_name, sources.names(source.path, source.kind, [])))
+    return sum(map(listing.is_image_name, listing.names(source.path, source.kind, [])))
 
 
 def clean(name: str) -> str:
@@ -59,43 +57,16 @@ def clean(name: str) -> str:
     return "/".join(parts).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def labels(names: list[str]) -> list[str]:
-    """The class of each image, given all names: its parent folder.
-
-    "" (no label) for images lying beside or above class folders, and for all when they lie in one single folder. Also
-    for those in folders named train, test or val with no other folder beside them, such as Million-AID's test half.
-    The strings are shared, so a million labels are a million references.
-
-    >>> labels(["set/a/1.jpg", "set/b/2.jpg", "set/3.jpg"]), labels(["photos/1.jpg", "photos/2.jpg"])
-    (['a', 'b', ''], ['', ''])
-    >>> labels(["train/water/lake/1.jpg", "train/water/river/2.jpg", "test/3.jpg"])
-    ['lake', 'river', '']
-    """
-    folders = {os.path.dirname(name): "" for name in names}
-    above = {folder[:end] for folder in folders for end, letter in enumerate(folder) if letter == "/"} | {""}
-    beside: dict[str, set[str]] = {}  # folder -> the names of the folders directly in it
-    for folder in above | set(folders):
-        up, _, last = folder.rpartition("/")
-        beside.setdefault(up, set()).add(last)
-    for folder in folders:
-        up, _, last = folder.rpartition("/")
-        no_class = folder in above or last.lower() in SIDES and {each.lower() for each in beside[up] if each} <= SIDES
-        folders[folder] = "" if no_class else last
-    if len(set(folders.values()) - {""}) < 2:
-        return [""] * len(names)
-    return [folders[os.path.dirname(name)] for name in names]
-
-
 def _tar(path: Path, troubles: list[tuple[str, str]]) -> Iterator[Item]:
     try:
-        for archive, member in sources.members(path):
-            if sources.is_image_name(member.name):
+        for archive, member in listing.members(path):
+            if listing.is_image_name(member.name):
                 if member.size > MOST_BYTES:
-                    yield clean(member.name), functools.partial(_fail, _too_large(member.size))
+                    yield Item(clean(member.name), functools.partial(_fail, _too_large(member.size)))
                 elif file := archive.extractfile(member):
-                    yield clean(member.name), file.read()
-    except sources.DAMAGE as error:
-        troubles.append((path.name, sources.rest_lost(error)))
+                    yield Item(clean(member.name), file.read())
+    except listing.DAMAGE as error:
+        troubles.append((path.name, listing.rest_lost(error)))
 
 
 def _fail(reason: str) -> bytes:
