@@ -1,0 +1,115 @@
+"""01: the answer to its question: what was taken, converted, refused and not used. No torch."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import pandas as pd
+
+from geofm_lib.figures.display import Note, Table, facts
+from geofm_lib.runs.run import Run
+
+MOST = 4  # reasons named in one line; the lists below have all
+SIDES = ("train", "val", "test")
+SET_COLUMNS = ["set", "images", "train", "left_out", "mean", "std"]
+
+
+def answer(run: Run) -> Table | Note:
+    """One row for what was taken, and one for each thing that a reader might not expect."""
+    found = run.summary
+    if "images" not in found:
+        return Note("The run has packed no image yet.")
+    refused, unused = found.get("refused", 0), _unused(found)
+    converted, others = sum(_conversions(found).values()), sum(unused.values())
+    caption = f"{_count(found['images'], 'image')} taken, {converted or 'none'} of them converted; {refused} refused; "
+    caption += f"{_count(others, 'other file')} not used"
+    rows = {f"look here ({i})" if i > 1 else "look here": text for i, text in enumerate(found.get("warnings", []), 1)}
+    return facts(rows | {
+        "taken": _taken(run),
+        "labels": found.get("labels_from"),
+        "split": _sides(found),
+        "converted": _listed(_conversions(found)),
+        "not measured": _masked(found),
+        "refused": _listed(_reasons(run)) if refused else "",
+        "not used": _listed(unused),
+        "there twice": _twice(found),
+        "not in mean and std": _left_out(found),
+    }, caption)  # fmt: skip
+
+
+def conversions(run: Run) -> Table:
+    """What was done to images before they were packed, and to how many."""
+    rows = list(_conversions(run.summary).items())
+    frame = pd.DataFrame(rows, columns=["what was done", "images"]).sort_values("images", ascending=False)
+    return Table(
+        frame, f"{frame['images'].sum()} images are not stored as they came", "Every image is stored as it came."
+    )
+
+
+def unused(run: Run) -> Table:
+    """What else was in the source, by suffix and reason."""
+    frame = run.read_csv("unused.csv")
+    return Table(frame, f"{_count(len(frame), 'kind')} of files not used", "Nothing else was there.")
+
+
+def sets(run: Run) -> Table | Note:
+    """The data sets of a union, each with its own statistics."""
+    rows = run.summary.get("sets") or []
+    if not rows:
+        return Note("This is one data set, no union of several.")
+    return Table(pd.DataFrame(rows), f"{len(rows)} data sets in one")
+
+
+def _taken(run: Run) -> str:
+    found = run.summary
+    classes, kind = len(found.get("classes") or {}), ""
+    if found.get("channels"):
+        kind = f", {_count(found['channels'], 'band')} of {found.get('dtype', 'uint8')}"
+    several = " (an image may have several)" if found.get("several_labels") else ""
+    return f"{_count(found['images'], 'image')}, " + (f"{classes} classes{several}" if classes else "no labels") + kind
+
+
+def _sides(found: Mapping) -> str:
+    counts = ", ".join(f"{side} {found[side]:,}" for side in SIDES if found.get(side))
+    return f"{counts} ({found['split_by']})" if found.get("split_by") else counts
+
+
+def _conversions(found: Mapping) -> dict[str, int]:
+    return found.get("conversions") or {}
+
+
+def _unused(found: Mapping) -> dict[str, int]:
+    """Files by suffix, whatever the reason."""
+    return {suffix: sum(reasons.values()) for suffix, reasons in (found.get("unused") or {}).items()}
+
+
+def _reasons(run: Run) -> dict[str, int]:
+    frame = run.read_csv("refused.csv")
+    return dict(Counter(frame["reason"])) if len(frame) else {}
+
+
+def _masked(found: Mapping) -> str:
+    if not found.get("masked_images"):
+        return ""
+    share = 100 * found.get("masked_share", 0)
+    return f"{share:.2g} % of all pixels, in {_count(found['masked_images'], 'image')}; they are no target of training"
+
+
+def _twice(found: Mapping) -> str:
+    exact, near = found.get("duplicates", 0), found.get("near_duplicates", 0)
+    return f"{exact} with the same pixels, {near} nearly the same" if exact or near else ""
+
+
+def _left_out(found: Mapping) -> str:
+    count = found.get("left_out_of_statistics", 0)
+    return f"{_count(count, 'image')} far outside of what the others hold" if count else ""
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    """The most frequent first: "CMYK to RGB (12), palette to RGB (3) and 2 more kinds"."""
+    common = Counter(counts).most_common()
+    text = ", ".join(f"{name} ({count:,})" for name, count in common[:MOST])
+    return text + (f" and {len(common) - MOST} more kinds" if len(common) > MOST else "")
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}" + ("" if number == 1 else "s")
