@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from geofm_lib.data import decode
+from geofm_lib.data import decode, several
 
 COLUMNS = ("name", "label", "shard", "offset", "size", "checksum", "width", "height", "channels")
 MOST_OPEN = 256  # shards at once: a process may open 1024 files on most systems
@@ -24,7 +24,8 @@ KEEP_BYTES = 2**30  # decoded pixels kept in memory, if the whole split fits
 class Shards:
     """The images of one side of a prepared folder.
 
-    names: list of str. labels: int64 [len], -1 where there is none. classes: of the whole folder, sorted.
+    names: list of str. labels: int64 [len], the first of each image, -1 where there is none. several: has any image of
+    the folder more than one? classes: of the whole folder, sorted.
     mean, std: per channel in 0..1 units, over the train side. sizes: int64 [len, 2], height and width.
     """
 
@@ -67,13 +68,28 @@ class Shards:
                 place = files.setdefault(shard, len(files))
                 places.extend((place, int(offset), int(size), int(checksum, 16)))
                 sizes.extend((int(height), int(width)))
-        self.classes = sorted(numbers.keys() - {""})
-        rank = {label: k for k, label in enumerate(self.classes)} | {"": -1}
-        table = np.array([rank[label] for label in numbers], dtype=np.int64)
-        self.names, self.labels = names, table[np.array(labels, dtype=np.int64)]
+        self._read_labels(list(numbers), np.array(labels, dtype=np.int64))
+        self.names = names
         self.sizes = np.array(sizes, dtype=np.int64).reshape(-1, 2)
         self._places = np.array(places, dtype=np.int64).reshape(-1, 4)  # shard, offset, size, checksum
         self._shards = list(files)
+
+    def _read_labels(self, written: list[str], number: np.ndarray) -> None:
+        """`written`: what stands in the column, each once; `number`: which of them each image has."""
+        parts = [several.parts(label) for label in written]
+        self.several = any(len(each) > 1 for each in parts)
+        self.classes = sorted({label for each in parts for label in each})
+        rank = {label: k for k, label in enumerate(self.classes)}
+        first = [rank[each[0]] if each else -1 for each in parts]
+        self.labels = np.array(first, dtype=np.int64)[number]
+        self._written, self._number = np.zeros((len(parts), len(rank)), np.float32), number
+        for row, each in zip(self._written, parts, strict=True):
+            row[[rank[label] for label in each]] = 1
+
+    @property
+    def targets(self) -> np.ndarray:
+        """1 where an image has a class and 0 elsewhere, float32 [len, classes]."""
+        return self._written[self._number]
 
     def __len__(self) -> int:
         return len(self.names)

@@ -12,7 +12,6 @@ a time, to write the lists.
 import hashlib
 import itertools
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 from geofm_lib import files
 from geofm_lib.catalog.datasets import DATASETS
-from geofm_lib.data import duplicates, pack, pool
+from geofm_lib.data import duplicates, pack, pool, several
 from geofm_lib.data.measure import Statistics
 from geofm_lib.data.shards import COLUMNS
 from geofm_lib.data.sources import archives, listing
@@ -55,11 +54,11 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     speed = _pack(settings, run, images)
     images.check(settings.dataset)
     labels = of_folders(images.names)
-    classes = dict(sorted(Counter(filter(None, labels)).items()))
+    classes = several.counts(labels)
     card = DATASETS["scenes"] if settings.dataset == "scenes" else recognise(classes)
     ratio = settings.train_ratio or (card and card.train) or TRAIN_RATIO
     first, kinds = _list_duplicates(run.path, images)
-    sides = duplicates.split(images.names, labels, first, ratio, settings.seed)
+    sides = duplicates.split(images.names, several.strata(labels), first, ratio, settings.seed)
     files.write_table(run.path / "refused.csv", ("name", "reason"), images.refused)
     files.write_table(run.path / "split.csv", ("name", "split"), zip(images.names, sides, strict=True))
     if card and settings.dataset != "scenes":
@@ -73,6 +72,7 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
         "duplicates": kinds["exact"],
         "near_duplicates": kinds["near"],
         "classes": classes,
+        "several_labels": several.are_several(labels),
         "card": card.name if card else "",
         "train_ratio": ratio,
         "train": sides.count("train"),
