@@ -15,6 +15,7 @@ NEAR = 4  # bits of 64 in which two looks may differ (reports/LOG.md: what was t
 BITS = 64
 WINDOW = 64  # neighbours that an image is compared with in one bucket; only a set full of copies has larger ones
 AT_ONCE = 2**21  # pairs compared in one go
+_SCENE = "\0"  # begins the key of a scene, which is no name of an image
 
 
 def find(digests: np.ndarray, looks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -91,38 +92,53 @@ def _join(root: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
     return root
 
 
-def split(names: list[str], labels: list[str], same_as: dict[str, str], train_ratio: float, seed: int) -> list[str]:
+def split(
+    names: list[str],
+    labels: list[str],
+    same_as: dict[str, str],
+    train_ratio: float,
+    seed: int,
+    scenes: list[str] | None = None,
+) -> list[str]:
     """The side of each image, "train" or "test": `train_ratio` of each class trains; images without a label all train.
 
     `same_as` maps the name of a duplicate to the first image of its set. All of a set go to the same side, also across
     classes, or the test would ask for what was seen in training. The order depends on a hash of (seed, class, file
     name). So it is the same for a folder and for a tar of it, and one more image moves no other.
 
+    scenes: what each image was cut from, "" for none. All images of a scene go to one side, then also without labels;
+    a duplicate in another scene stays with its scene.
+
     >>> sides = split(["a/1", "a/2", "b/3", "b/4"], ["a", "a", "b", "b"], {"a/2": "a/1"}, 0.5, seed=0)
     >>> sides[0] == sides[1], sides.count("train") in (1, 2, 3)
     (True, True)
     """
-    sets: dict[str, list[int]] = defaultdict(list)  # first image of a set of duplicates -> the places of all of them
-    grouped = set(same_as) | set(same_as.values())
-    for place, name in enumerate(names):
-        if name in grouped:
-            sets[same_as.get(name, name)].append(place)
+    keys = [same_as.get(name, name) for name in names]
+    if scenes:
+        of = {name: _SCENE + scene for name, scene in zip(names, scenes, strict=True) if scene}
+        keys = [of.get(name) or of.get(key, key) for name, key in zip(names, keys, strict=True)]
+    sets: dict[str, list[int]] = defaultdict(list)  # key of a set of several images -> the places of all of them
+    several = set(same_as.values()) | {key for key in keys if key.startswith(_SCENE)}
+    for place, key in enumerate(keys):
+        if key in several:
+            sets[key].append(place)
     # For each class (of the first image of a set) the keys and places of its sets: as plain numbers, to be small.
     classes: dict[str, tuple[array[int], array[int]]] = defaultdict(lambda: (array("Q"), array("q")))
-    for place, (name, label) in enumerate(zip(names, labels, strict=True)):
-        first = same_as.get(name, name)
-        if name not in grouped or sets[first][0] == place:
-            digest = hashlib.sha256(f"{seed}/{label}/{first.rpartition('/')[2]}".encode()).digest()
+    for place, (key, label) in enumerate(zip(keys, labels, strict=True)):
+        if key not in several or sets[key][0] == place:
+            if key.startswith(_SCENE):  # of several classes, or of none: all such scenes together
+                label = label if label and all(labels[p] == label for p in sets[key]) else _SCENE
+            digest = hashlib.sha256(f"{seed}/{label}/{key.rpartition('/')[2]}".encode()).digest()
             classes[label][0].append(int.from_bytes(digest[:8], "big"))
             classes[label][1].append(place)
     sides = ["test"] * len(names)
-    for label, (keys, places) in classes.items():
-        order = np.argsort(np.frombuffer(keys, np.uint64), kind="stable").tolist()
-        members = [sets[same_as.get(names[p], names[p])] if names[p] in grouped else (p,) for p in places]
+    for label, (hashes, places) in classes.items():
+        order = np.argsort(np.frombuffer(hashes, np.uint64), kind="stable").tolist()
+        members = [sets[keys[p]] if keys[p] in several else (p,) for p in places]
         count, taken = sum(map(len, members)), 0
         wanted = max(1, round(count * train_ratio)) if label else count
         for number, which in enumerate(order):
-            last_for_test = label and number == len(order) - 1 and number > 0
+            last_for_test = label and number == len(order) - 1 and number > 0 and train_ratio < 1
             if number and (taken + len(members[which]) > wanted or last_for_test):
                 continue  # a large set of duplicates may not fit where a smaller one still does
             taken += len(members[which])

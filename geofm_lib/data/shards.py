@@ -36,8 +36,8 @@ class Shards:
                 f"{self.folder} holds no prepared images (no index.csv): give the run folder of a finished "
                 f"01_data run, or leave data empty"
             )
-        if split not in (None, "train", "test"):
-            raise ValueError(f"unknown split {split!r}; use 'train', 'test' or None for both")
+        if split not in (None, "train", "val", "test"):
+            raise ValueError(f"unknown split {split!r}; use 'train', 'val', 'test' or None for all")
         side = None
         if split:
             with open(self.folder / "split.csv", encoding="utf-8", newline="") as file:

@@ -19,12 +19,11 @@ from typing import Any
 
 from geofm_lib import files
 from geofm_lib.catalog.datasets import DATASETS
-from geofm_lib.data import duplicates, pack, pool, several
+from geofm_lib.data import duplicates, pack, pool, several, split
 from geofm_lib.data.measure import Statistics
 from geofm_lib.data.shards import COLUMNS
-from geofm_lib.data.sources import archives, listing
+from geofm_lib.data.sources import archives, labels, listing
 from geofm_lib.data.sources.item import Item
-from geofm_lib.data.sources.labels import of_folders
 from geofm_lib.data.verify import Fit
 from geofm_lib.distributed.context import Context
 from geofm_lib.jobs.prepare_collection import Collection, compare, recognise
@@ -53,17 +52,20 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     images = Collection(settings.channels)
     speed = _pack(settings, run, images)
     images.check(settings.dataset)
-    labels = of_folders(images.names)
-    classes = several.counts(labels)
+    known = labels.assign(images.names, images.given, settings.labels)
+    classes = several.counts(known.labels)
     card = DATASETS["scenes"] if settings.dataset == "scenes" else recognise(classes)
     ratio = settings.train_ratio or (card and card.train) or TRAIN_RATIO
     first, kinds = _list_duplicates(run.path, images)
-    sides = duplicates.split(images.names, several.strata(labels), first, ratio, settings.seed)
+    sides, split_by, told = split.decide(
+        settings.split, images.names, known.labels, known.sides, known.scenes, first, ratio, settings.seed,
+        known.sides_from, known.scenes_from,
+    )  # fmt: skip
     files.write_table(run.path / "refused.csv", ("name", "reason"), images.refused)
     files.write_table(run.path / "split.csv", ("name", "split"), zip(images.names, sides, strict=True))
     if card and settings.dataset != "scenes":
-        files.write_csv(run.path / "card.csv", CARD_COLUMNS, compare(card, classes, labels.count("")))
-    packed = _list_images(run, labels, sides, settings.seed)
+        files.write_csv(run.path / "card.csv", CARD_COLUMNS, compare(card, classes, known.labels.count("")))
+    packed = _list_images(run, known.labels, sides, settings.seed)
     listed = b"".join((run.path / name).read_bytes() for name in ("index.csv", "split.csv"))
     return {
         "images": len(images.names),
@@ -72,11 +74,15 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
         "duplicates": kinds["exact"],
         "near_duplicates": kinds["near"],
         "classes": classes,
-        "several_labels": several.are_several(labels),
+        "several_labels": several.are_several(known.labels),
         "card": card.name if card else "",
         "train_ratio": ratio,
         "train": sides.count("train"),
+        "val": sides.count("val"),
         "test": sides.count("test"),
+        "labels_from": known.labels_from if any(known.labels) else "",
+        "split_by": split_by,
+        "warnings": known.warnings + told,
         **packed,
         "fingerprint": hashlib.sha256(listed).hexdigest()[:16],  # which images there are, their bytes and their split
         "packed_images_per_s": speed,

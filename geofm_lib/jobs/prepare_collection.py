@@ -18,16 +18,19 @@ OTHER_KIND = "it has "  # begins the reason for refusing an image whose bands ar
 class Collection:
     """names of the good images, in order; refused: (name, reason); converted: how many of the good ones were.
 
+    given: (label, side, scene) of each good image as its source says, "" where it does not.
     All are of one kind, and no name comes twice. channels: bands that an image must have, 0 for those of the first.
     """
 
     def __init__(self, channels: int = 0):
         self.names: list[str] = []
+        self.given: list[tuple[str, str, str]] = []
         self.refused: list[tuple[str, str]] = []
         self.converted = 0
         self._channels = channels
         self._kind: tuple[int, str] | None = None  # channels and type of the first
         self._seen: set[str] = set()
+        self._shared: dict[tuple[str, str, str], tuple[str, str, str]] = {}  # a million images give few of these
         self._digests, self._looks = array("Q"), array("Q")
 
     def add(self, sample: Sample) -> None:
@@ -36,6 +39,8 @@ class Collection:
             self.refused.append((sample.name, sample.reason))
             return
         self.names.append(sample.name)
+        given = sample.label, sample.side, sample.scene
+        self.given.append(self._shared.setdefault(given, given))
         self._seen.add(sample.name)
         self._kind = self._kind or (sample.channels, sample.dtype)
         self.converted += bool(sample.converted)

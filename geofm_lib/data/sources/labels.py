@@ -1,8 +1,37 @@
-"""The label of each image, from its folders."""
+"""The label, side and scene of each image: as its source gives them, else from its folders."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 SIDES = {"train", "test", "val", "valid", "validation"}  # folders that name a side of a split, not a class
+
+
+@dataclass
+class Assigned:
+    """labels, sides ("train", "val", "test"), scenes: of each image, "" where nothing says.
+
+    labels_from, sides_from, scenes_from: where they are from, in words. warnings: sentences for the page.
+    """
+
+    labels: list[str]
+    sides: list[str]
+    scenes: list[str]
+    labels_from: str = ""
+    sides_from: str = ""
+    scenes_from: str = "scene"
+    warnings: list[str] = field(default_factory=list)
+
+
+def assign(names: list[str], given: Sequence[tuple[str, str, str]], choice: str = "") -> Assigned:
+    """What is known of each image. given: its label, side and scene by the source. choice: the setting `labels`."""
+    labels, sides, scenes = ([each[k] for each in given] for k in range(3))
+    found = Assigned(labels, sides, scenes, "the source", "the source")
+    if choice == "none":
+        found.labels, found.labels_from = [""] * len(names), ""
+    elif choice == "folders" or not any(labels):
+        found.labels, found.labels_from = of_folders(names), "folders"
+    return found
 
 
 def of_folders(names: list[str]) -> list[str]:

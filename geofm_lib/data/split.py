@@ -1,0 +1,112 @@
+"""Which side each image is on: as the data set gives it, by scene, or at random."""
+
+from collections import Counter
+from typing import NamedTuple
+
+from geofm_lib.data import duplicates, several
+
+SIDES = ("train", "val", "test")  # val is kept apart: neither pretrained on nor tested on
+
+
+class Split(NamedTuple):
+    """sides: that of each image. by: how it was split, in words. warnings: sentences for the page."""
+
+    sides: list[str]
+    by: str
+    warnings: list[str]
+
+
+def decide(
+    how: str,
+    names: list[str],
+    labels: list[str],
+    given: list[str],
+    scenes: list[str],
+    same_as: dict[str, str],
+    train_ratio: float,
+    seed: int,
+    given_by: str = "",
+    scenes_by: str = "scene",
+) -> Split:
+    """Split images. how: auto, random, or scene (and block: then `scenes` are blocks).
+
+    given, scenes: the side and the scene of each image as the source says, "" for none. `auto` takes the sides that are
+    given where there are two or more, else goes by scene where there are scenes. same_as: see `duplicates.split`.
+    """
+    warnings: list[str] = []
+    by = "random"
+    if how == "auto" and any(given):
+        sides = _as_given(given, labels, warnings)
+        if sides:
+            warnings += _leaks(names, sides, same_as)
+            return Split(sides, f"given: {given_by}" if given_by else "given", warnings)
+    if how in ("scene", "block") and not any(scenes):
+        raise ValueError(
+            f"split={how} needs to know which images belong together: name a column of a table (labels='table.csv:"
+            "group=...'), put {scene} into the pattern, set tile, or use split=random"
+        )
+    if how != "random" and any(scenes):
+        by = scenes_by
+    strata = several.strata(labels)
+    sides = duplicates.split(names, strata, same_as, train_ratio, seed, scenes if by != "random" else None)
+    if by != "random" and train_ratio < 1:
+        alone = [i for i, scene in enumerate(scenes) if not scene]
+        if alone and len(alone) < len(names):
+            for i in alone:
+                sides[i] = "val"
+            warnings.append(
+                f"{len(alone)} images belong to no {by.split()[-1]}, such as '{names[alone[0]]}': they are kept apart "
+                "(val), since any of them may lie beside a test image"
+            )
+        apart = _train_twins(names, sides, same_as)
+        for i in apart:
+            sides[i] = "val"
+        if apart:
+            warnings.append(f"{len(apart)} training images have a twin on the test side: they are kept apart (val)")
+    return Split(sides, by, warnings)
+
+
+def _as_given(given: list[str], labels: list[str], warnings: list[str]) -> list[str]:
+    """The given sides, completed; [] where they are no split. What was decided is told in `warnings`."""
+    counts = Counter(given)
+    labelled = Counter(side for side, label in zip(given, labels, strict=True) if label)
+    turn = {side: side for side in SIDES} | {"": "val"}
+    if labelled and counts["test"] and not labelled["test"]:
+        turn["test"] = "train"
+        warnings.append(
+            f"the given test side has no labels, so its {counts['test']} images cannot be tested on: they are "
+            "pretrained on, like all images without a label"
+        )
+    tested = counts["test"] and turn["test"] == "test"
+    if not tested and labelled["val"] + (counts["val"] if not labelled else 0) and counts["train"]:
+        turn["val"] = "test"
+        warnings.append(f"the given split has no test side with labels: its {counts['val']} val images are tested on")
+        tested = True
+    if not tested or not counts["train"]:
+        there = " and ".join(side for side in SIDES if counts[side] and turn[side] == side)
+        warnings.append(f"of a given split there is only the side {there}: the images are split anew")
+        return []
+    if counts[""]:
+        warnings.append(f"the given split names no side for {counts['']} images: they are kept apart (val)")
+    sides = [turn[side] for side in given]
+    return sides
+
+
+def _train_twins(names: list[str], sides: list[str], same_as: dict[str, str]) -> list[int]:
+    """Places of training images that have a duplicate on the test side."""
+    tested = {same_as.get(name, name) for name, side in zip(names, sides, strict=True) if side == "test"}
+    tested &= set(same_as.values())
+    return [i for i, name in enumerate(names) if tested and sides[i] == "train" and same_as.get(name, name) in tested]
+
+
+def _leaks(names: list[str], sides: list[str], same_as: dict[str, str]) -> list[str]:
+    """What of a given split's test side is in its train side as well: told, since a published split stays as it is."""
+    trained = {same_as.get(name, name) for name, side in zip(names, sides, strict=True) if side == "train"}
+    trained &= set(same_as.values())
+    twins = [n for n, side in zip(names, sides, strict=True) if side == "test" and same_as.get(n, n) in trained]
+    if not twins:
+        return []
+    return [
+        f"{len(twins)} test images of the given split, such as '{twins[0]}', have an exact or near duplicate in its "
+        "train side (duplicates.csv): they stay, so that results compare; split=random keeps duplicates together"
+    ]
