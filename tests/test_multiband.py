@@ -16,7 +16,6 @@ from geofm_lib.distributed import context
 from geofm_lib.jobs import pretrain, probe
 from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.settings import PretrainSettings, ProbeSettings, Resolved
-from tests.support.pictures import encode, noise
 from tests.support.preparations import apart, prepared
 from tests.support.timing import scaled
 
@@ -105,20 +104,6 @@ def test_five_bands_from_the_files_to_the_probe(five_bands, tmp_path):
     assert {(row["width"], row["height"], row["channels"]) for row in index} == {("24", "24", "5")}
     kept = shards.Shards(tmp_path / "data")
     assert kept.read(0) == (five_bands / kept.names[0]).read_bytes(), "the original bytes"
-
-
-def test_a_set_that_mixes_bands_is_refused(five_bands, tmp_path):
-    mixed = tmp_path / "mixed"
-    (mixed / "tif").mkdir(parents=True)
-    for file in five_bands.rglob("*.tif"):
-        (mixed / "tif" / f"{file.parent.name} {file.name}").write_bytes(file.read_bytes())
-    (mixed / "preview.png").write_bytes(encode(noise()))
-    words = "mixes 1 images of one kind with 24 of others .it has 5 bands of uint16, not 3 bands of uint8; channels=5 "
-    with pytest.raises(ValueError, match=words):
-        prepared(tmp_path / "data", mixed, workers=1)
-    found, refused, _ = prepared(tmp_path / "five", mixed, workers=1, channels=5)
-    assert (found["images"], found["refused"]) == (24, 1)
-    assert refused == {"preview.png": "it has 3 bands of uint8, not 5; channels=3 takes those that have"}
 
 
 def test_bands_are_reduced_too(five_bands, tmp_path):

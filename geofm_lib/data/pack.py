@@ -23,6 +23,7 @@ BLOCK = 512  # a tar pads each member to a multiple of this
 BUFFER = 2**20  # bytes written at once
 PIECE = 2**25  # bytes of a shard brought to the disk at once, more where the disk is slower than the packing
 AT_ONCE = 4096  # rows read together
+NOTE = "source.json"  # beside the shards: what they are made of
 _END = bytes(2 * BLOCK)
 _values = operator.attrgetter(*ROW)
 _blank = [""] * (len(ROW) - 2)  # between the name and the reason of a refused image
@@ -90,13 +91,43 @@ def finished(folder: Path) -> int:
     return number
 
 
+def leave_out(folder: Path, reasons: dict[str, str], shard_bytes: int) -> None:
+    """Write the finished shards again without the images that `reasons` names: their rows then hold only the reason.
+
+    What comes out is what packing would have written, had it known the reasons.
+    """
+    shards, beside = folder / "shards", folder / "shards.again"
+    shutil.rmtree(beside, ignore_errors=True)
+
+    def samples() -> Iterator[Sample]:
+        for sample in rows(folder):
+            if not sample.reason and not (reason := reasons.get(sample.name, "")):
+                sample.data = _read(shards, sample)
+            elif not sample.reason:
+                sample.reason = reason
+            yield sample
+
+    for _ in pack(samples(), beside, shard_bytes):
+        pass
+    shutil.copy(shards / NOTE, beside / "shards")
+    os.replace(shards, beside / "before")  # a restart that finds no shards packs everything again
+    os.replace(beside / "shards", shards)
+    shutil.rmtree(beside)
+
+
+def _read(shards: Path, sample: Sample) -> bytes:
+    with open(shards / sample.shard, "rb") as file:
+        file.seek(sample.offset)
+        return file.read(sample.size)
+
+
 def resume(folder: Path, source: dict[str, Any]) -> int:
     """Take away what an interrupted packing left unfinished; how many shards of it are complete.
 
     `source` says what the shards are made of, in plain values: shards of anything else are taken away as well.
     """
     target = folder / "shards"
-    note = target / "source.json"
+    note = target / NOTE
     try:
         before = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):

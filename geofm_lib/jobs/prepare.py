@@ -51,7 +51,11 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
         (run.path / name).unlink(missing_ok=True)  # the index first, since it says that the rest is complete
     images = Collection(settings.channels)
     speed = _pack(settings, run, images)
-    images.check(settings.dataset)
+    if misfits := images.misfits(settings.dataset):
+        pack.leave_out(run.path, misfits, _shard_bytes(settings))
+        images = Collection(settings.channels)
+        for sample in pack.rows(run.path):
+            images.add(sample)
     known = labels.assign(images.names, images.given, settings.labels)
     classes = several.counts(known.labels)
     card = DATASETS["scenes"] if settings.dataset == "scenes" else recognise(classes)
@@ -71,6 +75,7 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
         "images": len(images.names),
         "refused": len(images.refused),
         "converted": images.converted,
+        "conversions": dict(images.conversions.most_common()),
         "duplicates": kinds["exact"],
         "near_duplicates": kinds["near"],
         "classes": classes,
@@ -105,6 +110,10 @@ def _source(settings: PrepareSettings, folder: Path) -> tuple[Iterator[Item], in
     return archives.items(source), archives.count(source), made_of
 
 
+def _shard_bytes(settings: PrepareSettings) -> int:
+    return int(settings.shard_mib * 2**20)
+
+
 def _fit(settings: PrepareSettings) -> Fit:
     return Fit(settings.short_side, settings.quality, settings.nodata, settings.alpha, settings.valid_min)
 
@@ -120,7 +129,7 @@ def _pack(settings: PrepareSettings, run: Folder, images: Collection) -> float:
     started, logged = time.monotonic(), 0.0
     rest = itertools.islice(items, before, None)
     checked = images.admit(pool.samples(rest, total, settings.workers, _fit(settings)))
-    with closing(pack.pack(checked, run.path, int(settings.shard_mib * 2**20), first_shard)) as packed:
+    with closing(pack.pack(checked, run.path, _shard_bytes(settings), first_shard)) as packed:
         for done, _ in enumerate(packed, start=before + 1):
             seconds = time.monotonic() - started
             if seconds - logged > LOG_S or done == total:

@@ -3,6 +3,7 @@
 Images of a million are never held as objects: names, digests and looks are, as plain numbers.
 """
 
+import os
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -12,14 +13,17 @@ import numpy as np
 from geofm_lib.catalog.datasets import DATASETS, Dataset
 from geofm_lib.data.sample import Sample
 
-OTHER_KIND = "it has "  # begins the reason for refusing an image whose bands are not those of the first
+OTHER_KIND = "it has "  # begins the reason for refusing an image whose bands are not those of the others
+MAJORITY = 2 / 3  # of the images must be of one kind; with less it is not for us to say which are meant
+Kind = tuple[int, str]  # bands and the type of a value
 
 
 class Collection:
     """names of the good images, in order; refused: (name, reason); converted: how many of the good ones were.
 
     given: (label, side, scene) of each good image as its source says, "" where it does not.
-    All are of one kind, and no name comes twice. channels: bands that an image must have, 0 for those of the first.
+    conversions: what had to be done -> images. kinds: (bands, type) -> names of those images. No name comes twice.
+    channels: bands that an image must have, 0 for any; then `misfits` says which are not of the kind of most.
     """
 
     def __init__(self, channels: int = 0):
@@ -27,8 +31,9 @@ class Collection:
         self.given: list[tuple[str, str, str]] = []
         self.refused: list[tuple[str, str]] = []
         self.converted = 0
+        self.conversions: Counter[str] = Counter()
+        self.kinds: dict[Kind, list[str]] = {}
         self._channels = channels
-        self._kind: tuple[int, str] | None = None  # channels and type of the first
         self._seen: set[str] = set()
         self._shared: dict[tuple[str, str, str], tuple[str, str, str]] = {}  # a million images give few of these
         self._digests, self._looks = array("Q"), array("Q")
@@ -42,45 +47,81 @@ class Collection:
         given = sample.label, sample.side, sample.scene
         self.given.append(self._shared.setdefault(given, given))
         self._seen.add(sample.name)
-        self._kind = self._kind or (sample.channels, sample.dtype)
+        self.kinds.setdefault((sample.channels, sample.dtype), []).append(sample.name)
         self.converted += bool(sample.converted)
+        self.conversions.update(filter(None, sample.converted.split(", ")))
         self._digests.append(int(sample.digest, 16))
         self._looks.append(int(sample.look or "0", 16))
 
     def admit(self, samples: Iterable[Sample]) -> Iterator[Sample]:
-        """The samples, each taken in; those that do not fit the others are refused with the reason."""
+        """The samples, each taken in; a second one of a name, or one with other `channels`, is refused."""
         for sample in samples:
             sample.reason = sample.reason or self._misfit(sample)
             self.add(sample)
             yield sample
 
     def _misfit(self, sample: Sample) -> str:
-        """Why an image cannot stand beside the others, "" if it can."""
+        """Why an image cannot be taken, "" if it can."""
         if sample.name in self._seen:
             return "another image has the same name"
-        channels, dtype = self._kind or (self._channels or sample.channels, sample.dtype)
-        if (sample.channels, sample.dtype) == (channels, dtype):
+        if self._channels in (0, sample.channels):
             return ""
-        wanted = f"{channels} bands of {dtype}" if self._kind else f"{channels}"
-        instead = "" if sample.channels == channels else f"; channels={sample.channels} takes those that have"
-        return f"{OTHER_KIND}{sample.channels} bands of {sample.dtype}, not {wanted}{instead}"
+        return _other((sample.channels, sample.dtype), str(self._channels))
 
-    def check(self, dataset: str) -> None:
-        """Raise ValueError, one sentence, when no image is good, or more are of other kinds than of the first's."""
-        reasons = [reason for _, reason in self.refused]
+    def misfits(self, dataset: str) -> dict[str, str]:
+        """{name: reason} of the images that are not of the kind of most.
+
+        Raises ValueError, one sentence, when no image is good, or no kind has MAJORITY of them: which comes first, or
+        has one more, says nothing about which are meant.
+        """
         if not self.names:
-            counted = "; ".join(f"{reason} ({count})" for reason, count in Counter(reasons).most_common(5))
-            raise ValueError(f"dataset: none of the {len(reasons)} images of '{dataset}' can be used: {counted}")
-        others = [reason for reason in reasons if reason.startswith(OTHER_KIND)]
-        if len(others) > len(self.names):  # the first image is no measure of this set
-            raise ValueError(
-                f"dataset: '{dataset}' mixes {len(self.names)} images of one kind with {len(others)} of others "
-                f"({others[0]}); give a folder that holds only one kind, or set channels"
-            )
+            counts = Counter(reason for _, reason in self.refused).most_common(5)
+            counted = "; ".join(f"{reason} ({count})" for reason, count in counts)
+            raise ValueError(f"dataset: none of the {len(self.refused)} images of '{dataset}' can be used: {counted}")
+        most, *others = sorted(self.kinds, key=lambda kind: len(self.kinds[kind]), reverse=True)
+        if len(self.kinds[most]) < MAJORITY * len(self.names):
+            raise ValueError(f"dataset: '{dataset}' mixes {_mix(self.kinds, [most, *others])}")
+        return {name: _other(kind, f"{_words(most)} as most") for kind in others for name in self.kinds[kind]}
 
     def hashes(self) -> tuple[np.ndarray, np.ndarray]:
         """Digests and looks of the good images, uint64 [n]; nothing can be added while they are in use."""
         return np.frombuffer(self._digests, np.uint64), np.frombuffer(self._looks, np.uint64)
+
+
+def _words(kind: Kind) -> str:
+    return f"{kind[0]} band{'s' * (kind[0] != 1)} of {kind[1]}"
+
+
+def _other(kind: Kind, wanted: str) -> str:
+    instead = "" if wanted.startswith(f"{kind[0]} ") else f"; channels={kind[0]} takes those that have"
+    return f"{OTHER_KIND}{_words(kind)}, not {wanted}{instead}"
+
+
+def _mix(kinds: dict[Kind, list[str]], order: list[Kind]) -> str:
+    """What is mixed, most first, with an example of each, and the settings that choose one of the first two."""
+    parts = [f"{len(kinds[kind])} images of {_words(kind)} ('{kinds[kind][0]}')" for kind in order[:2]]
+    more = sum(len(kinds[kind]) for kind in order[2:])
+    parts += [f"{more} of {len(order) - 2} other kinds"] * (len(order) > 2)
+    ways = [way for kind in order[:2] for way in _ways(kinds, kind)]
+    choose = f"say which are meant, by {' or '.join(ways)}" if ways else "put each kind into a folder of its own"
+    return f"{' with '.join(parts[:2])}{' and '.join(['', *parts[2:]])}; {choose}"
+
+
+def _ways(kinds: dict[Kind, list[str]], kind: Kind) -> list[str]:
+    """The settings, as text, that choose the images of a kind and no other: those that work, at most two."""
+    names, (channels, _) = kinds[kind], kind
+    same = sum(len(kinds[other]) for other in kinds if other[0] == channels)
+    ways = [f"channels={channels}"] * (len(names) >= MAJORITY * same)
+    others = [name for other in kinds if other != kind for name in kinds[other]]
+    # What all their names end with, from a separator on, or begin with, up to a folder.
+    end = os.path.commonprefix([name[::-1] for name in names])[::-1].rpartition("/")[2]
+    end = end[min((at for at in map(end.find, "_-.") if at >= 0), default=len(end)) :]
+    start = os.path.commonprefix(names).rpartition("/")[0]
+    if end and not any(name.endswith(end) for name in others):
+        ways.append(f"pattern=*{end}")
+    elif start and not any(name.startswith(f"{start}/") for name in others):
+        ways.append(f"pattern={start}/**")
+    return ways
 
 
 def recognise(classes: Iterable[str]) -> Dataset | None:

@@ -27,7 +27,7 @@ class PrepareSettings(JobSettings):
     bands: str = setting("", "those of {band} to stack, in order, with commas (empty: all)", "data")
     images_per_class: int = IMAGES_PER_CLASS
     scene_size: int = setting(96, "pixels a side of a drawn image (built-in scenes only)", "data", ge=16, le=1024)
-    channels: int = setting(0, "bands an image must have (0: as many as the first one)", "data", ge=0, le=512)
+    channels: int = setting(0, "bands an image must have (0: as many as most)", "data", ge=0, le=512)
     nodata: str = setting("", "value of pixels not measured, or 'none' (empty: as declared, and obvious fill)", "data")
     alpha: Alpha = setting("auto", "fourth band of 8 bits: auto | keep (it is data) | mask (not measured)", "data")
     valid_min: float = setting(0.1, "smallest share of measured pixels in an image", "data", ge=0, le=1)
