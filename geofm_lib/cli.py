@@ -187,9 +187,9 @@ def _run_folder(name: str) -> Path:
     """A run folder: a path from here, or its name in the runs folder."""
     from geofm_lib.catalog.suggest import did_you_mean
     from geofm_lib.runs.run import find_runs
-    from geofm_lib.settings import runs_root
+    from geofm_lib.settings import expanded, runs_root
 
-    for folder in (Path(name), runs_root() / name):
+    for folder in (Path(name), expanded(name), runs_root() / name):
         if (folder / "settings.json").is_file():
             return folder
     near = did_you_mean(Path(name).name, [run.folder.name for run in find_runs(runs_root())])

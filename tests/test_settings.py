@@ -6,6 +6,8 @@ import nbformat
 import pytest
 
 from geofm_lib import settings
+from geofm_lib.data.sources import listing
+from geofm_lib.runs.run import shown
 from geofm_lib.settings import (
     FindingsSettings,
     PaperSettings,
@@ -122,4 +124,66 @@ def test_runs_go_beside_the_notebooks(tmp_path, monkeypatch):
     assert settings.clone() is None
     assert settings.runs_root() == here / "runs", "outside of a clone: beside the user"
     monkeypatch.setenv("GEOFM_RUNS", "elsewhere")
-    assert settings.runs_root() == Path("elsewhere")
+    assert settings.runs_root() == here / "elsewhere"
+
+
+@pytest.fixture
+def a_clone(tmp_path, monkeypatch):
+    """A clone with images in it and a link to them; the current folder is below it."""
+    place = tmp_path / "clone"
+    for name in ("notebooks", "geofm_lib", "imgs/a", "deep/er"):
+        (place / name).mkdir(parents=True)
+    (place / "deep" / "link").symlink_to(place / "imgs")
+    monkeypatch.chdir(place / "deep" / "er")
+    return place
+
+
+def test_every_spelling_of_a_path_is_one_preparation_and_one_run(a_clone):
+    spellings = [
+        "imgs",
+        "./imgs",
+        "imgs/",
+        " imgs",
+        "deep/../imgs",
+        "deep/link",
+        str(a_clone / "imgs"),
+        f"{a_clone}/imgs/",
+    ]
+    for cls, field in ((PrepareSettings, "dataset"), (PretrainSettings, "dataset"), (ProbeSettings, "encoder")):
+        names = {cls(**{field: each}).name() for each in spellings}
+        assert len(names) == 1
+        assert names != {cls(**{field: "imgs2"}).name()}
+    for data in ("imgs,deep", "./deep,imgs/"):  # several data sets are one set of them
+        assert PretrainSettings(data=data).name() == PretrainSettings(data=f"{a_clone}/imgs,deep").name()
+
+
+def test_a_relative_path_is_one_place_from_every_folder_of_a_clone(a_clone, tmp_path, monkeypatch):
+    asked = PretrainSettings(run_dir="runs/x", dataset="imgs")
+    (a_clone / "imgs" / "1.jpg").touch()
+    for here in (a_clone, a_clone / "notebooks"):
+        monkeypatch.chdir(here)
+        assert asked.folder() == a_clone / "runs" / "x"
+        assert listing.find("imgs").path == a_clone / "imgs"
+    inside = asked.name()
+    a_clone.rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    assert asked.name() == inside, "a clone that moves keeps its runs"
+    monkeypatch.chdir(tmp_path)
+    assert asked.folder() == tmp_path / "runs" / "x", "outside of a clone: from here"
+
+
+def test_a_printed_path_can_be_pasted_into_a_shell_and_a_setting(a_clone, tmp_path, monkeypatch):
+    for here in (a_clone, a_clone / "deep", tmp_path):
+        monkeypatch.chdir(here)
+        for run in (a_clone / "runs" / "x", tmp_path / "y"):
+            text = shown(run)
+            assert Path(text).absolute() == run == settings.expanded(text)
+    monkeypatch.chdir(a_clone)
+    assert shown(a_clone / "runs" / "x") == "runs/x"
+
+
+def test_the_names_of_runs_on_the_built_in_scenes_stay(tmp_path, monkeypatch):
+    """A name is a folder that somebody has; it is the same in a clone and outside of one."""
+    names = {cls().name() for cls in (PrepareSettings, PretrainSettings, ProbeSettings)}
+    monkeypatch.chdir(tmp_path)
+    assert {cls().name() for cls in (PrepareSettings, PretrainSettings, ProbeSettings)} == names

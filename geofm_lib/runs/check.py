@@ -12,7 +12,7 @@ from geofm_lib import settings
 from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.data.sources import listing
 from geofm_lib.runs.results import ROOT
-from geofm_lib.settings import JobSettings, Settings, SettingsError
+from geofm_lib.settings import JobSettings, Settings, SettingsError, expanded
 
 FOLDER = ROOT / "notebooks"
 
@@ -62,7 +62,7 @@ def check(settings: JobSettings, ranks: int = 0) -> None:
     """Raise SettingsError, in one sentence, for settings that cannot run here, or on so many ranks (0: any)."""
     data, encoder = getattr(settings, "data", ""), getattr(settings, "encoder", "")
     try:
-        if data and not (Path(data) / "index.csv").is_file():
+        if data and not (expanded(data) / "index.csv").is_file():
             raise ValueError(f"data: '{data}' is not a run folder of 01_data (it has no index.csv); leave data empty")
         if not data and hasattr(settings, "dataset"):  # a simulation reads no images
             listing.find(settings.dataset)
@@ -82,12 +82,12 @@ def check(settings: JobSettings, ranks: int = 0) -> None:
 
 def encoder_folder(encoder: str) -> Path:
     """The folder with model.safetensors and config.json: a pretrain run's `encoder/`, or the folder itself."""
-    inside = Path(encoder) / "encoder"
-    return inside if inside.is_dir() else Path(encoder)
+    inside = expanded(encoder) / "encoder"
+    return inside if inside.is_dir() else inside.parent
 
 
 def _writable(folder: Path) -> None:
-    nearest = folder.absolute()
+    nearest = folder
     while not nearest.exists():
         nearest = nearest.parent
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):

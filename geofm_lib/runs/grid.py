@@ -134,7 +134,7 @@ def _row(line: int, name: str, cells: dict[str, str], rows: dict[str, Row], mach
     if job.job == "throughput":
         parameters.setdefault("ranks", str(nodes * tasks))  # it is what is measured: another number is another run
     settings = _settings(job, parameters, used)
-    folder, walltime = settings.folder().absolute(), cells.get("walltime", "1:00:00")
+    folder, walltime = settings.folder(), cells.get("walltime", "1:00:00")
     row = Row(line, name, notebook, settings, parameters, folder, nodes, tasks, walltime, after)
     if row.ranks > nodes * tasks:
         raise Fault("ranks", f"{row.ranks} ranks do not fit {nodes} nodes with {tasks} tasks each")

@@ -22,7 +22,7 @@ from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, REQUESTS
 from geofm_lib.runs import results, slurm, watch
 from geofm_lib.runs.check import check, encoder_folder
 from geofm_lib.runs.run import Run, shown
-from geofm_lib.settings import JobSettings, PrepareSettings, ProbeSettings, Resolved, SettingsError
+from geofm_lib.settings import JobSettings, PrepareSettings, ProbeSettings, Resolved, SettingsError, expanded
 from geofm_lib.settings.data import ImageSettings
 
 
@@ -34,7 +34,7 @@ def launch(settings: JobSettings) -> Run:
         RunFailed: a rank failed or was killed (the run can be launched again).
         RunStopped: a stop was asked for and a checkpoint was written.
     """
-    run = Run(settings.folder().absolute())
+    run = Run(settings.folder())
     check(settings)
     _refuse_other_settings(run, settings)
     if run.status == "finished":
@@ -78,20 +78,20 @@ def _resolved(settings: JobSettings, ranks: int) -> Resolved:
     reads = settings.job in ("pretrain", "probe") or asked.get("input") == "real" or asked.get("compare", False)
     if isinstance(settings, ImageSettings) and reads:  # not a simulation, nor a throughput run on synthetic images
         data = getattr(settings, "data", "")
-        prepared = Run(Path(data).absolute()) if data else _prepared(settings.preparation())
+        prepared = Run(expanded(data)) if data else _prepared(settings.preparation())
         if prepared.status != "finished":
             why = f"the preparation in '{prepared.folder}' is {prepared.status}; run 01_data on it again"
             raise SettingsError(f"data: {why}")
         found |= {"data": str(prepared.folder), "data_fingerprint": prepared.summary["fingerprint"]}
     if isinstance(settings, ProbeSettings) and settings.encoder != "random":
         given = settings.encoder or launch_quietly(settings.pretraining()).folder
-        found["encoder"] = str(encoder_folder(str(given)).absolute())
+        found["encoder"] = str(encoder_folder(str(given)))
     return Resolved(ranks=ranks, **found)
 
 
 def _prepared(preparation: PrepareSettings) -> Run:
     """The preparation of a data set: reused while its source is unchanged."""
-    run = Run(preparation.folder().absolute())
+    run = Run(preparation.folder())
     if run.status == "finished" and run.resolved.get("source") != listing.signature(preparation.dataset):
         raise SettingsError(
             f"dataset: '{preparation.dataset}' has changed since '{run.folder}' was made of it; delete that folder, or "

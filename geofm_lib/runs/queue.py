@@ -96,7 +96,7 @@ def send(rows: list[grid.Row], site: Site, limit: int | None = None) -> Iterator
 
 def outputs_folder() -> Path:
     """Where jobs of grids write their output: the job's own words, when there is no run to hold them."""
-    return runs_root().absolute() / ".queue"
+    return runs_root() / ".queue"
 
 
 def run_here(rows: list[grid.Row], limit: int | None = None) -> Iterator[tuple[grid.Row, str]]:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from geofm_lib.jobs.run_folder import HEARTBEATS
-from geofm_lib.settings import runs_root
+from geofm_lib.settings import clone, expanded
 
 HEARTBEAT_OLD_S = 30.0  # a run whose last heartbeat is older lives no more
 REASONS = {"killed": "its job ended without a word: over its time limit, out of memory, or its node failed"}
@@ -180,10 +180,9 @@ def run_table(root: str | Path) -> pd.DataFrame:
 
 
 def shown(folder: str | Path) -> str:
-    """A run folder as a reader should see it: `runs/<name>` where runs usually go, else the whole path."""
-    usual = runs_root().absolute()
-    inside = Path(folder).absolute().is_relative_to(usual)
-    return str(Path(usual.name) / Path(folder).absolute().relative_to(usual)) if inside else str(folder)
+    """A path as a reader here can paste it into a shell or a setting: short in the clone's folder, else absolute."""
+    place, here = expanded(folder), Path.cwd()
+    return str(place.relative_to(here)) if here == (clone() or here) and place.is_relative_to(here) else str(place)
 
 
 def _whole(lines: Iterator[str] | list[str]) -> Iterator[dict[str, Any]]:

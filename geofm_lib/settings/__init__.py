@@ -7,8 +7,9 @@ The same field is a line of the notebook's parameters cell, a papermill `-p` nam
 import json
 from pathlib import Path
 
-from geofm_lib.settings.base import JobSettings, Resolved, Settings, SettingsError, clone, runs_root
+from geofm_lib.settings.base import JobSettings, Resolved, Settings, SettingsError
 from geofm_lib.settings.data import PrepareSettings
+from geofm_lib.settings.places import clone, expanded, runs_root
 from geofm_lib.settings.pretrain import PretrainSettings, ProbeSettings
 from geofm_lib.settings.throughput import (
     FindingsSettings,
@@ -21,7 +22,7 @@ from geofm_lib.settings.throughput import (
 __all__ = [
     "JOBS", "FindingsSettings", "JobSettings", "PaperSettings", "PrepareSettings",
     "PretrainSettings", "ProbeSettings", "ScalingSettings", "Settings", "SettingsError", "SimulateSettings",
-    "ThroughputSettings", "Resolved", "clone", "load", "runs_root",
+    "ThroughputSettings", "Resolved", "clone", "expanded", "load", "runs_root",
 ]  # fmt: skip
 
 _OF_JOBS = (PrepareSettings, PretrainSettings, ThroughputSettings, SimulateSettings, ProbeSettings, FindingsSettings)

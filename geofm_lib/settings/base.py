@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 
 from geofm_lib.catalog import strategies
 from geofm_lib.catalog.suggest import did_you_mean
+from geofm_lib.settings.places import PATHS, expanded, one_spelling, runs_root
 
 CELL_MARK = "# Settings of this notebook"  # first line of every parameters cell
 INJECTED_MARK = "# Parameters"  # first line of the cell that papermill injects
@@ -99,9 +100,10 @@ class Settings(BaseModel):
         return self.model_dump(mode="json")
 
     def results_only(self) -> dict[str, Any]:
-        """The settings that can change a result; two runs that agree on these are the same run."""
+        """The settings that can change a result, paths in one spelling; runs that agree on these are the same run."""
         fields = type(self).model_fields
-        return {n: v for n, v in self.asked().items() if not _about(fields[n])["execution"]}
+        own = {n: v for n, v in self.asked().items() if not _about(fields[n])["execution"]}
+        return own | {n: one_spelling(own[n]) for n in PATHS if own.get(n)}
 
 
 def _about(field: FieldInfo) -> dict[str, Any]:
@@ -143,7 +145,7 @@ class JobSettings(Settings):
 
     def folder(self) -> Path:
         """Where the run is written."""
-        return Path(self.run_dir) if self.run_dir else runs_root() / self.name()
+        return expanded(self.run_dir) if self.run_dir else runs_root() / self.name()
 
     def check_ranks(self, ranks: int) -> None:
         """Refuse a number of ranks on which these settings cannot run; 0 is one that is not known yet."""
@@ -162,7 +164,7 @@ class ReadingSettings(Settings):
 
     def runs(self) -> Path:
         """The folder of run folders."""
-        return Path(self.runs_dir) if self.runs_dir else runs_root()
+        return expanded(self.runs_dir) if self.runs_dir else runs_root()
 
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -179,21 +181,6 @@ RANKS = setting(0, "processes (0: the Slurm tasks, else the GPUs, else 1)", WHER
 DEVICE = setting("auto", "auto | cpu | cuda", WHERE, True)
 WORKERS = setting(0, "loader processes a rank (0: none)", WHERE, True, ge=0, le=128)
 RUN_DIR = setting("", "run folder (empty: runs/<a name from the settings>)", WHERE, True)
-
-
-def clone() -> Path | None:
-    """The clone of geofm that the current folder lies in, however deep; None outside of one."""
-    here = Path.cwd()
-    marks = ("geofm_lib", "notebooks")
-    return next((each for each in (here, *here.parents) if all((each / mark).is_dir() for mark in marks)), None)
-
-
-def runs_root() -> Path:
-    """Where run folders go: GEOFM_RUNS, else `runs/` of the clone that the current folder lies in, else `runs/` here.
-
-    JupyterLab starts a kernel in the notebook's folder, papermill in the caller's; both mean the same runs.
-    """
-    return Path(os.environ.get("GEOFM_RUNS") or (clone() or Path.cwd()) / "runs")
 
 
 @contextmanager
@@ -220,7 +207,7 @@ def nearest_multiples(size: int, step: int) -> str:
 
 
 def _slug(dataset: str) -> str:
-    stem = Path(dataset).resolve().name.split(".")[0]
+    stem = Path(os.path.realpath(expanded(dataset))).name.split(".")[0]
     return "".join(c if c.isalnum() else "_" for c in stem) or "data"
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from geofm_lib.catalog.datasets import DATASETS, DOWNLOADS
 from geofm_lib.catalog.suggest import did_you_mean
+from geofm_lib.settings.places import expanded
 
 # What counts as an image by its name; anything else in a folder or archive is passed over (text, masks in .npy ...).
 IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jpe .png .tif .tiff .bmp .gif .webp .jp2 .ppm .pgm".split())
@@ -57,7 +58,7 @@ def find(dataset: str | os.PathLike) -> Source:
     text = os.fspath(dataset).strip()
     if not text:
         raise ValueError("dataset is empty: use 'scenes' or the path of a folder, tar or zip of images")
-    path = Path(os.path.expandvars(text)).expanduser()
+    path = expanded(text)
     if text == "scenes":
         return Source("scenes", None, "scenes")
     if text in DOWNLOADS and not path.exists():

@@ -1,0 +1,48 @@
+"""What a typed path means, and where runs go.
+
+Relative paths count from the clone that the current folder lies in, however deep, so that one text means one place to
+a shell, a notebook and a batch job; outside of a clone they count from the current folder.
+"""
+
+import os
+from pathlib import Path
+
+from geofm_lib.catalog.datasets import DOWNLOADS
+
+PATHS = ("dataset", "data", "encoder", "init", "labels")  # settings that may be a path, or several with commas
+NO_PATHS = {"", "scenes", "random", "folders", "none", *DOWNLOADS}  # what they may be besides
+
+
+def clone() -> Path | None:
+    """The clone of geofm that the current folder lies in, however deep; None outside of one."""
+    here = Path.cwd()
+    marks = ("geofm_lib", "notebooks")
+    return next((each for each in (here, *here.parents) if all((each / mark).is_dir() for mark in marks)), None)
+
+
+def runs_root() -> Path:
+    """Where run folders go: GEOFM_RUNS, else `runs/` of the clone that the current folder lies in, else `runs/` here.
+
+    JupyterLab starts a kernel in the notebook's folder, papermill in the caller's; both mean the same runs.
+    """
+    return expanded(os.environ.get("GEOFM_RUNS") or "runs")
+
+
+def expanded(path: str | os.PathLike) -> Path:
+    """The absolute path that a user means, with ~ and variables filled in. Links are not followed."""
+    text = os.path.expandvars(os.fspath(path).strip())
+    return Path(os.path.normpath((clone() or Path.cwd()) / Path(text).expanduser()))
+
+
+def one_spelling(paths: str) -> str:
+    """The one text for all spellings of a path (`imgs`, `./imgs`, `imgs/`, the absolute one, a link to it).
+
+    Inside the clone it counts from the clone, so that runs keep their names when a clone moves. A list with commas is
+    sorted. What is no path (`scenes`, `random`) stays.
+    """
+    if "," in paths:
+        return ",".join(sorted(map(one_spelling, paths.split(","))))
+    if paths.strip() in NO_PATHS:
+        return paths.strip()
+    real, root = Path(os.path.realpath(expanded(paths))), Path(os.path.realpath(clone() or Path.cwd()))
+    return real.relative_to(root).as_posix() if clone() and real.is_relative_to(root) else str(real)
