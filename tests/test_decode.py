@@ -59,43 +59,57 @@ def test_a_jpeg_cut_short_is_refused(tenth):
         decode.decode(data[: len(data) * tenth // 10])
 
 
-def test_what_is_a_picture_and_what_are_bands():
+def test_a_tiff_is_its_bands_and_a_picture_is_rgb():
     eight = (BANDS_HWC // 12).astype(np.uint8)
-    pictures = [
+    stored = [
         (eight[..., 0], GREY),
-        (BANDS_HWC[..., 0], GREY),
+        (BANDS_HWC[..., 0].astype(np.int16), GREY),
         (eight[..., :3], {"photometric": "rgb"}),
-        (eight[..., :4], {"photometric": "rgb", "extrasamples": ["unassalpha"]}),
-    ]
-    for array, options in pictures:
-        assert decode.bands(tiff(array, **options)) is None
-    bands = [
-        (eight[..., :4], {"photometric": "rgb", "extrasamples": ["unspecified"]}),  # red, green, blue, near infrared
+        (eight[..., :4], {"photometric": "rgb", "extrasamples": ["unspecified"]}),  # the last is near infrared
         (eight[..., :2], GREY | {"planarconfig": "contig"}),
         (BANDS_HWC[..., :3], {"photometric": "rgb"}),  # sixteen bits are not cut to eight
+        (BANDS_HWC.astype(np.float32), GREY | {"planarconfig": "contig"}),
     ]
-    for array, options in bands:
-        assert np.array_equal(decode.bands(tiff(array, **options)), array)
-    assert decode.bands(encode(noise())) is None
+    for array, options in stored:
+        values, valid = decode.read(tiff(array, **options))
+        assert np.array_equal(values, array.reshape(*values.shape))
+        assert values.dtype == array.dtype
+        assert valid is None
+    assert decode.read(encode(noise().convert("L")))[0].shape == (20, 24, 3)
 
 
-def test_what_cannot_be_read_says_why():
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "int16", "float32"])
+@pytest.mark.parametrize("bands", [1, 2, 3, 4, 13])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_values_and_validity_come_back_from_a_shard(kind, bands, compressed):
+    random = np.random.default_rng(bands)
+    values = random.normal(0, 100, (40, 24, bands)) if kind == "float32" else random.integers(0, 250, (40, 24, bands))
+    values = values.astype(kind)
+    valid = random.random((40, 24)) < 0.7
+    for seen in (None, valid):
+        read, found = decode.read(decode.encode(values, seen, compressed))
+        assert np.array_equal(read, values)
+        assert read.dtype == kind
+        assert (found is None) if seen is None else np.array_equal(found, seen)
+    assert decode.read(decode.encode(values, np.ones_like(valid), compressed))[1] is None
+
+
+def test_what_shards_do_not_hold_says_so():
     chunked = GREY | {"planarconfig": "contig"}
     lzw = tiff(BANDS_HWC, **chunked, rowsperstrip=40)
     at = lzw.index(b"\x03\x01\x03\x00\x01\x00\x00\x00") + 8  # the tag Compression, a short: 1 is none, 5 is LZW
     cases = {
-        "bands of float32; save them as uint8 or uint16": tiff(BANDS_HWC.astype(np.float32), **chunked),
-        "bands of int16; save": tiff(BANDS_HWC.astype(np.int16), **chunked),
-        "compressed by LZW, for which 'pip install imagecodecs' is needed": lzw[:at] + b"\x05" + lzw[at + 1 :],
+        "a TIFF of float64": tiff(BANDS_HWC.astype(np.float64), **chunked),
+        "compressed by LZW, which data shards do not hold": lzw[:at] + b"\x05" + lzw[at + 1 :],
     }
     for words, data in cases.items():
-        with pytest.raises(decode.Unsupported, match=re.escape(words)):
+        with pytest.raises(decode.Refused, match=re.escape(words)):
             decode.decode(data)
 
 
 def test_a_header_cannot_ask_for_any_amount_of_memory():
     data = bytearray(tiff(BANDS_HWC, **GREY, planarconfig="contig", rowsperstrip=40))
     at = data.index(b"\x01\x01\x04\x00\x01\x00\x00\x00") + 8  # the tag ImageLength, a long
-    data[at : at + 2] = b"\xff\xff"
-    with pytest.raises(OSError, match="cannot hold|cut short"):
+    data[at : at + 4] = b"\xff\xff\xff\x00"
+    with pytest.raises((OSError, decode.Refused), match="cannot hold|cut short|too large"):
         decode.decode(bytes(data))

@@ -15,7 +15,7 @@ IMAGES = 200  # more than two chunks: fewer are done in this process
 AFTER_TRAINING = """
 import numpy, torch
 from geofm_lib.data import pool
-from geofm_lib.data.decode import encode_bands
+from geofm_lib.data.decode import encode
 from geofm_lib.data.sources.item import Item
 from geofm_lib.data.verify import Fit
 
@@ -23,7 +23,7 @@ torch.set_num_threads(4)
 weights = torch.ones(512, 512, requires_grad=True)
 (weights @ weights).sum().backward()  # OpenMP's threads and autograd's
 level = numpy.random.default_rng(0).integers(0, 65536, (40, 40, 5), dtype=numpy.uint16)
-items = [Item(f"{k}.tif", encode_bands(level + k)) for k in range(200)]
+items = [Item(f"{k}.tif", encode(level + k)) for k in range(200)]
 shared = [(each.digest, each.sums) for each in pool.samples(items, None, 2, Fit(short_side=16))]
 torch.set_num_threads(1)
 alone = [(each.digest, each.sums) for each in pool.samples(items, None, 1, Fit(short_side=16))]

@@ -83,15 +83,18 @@ def check(chunk: list[Item], slot: Slot, fit: verify.Fit) -> Checked:
         for name, load, label, side, scene in chunk:
             sample = Sample(name, label, side, scene)
             try:
-                data, sample.converted, pixels = verify.check(load() if callable(load) else load, fit)
+                image = verify.check(load() if callable(load) else load, fit)
             except (verify.Refused, *READ_ERRORS) as error:
                 lost = "" if isinstance(error, verify.Refused) else "cannot be read: "
                 sample.reason = f"{lost}{getattr(error, 'strerror', None) or error}"
                 found.append((sample, None))
                 continue
+            data, sample.converted, values, valid, geo = image
             sample.checksum = checksum(data)
-            sample.height, sample.width, sample.channels = pixels.shape
-            sample.dtype, sample.valid = str(pixels.dtype), sample.height * sample.width
+            sample.height, sample.width, sample.channels = values.shape
+            sample.dtype = str(values.dtype)
+            sample.valid = sample.height * sample.width if valid is None else int(valid.sum())
+            sample.geo = " ".join([geo.crs, *map(repr, geo.transform)]) if geo else ""
             good.append(sample)
             if data is not load and _shared is not None and at + len(data) <= end:
                 found.append((sample, slice(at, at + len(data))))
@@ -99,7 +102,7 @@ def check(chunk: list[Item], slot: Slot, fit: verify.Fit) -> Checked:
                 at += len(data)
             else:
                 found.append((sample, None if data is load else data))
-            yield pixels
+            yield values
 
     for measures, sample in zip(measure.measure(pixels()), good, strict=True):
         sample.digest, sample.look = measures.digest, measures.look

@@ -1,7 +1,8 @@
 """From one decoded image to the pixels that a model or a person sees: crop, flip, resize, normalise, red-green-blue.
 
-Shapes: B batch, C channels, H height, W width, N patches. Pixels stay as stored, uint8 or uint16, until `normalise`,
-which runs on the device: a quarter or half of the bytes to copy. Resizing uint8 is also faster on a CPU than float.
+Shapes: B batch, C channels, H height, W width, N patches. Values keep their type (uint8, uint16, int16, float32) until
+`normalise`, which runs on the device: mostly a quarter or half of the bytes to copy. Resizing uint8 is also faster on a
+CPU than float.
 """
 
 import math
@@ -42,12 +43,15 @@ def crop_box(random: np.random.Generator, height: int, width: int, scale: Scale)
 
 
 def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Bicubic and antialiased, [C, H, W]; uint8 or uint16 in and out (uint16 by way of float32, rounded)."""
+    """Bicubic and antialiased, [C, H, W], in the type of the image; 16 bits by way of float32, rounded."""
     size = (height, width)
     if image.dtype == torch.uint8:
         return F.interpolate(image[None], size, mode="bicubic", antialias=True)[0]
     wide = F.interpolate(image[None].float(), size, mode="bicubic", antialias=True)[0]
-    return wide.round_().clamp_(0, FULL[image.dtype]).to(image.dtype)
+    if image.dtype == torch.float32:
+        return wide
+    limits = torch.iinfo(image.dtype)
+    return wide.round_().clamp_(limits.min, limits.max).to(image.dtype)
 
 
 def augment(image: torch.Tensor, size: int, random: np.random.Generator, scale: Scale) -> torch.Tensor:
@@ -82,14 +86,14 @@ TRANSFORMS: dict[str, Callable[[torch.Tensor, int, Callable[[str], np.random.Gen
 def normalise(
     images_BCHW: torch.Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
-    """uint8 or uint16 -> (x - mean) / std, x in 0..1 of the type's range, on the device of the images.
+    """(x - mean) / std in units of the type's range (`decode.FULL`), on the device of the images.
 
-    mean and std per channel, in 0..1 units.
+    mean and std per channel, in the same units.
     """
     full, device = FULL[images_BCHW.dtype], images_BCHW.device
     means, stds = (torch.as_tensor(x, dtype=torch.float32, device=device).view(1, -1, 1, 1) for x in (mean, std))
     # In place: on a CPU fresh memory for every step of the arithmetic costs more than the arithmetic.
-    return images_BCHW.float().sub_(full * means).div_(full * stds).to(dtype)
+    return images_BCHW.to(torch.float32, copy=True).sub_(full * means).div_(full * stds).to(dtype)
 
 
 def mask_noise(seed: int, epoch: int, indices: Iterable[int], patches: int) -> torch.Tensor:
@@ -106,7 +110,7 @@ def colours(channels: int) -> list[int]:
 def eight_bits(images_BCHW: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """uint8 [B, C, H, W] for the eye and for histograms.
 
-    Eight bits are left as they are. Sixteen bits hardly ever fill their range, so each band is stretched: black and
+    Eight bits are left as they are. Other types hardly ever fill their range, so each band is stretched: black and
     white lie two standard deviations of the data set below and above its mean. So the images of one set compare.
     """
     if images_BCHW.dtype == torch.uint8:

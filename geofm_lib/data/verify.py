@@ -1,12 +1,14 @@
 """Is this an image the model can be trained on? Decode it fully, and convert it if it has to be.
 
-What goes into a data shard decodes, with the decoder that training uses, to 8-bit RGB or to the bands of a multi-band
-TIFF (8 or 16 bits, as stored). JPEG, PNG and TIFF files that do so already keep their bytes. Everything else is written
-again: as PNG if the source was lossless, as JPEG (quality 95) if it was not. Nothing here switches on Pillow's
+What goes into a data shard decodes, with the decoder that training uses, to what was measured: pictures of 8 bits to
+RGB, rasters (TIFF, JPEG 2000, pictures of 16 bits) to their bands and their type. Files that do so already keep their
+bytes. Other pictures are written again as PNG if they were lossless, as JPEG (quality 95) if they were not; other
+rasters, and all with pixels that were not measured, as the TIFF of `decode.encode`. Nothing here switches on Pillow's
 LOAD_TRUNCATED_IMAGES: half an image is no image.
 """
 
 import io
+import math
 import struct
 import warnings
 from typing import NamedTuple
@@ -14,9 +16,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch.nn import functional as F
 
 from geofm_lib.data import decode, transforms
-from geofm_lib.data.sources.item import Raster
+from geofm_lib.data.sources import raster
+from geofm_lib.data.sources.item import Geo, Raster, Refused
 
 LEAST_SIDE = 8  # pixels: one patch of the smallest models
 # Segments of a JPEG, by the second byte of their mark (ITU-T T.81, table B.1).
@@ -47,62 +51,147 @@ class Fit(NamedTuple):
 AS_IT_IS = Fit()
 
 
-class Refused(ValueError):
-    """Why an image cannot be used, in a few words."""
+class Checked(NamedTuple):
+    """An image that is fit for a shard.
+
+    data: its bytes there. converted: what was done to its numbers, "" for nothing. values: uint8, uint16, int16 or
+    float32 [H, W, C], what the bytes decode to. valid: bool [H, W], where they were measured, None for everywhere.
+    """
+
+    data: bytes
+    converted: str
+    values: np.ndarray
+    valid: np.ndarray | None = None
+    geo: Geo | None = None
 
 
-def check(data: bytes | Raster, fit: Fit = AS_IT_IS) -> tuple[bytes, str, np.ndarray]:
-    """Verify and, if need be, convert one image. Raises Refused with the reason, and nothing else.
+def check(data: bytes | Raster, fit: Fit = AS_IT_IS) -> Checked:
+    """Verify and, if need be, convert one image. Raises Refused with the reason.
 
-    Returns bytes fit for a shard, what was converted ("" if they are the original ones), and what they decode to: uint8
-    or uint16 [H, W, C].
+    ValueError where no image of this kind can be read here, because rasterio is not installed.
     """
     try:
         if isinstance(data, Raster):
-            raise Refused("pixels without a file")
-        return _fit(data, fit.short_side, fit.quality)
+            return _raster(data, b"", fit)
+        if not data:
+            raise Refused("the file is empty")
+        if not fit.quality and fit.nodata in ("", "none") and _is_plain(data, fit.short_side):
+            return Checked(data, "", decode.read(data)[0])
+        if raster.driver(data):
+            return _raster(raster.read(data, fit.nodata, fit.alpha), data, fit)
+        return _picture(data, fit)
     except Refused:
         raise
-    except decode.Unsupported as error:
-        raise Refused(str(error)) from None
+    except ImportError as error:
+        raise ValueError(str(error)) from None
     except Exception as error:  # decoders raise whatever the bytes lead them to: OSError, struct.error, SyntaxError ...
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise Refused(f"damaged: {lines[0][:200]}") from None
 
 
-def _fit(data: bytes, short_side: int, quality: int) -> tuple[bytes, str, np.ndarray]:
-    if not data:
-        raise Refused("the file is empty")
-    if not quality and _is_plain(data, short_side):
-        return data, "", decode.pixels(data)
-    bands = decode.bands(data)
-    if bands is not None:
-        height, width, _ = bands.shape
-        _check_side(width, height)
-        if not 0 < short_side < min(height, width):
-            return data, "", bands
-        size = _sides((height, width), short_side)
-        small = transforms.resize(torch.from_numpy(bands).permute(2, 0, 1), *size).permute(1, 2, 0).numpy()
-        return decode.encode_bands(small), f"reduced to {short_side} pixels", small
+def _raster(found: Raster, original: bytes, fit: Fit) -> Checked:
+    """Pixels as they go into a shard: by the original bytes if these decode to the very same numbers."""
+    values, valid, geo, converted = found.values, found.valid, found.geo, list(found.converted)
+    height, width, count = values.shape
+    _check_side(width, height)
+    share = 1.0 if valid is None else float(valid.mean())
+    if valid is not None:
+        if share < fit.valid_min or not share:
+            measured, least = (math.floor(1000 * each) / 10 for each in (share, fit.valid_min))
+            words = f"only {measured:g} % of its pixels were measured"
+            raise Refused(f"{words}; at least {least:g} % are needed (valid_min)" if least else words)
+        values = _filled(values, valid)
+    if 0 < fit.short_side < min(height, width):
+        values, valid = _smaller(values, valid, fit.short_side)
+        converted.append(f"reduced to {fit.short_side} pixels")
+    if fit.quality and values.dtype == np.uint8 and count == 3 and valid is None:
+        data = _encode(Image.fromarray(values), "JPEG", fit.quality)
+        return Checked(data, ", ".join([*converted, f"JPEG {fit.quality}"]), decode.read(data)[0], None, geo)
+    if not original or valid is not None or not _decodes_to(values, original):
+        original = decode.encode(values, valid, found.compressed)
+    return Checked(original, ", ".join(converted), values, valid, geo)
+
+
+def _decodes_to(values: np.ndarray, data: bytes) -> bool:
+    """Does the decoder of shards read these bytes as these very numbers, all of them measured?"""
+    if data[:4] not in raster.TIFF:
+        return False
     try:
-        image = Image.open(io.BytesIO(data))
+        read, valid = decode.read(data)
+    except Exception:  # whatever the decoder makes of what only GDAL reads
+        return False
+    return valid is None and read.dtype == values.dtype and np.array_equal(read, values)
+
+
+def _filled(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """A copy that holds, where nothing was measured, the mean of what was, band by band."""
+    mean = values[valid].mean(axis=0, dtype=np.float64)
+    whole = mean if values.dtype.kind == "f" else np.rint(mean)
+    return np.where(valid[..., None], values, whole.astype(values.dtype))
+
+
+def _smaller(values: np.ndarray, valid: np.ndarray | None, short_side: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Reduced in size; measured is what comes from measured pixels alone."""
+    size = _sides(values.shape[:2], short_side)
+    small = transforms.resize(torch.from_numpy(values).permute(2, 0, 1), *size).permute(1, 2, 0).contiguous().numpy()
+    if valid is not None:
+        share = torch.from_numpy(valid)[None, None].float()
+        valid = (F.interpolate(share, size, mode="bilinear", antialias=True)[0, 0] > 0.999).numpy()
+    return small, valid
+
+
+def _picture(data: bytes, fit: Fit) -> Checked:
+    """A picture of 8 bits: JPEG, PNG, GIF, BMP, WebP and what else Pillow reads."""
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError:
         raise Refused("not an image in a format that can be read") from None
     except Image.DecompressionBombError:
         raise Refused(f"too large: more than {MOST_PIXELS} pixels; cut it into tiles") from None
     _check_side(*image.size)
-    what = _conversion(image)
     if image.format == "PNG":
         Image.open(io.BytesIO(data)).verify()  # the checksum of every chunk, which decoding leaves out
-    reduced = 0 < short_side < min(image.size)
-    if what or reduced or quality:
-        fit = _convert(image)
+    kind = _format(image)
+    if image.has_transparency_data or fit.nodata not in ("", "none"):
+        found = _bands(ImageOps.exif_transpose(image), fit)
+        if found.valid is not None or found.values.shape[-1] != 3:
+            return _raster(found, b"", fit)
+    if image.has_transparency_data:
+        image, what = Image.fromarray(found.values), ", ".join(found.converted)
+    else:
+        what = _conversion(image)
+    reduced = 0 < fit.short_side < min(image.size)
+    if what or reduced or fit.quality:
+        image = ImageOps.exif_transpose(image)
+        image = image if image.mode == "L" else image.convert("RGB")
         if reduced:
-            fit = fit.resize(_sides(fit.size, short_side), Image.Resampling.BICUBIC)
-        data = _encode(fit, "JPEG" if quality else _format(image), quality)
-        steps = [what, f"reduced to {short_side} pixels" if reduced else "", f"JPEG {quality}" if quality else ""]
-        what = ", ".join(filter(None, steps))
-    return data, what, decode.pixels(data)
+            image = image.resize(_sides(image.size, fit.short_side), Image.Resampling.BICUBIC)
+        data = _encode(image, "JPEG" if fit.quality else kind, fit.quality)
+        steps = [what, f"reduced to {fit.short_side} pixels" if reduced else ""]
+        what = ", ".join(filter(None, [*steps, f"JPEG {fit.quality}" if fit.quality else ""]))
+    return Checked(data, what, decode.read(data)[0])
+
+
+def _bands(image: Image.Image, fit: Fit) -> Raster:
+    """A picture whose transparency or setting of nodata says where it was measured.
+
+    Transparency that is stored as samples may be a band; clear colours of a palette are always a mask.
+    """
+    stored = not image.has_transparency_data or image.mode in ("RGBA", "LA")
+    if not image.has_transparency_data:
+        image = image.convert("RGB")
+    elif not stored:
+        image = image.convert("RGBA")
+    pixels = np.array(image)
+    colours = image.getbands()
+    names = ["alpha" if name == "A" else name for name in colours]
+    found = raster.understand(
+        np.moveaxis(pixels, -1, 0), [None] * 4, None, names, nodata=fit.nodata, alpha=fit.alpha if stored else "mask"
+    )
+    found.compressed = True
+    if found.values.shape[-1] == 1:  # a picture in grey
+        found.values = found.values.repeat(3, axis=-1)
+    return found
 
 
 def _is_plain(data: bytes, short_side: int) -> bool:
@@ -131,32 +220,14 @@ def _check_side(width: int, height: int) -> None:
 
 
 def _conversion(image: Image.Image) -> str:
-    """What has to be changed before training can use the image, "" for nothing; only its header is read."""
-    if image.mode.startswith("I;16"):
-        return "16 bits to 8 bits"
-    if image.mode in ("I", "F"):
-        raise Refused("32-bit pixels, which have no fixed range to scale from; save it with 8 or 16 bits")
-    if image.has_transparency_data:
-        return "transparency to black"
+    """What has to be changed before training can use a picture, "" for nothing; only its header is read."""
+    if image.mode.startswith("I") or image.mode == "F":
+        raise Refused(f"{image.format} with numbers of 32 bits; save it as TIFF")
     if image.mode not in ("RGB", "L"):
         return f"{image.mode} to RGB"
-    if image.format in ("JPEG", "TIFF") and image.getexif().get(ORIENTATION, 1) != 1:
+    if image.format == "JPEG" and image.getexif().get(ORIENTATION, 1) != 1:
         return "turned upright"
-    # A PNG with 16-bit colours opens as 8-bit RGB, by the high byte, here as in training: nothing to convert.
-    return "" if image.format in ("JPEG", "PNG", "TIFF") else f"{image.format} to {_format(image)}"
-
-
-def _convert(image: Image.Image) -> Image.Image:
-    """8-bit RGB or grey."""
-    if image.mode.startswith("I;16"):
-        # By the full range, 0..65535 -> 0..255: no stretching, so images stay comparable. Pillow's own cuts at 255.
-        return Image.fromarray(np.rint(np.asarray(image).astype(np.float64) / 257).astype(np.uint8))
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        # In imagery from above, transparent means: nothing was measured here. Black is what that looks like in RGB.
-        clear = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", clear.size, (0, 0, 0, 255)), clear)
-    return image if image.mode == "L" else image.convert("RGB")
+    return "" if image.format in ("JPEG", "PNG") else f"{image.format} to {_format(image)}"
 
 
 def _sides(sides: tuple[int, int], short_side: int) -> tuple[int, int]:

@@ -6,6 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+# The types that values may have, and the value of each that is 1 in the units of mean and std.
+FULL = {"uint8": 255.0, "uint16": 65535.0, "int16": 32767.0, "float32": 1.0}
+
+
+class Refused(ValueError):
+    """Why an image cannot be used, in a few words."""
+
 
 class Geo(NamedTuple):
     """Where an image lies: the reference system as text (EPSG code or WKT) and its affine transform.
@@ -21,13 +28,15 @@ class Geo(NamedTuple):
 class Raster:
     """Pixels as measured. values: uint8, uint16, int16 or float32 [H, W, C]. valid: bool [H, W], None where all are.
 
-    converted: what had to be done to the file's numbers, in a few words, "" for nothing.
+    converted: what had to be done to the file's numbers, each in a few words that do not differ from image to image.
+    compressed: did the file store them so?
     """
 
     values: np.ndarray
     valid: np.ndarray | None = None
     geo: Geo | None = None
     converted: list[str] = field(default_factory=list)
+    compressed: bool = False
 
 
 class Item(NamedTuple):

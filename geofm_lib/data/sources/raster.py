@@ -1,0 +1,235 @@
+"""Rasters as GDAL reads them (through rasterio): every number as stored, and which pixels were measured.
+
+TIFF, JPEG 2000 and pictures of 16 bits come through here. `read` takes the bytes of a file, `read_window` a part of an
+open one; `understand` has the rules for both. rasterio is imported when it is first needed.
+"""
+
+import functools
+import logging
+import re
+import struct
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from geofm_lib.data.sources import validity
+from geofm_lib.data.sources.item import Geo, Raster, Refused
+
+TIFF = {b"II*\0": ("<", "H", "I"), b"MM\0*": (">", "H", "I"), b"II+\0": ("<", "Q", "Q"), b"MM\0+": (">", "Q", "Q")}
+JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")  # in a box, and the bare code stream
+PNG, PNG_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # where a PNG says how many bits a sample has
+NETPBM = re.compile(rb"P[2356]\s+(?:#[^\n]*\n\s*)*\d+\s+\d+\s+(\d+)\s")  # the largest value of a PGM or PPM
+MOST_VALUES = 2**30  # of one image
+UNFOLDS, ALWAYS = 1032, 2**26  # bytes that a byte of DEFLATE can become; bytes that any file may become
+MOST_BYTES = {"uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "float64": 8, "complex64": 8, "complex128": 16}
+SUBFILE, REDUCED_OR_MASK = 254, 0b101  # the TIFF tag of what a page is, and its bits of no page of its own
+# No file beside the one that is read, no network, no half images, and no word on the screen.
+OPTIONS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_PAM_ENABLED": "NO",
+    "GTIFF_IGNORE_READ_ERRORS": "NO",
+    "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
+    "GDAL_NUM_THREADS": "1",
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{noext}",
+}
+# Numbers that training does not know -> those that they become: always the same, so that a set stays of one kind.
+BECOMES = {"int8": "int16"} | dict.fromkeys(("uint32", "int32", "uint64", "int64", "float16", "float64"), "float32")
+
+
+def driver(data: bytes) -> str:
+    """GDAL's name of the format, "" for what is no raster (8-bit pictures, VRTs and everything else)."""
+    if data[:4] in TIFF:
+        return "GTiff"
+    if data.startswith(JPEG_2000):
+        return "JP2OpenJPEG"
+    if data.startswith(PNG) and data[PNG_DEPTH : PNG_DEPTH + 1] == b"\x10":
+        return "PNG"
+    most = NETPBM.match(data[:1000])
+    return "PNM" if most and int(most[1]) > 255 else ""
+
+
+@functools.cache
+def library() -> Any:
+    """rasterio, and with it GDAL. Raises ImportError, one sentence, where it is not installed."""
+    try:
+        import rasterio
+    except ImportError as error:
+        words = f"TIFF and JPEG 2000 are read by rasterio, which cannot be imported here ({error})"
+        raise ImportError(f"{words}: pip install rasterio, then start again ('geofm doctor' shows it)") from None
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what matters is raised as well
+    warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
+    return rasterio
+
+
+def read(data: bytes, nodata: str = "", alpha: str = "auto") -> Raster:
+    """The raster in the bytes of a file; nodata and alpha as in `verify.Fit`.
+
+    Several grey pages of one size are bands; of other files with several pages the first is read, which is told.
+    Raises Refused for what is intact and of no use, OSError for what is damaged.
+    """
+    rasterio = library()
+    count = len(pages(data)) if data[:4] in TIFF else 1
+    try:
+        with rasterio.Env(**OPTIONS), rasterio.MemoryFile(data) as file, file.open(driver=driver(data)) as first:
+            values = first.count * first.height * first.width * count
+            check_size(values, values * MOST_BYTES.get(first.dtypes[0], 4), len(data))
+            found = _pages(first, nodata, alpha) if count > 1 else None
+            if found is None:
+                found = read_window(first, None, nodata, alpha)
+                if count > 1:
+                    found.converted.append(f"first of {count} pages")
+            return found
+    except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError) as error:
+        raise OSError(_words(error)) from None
+
+
+def read_window(dataset: Any, window: Any, nodata: str = "", alpha: str = "auto") -> Raster:
+    """A part (None: all) of an open rasterio data set."""
+    kind = dataset.dtypes[0]
+    if "complex" in kind:
+        raise Refused(f"complex numbers ({kind}); save their magnitude, or real and imaginary part as two bands")
+    colours = [each.name for each in dataset.colorinterp]
+    flags = {flag.name for flag in dataset.mask_flag_enums[0]}
+    mask = dataset.read_masks(1, window=window) > 0 if "per_dataset" in flags and "alpha" not in flags else None
+    palette = dataset.colormap(1) if colours == ["palette"] else None
+    values = dataset.read(window=window)
+    found = understand(values, dataset.nodatavals, mask, colours, palette, nodata, alpha)
+    found.geo = _geo(dataset, window)
+    found.compressed = dataset.driver != "GTiff" or dataset.compression is not None
+    return found
+
+
+def understand(
+    values_CHW: np.ndarray,
+    declared: Sequence[float | None],
+    mask: np.ndarray | None,
+    colours: Sequence[str],
+    palette: dict[int, tuple[int, ...]] | None = None,
+    nodata: str = "",
+    alpha: str = "auto",
+) -> Raster:
+    """Pixels as GDAL gives them -> a Raster: alpha taken apart, what was not measured masked, types that are known.
+
+    declared: the nodata value of each band, None for none. mask: bool [H, W], of the file. colours: GDAL's names of
+    what the bands are ("red", "alpha", "undefined" ...). palette: {value: (red, green, blue, alpha)}.
+    """
+    converted: list[str] = []
+    bands, by_alpha, note = validity.split_alpha(np.moveaxis(values_CHW, 0, -1), colours, alpha)
+    converted += filter(None, [note])
+    valid, notes = validity.measured(bands, declared[: bands.shape[-1]], mask, by_alpha, nodata)
+    converted += notes
+    bands, note = _known_type(bands, valid)
+    converted += filter(None, [note])
+    if palette is not None:
+        bands, valid = _through(palette, bands, valid)
+        converted.append("palette to RGB")
+    return Raster(np.ascontiguousarray(bands), valid, None, converted)
+
+
+def pages(data: bytes) -> list[int]:
+    """Where the pages of a TIFF begin, without masks and reduced copies. Raises OSError for a chain that is cut."""
+    order, many, offset = TIFF[data[:4]]
+    width, size = struct.calcsize(offset), 12 if offset == "I" else 20
+    found: list[int] = []
+    seen: set[int] = set()
+    try:
+        (at,) = struct.unpack_from(order + offset, data, 4 if offset == "I" else 8)
+        while at and at not in seen:
+            seen.add(at)
+            (tags,) = struct.unpack_from(order + many, data, at)
+            first = at + struct.calcsize(many)
+            kinds = (
+                struct.unpack_from(order + "I", data, place + size - width)[0]
+                for place in range(first, first + size * min(tags, 3), size)
+                if struct.unpack_from(order + "H", data, place)[0] == SUBFILE
+            )
+            if not next(kinds, 0) & REDUCED_OR_MASK:
+                found.append(at)
+            (at,) = struct.unpack_from(order + offset, data, first + size * tags)
+    except struct.error:
+        raise OSError("the file is cut short") from None
+    return found
+
+
+def _pages(first: Any, nodata: str, alpha: str) -> Raster | None:
+    """Grey pages of one size and type as bands; None if they are anything else."""
+    rasterio, names = library(), first.subdatasets
+    with_open: list[Any] = []
+    try:
+        with_open += (rasterio.open(name, driver="GTiff") for name in names)
+        kinds = {(each.count, each.shape, each.dtypes[0], each.colorinterp[0].name) for each in with_open}
+        if len(names) < 2 or len(kinds) != 1 or first.count != 1 or first.colorinterp[0].name == "palette":
+            return None
+        if "complex" in first.dtypes[0]:
+            return read_window(first, None)  # says why not
+        values = np.concatenate([each.read() for each in with_open])
+        declared = [value for each in with_open for value in each.nodatavals]
+        found = understand(values, declared, None, ["undefined"] * len(values), None, nodata, alpha)
+        found.geo, found.compressed = _geo(first, None), first.compression is not None
+        return found
+    finally:
+        for each in with_open:
+            each.close()
+
+
+def _known_type(bands: np.ndarray, valid: np.ndarray | None) -> tuple[np.ndarray, str]:
+    """The bands in a type that training knows, and what was done."""
+    kind = bands.dtype.name
+    if kind not in BECOMES:
+        return bands, ""
+    if valid is not None:
+        bands = np.where(valid[..., None], bands, bands.dtype.type(0))  # what is not measured has no say
+    with np.errstate(over="ignore"):
+        known = bands.astype(BECOMES[kind])
+    if not np.isfinite(known).all():
+        raise Refused(f"numbers of {kind} beyond the range of float32; save it in other units")
+    rounded = bands.dtype.kind in "iu" and not np.array_equal(known.astype(np.float64), bands.astype(np.float64))
+    return known, f"{kind} to {known.dtype}" + (", rounded" if rounded else "")
+
+
+def _through(
+    palette: dict[int, tuple[int, ...]], bands: np.ndarray, valid: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Numbers of colours -> red, green, blue; those whose colour is clear are not measured."""
+    table = np.zeros((int(np.iinfo(bands.dtype).max) + 1, 4), np.uint8)
+    table[list(palette)] = list(palette.values())
+    pixels = table[bands[..., 0]]
+    seen = pixels[..., 3] > 0
+    valid = seen if valid is None else valid & seen
+    return pixels[..., :3], None if valid.all() else valid
+
+
+def check_size(values: int, needed: int, size: int) -> None:
+    """Refuse what needs more memory than its bytes can fill, before any is asked for. needed, size: bytes."""
+    if values > MOST_VALUES:
+        raise Refused(f"too large: {values} numbers; cut it into tiles (setting tile)")
+    if needed > max(ALWAYS, UNFOLDS * size):
+        raise OSError(f"{size} bytes cannot hold {values} numbers")
+
+
+def _geo(dataset: Any, window: Any) -> Geo | None:
+    transform = dataset.transform if window is None else dataset.window_transform(window)
+    system = dataset.crs
+    if not system and transform.is_identity:
+        return None
+    return Geo(_system(system.to_wkt()) if system else "", tuple(transform)[:6])
+
+
+@functools.lru_cache(maxsize=64)
+def _system(wkt: str) -> str:
+    """EPSG code of a reference system where it has one."""
+    try:
+        code = library().crs.CRS.from_wkt(wkt).to_epsg()
+    except library().errors.CRSError:
+        code = None
+    return f"EPSG:{code}" if code else wkt
+
+
+def _words(error: BaseException) -> str:
+    """What GDAL found wrong, in one line: the first cause, without the name that the file has in memory."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    words = re.sub(r"'?/vsimem/\S*?[:,' ]+|^\S*(GTIFF|TIFF)\w*[:,] *", "", " ".join(str(error).split()))
+    return words or type(error).__name__

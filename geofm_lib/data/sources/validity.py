@@ -1,0 +1,113 @@
+"""Which pixels were measured: by declared values, masks and alpha, and by fill that nothing declares."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from geofm_lib.data.sources.item import FULL
+
+# Values that mean "nothing here" though the file does not say so, where all bands of a pixel hold them. Zero counts
+# only with several bands: one band alone may well be zero (the sea of a height model).
+FILLS: dict[str, tuple[float, ...]] = {
+    "uint16": (65535, 0),
+    "int16": (-32768, -9999, 32767),
+    "float32": (-9999, -32768, -99999, *map(float, (np.finfo(np.float32).min, np.finfo(np.float32).max))),
+}
+FILLS["float64"] = (*FILLS["float32"], *map(float, (np.finfo(np.float64).min, np.finfo(np.float64).max)))
+FILLS["int32"] = (-(2**31), 2**31 - 1, -9999, -32768)
+FILLS["uint32"] = (2**32 - 1,)
+LEAST_FILL = 0.01  # share of an image's pixels: fewer are chance
+MASK_LIKE = 0.99  # share of an alpha band that is 0 or full
+
+
+def split_alpha(
+    bands: np.ndarray, colours: Sequence[str], alpha: str = "auto"
+) -> tuple[np.ndarray, np.ndarray | None, str]:
+    """[H, W, C] -> (bands, where they were measured by their alpha band or None, what was done).
+
+    The alpha band is the one that the file calls so; with alpha="mask" also the fourth of four. "auto": it is a band
+    like any other unless it looks like a mask.
+    """
+    at = list(colours).index("alpha") if "alpha" in colours else -1
+    if at < 0 and alpha == "mask" and bands.shape[-1] == 4:
+        at = 3
+    if at < 0 or alpha == "keep" or bands.shape[-1] < 2:
+        return bands, None, ""
+    clear, others = bands[..., at], np.delete(bands, at, axis=-1)
+    if alpha == "auto" and not looks_like_mask(clear, others):
+        return bands, None, ""
+    seen = clear != 0
+    return others, seen, "" if not seen.all() else "full alpha dropped"
+
+
+def looks_like_mask(clear: np.ndarray, others: np.ndarray) -> bool:
+    """Is an alpha band [H, W] nearly only 0 and full, or 0 everywhere over an image without a picture [H, W, C]?"""
+    most = clear.max()
+    if most == 0:
+        return bool((others == others[0, 0]).all())
+    if most not in (FULL.get(clear.dtype.name, 255), 255):
+        return False
+    return float(((clear == 0) | (clear == most)).mean()) >= MASK_LIKE
+
+
+def measured(
+    bands: np.ndarray,
+    declared: Sequence[float | None],
+    mask: np.ndarray | None,
+    by_alpha: np.ndarray | None,
+    nodata: str,
+) -> tuple[np.ndarray | None, list[str]]:
+    """(where all of a pixel [H, W, C] was measured or None for everywhere, why the rest was not).
+
+    declared: of each band by its file. mask: of the file, as by_alpha: where it was measured. nodata: as in
+    `verify.Fit`. NaN and infinity are never measurements.
+    """
+    missing: dict[str, np.ndarray] = {}
+    if bands.dtype.kind == "f" and not np.isfinite(bands).all():
+        missing["NaN"] = ~np.isfinite(bands).all(-1)
+    if by_alpha is not None:
+        missing["alpha"] = ~by_alpha
+    if nodata != "none":
+        if mask is not None:
+            missing["mask"] = ~mask
+        values = [float(nodata)] * bands.shape[-1] if nodata else declared
+        missing[" ".join(sorted({f"{value:g}" for value in values if value is not None}))] = _holds(bands, values)
+    if nodata == "":
+        for fill in FILLS.get(bands.dtype.name, ()):
+            if bands.shape[-1] == 1 and fill == 0:
+                continue
+            if (bands[..., 0] == fill).mean() >= LEAST_FILL:
+                everywhere = (bands == fill).all(-1)
+                if everywhere.mean() >= LEAST_FILL:
+                    missing[f"fill of {fill:g}"] = everywhere
+    found = {why: where for why, where in missing.items() if where.any()}
+    if not found:
+        return None, []
+    lost = np.logical_or.reduce(list(found.values()))
+    return ~lost, [f"not measured: {why}" for why in found]
+
+
+def _holds(bands: np.ndarray, values: Sequence[float | None]) -> np.ndarray:
+    """Where pixels [H, W, C] hold the nodata values of their bands: bool [H, W].
+
+    One band is enough, since a pixel counts only where all of it was measured (at the edge of a swath bands end one
+    after the other). But zero, and any value of 8 bits, are numbers that also occur: they count where every band has
+    its value.
+    """
+    known = [_as(bands.dtype, value) for value in values]
+    if all(value is None for value in known):
+        return np.zeros(bands.shape[:2], bool)
+    hits = [np.zeros(bands.shape[:2], bool) if v is None else bands[..., k] == v for k, v in enumerate(known)]
+    occurs = bands.dtype == np.uint8 or all(value in (None, 0) for value in known)
+    return np.logical_and.reduce(hits) if occurs else np.logical_or.reduce(hits)
+
+
+def _as(kind: np.dtype, value: float | None) -> np.generic | None:
+    """The number in a type, None where the type has no such number (NaN is looked for apart)."""
+    if value is None or not np.isfinite(value):
+        return None
+    if kind.kind == "f":
+        with np.errstate(over="ignore"):
+            return kind.type(value)
+    limits = np.iinfo(kind)
+    return kind.type(int(value)) if float(value).is_integer() and limits.min <= value <= limits.max else None
