@@ -6,7 +6,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from geofm_lib.data.sources import listing
@@ -23,27 +23,56 @@ def items(source: listing.Source) -> Iterator[Item]:
     Folders and zips give functions, so that many processes can read at once; a tar, which may be compressed, is read
     in its own order. What cannot be listed comes last, under its own name, with a function that raises the reason.
     """
-    assert source.path is not None, "drawn and downloaded images have no path"
     troubles: list[tuple[str, str]] = []
-    if source.kind == "tar":
-        yield from _tar(source.path, troubles)
-    else:
-        load, path = _read_zip if source.kind == "zip" else _read_file, os.fspath(source.path)
-        for name in listing.names(source.path, source.kind, troubles):
-            if listing.is_image_name(name):
-                yield Item(clean(name), functools.partial(load, path, name))
+    for name, load in entries(source, listing.is_image_name, troubles):
+        yield Item(clean(name), load)
+    yield from lost(troubles)
+
+
+def lost(troubles: list[tuple[str, str]]) -> Iterator[Item]:
+    """What could not be listed, as items that raise the reason."""
     for name, reason in troubles:
         yield Item(clean(name), functools.partial(_fail, reason))
+
+
+def entries(
+    source: listing.Source, wanted: Callable[[str], bool], troubles: list[tuple[str, str]], apart: bool = False
+) -> Iterator[tuple[str, bytes | Callable[[], bytes]]]:
+    """(name as stored, its bytes or a function that gives them) of the wanted files, in an order that never changes.
+
+    troubles: see `listing.names`. apart: files of a tar give functions too, where it is not compressed.
+    """
+    assert source.path is not None, "drawn and downloaded images have no path"
+    if source.kind == "archives":
+        for archive, kind, below in listing.archives(source.path, troubles):
+            inside = listing.Source(source.name, archive, kind)
+            for name, load in entries(inside, lambda name, below=below: wanted(below(name)), troubles, apart):  # type: ignore[misc]
+                yield below(name), load
+    elif source.kind == "tar":
+        yield from _tar(source.path, wanted, troubles, apart and not is_compressed(source.path))
+    else:
+        read, path = _read_zip if source.kind == "zip" else _read_file, os.fspath(source.path)
+        for name in filter(wanted, listing.names(source.path, source.kind, troubles)):
+            yield name, functools.partial(read, path, name)
+
+
+def is_compressed(path: Path) -> bool:
+    """Is this tar compressed, so that it can only be read from its beginning?"""
+    try:
+        tarfile.open(path, "r:").close()
+    except tarfile.TarError:
+        return True
+    return False
 
 
 def count(source: listing.Source) -> int | None:
     """How many images can be listed, or None if only reading a compressed tar through would tell."""
     assert source.path is not None, "drawn and downloaded images have no path"
-    if source.kind == "tar":
-        try:
-            tarfile.open(source.path, "r:").close()
-        except tarfile.TarError:
-            return None
+    tars = [source.path] if source.kind == "tar" else []
+    if source.kind == "archives":
+        tars = [path for path, kind, _ in listing.archives(source.path, []) if kind == "tar"]
+    if any(map(is_compressed, tars)):
+        return None
     return sum(map(listing.is_image_name, listing.names(source.path, source.kind, [])))
 
 
@@ -57,14 +86,19 @@ def clean(name: str) -> str:
     return "/".join(parts).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _tar(path: Path, troubles: list[tuple[str, str]]) -> Iterator[Item]:
+def _tar(
+    path: Path, wanted: Callable[[str], bool], troubles: list[tuple[str, str]], apart: bool
+) -> Iterator[tuple[str, bytes | Callable[[], bytes]]]:
     try:
         for archive, member in listing.members(path):
-            if listing.is_image_name(member.name):
-                if member.size > MOST_BYTES:
-                    yield Item(clean(member.name), functools.partial(_fail, _too_large(member.size)))
-                elif file := archive.extractfile(member):
-                    yield Item(clean(member.name), file.read())
+            if not wanted(member.name):
+                continue
+            if member.size > MOST_BYTES:
+                yield member.name, functools.partial(_fail, _too_large(member.size))
+            elif apart and not member.issparse():
+                yield member.name, functools.partial(_read_part, os.fspath(path), member.offset_data, member.size)
+            elif file := archive.extractfile(member):
+                yield member.name, file.read()
     except listing.DAMAGE as error:
         troubles.append((path.name, listing.rest_lost(error)))
 
@@ -91,6 +125,15 @@ def _read_file(root: str, name: str) -> bytes:
         return data
     finally:
         os.close(file)
+
+
+def _read_part(path: str, start: int, size: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(start)
+        data = file.read(size)
+    if len(data) < size:
+        raise OSError(f"only {len(data)} of its {size} bytes can be read")
+    return data
 
 
 @functools.lru_cache(maxsize=2)

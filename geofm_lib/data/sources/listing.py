@@ -9,19 +9,24 @@ import functools
 import hashlib
 import lzma
 import os
+import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from geofm_lib.catalog.datasets import DATASETS, DOWNLOADS
 from geofm_lib.catalog.suggest import did_you_mean
+from geofm_lib.data.sources.sides import side_of
 from geofm_lib.settings.places import expanded
 
 # What counts as an image by its name; anything else in a folder or archive is passed over (text, masks in .npy ...).
 IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jpe .png .tif .tiff .bmp .gif .webp .jp2 .ppm .pgm".split())
+
+ARCHIVE = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
+SHARD = re.compile(r"[-_.]?\d{2,}(-of-\d+)?$")  # at the end of a name without suffix: the number of a shard
 
 # What opening or listing a damaged archive may raise.
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
@@ -29,7 +34,10 @@ DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFE
 
 @dataclass(frozen=True)
 class Source:
-    """Where the images are. kind: "scenes" (drawn), "download" (both: path None), "folder", "tar" or "zip"."""
+    """Where the images are. kind: "scenes" (drawn), "download" (both: path None), "folder", "tar", "zip" or "archives".
+
+    "archives": a folder whose images all lie in tars and zips. They are read as if unpacked there.
+    """
 
     name: str
     path: Path | None
@@ -68,6 +76,8 @@ def find(dataset: str | os.PathLike) -> Source:
     if not os.access(path, os.R_OK):
         raise ValueError(f"dataset: '{text}' may not be read by this user; change its permissions")
     kind = _kind(path)
+    if kind == "folder" and not any(map(is_image_name, names(path, kind))) and next(archives(path, []), None):
+        kind = "archives"
     if not any(is_image_name(name) for name in names(path, kind)):
         raise ValueError(f"dataset: '{text}' holds no images (looked for {' '.join(sorted(IMAGE_SUFFIXES))})")
     return Source(path.name.split(".")[0] or path.name, path.resolve(), kind)
@@ -82,6 +92,10 @@ def names(path: Path, kind: str, troubles: list[tuple[str, str]] | None = None) 
     if kind == "folder":
         yield from _walk(path, [] if troubles is None else troubles)
         return
+    if kind == "archives":
+        for inside, inner, below in archives(path, [] if troubles is None else troubles):
+            yield from map(below, names(inside, inner, troubles))
+        return
     try:
         if kind == "zip":
             with zipfile.ZipFile(path) as archive:
@@ -92,6 +106,33 @@ def names(path: Path, kind: str, troubles: list[tuple[str, str]] | None = None) 
         if troubles is None:
             raise ValueError(_damaged(path, error)) from None
         troubles.append((path.name, rest_lost(error)))
+
+
+def archives(path: Path, troubles: list[tuple[str, str]]) -> Iterator[tuple[Path, str, Callable[[str], str]]]:
+    """The tars and zips in a folder: (path, kind, function from a name inside to the name it would have unpacked).
+
+    Unpacked, an archive is a folder of its own name (water.zip: water/). Shards of one set, which differ in a number
+    only, are no folders of their own, unless their names say a side (train-000000.tar: train/).
+    """
+    found = [name for name in _walk(path, troubles) if ARCHIVE.search(name) and not _is_hidden(f"{name}/")]
+    stems = {name: ARCHIVE.sub("", name) for name in found}
+    heads = {stem: SHARD.sub("", stem.rpartition("/")[2]) for stem in stems.values()}
+    numbered = len(heads) > 1 and all(SHARD.search(stem) for stem in heads) and len(set(heads.values())) < len(heads)
+    for name, stem in stems.items():
+        try:
+            kind = _kind(path / name)
+        except (ValueError, OSError):
+            troubles.append((name, "the archive is damaged; fetch it again"))
+            continue
+        above, _, last = stem.rpartition("/")
+        words = next(filter(None, map(side_of, re.split("[-_.]", heads[stem]))), "") if numbered else last
+        yield path / name, kind, functools.partial(_unpacked, "/".join(filter(None, (above, words))))
+
+
+def _unpacked(folder: str, name: str) -> str:
+    name = name.removeprefix("./")
+    top = folder.rpartition("/")[2]
+    return name if not folder else f"{folder}/{name.removeprefix(top + '/')}"
 
 
 def fetch(name: str, folder: Path) -> Path:
@@ -198,7 +239,7 @@ def signature(dataset: str | os.PathLike) -> str:
     source = find(dataset)
     if source.path is None:
         return source.name
-    if source.kind != "folder":
+    if source.kind not in ("folder", "archives"):
         state = source.path.stat()
         return f"{source.path}|{state.st_size}|{state.st_mtime_ns}"
     digest = hashlib.sha256()

@@ -9,9 +9,9 @@ _SIDES = {word: side for side, words in WORDS.items() for word in words}
 
 
 def side_of(word: str) -> str:
-    """The side that a word names, "" for none; capitals and separators play no part.
+    """The side that a word names, "" for none; capitals, digits and separators play no part.
 
-    >>> [side_of(word) for word in ("Training", "valid", "test_set", "water")]
-    ['train', 'val', 'test', '']
+    >>> [side_of(word) for word in ("Training", "valid", "test_set", "val2017", "water")]
+    ['train', 'val', 'test', 'val', '']
     """
-    return _SIDES.get("".join(filter(str.isalnum, word.lower())), "")
+    return _SIDES.get("".join(filter(str.isalpha, word.lower())), "")
