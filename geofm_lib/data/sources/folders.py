@@ -1,0 +1,148 @@
+"""What the folders of images say: the side of a split and the class, or why they are no classes."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from geofm_lib.data.sources import guards, sides
+
+UP = 3  # levels above an image's own folder that may be the class
+LOOKED_AT = 4  # folders whose file names are compared
+_MASKS = set("mask masks label labels annotation annotations annot gt groundtruth".split())
+_REMEDY = {
+    "images and masks": "pattern='{images}/**' takes the images alone",
+    "two dates of the same places": "pattern='{images}/**' takes one of them alone",
+    "single bands": "pattern='*/{{band}}/*' says where the bands are",
+    "sensors or file formats": "pattern='{images}/**' takes one of them alone",
+    "resolutions": "pattern='{images}/**' takes one of them alone",
+    "the same images several times": "pattern='{images}/**' takes one of them alone",
+}
+_OTHER = "labels='table.csv' takes them from a table, pattern='{{label}}/{{place}}/*' from another folder"
+
+
+@dataclass
+class Found:
+    """labels, sides: of each image, "" for none. sides_from: in words. warnings: sentences for the page."""
+
+    labels: list[str]
+    sides: list[str]
+    sides_from: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+
+def read(names: Sequence[str], insist: bool = False) -> Found:
+    """What the folders of all images say. insist: an image's own folder is its class, whatever it looks like.
+
+    A class is the parent folder, or one above it where that one looks like a place. Images beside or above class
+    folders have none, nor have those in one single folder. The strings are shared, so a million labels are a million
+    references.
+    """
+    own = [os.path.dirname(name) for name in names]
+    counts = Counter(own)
+    placed, used = sides.of_folders(counts)
+    reduced: Counter[str] = Counter()
+    for folder, count in counts.items():
+        reduced[placed[folder][1]] += count
+    label, warnings = _classes(reduced, names, own, placed, insist)
+    found = Found([label.get(placed[folder][1], "") for folder in own], [placed[folder][0] for folder in own])
+    if len(set(found.sides) - {""}) > 1 and not insist:
+        trained, tested = (
+            {name for name, side in zip(found.labels, found.sides, strict=True) if name and (side == "train") == train}
+            for train in (True, False)
+        )
+        if min(len(trained), len(tested)) > 1 and not trained & tested:
+            warnings = [_told("places, since no side has those of another", sorted(trained | tested), "")]
+            found.labels = [""] * len(names)
+    if used:
+        shown = used if len(used) < 7 else [*used[:5], "..."]
+        found.sides_from = f"folder{'s' * (len(used) > 1)} {', '.join(shown)}"
+    found.warnings = warnings
+    return found
+
+
+def _classes(
+    counts: Counter[str], names: Sequence[str], own: list[str], placed: dict[str, tuple[str, str]], insist: bool
+) -> tuple[dict[str, str], list[str]]:
+    """({folder without sides: class}, warnings)."""
+    above = {folder[:end] for folder in counts for end, letter in enumerate(folder) if letter == "/"} | {""}
+    leaves = [folder for folder in counts if folder not in above]
+    if not insist and (pair := _masks(names, own)):
+        return {}, [_told("images and masks", *pair)]
+    doubt = ""
+    for up in range(1 if insist else UP + 1):
+        nodes: Counter[str] = Counter()
+        for leaf in leaves:
+            nodes[_ancestor(leaf, up)] += counts[leaf]
+        nodes.pop("", None)
+        if len({_last(node) for node in nodes}) < 2:
+            continue
+        why = "" if insist else guards.why_not(nodes, _stems(nodes, names, own, placed))
+        if not why:
+            told = f"{doubt}; the folders above them, such as '{_last(next(iter(nodes)))}', are taken" if doubt else ""
+            return {folder: _inside(folder, nodes) for folder in counts}, [told] if told else []
+        doubt = doubt or _told(why, sorted({_last(node) for node in nodes}), _images(nodes))
+    return {}, [doubt] if doubt else []
+
+
+def _told(why: str, names: list[str], images: str) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    remedy = _REMEDY.get(why, _OTHER).format(images=images)
+    return f"the folders {shown} look like {why}, not classes, and give no labels: {remedy}, and labels=folders insists"
+
+
+def _images(nodes: Counter[str]) -> str:
+    """The path of the folder that holds the images, among images and masks, or the first of other kinds."""
+    return min(nodes, key=lambda node: (_is_mask(_last(node)), node))
+
+
+def _is_mask(name: str) -> bool:
+    return bool(_MASKS.intersection(sides.words(name)))
+
+
+def _masks(names: Sequence[str], own: list[str]) -> tuple[list[str], str] | None:
+    """(names of sibling folders of which some hold images and some their masks, the path of the images)."""
+    beside: dict[str, set[str]] = {}
+    for folder in set(own):
+        parts = folder.split("/") if folder else []
+        for k, part in enumerate(parts):
+            beside.setdefault("/".join(parts[:k]), set()).add(part)
+    found = []
+    for above, children in sorted(beside.items()):
+        masks = {child for child in children if _is_mask(child)}
+        others = children - masks
+        if masks and others and all(sides.side_of(each) or guards.is_role(each) for each in others):
+            found.append((sorted(children), f"{above}/{min(others)}".lstrip("/")))
+    if len(found) > 1:  # on several sides of a split
+        return found[0][0], f"**/{_last(found[0][1])}"
+    return found[0] if found else None
+
+
+def _stems(nodes: Counter[str], names: Sequence[str], own: list[str], placed: dict[str, tuple[str, str]]) -> list[set]:
+    """The names of the files in each of a few folders, without suffix; [] where there are too many to compare."""
+    if not 2 <= len(nodes) <= LOOKED_AT:
+        return []
+    stems: dict[str, set[str]] = {node: set() for node in nodes}
+    for name, folder in zip(names, own, strict=True):
+        for node, found in stems.items():
+            if (placed[folder][1] + "/").startswith(node + "/"):
+                found.add(re.sub(r"\.[^.]*$", "", name[len(folder) :]))
+    return list(stems.values())
+
+
+def _ancestor(folder: str, up: int) -> str:
+    for _ in range(up):
+        folder = os.path.dirname(folder)
+    return folder
+
+
+def _inside(folder: str, nodes: Counter[str]) -> str:
+    """The name of the innermost class folder that holds `folder`, "" for none."""
+    while folder and folder not in nodes:
+        folder = os.path.dirname(folder)
+    return _last(folder)
+
+
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]

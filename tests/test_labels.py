@@ -1,0 +1,151 @@
+"""Labels and sides by folders: what is a class, what is a side, and what only looks like a class."""
+
+import itertools
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from geofm_lib.data.sources import folders, labels, listing, sides
+
+
+def tree(text, each=3):
+    """Image names in folders, `each` in each; "{a,b}" and "{0..9}" in a folder stand for several."""
+    found = []
+    for pattern in text.split():
+        parts = []
+        for part in pattern.replace("}", "{").split("{"):
+            first, dots, last = part.partition("..")
+            parts.append([str(n) for n in range(int(first), int(last) + 1)] if dots else part.split(","))
+        for chosen in itertools.product(*parts):
+            folder = "".join(chosen)
+            found += [f"{folder}/{folder.replace('/', '_')}_x{i}.jpg" for i in range(each)]
+    return found
+
+
+def classes(names):
+    return sorted(set(folders.read(names).labels) - {""})
+
+
+REAL = [  # (folders, images in each, the classes)
+    ("{forest,river}", 1, "forest river"),
+    ("set/{forest,river}", 5, "forest river"),
+    ("{a,b}", 4, "a b"),
+    ("train/water/{lake,river} train/land/{road,rail}", 3, "lake rail river road"),  # Million-AID
+    ("2750/{AnnualCrop,Forest}", 3, "AnnualCrop Forest"),
+    ("{0..9}", 30, "0 1 2 3 4 5 6 7 8 9"),
+    ("LCZ_{1..17}", 2, " ".join(sorted(f"LCZ_{n}" for n in range(1, 18)))),
+    ("class{1..4}", 2, "class1 class2 class3 class4"),
+    ("n0144076{4..9}", 2, " ".join(f"n0144076{n}" for n in range(4, 10))),
+    ("{B-1,B-29,Boeing,C-130,F-16}", 3, "B-1 B-29 Boeing C-130 F-16"),  # MTARSI
+    ("{2S1,BMP2,BTR60,T62,T72,ZSU_23_4}", 5, "2S1 BMP2 BTR60 T62 T72 ZSU_23_4"),  # MSTAR
+    ("{aGrass,bField,cIndustry}", 3, "aGrass bField cIndustry"),
+    ("{car,train,bus}", 2, "bus car train"),  # a train may be a vehicle
+    ("{airport/airport,port/port,crop/crop}_{0..3}", 2, "airport crop port"),  # fMoW: the middle folder
+    ("train/{airport/airport,port/port}_{0..3} val/{airport/airport,port/port}_{4..5}", 1, "airport port"),
+    ("{forest,water}/{2019,2020}", 4, "forest water"),
+    ("{forest,water}/201905{10..14}", 1, "forest water"),
+    ("{forest,water}/S2A_MSIL2A_20170613T10103{1..4}", 12, "forest water"),
+    ("{forest,water}/{B02,B03,B04}", 3, "forest water"),
+    ("{damage,no_damage}", 50, "damage no_damage"),
+]
+NONE = [  # (folders, images in each, what they look like, what mends it)
+    ("bigearthnet/S2A_MSIL2A_20170613T101031_{0..4}_{0..3}", 12, "numbered places", "labels='table.csv'"),
+    ("{0000001,0000002,0000003}/{20200604T054639,20200904T054639}", 12, "dates", "labels="),  # SSL4EO
+    ("x.SAFE/GRANULE/L2A_T30UYV_A032395_20230520T104624/IMG_DATA/{R10m,R20m,R60m}", 4, "resolutions", "pattern="),
+    ("{images,masks}", 5, "images and masks", "pattern='images/**'"),
+    ("{images,annotations}/{training,validation}", 5, "images and masks", "pattern='images/**'"),
+    ("{train,val,test}/{image,label}", 5, "images and masks", "pattern='**/image/**'"),
+    ("{train,train_labels,val,val_labels}", 5, "images and masks", "pattern='train/**'"),
+    ("levir/{train,test}/{T1,T2,label}", 5, "images and masks", "pattern="),
+    ("{before,after}", 5, "two dates of the same places", "pattern="),
+    ("{pre,post}-disaster", 5, "two dates", "pattern="),
+    ("{2017,2018,2019}", 40, "dates", "labels="),
+    ("{2017-06,2018-07}", 40, "dates", "labels="),
+    ("{spring,summer,autumn,winter}", 9, "dates", "labels="),
+    ("{B02,B03,B04}", 9, "single bands", "{band}"),
+    ("{red,green,blue,nir}", 9, "single bands", "{band}"),
+    ("{s1,s2}", 9, "sensors", "pattern="),
+    ("scene_{1..5}", 500, "numbered places", "labels="),
+    ("austin{1..9}", 30, "numbered places", "labels="),
+    ("top_potsdam_2_{10..14}", 9, "numbered places", "labels="),
+    ("{32TQM,33UUP,T31UFS}", 9, "numbered places", "labels="),
+    ("-95.06_29.{83..87}", 1, "numbered places", "labels="),
+    ("000{1..5}", 8, "numbered places", "labels="),
+    ("city{paris,lyon,rome,bonn,bern,oslo,kiel,ulm,wien,prag,riga}", 1, "places, most with one image", "labels="),
+    ("train/{aachen,bochum,ulm} val/{munster,frankfurt}", 20, "no side has those of another", "labels="),
+]
+
+
+@pytest.mark.parametrize(("text", "each", "expected"), REAL, ids=[row[0][:40] for row in REAL])
+def test_real_classes_are_never_mistaken(text, each, expected):
+    assert classes(tree(text, each)) == sorted(expected.split())
+
+
+@pytest.mark.parametrize(("text", "each", "look", "mends"), NONE, ids=[row[0][:40] for row in NONE])
+def test_what_is_no_class_is_told_with_what_mends_it(text, each, look, mends):
+    found = folders.read(tree(text, each))
+    assert set(found.labels) == {""}
+    (told,) = found.warnings
+    assert look in told
+    assert mends in told
+    assert "labels=folders insists" in told
+    insisting = folders.read(tree(text, each), insist=True)
+    assert len(set(insisting.labels)) > 1 or "train_labels" in text
+    assert not insisting.warnings
+
+
+def test_files_of_the_same_names_are_pairs_but_running_numbers_are_not():
+    stems = ["tile_10_31", "tile_11_31", "tile_14_90", "tile_10_90"]
+    assert (
+        "the same images several times"
+        in folders.read([f"{f}/{s}.png" for f in ("x1z", "q7") for s in stems]).warnings[0]
+    )
+    assert classes([f"{folder}/{n}.png" for folder in ("forest", "river") for n in range(9)]) == ["forest", "river"]
+    assert classes([f"{folder}/{s}{folder}.png" for folder in ("a", "b") for s in stems]) == ["a", "b"]
+    assert classes([f"{folder}/{s}.png" for folder in ("A", "B") for s in stems]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "found_classes"),
+    [
+        ("{train,val,test}/{forest,river}", "train val test", "forest river"),
+        ("set/{Training,Validation,Testing}/{forest,river}", "Training Validation Testing", "forest river"),
+        ("{train2017,val2017}/{forest,river}", "train2017 val2017", "forest river"),
+        ("{train_images,test_images}/{forest,river}", "train_images test_images", "forest river"),
+        ("{forest,river}/{train,test}", "train test", "forest river"),
+        ("{TrainSet,TestSet}", "TrainSet TestSet", ""),
+        ("{train,dev,eval}/{forest,river}", "train dev eval", "forest river"),
+        ("{train,test,extra}/{forest,river}", "train test", "forest river"),
+        ("{train,val_seen,val_unseen}/{forest,river}", "", "forest river"),
+        ("images/{train,val}/{forest,river}", "train val", "forest river"),
+    ],
+)
+def test_sides_by_folders(text, expected, found_classes):
+    names = tree(text)
+    found = folders.read(names)
+    assert sorted(set(found.labels) - {""}) == sorted(found_classes.split())
+    if expected:
+        assert found.sides_from == "folders " + ", ".join(expected.split())
+        for name, side in zip(names, found.sides, strict=True):
+            assert side == next(filter(None, map(sides.side_of, name.split("/")[:-1])), "")
+
+
+def test_names_of_real_sets():
+    if not os.environ.get("GEOFM_TEST_DATA"):
+        pytest.skip("GEOFM_TEST_DATA names no folder of real images")
+    counts = {}
+    for each in ("ucm", "aid96", "nwpu2", "eurosat100_ms", "harvey", "dubai_seg"):
+        with tarfile.open(Path(os.environ["GEOFM_TEST_DATA"]) / f"{each}.tar") as archive:
+            counts[each] = len(classes([name for name in archive.getnames() if listing.is_image_name(name)]))
+    assert list(counts.values()) == [21, 30, 2, 10, 0, 0]
+
+
+def test_the_source_wins_over_folders_and_the_setting_over_both():
+    names = ["forest/1.jpg", "river/2.jpg"]
+    given = [("dry", "train", "s"), ("wet", "test", "")]
+    assert labels.assign(names, given).labels == ["dry", "wet"]
+    assert labels.assign(names, given, "folders").labels == ["forest", "river"]
+    nothing = labels.assign(names, given, "none")
+    assert (nothing.labels, nothing.sides, nothing.labels_from) == (["", ""], ["train", "test"], "")
