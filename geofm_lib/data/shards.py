@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from geofm_lib.data import decode, several
+from geofm_lib.data.sources import prepared
 
 COLUMNS = ("name", "label", "shard", "offset", "size", "checksum", "width", "height", "channels")
 MOST_OPEN = 256  # shards at once: a process may open 1024 files on most systems
@@ -36,10 +37,13 @@ class Shards:
                 f"{self.folder} holds no prepared images (no index.csv): give the run folder of a finished "
                 f"01_data run, or leave data empty"
             )
+        prepared.check_members(self.folder)
         if split not in (None, "train", "val", "test"):
             raise ValueError(f"unknown split {split!r}; use 'train', 'val', 'test' or None for all")
         side = None
         if split:
+            if not (self.folder / "split.csv").is_file():
+                raise ValueError(f"{self.folder} has no split.csv; copy the whole folder, or prepare it again")
             with open(self.folder / "split.csv", encoding="utf-8", newline="") as file:
                 side = {row[0] for row in csv.reader(file) if row[1] == split}
         self._read_index(side)
@@ -104,7 +108,10 @@ class Shards:
         if number not in self._files:
             if len(self._files) >= MOST_OPEN:
                 os.close(self._files.pop(next(iter(self._files))))  # the one opened first
-            self._files[number] = os.open(self.folder / "shards" / self._shards[number], os.O_RDONLY)
+            try:
+                self._files[number] = os.open(self.folder / "shards" / self._shards[number], os.O_RDONLY)
+            except OSError as error:
+                raise ValueError(f"{self.names[i]} in {self.folder} cannot be read: {error}") from None
         # pread has no file position, so threads and forked processes may share the descriptor.
         data = os.pread(self._files[number], size, offset)
         if len(data) < size or verify and zlib.crc32(data) != checksum:

@@ -9,7 +9,6 @@ The rows of a million images are never held as objects. They lie beside the shar
 a time, to write the lists.
 """
 
-import hashlib
 import itertools
 import time
 from collections.abc import Iterator
@@ -24,10 +23,12 @@ from geofm_lib.data.measure import Statistics
 from geofm_lib.data.shards import COLUMNS
 from geofm_lib.data.sources import archives, labels, listing
 from geofm_lib.data.sources.item import Item
+from geofm_lib.data.sources.prepared import fingerprint
 from geofm_lib.data.verify import Fit
 from geofm_lib.distributed.context import Context
 from geofm_lib.jobs.prepare_collection import Collection, compare, recognise
 from geofm_lib.jobs.prepare_preview import Preview
+from geofm_lib.jobs.prepare_union import gather
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.scenes import generate
 from geofm_lib.settings import PrepareSettings
@@ -50,18 +51,19 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     for name in LISTS:
         (run.path / name).unlink(missing_ok=True)  # the index first, since it says that the rest is complete
     images = Collection(settings.channels)
-    speed = _pack(settings, run, images)
+    united = gather(settings, run.path, images)
+    speed = None if united else _pack(settings, run, images)
     if misfits := images.misfits(settings.dataset):
         pack.leave_out(run.path, misfits, _shard_bytes(settings))
         images = Collection(settings.channels)
         for sample in pack.rows(run.path):
             images.add(sample)
-    known = labels.assign(images.names, images.given, settings.labels)
+    known = united.known(images) if united else labels.assign(images.names, images.given, settings.labels)
     classes = several.counts(known.labels)
     card = DATASETS["scenes"] if settings.dataset == "scenes" else recognise(classes)
     ratio = settings.train_ratio or (card and card.train) or TRAIN_RATIO
     first, kinds = _list_duplicates(run.path, images)
-    sides, split_by, told = split.decide(
+    sides, split_by, told = united.split(images) if united else split.decide(
         settings.split, images.names, known.labels, known.sides, known.scenes, first, ratio, settings.seed,
         known.sides_from, known.scenes_from,
     )  # fmt: skip
@@ -70,7 +72,6 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     if card and settings.dataset != "scenes":
         files.write_csv(run.path / "card.csv", CARD_COLUMNS, compare(card, classes, known.labels.count("")))
     packed = _list_images(run, known.labels, sides, settings.seed)
-    listed = b"".join((run.path / name).read_bytes() for name in ("index.csv", "split.csv"))
     return {
         "images": len(images.names),
         "refused": len(images.refused),
@@ -89,7 +90,8 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
         "split_by": split_by,
         "warnings": known.warnings + told,
         **packed,
-        "fingerprint": hashlib.sha256(listed).hexdigest()[:16],  # which images there are, their bytes and their split
+        **(united.summary(run.path, sides) if united else {}),
+        "fingerprint": fingerprint(run.path),
         "packed_images_per_s": speed,
     }
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from geofm_lib import settings
 from geofm_lib.catalog.suggest import did_you_mean
-from geofm_lib.data.sources import listing
+from geofm_lib.data.sources import listing, prepared
 from geofm_lib.runs.results import ROOT
-from geofm_lib.settings import JobSettings, Settings, SettingsError, expanded
+from geofm_lib.settings import JobSettings, PrepareSettings, Settings, SettingsError, expanded
+from geofm_lib.settings.base import naming
 
 FOLDER = ROOT / "notebooks"
 
@@ -62,10 +63,11 @@ def check(settings: JobSettings, ranks: int = 0) -> None:
     """Raise SettingsError, in one sentence, for settings that cannot run here, or on so many ranks (0: any)."""
     data, encoder = getattr(settings, "data", ""), getattr(settings, "encoder", "")
     try:
-        if data and not (expanded(data) / "index.csv").is_file():
-            raise ValueError(f"data: '{data}' is not a run folder of 01_data (it has no index.csv); leave data empty")
+        _check_data(data)
         if not data and hasattr(settings, "dataset"):  # a simulation reads no images
-            listing.find(settings.dataset)
+            found = listing.find(settings.dataset)
+            if found.kind == "prepared" and isinstance(settings, PrepareSettings):
+                prepared.refuse_options(settings)
         files = [encoder_folder(encoder) / name for name in ("model.safetensors", "config.json")]
         if encoder not in ("", "random") and not all(file.is_file() for file in files):
             raise ValueError(
@@ -78,6 +80,16 @@ def check(settings: JobSettings, ranks: int = 0) -> None:
             settings.check_ranks(ranks)
     except ValueError as error:
         raise SettingsError(str(error)) from None
+
+
+def _check_data(data: str) -> None:
+    with naming("data"):
+        if prepared.is_list(data):
+            prepared.find(data)
+        elif data and not (expanded(data) / "index.csv").is_file():
+            raise ValueError(f"'{data}' is not a run folder of 01_data (it has no index.csv); leave data empty")
+        elif data:
+            prepared.check(expanded(data))
 
 
 def encoder_folder(encoder: str) -> Path:

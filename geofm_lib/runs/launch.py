@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from geofm_lib import __version__, files
-from geofm_lib.data.sources import listing
+from geofm_lib.data.sources import listing, prepared
 from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, REQUESTS
 from geofm_lib.runs import results, slurm, watch
 from geofm_lib.runs.check import check, encoder_folder
 from geofm_lib.runs.run import Run, shown
 from geofm_lib.settings import JobSettings, PrepareSettings, ProbeSettings, Resolved, SettingsError, expanded
 from geofm_lib.settings.data import ImageSettings
+from geofm_lib.settings.places import PATHS, one_spelling
 
 
 def launch(settings: JobSettings) -> Run:
@@ -77,16 +78,23 @@ def _resolved(settings: JobSettings, ranks: int) -> Resolved:
     asked = settings.asked()
     reads = settings.job in ("pretrain", "probe") or asked.get("input") == "real" or asked.get("compare", False)
     if isinstance(settings, ImageSettings) and reads:  # not a simulation, nor a throughput run on synthetic images
-        data = getattr(settings, "data", "")
-        prepared = Run(expanded(data)) if data else _prepared(settings.preparation())
-        if prepared.status != "finished":
-            why = f"the preparation in '{prepared.folder}' is {prepared.status}; run 01_data on it again"
-            raise SettingsError(f"data: {why}")
-        found |= {"data": str(prepared.folder), "data_fingerprint": prepared.summary["fingerprint"]}
+        folder = _data(settings)
+        found |= {"data": str(folder), "data_fingerprint": prepared.fingerprint(folder)}
     if isinstance(settings, ProbeSettings) and settings.encoder != "random":
         given = settings.encoder or launch_quietly(settings.pretraining()).folder
         found["encoder"] = str(encoder_folder(str(given)))
     return Resolved(ranks=ranks, **found)
+
+
+def _data(settings: ImageSettings) -> Path:
+    """The prepared folder that the job reads: the one given, or one that is made or was made before."""
+    data = getattr(settings, "data", "")
+    if not data or prepared.is_list(data):
+        return _prepared(settings.preparation()).folder
+    run = Run(expanded(data))
+    if run.job and run.status != "finished":  # a copy may hold the data files alone
+        raise SettingsError(f"data: the preparation in '{run.folder}' is {run.status}; run 01_data on it again")
+    return run.folder
 
 
 def _prepared(preparation: PrepareSettings) -> Run:
@@ -119,6 +127,7 @@ def _refuse_other_settings(run: Run, settings: JobSettings) -> None:
     if before["job"] != settings.job:
         raise SettingsError(f"run_dir: '{run.folder}' holds a {before['job']} run; choose another folder")
     asked, now = before["asked"], settings.results_only()
+    asked |= {name: one_spelling(asked[name]) for name in PATHS if asked.get(name)}
     changed = [f"{n} ({asked.get(n)!r} there, {v!r} now)" for n, v in now.items() if asked.get(n) != v]
     if changed:
         others = f"other settings: {', '.join(changed)}; choose another run_dir"

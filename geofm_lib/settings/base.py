@@ -207,6 +207,8 @@ def nearest_multiples(size: int, step: int) -> str:
 
 
 def _slug(dataset: str) -> str:
+    if "," in dataset:
+        return f"{dataset.count(',') + 1}_sets"
     stem = Path(os.path.realpath(expanded(dataset))).name.split(".")[0]
     return "".join(c if c.isalnum() else "_" for c in stem) or "data"
 

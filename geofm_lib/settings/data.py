@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import model_validator
 
 from geofm_lib.catalog import models
-from geofm_lib.settings.base import DEVICE, IMAGES_PER_CLASS, RUN_DIR, WHERE, Device, JobSettings, naming, setting
+from geofm_lib.settings.base import (
+    DEVICE,
+    IMAGES_PER_CLASS,
+    RUN_DIR,
+    WHERE,
+    Device,
+    JobSettings,
+    naming,
+    one_spelling,
+    setting,
+)
 
 Alpha = Literal["auto", "keep", "mask"]
 Split = Literal["auto", "random", "scene", "block"]
@@ -70,6 +80,8 @@ class ImageSettings(JobSettings):
         return models.lookup(self.model).resized(patch_size=getattr(self, "patch_size", 0)).patch_size
 
     def preparation(self) -> PrepareSettings:
-        """The preparation these settings imply when `data` is empty."""
+        """The preparation these settings imply when `data` is empty, or a list of prepared folders."""
         own = {n: getattr(self, n) for n in ("dataset", "images_per_class", "device") if hasattr(self, n)}
+        if folders := getattr(self, "data", ""):
+            own = {"dataset": one_spelling(folders), "device": own["device"]}
         return PrepareSettings(**own)

@@ -19,7 +19,9 @@ from pathlib import Path
 
 from geofm_lib.catalog.datasets import DATASETS, DOWNLOADS
 from geofm_lib.catalog.suggest import did_you_mean
+from geofm_lib.data.sources import prepared
 from geofm_lib.data.sources.sides import side_of
+from geofm_lib.settings.base import naming
 from geofm_lib.settings.places import expanded
 
 # What counts as an image by its name; anything else in a folder or archive is passed over (text, masks in .npy ...).
@@ -34,8 +36,9 @@ DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFE
 
 @dataclass(frozen=True)
 class Source:
-    """Where the images are. kind: "scenes" (drawn), "download" (both: path None), "folder", "tar", "zip" or "archives".
+    """Where the images are.
 
+    kind: "scenes" (drawn), "download", "prepared" (these three: path None), "folder", "tar", "zip" or "archives".
     "archives": a folder whose images all lie in tars and zips. They are read as if unpacked there.
     """
 
@@ -67,6 +70,9 @@ def find(dataset: str | os.PathLike) -> Source:
     if not text:
         raise ValueError("dataset is empty: use 'scenes' or the path of a folder, tar or zip of images")
     path = expanded(text)
+    if prepared.is_list(text) or prepared.is_prepared(prepared.whole(path)):
+        with naming("dataset"):
+            return Source("+".join(member.name for member in prepared.find(text)), None, "prepared")
     if text == "scenes":
         return Source("scenes", None, "scenes")
     if text in DOWNLOADS and not path.exists():
@@ -237,6 +243,8 @@ def _get_it_yourself(name: str, why: str) -> str:
 def signature(dataset: str | os.PathLike) -> str:
     """A short text that changes when the source changes: names and sizes of a folder, size and time of an archive."""
     source = find(dataset)
+    if source.kind == "prepared":
+        return prepared.signature(os.fspath(dataset))
     if source.path is None:
         return source.name
     if source.kind not in ("folder", "archives"):

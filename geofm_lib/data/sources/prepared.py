@@ -1,0 +1,217 @@
+"""Prepared folders as a source: one that 01 wrote or a copy of it, or a list of them with commas (a union). No torch.
+
+A prepared folder holds index.csv, split.csv, statistics.json and shards/ with tars and their rows. That of a union
+holds no image: its rows and index name the tars of its members, and union.json says which folders these were.
+"""
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geofm_lib.data import pack
+from geofm_lib.data.sample import ROW, Block
+from geofm_lib.settings import PrepareSettings
+from geofm_lib.settings.places import expanded
+
+NEEDED = ("index.csv", "split.csv", "statistics.json", "shards")
+UNION = "union.json"
+SCENES_ONLY = ("images_per_class", "scene_size")  # which no other source looks at either
+AGAIN = "put the folder back, or make the union again with 01_data"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A data set of a union. name: short, and no other member's. folder: without links. fingerprint: see below."""
+
+    name: str
+    folder: Path
+    fingerprint: str
+
+
+def is_list(text: str) -> bool:
+    """Does it name several folders? A path that exists is one, whatever its name."""
+    return "," in text and not expanded(text).exists()
+
+
+def is_prepared(folder: Path) -> bool:
+    """Has 01 written this folder, or most of it?"""
+    return (folder / NEEDED[0]).is_file() and (folder / NEEDED[-1]).is_dir()
+
+
+def whole(folder: Path) -> Path:
+    """The prepared folder that a folder of shards lies in, else the folder itself."""
+    return folder.parent if folder.name == "shards" and is_prepared(folder.parent) else folder
+
+
+def find(text: str) -> list[Member]:
+    """The prepared folders that a list with commas, or the path of one, means: in an order that only they decide.
+
+    Raises ValueError, one sentence, for what is none, is there twice, or has changed.
+    """
+    folders: list[Path] = []
+    parts = [part.strip() for part in text.split(",")] if is_list(text) else [text.strip()]
+    for number, part in enumerate(parts):
+        folder = _folder(parts, number)
+        if folder in folders:
+            raise ValueError(f"'{part}' is the folder '{folder}', which the list names twice; name it once")
+        folders.append(folder)
+    known = sorted((_short_name(folder), fingerprint(folder), folder) for folder in folders)
+    kinds = {kind(folder): folder for folder in reversed(folders)}
+    if len(kinds) > 1:
+        one, other = (f"'{folder}' holds images of {c} bands of {dtype}" for (c, dtype), folder in [*kinds.items()][:2])
+        raise ValueError(f"{one}, and {other}; only sets of one kind can be put together")
+    names = [name for name, _, _ in known]
+    unique = [name if names.count(name) == 1 else f"{name}-{names[:k].count(name) + 1}" for k, name in enumerate(names)]
+    if len(set(unique)) < len(unique):  # somebody called a folder a-2
+        unique = [f"{name}-{number}" for number, name in enumerate(unique, start=1)]
+    return [Member(name, folder, digest) for name, (_, digest, folder) in zip(unique, known, strict=True)]
+
+
+def _folder(parts: list[str], number: int) -> Path:
+    """The folder that a part of the list means, without links and checked."""
+    part = parts[number]
+    if not part:
+        raise ValueError(f"'{','.join(parts)}' has an empty name between its commas; take the comma away")
+    path = expanded(part)
+    if not path.exists():
+        runs = [
+            ",".join(parts[i:j]) for i in range(len(parts)) for j in range(i + 2, len(parts) + 1) if i <= number < j
+        ]
+        if len(parts) <= 20 and (found := next((run for run in runs if expanded(run).exists()), "")):
+            raise ValueError(f"a list cannot hold '{found}', whose name has a comma; name a link to it instead")
+        raise ValueError(f"there is no folder '{part}', which the list names")
+    folder = whole(Path(os.path.realpath(path)))
+    job = _json(folder / "settings.json").get("job", "")
+    if job and job != "prepare":
+        raise ValueError(f"'{part}' is a {job} run; name run folders of 01_data")
+    if not is_prepared(folder):
+        if job:
+            raise ValueError(f"the preparation in '{part}' is not finished; run 01_data on it again")
+        how = f"prepare it first: geofm run 01 -p dataset {part} -p run_dir FOLDER"
+        raise ValueError(f"'{part}' is not prepared, and a list holds prepared folders only; {how}")
+    check(folder)
+    return folder
+
+
+def check(folder: Path) -> None:
+    """Raise ValueError, one sentence, for a prepared folder with files missing, or whose members have changed."""
+    missing = [name for name in NEEDED if not (folder / name).exists()]
+    if missing:
+        raise ValueError(f"'{folder}' lacks {', '.join(missing)}; copy the whole folder, or prepare it again")
+    check_members(folder)
+
+
+def check_members(folder: Path, within: tuple[Path, ...] = ()) -> None:
+    """The same for the members alone; none are no fault. within: the unions that this folder is a member of."""
+    for member in _json(folder / UNION).get("members", ()):
+        path = Path(os.path.normpath(folder / member["folder"]))
+        where = f"the set '{member['set']}' of the union in '{folder}'"
+        if path in (folder, *within):
+            raise ValueError(f"{where} is a union that holds itself; delete '{folder}'")
+        if not is_prepared(path):
+            raise ValueError(f"{where} is no longer in '{path}'; {AGAIN}")
+        check_members(path, (folder, *within))
+        if fingerprint(path) != member["fingerprint"]:
+            raise ValueError(f"{where} has changed in '{path}'; make the union again in a new folder with 01_data")
+
+
+def fingerprint(folder: Path) -> str:
+    """Which images there are, their bytes and their split: 16 digits, the same for a copy of the folder elsewhere."""
+    union, digest = _json(folder / UNION), hashlib.sha256()
+    if union:  # its index says where its members lie
+        digest.update("".join(f"{m['set']} {m['fingerprint']}\n" for m in union["members"]).encode())
+    for name in ("split.csv",) if union else ("index.csv", "split.csv"):
+        with open(folder / name, "rb") as file:
+            while part := file.read(2**24):
+                digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+def signature(text: str) -> str:
+    """A short text that changes when a prepared folder, or one of a list, does."""
+    return " ".join(f"{member.folder}|{member.fingerprint}" for member in find(text))
+
+
+def refuse_options(settings: PrepareSettings) -> None:
+    """Raise ValueError for an option that is set though it cannot change images that are prepared already."""
+    fields = type(settings).model_fields
+    for name, value in settings.results_only().items():
+        if name not in ("dataset", *SCENES_ONLY) and value != fields[name].default:
+            advice = f"leave it at {fields[name].default!r}, or set it where the folder is prepared"
+            raise ValueError(f"{name}: {value!r} cannot change prepared folders, which 'dataset' names; {advice}")
+
+
+def write_union(folder: Path, members: list[Member]) -> None:
+    """Leave word in a union's folder of which members it is made."""
+    here = os.path.realpath(folder)
+    rows = [
+        {"set": member.name, "folder": os.path.relpath(member.folder, here), "fingerprint": member.fingerprint}
+        for member in members
+    ]
+    (folder / UNION).write_text(json.dumps({"members": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+def kind(folder: Path) -> tuple[int, str]:
+    """(bands, type of a value) of its images. ValueError for rows of an older version, which name no type."""
+    for block in pack.columns(folder):
+        for reason, channels, dtype in zip(block["reason"], block["channels"], block.get("dtype", ()), strict=False):
+            if not reason:
+                return int(channels), dtype
+    raise ValueError(f"'{folder}' has no rows of this version in its shards/; copy them too, or prepare it again")
+
+
+def blocks(folder: Path) -> Iterator[Block]:
+    """The rows beside the shards of a prepared folder, with label and side as its index and split have them.
+
+    Columns are those of ROW. Rows of refused images are in it too. Raises ValueError where the lists do not agree.
+    """
+    with (
+        open(folder / "index.csv", encoding="utf-8", newline="") as index,
+        open(folder / "split.csv", encoding="utf-8", newline="") as split,
+    ):
+        rows, sides = csv.DictReader(index), csv.reader(split)
+        next(sides)
+        listed = zip(rows, sides, strict=True)
+        for block in pack.columns(folder):
+            yield _with_lists(block, listed, folder)
+        if next(listed, None):
+            raise ValueError(_disagree(folder))
+
+
+def _with_lists(block: Block, listed: Iterator[tuple[dict[str, Any], list[str]]], folder: Path) -> Block:
+    labels, sides = [], []
+    try:
+        for name, reason in zip(block["name"], block["reason"], strict=True):
+            row, side = ({"name": name, "label": ""}, [name, ""]) if reason else next(listed)
+            if not row["name"] == side[0] == name:
+                raise ValueError(_disagree(folder))
+            labels.append(row["label"])
+            sides.append(side[1])
+    except StopIteration:
+        raise ValueError(_disagree(folder)) from None
+    blank = [""] * len(labels)
+    return {name: block.get(name, blank) for name in ROW} | {"label": labels, "side": sides}
+
+
+def _disagree(folder: Path) -> str:
+    return f"index.csv, split.csv and the rows in shards/ of '{folder}' are not of one preparation; prepare it again"
+
+
+def _short_name(folder: Path) -> str:
+    """What the data set was called when it was prepared, else the folder's name; letters, digits, - and _ only."""
+    asked = _json(folder / "settings.json").get("asked", {}).get("dataset", "")
+    text = folder.name if not asked or "," in asked else Path(asked).name.split(".")[0]
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in text) or "set"
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

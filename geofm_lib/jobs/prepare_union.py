@@ -1,0 +1,59 @@
+"""The part of a preparation whose source is prepared folders: rows, labels and sides are theirs, and no image moves."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from geofm_lib.data import overlap, pack, union
+from geofm_lib.data.sources import listing, prepared
+from geofm_lib.data.sources.labels import Assigned
+from geofm_lib.data.split import Split
+from geofm_lib.jobs.prepare_collection import Collection
+from geofm_lib.settings import PrepareSettings
+
+SAID = "the prepared folders"
+
+
+@dataclass
+class United:
+    """The members, how many images each has, and, once it is split, which images leak."""
+
+    members: list[prepared.Member]
+    counts: list[int]
+    leaks: overlap.Found = field(default_factory=dict)
+
+    def known(self, images: Collection) -> Assigned:
+        """What the members say of each image."""
+        labels, sides, scenes = ([each[k] for each in images.given] for k in range(3))
+        return Assigned(labels, sides, scenes, SAID, SAID)
+
+    def split(self, images: Collection) -> Split:
+        """The side of each image; ValueError when not one is left to train on."""
+        sides, self.leaks = union.sides([side for _, side, _ in images.given], *images.hashes())
+        names = ", ".join(member.name for member in self.members)
+        if "train" not in sides:
+            raise ValueError(f"dataset: every train image of {names} is a test or val image of them too; none is left")
+        exact, near = (int(self.leaks[kind].sum()) for kind in ("exact", "near"))
+        told = (
+            f"{exact} train images have the same pixels as a test or val image of {names}, and {near} nearly the same"
+        )
+        return Split(sides, f"given: {SAID}", [f"{told}: they are not trained on"] if exact + near else [])
+
+    def summary(self, folder: Path, sides: list[str]) -> dict[str, Any]:
+        """What is told of a union beside what is told of any preparation."""
+        rows = union.sets(folder, self.members, self.counts, sides, self.leaks)
+        return {"sets": rows, "leaks": sides.count(union.LEAK)}
+
+
+def gather(settings: PrepareSettings, folder: Path, images: Collection) -> United | None:
+    """The rows of prepared folders, written to `folder` and taken in; None where the source is anything else."""
+    if listing.find(settings.dataset).kind != "prepared":
+        return None
+    prepared.refuse_options(settings)
+    members = prepared.find(settings.dataset)
+    if any(folder.resolve() == member.folder for member in members):
+        raise ValueError(f"run_dir: '{folder}' is one of the folders in dataset; choose another")
+    united = United(members, union.gather(members, folder))
+    for sample in pack.rows(folder):
+        images.add(sample)
+    return united
