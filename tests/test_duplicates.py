@@ -1,12 +1,20 @@
 """Duplicates: found whatever was done to the file, kept apart from what only looks flat, and never split."""
 
 import io
+import os
+import tarfile
+from pathlib import Path
 
 import numpy as np
+import pytest
+import tifffile
 from PIL import Image, ImageEnhance
 
 from geofm_lib.data import decode, duplicates, measure
+from geofm_lib.data.sample import Sample
+from geofm_lib.jobs.prepare_collection import Collection
 from geofm_lib.scenes import generate
+from tests.support.cases import near_twins_16_bits
 from tests.support.pictures import encode, noise
 
 
@@ -15,7 +23,7 @@ def measured(data: bytes) -> measure.Measures:
 
 
 def measured_pixels(image: np.ndarray) -> measure.Measures:
-    return measure.measure([image])[0]
+    return measure.measure([(image, None)])[0]
 
 
 def bits(one: str, other: str) -> int:
@@ -41,10 +49,15 @@ def test_a_changed_copy_looks_the_same_and_another_image_does_not():
 
 def test_a_flat_picture_has_no_look():
     random = np.random.default_rng(0)
+    one_colour = np.full((64, 64, 3), 100, np.uint8)
     flat = (100 + random.normal(0, 8, (64, 64, 3))).clip(0, 255).astype(np.uint8)
-    assert measured_pixels(flat).look == ""
-    flat[:32] += 20
-    assert measured_pixels(flat).look != ""
+    varied = flat.copy()
+    varied[:32] += 50
+    contrasts = np.array([measured_pixels(image).contrast for image in (one_colour, flat, varied)])
+    assert contrasts[0] == 0
+    assert duplicates.flat(contrasts.repeat([1, 1, 3])).tolist() == [True, True, False, False, False]
+    assert duplicates.flat(contrasts[:1]).tolist() == [True]
+    assert not duplicates.flat(contrasts[1:2]).any(), "in a set of such images they are what there is to see"
 
 
 def test_sums_are_exact_for_any_kind_of_image():
@@ -99,3 +112,44 @@ def test_equal_pixels_in_another_format_are_the_same():
 
 def test_the_compiled_loop_needs_no_place_to_be_kept():
     assert measure._compiled(eval("lambda value: value + 1"))(1) == 2
+
+
+@pytest.mark.parametrize("form, scale", [("u16", 1), ("u8", 1), ("u16", 1e-4), ("u16", 1e4), ("u16", -0.5)])
+def test_twins_are_found_at_the_scale_of_reflectances(tmp_path_factory, form, scale):
+    """Also as float32 of any unit, and as negative numbers of 16 bits."""
+    folder = tmp_path_factory.getbasetemp() / "twins"
+    if not folder.exists():
+        near_twins_16_bits.make(folder)
+    images = Collection()
+    for file in sorted((folder / form).rglob("*.tif")):
+        stored = tifffile.imread(file)
+        if scale != 1:
+            stored = (stored * scale).astype(np.int16 if scale < 0 else np.float32)
+        found = measured_pixels(stored)
+        sample = Sample(file.stem, digest=found.digest, look=found.look, contrast=found.contrast)
+        images.add(sample)
+    image, twin, _ = duplicates.find(*images.hashes())
+    names = images.names
+    assert len(image) == 15
+    assert all(names[i] == f"{names[j][:-1]}b" for i, j in zip(image, twin, strict=True))
+
+
+@pytest.mark.skipif("GEOFM_TEST_DATA" not in os.environ, reason="GEOFM_TEST_DATA names no folder of real images")
+def test_chips_of_sentinel_2_have_looks_and_no_false_twins():
+    images, pixels = Collection(), []
+    with tarfile.open(Path(os.environ["GEOFM_TEST_DATA"]) / "eurosat100_ms.tar") as archive:
+        for member in archive:
+            if member.name.endswith(".tif"):
+                pixels.append(decode.decode(archive.extractfile(member).read()).numpy().transpose(1, 2, 0))
+                found = measured_pixels(pixels[-1])
+                images.add(Sample(member.name, digest=found.digest, look=found.look, contrast=found.contrast))
+    digests, looks = images.hashes()
+    assert len(looks) == 100
+    assert np.count_nonzero(looks) == 96, "the others are open sea"
+    assert not len(duplicates.find(digests, looks)[0])
+    noisy = [image + np.random.default_rng(0).normal(0, 20, image.shape) for image in pixels]
+    close = [
+        (int(measured_pixels(image.clip(0).astype(np.uint16)).look, 16) ^ int(look)).bit_count() <= duplicates.NEAR
+        for image, look in zip(noisy, looks, strict=True)
+    ]
+    assert sum(close) >= 96, "copies with noise of 0.2 % of reflectance are found"

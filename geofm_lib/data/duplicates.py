@@ -11,11 +11,21 @@ from collections.abc import Iterator
 
 import numpy as np
 
+FLAT = 0.05  # of the usual contrast of a set: a picture that varies less looks like any other flat one (reports/LOG.md)
 NEAR = 4  # bits of 64 in which two looks may differ (reports/LOG.md: what was tried)
 BITS = 64
 WINDOW = 64  # neighbours that an image is compared with in one bucket; only a set full of copies has larger ones
 AT_ONCE = 2**21  # pairs compared in one go
 _SCENE = "\0"  # begins the key of a scene, which is no name of an image
+
+
+def flat(contrasts: np.ndarray) -> np.ndarray:
+    """Which pictures vary too little to be told from others, bool [n]: less than FLAT of the median of those that vary.
+
+    By the set's own measure, since reflectances use a hundredth of the range of sixteen bits, and float has none.
+    """
+    varied = contrasts[contrasts > 0]
+    return ~(contrasts > (FLAT * np.median(varied) if len(varied) else 0))
 
 
 def find(digests: np.ndarray, looks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

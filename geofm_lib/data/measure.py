@@ -1,27 +1,23 @@
 """What is measured of every image while its pixels are there: sums for mean and spread, a digest, and its look.
 
-`Statistics` adds the sums up: mean and standard deviation of each band over all pixels of some images.
-
-Two images with the same digest have the same pixels. Two with nearly the same look (a perceptual hash) show the same
-picture, also when one was compressed harder, resized or brightened.
+All but the digest is of measured pixels alone. Two images with the same digest have the same pixels. Two with nearly
+the same look (a perceptual hash) show the same picture, also when one was compressed harder, resized or brightened.
 """
 
-import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numba
 import numpy as np
 import xxhash
 
-from geofm_lib.data.sample import Block
+from geofm_lib.data.sources.item import FULL
 
 GRID = 16  # the look is taken from 16 x 16 mean brightnesses
 ROWS = 64  # the least that sums are taken from: rows side by side are nearly the same
-FLAT = 2.0  # grey levels (of 255): a picture that varies less looks like any other flat one, and its hash is noise
-DIGITS = {"uint8": 6, "uint16": 9, "int16": 9, "float32": 9}  # written of mean and std, by the type of a value
-LEVEL = {"uint8": 1 / 255, "uint16": 1 / 65535, "int16": 1 / 32767, "float32": 1e-6}  # the least std, by type
+# What values and their squares are added up in. Whole numbers: 2 * ROWS - 1 squared bytes are below 2**32.
+_WIDE = {"uint8": np.uint32, "uint16": np.uint64, "int16": np.int64, "float32": np.float64}
+_ROUNDING = 1e-12  # of the mean: a contrast below it is none
 
 # The lowest 8 of 16 frequencies of a cosine transform (type II, orthonormal), one a row: [8, 16].
 _COSINE = np.cos(np.pi / GRID * np.outer(np.arange(8), np.arange(GRID) + 0.5)) * np.sqrt(2 / GRID)
@@ -31,35 +27,59 @@ _COSINE = _COSINE.astype(np.float32)
 
 @dataclass
 class Measures:
-    """sums, squares: over the pixels of each channel, in 0..1 units, [C]. Those of an image of 2 * ROWS rows or more
-    are scaled up from evenly spaced ones. digest: 16 hexadecimal digits, of all pixels. look: likewise, "" for a flat
-    picture."""
+    """valid: measured pixels. sums, squares: over those of each channel, in units of the type's range, [C]. Those of an
+    image of 2 * ROWS rows or more that is measured everywhere are scaled up from evenly spaced ones. digest: 16
+    hexadecimal digits, of all pixels and of which are measured. look: likewise. contrast: how much the brightnesses
+    vary that the look is taken from, in units of the type's range; 0 where there is nothing to see."""
 
+    valid: int
     sums: list[float]
     squares: list[float]
     digest: str
     look: str
+    contrast: float
 
 
-def measure(images_HWC: Iterable[np.ndarray]) -> list[Measures]:
-    """Measure images, uint8 or uint16 [H, W, C] of any number of channels, in their order."""
-    digests, greys, sums = [], [], []
-    for image in images_HWC:
+def measure(images: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> list[Measures]:
+    """Measure images in their order.
+
+    Each is its pixels, uint8, uint16, int16 or float32 [H, W, C], and which of them were measured, bool [H, W], None
+    where all were.
+    """
+    counts, digests, greys, sums = [], [], [], []
+    for image, valid in images:
         image = np.ascontiguousarray(image)
-        height, width, channels = image.shape
-        digests.append(xxhash.xxh3_64_hexdigest(image.data, seed=(height << 32 | width) ^ image.itemsize - 1))
-        while min(image.shape[:2]) < GRID:
-            image = image.repeat(2, 0).repeat(2, 1)  # each pixel as four: sums and means stay what they are
-        # Whole numbers: 2 * ROWS - 1 squared bytes are below 2**32.
-        lines = np.zeros((3, image.shape[1] * channels), np.uint32 if image.itemsize == 1 else np.uint64)
+        if valid is not None and valid.all():
+            valid = None
+        digests.append(_digest(image, valid))
+        counts.append(image.shape[0] * image.shape[1] if valid is None else int(np.count_nonzero(valid)))
+        while min(image.shape[:2]) < GRID:  # each pixel as four: sums and means stay what they are
+            image, valid = _twice(image), None if valid is None else _twice(valid)
         greys.append(np.empty((GRID, GRID)))
-        sums.append(np.empty((2, channels)))
-        full = 2.0 ** (8 * image.itemsize) - 1
-        _fold(image.reshape(len(image), -1), channels, float(height * width), full, lines, greys[-1], sums[-1])
+        sums.append(np.empty((2, image.shape[2])))
+        full = FULL[image.dtype.name]
+        if valid is None:
+            lines = np.zeros((3, image.shape[1] * image.shape[2]), _WIDE[image.dtype.name])
+            _fold(image.reshape(len(image), -1), image.shape[2], float(counts[-1]), full, lines, greys[-1], sums[-1])
+        else:
+            _fold_valid(image, valid, counts[-1], full, greys[-1], sums[-1])
     if not digests:
         return []
-    found = zip(sums, digests, _looks(np.stack(greys)), strict=True)
-    return [Measures(first.tolist(), second.tolist(), digest, look) for (first, second), digest, look in found]
+    found = zip(counts, sums, digests, *_looks(np.stack(greys)), strict=True)
+    return [Measures(n, first.tolist(), second.tolist(), *rest) for n, (first, second), *rest in found]  # type: ignore[arg-type]
+
+
+def _digest(image: np.ndarray, valid: np.ndarray | None) -> str:
+    height, width, _ = image.shape
+    kind = list(FULL).index(image.dtype.name)  # so the order of that table must never change
+    found = xxhash.xxh3_64(image.data, seed=(height << 32 | width) ^ kind)
+    if valid is not None:
+        found.update(np.packbits(valid).data)
+    return found.hexdigest()
+
+
+def _twice(pixels: np.ndarray) -> np.ndarray:
+    return pixels.repeat(2, 0).repeat(2, 1)
 
 
 def _compiled(function: Callable) -> Callable:
@@ -99,43 +119,27 @@ def _fold(image, channels, pixels, full, lines, grey, sums):
         sums[1, c] = square[c::channels].sum() * (share / full**2)
 
 
-def _looks(grey: np.ndarray) -> list[str]:
-    """The perceptual hashes of pictures given as their mean brightnesses in 0..255, [n, GRID, GRID]; "" if flat.
+def _fold_valid(image, valid, pixels, full, grey, sums):
+    """The same from all rows of an image [H, W, C] that is measured at some places only; empty cells get its mean."""
+    wide = np.where(valid[..., None], image, image.dtype.type(0)).astype(np.float64) / full
+    share = pixels / max(1, np.count_nonzero(valid))
+    sums[0], sums[1] = wide.sum((0, 1)) * share, np.square(wide).sum((0, 1)) * share
+    rows, columns = (np.arange(GRID) * side // GRID for side in valid.shape)
+    bright, count = (
+        np.add.reduceat(np.add.reduceat(each, rows, 0), columns, 1) for each in (wide.mean(2), valid.astype(np.float64))
+    )
+    grey[:] = 255 * np.where(count, bright / np.maximum(count, 1), bright.sum() / max(1.0, count.sum()))
+
+
+def _looks(grey: np.ndarray) -> tuple[list[str], list[float]]:
+    """The perceptual hashes and contrasts of pictures given as their mean brightnesses in 0..255, [n, GRID, GRID].
 
     64 bits: which of the 8 x 8 lowest frequencies of a cosine transform lie above their median (without the mean).
     """
-    low = (_COSINE @ grey @ _COSINE.T).reshape(len(grey), -1)
-    varied = np.square(low[:, 1:]).sum(1) >= (FLAT * GRID) ** 2
+    with np.errstate(invalid="ignore", over="ignore"):  # numbers without end have no look
+        low = (_COSINE @ grey @ _COSINE.T).reshape(len(grey), -1)
+        contrasts = np.sqrt(np.square(low[:, 1:]).sum(1)) / GRID
     bits = np.packbits(low > np.sort(low[:, 1:])[:, 31:32], axis=1)
-    return [each.tobytes().hex() if vary else "" for each, vary in zip(bits, varied.tolist(), strict=True)]
-
-
-class Statistics:
-    """Sums over the images added. Everything is in 0..1 units of the range of a value."""
-
-    def __init__(self) -> None:
-        self.images, self.pixels, self.dtype = 0, 0, "uint8"
-        self.sums, self.squares = np.zeros(1), np.zeros(1)
-
-    def add(self, block: Block, chosen: list[bool]) -> None:
-        """Take in the chosen rows of some."""
-        if not any(chosen):
-            return
-        names = ("width", "height", "sums", "squares")
-        width, height, sums, squares = (_numbers(list(itertools.compress(block[name], chosen))) for name in names)
-        self.images, self.dtype = self.images + len(width), block["dtype"][0]
-        self.pixels += int((width * height).sum())
-        self.sums, self.squares = self.sums + sums.sum(0), self.squares + squares.sum(0)
-
-    def result(self) -> dict[str, Any]:
-        """channels, images, and the lists mean and std, rounded."""
-        mean, squares = self.sums / self.pixels, self.squares / self.pixels
-        # One level at least: images of one colour must not be divided by zero.
-        std = np.sqrt(np.maximum(squares - mean**2, 0)).clip(min=LEVEL[self.dtype])
-        rounded = [[round(float(value), DIGITS[self.dtype]) for value in each] for each in (mean, std)]
-        return {"channels": len(mean), "images": self.images, "mean": rounded[0], "std": rounded[1]}
-
-
-def _numbers(rows: list[str]) -> np.ndarray:
-    """Rows of numbers with spaces between them: [rows, numbers]."""
-    return np.array(list(map(float, " ".join(rows).split()))).reshape(len(rows), -1)
+    seen = np.isfinite(contrasts) & (contrasts > _ROUNDING * np.abs(low[:, 0]))
+    rounded = [float(f"{value:.6g}") for value in np.where(seen, contrasts / 255, 0).tolist()]
+    return [each.tobytes().hex() for each in bits], rounded

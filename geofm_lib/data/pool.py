@@ -47,7 +47,7 @@ def samples(
             yield from _with_data(chunk, check(chunk, NO_SLOT, fit), memoryview(b""))
         return
     method = "spawn" if torch.cuda.is_initialized() or os.name != "posix" else "fork"
-    measure.measure([np.zeros((8, 8, 3), np.uint8)])  # compiled once, for all processes
+    measure.measure([(np.zeros((8, 8, 3), np.uint8), None)])  # compiled once, for all processes
     ahead = 3 * workers  # chunks at a time: bounds the bytes in memory
     shared = mmap.mmap(-1, ahead * SLOT) if method == "fork" else None  # only a fork inherits it
     view = memoryview(shared or b"")
@@ -78,7 +78,7 @@ def check(chunk: list[Item], slot: Slot, fit: verify.Fit) -> Checked:
     good: list[Sample] = []
     at, end = slot
 
-    def pixels() -> Iterator[np.ndarray]:
+    def pixels() -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         nonlocal at
         for name, load, label, side, scene in chunk:
             sample = Sample(name, label, side, scene)
@@ -93,7 +93,6 @@ def check(chunk: list[Item], slot: Slot, fit: verify.Fit) -> Checked:
             sample.checksum = checksum(data)
             sample.height, sample.width, sample.channels = values.shape
             sample.dtype = str(values.dtype)
-            sample.valid = sample.height * sample.width if valid is None else int(valid.sum())
             sample.geo = " ".join([geo.crs, *map(repr, geo.transform)]) if geo else ""
             good.append(sample)
             if data is not load and _shared is not None and at + len(data) <= end:
@@ -102,10 +101,11 @@ def check(chunk: list[Item], slot: Slot, fit: verify.Fit) -> Checked:
                 at += len(data)
             else:
                 found.append((sample, None if data is load else data))
-            yield values
+            yield values, valid
 
     for measures, sample in zip(measure.measure(pixels()), good, strict=True):
-        sample.digest, sample.look = measures.digest, measures.look
+        sample.digest, sample.look, sample.contrast = measures.digest, measures.look, measures.contrast
+        sample.valid = measures.valid
         sample.sums, sample.squares = (" ".join(map(repr, each)) for each in (measures.sums, measures.squares))
     return found
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from geofm_lib import files
 from geofm_lib.data import overlap, pack, several
-from geofm_lib.data.measure import Statistics
 from geofm_lib.data.sample import ROW, Block
 from geofm_lib.data.sources import prepared
 from geofm_lib.data.sources.prepared import Member
+from geofm_lib.data.statistics import Statistics
 
 LEAK = "leak"  # a side beside train, val and test
 

@@ -19,11 +19,11 @@ from typing import Any
 from geofm_lib import files
 from geofm_lib.catalog.datasets import DATASETS
 from geofm_lib.data import duplicates, pack, pool, several, split
-from geofm_lib.data.measure import Statistics
 from geofm_lib.data.shards import COLUMNS
 from geofm_lib.data.sources import archives, labels, listing
 from geofm_lib.data.sources.item import Item
 from geofm_lib.data.sources.prepared import fingerprint
+from geofm_lib.data.statistics import Statistics
 from geofm_lib.data.verify import Fit
 from geofm_lib.distributed.context import Context
 from geofm_lib.jobs.prepare_collection import Collection, compare, recognise
@@ -37,7 +37,7 @@ LOG_S = 0.5  # seconds between two rows of metrics
 LISTS = ("index.csv", "split.csv", "refused.csv", "duplicates.csv", "statistics.json")
 CARD_COLUMNS = ("class", "card", "found", "missing")
 DUPLICATE_COLUMNS = ("name", "same_as", "kind", "distance")  # distance in bits of 64; exact: the same pixels
-STATISTICS_COLUMNS = ("band", "mean", "std")  # the page's copy of statistics.json
+STATISTICS_COLUMNS = ("band", "mean", "std", "mean_stored", "std_stored")  # the page's copy of statistics.json
 TRAIN_RATIO = 0.5  # where neither the settings nor a card says more
 
 
@@ -71,7 +71,7 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     files.write_table(run.path / "split.csv", ("name", "split"), zip(images.names, sides, strict=True))
     if card and settings.dataset != "scenes":
         files.write_csv(run.path / "card.csv", CARD_COLUMNS, compare(card, classes, known.labels.count("")))
-    packed = _list_images(run, known.labels, sides, settings.seed)
+    packed = _list_images(run, images.names, known.labels, sides, settings.seed)
     return {
         "images": len(images.names),
         "refused": len(images.refused),
@@ -88,8 +88,8 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
         "test": sides.count("test"),
         "labels_from": known.labels_from if any(known.labels) else "",
         "split_by": split_by,
-        "warnings": known.warnings + told,
         **packed,
+        "warnings": known.warnings + told + packed["warnings"],
         **(united.summary(run.path, sides) if united else {}),
         "fingerprint": fingerprint(run.path),
         "packed_images_per_s": speed,
@@ -154,8 +154,8 @@ def _list_duplicates(folder: Path, images: Collection) -> tuple[dict[str, str], 
     return {names[i]: names[first[i]] for i in image.tolist()}, {"exact": exact, "near": len(distance) - exact}
 
 
-def _list_images(run: Folder, labels: list[str], sides: list[str], seed: int) -> dict[str, int]:
-    """Write index.csv, after statistics and previews of what it lists; {bytes, shards} of what is packed."""
+def _list_images(run: Folder, names: list[str], labels: list[str], sides: list[str], seed: int) -> dict[str, Any]:
+    """Write index.csv, after statistics and previews of what it lists; what the summary says of what is packed."""
     size, tars, statistics, preview = 0, set[str](), Statistics(), Preview(labels, sides)
 
     def index() -> Iterator[tuple[str, ...]]:
@@ -175,9 +175,10 @@ def _list_images(run: Folder, labels: list[str], sides: list[str], seed: int) ->
             start = end
         found = statistics.result()
         run.write_json("statistics.json", found)
-        bands = zip(itertools.count(1), found["mean"], found["std"])
+        bands = zip(itertools.count(1), *(found[name] for name in STATISTICS_COLUMNS[1:]), strict=False)
         files.write_table(run.path / "statistics.csv", STATISTICS_COLUMNS, bands)
         preview.write(run.path, found["mean"], found["std"], seed)
 
     files.write_table(run.path / "index.csv", COLUMNS, index())
-    return {"bytes": size, "shards": len(tars)}
+    train = list(itertools.compress(names, (side == "train" for side in sides)))
+    return {"bytes": size, "shards": len(tars), **statistics.summary(train)}

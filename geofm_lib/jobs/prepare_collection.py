@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from geofm_lib.catalog.datasets import DATASETS, Dataset
+from geofm_lib.data import duplicates
 from geofm_lib.data.sample import Sample
 
 OTHER_KIND = "it has "  # begins the reason for refusing an image whose bands are not those of the others
@@ -36,7 +37,7 @@ class Collection:
         self._channels = channels
         self._seen: set[str] = set()
         self._shared: dict[tuple[str, str, str], tuple[str, str, str]] = {}  # a million images give few of these
-        self._digests, self._looks = array("Q"), array("Q")
+        self._digests, self._looks, self._contrasts = array("Q"), array("Q"), array("f")
 
     def add(self, sample: Sample) -> None:
         """Take in an image, good or refused."""
@@ -52,6 +53,7 @@ class Collection:
         self.conversions.update(filter(None, sample.converted.split(", ")))
         self._digests.append(int(sample.digest, 16))
         self._looks.append(int(sample.look or "0", 16))
+        self._contrasts.append(sample.contrast)
 
     def admit(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         """The samples, each taken in; a second one of a name, or one with other `channels`, is refused."""
@@ -84,8 +86,9 @@ class Collection:
         return {name: _other(kind, f"{_words(most)} as most") for kind in others for name in self.kinds[kind]}
 
     def hashes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Digests and looks of the good images, uint64 [n]; nothing can be added while they are in use."""
-        return np.frombuffer(self._digests, np.uint64), np.frombuffer(self._looks, np.uint64)
+        """Digests and looks (0: flat) of the good images, uint64 [n]; nothing can be added while they are in use."""
+        looks, flat = np.frombuffer(self._looks, np.uint64), duplicates.flat(np.frombuffer(self._contrasts, np.float32))
+        return np.frombuffer(self._digests, np.uint64), np.where(flat, np.uint64(0), looks)
 
 
 def _words(kind: Kind) -> str:
