@@ -1,14 +1,19 @@
 """Several prepared folders as one data set: nothing is copied, and no test image of any of them is trained on."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
 from geofm_lib import files
-from geofm_lib.data import union
+from geofm_lib.data import overlap, union
 from geofm_lib.data.shards import Shards
+from geofm_lib.data.sources import listing, prepared
+from geofm_lib.runs import launch
+from geofm_lib.runs.check import check
+from geofm_lib.settings import PrepareSettings, PretrainSettings, SettingsError
 from tests.support.pictures import encode
 from tests.support.preparations import prepared as prepare
 
@@ -31,7 +36,7 @@ def make(folder, seed, classes=("a", "b"), extra=None, **options):
     for name, data in (extra or {}).items():
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_bytes(data)
-    prepare(folder, source, workers=1, **options)
+    prepare(folder, source, workers=1, labels="folders", **options)
     rows = files.read_csv(folder / "split.csv")
     for row in rows:
         row["split"] = "train" if row["name"] in (extra or {}) else row["split"]
@@ -97,3 +102,174 @@ def test_statistics_are_those_of_all_train_pixels(sets, tmp_path):
     pixels = np.concatenate([train.decode(i).reshape(3, -1).numpy() / 255 for i in own], axis=1)
     np.testing.assert_allclose(summary["sets"][1]["mean"], pixels.mean(1), atol=2e-6)
     np.testing.assert_allclose(summary["sets"][1]["std"], pixels.std(1), atol=2e-6)
+
+
+def test_a_copy_is_as_good_and_one_folder_keeps_its_names(sets, tmp_path):
+    """The data files of a preparation alone, moved from another machine; `shards` in it means the whole."""
+    one = copy(sets[0], tmp_path / "co,py", "index.csv", "split.csv", "statistics.json", "shards")
+    check(PretrainSettings(data=str(one), run_dir=str(tmp_path / "run")))
+    assert launch._data(PretrainSettings(data=str(one))) == one
+    assert prepared.fingerprint(one) == prepared.fingerprint(sets[0])
+    summary = prepare(tmp_path / "again", one / "shards")[0]
+    assert Shards(tmp_path / "again").names == Shards(one).names
+    assert Shards(tmp_path / "again").classes == Shards(one).classes
+    assert (summary["train"], summary["test"], summary["leaks"], summary["warnings"]) == (8, 8, 0, [])
+    assert "one" not in [row["set"] for row in summary["sets"]], "a copy without settings is called as its folder"
+
+
+def test_order_and_spelling_make_no_other_run(sets, tmp_path, monkeypatch):
+    one, two = sets
+    monkeypatch.chdir(one.parent)
+    (tmp_path / "link").symlink_to(one)
+    spelled = [f"{one},{two}", f"{two},{one}", "./one, two/", f"{tmp_path}/link,{two}/../two"]
+    assert len({PretrainSettings(data=text).name() for text in spelled}) == 1
+    assert len({PrepareSettings(dataset=text).name() for text in spelled}) == 1
+    assert len({PretrainSettings(data=text).preparation().name() for text in spelled}) == 1
+    assert PretrainSettings(data=spelled[1]).preparation().name() == PrepareSettings(dataset=spelled[0]).name()
+    assert PrepareSettings(dataset=spelled[0]).name().startswith("prepare-2_sets-")
+    found = [unite(tmp_path / str(k), text)["fingerprint"] for k, text in enumerate(spelled)]
+    assert len(set(found)) == 1
+    index = [(tmp_path / str(k) / "split.csv").read_bytes() for k in range(len(spelled))]
+    assert len(set(index)) == 1
+
+
+def copy(folder, target, *names):
+    """A copy of a prepared folder, of some of its files only where they are named."""
+    chosen = set(names) or {path.name for path in folder.iterdir()}
+    return shutil.copytree(folder, target, ignore=lambda at, found: set(found) - chosen if at == str(folder) else ())
+
+
+def edit(folder, file, change):
+    """`folder`, in which a list's rows are changed."""
+    rows = files.read_csv(folder / file)
+    columns = change(rows) or list(rows[0])
+    files.write_csv(folder / file, columns, [{name: row[name] for name in columns} for row in rows])
+    return folder
+
+
+def refusal(**settings):
+    """The sentence in which 02 is refused at launch."""
+    with pytest.raises(SettingsError) as caught:
+        check(PretrainSettings(**settings))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_lists_that_cannot_be_put_together(sets, tmp_path):
+    one, two = sets
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "1.png").write_bytes(encode(picture(1)))
+    (tmp_path / "linked").symlink_to(one)
+    for job in ("pretrain", "prepare"):
+        (tmp_path / job).mkdir()
+        (tmp_path / job / "settings.json").write_text(json.dumps({"job": job}))
+    four = edit(
+        copy(two, tmp_path / "four"), "shards/000000.csv", lambda rows: [r.update(channels=4) for r in rows][:0]
+    )
+    wide = edit(copy(two, tmp_path / "wide"), "shards/000000.csv",
+                lambda rows: [r.update(dtype="uint16") for r in rows][:0])  # fmt: skip
+    old = edit(copy(two, tmp_path / "old"), "shards/000000.csv", lambda rows: [n for n in rows[0] if n != "dtype"])
+    (copy(two, tmp_path / "lacking") / "split.csv").unlink()
+    copy(two, tmp_path / "with, comma")
+    rows = {
+        f"{one},{one}": "names twice",
+        f"{one},{one}/shards": "names twice",
+        f"{one}, {tmp_path}/linked": "names twice",
+        f"{one},,{two}": "an empty name between its commas",
+        f"{one},": "an empty name between its commas",
+        f",{one}": "an empty name between its commas",
+        f"{one},{tmp_path}/nowhere": "there is no folder",
+        f"{one},{tmp_path}/raw": f"prepare it first: geofm run 01 -p dataset {tmp_path}/raw",
+        f"{one},scenes": "prepare it first: geofm run 01 -p dataset scenes",
+        f"{one},eurosat": "prepare it first: geofm run 01 -p dataset eurosat",
+        f"{one},{tmp_path}/pretrain": "is a pretrain run",
+        f"{one},{tmp_path}/prepare": "is not finished",
+        f"{one},{tmp_path}/with, comma": "whose name has a comma; name a link to it instead",
+        f"{one},{four}": f"3 bands of uint8, and '{four}' holds images of 4 bands of uint8",
+        f"{one},{wide}": "3 bands of uint16",
+        f"{one},{old}": "no rows of this version",
+        f"{one},{tmp_path}/lacking": "lacks split.csv",
+    }
+    for data, words in rows.items():
+        said = refusal(data=data)
+        assert words in said, said
+        assert said.startswith("data: ")
+        with pytest.raises(SettingsError, match="^dataset: "):
+            check(PrepareSettings(dataset=data))
+    assert "lacks split.csv" in refusal(data=f"{tmp_path}/lacking")
+    assert "is not a run folder" in refusal(data=f"{tmp_path}/pretrain")
+    for name, value in {"quality": 90, "channels": 3, "tile": 64, "pattern": "*.jpg", "train_ratio": 1.0, "seed": 1,
+                        "split": "random", "labels": "none", "short_side": 8}.items():  # fmt: skip
+        for dataset in (f"{one},{two}", str(one)):
+            with pytest.raises(SettingsError, match=f"^{name}: .* cannot change prepared folders"):
+                check(PrepareSettings(dataset=dataset, **{name: value}))
+
+
+def test_the_same_images_twice_and_a_union_in_itself(sets, tmp_path):
+    one, two = sets
+    unite(tmp_path / "both", one, two)
+    with pytest.raises(ValueError, match="hold the same images .* name them once"):
+        unite(tmp_path / "more", tmp_path / "both", one)
+    with pytest.raises(ValueError, match="is one of the folders in dataset"):
+        unite(tmp_path / "both", tmp_path / "both")
+    three = make(tmp_path / "three", 7000)
+    nested = unite(tmp_path / "nested", three, tmp_path / "both")
+    assert nested["images"] == 16 + 16 + 20
+    data = Shards(tmp_path / "nested")
+    assert data.classes[:2] == ["both/one/a", "both/one/b"]
+    assert all(data.read(i, verify=True) for i in range(len(data)))
+    before = prepared.fingerprint(tmp_path / "both")
+    made_of = json.loads((tmp_path / "both" / "union.json").read_text())
+    made_of["members"][0] |= {"folder": ".", "fingerprint": before}
+    (tmp_path / "both" / "union.json").write_text(json.dumps(made_of))
+    with pytest.raises(ValueError, match="holds itself"):
+        Shards(tmp_path / "nested")
+
+
+def test_members_that_change_or_go(sets, tmp_path):
+    one, two = copy(sets[0], tmp_path / "a" / "one"), copy(sets[1], tmp_path / "a" / "two")
+    both = tmp_path / "a" / "both"
+    unite(both, one, two)
+    before, source = Shards(both, "test").read(0), listing.signature(f"{one},{two}")
+    (tmp_path / "a").rename(tmp_path / "b")  # all of them moved: nothing is lost
+    one, two, both = (tmp_path / "b" / path.name for path in (one, two, both))
+    assert Shards(both, "test").read(0, verify=True) == before
+    check(PretrainSettings(data=str(both)))
+
+    edit(one, "split.csv", lambda rows: [row.update(split="test") for row in rows][:0])
+    assert listing.signature(f"{one},{two}").split()[0] != source.split()[0]
+    for fails in (lambda: Shards(both), lambda: check(PretrainSettings(data=str(both)))):
+        with pytest.raises(ValueError, match="the set 'one' of the union in .* has changed"):
+            fails()
+    shutil.rmtree(one)
+    with pytest.raises(ValueError, match="the set 'one' of the union in .* is no longer in"):
+        Shards(both)
+
+
+def test_a_member_that_goes_while_it_is_read(sets, tmp_path):
+    one, two = copy(sets[0], tmp_path / "one"), sets[1]
+    unite(tmp_path / "both", one, two)
+    data = Shards(tmp_path / "both", "train")
+    shutil.rmtree(one)
+    with pytest.raises(ValueError, match="one/./..jpg in .* cannot be read: .*No such file"):
+        data.decode(0)
+    assert data.decode(len(data) - 1).shape[0] == 3, "the other set is still there"
+
+
+def test_two_hundred_sets(sets, tmp_path):
+    first = copy(sets[0], tmp_path / "set", "index.csv", "split.csv", "statistics.json", "shards")
+    folders = [shutil.copytree(first, tmp_path / f"set{k}") for k in range(200)]
+    summary = unite(tmp_path / "all", *folders)
+    assert (summary["images"], summary["duplicates"], summary["leaks"]) == (3200, 3184, 0)
+    data = Shards(tmp_path / "all")
+    assert all(data.read(i, verify=True) for i in range(0, 3200, 16)), "no more files are open than a process may"
+    assert len({row["set"] for row in summary["sets"]}) == 200
+
+
+def test_overlap_of_two_folders(sets, tmp_path):
+    one, two = sets
+    found = overlap.between(one, two)
+    assert len(found["exact"]) == 1
+    assert set(found["exact"]) | set(found["near"]) <= set(Shards(one, "test").names)
+    assert not any(overlap.between(two, one).values())
+    assert not any(overlap.between(one, one).values())

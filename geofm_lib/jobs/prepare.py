@@ -26,9 +26,9 @@ from geofm_lib.data.sources.prepared import fingerprint
 from geofm_lib.data.statistics import Statistics
 from geofm_lib.data.verify import Fit
 from geofm_lib.distributed.context import Context
+from geofm_lib.jobs import prepare_union
 from geofm_lib.jobs.prepare_collection import Collection, compare, recognise
 from geofm_lib.jobs.prepare_preview import Preview
-from geofm_lib.jobs.prepare_union import gather
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.scenes import generate
 from geofm_lib.settings import PrepareSettings
@@ -48,10 +48,11 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     """
     if not context.is_main:
         return {}
+    members = prepare_union.members(settings, run.path)
     for name in LISTS:
         (run.path / name).unlink(missing_ok=True)  # the index first, since it says that the rest is complete
     images = Collection(settings.channels)
-    united = gather(settings, run.path, images)
+    united = prepare_union.gather(members, run.path, images) if members else None
     speed = None if united else _pack(settings, run, images)
     if misfits := images.misfits(settings.dataset):
         pack.leave_out(run.path, misfits, _shard_bytes(settings))

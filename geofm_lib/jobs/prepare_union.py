@@ -45,15 +45,23 @@ class United:
         return {"sets": rows, "leaks": sides.count(union.LEAK)}
 
 
-def gather(settings: PrepareSettings, folder: Path, images: Collection) -> United | None:
-    """The rows of prepared folders, written to `folder` and taken in; None where the source is anything else."""
+def members(settings: PrepareSettings, folder: Path) -> list[prepared.Member]:
+    """The prepared folders that `dataset` names, none where it is anything else. Nothing is written.
+
+    ValueError for options that cannot change them, and where the run's folder is one of them.
+    """
     if listing.find(settings.dataset).kind != "prepared":
-        return None
+        return []
     prepared.refuse_options(settings)
-    members = prepared.find(settings.dataset)
-    if any(folder.resolve() == member.folder for member in members):
+    found = prepared.find(settings.dataset)
+    if any(folder.resolve() == member.folder for member in found):
         raise ValueError(f"run_dir: '{folder}' is one of the folders in dataset; choose another")
-    united = United(members, union.gather(members, folder))
+    return found
+
+
+def gather(found: list[prepared.Member], folder: Path, images: Collection) -> United:
+    """Their rows, written to `folder` and taken in."""
+    united = United(found, union.gather(found, folder))
     for sample in pack.rows(folder):
         images.add(sample)
     return united

@@ -6,6 +6,7 @@ holds no image: its rows and index name the tars of its members, and union.json 
 
 import csv
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -16,11 +17,12 @@ from typing import Any
 from geofm_lib.data import pack
 from geofm_lib.data.sample import ROW, Block
 from geofm_lib.settings import PrepareSettings
-from geofm_lib.settings.places import expanded
+from geofm_lib.settings.places import NO_PATHS, expanded
 
 NEEDED = ("index.csv", "split.csv", "statistics.json", "shards")
 UNION = "union.json"
 SCENES_ONLY = ("images_per_class", "scene_size")  # which no other source looks at either
+MOST_NAMED = 20  # longer lists are not searched for names that hold commas
 AGAIN = "put the folder back, or make the union again with 01_data"
 
 
@@ -35,7 +37,7 @@ class Member:
 
 def is_list(text: str) -> bool:
     """Does it name several folders? A path that exists is one, whatever its name."""
-    return "," in text and not expanded(text).exists()
+    return "," in text and not os.path.exists(expanded(text))
 
 
 def is_prepared(folder: Path) -> bool:
@@ -54,16 +56,19 @@ def find(text: str) -> list[Member]:
     Raises ValueError, one sentence, for what is none, is there twice, or has changed.
     """
     folders: list[Path] = []
-    parts = [part.strip() for part in text.split(",")] if is_list(text) else [text.strip()]
+    parts = text.split(",") if is_list(text) else [text]
     for number, part in enumerate(parts):
         folder = _folder(parts, number)
         if folder in folders:
-            raise ValueError(f"'{part}' is the folder '{folder}', which the list names twice; name it once")
+            raise ValueError(f"'{part.strip()}' is the folder '{folder}', which the list names twice; name it once")
         folders.append(folder)
     known = sorted((_short_name(folder), fingerprint(folder), folder) for folder in folders)
-    kinds = {kind(folder): folder for folder in reversed(folders)}
+    kinds: dict[str, Path] = {}
+    for folder in folders:
+        channels, dtype = kind(folder)
+        kinds.setdefault(f"{channels} band{'s' * (channels != 1)} of {dtype}", folder)
     if len(kinds) > 1:
-        one, other = (f"'{folder}' holds images of {c} bands of {dtype}" for (c, dtype), folder in [*kinds.items()][:2])
+        one, other = (f"'{folder}' holds images of {words}" for words, folder in [*kinds.items()][:2])
         raise ValueError(f"{one}, and {other}; only sets of one kind can be put together")
     names = [name for name, _, _ in known]
     unique = [name if names.count(name) == 1 else f"{name}-{names[:k].count(name) + 1}" for k, name in enumerate(names)]
@@ -74,16 +79,19 @@ def find(text: str) -> list[Member]:
 
 def _folder(parts: list[str], number: int) -> Path:
     """The folder that a part of the list means, without links and checked."""
-    part = parts[number]
+    part = parts[number].strip()
     if not part:
         raise ValueError(f"'{','.join(parts)}' has an empty name between its commas; take the comma away")
     path = expanded(part)
-    if not path.exists():
-        runs = [
-            ",".join(parts[i:j]) for i in range(len(parts)) for j in range(i + 2, len(parts) + 1) if i <= number < j
-        ]
-        if len(parts) <= 20 and (found := next((run for run in runs if expanded(run).exists()), "")):
-            raise ValueError(f"a list cannot hold '{found}', whose name has a comma; name a link to it instead")
+    raw = f"'{part}' is not prepared, and a list holds prepared folders only"
+    raw += f"; prepare it first: geofm run 01 -p dataset {part} -p run_dir FOLDER"
+    if part in NO_PATHS:
+        raise ValueError(raw)
+    if not os.path.exists(path):
+        spans = itertools.combinations(range(len(parts) + 1), 2) if len(parts) <= MOST_NAMED else ()
+        for joined in (",".join(parts[i:j]).strip() for i, j in spans if i <= number < j):
+            if os.path.exists(expanded(joined)):
+                raise ValueError(f"a list cannot hold '{joined}', whose name has a comma; name a link to it instead")
         raise ValueError(f"there is no folder '{part}', which the list names")
     folder = whole(Path(os.path.realpath(path)))
     job = _json(folder / "settings.json").get("job", "")
@@ -92,8 +100,7 @@ def _folder(parts: list[str], number: int) -> Path:
     if not is_prepared(folder):
         if job:
             raise ValueError(f"the preparation in '{part}' is not finished; run 01_data on it again")
-        how = f"prepare it first: geofm run 01 -p dataset {part} -p run_dir FOLDER"
-        raise ValueError(f"'{part}' is not prepared, and a list holds prepared folders only; {how}")
+        raise ValueError(raw)
     check(folder)
     return folder
 
