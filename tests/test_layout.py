@@ -42,9 +42,9 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 # Modules of a room above that a room below may import all the same: data/sources lists files, and knows no torch.
-# jobs/run_folder names the files by which launcher and ranks know of each other.
+# jobs/run_folder names the files by which launcher and ranks know of each other; model/interop/locate finds encoders'.
 ALSO = {
-    "runs": {"geofm_lib.data.sources", "geofm_lib.jobs.run_folder"},
+    "runs": {"geofm_lib.data.sources", "geofm_lib.jobs.run_folder", "geofm_lib.model.interop.locate"},
     "report": {"geofm_lib.jobs.run_folder"},
 }
 KERNEL = ("advice", "runs", "paper", "figures", "report", "cli")  # the notebook's side: it must not load torch

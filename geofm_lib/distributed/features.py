@@ -35,7 +35,7 @@ class Extractor:
     rank with the number of images in it.
     """
 
-    encoders: dict[str, vit.ViT]
+    encoders: dict[str, vit.Encoder]
     context: Context
     folder: Path
     mean: Sequence[float]

@@ -15,7 +15,7 @@ from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import mask_noise, normalise
 from geofm_lib.distributed import checkpoint, sharding, training
 from geofm_lib.distributed.context import Context
-from geofm_lib.jobs import pretrain_files
+from geofm_lib.jobs import pretrain_files, pretrain_start
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import mae
 from geofm_lib.planning.conditions import gib
@@ -31,6 +31,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         raise ValueError(
             f"global_batch: {settings.global_batch} images are more than the {len(shards)} of the train side; use fewer"
         )
+    start = pretrain_start.Start(settings, run, context)
     autoencoder = mae.build(
         settings.model,
         settings.image_size,
@@ -40,15 +41,19 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         settings.mask_ratio,
         **settings.decoder(),
         norm_pix_loss=settings.norm_pix_loss,
+        norm_eps=start.norm_eps,
     )
     model = sharding.apply_settings(autoencoder, settings, context)
     optimiser = training.optimiser(model, settings.weight_decay)
     identity = {"model": settings.model, "data": run.resolved.data_fingerprint, "seed": settings.seed}
+    identity |= {"init": run.resolved.init_digest} if settings.init else {}
 
     def save(folder: Path, step: int, keep: int) -> None:
         checkpoint.save(folder, step, model, optimiser, identity, context, keep)
 
     done = checkpoint.load(run.path / "checkpoint", model, optimiser, identity, context)
+    if not done:
+        start.apply(model, autoencoder)
     run.drop_metrics_after(done)
     per_epoch = sampler.steps_per_epoch(len(shards), settings.global_batch)
     total = per_epoch * settings.epochs
@@ -113,7 +118,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
     test = Shards(settings.data, split="test")
     file = run.path / "reconstruction.npz"
     pretrain_files.reconstruct(file, autoencoder, shards, test, settings.seed, context)
-    pretrain_files.encoder(run.path / "encoder", model, settings, shards, context)
+    pretrain_files.encoder(run.path / "encoder", model, settings, shards, start.norm_eps, context)
     own = {
         "rank": context.rank,
         "peak_memory_gib": round(meters.peak_memory_gib(context.device), 3),
@@ -132,4 +137,5 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         "images_per_s": float(np.median(rates)) if rates else None,
         "global_batch": settings.global_batch,
         "micro_batches": parts,
+        **start.told(),
     }

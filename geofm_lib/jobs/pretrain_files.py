@@ -18,17 +18,20 @@ from geofm_lib.data.transforms import mask_noise, normalise, to_rgb
 from geofm_lib.distributed import export, training
 from geofm_lib.distributed.context import Context
 from geofm_lib.distributed.manifest import CheckpointError
-from geofm_lib.model.interop import folders, formats
+from geofm_lib.model.interop import folders, formats, locate
 from geofm_lib.model.mae import MaskedAutoencoder
+from geofm_lib.model.vit import NORM_EPS
 from geofm_lib.settings import PretrainSettings
 
 SHOWN = 8  # images
 
 
-def encoder(folder: Path, model: nn.Module, settings: PretrainSettings, shards: Shards, context: Context) -> None:
+def encoder(
+    folder: Path, model: nn.Module, settings: PretrainSettings, shards: Shards, norm_eps: float, context: Context
+) -> None:
     """The encoder as timm and `model.interop.export` read it, and its decoder beside it; every rank calls this."""
     weights, decoder = folders.split(export.weights_of(model))
-    export.write(folder / folders.WEIGHTS, weights, context)
+    export.write(folder / locate.WEIGHTS, weights, context)
     export.write(folder / folders.DECODER, decoder, context)
     config = {
         "model": settings.model,
@@ -41,9 +44,10 @@ def encoder(folder: Path, model: nn.Module, settings: PretrainSettings, shards: 
         **settings.decoder(),
         "mask_ratio": settings.mask_ratio,
         "norm_pix_loss": settings.norm_pix_loss,
+        **({} if norm_eps == NORM_EPS else {"norm_eps": norm_eps}),
     }
     if context.is_main:
-        files.write_json(folder / folders.SETTINGS, formats.settings(config))  # last: it makes the folder an encoder's
+        files.write_json(folder / locate.SETTINGS, formats.settings(config))  # last: it makes the folder an encoder's
 
 
 def reconstruct(file: Path, model: MaskedAutoencoder, train: Shards, test: Shards, seed: int, context: Context) -> None:

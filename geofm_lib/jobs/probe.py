@@ -26,7 +26,7 @@ from geofm_lib.distributed.training import learning_rate
 from geofm_lib.jobs import probe_summary
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import probe_heads, vit
-from geofm_lib.model.interop.load import load_encoder
+from geofm_lib.model.interop import load
 from geofm_lib.settings import ProbeSettings
 
 LOG_S = 1.0  # seconds between progress rows
@@ -114,7 +114,7 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
     last = rows[-len(heads) :]
     losses = [row["loss"] for row in last if row["features"] == last[0]["features"]]
     found = {
-        "encoder": "random" if settings.encoder == "random" else Path(settings.encoder).parent.name,
+        "encoder": _name(settings.encoder),
         "model": config["model"],
         "patch_size": config["patch_size"] or None,
         "classes": len(train.classes),
@@ -131,6 +131,12 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
     return found | {"verdict": probe_summary.verdict(found)}
 
 
+def _name(encoder: str) -> str:
+    """What a table calls it: the run's folder, or that of an encoder from elsewhere."""
+    folder = Path(encoder)
+    return folder.parent.name if folder.name == "encoder" else folder.name
+
+
 def _check(data: str, train: Shards, test: Shards) -> None:
     """ValueError in one sentence for data that cannot be probed."""
     where = f"The prepared data set in {data}"
@@ -144,14 +150,14 @@ def _check(data: str, train: Shards, test: Shards) -> None:
 
 def _encoders(
     settings: ProbeSettings, channels: int, device: torch.device
-) -> tuple[dict[str, vit.ViT], dict[str, Any]]:
+) -> tuple[dict[str, vit.Encoder], dict[str, Any]]:
     """({"pretrained": encoder, "random 0": encoder, ...}, config of the architecture), frozen and on the device."""
-    encoders: dict[str, vit.ViT] = {}
+    encoders: dict[str, vit.Encoder] = {}
     config: dict[str, Any]
     if settings.encoder == "random":
         config = {"model": settings.model, "patch_size": None, "channels": channels}
     else:
-        encoders["pretrained"], config = load_encoder(settings.encoder, settings.image_size)
+        encoders["pretrained"], config = load.load_encoder(settings.encoder, settings.image_size)
     if config["channels"] != channels:
         raise ValueError(
             f"The encoder in {settings.encoder} takes {config['channels']} channels, the images in {settings.data} "
@@ -159,21 +165,12 @@ def _encoders(
         )
     if settings.compare_random or not encoders:
         for seed in range(settings.probe_seeds):
-            encoders[f"random {seed}"] = vit.build(
-                config["model"],
-                config.get("family", "pretrain"),
-                settings.image_size,
-                config["channels"],
-                patch_size=config["patch_size"],
-                norm_eps=config.get("norm_eps", vit.NORM_EPS),
-                num_classes=0,
-                seed=RANDOM_SEEDS + settings.seed + seed,
-            )
+            encoders[f"random {seed}"] = load.fresh(config, settings.image_size, RANDOM_SEEDS + settings.seed + seed)
     return {name: e.to(device).eval().requires_grad_(False) for name, e in encoders.items()}, config
 
 
 def _heads(
-    encoders: dict[str, vit.ViT], classes: int, seeds: int, first: int, weight_decay: float, device: torch.device
+    encoders: dict[str, vit.Encoder], classes: int, seeds: int, first: int, weight_decay: float, device: torch.device
 ) -> list[Head]:
     """One for each seed and kind of features; the random encoder is another one for each seed."""
     heads = []

@@ -24,6 +24,7 @@ FAMILIES = ("pretrain", "benchmark")
 POOLS = ("mean", "cls")
 NORM_EPS = 1e-6  # of timm's LayerNorm and of MAE
 Size = int | tuple[int, int]  # pixels: of a square's side, or (height, width)
+Encoder = Any  # our ViT, or one of timm's: forward_features, cls_token, num_prefix_tokens, fc_norm, embed_dim
 
 
 def patchify(images_BCHW: torch.Tensor, patch: int) -> torch.Tensor:
@@ -166,9 +167,16 @@ def _gated_mlp(in_features: int, hidden_features: int | None = None, *, width: i
     return GluMlp(in_features, width, gate_last=False, **kwargs)
 
 
-def features(encoder: ViT, images_BCHW: torch.Tensor, pool: str = "mean") -> torch.Tensor:
-    """[B, D]: after the final norm, the class token (``cls``) or the mean of the patch tokens (``mean``)."""
+def features(encoder: Encoder, images_BCHW: torch.Tensor, pool: str = "mean") -> torch.Tensor:
+    """[B, D]: after the final norm, the class token (``cls``) or the mean of the patch tokens (``mean``).
+
+    An average-pooled model of timm's has its final norm behind the pooling; it comes there. ValueError for ``cls`` of
+    a model without a class token.
+    """
     if pool not in POOLS:
         raise ValueError(f"There is no pooling '{pool}'; use one of {', '.join(POOLS)}.")
+    if pool == "cls" and encoder.cls_token is None:
+        raise ValueError("pool: this encoder has no class token; use pool=mean.")
     tokens_BND = encoder.forward_features(images_BCHW)
-    return tokens_BND[:, 0] if pool == "cls" else tokens_BND[:, encoder.num_prefix_tokens :].mean(dim=1)
+    pooled_BD = tokens_BND[:, 0] if pool == "cls" else tokens_BND[:, encoder.num_prefix_tokens :].mean(dim=1)
+    return encoder.fc_norm(pooled_BD)

@@ -11,11 +11,13 @@ from pathlib import Path
 from geofm_lib import settings
 from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.data.sources import listing, prepared
+from geofm_lib.model.interop import locate
 from geofm_lib.runs.results import ROOT
 from geofm_lib.settings import JobSettings, PrepareSettings, Settings, SettingsError, expanded
 from geofm_lib.settings.base import naming
 
 FOLDER = ROOT / "notebooks"
+BEGUN = ("summary.json", "init.json")  # of a run that has its first weights: their source may be gone
 
 
 def known() -> dict[str, Path]:
@@ -61,20 +63,19 @@ def check_notebook(notebook: Path, parameters: dict[str, str]) -> None:
 
 def check(settings: JobSettings, ranks: int = 0) -> None:
     """Raise SettingsError, in one sentence, for settings that cannot run here, or on so many ranks (0: any)."""
-    data, encoder = getattr(settings, "data", ""), getattr(settings, "encoder", "")
+    data = getattr(settings, "data", "")
     try:
         _check_data(data)
         if not data and hasattr(settings, "dataset"):  # a simulation reads no images
             found = listing.find(settings.dataset)
             if found.kind == "prepared" and isinstance(settings, PrepareSettings):
                 prepared.refuse_options(settings)
-        files = [encoder_folder(encoder) / name for name in ("model.safetensors", "config.json")]
-        if encoder not in ("", "random") and not all(file.is_file() for file in files):
-            raise ValueError(
-                f"encoder: '{encoder}' holds no model.safetensors and config.json; give a finished pretrain run folder, "
-                "an exported, timm or Hugging Face folder (a pickle like pytorch_model.bin is never loaded: convert it "
-                "to safetensors), or 'random'"
-            )
+        for name in ("encoder", "init"):
+            given = getattr(settings, name, "")
+            begun = name == "init" and any((settings.folder() / each).exists() for each in BEGUN)
+            if given not in ("", "random") and not begun:
+                with naming(name):
+                    locate.find(expanded(given), given)
         _writable(settings.folder())
         if ranks:
             settings.check_ranks(ranks)
@@ -90,12 +91,6 @@ def _check_data(data: str) -> None:
             raise ValueError(f"'{data}' is not a run folder of 01_data (it has no index.csv); leave data empty")
         elif data:
             prepared.check(expanded(data))
-
-
-def encoder_folder(encoder: str) -> Path:
-    """The folder with model.safetensors and config.json: a pretrain run's `encoder/`, or the folder itself."""
-    inside = expanded(encoder) / "encoder"
-    return inside if inside.is_dir() else inside.parent
 
 
 def _writable(folder: Path) -> None:

@@ -19,10 +19,19 @@ from typing import Any
 from geofm_lib import __version__, files
 from geofm_lib.data.sources import listing, prepared
 from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, REQUESTS
+from geofm_lib.model.interop import locate
 from geofm_lib.runs import results, slurm, watch
-from geofm_lib.runs.check import check, encoder_folder
+from geofm_lib.runs.check import check
 from geofm_lib.runs.run import Run, shown
-from geofm_lib.settings import JobSettings, PrepareSettings, ProbeSettings, Resolved, SettingsError, expanded
+from geofm_lib.settings import (
+    JobSettings,
+    PrepareSettings,
+    PretrainSettings,
+    ProbeSettings,
+    Resolved,
+    SettingsError,
+    expanded,
+)
 from geofm_lib.settings.data import ImageSettings
 from geofm_lib.settings.places import PATHS, one_spelling
 
@@ -82,8 +91,19 @@ def _resolved(settings: JobSettings, ranks: int) -> Resolved:
         found |= {"data": str(folder), "data_fingerprint": prepared.fingerprint(folder)}
     if isinstance(settings, ProbeSettings) and settings.encoder != "random":
         given = settings.encoder or launch_quietly(settings.pretraining()).folder
-        found["encoder"] = str(encoder_folder(str(given)))
+        found["encoder"] = str(locate.find(expanded(given)).folder)
+    if isinstance(settings, PretrainSettings) and settings.init:
+        found |= _first_weights(settings)
     return Resolved(ranks=ranks, **found)
+
+
+def _first_weights(settings: PretrainSettings) -> dict[str, str]:
+    """The files that `init` names, with their digest. A run that has trained keeps what it was started from."""
+    run = Run(settings.folder())
+    if "init" in run.resolved and any((run.folder / "checkpoint").glob("step-*")):
+        return {name: run.resolved[name] for name in ("init", "init_digest")}
+    place = locate.find(expanded(settings.init))
+    return {"init": str(place.folder), "init_digest": locate.digest(place)}
 
 
 def _data(settings: ImageSettings) -> Path:

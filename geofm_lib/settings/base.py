@@ -115,8 +115,8 @@ def _about(field: FieldInfo) -> dict[str, Any]:
 class Resolved(BaseModel):
     """What a job's settings came to when it was launched, as `resolved` in settings.json.
 
-    data, encoder: the folders that are read. data_fingerprint: of the index and split in `data`. source: the signature
-    of the files that a preparation was made of.
+    data, encoder, init: the folders that are read. data_fingerprint: of the index and split in `data`. init_digest: of
+    the files in `init`. source: the signature of the files that a preparation was made of.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -124,6 +124,8 @@ class Resolved(BaseModel):
     data: str = ""
     data_fingerprint: str = ""
     encoder: str = ""
+    init: str = ""
+    init_digest: str = ""
     source: str = ""
 
 

@@ -71,8 +71,9 @@ class ImageSettings(JobSettings):
     def _model_fits(self) -> Self:
         with naming("model"):
             models.lookup(self.model)
-        with naming("image_size"):
-            models.grid(self.image_size, self.patch())
+        if getattr(self, "encoder", "random") in ("", "random"):  # else the encoder's own patch counts
+            with naming("image_size"):
+                models.grid(self.image_size, self.patch())
         return self
 
     def patch(self) -> int:

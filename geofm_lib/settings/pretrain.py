@@ -23,6 +23,12 @@ class PretrainSettings(ImageSettings):
     patch_size: int = setting(0, "pixels a side of a patch (0: the model's own)", "model", ge=0, le=64)
     mask_ratio: float = setting(0.75, "share of the patches that is masked", "model", gt=0, lt=1)
     norm_pix_loss: bool = setting(True, "the target is each patch normalised by its own mean and spread", "model")
+    init: str = setting(
+        "", "run, encoder folder or weights file to start from, ours, timm's or Hugging Face's (empty: seed)", "model"
+    )
+    init_bands: Literal["mean", "repeat", "new"] = setting(
+        "mean", "init's first projection for other bands: mean | repeat (its bands in turn) | new", "model"
+    )
     decoder_width: int = setting(0, "0: the model's own", "model", ge=0)
     decoder_depth: int = setting(0, "blocks (0: the model's own)", "model", ge=0)
     decoder_heads: int = setting(0, "0: the model's own", "model", ge=0)
@@ -76,7 +82,9 @@ class ProbeSettings(ImageSettings):
     dataset: str = DATASET
     images_per_class: int = IMAGES_PER_CLASS
     data: str = DATA
-    encoder: str = setting("", "pretrain run folder, exported folder or 'random' (empty: 02's default run)", "encoder")
+    encoder: str = setting(
+        "", "run or encoder folder, ours, timm's or Hugging Face's; or 'random' (empty: 02's default)", "encoder"
+    )
     model: str = setting("ViT-Femto", "used by encoder random and by 02's default run", "encoder")
     image_size: int = setting(64, "pixels a side of what the model sees", "encoder", ge=8, le=2048)
     pool: Literal["mean", "cls"] = setting("mean", "mean of the patch tokens | cls (the class token)", "encoder")

@@ -8,7 +8,7 @@ Weights are only renamed and reordered: there and back again is bitwise.
 import sys
 from pathlib import Path
 
-from geofm_lib.model.interop import folders, formats, load
+from geofm_lib.model.interop import folders, formats, load, locate
 
 
 def export(source: str | Path, target: str | Path, format: str) -> str:
@@ -35,12 +35,16 @@ def convert(source: str | Path, target: str | Path, format: str) -> folders.Save
     target = Path(target).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} exists and holds something; give a new or an empty folder to write to.")
-    folder = folders.find(source)
-    saved = formats.read(folder)
+    place = locate.find(source)
+    saved = formats.read(place)
+    if saved.foreign:
+        raise ValueError(saved.foreign)
+    if place.config is None:  # its decoder's heads and target are not known
+        saved = saved._replace(decoder={}, left_out=(*saved.left_out, *saved.decoder))
     if saved.decoder:
-        load.autoencoder(folder, saved)
+        load.autoencoder(place.folder, saved)
     else:
-        load.fill(load.shell(saved.config), saved.encoder, f"{folder} does not fit {saved.config['model']}")
+        load.fill(load.shell(saved.config), saved.encoder, f"{place.folder} does not fit {saved.config['model']}")
     folders.write(target, formats.files(saved, format))
     return saved
 

@@ -1,4 +1,4 @@
-"""What an encoder's folder holds, in our words, and its files. Nothing is ever unpickled."""
+"""What an encoder's folder holds, in our words, and its files. Of a pickle only tensors are read."""
 
 import json
 from collections.abc import Iterable
@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 
 from geofm_lib import files
 from geofm_lib.catalog.models import MODELS
+from geofm_lib.model.interop import pickles
 
-WEIGHTS, SETTINGS, DECODER = "model.safetensors", "config.json", "decoder.safetensors"
+DECODER = "decoder.safetensors"
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}  # by their names in safetensors
 
 Weights = dict[str, torch.Tensor]
@@ -25,39 +26,21 @@ class Saved(NamedTuple):
     config: model, family, image_size (pixels, or [height, width]), patch_size, channels; mean and std (0..1 units)
     where known; norm_eps where it is not 1e-6; decoder_width, decoder_depth, decoder_heads, mask_ratio and
     norm_pix_loss where there is a decoder. encoder, decoder: weights by our names, the decoder's empty when there is
-    none. left_out: names in the folder that are neither.
+    none. left_out: names in the folder that are neither. foreign: the sentence why it is none of our ViTs, of one that
+    timm's own definition builds; its config has `timm` (the folder) then, and its weights timm's names.
     """
 
     config: Config
     encoder: Weights
     decoder: Weights
     left_out: tuple[str, ...] = ()
+    foreign: str = ""
 
 
 def split(state: Weights) -> tuple[Weights, Weights]:
     """(encoder, decoder) of an autoencoder's dictionary by name; ``encoder.`` is taken off the encoder's names."""
     decoder = {n: each for n, each in state.items() if n.startswith("decoder") or n == "mask_token"}
     return {n.removeprefix("encoder."): each for n, each in state.items() if n not in decoder}, decoder
-
-
-def find(path: str | Path) -> Path:
-    """The folder with the encoder's two files: ``path`` itself, or ``encoder`` in it when it is a run folder."""
-    path = Path(path).expanduser()
-    for folder in (path, path / "encoder"):
-        if (folder / WEIGHTS).is_file() and (folder / SETTINGS).is_file():
-            return folder
-    if not path.is_dir():
-        raise ValueError(f"The encoder folder {path} does not exist; give a pretrain run folder, or 'random'.")
-    pickled = [each.name for each in sorted(path.glob("*")) if each.suffix in (".bin", ".pt", ".pth")]
-    if pickled:
-        raise ValueError(
-            f"The encoder folder {path} holds {pickled[0]} and no {WEIGHTS}: a pickle can run any code and is never "
-            "loaded; let who trusts it convert it to safetensors (in transformers: from_pretrained, save_pretrained)."
-        )
-    raise ValueError(
-        f"The encoder folder {path} holds no {WEIGHTS} with {SETTINGS} (nor does its folder 'encoder'); give a "
-        "finished pretrain run, an exported folder, or 'random'."
-    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -82,8 +65,15 @@ def check(config: dict[str, Any], where: Path, keys: dict[str, type]) -> None:
             raise ValueError(f"{where}: {key} is {value!r}, which is none; copy the folder again, or mend that line.")
 
 
-def read_weights(path: Path) -> Weights:
-    """The tensors of a safetensors file, on the CPU; ValueError in one sentence when it is broken."""
+def read_weights(*paths: Path) -> Weights:
+    """The tensors of one or more files, mapped from the disk; ValueError in one sentence when one is broken."""
+    found: Weights = {}
+    for path in paths:
+        found |= _safetensors(path) if path.suffix == ".safetensors" else pickles.read(path)
+    return found
+
+
+def _safetensors(path: Path) -> Weights:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:

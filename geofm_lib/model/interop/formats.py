@@ -1,10 +1,10 @@
 """The four formats of an encoder's folder: ours, timm's, Hugging Face's ViT and its ViTMAE."""
 
-from pathlib import Path
 from typing import Any
 
-from geofm_lib.model.interop import huggingface, timm_folder
-from geofm_lib.model.interop.folders import DECODER, SETTINGS, WEIGHTS, Config, Saved, check, read_json, read_weights
+from geofm_lib.model.interop import bare, huggingface, timm_folder
+from geofm_lib.model.interop.folders import DECODER, Config, Saved, check, read_json, read_weights
+from geofm_lib.model.interop.locate import SETTINGS, WEIGHTS, Place
 
 FORMATS = ("geofm", "timm", "vit", "vitmae")
 NEEDED = ("model", "image_size", "patch_size", "channels")
@@ -13,20 +13,22 @@ TYPES: dict[str, type] = {"model": str, "family": str, "norm_eps": float, "mask_
 TYPES |= dict.fromkeys(("image_size", "patch_size", "channels", *NEEDED_BY_DECODER[:3]), int)
 
 
-def read(folder: Path, decoder: bool = True) -> Saved:
-    """The folder's content, whichever of the four formats it has; ``decoder=False`` leaves our decoder's file unread.
+def read(place: Place, decoder: bool = True) -> Saved:
+    """What was found, in whichever of the formats; ``decoder=False`` leaves our decoder's file unread.
 
-    ValueError in one sentence for another architecture, a size that is no row of the catalogue, or a broken file.
+    ValueError in one sentence for another architecture, or a broken file.
     """
-    given = read_json(folder / SETTINGS)
+    if place.config is None:
+        return bare.read(place.folder, read_weights(*place.weights))
+    given = read_json(place.config)
     if "model" in given:
-        return _read_ours(folder, given, decoder)
+        return _read_ours(place, given, decoder)
     if given.get("model_type") in huggingface.MODEL_TYPES:
-        return huggingface.read(folder, given)
+        return huggingface.read(place.folder, given, place.weights)
     if "architecture" in given and "model_type" not in given:
-        return timm_folder.read(folder, given)
+        return timm_folder.read(place, given)
     raise ValueError(
-        f"{folder / SETTINGS} describes an architecture that geofm does not have (model_type "
+        f"{place.config} describes an architecture that geofm does not have (model_type "
         f"{given.get('model_type', 'not named')}); give a pretrain run, a timm ViT, or a Hugging Face ViT or ViTMAE "
         f"(model_type {' or '.join(huggingface.MODEL_TYPES)})."
     )
@@ -57,12 +59,13 @@ def settings(config: Config) -> dict[str, Any]:
     return config if timm_folder.obstacle(config) else config | timm_folder.settings(config)
 
 
-def _read_ours(folder: Path, given: dict[str, Any], decoder: bool) -> Saved:
-    decoder = decoder and (folder / DECODER).is_file()
+def _read_ours(place: Place, given: dict[str, Any], decoder: bool) -> Saved:
+    decoder = decoder and (place.folder / DECODER).is_file()
+    where = place.folder / SETTINGS
     missing = [key for key in NEEDED + NEEDED_BY_DECODER * decoder if key not in given]
     if missing:
-        raise ValueError(f"{folder / SETTINGS} lacks {', '.join(missing)}; export the encoder again.")
-    check(given, folder / SETTINGS, TYPES)
+        raise ValueError(f"{where} lacks {', '.join(missing)}; export the encoder again.")
+    check(given, where, TYPES)
     config = {key: value for key, value in given.items() if key not in timm_folder.KEYS}
-    found = read_weights(folder / DECODER) if decoder else {}
-    return Saved(config, read_weights(folder / WEIGHTS), found)
+    found = read_weights(place.folder / DECODER) if decoder else {}
+    return Saved(config, read_weights(*place.weights), found)

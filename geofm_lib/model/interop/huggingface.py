@@ -5,6 +5,7 @@ A weight is only renamed, cut, joined or reordered, so a round trip is bitwise. 
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,6 @@ import torch
 
 from geofm_lib.catalog.models import grid, lookup, visible_patches
 from geofm_lib.model.interop.folders import (
-    SETTINGS,
-    WEIGHTS,
     Config,
     Saved,
     Weights,
@@ -26,6 +25,7 @@ from geofm_lib.model.interop.folders import (
     split,
     statistics,
 )
+from geofm_lib.model.interop.locate import SETTINGS, WEIGHTS
 from geofm_lib.model.vit import NORM_EPS
 
 MODEL_TYPES = {"vit": "vit", "vit_mae": "vitmae"}  # in a config.json -> our name of the format
@@ -103,8 +103,8 @@ def files(saved: Saved, kind: str) -> dict[str, Any]:
     return found | ({PREPROCESSOR: _preprocessor(saved.config)} if "mean" in saved.config else {})
 
 
-def read(folder: Path, given: dict[str, Any]) -> Saved:
-    """The folder in our words; ``given`` is its config.json."""
+def read(folder: Path, given: dict[str, Any], files: Sequence[Path]) -> Saved:
+    """The folder in our words; ``given`` is its config.json, ``files`` have its weights."""
     where = folder / SETTINGS
     asked: dict[str, Any] = DEFAULTS | given
     check(asked, where, {key: type(value) for key, value in DEFAULTS.items()})
@@ -124,7 +124,7 @@ def read(folder: Path, given: dict[str, Any]) -> Saved:
         **_statistics(folder / PREPROCESSOR, asked["num_channels"]),
         **({} if asked["layer_norm_eps"] == NORM_EPS else {"norm_eps": asked["layer_norm_eps"]}),
     }
-    weights = read_weights(folder / WEIGHTS)
+    weights = read_weights(*files)
     if any(name.startswith("decoder.") for name in weights):
         rows, columns = grid((height, width), patch)
         patches, ratio = rows * columns, asked["mask_ratio"]
@@ -226,7 +226,7 @@ def to_theirs(saved: Saved, kind: str) -> Weights:
     ).items():
         value = state[ours]
         if ours.startswith("decoder_pred."):
-            value = _channels_last(value, saved.config["patch_size"])
+            value = channels_last(value, saved.config["patch_size"])
         for name, part in zip(theirs, value.chunk(len(theirs)), strict=True):
             found[f"vit.{name}" if mae and not name.startswith("decoder.") else name] = part
     return found
@@ -249,17 +249,17 @@ def to_ours(weights: Weights, config: Config) -> Saved:
             parts = [waiting.pop(name) for name in theirs]
             found[ours] = torch.cat(parts) if len(parts) > 1 else parts[0]
             if ours.startswith("decoder_pred."):
-                found[ours] = _channels_first(found[ours], config["patch_size"])
+                found[ours] = channels_first(found[ours], config["patch_size"])
     unknown = {name: value for name, value in waiting.items() if name not in left_out}
     return Saved(config, *split(found | unknown), left_out)
 
 
-def _channels_last(rows: torch.Tensor, patch: int) -> torch.Tensor:
+def channels_last(rows: torch.Tensor, patch: int) -> torch.Tensor:
     """Rows of ``decoder_pred`` in their order of a patch's numbers, (row, column, channel). Ours is a convolution's,
     (channel, row, column)."""
     return rows.reshape(-1, patch * patch, *rows.shape[1:]).transpose(0, 1).reshape(rows.shape)
 
 
-def _channels_first(rows: torch.Tensor, patch: int) -> torch.Tensor:
-    """The inverse of ``_channels_last``."""
+def channels_first(rows: torch.Tensor, patch: int) -> torch.Tensor:
+    """The inverse of ``channels_last``."""
     return rows.reshape(patch * patch, -1, *rows.shape[1:]).transpose(0, 1).reshape(rows.shape)

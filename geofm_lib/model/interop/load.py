@@ -1,42 +1,64 @@
-"""Encoders and autoencoders from a run, or from a folder in any format of ``formats``. Nothing is ever unpickled."""
+"""Encoders and autoencoders from a run, or from a folder in any format of ``formats``."""
 
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from timm.layers import resample_abs_pos_embed
 from torch import nn
 
 from geofm_lib.catalog.models import grid
 from geofm_lib.model import mae, vit
-from geofm_lib.model.interop import folders, formats
+from geofm_lib.model.init import materialise
+from geofm_lib.model.interop import folders, formats, locate, timm_folder
 
 M = TypeVar("M", bound=nn.Module)
 
 
-def load_encoder(path: str | Path, image_size: vit.Size | None = None) -> tuple[vit.ViT, folders.Config]:
-    """(encoder on the CPU, its config). ValueError, one sentence, for what cannot be an encoder.
+def load_encoder(path: str | Path, image_size: vit.Size | None = None) -> tuple[vit.Encoder, folders.Config]:
+    """(encoder on the CPU, its config): our ViT, or timm's own model of a ViT that ours cannot be.
 
     At another ``image_size`` than the encoder was trained at, the positions are interpolated to the new grid.
+    ValueError, one sentence, for what cannot be an encoder.
     """
-    folder = folders.find(path)
-    saved = formats.read(folder, decoder=False)
-    encoder, state = shell(saved.config, image_size), saved.encoder
+    place = locate.find(path)
+    if place.config is None:
+        raise ValueError(
+            f"{place.folder} has no config.json beside it, so its pooling, mean and std are not known; put the "
+            "config.json of its timm model there, or start 02 from it (init)."
+        )
+    saved = formats.read(place, decoder=False)
+    encoder = shell(saved.config, image_size)
+    state = timm_folder.renamed(encoder, saved.encoder) if saved.foreign else resampled(saved, encoder)
+    return fill(encoder, state, f"{place.weights[0]} does not fit {saved.config['model']}").eval(), saved.config
+
+
+def resampled(saved: folders.Saved, encoder: vit.ViT) -> folders.Weights:
+    """The encoder's weights, positions interpolated to another encoder's grid; `fill` tells what else is wrong."""
+    state = dict(saved.encoder)
     old = grid(folders.pair(saved.config["image_size"]), saved.config["patch_size"])
-    new = encoder.patch_embed.grid_size
     prefix = 0 if encoder.no_embed_class else encoder.num_prefix_tokens
-    expected = (1, prefix + old[0] * old[1], encoder.embed_dim)
-    if old != new and "pos_embed" in state and state["pos_embed"].shape == expected:  # others: fill says what is wrong
-        state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], list(new), list(old), num_prefix_tokens=prefix)
-    return fill(encoder, state, f"{folder / folders.WEIGHTS} does not fit {saved.config['model']}").eval(), saved.config
+    return state | positions(state, "pos_embed", old, encoder.patch_embed.grid_size, prefix)
+
+
+def positions(
+    state: folders.Weights, name: str, old: tuple[int, int], new: tuple[int, int], prefix: int
+) -> folders.Weights:
+    """{name: positions on the new grid}; {} where there is nothing to interpolate, or it is of another shape."""
+    if old == new or name not in state or state[name].shape[:-1] != (1, prefix + old[0] * old[1]):
+        return {}
+    return {name: resample_abs_pos_embed(state[name], list(new), list(old), num_prefix_tokens=prefix)}
 
 
 def load_autoencoder(path: str | Path) -> tuple[mae.MaskedAutoencoder, folders.Config]:
     """(autoencoder on the CPU, its config) from a run folder, or one of ours or of ViTMAE with a decoder."""
-    folder = folders.find(path)
-    saved = formats.read(folder)
-    if not saved.decoder:
-        raise ValueError(f"{folder} holds an encoder and no decoder; give a newer pretrain run, or a ViTMAE folder.")
-    return autoencoder(folder, saved), saved.config
+    place = locate.find(path)
+    saved = formats.read(place)
+    if not saved.decoder or "mask_ratio" not in saved.config:
+        raise ValueError(
+            f"{place.folder} holds an encoder and no decoder; give a newer pretrain run, or a ViTMAE folder."
+        )
+    return autoencoder(place.folder, saved), saved.config
 
 
 def autoencoder(folder: Path, saved: folders.Saved) -> mae.MaskedAutoencoder:
@@ -55,12 +77,29 @@ def autoencoder(folder: Path, saved: folders.Saved) -> mae.MaskedAutoencoder:
     return fill(model, state, f"{folder} does not fit {config['model']}")
 
 
-def shell(config: folders.Config, image_size: vit.Size | None = None) -> vit.ViT:
-    """The encoder that a config describes, without head, memory or weights (on the meta device)."""
+def fresh(config: folders.Config, image_size: vit.Size, seed: int) -> vit.Encoder:
+    """The same encoder with random weights, on the CPU; those of timm's own models are drawn as timm draws them."""
+    if "timm" not in config:
+        return materialise(shell(config, image_size), "cpu", seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return shell(config, image_size)
+
+
+def shell(config: folders.Config, image_size: vit.Size | None = None) -> vit.Encoder:
+    """The encoder that a config describes, without head or weights: ours without memory, on the meta device.
+
+    timm's own are on the CPU: some compute values (of RoPE) that are no weights when they are made.
+    """
+    size = image_size or folders.pair(config["image_size"])
+    if "timm" in config:
+        rows, columns = grid(size, config["patch_size"])
+        pixels = (rows * config["patch_size"], columns * config["patch_size"])
+        return timm_folder.build(config["timm"], img_size=pixels)
     return vit.build(
         config["model"],
         config.get("family", "pretrain"),
-        image_size or folders.pair(config["image_size"]),
+        size,
         config["channels"],
         device="meta",
         patch_size=config["patch_size"],

@@ -3,26 +3,29 @@
 The weights have timm's names already, so such a folder differs from ours in its config.json alone.
 """
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Block, Mlp, VisionTransformer
 from torch import nn
 
 from geofm_lib.catalog.models import lookup
 from geofm_lib.model.interop.folders import (
-    SETTINGS,
-    WEIGHTS,
     Config,
     Saved,
+    Weights,
     model_of,
     pair,
+    read_json,
     read_weights,
     side,
     statistics,
 )
+from geofm_lib.model.interop.locate import SETTINGS, Place
 from geofm_lib.model.vit import NORM_EPS
 
 KEYS = ("architecture", "num_classes", "num_features", "global_pool", "model_args", "pretrained_cfg")
@@ -71,47 +74,102 @@ def settings(config: Config) -> dict[str, Any]:
     }
 
 
-def read(folder: Path, given: dict[str, Any]) -> Saved:
+def read(place: Place, given: dict[str, Any]) -> Saved:
     """The folder in our words. timm itself says what its config.json means: the model is built without memory."""
-    where, name = folder / SETTINGS, given["architecture"]
-    try:
-        with torch.device("meta"):
-            model: Any = timm.create_model(f"local-dir:{folder}", pretrained=False, num_classes=0)
-    except Exception as error:  # whatever timm makes of a name or an argument that it does not know
-        raise ValueError(f"timm cannot build the '{name}' of {where} ({error}); give another one.") from None
-    if not _plain(model):
-        raise ValueError(
-            f"The '{name}' of {where} is no plain ViT (square patches, class token, GELU, one norm, no pooling), "
-            "and geofm has no other; give another one."
-        )
-    patch, channels, block = model.patch_embed.patch_size[0], model.patch_embed.proj.in_channels, model.blocks[0]
-    hidden, heads = block.mlp.fc1.out_features, block.attn.num_heads
-    shown = given.get("pretrained_cfg", given)
+    where, name = place.folder / SETTINGS, given["architecture"]
+    model = build(place.folder, "meta")
+    patches, shown = model.patch_embed, given.get("pretrained_cfg", given)
+    channels, across = patches.proj.in_channels, patches.patch_size
     config = {
-        "model": model_of(where, patch, model.embed_dim, len(model.blocks), heads, hidden),
+        "model": name,
         "family": "pretrain",
-        "image_size": side(*model.patch_embed.img_size),
-        "patch_size": patch,
+        "image_size": side(*(patches.img_size or pair(shown.get("input_size", [0, 224, 224])[1:]))),
+        "patch_size": across[0],
         "channels": channels,
         **statistics(shown.get("mean"), shown.get("std"), channels),
-        **({} if model.norm.eps == NORM_EPS else {"norm_eps": model.norm.eps}),
     }
-    weights = read_weights(folder / WEIGHTS)
-    lacking = [each for each in model.state_dict() if each not in weights]
-    if lacking:
-        raise ValueError(
-            f"{folder / WEIGHTS} lacks {lacking[0]}, which its config.json asks for; copy the folder again."
+    weights = read_weights(*place.weights)
+    left_out = tuple(n for n in weights if n.startswith(("head.", "head_dist.")))
+    weights = {n: tensor for n, tensor in weights.items() if n not in left_out}
+    foreign = ""
+    if _plain(model):
+        block, eps = model.blocks[0], model.norm.eps
+        hidden, heads = block.mlp.fc1.out_features, block.attn.num_heads
+        try:
+            config["model"] = model_of(where, across[0], model.embed_dim, len(model.blocks), heads, hidden)
+        except ValueError as error:
+            foreign = str(error)
+        lacking = [each for each in model.state_dict() if each not in weights]
+        if lacking and not foreign:
+            raise ValueError(
+                f"{place.weights[0]} lacks {lacking[0]}, which its config.json asks for; copy the folder again."
+            )
+        config |= {} if eps == NORM_EPS else {"norm_eps": eps}
+    else:
+        foreign = (
+            f"The '{name}' of {where} is no plain ViT (square patches, class token, GELU, one norm, no pooling); a "
+            "probe takes it as timm defines it, but geofm cannot train or export it, so give another one."
         )
-    left_out = tuple(name for name in weights if name.startswith("head."))
-    return Saved(config, {n: tensor for n, tensor in weights.items() if n not in left_out}, {}, left_out)
+    return Saved(config | ({"timm": str(place.folder)} if foreign else {}), weights, {}, left_out, foreign)
+
+
+def build(folder: str | Path, device: str = "cpu", **changed: Any) -> Any:
+    """timm's own model of a folder's config.json, without head and weights; ValueError, one sentence, unless a ViT.
+
+    ``changed`` are arguments in place of the folder's, as ``img_size``.
+    """
+    where = Path(folder) / SETTINGS
+    name = read_json(where).get("architecture")
+    try:
+        with torch.device(device):
+            model: Any = timm.create_model(f"local-dir:{folder}", pretrained=False, num_classes=0, **changed)
+    except Exception as error:  # whatever timm makes of a name or an argument that it does not know
+        raise ValueError(f"timm cannot build the '{name}' of {where} ({error}); give another one.") from None
+    parts = ("blocks", "patch_embed", "fc_norm", "num_prefix_tokens", "cls_token")
+    if not all(hasattr(model, part) for part in parts) or not isinstance(model.patch_embed, PatchEmbed):
+        raise ValueError(f"The '{name}' of {where} is no plain ViT, nor one of timm's others; give another one.")
+    return model
+
+
+def renamed(model: Any, weights: Weights) -> Weights:
+    """Weights as timm's own loader gives them to ``model``: by its names, with positions interpolated to its grid."""
+    module = importlib.import_module(timm.models.model_entrypoint(model.pretrained_cfg["architecture"]).__module__)
+    change = getattr(module, "checkpoint_filter_fn", lambda state, _: state)
+    try:
+        return {name: value.float() for name, value in change(dict(weights), model).items()}
+    except Exception as error:  # it reshapes what it takes for positions
+        named = model.pretrained_cfg["architecture"]
+        raise ValueError(f"The weights do not fit timm's '{named}' ({error}); copy the folder again.") from None
 
 
 def _plain(model: Any) -> bool:
-    """What the names and shapes of the weights do not tell; they tell the rest when they are loaded."""
+    """What our own ViT can be: what timm would build from other definitions has other weights, or another order."""
     if type(model) is not VisionTransformer or type(model.blocks[0]) is not Block or not model.patch_embed.img_size:
         return False
-    block, (rows, columns) = model.blocks[0], model.patch_embed.patch_size
+    block: Any = model.blocks[0]
+    rows, columns = model.patch_embed.patch_size
     gelu = type(block.mlp) is Mlp and isinstance(block.mlp.act, nn.GELU) and block.mlp.act.approximate == "none"
     norms = (block.norm1, block.norm2, model.norm)
     same = all(isinstance(norm, nn.LayerNorm) and norm.eps == block.norm1.eps for norm in norms)
-    return gelu and same and rows == columns and model.global_pool == "token"
+    return gelu and same and rows == columns and model.global_pool == "token" and _names(model) == _plain_names(model)
+
+
+def _names(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in model.state_dict().items()}
+
+
+def _plain_names(model: Any) -> dict[str, torch.Size]:
+    """The weights of the plain ViT of a model's sizes: registers, scales and other norms would add to them."""
+    block: Any = model.blocks[0]
+    with torch.device("meta"):
+        plain = VisionTransformer(
+            img_size=model.patch_embed.img_size,
+            patch_size=model.patch_embed.patch_size,
+            in_chans=model.patch_embed.proj.in_channels,
+            embed_dim=model.embed_dim,
+            depth=len(model.blocks),
+            num_heads=block.attn.num_heads,
+            mlp_ratio=block.mlp.fc1.out_features / model.embed_dim,
+            num_classes=0,
+        )
+    return _names(plain)

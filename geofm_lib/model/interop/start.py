@@ -1,0 +1,135 @@
+"""The first weights of a pretraining, out of somebody's encoder or autoencoder, fitted to the model that is trained."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from geofm_lib.catalog.models import MODELS, grid
+from geofm_lib.model.init import plain_name, write
+from geofm_lib.model.interop import load
+from geofm_lib.model.interop.folders import Saved, Weights, pair
+from geofm_lib.model.mae import MaskedAutoencoder
+
+BANDS = ("mean", "repeat", "new")
+Notes = list[str]
+
+
+def fitted(saved: Saved, model: MaskedAutoencoder, name: str, bands: str, where: str) -> tuple[Weights, Notes]:
+    """(weights by the autoencoder's names, each of its shape; what was changed or left out, in words).
+
+    Args:
+        saved: what was found at `where`. Its decoder is optional, and taken when it is of the model's sizes.
+        model: of the catalogue's row `name`, on any device; only its shapes are read.
+        bands: what the first projection becomes for images of other bands, one of BANDS. `new` leaves what was drawn.
+
+    ValueError, one sentence that names the difference, for weights of another model, patch or kind.
+    """
+    _same_model(saved, model, name, where)
+    theirs, ours = saved.config["channels"], cast(Any, model.encoder.patch_embed).proj.in_channels
+    notes: Notes = []
+    state = {f"encoder.{n}": each for n, each in load.resampled(saved, model.encoder).items()}
+    old = grid(pair(saved.config["image_size"]), saved.config["patch_size"])
+    new = model.encoder.patch_embed.grid_size
+    if old != new:
+        notes.append(f"positions interpolated from {old[0]}x{old[1]} to {new[0]}x{new[1]} patches")
+    decoder, said = _decoder(saved, model, old)
+    notes += said
+    state |= decoder
+    if theirs != ours:
+        for key, change in _CHANGES.items():
+            if key in state and bands == "new":
+                del state[key]
+            elif key in state:
+                state[key] = change(state[key], theirs, ours, model.patch, bands)
+        words = {"mean": "the mean of its bands", "repeat": "its bands in turn", "new": "drawn anew"}[bands]
+        notes.append(f"first projection made for {ours} bands out of {theirs}: {words} (init_bands={bands})")
+    notes += [f"left out: {', '.join(saved.left_out[:4])}{' ...' * (len(saved.left_out) > 4)}"] * bool(saved.left_out)
+    _fits(state, model, bands == "new" and theirs != ours, where)
+    return state, notes
+
+
+def apply(state: Weights, model: nn.Module) -> None:
+    """Copies each weight, or this rank's part of it, into a model that has its memory and is sharded already."""
+    for name, parameter in model.named_parameters():
+        if (value := state.get(plain_name(name))) is not None:
+            write(parameter, value)
+
+
+def _same_model(saved: Saved, model: MaskedAutoencoder, name: str, where: str) -> None:
+    if saved.foreign:
+        raise ValueError(saved.foreign)
+    if saved.config.get("family", "pretrain") != "pretrain":
+        raise ValueError(f"{where} is of family '{saved.config['family']}', which cannot be pretrained; give another.")
+    if saved.config["model"] != name:
+        here, there = (
+            f"{row.name} ({row.width} wide, {row.depth} deep, {row.heads} heads, MLP {row.mlp_dim})"
+            for row in (MODELS[name], MODELS[saved.config["model"]])
+        )
+        raise ValueError(f"{where} is {there} and model is {here}; set model={saved.config['model']}.")
+    if saved.config["patch_size"] != model.patch:
+        theirs = saved.config["patch_size"]
+        raise ValueError(
+            f"{where} has patches of {theirs} pixels and this model of {model.patch}; set patch_size={theirs}."
+        )
+
+
+def _decoder(saved: Saved, model: MaskedAutoencoder, old: tuple[int, int]) -> tuple[Weights, Notes]:
+    """The decoder's weights, {} where it has none of the model's sizes; what is said of it."""
+    anew = "the decoder is drawn anew from the seed"
+    if not saved.decoder:
+        return {}, [f"it has no decoder: {anew}"]
+    block = cast(Any, model.decoder_blocks[0])
+    sizes = {
+        "decoder_width": model.decoder_embed.out_features,
+        "decoder_depth": len(model.decoder_blocks),
+        "decoder_heads": block.attn.num_heads,
+    }
+    differing = [f"{n} {saved.config[n]}, not {v}" for n, v in sizes.items() if saved.config.get(n, v) != v]
+    if differing:
+        return {}, [f"its decoder is of other sizes ({', '.join(differing)}): {anew}"]
+    target = saved.config.get("norm_pix_loss", model.norm_pix_loss)
+    said = [f"its decoder was trained with norm_pix_loss={target}"] if target != model.norm_pix_loss else []
+    new = model.encoder.patch_embed.grid_size
+    return saved.decoder | load.positions(saved.decoder, "decoder_pos_embed", old, new, 1), said
+
+
+def _fits(state: Weights, model: MaskedAutoencoder, new_bands: bool, where: str) -> None:
+    expected = {name: tuple(each.shape) for name, each in model.named_parameters()}
+    drawn = tuple(_CHANGES) if new_bands else ()
+    encoder = [name for name in expected if name.startswith("encoder.") and name not in drawn]
+    whole = [name for name in expected if name not in drawn] if any("decoder" in name for name in state) else encoder
+    lacking = [name for name in whole if name not in state]
+    unknown = [name for name in state if name not in expected]
+    odd = [
+        f"{n} {list(e.shape)}, not {list(expected[n])}" for n, e in state.items() if expected.get(n, e.shape) != e.shape
+    ]
+    faults = {"it lacks": lacking, "it holds the unknown": unknown, "of another shape:": odd}
+    words = [f"{fault} {', '.join(found[:3])}{' ...' * (len(found) > 3)}" for fault, found in faults.items() if found]
+    if words:
+        raise ValueError(f"{where} does not fit the model: {'; '.join(words)}.")
+
+
+def _first_projection(weight: torch.Tensor, theirs: int, ours: int, patch: int, bands: str) -> torch.Tensor:
+    """[D, C, p, p] for other bands, scaled so that equal bands give what they gave before."""
+    return _spread(weight.float(), 1, ours, bands) * (theirs / ours)
+
+
+def _prediction(rows: torch.Tensor, theirs: int, ours: int, patch: int, bands: str) -> torch.Tensor:
+    """Rows (C, p, p) of the decoder's last layer for other bands; each band predicts itself, so nothing is scaled."""
+    cut = rows.float().reshape(theirs, patch * patch, *rows.shape[1:])
+    return _spread(cut, 0, ours, bands).reshape(-1, *rows.shape[1:])
+
+
+def _spread(weight: torch.Tensor, dim: int, ours: int, bands: str) -> torch.Tensor:
+    if bands == "mean":
+        return weight.mean(dim, keepdim=True).expand(*weight.shape[:dim], ours, *weight.shape[dim + 1 :])
+    return weight.index_select(dim, torch.arange(ours) % weight.shape[dim])
+
+
+_CHANGES: dict[str, Callable[[torch.Tensor, int, int, int, str], torch.Tensor]] = {
+    "encoder.patch_embed.proj.weight": _first_projection,
+    "decoder_pred.weight": _prediction,
+    "decoder_pred.bias": _prediction,
+}
