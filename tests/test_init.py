@@ -1,32 +1,246 @@
-"""model/init.py: first weights depend on the seed alone."""
+"""02's `init`: the first loss beside the source's own, other sizes and bands, resuming, and what does not fit."""
 
+import csv
+import json
+import shutil
+
+import numpy as np
 import pytest
+import tifffile
+import timm
 import torch
-from torch import nn
+from timm.models import save_for_hf
+from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
-from geofm_lib.model import vit
-from geofm_lib.model.init import initialise, materialise
+from geofm_lib.data import loader
+from geofm_lib.data.sample import Sample
+from geofm_lib.data.shards import Shards
+from geofm_lib.data.transforms import mask_noise, normalise
+from geofm_lib.model import mae, vit
+from geofm_lib.model.interop import formats, load, locate, start
+from tests.support import encoders, packed, ranks
 
-
-@pytest.mark.parametrize("family", vit.FAMILIES)
-def test_weights_depend_on_the_seed_alone(family):
-    first, again, other = (vit.build("ViT-Atto", family, 64, seed=s) for s in (1, 1, 2))
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
-    same = [n for (n, a), b in zip(first.named_parameters(), other.parameters(), strict=True) if torch.equal(a, b)]
-    assert all(n.endswith("bias") or "norm" in n or n == "pos_embed" for n in same), same
-    assert all(torch.isfinite(p).all() for p in first.parameters())
-    # a wrapper's prefix in the names (checkpointing, compile) changes nothing
-    wrapped = vit.build("ViT-Atto", family, 64, seed=5)
-    wrapped.blocks[0] = nn.ModuleDict({"_checkpoint_wrapped_module": wrapped.blocks[0]})
-    initialise(wrapped, 1)
-    inner = wrapped.blocks[0]["_checkpoint_wrapped_module"]
-    assert torch.equal(inner.mlp.fc1.weight, first.blocks[0].mlp.fc1.weight)
+LOSS = 1e-5
+SMALL = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 256}  # ViT-Atto
+SIZE = {"image_size": 32, "patch_size": 8}
+DECODER = {"decoder_hidden_size": 64, "decoder_num_hidden_layers": 2, "decoder_num_attention_heads": 2}
+TARGET = {"decoder_intermediate_size": 256, "norm_pix_loss": True}
+IMAGES = 24
 
 
-def test_materialising_from_meta_gives_the_same_weights():
-    direct, late = vit.build("ViT-Atto", image_size=64, seed=1), vit.build("ViT-Atto", image_size=64, device="meta")
-    with pytest.raises(ValueError, match="call to_empty"):
-        initialise(late)
-    materialise(late, "cpu", seed=1)
-    assert all(torch.equal(a, b) for a, b in zip(direct.state_dict().values(), late.state_dict().values(), strict=True))
-    assert not late.pos_embed.requires_grad
+def stir(model):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.05 * torch.randn_like(weight))
+    return model.eval()
+
+
+def hf_folder(folder, **more):
+    theirs = stir(ViTMAEForPreTraining(ViTMAEConfig(**(SMALL | SIZE | DECODER | TARGET | more))))
+    theirs.save_pretrained(folder)
+    return theirs
+
+
+def timm_folder(folder, **more):
+    """The layout of timm/vit_base_patch16_224.mae: a plain ViT's config.json and weights, no decoder."""
+    sizes = {"embed_dim": 64, "depth": 4, "num_heads": 2, "img_size": 32, "patch_size": 8} | more
+    theirs = stir(timm.create_model("vit_base_patch16_224", num_classes=0, **sizes))
+    save_for_hf(theirs, folder, model_args=sizes, safe_serialization=True)
+    return theirs
+
+
+def images(folder, bands):
+    random, samples = np.random.default_rng(0), []
+    for number in range(IMAGES):
+        soft = np.kron(random.integers(40, 215, (8, 8, bands)), np.ones((4, 4, 1))).astype(np.uint8)
+        how = {"photometric": "rgb"} if bands == 3 else {"photometric": "minisblack", "planarconfig": "contig"}
+        tifffile.imwrite(folder / "one.tif", soft, **how)
+        sample = Sample(f"{number:02d}.tif", "all", width=32, height=32, channels=bands)
+        sample.data = (folder / "one.tif").read_bytes()
+        samples.append(sample)
+    packed.write(folder, samples, ["train"] * IMAGES, mean=[0.5] * bands, std=[0.2] * bands)
+    statistics = json.loads((folder / "statistics.json").read_text())
+    (folder / "statistics.json").write_text(json.dumps(statistics | {"channels": bands}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """Pretrainings of one rank, each with its `init`, and the models that they started from."""
+    place = tmp_path_factory.mktemp("init")
+    for bands in (3, 13):
+        (place / f"{bands} bands").mkdir()
+        images(place / f"{bands} bands", bands)
+    theirs = {"hf": hf_folder(place / "hf"), "timm": timm_folder(place / "timm")}
+    shutil.copytree(place / "hf", place / "gone")
+
+    def run(name, source, bands=3, stop=None, **settings):
+        usual = {
+            "model": "ViT-Atto",
+            "epochs": 4,
+            "warmup_epochs": 0,
+            "global_batch": 8,
+            "log_every": 1,
+            "image_size": 32,
+        }
+        usual |= {"init": str(place / source), "data": str(place / f"{bands} bands"), "device": "cpu"}
+        return {"settings": usual | settings | {"run_dir": str(place / name)}, "stop": stop}
+
+    larger = {"image_size": 64, "base_learning_rate": 0.01}
+    first = [run("from hf", "hf"), run("from timm", "timm"), run("stopped", "gone", stop=5)]
+    first += [run("larger", "timm", **larger), run("again from run", "from hf", image_size=48)]
+    first += [run(f"13 {how}", "hf", 13, init_bands=how, base_learning_rate=0.01) for how in start.BANDS]
+    resumed = run("stopped", "gone") | {"remove": str(place / "gone")}  # it must not look for it
+    return place, theirs, ranks.start("curves", place / "ranks", 1, runs=[*first, resumed])
+
+
+def losses(folder):
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def first_batch(data):
+    """(normalised images, masking noise) of a run's first step."""
+    shards = Shards(data, split="train")
+    stream = loader.stream(shards, seed=0, global_batch=8, epochs=4, image_size=32, crop_scale=(0.2, 1.0))
+    _, epoch, ((pixels, indices),) = next(stream)
+    return normalise(pixels, shards.mean, shards.std), mask_noise(0, epoch, indices.tolist(), 16)
+
+
+@torch.no_grad()
+def test_the_first_loss_is_that_of_transformers(found):
+    place, theirs, _ = found
+    pixels, noise = first_batch(place / "3 bands")
+    assert abs(losses(place / "from hf")[0] - theirs["hf"](pixels, noise=noise).loss.item()) < LOSS
+    record = json.loads((place / "from hf" / "init.json").read_text())
+    assert (record["decoder"], record["norm_eps"], record["from"]) == (True, 1e-12, str(place / "hf"))
+    assert record["notes"] == ["norms with an eps of 1e-12, as in the source"]
+    assert record["digest"] == locate.digest(locate.find(place / "hf"))
+    assert load.load_encoder(place / "from hf")[1]["norm_eps"] == 1e-12  # so that a probe builds what was trained
+
+
+@torch.no_grad()
+def test_the_first_loss_is_that_of_timms_encoder(found):
+    """Its visible patches through timm's own modules, then the decoder that the seed draws."""
+    place, theirs, _ = found
+    encoder, decoder = theirs["timm"], mae.build("ViT-Atto", 32, norm_pix_loss=True, seed=0)
+    pixels, noise = first_batch(place / "3 bands")
+    seen, hidden = mae.random_masking(noise, 4)
+    tokens = mae.take(encoder.patch_embed(pixels) + encoder.pos_embed[:, 1:], seen)
+    first = (encoder.cls_token + encoder.pos_embed[:, :1]).expand(len(pixels), -1, -1)
+    encoded = encoder.norm(encoder.blocks(torch.cat([first, tokens], dim=1)))
+    predicted = decoder.decoder_pred(mae.take(decoder.decode(encoded, seen), hidden))
+    expected = (predicted - decoder.target(mae.take(vit.patchify(pixels, 8), hidden))).square().mean().item()
+    assert abs(losses(place / "from timm")[0] - expected) < LOSS
+    record = json.loads((place / "from timm" / "init.json").read_text())
+    assert record["notes"] == ["it has no decoder: the decoder is drawn anew from the seed"]
+
+
+def test_it_trains_at_another_size_and_on_other_bands(found):
+    place, _, ended = found
+    assert set(ended) - {"a stop was asked for; saved at step 5 of 12"} == {"finished"}
+    for name, words in [
+        ("larger", "positions interpolated from 4x4 to 8x8 patches"),
+        ("again from run", "positions interpolated from 4x4 to 6x6 patches"),
+        ("13 mean", "first projection made for 13 bands out of 3: the mean of its bands"),
+        ("13 repeat", "its bands in turn (init_bands=repeat)"),
+        ("13 new", "drawn anew (init_bands=new)"),
+    ]:
+        curve, record = losses(place / name), json.loads((place / name / "init.json").read_text())
+        assert curve[-1] < 0.97 * curve[0], (name, curve)
+        assert any(words in note for note in record["notes"]), record
+    assert len({losses(place / f"13 {how}")[0] for how in start.BANDS}) == 3
+
+
+def test_a_resume_does_not_start_again(found):
+    place, _, ended = found
+    assert ended[-1] == "finished"
+    assert losses(place / "stopped") == losses(place / "from hf")
+    assert not (place / "gone").exists()
+    rows = list(csv.DictReader((place / "stopped" / "ranks.csv").open()))
+    assert len(rows) == 1
+
+
+def fit(folder, bands="mean", channels=3, image_size=32, name="ViT-Atto", **more):
+    model = mae.build(name, image_size, channels, "meta", **more)
+    return start.fitted(formats.read(locate.find(folder)), model, name, bands, str(folder))
+
+
+@pytest.mark.parametrize("bands", ["mean", "repeat"])
+@pytest.mark.parametrize("channels", [1, 2, 4, 6, 13])
+def test_equal_bands_give_the_tokens_that_they_gave(tmp_path, bands, channels):
+    """One grey image in all bands: the first projection of more or fewer bands answers as before (repeat: of whole
+    rounds), and the decoder predicts for each band what it predicted."""
+    theirs = hf_folder(tmp_path / "hf")
+    state, _ = fit(tmp_path / "hf", bands, channels)
+    old, _ = fit(tmp_path / "hf")
+    grey, name = torch.rand(1, 1, 8, 8), "encoder.patch_embed.proj.weight"
+    new_tokens, old_tokens = ((grey.expand(1, w.shape[1], 8, 8) * w).sum((1, 2, 3)) for w in (state[name], old[name]))
+    if bands == "mean" or channels % 3 == 0:
+        torch.testing.assert_close(new_tokens, old_tokens)
+    rows, before = (s["decoder_pred.weight"].reshape(-1, 64, 64) for s in (state, old))
+    expected = before.mean(0) if bands == "mean" else before[(channels - 1) % 3]
+    torch.testing.assert_close(rows[-1], expected)
+    assert state["decoder_pred.bias"].shape == (channels * 64,)
+    assert theirs.config.num_channels == 3
+
+
+def test_a_published_file_is_read_without_a_config(tmp_path):
+    """MAE's own layout: {"model": weights}, timm's names, the decoder's rows with the channels last."""
+    theirs = hf_folder(tmp_path / "hf")
+    saved = formats.read(locate.find(tmp_path / "hf"))
+    rows = {
+        n: saved.decoder[n].reshape(3, 64, -1).transpose(0, 1).reshape(saved.decoder[n].shape)
+        for n in ("decoder_pred.weight", "decoder_pred.bias")
+    }
+    torch.save(
+        {"model": saved.encoder | saved.decoder | rows | {"head.weight": torch.ones(2, 64)}}, tmp_path / "mae.pth"
+    )
+    state, notes = fit(tmp_path / "mae.pth")
+    expected, _ = fit(tmp_path / "hf")
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], value) for name, value in expected.items())
+    assert notes == ["left out: head.weight"]
+    torch.save({"conv1.weight": torch.ones(3)}, tmp_path / "resnet.pth")
+    with pytest.raises(ValueError, match="no config.json beside it and holds no ViT.*give the whole folder"):
+        fit(tmp_path / "resnet.pth")
+    assert theirs.config.hidden_size == 64
+
+
+def test_a_decoder_of_other_sizes_is_told_and_drawn(tmp_path):
+    hf_folder(tmp_path / "hf", decoder_hidden_size=32, decoder_intermediate_size=128, norm_pix_loss=False)
+    state, notes = fit(tmp_path / "hf")
+    assert notes == [
+        "its decoder is of other sizes (decoder_width 32, not 64): the decoder is drawn anew from the seed"
+    ]
+    assert not any("decoder" in name or name == "mask_token" for name in state)
+    state, notes = fit(tmp_path / "hf", decoder_width=32, norm_pix_loss=True)
+    assert notes == ["its decoder was trained with norm_pix_loss=False"]
+    assert "mask_token" in state
+
+
+def test_what_does_not_fit_is_one_sentence(tmp_path):
+    hf_folder(tmp_path / "hf")
+    timm_folder(tmp_path / "registers", reg_tokens=4)
+    timm_folder(tmp_path / "scaled", init_values=1e-5)
+    config = {"model": "ViT-Atto", "image_size": 32, "patch_size": 8, "channels": 3, "family": "benchmark"}
+    gated = vit.build("ViT-Atto", "benchmark", 32, num_classes=0)
+    encoders.write(tmp_path / "gated", gated.state_dict(), config)
+    broken = formats.read(locate.find(tmp_path / "hf")).encoder | {"blocks.0.extra": torch.ones(1)}
+    del broken["blocks.1.mlp.fc2.bias"]
+    torch.save(broken, tmp_path / "broken.pth")
+    for source, how, words in [
+        (
+            "hf",
+            {"name": "ViT-Femto"},
+            r"is ViT-Atto \(64 wide, 4 deep.*ViT-Femto \(128 wide, 6 deep.*set model=ViT-Atto",
+        ),
+        ("hf", {"patch_size": 16}, "has patches of 8 pixels and this model of 16; set patch_size=8"),
+        ("registers", {}, "no plain ViT.*a probe takes it as timm defines it"),
+        ("scaled", {}, "no plain ViT"),
+        ("gated", {}, "of family 'benchmark', which cannot be pretrained"),
+        ("broken.pth", {}, "it lacks encoder.blocks.1.mlp.fc2.bias; it holds the unknown encoder.blocks.0.extra"),
+    ]:
+        with pytest.raises(ValueError, match=words) as caught:
+            fit(tmp_path / source, **how)
+        assert "\n" not in str(caught.value)

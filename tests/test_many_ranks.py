@@ -9,7 +9,7 @@ from geofm_lib.planning.steps import step_traffic
 from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import PrepareSettings, PretrainSettings, SimulateSettings
-from tests.support import ranks
+from tests.support import encoders, ranks
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for all ranks to train
 
@@ -51,10 +51,12 @@ def found(place):
         2: [run("two", strategy="SHARD_GRAD_OP"), run("moved", strategy="HYBRID_2GPUs")],
         1: [run(f"parts {k}", stop, strategy="NO_SHARD", max_batch_per_rank=8 // k) for k, stop in PARTS.items()],
     }
+    init = encoders.autoencoder(place / "init" / "source")
     out = {}
     for world in (4, 2, 1):  # in this order, since a run moves from 4 to 2
         equality = {"strategies": STRATEGIES[world], "how": HOW[world]}
         programs = {"equality": equality, "curves": {"runs": curves[world]}}
+        programs["first_weights"] = {"strategies": STRATEGIES[world], "init": str(init), "place": str(place / "init")}
         if world in SIMULATED:
             programs["held"] = {"strategies": HELD[world], "settings": SIMULATED[world]}
         if world == 2:
@@ -90,6 +92,15 @@ def check_equal(trained, reference, world, how):
         for key in ("losses", "norms"):
             allowed = TOLERANCE[name.split("/")[1], key]
             assert found[key] == pytest.approx(reference[key], rel=allowed), (world, name, key)
+
+
+def test_init_gives_the_same_bits_on_any_ranks_under_any_strategy(found):
+    """At another size, on 13 bands: what is copied, interpolated, spread over bands, and what is drawn."""
+    reference = found[1]["first_weights"]["NO_SHARD"]
+    assert len(set(reference.values())) > 40
+    for world in WORLDS:
+        for strategy, weights in found[world]["first_weights"].items():
+            assert weights == reference, (world, strategy)
 
 
 @pytest.mark.parametrize("world", [2, 4])

@@ -7,6 +7,7 @@ several seconds. (Runs are started otherwise, see geofm_lib/runs/launch.py.)
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import traceback
@@ -35,10 +36,10 @@ def start_all(programs: dict[str, dict], folder: Path, world: int, seconds: floa
     return json.loads((folder / "result.json").read_text())
 
 
-def _model(decoder_depth=None):
+def _model(decoder_depth=None, image_size=32, channels=3):
     from geofm_lib.model import mae
 
-    return mae.build("ViT-Atto", 32, 3, "meta", 8, decoder_depth=decoder_depth, norm_pix_loss=True)
+    return mae.build("ViT-Atto", image_size, channels, "meta", 8, decoder_depth=decoder_depth, norm_pix_loss=True)
 
 
 def _sharded(model, strategy, context, **how):
@@ -178,8 +179,8 @@ def _gathers(context, depth):
 
 
 def curves(context, arguments):
-    """The pretraining job itself, several times, each with its settings and the step at which it is asked to stop; how
-    each of them ended."""
+    """The pretraining job itself, several times, each with its settings, the step at which it is asked to stop, and a
+    folder to remove before it; how each of them ended."""
     from geofm_lib.jobs import pretrain, run_folder
     from geofm_lib.settings import PretrainSettings
 
@@ -195,6 +196,7 @@ def curves(context, arguments):
         settings = PretrainSettings(**each["settings"], ranks=context.world_size)
         if context.is_main:
             settings.folder().mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(each.get("remove", ""), ignore_errors=True)
         context.barrier()
         run = StopsAt(settings.folder(), context.is_main)
         run.steps = each.get("stop")
@@ -205,6 +207,28 @@ def curves(context, arguments):
             ended.append(str(stop))
         context.barrier()
     return ended
+
+
+def first_weights(context, arguments):
+    """The digests of all weights that `init` gives a model under each strategy."""
+    from geofm_lib.distributed import export
+    from geofm_lib.jobs import pretrain_start, run_folder
+    from geofm_lib.settings import PretrainSettings
+
+    found = {}
+    for strategy in arguments["strategies"]:
+        settings = PretrainSettings(model="ViT-Atto", image_size=64, init=arguments["init"])
+        folder = Path(arguments["place"]) / f"{strategy}-{context.world_size}"
+        if context.is_main:
+            folder.mkdir()
+        context.barrier()
+        start = pretrain_start.Start(settings, run_folder.Folder(folder, context.is_main), context)
+        plain = _model(image_size=64, channels=13)
+        model = _sharded(plain, strategy, context, seed=7)
+        start.apply(model, plain)
+        weights = export.whole(export.weights_of(model))
+        found[strategy] = {n: hashlib.sha256(t.detach().numpy().tobytes()).hexdigest() for n, t in weights}
+    return found
 
 
 def measured(context, arguments):
