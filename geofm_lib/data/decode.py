@@ -60,6 +60,8 @@ def encode(values: np.ndarray, valid: np.ndarray | None = None, compressed: bool
         planarconfig="contig" if samples.shape[-1] > 1 else None,
         extrasamples=extra or None,
         compression="zlib" if compressed else None,
+        compressionargs={"level": 1} if compressed else None,  # level 6 takes three times as long for 2 % less
+        predictor=2 if compressed and values.dtype.kind in "iu" else None,  # differences of neighbours: 15 % less
         metadata=None,
     )
     return file.getvalue()

@@ -48,10 +48,15 @@ def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
     if image.dtype == torch.uint8:
         return F.interpolate(image[None], size, mode="bicubic", antialias=True)[0]
     wide = F.interpolate(image[None].float(), size, mode="bicubic", antialias=True)[0]
-    if image.dtype == torch.float32:
-        return wide
-    limits = torch.iinfo(image.dtype)
-    return wide.round_().clamp_(limits.min, limits.max).to(image.dtype)
+    return to_type(wide, image.dtype)
+
+
+def to_type(numbers: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
+    """Float32 -> the nearest numbers of a type, in place where it can be."""
+    if kind == torch.float32:
+        return numbers
+    limits = torch.iinfo(kind)
+    return numbers.round_().clamp_(limits.min, limits.max).to(kind)
 
 
 def augment(image: torch.Tensor, size: int, random: np.random.Generator, scale: Scale) -> torch.Tensor:

@@ -14,7 +14,7 @@ from geofm_lib import files
 from geofm_lib.data.decode import FULL
 from geofm_lib.data.loader import batches
 from geofm_lib.data.shards import Shards
-from geofm_lib.data.transforms import mask_noise, normalise, to_rgb
+from geofm_lib.data.transforms import mask_noise, normalise, to_rgb, to_type
 from geofm_lib.distributed import export, training
 from geofm_lib.distributed.context import Context
 from geofm_lib.distributed.manifest import CheckpointError
@@ -66,7 +66,7 @@ def reconstruct(file: Path, model: MaskedAutoencoder, train: Shards, test: Shard
         return
     masked = F.interpolate(mask_BN.cpu().reshape(-1, 1, rows, columns), scale_factor=patch, mode="nearest").bool()
     mean, std = (torch.as_tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (train.mean, train.std))
-    pixels = ((rebuilt.cpu() * std + mean).clamp(0, 1) * FULL[images.dtype]).round().to(images.dtype)
+    pixels = to_type((rebuilt.cpu() * std + mean) * FULL[images.dtype], images.dtype)
     original, pixels = (to_rgb(each, train.mean, train.std) for each in (images, pixels))
     seen = torch.where(masked, torch.full_like(original, 128), original)
     sheets = [each.permute(0, 2, 3, 1).numpy() for each in (original, seen, torch.where(masked, pixels, original))]

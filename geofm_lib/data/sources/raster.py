@@ -34,6 +34,8 @@ OPTIONS = {
     "GDAL_NUM_THREADS": "1",
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{noext}",
 }
+NAME_IN_MEMORY = r"'?(/vsimem/)?[0-9a-f/-]{36,}(\.\w*)?[:,' ]*| at scanline 4294967295;?| at row 4294967295, col \d+;?"
+CUT = r"(?i)read error|io error|segment too long|not enough data|premature|too short|got \d+ bytes"  # of GDAL's words
 # Numbers that training does not know -> those that they become: always the same, so that a set stays of one kind.
 BECOMES = {"int8": "int16"} | dict.fromkeys(("uint32", "int32", "uint64", "int64", "float16", "float64"), "float32")
 
@@ -59,7 +61,6 @@ def library() -> Any:
         words = f"TIFF and JPEG 2000 are read by rasterio, which cannot be imported here ({error})"
         raise ImportError(f"{words}: pip install rasterio, then start again ('geofm doctor' shows it)") from None
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what matters is raised as well
-    warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
     return rasterio
 
 
@@ -72,7 +73,7 @@ def read(data: bytes, nodata: str = "", alpha: str = "auto") -> Raster:
     rasterio = library()
     count = len(pages(data)) if data[:4] in TIFF else 1
     try:
-        with rasterio.Env(**OPTIONS), rasterio.MemoryFile(data) as file, file.open(driver=driver(data)) as first:
+        with rasterio.Env(**OPTIONS), rasterio.MemoryFile(data) as file, opened(file.name, driver(data)) as first:
             values = first.count * first.height * first.width * count
             check_size(values, values * MOST_BYTES.get(first.dtypes[0], 4), len(data))
             found = _pages(first, nodata, alpha) if count > 1 else None
@@ -83,6 +84,18 @@ def read(data: bytes, nodata: str = "", alpha: str = "auto") -> Raster:
             return found
     except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError) as error:
         raise OSError(_words(error)) from None
+
+
+def opened(path: str, driver: str = "GTiff") -> Any:
+    """The open rasterio data set of a file, within `rasterio.Env(**OPTIONS)`. CMYK stays as stored."""
+    rasterio = library()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        dataset = rasterio.open(path, driver=driver)
+        if driver == "GTiff" and dataset.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE") == "CMYK":
+            dataset.close()
+            dataset = rasterio.open(f"GTIFF_RAW:{path}", driver=driver)
+    return dataset
 
 
 def read_window(dataset: Any, window: Any, nodata: str = "", alpha: str = "auto") -> Raster:
@@ -155,10 +168,10 @@ def pages(data: bytes) -> list[int]:
 
 def _pages(first: Any, nodata: str, alpha: str) -> Raster | None:
     """Grey pages of one size and type as bands; None if they are anything else."""
-    rasterio, names = library(), first.subdatasets
+    names = first.subdatasets
     with_open: list[Any] = []
     try:
-        with_open += (rasterio.open(name, driver="GTiff") for name in names)
+        with_open += map(opened, names)
         kinds = {(each.count, each.shape, each.dtypes[0], each.colorinterp[0].name) for each in with_open}
         if len(names) < 2 or len(kinds) != 1 or first.count != 1 or first.colorinterp[0].name == "palette":
             return None
@@ -231,5 +244,5 @@ def _words(error: BaseException) -> str:
     """What GDAL found wrong, in one line: the first cause, without the name that the file has in memory."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    words = re.sub(r"'?/vsimem/\S*?[:,' ]+|^\S*(GTIFF|TIFF)\w*[:,] *", "", " ".join(str(error).split()))
-    return words or type(error).__name__
+    words = re.sub(NAME_IN_MEMORY, "", " ".join(str(error).split()))
+    return f"the file is cut short or changed ({words})" if re.search(CUT, words) else words or type(error).__name__

@@ -8,14 +8,15 @@ from geofm_lib.data.sources.item import FULL
 
 # Values that mean "nothing here" though the file does not say so, where all bands of a pixel hold them. Zero counts
 # only with several bands: one band alone may well be zero (the sea of a height model).
+_WHOLE = (-9999, -32768, -99999)
 FILLS: dict[str, tuple[float, ...]] = {
     "uint16": (65535, 0),
-    "int16": (-32768, -9999, 32767),
-    "float32": (-9999, -32768, -99999, *map(float, (np.finfo(np.float32).min, np.finfo(np.float32).max))),
+    "int16": (-9999, -32768, 32767, 0),
+    "uint32": (2**32 - 1, 0),
+    "int32": (*_WHOLE, -(2**31), 2**31 - 1, 0),
+    "float32": (*_WHOLE, float(np.finfo(np.float32).min), float(np.finfo(np.float32).max), 0),
+    "float64": (*_WHOLE, float(np.finfo(np.float64).min), float(np.finfo(np.float64).max), 0),
 }
-FILLS["float64"] = (*FILLS["float32"], *map(float, (np.finfo(np.float64).min, np.finfo(np.float64).max)))
-FILLS["int32"] = (-(2**31), 2**31 - 1, -9999, -32768)
-FILLS["uint32"] = (2**32 - 1,)
 LEAST_FILL = 0.01  # share of an image's pixels: fewer are chance
 MASK_LIKE = 0.99  # share of an alpha band that is 0 or full
 
@@ -74,7 +75,7 @@ def measured(
         missing[" ".join(sorted({f"{value:g}" for value in values if value is not None}))] = _holds(bands, values)
     if nodata == "":
         for fill in FILLS.get(bands.dtype.name, ()):
-            if bands.shape[-1] == 1 and fill == 0:
+            if f"{fill:g}" in missing or fill == 0 and bands.shape[-1] == 1:
                 continue
             if (bands[..., 0] == fill).mean() >= LEAST_FILL:
                 everywhere = (bands == fill).all(-1)
