@@ -60,7 +60,7 @@ def files() -> dict[str, tuple[bytes, str]]:
         "bomb.png": (bomb(), "too large"),
         "one pixel.png": (encode(Image.new("RGB", (1, 1))), "too small: 1 x 1"),
         "line.png": (encode(Image.new("RGB", (500, 2))), "too small: 500 x 2"),
-        "float.tif": (encode(noise(2).convert("F"), "TIFF"), "it has 1 bands of float32"),
+        "float.tif": (encode(noise(2).convert("F"), "TIFF"), "it has 1 band of float32"),
     }
     return found
 

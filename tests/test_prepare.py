@@ -40,8 +40,8 @@ def test_bad_and_odd_images(tmp_path):
         "empty.png": (b"", "empty"),
         "cut.png": (png[:-300], "damaged"),
         "flipped bit.png": (bytes(flipped), "damaged"),
-        "float.tif": (encode(picture.convert("F"), "TIFF"), "it has 1 bands of float32, not 3 bands of uint8"),
-        "sixteen.png": (encode(Image.fromarray(ramp)), "it has 1 bands of uint16, not 3 bands of uint8"),
+        "float.tif": (encode(picture.convert("F"), "TIFF"), "it has 1 band of float32, not 3 bands of uint8"),
+        "sixteen.png": (encode(Image.fromarray(ramp)), "it has 1 band of uint16, not 3 bands of uint8"),
     }
     good = {
         "cmyk.jpg": encode(picture.convert("CMYK"), "JPEG", quality=95),

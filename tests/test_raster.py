@@ -22,7 +22,7 @@ from tests.support.cases.common import CLASSES, reflectance
 from tests.support.pictures import encode, noise
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # of the tests' own reading
-EVERY = 2  # one in so many of the 720 usual GeoTIFFs: the test has seconds
+EVERY = 3  # one in so many of the 720 usual GeoTIFFs: the test has seconds
 
 
 def through(data: bytes, **fit) -> tuple[verify.Checked, np.ndarray, np.ndarray]:
@@ -62,9 +62,9 @@ def test_every_geotiff_is_exact_or_told_or_refused():
     cases = [*geotiffs.product(EVERY), *geotiffs.odd()]
     found = {name: outcome(name, data) for name, data in cases}
     counts = Counter(result.split(":")[0] for result in found.values())
-    assert len(found) == len(cases) >= 470
+    assert len(found) == len(cases) >= 350
     assert counts["silent"] == 0, [name for name, result in found.items() if result == "silent"]
-    assert counts["exact"] >= 440, counts
+    assert counts["exact"] >= 325, counts
     refused = {name: result for name, result in found.items() if result.startswith("refused")}
     assert set(refused) == {"complex64", "complex128", "complex_int16"}
     assert "complex numbers (complex64); save their magnitude" in refused["complex64"]
