@@ -22,8 +22,9 @@ from geofm_lib.data.sample import Data, Sample, checksum
 from geofm_lib.data.sources.archives import READ_ERRORS
 from geofm_lib.data.sources.item import Item
 
-CHUNK, CHUNK_BYTES = 64, 2**24  # images handed to a process at once, and their bytes where those are at hand
-SLOT = 2**23  # bytes of the shared memory in which a chunk's data comes back
+CHUNK, CHUNK_BYTES = 64, 2**24  # images handed to a process at once, and their bytes where those are known
+MOST_BYTES = 2**26  # of a chunk of tiles that are read at once
+SLOT = 2**25  # bytes of the shared memory in which a chunk's data comes back
 NO_SLOT = (0, 0)
 
 Slot = tuple[int, int]  # where a chunk's part of the shared memory begins and ends
@@ -111,15 +112,18 @@ def check(chunk: list[Item], slot: Slot, fit: verify.Fit) -> Checked:
 
 
 def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Some images at a time: at most CHUNK, fewer if their bytes are many."""
+    """Some images at a time: at most CHUNK, fewer if their bytes are many; tiles that are read at once together."""
     chunk: list[Item] = []
-    size = 0
+    size, before = 0, None
     for item in items:
-        chunk.append(item)
-        size += 0 if callable(item.load) else len(item.load)
-        if len(chunk) == CHUNK or size > CHUNK_BYTES:
+        together = getattr(item.load, "together", None)
+        full = len(chunk) >= CHUNK or size > CHUNK_BYTES
+        if chunk and (full and (together is None or together != before) or size > MOST_BYTES):
             yield chunk
             chunk, size = [], 0
+        chunk.append(item)
+        size += getattr(item.load, "nbytes", 0) if callable(item.load) else len(item.load)
+        before = together
     if chunk:
         yield chunk
 

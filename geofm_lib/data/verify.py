@@ -27,7 +27,7 @@ LEAST_SIDE = 8  # pixels: one patch of the smallest models
 APP, START_OF_SCAN = range(0xE0, 0xF0), 0xDA
 FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # sizes and colours; the three are tables and reserved
 LOSSY = {"JPEG", "MPO", "WEBP", "JPEG2000"}
-MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**29)  # more is what Pillow calls a bomb
+MOST_PIXELS = raster.MOST_PIXELS
 ORIENTATION = 0x0112  # the EXIF tag of cameras that were held sideways
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # large, but not yet refused
 
@@ -147,7 +147,7 @@ def _picture(data: bytes, fit: Fit) -> Checked:
     except UnidentifiedImageError:
         raise Refused("not an image in a format that can be read") from None
     except Image.DecompressionBombError:
-        raise Refused(f"too large: more than {MOST_PIXELS} pixels; cut it into tiles") from None
+        raise Refused(f"too large: more than {MOST_PIXELS} pixels; set tile=512 to cut it into tiles") from None
     _check_side(*image.size)
     if image.format == "PNG":
         Image.open(io.BytesIO(data)).verify()  # the checksum of every chunk, which decoding leaves out

@@ -18,23 +18,23 @@ from typing import Any
 
 from geofm_lib import files
 from geofm_lib.catalog.datasets import DATASETS
-from geofm_lib.data import duplicates, pack, pool, several, split
+from geofm_lib.data import duplicates, pack, places, pool, several
 from geofm_lib.data.shards import COLUMNS
-from geofm_lib.data.sources import archives, labels, listing
+from geofm_lib.data.sources import archives, labels, listing, tiles
 from geofm_lib.data.sources.item import Item
 from geofm_lib.data.sources.prepared import fingerprint
 from geofm_lib.data.statistics import Statistics
 from geofm_lib.data.verify import Fit
 from geofm_lib.distributed.context import Context
-from geofm_lib.jobs import prepare_union
-from geofm_lib.jobs.prepare_collection import Collection, compare, recognise
+from geofm_lib.jobs import prepare_split, prepare_union
+from geofm_lib.jobs.prepare_collection import LARGE, Collection, compare, recognise
 from geofm_lib.jobs.prepare_preview import Preview
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.scenes import generate
 from geofm_lib.settings import PrepareSettings
 
 LOG_S = 0.5  # seconds between two rows of metrics
-LISTS = ("index.csv", "split.csv", "refused.csv", "duplicates.csv", "statistics.json")
+LISTS = ("index.csv", "split.csv", "refused.csv", "duplicates.csv", "places.csv", "statistics.json")
 CARD_COLUMNS = ("class", "card", "found", "missing")
 DUPLICATE_COLUMNS = ("name", "same_as", "kind", "distance")  # distance in bits of 64; exact: the same pixels
 STATISTICS_COLUMNS = ("band", "mean", "std", "mean_stored", "std_stored")  # the page's copy of statistics.json
@@ -51,23 +51,27 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     members = prepare_union.members(settings, run.path)
     for name in LISTS:
         (run.path / name).unlink(missing_ok=True)  # the index first, since it says that the rest is complete
-    images = Collection(settings.channels)
+    images, told = Collection(settings.channels), list[str]()
     united = prepare_union.gather(members, run.path, images) if members else None
-    speed = None if united else _pack(settings, run, images)
+    speed = None if united else _pack(settings, run, images, told)
     if misfits := images.misfits(settings.dataset):
         pack.leave_out(run.path, misfits, _shard_bytes(settings))
         images = Collection(settings.channels)
         for sample in pack.rows(run.path):
             images.add(sample)
-    known = united.known(images) if united else labels.assign(images.names, images.given, settings.labels)
+    named = [tiles.scene_of(name) for name in images.names] if settings.tile else images.names
+    known = united.known(images) if united else labels.assign(named, images.given, settings.labels)
     classes = several.counts(known.labels)
     card = DATASETS["scenes"] if settings.dataset == "scenes" else recognise(classes)
     ratio = settings.train_ratio or (card and card.train) or TRAIN_RATIO
     first, kinds = _list_duplicates(run.path, images)
-    sides, split_by, told = united.split(images) if united else split.decide(
-        settings.split, images.names, known.labels, known.sides, known.scenes, first, ratio, settings.seed,
-        known.sides_from, known.scenes_from,
-    )  # fmt: skip
+    sides, split_by, warnings = (
+        united.split(images)
+        if united
+        else prepare_split.sides(settings, images.names, known, images.places, first, ratio)
+    )
+    if images.places.frames:
+        files.write_table(run.path / "places.csv", places.COLUMNS, images.places.rows(images.names, known.scenes))
     files.write_table(run.path / "refused.csv", ("name", "reason"), images.refused)
     files.write_table(run.path / "split.csv", ("name", "split"), zip(images.names, sides, strict=True))
     if card and settings.dataset != "scenes":
@@ -89,8 +93,9 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
         "test": sides.count("test"),
         "labels_from": known.labels_from if any(known.labels) else "",
         "split_by": split_by,
+        "empty_tiles": images.refused.empty,
         **packed,
-        "warnings": known.warnings + told + packed["warnings"],
+        "warnings": [*told, *known.warnings, *warnings, *packed["warnings"]],
         **(united.summary(run.path, sides) if united else {}),
         "fingerprint": fingerprint(run.path),
         "packed_images_per_s": speed,
@@ -100,7 +105,7 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
 def _source(settings: PrepareSettings, folder: Path) -> tuple[Iterator[Item], int | None, dict[str, Any]]:
     """(the images, how many there are if that is known, what shards are made of)."""
     source = listing.find(settings.dataset)
-    options = ["channels", "short_side", "quality", "shard_mib", "nodata", "alpha", "valid_min"]
+    options = ["channels", "short_side", "quality", "shard_mib", "nodata", "alpha", "valid_min", "tile", "stride"]
     if source.kind == "scenes":
         options += ["images_per_class", "scene_size", "seed"]
     made_of = {"source": listing.signature(settings.dataset)} | {name: getattr(settings, name) for name in options}
@@ -110,7 +115,7 @@ def _source(settings: PrepareSettings, folder: Path) -> tuple[Iterator[Item], in
         return generate.items(settings.images_per_class, settings.scene_size, settings.seed), total, made_of
     if source.kind == "download":
         source = listing.find(listing.fetch(source.name, folder / "download"))
-    return archives.items(source), archives.count(source), made_of
+    return archives.items(source, apart=settings.tile > 0), archives.count(source), made_of
 
 
 def _shard_bytes(settings: PrepareSettings) -> int:
@@ -121,13 +126,21 @@ def _fit(settings: PrepareSettings) -> Fit:
     return Fit(settings.short_side, settings.quality, settings.nodata, settings.alpha, settings.valid_min)
 
 
-def _pack(settings: PrepareSettings, run: Folder, images: Collection) -> float:
-    """Check every image, and pack the good ones behind the shards that are finished; images/s of this start."""
+def _pack(settings: PrepareSettings, run: Folder, images: Collection, told: list[str]) -> float:
+    """Check every image, and pack the good ones behind the shards that are finished; images/s of this start.
+
+    What the page must say of the source is appended to `told`.
+    """
     items, total, made_of = _source(settings, run.path)
+    if settings.tile:
+        items, total, left_out = tiles.cut(items, settings.tile, settings.stride, settings.nodata, settings.alpha)
+        told += [f"{left_out:.1%} of the scenes' pixels lie in no tile, since stride is larger than tile"] * (
+            left_out > 0
+        )
     first_shard = pack.resume(run.path, made_of)
     for sample in pack.rows(run.path):
         images.add(sample)
-    done = before = len(images.names) + len(images.refused)
+    done = before = len(images.names) + images.refused.images
     run.drop_metrics_after(before)
     started, logged = time.monotonic(), 0.0
     rest = itertools.islice(items, before, None)
@@ -141,6 +154,9 @@ def _pack(settings: PrepareSettings, run: Folder, images: Collection) -> float:
                 run.log_metrics(step=done, total=total, packed_images_per_s=round(speed, 1), **left)
                 if run.stop_requested():
                     raise Stopped(f"stopped after {done} images; finished data shards stay, the next start goes on")
+    if not settings.tile and 2 * images.large > len(images.names):
+        words = f"{images.large} images have {LARGE} pixels a side or more, of which a crop shows a small part"
+        told.append(f"{words}: tile=512 cuts them into tiles")
     return round((done - before) / max(time.monotonic() - started, 1e-3), 1)
 
 

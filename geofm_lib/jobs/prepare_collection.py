@@ -12,15 +12,18 @@ import numpy as np
 
 from geofm_lib.catalog.datasets import DATASETS, Dataset
 from geofm_lib.data import duplicates
+from geofm_lib.data.places import Places
 from geofm_lib.data.sample import Sample
+from geofm_lib.jobs.prepare_refused import Refusals
 
 OTHER_KIND = "it has "  # begins the reason for refusing an image whose bands are not those of the others
 MAJORITY = 2 / 3  # of the images must be of one kind; with less it is not for us to say which are meant
+LARGE = 1024  # pixels of the short side
 Kind = tuple[int, str]  # bands and the type of a value
 
 
 class Collection:
-    """names of the good images, in order; refused: (name, reason); converted: how many of the good ones were.
+    """names of the good images, in order, and their places; refused: (name, reason); converted: how many of the good.
 
     given: (label, side, scene) of each good image as its source says, "" where it does not.
     conversions: what had to be done -> images. kinds: (bands, type) -> names of those images. No name comes twice.
@@ -30,7 +33,9 @@ class Collection:
     def __init__(self, channels: int = 0):
         self.names: list[str] = []
         self.given: list[tuple[str, str, str]] = []
-        self.refused: list[tuple[str, str]] = []
+        self.refused = Refusals()
+        self.places = Places()
+        self.large = 0  # images of which a crop sees little
         self.converted = 0
         self.conversions: Counter[str] = Counter()
         self.kinds: dict[Kind, list[str]] = {}
@@ -42,8 +47,11 @@ class Collection:
     def add(self, sample: Sample) -> None:
         """Take in an image, good or refused."""
         if sample.reason:
-            self.refused.append((sample.name, sample.reason))
+            self.refused.add(sample.name, sample.reason)
             return
+        self.refused.good(sample.name)
+        self.places.add(sample)
+        self.large += min(sample.width, sample.height) >= LARGE
         self.names.append(sample.name)
         given = sample.label, sample.side, sample.scene
         self.given.append(self._shared.setdefault(given, given))

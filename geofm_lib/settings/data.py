@@ -18,6 +18,7 @@ from geofm_lib.settings.base import (
 )
 
 Alpha = Literal["auto", "keep", "mask"]
+LEAST_TILE = 8  # pixels a side, as of any image
 Split = Literal["auto", "random", "scene", "block"]
 
 
@@ -58,6 +59,18 @@ class PrepareSettings(JobSettings):
     device: Device = DEVICE
     workers: int = setting(0, "processes that decode (0: one a core)", WHERE, True, ge=0, le=1024)
     run_dir: str = RUN_DIR
+
+    @model_validator(mode="after")
+    def _tiles_fit(self) -> Self:
+        if 0 < self.tile < LEAST_TILE:
+            raise ValueError(f"tile: {self.tile} pixels are no image; at least {LEAST_TILE} a side are needed")
+        if self.tile and self.dataset == "scenes":
+            raise ValueError("tile: the built-in scenes are no larger than a tile; give a folder, tar or zip of scenes")
+        if self.stride and not self.tile:
+            raise ValueError("stride: it counts from tile to tile, and tile is 0; set tile as well")
+        if self.block_size and self.split != "block":
+            raise ValueError(f"block_size: with split={self.split} there are no blocks; set split=block as well")
+        return self
 
 
 class ImageSettings(JobSettings):

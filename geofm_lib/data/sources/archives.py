@@ -17,14 +17,15 @@ READ_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImpleme
 MOST_BYTES = 2**29  # of one image file: more is no image, or a bomb
 
 
-def items(source: listing.Source) -> Iterator[Item]:
+def items(source: listing.Source, apart: bool = False) -> Iterator[Item]:
     """Name and bytes of each image.
 
     Folders and zips give functions, so that many processes can read at once; a tar, which may be compressed, is read
     in its own order. What cannot be listed comes last, under its own name, with a function that raises the reason.
+    apart: see `entries`.
     """
     troubles: list[tuple[str, str]] = []
-    for name, load in entries(source, listing.is_image_name, troubles):
+    for name, load in entries(source, listing.is_image_name, troubles, apart):
         yield Item(clean(name), load)
     yield from lost(troubles)
 
@@ -32,7 +33,7 @@ def items(source: listing.Source) -> Iterator[Item]:
 def lost(troubles: list[tuple[str, str]]) -> Iterator[Item]:
     """What could not be listed, as items that raise the reason."""
     for name, reason in troubles:
-        yield Item(clean(name), functools.partial(_fail, reason))
+        yield Item(clean(name), functools.partial(fail, reason))
 
 
 def entries(
@@ -93,22 +94,33 @@ def _tar(
         for archive, member in listing.members(path):
             if not wanted(member.name):
                 continue
-            if member.size > MOST_BYTES:
-                yield member.name, functools.partial(_fail, _too_large(member.size))
-            elif apart and not member.issparse():
+            if apart and not member.issparse():
                 yield member.name, functools.partial(_read_part, os.fspath(path), member.offset_data, member.size)
+            elif member.size > MOST_BYTES:
+                yield member.name, functools.partial(fail, _too_large(member.size))
             elif file := archive.extractfile(member):
                 yield member.name, file.read()
     except listing.DAMAGE as error:
         troubles.append((path.name, listing.rest_lost(error)))
 
 
-def _fail(reason: str) -> bytes:
+def fail(reason: str) -> bytes:
+    """Raise the reason why an image has no bytes."""
     raise OSError(reason)
 
 
+def place(load: object) -> str:
+    """Where GDAL finds a file that one of the items' functions reads; "" where it cannot.
+
+    >>> place(functools.partial(_read_zip, "/a/b.zip", "c/d.tif"))
+    '/vsizip/{/a/b.zip}/c/d.tif'
+    """
+    form = PLACES.get(load.func, "") if isinstance(load, functools.partial) else ""
+    return form.format(*load.args) if isinstance(load, functools.partial) else ""
+
+
 def _too_large(size: int) -> str:
-    return f"it has {size} bytes, more than the {MOST_BYTES} that an image may have; cut it into tiles"
+    return f"it has {size} bytes, more than the {MOST_BYTES} that an image may have; set tile=512 to cut it into tiles"
 
 
 def _read_file(root: str, name: str) -> bytes:
@@ -128,6 +140,8 @@ def _read_file(root: str, name: str) -> bytes:
 
 
 def _read_part(path: str, start: int, size: int) -> bytes:
+    if size > MOST_BYTES:
+        raise OSError(_too_large(size))
     with open(path, "rb") as file:
         file.seek(start)
         data = file.read(size)
@@ -148,3 +162,6 @@ def _read_zip(path: str, name: str) -> bytes:
     if size > MOST_BYTES:
         raise OSError(_too_large(size))
     return archive.read(name)
+
+
+PLACES = {_read_file: "{}/{}", _read_zip: "/vsizip/{{{}}}/{}", _read_part: "/vsisubfile/{1}_{2},{0}"}

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from geofm_lib.data.sources import validity
 from geofm_lib.data.sources.item import Geo, Raster, Refused
@@ -21,7 +22,7 @@ TIFF = {b"II*\0": ("<", "H", "I"), b"MM\0*": (">", "H", "I"), b"II+\0": ("<", "Q
 JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")  # in a box, and the bare code stream
 PNG, PNG_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # where a PNG says how many bits a sample has
 NETPBM = re.compile(rb"P[2356]\s+(?:#[^\n]*\n\s*)*\d+\s+\d+\s+(\d+)\s")  # the largest value of a PGM or PPM
-MOST_VALUES = 2**30  # of one image
+MOST_VALUES, MOST_PIXELS = 2**30, 2 * (Image.MAX_IMAGE_PIXELS or 2**29)  # of one image; more is a scene, or a bomb
 UNFOLDS, ALWAYS = 1032, 2**26  # bytes that a byte of DEFLATE can become; bytes that any file may become
 MOST_BYTES = {"uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "float64": 8, "complex64": 8, "complex128": 16}
 SUBFILE, REDUCED_OR_MASK = 254, 0b101  # the TIFF tag of what a page is, and its bits of no page of its own
@@ -74,6 +75,8 @@ def read(data: bytes, nodata: str = "", alpha: str = "auto") -> Raster:
     count = len(pages(data)) if data[:4] in TIFF else 1
     try:
         with rasterio.Env(**OPTIONS), rasterio.MemoryFile(data) as file, opened(file.name, driver(data)) as first:
+            if first.height * first.width > MOST_PIXELS:
+                raise Refused(f"too large: {first.width} x {first.height} pixels; set tile=512 to cut it into tiles")
             values = first.count * first.height * first.width * count
             check_size(values, values * MOST_BYTES.get(first.dtypes[0], 4), len(data))
             found = _pages(first, nodata, alpha) if count > 1 else None
@@ -86,15 +89,15 @@ def read(data: bytes, nodata: str = "", alpha: str = "auto") -> Raster:
         raise OSError(_words(error)) from None
 
 
-def opened(path: str, driver: str = "GTiff") -> Any:
-    """The open rasterio data set of a file, within `rasterio.Env(**OPTIONS)`. CMYK stays as stored."""
+def opened(path: str, driver: str | None = "GTiff") -> Any:
+    """The open data set of a file, within `rasterio.Env(**OPTIONS)`; driver None: of any format. CMYK stays CMYK."""
     rasterio = library()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         dataset = rasterio.open(path, driver=driver)
-        if driver == "GTiff" and dataset.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE") == "CMYK":
+        if dataset.driver == "GTiff" and dataset.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE") == "CMYK":
             dataset.close()
-            dataset = rasterio.open(f"GTIFF_RAW:{path}", driver=driver)
+            dataset = rasterio.open(f"GTIFF_RAW:{path}", driver="GTiff")
     return dataset
 
 
@@ -109,7 +112,7 @@ def read_window(dataset: Any, window: Any, nodata: str = "", alpha: str = "auto"
     palette = dataset.colormap(1) if colours == ["palette"] else None
     values = dataset.read(window=window)
     found = understand(values, dataset.nodatavals, mask, colours, palette, nodata, alpha)
-    found.geo = _geo(dataset, window)
+    found.geo = geo(dataset, window)
     found.compressed = dataset.driver != "GTiff" or dataset.compression is not None
     return found
 
@@ -180,7 +183,7 @@ def _pages(first: Any, nodata: str, alpha: str) -> Raster | None:
         values = np.concatenate([each.read() for each in with_open])
         declared = [value for each in with_open for value in each.nodatavals]
         found = understand(values, declared, None, ["undefined"] * len(values), None, nodata, alpha)
-        found.geo, found.compressed = _geo(first, None), first.compression is not None
+        found.geo, found.compressed = geo(first, None), first.compression is not None
         return found
     finally:
         for each in with_open:
@@ -217,15 +220,16 @@ def _through(
 def check_size(values: int, needed: int, size: int) -> None:
     """Refuse what needs more memory than its bytes can fill, before any is asked for. needed, size: bytes."""
     if values > MOST_VALUES:
-        raise Refused(f"too large: {values} numbers; cut it into tiles (setting tile)")
+        raise Refused(f"too large: {values} numbers; set tile=512 to cut it into tiles")
     if needed > max(ALWAYS, UNFOLDS * size):
         raise OSError(f"{size} bytes cannot hold {values} numbers")
 
 
-def _geo(dataset: Any, window: Any) -> Geo | None:
+def geo(dataset: Any, window: Any) -> Geo | None:
+    """Where a part (None: all) of an open data set lies; None where the file does not say."""
     transform = dataset.transform if window is None else dataset.window_transform(window)
     system = dataset.crs
-    if not system and transform.is_identity:
+    if not system and dataset.transform.is_identity:
         return None
     return Geo(_system(system.to_wkt()) if system else "", tuple(transform)[:6])
 

@@ -1,0 +1,60 @@
+"""The split of prepared images where it is known where they lie: by scenes, by blocks, and what still overlaps."""
+
+from geofm_lib.data import places
+from geofm_lib.data.places import Places
+from geofm_lib.data.sources.labels import Assigned
+from geofm_lib.data.split import Split, decide
+from geofm_lib.settings import PrepareSettings
+
+
+def sides(
+    settings: PrepareSettings, names: list[str], known: Assigned, where: Places, same_as: dict[str, str], ratio: float
+) -> Split:
+    """The side of each image, how it was split, and what is to be told.
+
+    auto takes blocks where all tiles are of one scene. Training images that cover ground of test images are kept apart
+    (val) where blocks are asked for, and told of elsewhere. Raises ValueError for a split that cannot be.
+    """
+
+    def by(how: str, groups: list[str], words: str) -> Split:
+        return decide(
+            how, names, known.labels, known.sides, groups, same_as, ratio, settings.seed, known.sides_from, words
+        )
+
+    how, single = settings.split, len(set(known.scenes)) == 1 and bool(known.scenes[0])
+    if how == "scene" and single and ratio < 1:
+        raise ValueError(f"split=scene: there is only one scene, '{known.scenes[0]}'; use split=block")
+    if how == "auto" and single and ratio < 1 and not any(known.sides):
+        try:
+            return _by_blocks(by, settings, known, where, ratio)
+        except ValueError as error:
+            found = by("random", known.scenes, "")
+            words = f"there is one scene, too small to split by blocks of ground ({error})"
+            return found._replace(warnings=[*found.warnings, f"{words}: its tiles are split at random, neighbours too"])
+    if how == "block":
+        return _by_blocks(by, settings, known, where, ratio)
+    found = by(how, known.scenes, known.scenes_from)
+    shared = places.overlapping(where, found.sides) if ratio < 1 else []
+    if shared:
+        words = f"{len(shared)} training images, such as '{names[shared[0]]}', cover ground that test images cover"
+        found.warnings.append(f"{words} too: split=block keeps ground apart")
+    elif found.by == "random" and any(known.scenes):
+        found.warnings.append("split=random puts neighbouring tiles of a scene on both sides, which look alike")
+    return found
+
+
+def _by_blocks(by, settings: PrepareSettings, known: Assigned, where: Places, ratio: float) -> Split:
+    """By blocks of ground; training images that still overlap a test image, across a border, are kept apart."""
+    groups, words = places.blocks(where, known.scenes, settings.block_size)
+    found = by("block", groups, words)
+    shared = places.overlapping(where, found.sides) if ratio < 1 else []
+    for i in shared:
+        found.sides[i] = "val"
+    if ratio < 1 and not {"train", "test"} <= set(found.sides):
+        raise ValueError(
+            f"split=block: no image is left to train on, or none to test on, by a {words}; use smaller tiles"
+        )
+    if shared:
+        words = f"{len(shared)} training images overlap a test image across the border of a block"
+        found.warnings.append(f"{words}: they are kept apart (val)")
+    return found
