@@ -20,9 +20,9 @@ from geofm_lib import files
 from geofm_lib.catalog.datasets import DATASETS
 from geofm_lib.data import duplicates, pack, places, pool, several
 from geofm_lib.data.shards import COLUMNS
-from geofm_lib.data.sources import archives, labels, listing, tiles
-from geofm_lib.data.sources.item import Item
+from geofm_lib.data.sources import labels, tiles
 from geofm_lib.data.sources.prepared import fingerprint
+from geofm_lib.data.sources.reading import Reading
 from geofm_lib.data.statistics import Statistics
 from geofm_lib.data.verify import Fit
 from geofm_lib.distributed.context import Context
@@ -30,7 +30,6 @@ from geofm_lib.jobs import prepare_split, prepare_union
 from geofm_lib.jobs.prepare_collection import LARGE, Collection, compare, recognise
 from geofm_lib.jobs.prepare_preview import Preview
 from geofm_lib.jobs.run_folder import Folder, Stopped
-from geofm_lib.scenes import generate
 from geofm_lib.settings import PrepareSettings
 
 LOG_S = 0.5  # seconds between two rows of metrics
@@ -53,14 +52,15 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
         (run.path / name).unlink(missing_ok=True)  # the index first, since it says that the rest is complete
     images, told = Collection(settings.channels), list[str]()
     united = prepare_union.gather(members, run.path, images) if members else None
-    speed = None if united else _pack(settings, run, images, told)
+    source, speed = (None, None) if united else _pack(settings, run, images, told)
     if misfits := images.misfits(settings.dataset):
         pack.leave_out(run.path, misfits, _shard_bytes(settings))
         images = Collection(settings.channels)
         for sample in pack.rows(run.path):
             images.add(sample)
     named = [tiles.scene_of(name) for name in images.names] if settings.tile else images.names
-    known = united.known(images) if united else labels.assign(named, images.given, settings.labels)
+    given_by = source.labels_from if source else ""
+    known = united.known(images) if united else labels.assign(named, images.given, settings.labels, given_by)
     classes = several.counts(known.labels)
     card = DATASETS["scenes"] if settings.dataset == "scenes" else recognise(classes)
     ratio = settings.train_ratio or (card and card.train) or TRAIN_RATIO
@@ -102,22 +102,6 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     }
 
 
-def _source(settings: PrepareSettings, folder: Path) -> tuple[Iterator[Item], int | None, dict[str, Any]]:
-    """(the images, how many there are if that is known, what shards are made of)."""
-    source = listing.find(settings.dataset)
-    options = ["channels", "short_side", "quality", "shard_mib", "nodata", "alpha", "valid_min", "tile", "stride"]
-    if source.kind == "scenes":
-        options += ["images_per_class", "scene_size", "seed"]
-    made_of = {"source": listing.signature(settings.dataset)} | {name: getattr(settings, name) for name in options}
-    if source.kind == "scenes":
-        total = settings.images_per_class * len(generate.CLASSES)
-        made_of["source"] += f" {generate.GENERATOR_VERSION}"
-        return generate.items(settings.images_per_class, settings.scene_size, settings.seed), total, made_of
-    if source.kind == "download":
-        source = listing.find(listing.fetch(source.name, folder / "download"))
-    return archives.items(source, apart=settings.tile > 0), archives.count(source), made_of
-
-
 def _shard_bytes(settings: PrepareSettings) -> int:
     return int(settings.shard_mib * 2**20)
 
@@ -126,24 +110,21 @@ def _fit(settings: PrepareSettings) -> Fit:
     return Fit(settings.short_side, settings.quality, settings.nodata, settings.alpha, settings.valid_min)
 
 
-def _pack(settings: PrepareSettings, run: Folder, images: Collection, told: list[str]) -> float:
-    """Check every image, and pack the good ones behind the shards that are finished; images/s of this start.
+def _pack(settings: PrepareSettings, run: Folder, images: Collection, told: list[str]) -> tuple[Reading, float]:
+    """Check every image, and pack the good ones behind the shards that are finished; (source, images/s of this start).
 
     What the page must say of the source is appended to `told`.
     """
-    items, total, made_of = _source(settings, run.path)
-    if settings.tile:
-        items, total, left_out = tiles.cut(items, settings.tile, settings.stride, settings.nodata, settings.alpha)
-        told += [f"{left_out:.1%} of the scenes' pixels lie in no tile, since stride is larger than tile"] * (
-            left_out > 0
-        )
+    source, made_of = prepare_source.read(settings, run.path)
+    told += source.warnings
+    total = source.total
     first_shard = pack.resume(run.path, made_of)
     for sample in pack.rows(run.path):
         images.add(sample)
     done = before = len(images.names) + images.refused.images
     run.drop_metrics_after(before)
     started, logged = time.monotonic(), 0.0
-    rest = itertools.islice(items, before, None)
+    rest = itertools.islice(source.items, before, None)
     checked = images.admit(pool.samples(rest, total, settings.workers, _fit(settings)))
     with closing(pack.pack(checked, run.path, _shard_bytes(settings), first_shard)) as packed:
         for done, _ in enumerate(packed, start=before + 1):
@@ -157,7 +138,7 @@ def _pack(settings: PrepareSettings, run: Folder, images: Collection, told: list
     if not settings.tile and 2 * images.large > len(images.names):
         words = f"{images.large} images have {LARGE} pixels a side or more, of which a crop shows a small part"
         told.append(f"{words}: tile=512 cuts them into tiles")
-    return round((done - before) / max(time.monotonic() - started, 1e-3), 1)
+    return source, round((done - before) / max(time.monotonic() - started, 1e-3), 1)
 
 
 def _list_duplicates(folder: Path, images: Collection) -> tuple[dict[str, str], dict[str, int]]:

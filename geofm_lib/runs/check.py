@@ -10,7 +10,7 @@ from pathlib import Path
 
 from geofm_lib import settings
 from geofm_lib.catalog.suggest import did_you_mean
-from geofm_lib.data.sources import listing, prepared
+from geofm_lib.data.sources import chosen, listing, prepared
 from geofm_lib.model.interop import locate
 from geofm_lib.runs.results import ROOT
 from geofm_lib.settings import JobSettings, PrepareSettings, Settings, SettingsError, expanded
@@ -68,6 +68,7 @@ def check(settings: JobSettings, ranks: int = 0) -> None:
         _check_data(data)
         if not data and hasattr(settings, "dataset"):  # a simulation reads no images
             found = listing.find(settings.dataset)
+            chosen.check(getattr(settings, "pattern", ""), getattr(settings, "bands", ""))
             if found.kind == "prepared" and isinstance(settings, PrepareSettings):
                 prepared.refuse_options(settings)
         for name in ("encoder", "init"):

@@ -22,12 +22,18 @@ class Assigned:
     warnings: list[str] = field(default_factory=list)
 
 
-def assign(names: Sequence[str], given: Sequence[tuple[str, str, str]], choice: str = "") -> Assigned:
+def assign(
+    names: Sequence[str], given: Sequence[tuple[str, str, str]], choice: str = "", given_by: str = ""
+) -> Assigned:
     """What is known of each image. given: its label, side and scene by the source. choice: the setting `labels`.
 
     What the source says wins over folders. Folders are asked for labels where the source has none, for sides likewise.
+    given_by: what of the source says all there is to know, such as its pattern; then folders say nothing.
     """
     own, sides, scenes = ([each[k] for each in given] for k in range(3))
+    if given_by and choice in ("", "none"):
+        labels = [""] * len(names) if choice == "none" else own
+        return Assigned(labels, sides, scenes, given_by if any(labels) else "", given_by if any(sides) else "")
     found = folders.read(names, insist=choice == "folders")
     by_source = any(own) and choice != "folders"
     labels, labels_from = (own, "the source") if by_source else (found.labels, "folders")

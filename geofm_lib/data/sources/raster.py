@@ -86,7 +86,7 @@ def read(data: bytes, nodata: str = "", alpha: str = "auto") -> Raster:
                     found.converted.append(f"first of {count} pages")
             return found
     except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError) as error:
-        raise OSError(_words(error)) from None
+        raise OSError(words(error)) from None
 
 
 def opened(path: str, driver: str | None = "GTiff") -> Any:
@@ -244,7 +244,7 @@ def _system(wkt: str) -> str:
     return f"EPSG:{code}" if code else wkt
 
 
-def _words(error: BaseException) -> str:
+def words(error: BaseException) -> str:
     """What GDAL found wrong, in one line: the first cause, without the name that the file has in memory."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]

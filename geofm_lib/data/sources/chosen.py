@@ -1,0 +1,242 @@
+"""The images that a path pattern chooses, one file each or with bands from several (see `pattern` and `stack`)."""
+
+import contextlib
+import functools
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+from geofm_lib.data.sources import archives, listing, pattern, stack
+from geofm_lib.data.sources.item import Item, Raster, Refused
+from geofm_lib.data.sources.pattern import Match, Pattern
+from geofm_lib.data.sources.sides import WORDS, side_of
+
+MOST_BANDS = 512
+LOOKED_AT = 10_000  # paths that are compared with a pattern that matches none
+
+
+@dataclass
+class Survey:
+    """What a pattern finds in a source, by names alone.
+
+    top: the folder below which it is held against paths. files: how many it matches; not_chosen: other images, and
+    example. samples: for bands, sample -> the numbers of its bands as bits. bands: their names. beside: folder -> the
+    one JSON file in it, "" for several. homes: folder -> the one sample in it, () for several.
+    """
+
+    top: str = ""
+    files: int = 0
+    not_chosen: Counter[str] = field(default_factory=Counter)
+    example: str = ""
+    samples: dict[tuple[str, ...], int] = field(default_factory=dict)
+    bands: list[str] = field(default_factory=list)
+    beside: dict[str, str] = field(default_factory=dict)
+    homes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def counts(self) -> dict[str, int]:
+        """band -> samples that have it."""
+        masks = Counter(self.samples.values())
+        return {name: sum(n for mask, n in masks.items() if mask >> k & 1) for k, name in enumerate(self.bands)}
+
+
+def check(text: str, bands: str = "") -> None:
+    """Raise ValueError, one sentence, for settings `pattern` and `bands` that no files can make right."""
+    if bands and (not text or "band" not in pattern.parse(text).fields):
+        raise ValueError(f"bands: '{bands}' needs a pattern with {{band}}, such as pattern='{{patch}}/*_{{band}}.tif'")
+    if text:
+        pattern.parse(text)
+    stack.order(bands)
+
+
+def survey(source: listing.Source, text: str) -> Survey:
+    """What the pattern finds. Raises ValueError, one sentence, when that cannot be meant."""
+    template = pattern.parse(text)
+    if "band" in template.fields and archives.count(source) is None:
+        raise ValueError(
+            f"dataset: '{source.path}' is a compressed tar, out of which the bands of a sample cannot be put together; "
+            "unpack it, or pack it again as a plain tar or a zip"
+        )
+    top: str | None = ""
+    while top is not None:
+        found, below = _survey(source, template, top)
+        if found.files:
+            return found
+        top = below
+    raise ValueError(_nothing(source, template))
+
+
+def items(
+    source: listing.Source,
+    text: str,
+    found: Survey,
+    bands: str = "",
+    nodata: str = "",
+    alpha: str = "auto",
+    apart: bool = False,
+) -> Iterator[Item]:
+    """The images, in an order that never changes. nodata, alpha: as in `verify.Fit`, for stacked bands.
+
+    apart: see `archives.entries`.
+
+    Raises ValueError, one sentence, where it is not clear which bands are meant.
+    """
+    template = pattern.parse(text)
+    if "band" not in template.fields:
+        return _files(source, template, found, apart)
+    chosen = stack.choose(found.counts(), len(found.samples), bands)
+    return _stacks(
+        source,
+        template,
+        found,
+        chosen[0],
+        [] if bands else chosen[1],
+        functools.partial(stack.read, nodata=nodata, alpha=alpha),
+    )
+
+
+def _files(source: listing.Source, template: Pattern, found: Survey, apart: bool) -> Iterator[Item]:
+    troubles: list[tuple[str, str]] = []
+    for name, load in archives.entries(source, functools.partial(_is_chosen, template, found.top), troubles, apart):
+        match = _match(template, found.top, name)
+        yield Item(archives.clean(name), load, *_says(match.fields if match else {}))
+    yield from archives.lost(troubles)
+
+
+def _is_chosen(template: Pattern, top: str, name: str) -> bool:
+    return _match(template, top, name) is not None
+
+
+def _match(template: Pattern, top: str, name: str) -> Match | None:
+    path = archives.clean(name)
+    if not path.startswith(top) or not listing.is_image_name(path):
+        return None
+    return template.match(path.removeprefix(top))
+
+
+def _says(fields: dict[str, str]) -> tuple[str, str, str]:
+    """Label, side and scene."""
+    scene = next((fields[name] for name in pattern.KEPT_TOGETHER if name in fields), "")
+    return fields.get("label", ""), side_of(fields.get("side", "")), scene
+
+
+def _survey(source: listing.Source, template: Pattern, top: str) -> tuple[Survey, str | None]:
+    """(what is found below `top`, the single folder in it that holds everything or None)."""
+    found, numbers, folders = Survey(top), dict[str, int](), set[str]()
+    stacked = "band" in template.fields
+    for path in _paths(source):
+        if not listing.is_image_name(path):
+            if stacked and path.endswith(".json"):
+                folder = os.path.dirname(path)
+                found.beside[folder] = "" if folder in found.beside else path
+            continue
+        folders.add(path.removeprefix(top).partition("/")[0] if "/" in path.removeprefix(top) else "")
+        match = _match(template, top, path)
+        if match is None:
+            found.not_chosen[os.path.splitext(path)[1].lower()] += 1
+            found.example = found.example or path
+            continue
+        found.files += 1
+        if (word := match.fields.get("side")) is not None and not side_of(word):
+            raise ValueError(_unknown_side(template.text, word, path))
+        if stacked:
+            if len(numbers) > MOST_BANDS:
+                raise ValueError(
+                    f"pattern: '{template.text}' finds more than {MOST_BANDS} bands, such as "
+                    f"{', '.join(islice(numbers, 3))}; {{band}} must be the text in which the files of a sample differ"
+                )
+            bit = 1 << numbers.setdefault(match.fields["band"], len(numbers))
+            before = found.samples.get(sample := match.sample(), 0)
+            if before & bit:
+                raise ValueError(_twice(source, template, top, match, path))
+            found.samples[sample] = before | bit
+            folder = os.path.dirname(path)
+            if found.homes.setdefault(folder, sample) != sample:
+                found.homes[folder] = ()  # of several samples
+    found.bands = list(numbers)
+    inside = f"{top}{folders.pop()}/" if len(folders) == 1 and "" not in folders else None
+    return found, inside
+
+
+def _stacks(
+    source: listing.Source,
+    template: Pattern,
+    found: Survey,
+    chosen: list[str],
+    others: list[str],
+    read: Callable[..., Raster],
+) -> Iterator[Item]:
+    """Each sample as soon as its last file has come by."""
+    troubles: list[tuple[str, str]] = []
+    labels = _beside(source, found) if "label" not in template.fields else {}
+    waiting: dict[tuple[str, ...], dict[str, tuple[str, Match, Callable[[], bytes]]]] = {}
+    wanted = functools.partial(_is_chosen, template, found.top)
+    for name, load in archives.entries(source, wanted, troubles, apart=True):
+        match = _match(template, found.top, name)
+        assert match is not None and callable(load)
+        files = waiting.setdefault(sample := match.sample(), {})
+        files[match.fields["band"]] = archives.clean(name), match, load
+        if len(files) < found.samples[sample].bit_count():
+            continue
+        del waiting[sample]
+        path, match, _ = files[min(files, key=stack.natural)]
+        start, end = (len(found.top) + at for at in match.band)
+        name = os.path.splitext(f"{path[:start]}bands{path[end:]}")[0] + ".tif"
+        label, side, scene = _says(match.fields)
+        missing = [band for band in chosen if band not in files]
+        if missing:
+            give: Callable[[], Raster] = functools.partial(_refuse, f"it has no band {', '.join(missing)}")
+        else:
+            loads = [(band, files[band][2]) for band in chosen]
+            left_out = " and ".join(band for band in others if band in files)
+            give = functools.partial(read, loads, f"{left_out} left out" if left_out else "")
+        yield Item(name, give, label or labels.get(os.path.dirname(path), ""), side, scene)
+    yield from archives.lost(troubles)
+
+
+def _refuse(reason: str) -> Raster:
+    raise Refused(reason)
+
+
+def _beside(source: listing.Source, found: Survey) -> dict[str, str]:
+    """folder -> the label in the one JSON file of a folder that holds one sample; words are shared."""
+    paths = {path: folder for folder, path in found.beside.items() if path and found.homes.get(folder)}
+    labels: dict[str, str] = {}
+    for name, load in archives.entries(source, lambda name: archives.clean(name) in paths, [], apart=True):
+        with contextlib.suppress(*archives.READ_ERRORS):
+            labels[paths[archives.clean(name)]] = sys.intern(stack.label(load() if callable(load) else load))
+    return labels
+
+
+def _nothing(source: listing.Source, template: Pattern) -> str:
+    """Why no image reads like the pattern: the path that is most like it, and what other files do."""
+    near = pattern.nearest(template.text, islice(filter(listing.is_image_name, _paths(source)), LOOKED_AT))
+    other = next((path for path in _paths(source) if template.match(path) and not listing.is_image_name(path)), "")
+    more = f"; it matches '{other}', which is no image that can be read" if other else ""
+    return f"pattern: '{template.text}' matches none of the images; the nearest path is '{near}'{more}"
+
+
+def _paths(source: listing.Source) -> Iterator[str]:
+    assert source.path is not None, "drawn and downloaded images have no path"
+    return map(archives.clean, listing.names(source.path, source.kind, []))
+
+
+def _unknown_side(text: str, word: str, path: str) -> str:
+    known = ", ".join(WORDS)
+    return f"pattern: '{text}' reads {{side}} as '{word}' in '{path}', which is no side; sides are {known} and the like"
+
+
+def _twice(source: listing.Source, template: Pattern, top: str, match: Match, path: str) -> str:
+    """Two files for one band of one sample; the earlier one is looked for again, since this happens once."""
+    band = match.fields["band"]
+
+    def same(other: Match | None) -> bool:
+        return other is not None and other.sample() == match.sample() and other.fields["band"] == band
+
+    first = next(other for other in _paths(source) if same(_match(template, top, other)))
+    return (
+        f"pattern: '{template.text}' finds two files for band {band} of one sample, '{first}' and '{path}'; put what "
+        "tells them apart into the pattern, as text or as a field such as {date}"
+    )

@@ -1,0 +1,33 @@
+"""Where the images of a preparation come from, and what its data shards are made of."""
+
+from pathlib import Path
+from typing import Any
+
+from geofm_lib.data.sources import listing, reading, tiles
+from geofm_lib.data.sources.reading import Reading
+from geofm_lib.scenes import generate
+from geofm_lib.settings import PrepareSettings
+
+OPTIONS = "pattern bands channels short_side quality shard_mib nodata alpha valid_min tile stride".split()
+SCENES_ONLY = "images_per_class scene_size seed".split()
+
+
+def read(settings: PrepareSettings, folder: Path) -> tuple[Reading, dict[str, Any]]:
+    """(the images, what shards are made of in plain values). Downloads go below `folder`."""
+    source = listing.find(settings.dataset)
+    options = OPTIONS + SCENES_ONLY * (source.kind == "scenes")
+    made_of = {"source": listing.signature(settings.dataset)} | {name: getattr(settings, name) for name in options}
+    if source.kind == "scenes":
+        made_of["source"] += f" {generate.GENERATOR_VERSION}"
+        items = generate.items(settings.images_per_class, settings.scene_size, settings.seed)
+        return Reading(items, settings.images_per_class * len(generate.CLASSES)), made_of
+    if source.kind == "download":
+        source = listing.find(listing.fetch(source.name, folder / "download"))
+    how = settings.nodata, settings.alpha
+    found = reading.read(source, settings.pattern, settings.bands, *how, apart=settings.tile > 0)
+    if settings.tile:
+        found.items, found.total, left_out = tiles.cut(found.items, settings.tile, settings.stride, *how)
+        if left_out > 0:
+            words = f"{left_out:.1%} of the scenes' pixels lie in no tile"
+            found.warnings.append(f"{words}, since stride is larger than tile")
+    return found, made_of
