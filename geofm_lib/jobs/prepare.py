@@ -26,7 +26,7 @@ from geofm_lib.data.sources.reading import Reading
 from geofm_lib.data.statistics import Statistics
 from geofm_lib.data.verify import Fit
 from geofm_lib.distributed.context import Context
-from geofm_lib.jobs import prepare_split, prepare_union
+from geofm_lib.jobs import prepare_source, prepare_split, prepare_union
 from geofm_lib.jobs.prepare_collection import LARGE, Collection, compare, recognise
 from geofm_lib.jobs.prepare_preview import Preview
 from geofm_lib.jobs.run_folder import Folder, Stopped

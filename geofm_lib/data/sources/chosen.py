@@ -86,15 +86,9 @@ def items(
     template = pattern.parse(text)
     if "band" not in template.fields:
         return _files(source, template, found, apart)
-    chosen = stack.choose(found.counts(), len(found.samples), bands)
-    return _stacks(
-        source,
-        template,
-        found,
-        chosen[0],
-        [] if bands else chosen[1],
-        functools.partial(stack.read, nodata=nodata, alpha=alpha),
-    )
+    chosen, others = stack.choose(found.counts(), len(found.samples), bands)
+    read = functools.partial(stack.read, nodata=nodata, alpha=alpha)
+    return _stacks(source, template, found, chosen, [] if bands else others, read)
 
 
 def _files(source: listing.Source, template: Pattern, found: Survey, apart: bool) -> Iterator[Item]:
