@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from geofm_lib.jobs.probe_summary import accuracies, interval, share, verdict
+from geofm_lib.jobs.probe_summary import accuracies, interval, verdict
 
 
 def test_the_interval_is_students():
@@ -13,10 +13,6 @@ def test_the_interval_is_students():
     assert interval([1.0, 2.0, 3.0]) == pytest.approx(4.302653 / math.sqrt(3))
     spread = list(range(31))
     assert interval(spread) == pytest.approx(2.042272 * np.std(spread, ddof=1) / math.sqrt(31))
-
-
-def test_a_share_has_the_binomial_interval():
-    assert share(np.array([True, False, True, True])) == pytest.approx((75.0, 100 * 1.96 * math.sqrt(0.75 * 0.25 / 4)))
 
 
 def test_accuracies_are_means_over_seeds_of_each_kind():
@@ -37,3 +33,12 @@ def test_the_verdict_says_when_a_difference_is_within_the_interval():
     assert "no clear difference" in random
     assert "10.0 points (± 5.0) below" in histograms
     assert "no clear difference" not in histograms
+
+
+def test_the_verdict_of_several_labels_is_in_mean_average_precision():
+    found = {"metric": "map", "classes": 17, "chance": 12.0, "map_pretrained_mean": 60.0, "histograms_map": 50.0,
+             "histograms_interval": 2.0, "classes_untested": ["dock", "ship"]}  # fmt: skip
+    said = verdict(found)
+    assert "reach 60.0 % mAP (17 classes, chance 12.0 %)" in said
+    assert "10.0 points (± 2.0) above colour and gradient histograms" in said
+    assert "2 classes without a test image are not in it: dock, ship" in said

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from geofm_lib.catalog import strategies
+from geofm_lib.catalog import metrics, strategies
 
 UNTRAINED = 0.7  # of the loss of guessing: above it a head has not been trained far
 FEW = 10  # training images a class, below which a probe says little
@@ -99,17 +99,21 @@ def doubts(summary: dict[str, Any], curves: pd.DataFrame) -> list[dict[str, str]
 
 def _not_above(found: dict[str, Any], other: str, half: str, name: str) -> str:
     """'' when the pretrained encoder is above another by more than the intervals, which add in squares."""
-    mean, beside = found.get("top1_pretrained_mean"), found.get(other)
+    key = metrics.of(found)
+    other, half = (each.replace("METRIC", key) for each in (other, half))
+    mean, beside = found.get(f"{key}_pretrained_mean"), found.get(other)
     if mean is None or beside is None:
         return ""
-    own, theirs = (found.get(each) or _binomial(found, each) for each in ("top1_pretrained_interval", half))
+    own, theirs = (found.get(each) or _binomial(found, each) for each in (f"{key}_pretrained_interval", half))
     if mean - beside > math.hypot(own, theirs):
         return ""
-    return f"{mean:.1f} ± {own:.1f} % top-1, {name} {beside:.1f} ± {theirs:.1f} %"
+    return f"{mean:.1f} ± {own:.1f} % {metrics.WORDS[key]}, {name} {beside:.1f} ± {theirs:.1f} %"
 
 
 def _binomial(found: dict[str, Any], half: str) -> float:
-    """The 95 % half-width over the test images, for a single seed, which has no spread of its own."""
+    """The 95 % half-width of top-1 over the test images, for a single seed, which has no spread of its own."""
+    if not half.startswith("top1") and "histograms_top1" not in found:
+        return 0.0  # mean average precision is no share of images
     share = found[half.replace("_interval", "_mean" if half.startswith("top1") else "_top1")] / 100
     return 196 * math.sqrt(share * (1 - share) / found["test_images"])
 
@@ -117,9 +121,10 @@ def _binomial(found: dict[str, Any], half: str) -> float:
 def _untrained(found: dict[str, Any], _: pd.DataFrame) -> str:
     """LARS moves the weights by a thousandth of the rate a step. 360 steps of the protocol's rate (a thousand images,
     90 epochs) leave the head almost as it began."""
-    guessing = math.log(found["classes"])
+    guessing = found.get("guess_loss") or math.log(found["classes"])
     steps = f"after {found['head_steps']} steps the loss is {found['loss']:.2f}, and guessing gives {guessing:.2f}"
-    return steps if found["loss"] > UNTRAINED * guessing else ""
+    # Guessing is hard to beat by much where most of many classes are absent from an image.
+    return steps if found["loss"] > guessing * (UNTRAINED if metrics.of(found) == "top1" else 1) else ""
 
 
 def _few_images(found: dict[str, Any], _: pd.DataFrame) -> str:
@@ -128,12 +133,14 @@ def _few_images(found: dict[str, Any], _: pd.DataFrame) -> str:
 
 
 def _overfitted(found: dict[str, Any], curves: pd.DataFrame) -> str:
-    own = curves[curves["features"] == curves["features"].iloc[0]].groupby("epoch")[["top1", "loss"]].mean()
-    best, last = own["top1"].idxmax(), own.index[-1]
-    lost = own["top1"][best] - own["top1"][last]
+    key = metrics.of(found)
+    own = curves[curves["features"] == curves["features"].iloc[0]].groupby("epoch")[[key, "loss"]].mean()
+    best, last = own[key].idxmax(), own.index[-1]
+    lost = own[key][best] - own[key][last]
     if lost <= LOST or own["loss"][last] >= own["loss"][best]:
         return ""
-    return f"top-1 on the test side fell by {lost:.1f} points after epoch {best} while the training loss kept falling"
+    words = f"{metrics.WORDS[key]} on the test side fell by {lost:.1f} points after epoch {best}"
+    return f"{words} while the training loss kept falling"
 
 
 Evidence = Callable[[dict[str, Any], pd.DataFrame], str]
@@ -143,11 +150,11 @@ PROBE: tuple[tuple[str, Evidence, str], ...] = (
      "else is believed"),
     ("few images a class", _few_images, "label more images, or raise train_ratio in 01; read the intervals first"),
     ("no better than random weights",
-     lambda found, _: _not_above(found, "top1_random_mean", "top1_random_interval", "random weights"),
+     lambda found, _: _not_above(found, "METRIC_random_mean", "METRIC_random_interval", "random weights"),
      "pretrain for longer, or on more images, until 02's loss is well below its start; probe at the pretraining's own "
      "image_size and on images like its own"),
     ("no better than histograms",
-     lambda found, _: _not_above(found, "histograms_top1", "histograms_interval", "histograms"),
+     lambda found, _: _not_above(found, "histograms_METRIC", "histograms_interval", "histograms"),
      "colours and gradients alone tell these classes apart as well: pretrain for longer or a larger model, or try the "
      "other pool"),
     ("the head is overfitted", _overfitted, "fewer epochs, more views, or some weight_decay"),

@@ -58,22 +58,24 @@ def features(images: Shards) -> np.ndarray:
 def ridge(train: np.ndarray, labels: np.ndarray, test: np.ndarray, strength: float | None = None) -> np.ndarray:
     """Class scores of `test`, float64 [len(test), classes]: ridge regression on one-hot labels of `train`.
 
-    Features are standardised by the training side. Without a `strength`, the best of RIDGE on the training side is
-    taken, by the closed form of leaving one out.
+    labels: int64 [len(train)], or [len(train), classes] with 1 for each class that an image has. Features are
+    standardised by the training side. Without a `strength`, the best of RIDGE on the training side is taken, by the
+    closed form of leaving one out.
     """
     mean, spread = train.mean(0), train.std(0) + 1e-6
     x, z = ((part - mean) / spread for part in (train.astype(np.float64), test.astype(np.float64)))
-    target = np.eye(labels.max() + 1)[labels]
+    target = labels.astype(np.float64) if labels.ndim == 2 else np.eye(labels.max() + 1)[labels]
     centre = target.mean(0)
     values, vectors = np.linalg.eigh(x.T @ x)
     rotated, product = x @ vectors, vectors.T @ (x.T @ (target - centre))
 
     def left_out(s: float) -> float:
-        """Share of training images that the fit without them gets right."""
+        """How good the fit without an image is for it: the share of right classes, of several the error's negative."""
         leverage = (rotated**2 / (values + s)).sum(1, keepdims=True) + 1 / len(x)
         fitted = rotated @ (product / (values + s)[:, None]) + centre
         without = (fitted - leverage * target) / (1 - leverage)
-        return float((without.argmax(1) == labels).mean())
+        right = -np.square(without - target) if labels.ndim == 2 else without.argmax(1) == labels
+        return float(right.mean())
 
     strength = strength or max(RIDGE, key=left_out)
     return z @ (vectors @ (product / (values + strength)[:, None])) + centre

@@ -3,7 +3,8 @@
 The protocol is the paper's. The encoder is frozen; batch normalisation
 without affine and one linear layer are trained with LARS and a cosine. Training images are random crops, test images
 a centre crop. ``views`` crops of each training image are encoded once and cycled over the epochs; with
-``views=0`` every epoch encodes new crops, which is the protocol to the letter.
+``views=0`` every epoch encodes new crops, which is the protocol to the letter. Where images have several labels, each
+class is a yes or no of its own (binary cross-entropy), and mean average precision stands in place of top-1.
 
 Accuracies are those after the last epoch, never the best one: the test side chooses nothing. All random choices
 depend on seeds, and images are encoded in batches that do not depend on the number of ranks.
@@ -14,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from timm.optim import Lars
 
@@ -23,7 +25,7 @@ from geofm_lib.data.shards import Shards
 from geofm_lib.distributed.context import Context
 from geofm_lib.distributed.features import Extractor, Features
 from geofm_lib.distributed.training import learning_rate
-from geofm_lib.jobs import probe_summary
+from geofm_lib.jobs import probe_metrics, probe_summary
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import probe_heads, vit
 from geofm_lib.model.interop import load
@@ -31,7 +33,6 @@ from geofm_lib.settings import ProbeSettings
 
 LOG_S = 1.0  # seconds between progress rows
 RANDOM_SEEDS = 1000  # the random encoders' seeds start here, apart from those of heads and crops
-COLUMNS = ("features", "seed", "epoch", "top1", "top5", "loss")
 
 
 class Head(NamedTuple):
@@ -71,7 +72,8 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
     progress.total = crops * len(extract.mine(len(train))) + len(extract.mine(len(test))) + settings.epochs
     _stop_together(run, context)
     known, unknown = extract(train, "probe_test"), extract(test, "probe_test")
-    train_labels, test_labels = (torch.from_numpy(side.labels).to(device) for side in (train, test))
+    metric, tested = probe_metrics.of(train), probe_metrics.truth(test)
+    train_truth = torch.from_numpy(probe_metrics.truth(train)).to(device)
     heads = _heads(encoders, len(train.classes), settings.probe_seeds, settings.seed, settings.weight_decay, device)
     batch = min(settings.batch, len(train))
     steps = len(train) // batch  # of an epoch; an incomplete last batch is left out, as in MAE
@@ -95,22 +97,23 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
                 batches = enumerate(order.split(batch)[:steps], epoch * steps)
                 own = features[head.encoder]
                 losses = [
-                    probe_heads.train_step(head.layers, head.optimiser, own[chosen], train_labels[chosen], rate(step))
+                    probe_heads.train_step(head.layers, head.optimiser, own[chosen], train_truth[chosen], rate(step))
                     for step, chosen in batches
                 ]
                 loss = sum(losses) / steps
-                top1, top5 = probe_heads.accuracy(head.layers, unknown[head.encoder], test_labels)
-                values = (head.kind, head.seed, epoch + 1, round(top1, 3), round(top5, 3), round(loss, 5))
-                rows.append(dict(zip(COLUMNS, values, strict=True)))
+                scores = probe_heads.scores(head.layers, unknown[head.encoder]).cpu().numpy()
+                row = {"features": head.kind, "seed": head.seed, "epoch": epoch + 1}
+                measured = (round(value, 3) for value in metric.measure(scores, tested))
+                rows.append(row | dict(zip(metric.columns, measured, strict=True)) | {"loss": round(loss, 5)})
             first = rows[-len(heads)]
-            progress.advance(phase="probe", top1=first["top1"], loss=first["loss"])
+            progress.advance(phase="probe", loss=first["loss"], **{metric.key: first[metric.key]})
     if not context.is_main:
         return {}
-    files.write_csv(run.path / "probe.csv", COLUMNS, rows)
-    neighbours: dict[str, list[float]] = {}  # kind of features -> top-1 in percent, one value for each encoder
+    files.write_csv(run.path / "probe.csv", list(rows[0]), rows)
+    neighbours: dict[str, list[float]] = {}  # kind of features -> the metric in percent, one value for each encoder
     for name in known:
-        hits = probe_heads.knn_predict(known[name], train_labels, unknown[name], settings.knn_k) == test_labels
-        neighbours.setdefault(name.split()[0], []).append(100 * hits.float().mean().item())
+        votes = probe_heads.knn_scores(known[name], train_truth, unknown[name], len(train.classes), settings.knn_k)
+        neighbours.setdefault(name.split()[0], []).append(metric.measure(votes.cpu().numpy(), tested)[0])
     last = rows[-len(heads) :]
     losses = [row["loss"] for row in last if row["features"] == last[0]["features"]]
     found = {
@@ -118,16 +121,19 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
         "model": config["model"],
         "patch_size": config["patch_size"] or None,
         "classes": len(train.classes),
-        "chance": 100 / len(train.classes),
+        "metric": metric.key,
+        **probe_metrics.guessing(train, test),
         "train_images": len(train),
         "test_images": len(test),
         "probe_seeds": settings.probe_seeds,
         "intervals": probe_summary.INTERVALS,
-        **probe_summary.accuracies(last, neighbours),
-        **(_histograms(train, test) if settings.compare_histograms else {}),
+        **probe_summary.accuracies(last, neighbours, metric.columns),
+        **(_histograms(train, test, metric) if settings.compare_histograms else {}),
         "loss": sum(losses) / settings.probe_seeds,
         "head_steps": settings.epochs * steps,
     }
+    if train.several:
+        found["classes_untested"] = [train.classes[k] for k in np.flatnonzero(tested.sum(axis=0) == 0).tolist()]
     return found | {"verdict": probe_summary.verdict(found)}
 
 
@@ -140,12 +146,17 @@ def _name(encoder: str) -> str:
 def _check(data: str, train: Shards, test: Shards) -> None:
     """ValueError in one sentence for data that cannot be probed."""
     where = f"The prepared data set in {data}"
-    if (train.labels < 0).any() or (test.labels < 0).any():
-        raise ValueError(f"{where} has no labels, so it cannot be probed; give a folder or archive of class folders.")
+    bare = sum(int((side.labels < 0).sum()) for side in (train, test))
+    if bare:
+        how = "no labels" if bare == len(train) + len(test) else f"no label for {bare} of its images"
+        raise ValueError(f"{where} has {how}, so it cannot be probed; give a folder or archive of class folders.")
     if len(train.classes) < 2:
         raise ValueError(f"{where} has {len(train.classes)} class; a probe needs at least 2.")
     if len(train) < 2 or not len(test):
-        raise ValueError(f"{where} has {len(train)} train and {len(test)} test images; a probe needs both sides.")
+        raise ValueError(
+            f"{where} has {len(train)} train and {len(test)} test images, and a probe needs both sides; prepare it "
+            "with a train_ratio below 1, or give sides for both."
+        )
 
 
 def _encoders(
@@ -182,15 +193,15 @@ def _heads(
     return heads
 
 
-def _histograms(train: Shards, test: Shards) -> dict[str, Any]:
-    """Top-1 of colour and gradient histograms with ridge regression; nothing in it is drawn from a seed.
+def _histograms(train: Shards, test: Shards, metric: probe_metrics.Metric) -> dict[str, Any]:
+    """The metric of colour and gradient histograms with ridge regression; nothing in it is drawn from a seed.
 
-    So its interval is another one: the 95 % binomial interval over the test images, on the split as it is.
+    So its interval is another one: the 95 % interval over the test images, on the split as it is.
     """
-    scores = baselines.ridge(baselines.features(train), train.labels, baselines.features(test))
-    top1, half = probe_summary.share(scores.argmax(1) == test.labels)
-    kind = probe_summary.BINOMIAL
-    return {"histograms_top1": top1, "histograms_interval": half, "histograms_interval_kind": kind}
+    known, tested = probe_metrics.truth(train), probe_metrics.truth(test)
+    scores = baselines.ridge(baselines.features(train), known, baselines.features(test))
+    found, half = metric.measure(scores, tested)[0], metric.spread(scores, tested)
+    return {f"histograms_{metric.key}": found, "histograms_interval": half, "histograms_interval_kind": metric.interval}
 
 
 def _stop_together(run: Folder, context: Context) -> None:

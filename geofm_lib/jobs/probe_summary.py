@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from scipy import stats
+
+from geofm_lib.catalog import metrics
 
 KINDS = ("pretrained", "random")
 INTERVALS = "95 %, Student's t, over probe seeds (head, order of images and, for random, the encoder)"
-BINOMIAL = "95 %, binomial, over test images (the method draws nothing from a seed)"
 
 
 def interval(values: Sequence[float]) -> float | None:
@@ -23,15 +23,18 @@ def interval(values: Sequence[float]) -> float | None:
     return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
-def accuracies(rows: list[dict[str, Any]], neighbours: dict[str, list[float]]) -> dict[str, float | None]:
+def accuracies(
+    rows: list[dict[str, Any]], neighbours: dict[str, list[float]], columns: Sequence[str] = ("top1", "top5")
+) -> dict[str, float | None]:
     """Means over seeds in percent, and half their intervals, of features that are pretrained and random.
 
-    ``rows``: of probe.csv, of the last epoch; ``neighbours``: kind -> top-1 of nearest neighbours, one value a seed.
+    ``rows``: of probe.csv, of the last epoch; ``neighbours``: kind -> the same of nearest neighbours, a value a seed.
+    ``columns``: those of probe.csv that are measured.
     """
     found: dict[str, float | None] = {}
     for kind in KINDS:
         own = [row for row in rows if row["features"] == kind]
-        values = {f"{top}_{kind}": [row[top] for row in own] for top in ("top1", "top5") if own}
+        values = {f"{name}_{kind}": [row[name] for row in own] for name in columns if own}
         for name, each in values.items():
             found |= {f"{name}_mean": sum(each) / len(each), f"{name}_interval": interval(each)}
         if kind in neighbours:
@@ -40,27 +43,28 @@ def accuracies(rows: list[dict[str, Any]], neighbours: dict[str, list[float]]) -
     return found
 
 
-def share(hits: np.ndarray) -> tuple[float, float]:
-    """(mean of hits in percent, half its 95 % binomial interval)."""
-    mean = float(hits.mean())
-    return 100 * mean, 100 * 1.96 * math.sqrt(mean * (1 - mean) / len(hits))
-
-
 def verdict(found: dict[str, Any]) -> str:
     """One sentence that reads the summary: against random weights, against histograms, or on its own."""
-    own = "pretrained" if "top1_pretrained_mean" in found else "random"
-    mean = found[f"top1_{own}_mean"]
+    key = metrics.of(found)
+    own = "pretrained" if f"{key}_pretrained_mean" in found else "random"
+    mean = found[f"{key}_{own}_mean"]
     what = "The pretrained encoder's features" if own == "pretrained" else "The features of random weights"
-    parts = [f"{what} reach {mean:.1f} % top-1 ({found['classes']} classes, chance {found['chance']:.1f} %)"]
-    others = {"random": ("top1_random_mean", "top1_random_interval", "the same encoder at random initialisation")}
-    others["histograms"] = ("histograms_top1", "histograms_interval", "colour and gradient histograms")
-    for name, (key, half, words) in others.items():
-        if name == own or found.get(key) is None:
+    parts = [
+        f"{what} reach {mean:.1f} % {metrics.WORDS[key]} ({found['classes']} classes, chance {found['chance']:.1f} %)"
+    ]
+    others = {
+        "random": (f"{key}_random_mean", f"{key}_random_interval", "the same encoder at random initialisation"),
+        "histograms": (f"histograms_{key}", "histograms_interval", "colour and gradient histograms"),
+    }
+    for name, (other, half, words) in others.items():
+        if name == own or found.get(other) is None:
             continue
-        gain = mean - found[key]
+        gain = mean - found[other]
         # intervals of independent means add in squares
-        noise = math.hypot(found.get(f"top1_{own}_interval") or 0.0, found.get(half) or 0.0)
+        noise = math.hypot(found.get(f"{key}_{own}_interval") or 0.0, found.get(half) or 0.0)
         clear = "" if abs(gain) > noise else ", which is within the interval: no clear difference"
         side = "above" if gain >= 0 else "below"
         parts.append(f"{abs(gain):.1f} points (± {noise:.1f}) {side} {words}{clear}")
+    if untested := found.get("classes_untested"):
+        parts.append(f"{len(untested)} classes without a test image are not in it: {', '.join(untested[:5])}")
     return "; ".join(parts) + "."

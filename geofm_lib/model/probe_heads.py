@@ -40,14 +40,18 @@ def lars(head: ProbeHead, weight_decay: float = 0.0) -> Lars:
     return Lars(groups, lr=0.0, momentum=0.9, trust_coeff=0.001)
 
 
-def train_step(
-    head: ProbeHead, optimiser: Lars, features_ND: torch.Tensor, labels_N: torch.Tensor, rate: float
-) -> float:
-    """One step at the learning rate ``rate``; returns the mean cross-entropy."""
+def train_step(head: ProbeHead, optimiser: Lars, features_ND: torch.Tensor, truth: torch.Tensor, rate: float) -> float:
+    """One step at the learning rate ``rate``; returns the mean loss.
+
+    truth: labels int64 [N], for the cross-entropy of one class; or targets float32 [N, K] of images with several, for
+    the binary cross-entropy of each class.
+    """
     head.train()
     for group in optimiser.param_groups:
         group["lr"] = rate
-    loss = F.cross_entropy(head(features_ND), labels_N)
+    logits_NK = head(features_ND)
+    several = truth.dim() == 2
+    loss = F.binary_cross_entropy_with_logits(logits_NK, truth) if several else F.cross_entropy(logits_NK, truth)
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
@@ -55,36 +59,39 @@ def train_step(
 
 
 @torch.no_grad()
-def accuracy(head: ProbeHead, features_ND: torch.Tensor, labels_N: torch.Tensor) -> tuple[float, float]:
-    """(top-1, top-5) in percent; with fewer than five classes top-5 is 100."""
+def scores(head: ProbeHead, features_ND: torch.Tensor) -> torch.Tensor:
+    """Logits [N, K] of the trained head."""
     head.eval()
-    logits_NK = head(features_ND)
-    best = logits_NK.topk(min(5, logits_NK.shape[1]), dim=1).indices
-    hits = best == labels_N[:, None]
-    return 100 * hits[:, 0].float().mean().item(), 100 * hits.any(dim=1).float().mean().item()
+    return head(features_ND)
 
 
 @torch.no_grad()
-def knn_predict(
+def knn_scores(
     train_ND: torch.Tensor,
-    train_labels_N: torch.Tensor,
+    truth: torch.Tensor,
     test_ND: torch.Tensor,
+    classes: int,
     k: int = 20,
     temperature: float = 0.07,
     chunk: int = 1024,
 ) -> torch.Tensor:
-    """The label [N] that the ``k`` nearest training images vote for.
+    """The share [N, K] of its votes that the ``k`` nearest training images give to each class.
 
-    Nearness is the cosine; a neighbour's vote weighs exp(cosine / temperature) (Wu et al., arXiv 1805.01978).
-    ``k`` is cut to the number of training images. ``chunk`` test images are compared at once.
+    Nearness is the cosine; a neighbour's vote weighs exp(cosine / temperature) (Wu et al., arXiv 1805.01978). truth: of
+    the training images, as for `train_step`; one with several labels votes for each. ``k`` is cut to the number of
+    training images. ``chunk`` test images are compared at once.
     """
-    k, classes = min(k, len(train_ND)), int(train_labels_N.max()) + 1
+    k = min(k, len(train_ND))
     known = F.normalize(train_ND.float(), dim=1)
-    predicted = []
+    found = []
     for part in F.normalize(test_ND.float(), dim=1).split(chunk):
         cosine, index = (part @ known.T).topk(k, dim=1)
+        # less 1 (the largest cosine) in the exponent: the same shares, and no overflow at low temperature
+        weights = ((cosine - 1) / temperature).exp()
         votes = torch.zeros(len(part), classes, device=part.device)
-        # less 1 (the largest cosine) in the exponent: the same winner, and no overflow at low temperature
-        votes.scatter_add_(1, train_labels_N[index], ((cosine - 1) / temperature).exp())
-        predicted.append(votes.argmax(dim=1))
-    return torch.cat(predicted)
+        if truth.dim() == 1:
+            votes.scatter_add_(1, truth[index], weights)
+        else:
+            votes = torch.einsum("nk,nkc->nc", weights, truth[index])
+        found.append(votes / weights.sum(dim=1, keepdim=True))
+    return torch.cat(found)

@@ -20,6 +20,7 @@ PROGRESS_S = 1.0  # the line changes at most so often
 SHOWN = (  # column, words, digits
     ("loss", "loss", 4),
     ("top1", "top-1 %", 1),
+    ("map", "mAP %", 1),
     ("images_per_s", "images/s", 0),
     ("packed_images_per_s", "packed images/s", 0),
     ("encoded_images_per_s", "encoded images/s", 0),
