@@ -93,13 +93,14 @@ def items(
 
 def _files(source: listing.Source, template: Pattern, found: Survey, apart: bool) -> Iterator[Item]:
     troubles: list[tuple[str, str]] = []
-    for name, load in archives.entries(source, functools.partial(_is_chosen, template, found.top), troubles, apart):
+    for name, load in archives.entries(source, functools.partial(is_chosen, template, top=found.top), troubles, apart):
         match = _match(template, found.top, name)
         yield Item(archives.clean(name), load, *_says(match.fields if match else {}))
     yield from archives.lost(troubles)
 
 
-def _is_chosen(template: Pattern, top: str, name: str) -> bool:
+def is_chosen(template: Pattern, name: str, top: str = "") -> bool:
+    """Is this an image whose path below `top` reads like the pattern?"""
     return _match(template, top, name) is not None
 
 
@@ -166,7 +167,7 @@ def _stacks(
     troubles: list[tuple[str, str]] = []
     labels = _beside(source, found) if "label" not in template.fields else {}
     waiting: dict[tuple[str, ...], dict[str, tuple[str, Match, Callable[[], bytes]]]] = {}
-    wanted = functools.partial(_is_chosen, template, found.top)
+    wanted = functools.partial(is_chosen, template, top=found.top)
     for name, load in archives.entries(source, wanted, troubles, apart=True):
         match = _match(template, found.top, name)
         assert match is not None and callable(load)

@@ -1,9 +1,10 @@
 """The images of a source, whichever way it is to be read."""
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from geofm_lib.data.sources import archives, chosen, listing, pattern
+from geofm_lib.data.sources import archives, chosen, listing, pattern, webdataset
 from geofm_lib.data.sources.item import Item
 
 
@@ -37,10 +38,13 @@ def read(
 
     Raises ValueError, one sentence, for settings that do not fit what is there.
     """
+    fields = pattern.parse(text).fields if text else ()
+    if not fields and not apart and webdataset.is_one(source):
+        wanted = functools.partial(chosen.is_chosen, pattern.parse(text)) if text else listing.is_image_name
+        return Reading(webdataset.items(source, wanted), None, "webdataset")
     if not text:
         return Reading(archives.items(source, apart), archives.count(source))
     found = chosen.survey(source, text)
-    fields = pattern.parse(text).fields
     if apart and "band" in fields:
         raise ValueError(f"tile: the bands of '{text}' are stacked, and stacks cannot be cut into tiles; set tile=0")
     total = len(found.samples) if "band" in fields else found.files

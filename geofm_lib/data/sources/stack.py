@@ -128,7 +128,7 @@ def _part(name: str, data: bytes) -> Part:
     if not kind:
         raise Refused(f"band {name} is {'empty' if not data else 'no image in a format that can be stacked'}")
     try:
-        with library.Env(**raster.OPTIONS), library.MemoryFile(data) as file, file.open(driver=kind) as dataset:
+        with library.Env(**raster.OPTIONS), library.MemoryFile(data) as file, raster.opened(file.name, kind) as dataset:
             size = dataset.count * dataset.height * dataset.width
             raster.check_size(size, size * raster.MOST_BYTES.get(dataset.dtypes[0], 4), len(data))
             found = raster.read_window(dataset, None, nodata="none", alpha="keep")
