@@ -30,7 +30,7 @@ def sides(
         except ValueError as error:
             found = by("random", known.scenes, "")
             words = f"there is one scene, too small to split by blocks of ground ({error})"
-            return found._replace(warnings=[*found.warnings, f"{words}: its tiles are split at random, neighbours too"])
+            return found._replace(warnings=[*found.warnings, f"{words}: its tiles are split at random"])
     if how == "block":
         return _by_blocks(by, settings, known, where, ratio)
     found = by(how, known.scenes, known.scenes_from)

@@ -103,9 +103,7 @@ def opened(path: str, driver: str | None = "GTiff") -> Any:
 
 def read_window(dataset: Any, window: Any, nodata: str = "", alpha: str = "auto") -> Raster:
     """A part (None: all) of an open rasterio data set."""
-    kind = dataset.dtypes[0]
-    if "complex" in kind:
-        raise Refused(f"complex numbers ({kind}); save their magnitude, or real and imaginary part as two bands")
+    check_kind(dataset.dtypes[0])
     colours = [each.name for each in dataset.colorinterp]
     flags = {flag.name for flag in dataset.mask_flag_enums[0]}
     mask = dataset.read_masks(1, window=window) > 0 if "per_dataset" in flags and "alpha" not in flags else None
@@ -115,6 +113,12 @@ def read_window(dataset: Any, window: Any, nodata: str = "", alpha: str = "auto"
     found.geo = geo(dataset, window)
     found.compressed = dataset.driver != "GTiff" or dataset.compression is not None
     return found
+
+
+def check_kind(kind: str) -> None:
+    """Refuse a type of numbers that has no order."""
+    if "complex" in kind:
+        raise Refused(f"complex numbers ({kind}); save their magnitude, or real and imaginary part as two bands")
 
 
 def understand(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from geofm_lib.data.sources import archives, raster
-from geofm_lib.data.sources.item import Item, Raster
+from geofm_lib.data.sources.item import Item, Raster, Refused
 
 GROUP_BYTES = 2**24  # of a group where the file has blocks to end at, and of a chunk of tiles
 MOST_GROUP = 2**26  # wherever it ends: a row of tiles of a striped scene of 10,980 x 4 x 16 bits takes 45 MB
@@ -148,8 +148,11 @@ def _scene(item: Item, tile: int) -> Scene | Item:
         with _open(place) as file:
             if not file.count:
                 return _refuse(item, "it holds no bands, only other images: convert it with gdal_translate")
+            raster.check_kind(file.dtypes[0])
             pixel = file.count * np.dtype(file.dtypes[0]).itemsize
             scene = Scene(item, place, file.height, file.width, pixel, file.block_shapes[0])
+    except Refused as error:
+        return _refuse(item, str(error))
     except _errors() as error:
         return _refuse(item, why(error))
     height, width = scene.height, scene.width
@@ -164,7 +167,11 @@ def _scene(item: Item, tile: int) -> Scene | Item:
 
 
 def _refuse(item: Item, reason: str) -> Item:
-    return item._replace(load=functools.partial(archives.fail, reason))
+    return item._replace(load=functools.partial(_raise, reason))
+
+
+def _raise(reason: str) -> Raster:
+    raise Refused(reason)
 
 
 def _tiles(scene: Scene, tile: int, stride: int, nodata: str, alpha: str) -> Iterator[Item]:

@@ -74,8 +74,9 @@ def measured(
         values = [float(nodata)] * bands.shape[-1] if nodata else declared
         missing[" ".join(sorted({f"{value:g}" for value in values if value is not None}))] = _holds(bands, values)
     if nodata == "":
+        low, high = bands.min(), bands.max()  # much faster than looking for each fill; NaN compares with nothing
         for fill in FILLS.get(bands.dtype.name, ()):
-            if f"{fill:g}" in missing or fill == 0 and bands.shape[-1] == 1:
+            if f"{fill:g}" in missing or fill == 0 and bands.shape[-1] == 1 or fill < low or fill > high:
                 continue
             if (bands[..., 0] == fill).mean() >= LEAST_FILL:
                 everywhere = (bands == fill).all(-1)
