@@ -45,6 +45,18 @@ def side_of(text: str) -> str:
     return _SIDE.get(left[0], "") if len(left) == 1 else ""
 
 
+def mentioned(text: str) -> str:
+    """The one side that a name speaks of among other words, "" for none or two.
+
+    >>> mentioned("eurosat-train.txt"), mentioned("train_val.txt"), mentioned("classes.txt")
+    ('train', 'train', '')
+    """
+    found = {_SIDE[word] for word in words(text) if word in _SIDE}
+    if found == {TRAIN, VAL}:
+        return TRAIN
+    return found.pop() if len(found) == 1 else ""
+
+
 def of_folders(folders: Iterable[str]) -> tuple[dict[str, tuple[str, str]], list[str]]:
     """({folder: (its side, its path without the folder that says so)}, the names of those folders).
 

@@ -1,0 +1,166 @@
+"""What the rows of one or several tables say of each image, and whether they agree."""
+
+import itertools
+import re
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from geofm_lib.data.sources import cells, tables
+from geofm_lib.data.sources.columns import Columns, choose
+from geofm_lib.data.sources.finder import NONE, SEVERAL, Finder, is_pattern
+
+SEVERAL_SHARE = 0.2  # of the images have several labels in rows of their own, where that is meant
+TOO_MANY = 50  # different labels, when most images have their own: they are no classes
+
+
+@dataclass
+class Given:
+    """labels, sides, groups: of each image, "" where nothing says; [] where no file has any.
+
+    words: {"label": "column 'class' of labels.csv", ...}. listed: is the image in a row?
+    """
+
+    labels: list[str]
+    sides: list[str]
+    groups: list[str]
+    words: dict[str, str] = field(default_factory=dict)
+    listed: list[bool] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+class Collected:
+    """What the rows said so far, by image."""
+
+    def __init__(self, names: Sequence[str]):
+        count = len(names)
+        self.names = names
+        self.values: dict[str, list[str]] = {role: [""] * count for role in ("label", "side", "group")}
+        self.line = array("q", bytes(8 * count))  # of the first row of each image, 0 for none
+        self.more: dict[int, list[str]] = {}  # image -> labels of further rows
+        self.shared: dict[str, str] = {}
+        self.words: dict[str, list[str]] = {"label": [], "side": [], "group": []}
+        self.rows = self.lost = self.unlabelled = 0
+        self.example = self.conflict = ""
+        self.files: list[str] = []
+
+    def add(self, file: tables.File, asked: dict[str, list[str]], find: Finder, side: str) -> None:
+        """Take in a file. side: that of all its images, by the file's name."""
+        self.files.append(file.name)
+        with tables.reading(file) as rows:
+            head = list(itertools.islice(rows, tables.SAMPLE + 1))
+            widths = {len(row) for _, row in head}
+            lines = widths == {1}
+            words = cells.words([row[0] for _, row in head], find) if lines else 0
+            split = (lambda row: cells.cut(row[0], words)) if words else (lambda row: row)
+            columns = choose(file.name, [split(row) for _, row in head], asked, find)
+            for role in ("label", "side", "group"):
+                if getattr(columns, role) or (role == "side" and columns.flags):
+                    self.words[role].append(_said(columns, role, file.name))
+            if side and not (columns.side or columns.flags):
+                self.words["side"].append(file.name)
+            for number, row in itertools.chain(head[1:] if columns.header else head, rows):
+                self._row(file.name, number, split(row), columns, find, side)
+
+    def _row(self, name: str, number: int, row: list[str], columns: Columns, find: Finder, side: str) -> None:
+        self.rows += 1
+        label = cells.label(name, number, row, columns)
+        if columns.side:
+            side = cells.side(name, number, row[columns.side[0]], columns)
+        elif columns.flags:
+            side = next((side for k, side in columns.flags.items() if row[k].lower() in ("1", "1.0", "true")), "")
+        group = row[columns.group[0]] if columns.group else ""
+        places: Iterable[int] = _places(name, number, [row[k] for k in columns.path], find)
+        nothing = True
+        for place in places:
+            nothing = False
+            again = self.line[place]
+            self.line[place] = again or number
+            for role, value in (("side", side), ("group", group)):
+                if value and self._set(role, place, value):
+                    raise ValueError(
+                        f"labels: '{self.names[place]}' has the {role} '{self.values[role][place]}' in line {again}, "
+                        f"and '{value}' in line {number} of '{name}'; an image has one"
+                    )
+            if label and self._set("label", place, label):
+                more = self.more.setdefault(place, [])
+                more.append(self.shared.setdefault(label, label))
+                self.conflict = self.conflict or (
+                    f"labels: '{self.names[place]}' is '{self.values['label'][place]}' in line {again}, and '{label}' "
+                    f"in line {number} of '{name}'; correct one, or write several labels in one row, as in 'a|b'"
+                )
+        if nothing:
+            self.lost += 1
+            self.example = self.example or next((row[k] for k in columns.path if row[k]), "")
+
+    def _set(self, role: str, place: int, value: str) -> bool:
+        """Keep the first value of an image; is this another one?"""
+        values = self.values[role]
+        if not values[place]:
+            values[place] = self.shared.setdefault(value, value)
+        return values[place] != value
+
+    def result(self, partly: bool) -> Given:
+        listed = [line != 0 for line in self.line]
+        count, which = sum(listed), " and ".join(f"'{name}'" for name in dict.fromkeys(self.files[:3]))
+        if not count and not partly:
+            image = f", an image is called '{self.names[0]}'" if self.names else ""
+            raise ValueError(
+                f"labels: none of the {self.rows} rows of {which} names an image: they say '{self.example}'{image}"
+            )
+        labels, warnings = self.values["label"], []
+        labelled = sum(map(bool, labels))
+        if self.more:
+            if len(self.more) < SEVERAL_SHARE * labelled:
+                raise ValueError(self.conflict)
+            for place, more in self.more.items():
+                joined = "|".join(dict.fromkeys("|".join([labels[place], *more]).split("|")))
+                labels[place] = self.shared.setdefault(joined, joined)
+        kinds = set(labels) - {""}
+        parts = {part for label in kinds for part in label.split("|")}
+        if len(parts) > max(TOO_MANY, 0.5 * labelled):
+            raise ValueError(
+                f"labels: {self.words['label'][0]} has {len(parts)} different values for {labelled} images, such as "
+                f"'{min(parts)}', so they are no classes; name another column (label=...)"
+            )
+        if kinds and all(re.fullmatch(r"-?\d+\.0+", part) for part in parts):
+            short = {label: "|".join(part.partition(".")[0] for part in label.split("|")) for label in kinds} | {"": ""}
+            labels = [short[label] for label in labels]
+        if len(parts) == 1 and labelled:
+            warnings.append(f"all labels of {which} are '{min(parts)}': one class cannot be told from another")
+        if self.lost:
+            warnings.append(f"{self.lost} of {self.rows} rows of {which} name no image here, such as '{self.example}'")
+        if count and count < len(listed):
+            lone = self.names[listed.index(False)]
+            warnings.append(f"{len(listed) - count} images stand in no row of {which}, such as '{lone}'")
+        if self.words["label"] and labelled < count:
+            warnings.append(f"{count - labelled} rows of {which} have no label")
+        words = {role: ", ".join(dict.fromkeys(told)) for role, told in self.words.items() if any(self.values[role])}
+        sided, grouped = (self.values[role] if role in words else [] for role in ("side", "group"))
+        return Given(labels if "label" in words else [], sided, grouped, words, listed, warnings)
+
+
+def _said(columns: Columns, role: str, name: str) -> str:
+    if role == "side" and columns.flags:
+        return f"columns {', '.join(columns.header[k] for k in columns.flags)} of {name}"
+    if not columns.header:
+        return name
+    places = getattr(columns, role)
+    if len(places) > 2:
+        return f"{len(places)} columns of {name}"
+    return f"column{'s' * (len(places) > 1)} {columns.named(role)} of {name}"
+
+
+def _places(name: str, number: int, texts: list[str], find: Finder) -> Iterator[int]:
+    """The images that the paths of a row mean."""
+    for text in texts:
+        if is_pattern(text):
+            yield from find.all(text)
+            continue
+        place = find(text)
+        if place == SEVERAL:
+            raise ValueError(
+                f"labels: line {number} of '{name}' says '{text}', which several images end with; write more of it"
+            )
+        if place != NONE:
+            yield place

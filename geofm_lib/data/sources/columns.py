@@ -1,0 +1,179 @@
+"""Which column of a table says what: the image, its label, its side, its group; by name, else by what stands in it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from geofm_lib.catalog.suggest import did_you_mean
+from geofm_lib.data.sources import sides
+from geofm_lib.data.sources.finder import Finder, is_pattern
+
+ROLES = ("path", "label", "side", "group")
+# Usual names, small letters without signs, the most telling first.
+NAMES = {
+    "path": "path imagepath filepath filename file fname imagefile imagefilename image imagename img imgname imgpath "
+    "images imagelabel relativepath relpath name patch patchname patchid imageid id imgid chip "
+    "chipname tile tilename key uri",
+    "label": "label labels classname labelname class classes category categories tag tags classlabel target landcover "
+    "landuse lulc y",
+    "side": "split side partition subset set datasplit phase fold",
+    "group": "group groupid scene sceneid place placeid location locationid cell cellid block blockid site siteid "
+    "cluster",
+}
+_NAMES = {role: names.split() for role, names in NAMES.items()}
+_FLAGS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_FLAGS |= {f"is{word}": side for word, side in _FLAGS.items()}
+_BITS = {"0", "1", "0.0", "1.0", "true", "false"}
+
+
+@dataclass
+class Columns:
+    """The places of the columns. header: is the first row one? flags: {place: side} of columns of 0 and 1."""
+
+    header: list[str]
+    path: list[int]
+    label: list[int] = field(default_factory=list)
+    side: list[int] = field(default_factory=list)
+    group: list[int] = field(default_factory=list)
+    flags: dict[int, str] = field(default_factory=dict)
+    one_hot: bool = False  # labels are the names of columns of 0 and 1
+
+    def named(self, role: str) -> str:
+        """The names of the columns of a role, as the setting has them."""
+        return (
+            "+".join(self.header[k] for k in getattr(self, role))
+            if self.header
+            else "column " + str(getattr(self, role)[0] + 1)
+        )
+
+
+def choose(name: str, rows: Sequence[list[str]], asked: dict[str, list[str]], find: Finder) -> Columns:
+    """The columns of a table by its first rows. asked: names of columns by role, as the setting says.
+
+    Raises ValueError, one sentence, where a column is missing, comes twice, or could be several.
+    """
+    first, rest = rows[0], rows[1:]
+    plain = [_plain(cell) for cell in first]
+    usual = {word for words in _NAMES.values() for word in words} | set(_FLAGS)
+    hits = [_share([cell], find) for cell in first]
+    header = bool(asked) or not any(hits) and (bool(usual & set(plain)) or bool(rest))
+    if not header:
+        return _without_header(name, rows, find)
+    found = Columns(first, [])
+    for role, columns in asked.items():
+        setattr(found, role, [_place(name, role, column, first) for column in columns])
+    _paths(name, found, plain, rest, find)
+    taken = {place for role in ROLES for place in getattr(found, role)}
+    left = [k for k in range(len(first)) if k not in taken]
+    if "side" not in asked:
+        _sides(name, found, plain, left, rest)
+    if "label" not in asked:
+        labelled = [k for k in left if plain[k] in _NAMES["label"] and k not in found.flags and k not in found.side]
+        best = sorted(labelled, key=lambda k: _NAMES["label"].index(plain[k]))
+        if best:
+            found.label = [_single(name, found, best[0])]
+        else:
+            bits = [k for k in left if k not in found.flags and k not in found.side and _are_bits(rest, k)]
+            found.label, found.one_hot = (bits, True) if len(bits) > 2 else ([], False)
+    else:
+        found.one_hot = len(found.label) > 1 and all(_are_bits(rest, k) for k in found.label)
+    if "group" not in asked:
+        groups = [
+            k for k in left if (plain[k] in _NAMES["group"] or plain[k].startswith("cell")) and k not in found.label
+        ]
+        if len(groups) > 1:
+            both = " and ".join(f"'{first[k]}'" for k in groups)
+            raise ValueError(
+                f"labels: {both} of '{name}' could say which images belong together; choose one: "
+                f"labels='{name}:group={first[groups[-1]]}'"
+            )
+        found.group = groups
+    return found
+
+
+def _place(name: str, role: str, column: str, header: list[str]) -> int:
+    exact = [k for k, cell in enumerate(header) if cell == column]
+    found = exact or [k for k, cell in enumerate(header) if _plain(cell) == _plain(column)]
+    if not found:
+        hint = did_you_mean(column, header) or f"; it has {', '.join(header[:8])}{' ...' if len(header) > 8 else ''}"
+        raise ValueError(f"labels: '{name}' has no column '{column}' for {role}{hint}")
+    if len(found) > 1:
+        raise ValueError(f"labels: '{name}' has the column '{column}' {len(found)} times; rename one")
+    return found[0]
+
+
+def _single(name: str, found: Columns, place: int) -> int:
+    """A recognised column, refused where another has the same name."""
+    return _place(name, "", found.header[place], found.header)
+
+
+def _paths(name: str, found: Columns, plain: list[str], rows: Sequence[list[str]], find: Finder) -> None:
+    """Fill in the columns of paths: by name where images are found by it, else by what stands in them."""
+    if found.path:
+        return
+    shares = {k: _share([row[k] for row in rows], find) for k in range(len(plain))}
+    by_name = sorted((k for k in shares if plain[k] in _NAMES["path"]), key=lambda k: _NAMES["path"].index(plain[k]))
+    good = [k for k in shares if shares[k] > 0.5 * max(shares.values()) and shares[k] > 0]
+    named = [k for k in by_name if k in good]
+    if named:
+        found.path = [_single(name, found, named[0])]
+    elif good:
+        places = {k: {find(row[k]) for row in rows} for k in good}
+        found.path = [good[0]]
+        for k in good[1:]:  # columns that name other images, such as those of two dates
+            if not places[k] & set.union(*(places[each] for each in found.path)) - {-1, -2}:
+                found.path.append(k)
+    elif by_name:
+        found.path = [_single(name, found, by_name[0])]
+    else:
+        columns = ", ".join(found.header[:8])
+        raise ValueError(f"labels: no column of '{name}' names images (it has {columns}); say labels='{name}:path=...'")
+
+
+def _sides(name: str, found: Columns, plain: list[str], left: list[int], rows: Sequence[list[str]]) -> None:
+    flags = {k: _FLAGS[plain[k]] for k in left if plain[k] in _FLAGS and _are_bits(rows, k)}
+    if flags:
+        found.flags = flags
+        return
+    for word in _NAMES["side"]:
+        for k in left:
+            if plain[k] == word and (word != "fold" or any(sides.side_of(row[k]) for row in rows)):
+                found.side = [_single(name, found, k)]
+                return
+
+
+def _without_header(name: str, rows: Sequence[list[str]], find: Finder) -> Columns:
+    """A table that begins with its first image: the path, and of the others a side, and a label that is no number."""
+    shares = [_share([row[k] for row in rows], find) for k in range(len(rows[0]))]
+    path = shares.index(max(shares))
+    left = [k for k in range(len(shares)) if k != path]
+    side = [k for k in left if all(sides.side_of(row[k]) for row in rows)]
+    left = [k for k in left if k not in side]
+    texts = [k for k in left if not all(_is_number(row[k]) for row in rows)]
+    label = (texts or left)[:1]
+    if len(texts) > 1:
+        raise ValueError(
+            f"labels: '{name}' has no header, and {len(texts)} columns that may be labels; give it a header"
+        )
+    return Columns([], [path], label, side)
+
+
+def _share(cells: Sequence[str], find: Finder) -> float:
+    """How many of some cells name one image; of patterns the first few are asked for all."""
+    cells = [cell for cell in cells if cell]
+    patterns = [cell for cell in cells if is_pattern(cell)]
+    hits = sum(find(cell) >= 0 for cell in cells if not is_pattern(cell))
+    return (hits + len(patterns) * any(map(find.all, patterns[:3]))) / max(1, len(cells))
+
+
+def _are_bits(rows: Sequence[list[str]], k: int) -> bool:
+    values = {row[k].lower() for row in rows} - {""}
+    return bool(values) and values <= _BITS
+
+
+def _is_number(text: str) -> bool:
+    return bool(re.fullmatch(r"[+-]?\d+(\.\d*)?", text))
+
+
+def _plain(text: str) -> str:
+    return "".join(filter(str.isalnum, text.lower()))
