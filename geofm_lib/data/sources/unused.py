@@ -1,0 +1,127 @@
+"""What lies beside the images and is not taken, counted by suffix and reason."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from geofm_lib.data.sources import listing, tables
+
+COLUMNS = ("suffix", "reason", "files", "example")
+MOST_TABLES = 64  # names of tables and lists that are remembered, to be looked into
+
+ARRAY, TABLE, ARCHIVE, FORMAT = (
+    "an array, which is not read",
+    "a table or text",
+    "an archive inside the data set",
+    "a format that is not read as an image",
+)
+_REASONS = {
+    suffix: reason
+    for reason, suffixes in {
+        ARRAY: ".npy .npz .h5 .hdf5 .he5 .hdf .nc .nc4 .mat .pt .pth .pkl .pickle .zarr .bin .raw .dat .safetensors",
+        TABLE: ".csv .tsv .txt .lst .parquet .json .jsonl .ndjson .xlsx .xls .xml .yaml .yml .md .geojson .shp .dbf .shx "
+        ".prj .gpkg .kml .cpg .pdf .html .htm .rst .toml .ini .log .cls",
+        ARCHIVE: ".tar .zip .gz .tgz .bz2 .xz .7z .rar .zst .tbz .txz",
+        FORMAT: ".img .hdr .vrt .ecw .sid .grd .asc .las .laz .heic .heif .avif .dng .nef .cr2 .svg .eps .psd .mp4 .avi .mov "
+        ".geotiff .j2k .jpx .j2c .jfif .jxl .ovr .dt2 .nitf .ntf .mrf .cog",
+        "a program": ".py .ipynb .sh .m .r .c .cpp .exe .js",
+    }.items()
+    for suffix in suffixes.split()
+}
+# What can be done about a data set that holds nothing else.
+_REMEDIES = {
+    ARRAY: "write each image as a TIFF, as in tifffile.imwrite(name, pixels_HWC)",
+    ARCHIVE: "give the path of one archive, or unpack them",
+    FORMAT: "convert them to TIFF, as with gdal_translate",
+}
+
+
+class Unused:
+    """Counts of files that are not taken. tables: the names of the first tables and lists among them."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.examples: dict[tuple[str, str], str] = {}
+        self.tables: list[str] = []
+
+    def add(self, name: str, reason: str = "", root: Path | None = None) -> None:
+        """Count a file. reason: why it is not taken, found by its name where empty. root: of a folder, for links."""
+        suffix, why = _kind(name, root)
+        key = suffix, reason or why
+        self.counts[key] += 1
+        if self.counts[key] == 1:
+            self.examples[key] = name
+        if why == TABLE and suffix in tables.SUFFIXES and len(self.tables) < MOST_TABLES:
+            self.tables.append(name)
+
+    def watch(self, wanted: Callable[[str], bool], root: Path | None = None) -> Callable[[str], bool]:
+        """`wanted`, which counts the names that it does not want."""
+
+        def watched(name: str) -> bool:
+            if wanted(name):
+                return True
+            self.add(name, root=root)
+            return False
+
+        return watched
+
+    def take_out(self, name: str) -> None:
+        """A file that was used after all."""
+        key = _kind(name, None)
+        if name in self.tables:
+            self.tables.remove(name)
+            self.counts[key] -= 1
+
+    def rows(self) -> Iterator[tuple[str, str, int, str]]:
+        """Rows of unused.csv, the most files first."""
+        for (suffix, reason), files in self.counts.most_common():
+            if files > 0:
+                yield suffix, reason, files, self.examples[suffix, reason]
+
+    def summary(self) -> dict[str, dict[str, int]]:
+        """{suffix: {reason: files}}."""
+        found: dict[str, dict[str, int]] = {}
+        for suffix, reason, files, _ in self.rows():
+            found.setdefault(suffix, {})[reason] = files
+        return found
+
+    def instead(self) -> str:
+        """What there is where no image is, and what to do: the end of a sentence, "" for nothing."""
+        rows = [row for row in self.rows() if row[0] != "hidden"]
+        if not rows:
+            return ""
+        there = ", ".join(f"{files} {suffix} ({reason})" for suffix, reason, files, _ in rows[:3])
+        remedy = next((_REMEDIES[reason] for _, reason, *_ in rows if reason in _REMEDIES), "")
+        return f"; it holds {there}" + (f": {remedy}" if remedy else "")
+
+
+def look(source: listing.Source) -> dict[str, Any]:
+    """What is unused in a source, by its names alone."""
+    unused = Unused()
+    assert source.path is not None, "drawn and downloaded images have no path"
+    root = source.path if source.kind == "folder" else None
+    for _ in filter(unused.watch(listing.is_image_name, root), listing.names(source.path, source.kind, [])):
+        pass
+    return unused.summary()
+
+
+def _kind(name: str, root: Path | None) -> tuple[str, str]:
+    """(suffix, why it is not an image)."""
+    folder, _, file = name.replace("\\", "/").rpartition("/")
+    if ".zarr/" in f"{folder}/":
+        return ".zarr", ARRAY
+    if listing.is_hidden(name):
+        return "hidden", "a hidden file"
+    dot = file.rfind(".")
+    suffix = file[dot:].lower() if dot > 0 else ""
+    if file.lower() in ("thumbs.db", "desktop.ini", "icon\r"):
+        return "hidden", "a hidden file"
+    if suffix in _REASONS:
+        return suffix, _REASONS[suffix]
+    if root is not None and os.path.islink(path := f"{root}/{name}") and not os.path.exists(path):
+        return "link", "a link to nothing"
+    if not suffix or suffix[1:].isdigit() or len(suffix) > 12:
+        return "no suffix", "no image by its name"
+    return suffix, "no image by its name"
