@@ -55,7 +55,7 @@ def decide(
             for i in alone:
                 sides[i] = "val"
             warnings.append(
-                f"{len(alone)} images belong to no {by.split()[-1]}, such as '{names[alone[0]]}': they are kept apart "
+                f"{len(alone)} images belong to no group, such as '{names[alone[0]]}': they are kept apart "
                 "(val), since any of them may lie beside a test image"
             )
         apart = _train_twins(names, sides, same_as)

@@ -23,6 +23,7 @@ from geofm_lib.data.shards import COLUMNS
 from geofm_lib.data.sources import labels, tiles
 from geofm_lib.data.sources.prepared import fingerprint
 from geofm_lib.data.sources.reading import Reading
+from geofm_lib.data.sources.unused import COLUMNS as UNUSED_COLUMNS
 from geofm_lib.data.statistics import Statistics
 from geofm_lib.data.verify import Fit
 from geofm_lib.distributed.context import Context
@@ -52,15 +53,16 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
         (run.path / name).unlink(missing_ok=True)  # the index first, since it says that the rest is complete
     images, told = Collection(settings.channels), list[str]()
     united = prepare_union.gather(members, run.path, images) if members else None
-    source, speed = (None, None) if united else _pack(settings, run, images, told)
+    source, speed = (Reading(iter(()), 0), None) if united else _pack(settings, run, images, told)
     if misfits := images.misfits(settings.dataset):
         pack.leave_out(run.path, misfits, _shard_bytes(settings))
         images = Collection(settings.channels)
         for sample in pack.rows(run.path):
             images.add(sample)
     named = [tiles.scene_of(name) for name in images.names] if settings.tile else images.names
-    given_by = source.labels_from if source else ""
-    known = united.known(images) if united else labels.assign(named, images.given, settings.labels, given_by)
+    known = united.known(images) if united else labels.assign(
+        named, images.given, settings.labels, source.labels_from, source.source, source.unused.tables
+    )  # fmt: skip
     classes = several.counts(known.labels)
     card = DATASETS["scenes"] if settings.dataset == "scenes" else recognise(classes)
     ratio = settings.train_ratio or (card and card.train) or TRAIN_RATIO
@@ -72,6 +74,8 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     )
     if images.places.frames:
         files.write_table(run.path / "places.csv", places.COLUMNS, images.places.rows(images.names, known.scenes))
+    source.unused.take_out(known.files)
+    files.write_table(run.path / "unused.csv", UNUSED_COLUMNS, source.unused.rows())
     files.write_table(run.path / "refused.csv", ("name", "reason"), images.refused)
     files.write_table(run.path / "split.csv", ("name", "split"), zip(images.names, sides, strict=True))
     if card and settings.dataset != "scenes":
@@ -80,6 +84,7 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     return {
         "images": len(images.names),
         "refused": len(images.refused),
+        "unused": source.unused.summary(),
         "converted": images.converted,
         "conversions": dict(images.conversions.most_common()),
         "duplicates": kinds["exact"],

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from geofm_lib.data.sources import listing, reading, tiles
+from geofm_lib.data.sources import archives, labels, listing, reading, tiles
 from geofm_lib.data.sources.reading import Reading
 from geofm_lib.scenes import generate
 from geofm_lib.settings import PrepareSettings
@@ -23,6 +23,8 @@ def read(settings: PrepareSettings, folder: Path) -> tuple[Reading, dict[str, An
         return Reading(items, settings.images_per_class * len(generate.CLASSES)), made_of
     if source.kind == "download":
         source = listing.find(listing.fetch(source.name, folder / "download"))
+    listed = settings.labels not in labels.WORDS and not settings.pattern  # which says how samples are called
+    labels.check(settings.labels, source, archives.names(source) if listed else None)
     how = settings.nodata, settings.alpha
     found = reading.read(source, settings.pattern, settings.bands, *how, apart=settings.tile > 0)
     if settings.tile:

@@ -11,21 +11,22 @@ from pathlib import Path
 
 from geofm_lib.data.sources import listing
 from geofm_lib.data.sources.item import Item
+from geofm_lib.data.sources.unused import Unused
 
 # What a member that cannot be read may raise (zipfile: RuntimeError when it is encrypted).
 READ_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError)
 MOST_BYTES = 2**29  # of one image file: more is no image, or a bomb
 
 
-def items(source: listing.Source, apart: bool = False) -> Iterator[Item]:
-    """Name and bytes of each image.
+def items(source: listing.Source, apart: bool = False, unused: Unused | None = None) -> Iterator[Item]:
+    """Name and bytes of each image; what is none is counted in `unused`.
 
     Folders and zips give functions, so that many processes can read at once; a tar, which may be compressed, is read
     in its own order. What cannot be listed comes last, under its own name, with a function that raises the reason.
     apart: see `entries`.
     """
     troubles: list[tuple[str, str]] = []
-    for name, load in entries(source, listing.is_image_name, troubles, apart):
+    for name, load in entries(source, listing.is_image_name, troubles, apart, unused):
         yield Item(clean(name), load)
     yield from lost(troubles)
 
@@ -37,22 +38,29 @@ def lost(troubles: list[tuple[str, str]]) -> Iterator[Item]:
 
 
 def entries(
-    source: listing.Source, wanted: Callable[[str], bool], troubles: list[tuple[str, str]], apart: bool = False
+    source: listing.Source,
+    wanted: Callable[[str], bool],
+    troubles: list[tuple[str, str]],
+    apart: bool = False,
+    unused: Unused | None = None,
 ) -> Iterator[tuple[str, bytes | Callable[[], bytes]]]:
     """(name as stored, its bytes or a function that gives them) of the wanted files, in an order that never changes.
 
-    troubles: see `listing.names`. apart: files of a tar give functions too, where it is not compressed.
+    troubles: see `listing.names`. apart: files of a tar give functions too, where it is not compressed. unused: what is
+    not wanted is counted there.
     """
     assert source.path is not None, "drawn and downloaded images have no path"
     if source.kind == "archives":
         for archive, kind, below in listing.archives(source.path, troubles):
             inside = listing.Source(source.name, archive, kind)
-            for name, load in entries(inside, lambda name, below=below: wanted(below(name)), troubles, apart):  # type: ignore[misc]
+            for name, load in entries(inside, lambda name, below=below: wanted(below(name)), troubles, apart, unused):  # type: ignore[misc]
                 yield below(name), load
     elif source.kind == "tar":
-        yield from _tar(source.path, wanted, troubles, apart and not is_compressed(source.path))
+        yield from _tar(source.path, wanted, troubles, apart and not is_compressed(source.path), unused)
     else:
         read, path = _read_zip if source.kind == "zip" else _read_file, os.fspath(source.path)
+        if unused is not None:
+            wanted = unused.watch(wanted, source.path if source.kind == "folder" else None)
         for name in filter(wanted, listing.names(source.path, source.kind, troubles)):
             yield name, functools.partial(read, path, name)
 
@@ -64,6 +72,13 @@ def is_compressed(path: Path) -> bool:
     except tarfile.TarError:
         return True
     return False
+
+
+def names(source: listing.Source) -> Iterator[str] | None:
+    """The names of the images as `items` gives them, None if only reading a compressed tar through would tell."""
+    if source.path is None or count(source) is None:
+        return None
+    return map(clean, filter(listing.is_image_name, listing.names(source.path, source.kind, [])))
 
 
 def count(source: listing.Source) -> int | None:
@@ -88,10 +103,19 @@ def clean(name: str) -> str:
 
 
 def _tar(
-    path: Path, wanted: Callable[[str], bool], troubles: list[tuple[str, str]], apart: bool
+    path: Path,
+    wanted: Callable[[str], bool],
+    troubles: list[tuple[str, str]],
+    apart: bool,
+    unused: Unused | None = None,
 ) -> Iterator[tuple[str, bytes | Callable[[], bytes]]]:
     try:
-        for archive, member in listing.members(path):
+        if unused is not None:
+            wanted = unused.watch(wanted)
+        for archive, member in listing.members(path, links=unused is not None):
+            if unused is not None and not member.isfile():
+                unused.add(member.name, "a link inside an archive, which is not followed")
+                continue
             if not wanted(member.name):
                 continue
             if apart and not member.issparse():

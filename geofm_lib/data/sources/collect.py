@@ -18,7 +18,8 @@ TOO_MANY = 50  # different labels, when most images have their own: they are no 
 class Given:
     """labels, sides, groups: of each image, "" where nothing says; [] where no file has any.
 
-    words: {"label": "column 'class' of labels.csv", ...}. listed: is the image in a row?
+    words: {"label": "column 'class' of labels.csv", ...}. listed: is the image in a row? files: their names, as they
+    lie in the data set.
     """
 
     labels: list[str]
@@ -26,6 +27,7 @@ class Given:
     groups: list[str]
     words: dict[str, str] = field(default_factory=dict)
     listed: list[bool] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -43,10 +45,12 @@ class Collected:
         self.rows = self.lost = self.unlabelled = 0
         self.example = self.conflict = ""
         self.files: list[str] = []
+        self.paths: list[str] = []
 
     def add(self, file: tables.File, asked: dict[str, list[str]], find: Finder, side: str) -> None:
         """Take in a file. side: that of all its images, by the file's name."""
         self.files.append(file.name)
+        self.paths.append(f"{find.inside}/{file.name}".lstrip("/"))
         with tables.reading(file) as rows:
             head = list(itertools.islice(rows, tables.SAMPLE + 1))
             widths = {len(row) for _, row in head}
@@ -130,14 +134,14 @@ class Collected:
             warnings.append(f"all labels of {which} are '{min(parts)}': one class cannot be told from another")
         if self.lost:
             warnings.append(f"{self.lost} of {self.rows} rows of {which} name no image here, such as '{self.example}'")
-        if count and count < len(listed):
+        if count and count < len(listed) and not (self.words["side"] or self.words["group"]):  # the split says so
             lone = self.names[listed.index(False)]
             warnings.append(f"{len(listed) - count} images stand in no row of {which}, such as '{lone}'")
         if self.words["label"] and labelled < count:
             warnings.append(f"{count - labelled} rows of {which} have no label")
         words = {role: ", ".join(dict.fromkeys(told)) for role, told in self.words.items() if any(self.values[role])}
         sided, grouped = (self.values[role] if role in words else [] for role in ("side", "group"))
-        return Given(labels if "label" in words else [], sided, grouped, words, listed, warnings)
+        return Given(labels if "label" in words else [], sided, grouped, words, listed, self.paths, warnings)
 
 
 def _said(columns: Columns, role: str, name: str) -> str:

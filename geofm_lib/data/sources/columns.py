@@ -47,7 +47,9 @@ class Columns:
         )
 
 
-def choose(name: str, rows: Sequence[list[str]], asked: dict[str, list[str]], find: Finder) -> Columns:
+def choose(
+    name: str, rows: Sequence[list[str]], asked: dict[str, list[str]], find: Finder, several_groups: bool = False
+) -> Columns:
     """The columns of a table by its first rows. asked: names of columns by role, as the setting says.
 
     Raises ValueError, one sentence, where a column is missing, comes twice, or could be several.
@@ -81,7 +83,7 @@ def choose(name: str, rows: Sequence[list[str]], asked: dict[str, list[str]], fi
         groups = [
             k for k in left if (plain[k] in _NAMES["group"] or plain[k].startswith("cell")) and k not in found.label
         ]
-        if len(groups) > 1:
+        if len(groups) > 1 and not several_groups:
             both = " and ".join(f"'{first[k]}'" for k in groups)
             raise ValueError(
                 f"labels: {both} of '{name}' could say which images belong together; choose one: "

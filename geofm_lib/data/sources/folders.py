@@ -94,7 +94,11 @@ def _told(why: str, names: list[str], images: str) -> str:
 
 def _images(nodes: Counter[str]) -> str:
     """The path of the folder that holds the images, among images and masks, or the first of other kinds."""
-    return min(nodes, key=lambda node: (_is_mask(_last(node)), node))
+    return _short(min(nodes, key=lambda node: (_is_mask(_last(node)), node)))
+
+
+def _short(path: str) -> str:
+    return path if path.count("/") < 2 else f"**/{_last(path)}"
 
 
 def _is_mask(name: str) -> bool:
@@ -113,7 +117,7 @@ def _masks(names: Sequence[str], own: list[str]) -> tuple[list[str], str] | None
         masks = {child for child in children if _is_mask(child)}
         others = children - masks
         if masks and others and all(sides.side_of(each) or guards.is_role(each) for each in others):
-            found.append((sorted(children), f"{above}/{min(others)}".lstrip("/")))
+            found.append((sorted(children), _short(f"{above}/{min(others)}".lstrip("/"))))
     if len(found) > 1:  # on several sides of a split
         return found[0][0], f"**/{_last(found[0][1])}"
     return found[0] if found else None

@@ -1,7 +1,6 @@
 """Folders that are no classes: images and masks, dates, bands, ids of places. Each kind has its words."""
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
@@ -156,21 +155,21 @@ def _numbers(names: list[str], folders: dict[str, int]) -> bool:
 
 def _repeated(common: Sequence[set[str]], sequences: bool) -> bool:
     """Do a few folders hold files of the same names? Running numbers, as classes have, count only if `sequences`."""
-    if len(common) < 2 or min(map(len, common)) < 3:
+    if len(common) < 2 or min(map(len, common)) < 4:
         return False
     first = min(common, key=len)
-    if not sequences and _is_sequence(first):
+    if not sequences and not _are_places(first):
         return False
     return all(len(first & other) >= 0.95 * len(first) for other in common)
 
 
-def _is_sequence(stems: set[str]) -> bool:
-    """Names that differ only in one number which counts up."""
-    if len({re.sub(r"\d+", "0", stem) for stem in stems}) > 2:
-        return False
-    last = [int(runs[-1]) for stem in stems if (runs := re.findall(r"\d+", stem))]
-    several = Counter(len(re.findall(r"\d+", stem)) for stem in stems)
-    return bool(last) and max(several) == 1 and max(last) - min(last) < 2 * len(stems)
+def _are_places(stems: set[str]) -> bool:
+    """Names with two numbers, or one that does not count up: they say where an image is from."""
+    runs = [re.findall(r"\d+", stem) for stem in stems]
+    if sum(len(each) > 1 for each in runs) >= MOST * len(stems):
+        return True
+    last = [int(each[-1]) for each in runs if each]
+    return len(last) == len(stems) and max(last) - min(last) > 10 * len(stems)
 
 
 def _prefix(name: str) -> str:

@@ -1,9 +1,11 @@
 """The label, side and scene of each image: as its source gives them, else from its folders."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from geofm_lib.data.sources import folders
+from geofm_lib.data.sources import beside, file_names, folders, given, listing
+
+WORDS = ("", "folders", "none")  # what the setting `labels` may be instead of files
 
 
 @dataclass
@@ -11,6 +13,7 @@ class Assigned:
     """labels, sides ("train", "val", "test"), scenes: of each image, "" where nothing says.
 
     labels_from, sides_from, scenes_from: where they are from, in words. warnings: sentences for the page.
+    files: tables and lists of the data set that were used.
     """
 
     labels: list[str]
@@ -20,28 +23,88 @@ class Assigned:
     sides_from: str = ""
     scenes_from: str = "scene"
     warnings: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+
+
+def check(choice: str, source: listing.Source, names: Iterable[str] | None) -> None:
+    """Raise ValueError, one sentence, for a setting `labels` that cannot be followed, before anything is packed.
+
+    names: of the images, as far as they can be listed; None where they cannot.
+    """
+    if choice not in WORDS:
+        given.read(choice, source, list(names or ()), partly=names is None)
 
 
 def assign(
-    names: Sequence[str], given: Sequence[tuple[str, str, str]], choice: str = "", given_by: str = ""
+    names: Sequence[str],
+    by_source: Sequence[tuple[str, str, str]],
+    choice: str = "",
+    given_by: str = "",
+    source: listing.Source | None = None,
+    tables: Sequence[str] = (),
 ) -> Assigned:
-    """What is known of each image. given: its label, side and scene by the source. choice: the setting `labels`.
+    """What is known of each image. by_source: its label, side and scene. choice: the setting `labels`.
 
-    What the source says wins over folders. Folders are asked for labels where the source has none, for sides likewise.
-    given_by: what of the source says all there is to know, such as its pattern; then folders say nothing.
+    Tables win over the source, and that over folders. given_by: what of the source says all there is to know, such as
+    its pattern; then folders say nothing. tables: names of those that lie beside the images of `source`: a published
+    split is taken from them, and the others are told. A name that comes several times is a scene, given for its tiles.
     """
-    own, sides, scenes = ([each[k] for each in given] for k in range(3))
-    if given_by and choice in ("", "none"):
-        labels = [""] * len(names) if choice == "none" else own
-        return Assigned(labels, sides, scenes, given_by if any(labels) else "", given_by if any(sides) else "")
-    found = folders.read(names, insist=choice == "folders")
-    by_source = any(own) and choice != "folders"
-    labels, labels_from = (own, "the source") if by_source else (found.labels, "folders")
-    warnings = [] if by_source or choice == "none" else found.warnings
-    if choice == "none":
-        labels, labels_from = [""] * len(names), ""
-    sides, sides_from = (sides, "the source") if any(sides) else (found.sides, found.sides_from)
-    return Assigned(labels, sides, scenes, labels_from if any(labels) else "", sides_from, warnings=warnings)
+    own, sides, scenes = ([each[k] for each in by_source] for k in range(3))
+    silent = given_by and choice != "folders"
+    by_folders = (
+        folders.Found([""] * len(names), [""] * len(names)) if silent else folders.read(names, choice == "folders")
+    )
+    said = given_by or "the source"
+    found = Assigned([""] * len(names), sides, scenes, "", said if any(sides) else "")
+    if not any(sides):
+        found.sides, found.sides_from = by_folders.sides, by_folders.sides_from
+    told: list[str] = []
+    if choice not in WORDS and source:
+        table: given.Given | None = _read(choice, source, names)
+    else:
+        split_known = len(set(found.sides) - {""}) > 1
+        near = beside.look(source, list(dict.fromkeys(names)), tables, split_known) if source else beside.Beside("", [])
+        table = _read(near.lists, source, names) if near.lists and source else None
+        told = near.warnings
+    if table and table.labels and choice not in ("folders", "none"):
+        found.labels, found.labels_from = _named(table.labels, by_folders.labels, table.words["label"])
+    elif choice == "none":
+        found.labels_from = ""
+    elif any(own) and choice != "folders":
+        found.labels, found.labels_from = own, said
+    else:
+        found.labels, found.labels_from = by_folders.labels, "folders" if any(by_folders.labels) else ""
+        told = by_folders.warnings + told
+    if table:
+        told = table.warnings + told
+        found.files = table.files
+        if table.sides:
+            found.sides, found.sides_from = table.sides, table.words["side"]
+        if table.groups:
+            found.scenes, found.scenes_from = table.groups, table.words["group"]
+    if not given_by and not any(map(any, by_source)):
+        told = told + file_names.told(names, any(found.labels))
+    found.warnings = told
+    return found
+
+
+def _read(choice: str, source: listing.Source, names: Sequence[str]) -> given.Given:
+    """What tables say of each image, of each of its tiles where names come several times."""
+    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    found = given.read(choice, source, list(places))
+    if len(places) < len(names):
+        for values in (found.labels, found.sides, found.groups):
+            values[:] = [values[places[name]] for name in names] if values else []
+    return found
+
+
+def _named(numbers: list[str], names: list[str], words: str) -> tuple[list[str], str]:
+    """(labels, where they are from): the folders' names instead of a table's numbers where one stands for the other."""
+    pairs = {(number, name) for number, name in zip(numbers, names, strict=True) if number}
+    one_to_one = len(dict(pairs)) == len(pairs) == len({name for _, name in pairs}) and all(name for _, name in pairs)
+    if not one_to_one or not all(number.isdigit() for number, _ in pairs):
+        return numbers, words
+    return [name if number else "" for number, name in zip(numbers, names, strict=True)], f"folders, as in {words}"
 
 
 def of_folders(names: Sequence[str]) -> list[str]:

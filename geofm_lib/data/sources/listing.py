@@ -53,9 +53,13 @@ def is_image_name(name: str) -> bool:
     >>> [is_image_name(n) for n in ("a/b.JPG", "a/._b.jpg", "__MACOSX/a/b.jpg", "README.txt")]
     [True, False, False, False]
     """
+    return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES and not is_hidden(name)
+
+
+def is_hidden(name: str) -> bool:
+    """Does the name or one of its folders begin with a dot, or is it macOS's?"""
     folder, _, file = name.replace("\\", "/").rpartition("/")
-    suffix = file[file.rfind(".") :].lower()
-    return suffix in IMAGE_SUFFIXES and not file.startswith(".") and not _is_hidden(folder)
+    return file.startswith(".") or _is_hidden(folder)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -85,7 +89,10 @@ def find(dataset: str | os.PathLike) -> Source:
     if kind == "folder" and not any(map(is_image_name, names(path, kind))) and next(archives(path, []), None):
         kind = "archives"
     if not any(is_image_name(name) for name in names(path, kind)):
-        raise ValueError(f"dataset: '{text}' holds no images (looked for {' '.join(sorted(IMAGE_SUFFIXES))})")
+        from geofm_lib.data.sources.unused import instead  # it imports this module
+
+        looked = " ".join(sorted(IMAGE_SUFFIXES))
+        raise ValueError(f"dataset: '{text}' holds no images (looked for {looked}){instead(path, kind)}")
     return Source(path.name.split(".")[0] or path.name, path.resolve(), kind)
 
 
@@ -161,15 +168,15 @@ def fetch(name: str, folder: Path) -> Path:
     return folder
 
 
-def members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """(archive, member) for each file of a tar, links left out, without keeping a list of them.
+def members(path: Path, links: bool = False) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """(archive, member) for each file of a tar, and each link if asked for, without keeping a list of them.
 
     Raises what DAMAGE names, also where tarfile would call the place of the damage the end of the archive.
     """
     with tarfile.open(path) as archive:
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # a million of them would be a gigabyte
-            if member.isfile():
+            if member.isfile() or links and (member.issym() or member.islnk()):
                 yield archive, member
         archive.fileobj.seek(archive.offset)
         if archive.fileobj.read(512).strip(b"\0"):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from geofm_lib.data.sources import archives, chosen, listing, pattern, webdataset
 from geofm_lib.data.sources.item import Item
+from geofm_lib.data.sources.unused import Unused, look
 
 
 @dataclass
@@ -13,7 +14,8 @@ class Reading:
     """items: the images, in an order that never changes. total: how many, None where only reading would tell.
 
     labels_from: what gives labels and sides, in words, "" where folders may. not_chosen: suffix -> images that the
-    pattern leaves out; example: one of them. warnings: sentences for the page.
+    pattern leaves out; example: one of them. warnings: sentences for the page. unused: counts files that are no images,
+    while `items` is read. source: where they are from, None for drawn ones.
     """
 
     items: Iterator[Item]
@@ -22,6 +24,8 @@ class Reading:
     not_chosen: dict[str, int] = field(default_factory=dict)
     example: str = ""
     warnings: list[str] = field(default_factory=list)
+    unused: Unused = field(default_factory=Unused)
+    source: listing.Source | None = None
 
 
 def read(
@@ -43,11 +47,15 @@ def read(
         wanted = functools.partial(chosen.is_chosen, pattern.parse(text)) if text else listing.is_image_name
         return Reading(webdataset.items(source, wanted), None, "webdataset")
     if not text:
-        return Reading(archives.items(source, apart), archives.count(source))
+        unused = Unused()
+        return Reading(archives.items(source, apart, unused), archives.count(source), unused=unused, source=source)
     found = chosen.survey(source, text)
     if apart and "band" in fields:
         raise ValueError(f"tile: the bands of '{text}' are stacked, and stacks cannot be cut into tiles; set tile=0")
     total = len(found.samples) if "band" in fields else found.files
     labels_from = "pattern" if fields else ""
     items = chosen.items(source, text, found, bands, nodata, alpha, apart)
-    return Reading(items, total, labels_from, dict(found.not_chosen), found.example)
+    unused = Unused() if archives.count(source) is None else look(source)
+    for suffix, images in found.not_chosen.items():
+        unused.add_all(suffix, "an image that pattern leaves out", images, found.example)
+    return Reading(items, total, labels_from, dict(found.not_chosen), found.example, unused=unused, source=source)

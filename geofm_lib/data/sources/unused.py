@@ -2,9 +2,8 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from geofm_lib.data.sources import listing, tables
 
@@ -21,11 +20,11 @@ _REASONS = {
     suffix: reason
     for reason, suffixes in {
         ARRAY: ".npy .npz .h5 .hdf5 .he5 .hdf .nc .nc4 .mat .pt .pth .pkl .pickle .zarr .bin .raw .dat .safetensors",
-        TABLE: ".csv .tsv .txt .lst .parquet .json .jsonl .ndjson .xlsx .xls .xml .yaml .yml .md .geojson .shp .dbf .shx "
-        ".prj .gpkg .kml .cpg .pdf .html .htm .rst .toml .ini .log .cls",
+        TABLE: ".csv .tsv .txt .lst .parquet .json .jsonl .ndjson .xlsx .xls .xml .yaml .yml .md .geojson .shp .dbf "
+        ".shx .prj .gpkg .kml .cpg .pdf .html .htm .rst .toml .ini .log .cls",
         ARCHIVE: ".tar .zip .gz .tgz .bz2 .xz .7z .rar .zst .tbz .txz",
-        FORMAT: ".img .hdr .vrt .ecw .sid .grd .asc .las .laz .heic .heif .avif .dng .nef .cr2 .svg .eps .psd .mp4 .avi .mov "
-        ".geotiff .j2k .jpx .j2c .jfif .jxl .ovr .dt2 .nitf .ntf .mrf .cog",
+        FORMAT: ".img .hdr .vrt .ecw .sid .grd .asc .las .laz .heic .heif .avif .dng .nef .cr2 .svg .eps .psd "
+        ".mp4 .avi .mov .geotiff .j2k .jpx .j2c .jfif .jxl .ovr .dt2 .nitf .ntf .mrf .cog",
         "a program": ".py .ipynb .sh .m .r .c .cpp .exe .js",
     }.items()
     for suffix in suffixes.split()
@@ -56,6 +55,11 @@ class Unused:
         if why == TABLE and suffix in tables.SUFFIXES and len(self.tables) < MOST_TABLES:
             self.tables.append(name)
 
+    def add_all(self, suffix: str, reason: str, files: int, example: str) -> None:
+        """Count files that somebody else has counted."""
+        self.counts[suffix, reason] += files
+        self.examples.setdefault((suffix, reason), example)
+
     def watch(self, wanted: Callable[[str], bool], root: Path | None = None) -> Callable[[str], bool]:
         """`wanted`, which counts the names that it does not want."""
 
@@ -67,12 +71,11 @@ class Unused:
 
         return watched
 
-    def take_out(self, name: str) -> None:
-        """A file that was used after all."""
-        key = _kind(name, None)
-        if name in self.tables:
+    def take_out(self, names: Iterable[str]) -> None:
+        """Files that were used after all."""
+        for name in set(names).intersection(self.tables):
             self.tables.remove(name)
-            self.counts[key] -= 1
+            self.counts[_kind(name, None)] -= 1
 
     def rows(self) -> Iterator[tuple[str, str, int, str]]:
         """Rows of unused.csv, the most files first."""
@@ -87,24 +90,28 @@ class Unused:
             found.setdefault(suffix, {})[reason] = files
         return found
 
-    def instead(self) -> str:
-        """What there is where no image is, and what to do: the end of a sentence, "" for nothing."""
-        rows = [row for row in self.rows() if row[0] != "hidden"]
-        if not rows:
-            return ""
-        there = ", ".join(f"{files} {suffix} ({reason})" for suffix, reason, files, _ in rows[:3])
-        remedy = next((_REMEDIES[reason] for _, reason, *_ in rows if reason in _REMEDIES), "")
-        return f"; it holds {there}" + (f": {remedy}" if remedy else "")
 
-
-def look(source: listing.Source) -> dict[str, Any]:
-    """What is unused in a source, by its names alone."""
+def look(source: listing.Source) -> Unused:
+    """What is no image in a source, by its names alone."""
     unused = Unused()
-    assert source.path is not None, "drawn and downloaded images have no path"
-    root = source.path if source.kind == "folder" else None
-    for _ in filter(unused.watch(listing.is_image_name, root), listing.names(source.path, source.kind, [])):
-        pass
-    return unused.summary()
+    if source.path is not None:
+        wanted = unused.watch(listing.is_image_name, source.path if source.kind == "folder" else None)
+        for _ in filter(wanted, listing.names(source.path, source.kind, [])):
+            pass
+    return unused
+
+
+def instead(path: Path, kind: str) -> str:
+    """What a source without images holds, and what to do: the end of a sentence, "" for nothing."""
+    unused = Unused()
+    for name in listing.names(path, kind, []):
+        unused.add(name, root=path if kind == "folder" else None)
+    rows = [row for row in unused.rows() if row[0] != "hidden"]
+    if not rows:
+        return ""
+    there = ", ".join(f"{files} {suffix} ({reason})" for suffix, reason, files, _ in rows[:3])
+    remedy = next((_REMEDIES[reason] for _, reason, *_ in rows if reason in _REMEDIES), "")
+    return f"; it holds {there}" + (f": {remedy}" if remedy else "")
 
 
 def _kind(name: str, root: Path | None) -> tuple[str, str]:

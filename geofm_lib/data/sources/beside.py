@@ -1,0 +1,86 @@
+"""Tables and lists that lie beside the images: a published split among them is used, everything else is told."""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from geofm_lib.data.sources import archives, cells, given, listing, sides, tables
+from geofm_lib.data.sources.columns import choose
+from geofm_lib.data.sources.finder import Finder
+
+COVER = 0.95  # of the images must be on the lists of a split that is used unasked
+HITS = 0.5  # of the first rows must name an image
+MOST_BYTES = 2**26  # of a table that nobody named
+
+
+class Beside(NamedTuple):
+    """lists: the setting `labels` that takes the published split found, "" for none. warnings: what was not used."""
+
+    lists: str
+    warnings: list[str]
+
+
+def look(source: listing.Source, names: Sequence[str], candidates: Sequence[str], split_known: bool) -> Beside:
+    """Look into some files of a source by their names. split_known: sides are given otherwise already."""
+    if not candidates or source.path is None or source.kind == "tar" and archives.is_compressed(source.path):
+        return Beside("", [])
+    warnings: list[str] = []
+    by_folder: dict[str, dict[str, str]] = {}  # folder -> {list: its side}
+    wanted = set(candidates)
+    for name, load in archives.entries(source, wanted.__contains__, [], apart=True):
+        read = _roles(name, load() if callable(load) else load, names)
+        if read is None:
+            continue
+        roles, options = read
+        name = archives.clean(name)
+        folder, _, file = name.rpartition("/")
+        side = sides.mentioned(file)
+        if side and "side" not in roles:
+            by_folder.setdefault(folder, {})[name] = side
+        elif roles:
+            warnings.append(
+                f"'{name}' beside the images has their {' and '.join(roles)}, and is not used: "
+                f"labels='{name}{options}' does"
+            )
+    found = ""
+    for lists in by_folder.values():
+        setting = ",".join(sorted(lists))
+        if not found and not split_known and _is_split(setting, lists, source, names):
+            found = setting
+        elif len(set(lists.values())) > 1:
+            warnings.append(f"lists of a split beside the images are not used: labels='{setting}' takes them")
+    return Beside(found, warnings)
+
+
+def _roles(name: str, data: bytes, names: Sequence[str]) -> tuple[list[str], str] | None:
+    """(what the columns of a table say of the images, what must stand behind its name); None if it is none of them."""
+    if len(data) > MOST_BYTES:
+        return None
+    inside = archives.clean(name).rpartition("/")[0]
+    find = Finder(names, inside)
+    try:
+        with tables.reading(tables.File(name, data)) as rows:
+            head = [row for _, row in itertools.islice(rows, tables.SAMPLE)]
+        if all(len(row) == 1 for row in head):
+            words = cells.words([row[0] for row in head], find)
+            head = [cells.cut(row[0], words) for row in head]
+        columns = choose(name, head, {}, find, several_groups=True)
+    except ValueError:
+        return None
+    told = head[1:] if columns.header else head
+    hits = sum(find(row[k]) >= 0 for row in told for k in columns.path)
+    if hits < HITS * len(told) * len(columns.path) or not told:
+        return None
+    roles = [role for role in ("label", "side", "group") if getattr(columns, role) or role == "side" and columns.flags]
+    return roles, f":group={columns.header[columns.group[-1]]}" if len(columns.group) > 1 else ""
+
+
+def _is_split(setting: str, lists: dict[str, str], source: listing.Source, names: Sequence[str]) -> bool:
+    """Do lists of two sides or more cover the images, without contradiction?"""
+    if len(set(lists.values())) < 2 or sides.TRAIN not in lists.values():
+        return False
+    try:
+        found = given.read(setting, source, names)
+    except ValueError:
+        return False
+    return bool(found.sides) and sum(found.listed) >= COVER * len(names)

@@ -1,0 +1,86 @@
+"""What the names of files give away: a band each, or a label before a number."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from geofm_lib.data.sources import guards
+
+SAMPLE = 20_000  # names looked at
+MOST = 0.9  # of the names must read so
+_BAND = re.compile(
+    r"(?P<id>.*?)(?P<gap>^|[_.-])(?P<band>b\d{1,2}a?|band_?\d{1,2}|red|green|blue|nir\d?|swir\d?|vv|vh|hh|hv|rededge\d?|scl|tci|aot|wvp|pvi)"
+    r"(?P<rest>[_-]\d+m)?",
+    re.I,
+)
+_NUMBERED = re.compile(r"(?P<label>.*[^\W\d_]\)?)(?P<gap>[_ -]?)\(?(?P<number>\d+)\)?")
+
+
+def bands(names: Sequence[str]) -> str:
+    """The pattern of names that are one band each, "" for others.
+
+    >>> bands(["p1/p1_B02.tif", "p1/p1_B03.tif"]), bands(["x/2020/B1.tif", "x/2020/B2.tif"]), bands(["a_red.jpg"])
+    ('{id}_{band}.tif', '{place}/*/{band}.tif', '')
+    """
+    found: Counter[tuple[str, str, str]] = Counter()
+    seen: set[str] = set()
+    some = _some(names)
+    for name in some:
+        folder, stem, suffix = _parts(name)
+        if match := _BAND.fullmatch(stem):
+            found[match["id"] and match["gap"], "_*" if match["rest"] else "", suffix] += 1
+            seen.add(match["band"].lower())
+    if len(seen) < 2 or sum(found.values()) < MOST * len(some):
+        return ""
+    gap, rest, suffix = max(found, key=lambda key: found[key])
+    depth = some[0].count("/")
+    before = f"{{id}}{gap}" if gap else "/".join(["{place}", *["*"] * (depth - 1)]) + "/" * bool(depth)
+    return f"{before if gap or depth else ''}{{band}}{rest}{suffix}"
+
+
+def label(names: Sequence[str]) -> tuple[list[str], str]:
+    """(what looks like labels before the numbers of file names, the pattern that takes them, "" where none can).
+
+    >>> label(["water_1.png", "water_2.png", "forest_1.png", "forest_2.png"])
+    (['forest', 'water'], '{label}_{n}.png')
+    """
+    found: Counter[str] = Counter()
+    gaps, suffixes = set(), set()
+    some = _some(names)
+    for name in some:
+        _, stem, suffix = _parts(name)
+        if match := _NUMBERED.fullmatch(stem):
+            found[match["label"]] += 1
+            gaps.add(match["gap"])
+            suffixes.add(suffix)
+    labels = [each for each in found if found[each] > 1]
+    enough = sum(found[each] for each in labels) >= MOST * len(some)
+    if not enough or not 2 <= len(labels) <= max(2, len(some) // 3) or guards.why_not(dict(found)):
+        return [], ""
+    gap, suffix = gaps.pop(), suffixes.pop() if len(suffixes) == 1 else ".*"
+    return sorted(labels), f"{{label}}{gap}{{n}}{suffix}" if gap and not gaps else ""
+
+
+def told(names: Sequence[str], labelled: bool) -> list[str]:
+    """Sentences about names of files that say what nobody reads."""
+    if pattern := bands(names):
+        return [f"each file looks like one band, and became an image: pattern='{pattern}' stacks those of a sample"]
+    if labelled:
+        return []
+    labels, pattern = label(names)
+    if not labels:
+        return []
+    shown = ", ".join(f"'{each}'" for each in labels[:3])
+    how = f"pattern='{pattern}'" if pattern else "a table (labels='table.csv')"
+    return [f"the names of the files begin with what looks like a label ({shown}), which is not used: {how} takes it"]
+
+
+def _some(names: Sequence[str]) -> Sequence[str]:
+    return names[:: max(1, len(names) // SAMPLE)]
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    """(folder, name without suffix, suffix)."""
+    folder, _, file = name.rpartition("/")
+    stem, dot, suffix = file.rpartition(".")
+    return folder, stem if dot else file, dot + suffix if dot else ""
