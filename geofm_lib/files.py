@@ -1,30 +1,44 @@
-"""Files that are there whole or not at all: written beside their place, then renamed."""
+"""Files that are there whole or not at all, and that can be proved to be what was written.
+
+A file is written beside its place, brought to the disk, then renamed. A finished folder is sealed by SHA256SUMS, a
+digest of each of its files, which `sha256sum -c SHA256SUMS` reads too.
+"""
 
 import csv
+import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+SUMS = "SHA256SUMS"
+SUM = re.compile(r"([0-9a-f]{64})  (\S.*)")  # a line of it
+
+
+class Damaged(ValueError):
+    """A file that cannot be read or is not what was written: one sentence with the way out."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython shows these lines instead of a stack trace
+        return [f"{type(self).__name__}: {self}"]
+
 
 @contextmanager
-def whole(file: str | Path, durable: bool = False, replace: bool = True) -> Iterator[Path]:
+def whole(file: str | Path, replace: bool = True) -> Iterator[Path]:
     """The path to write to; it becomes `file` when the block ends, and is removed when the block fails.
 
-    Args:
-        durable: bring it to the disk before it gets its name, so that a power cut cannot leave half of it.
-        replace: take the place of a file that is there; else the first writer's stays.
+    It gets to the disk before it gets its name, so that a power cut cannot leave half of it. With `replace` it takes
+    the place of a file that is there; else the first writer's stays.
     """
     file = Path(file)
     fresh = file.with_name(f".{file.name}.new" if replace else f".{file.name}-{uuid.uuid4().hex[:8]}.new")
     try:
         yield fresh
-        if durable:
-            with open(fresh, "rb") as stream:
-                os.fsync(stream.fileno())
+        with open(fresh, "rb") as stream:
+            os.fsync(stream.fileno())
         if replace:
             fresh.replace(file)
         else:
@@ -63,3 +77,71 @@ def read_csv(file: str | Path) -> list[dict[str, str]]:
     """All rows of a CSV."""
     with open(file, encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+def read_json(file: str | Path) -> dict[str, Any]:
+    """The object in a JSON file. FileNotFoundError where there is none, Damaged where it cannot be read."""
+    try:
+        found = json.loads(Path(file).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else f"it is no JSON: {error}"
+        raise Damaged(f"{file} cannot be read ({why})") from None
+    if not isinstance(found, dict):
+        raise Damaged(f"{file} cannot be read (it holds a {type(found).__name__}, no object)")
+    return found
+
+
+def digest(file: str | Path) -> str:
+    """SHA-256 of a file."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def seal(folder: str | Path, names: Iterable[str]) -> None:
+    """Write SHA256SUMS of these files of the folder; digests of a folder in it that is sealed are taken over."""
+    folder, found = Path(folder), dict[str, str]()
+    for name in sorted(names):
+        inner = sums((folder / name).parent) if "/" in name else {}
+        found[name] = inner.get(Path(name).name) or digest(folder / name)
+    write_text(folder / SUMS, "".join(f"{each}  {name}\n" for name, each in found.items()))
+
+
+def sums(folder: str | Path) -> dict[str, str]:
+    """{name: digest} of a sealed folder, {} of one that is not. Damaged when SHA256SUMS cannot be read."""
+    file = Path(folder) / SUMS
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise Damaged(f"{file} cannot be read ({error}); {_accept(folder)}") from None
+    found = [SUM.fullmatch(line) for line in lines[:-1]]
+    if lines[-1] or not all(found):
+        raise Damaged(f"{file} is damaged: not every line is a digest and a name; {_accept(folder)}")
+    return {each[2]: each[1] for each in found if each}
+
+
+def prove(folder: str | Path, names: Iterable[str] | None = None) -> None:
+    """Raise Damaged unless these files of a sealed folder (all that are listed) are what was written.
+
+    Nothing is asked of a folder without SHA256SUMS: older ones, and other people's, have none.
+    """
+    known = sums(folder)
+    for name in (known if names is None else names) if known else ():
+        file = Path(folder) / name
+        try:
+            good = known.get(name) == digest(file)
+        except FileNotFoundError:
+            raise Damaged(f"{file} is missing, and {SUMS} lists it; {_accept(folder)}") from None
+        except OSError as error:
+            raise Damaged(f"{file} cannot be read ({error.strerror})") from None
+        if name not in known:
+            raise Damaged(f"{file} is not listed in {SUMS}; {_accept(folder)}")
+        if not good:
+            raise Damaged(f"{file} is not what was written: its digest differs from that in {SUMS}; {_accept(folder)}")
+
+
+def _accept(folder: str | Path) -> str:
+    return f"restore it from a copy, or delete {Path(folder) / SUMS} to take the folder as it is"

@@ -105,7 +105,7 @@ DAMAGE = {  # what is done to a folder that holds one checkpoint -> the words of
     "program by a dotted name": (run_by_a_dotted_name, ".metadata", "metadata.os.mkdir, so it is not loaded"),
     "program in a value": (run_from_a_value, ".metadata", ".lr is no plain value, so it is not loaded"),
     "weights outside": (point_outside, ".metadata", "refers to ../x, which is none of its files"),
-    "another run": (None, {"run": "b"}, "belongs to another run (run differ); choose another run_dir"),
+    "another run": (None, {"run": "b"}, "belongs to another run (run: 'a' there, 'b' now); choose another run_dir"),
     "another model": (
         None,
         {"decoder_depth": 1},

@@ -251,6 +251,7 @@ def test_a_folder_that_is_no_encoder_of_ours(tmp_path, kind, settings, words):
     _, folder = save(tmp_path / "source")
     export.convert(folder, tmp_path / kind, kind)
     (tmp_path / kind / "config.json").write_text(json.dumps(settings))
+    (tmp_path / kind / "SHA256SUMS").unlink()  # else it says that the file was changed
     with pytest.raises(ValueError, match=words) as caught:
         export.convert(tmp_path / kind, tmp_path / "target", "geofm")
     assert "\n" not in str(caught.value)
@@ -335,5 +336,6 @@ def test_a_setting_of_another_type_is_one_sentence(tmp_path, kind, key, value):
     export.convert(tmp_path / "ours", tmp_path / "given", kind)
     settings = json.loads((tmp_path / "given" / "config.json").read_text())
     (tmp_path / "given" / "config.json").write_text(json.dumps(settings | {key: value}))
+    (tmp_path / "given" / "SHA256SUMS").unlink()
     with pytest.raises(ValueError, match=f"config.json: {key} is .* mend that line"):
         load.load_encoder(tmp_path / "given")

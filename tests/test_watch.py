@@ -121,8 +121,9 @@ def starts(run, monkeypatch, tmp_path, progress):
         where = {"slurm_job": "7", "slurm_restart": start, "job_started": 5.0, "from_step": saved}
         (run.folder / "environment.json").write_text(json.dumps(where))
         if step is not None:
-            (run.folder / "checkpoint").mkdir(exist_ok=True)
-            (run.folder / "checkpoint" / "latest").write_text(f"step-{step:08d}")
+            whole = run.folder / "checkpoint" / f"step-{step:08d}"
+            whole.mkdir(parents=True, exist_ok=True)
+            (whole / "manifest.json").touch()
             saved = step
         told.append(ending.no_progress(run if step is not None else None))
     return told

@@ -16,8 +16,10 @@ import torch
 
 from geofm_lib.data import decode, several
 from geofm_lib.data.sources import prepared
+from geofm_lib.files import prove
 
 COLUMNS = ("name", "label", "shard", "offset", "size", "checksum", "width", "height", "channels")
+LISTS = ("index.csv", "split.csv", "statistics.json")
 MOST_OPEN = 256  # shards at once: a process may open 1024 files on most systems
 KEEP_BYTES = 2**30  # decoded pixels kept in memory, if the whole split fits
 
@@ -38,6 +40,7 @@ class Shards:
                 f"01_data run, or leave data empty"
             )
         prepared.check_members(self.folder)
+        prove(self.folder, [name for name in LISTS if (self.folder / name).is_file()])
         if split not in (None, "train", "val", "test"):
             raise ValueError(f"unknown split {split!r}; use 'train', 'val', 'test' or None for all")
         side = None
@@ -121,18 +124,17 @@ class Shards:
             )
         return data
 
-    def decode(self, i: int, verify: bool = False) -> torch.Tensor:
+    def decode(self, i: int) -> torch.Tensor:
         """The pixels of image i, uint8 or uint16 [C, H, W]. Not to be written to: they may be the copy in memory.
 
         Raises ValueError, with the image's name, when they cannot be read.
         """
         if self._kept is not None and i in self._kept:
             return self._kept[i]
-        data = self.read(i, verify)
+        data = self.read(i, verify=True)  # a flipped bit may decode to other pixels without a word
         try:
             pixels = decode.decode(data)
         except Exception as error:  # decoders raise whatever the bytes lead them to
-            self.read(i, verify=True)  # says so if the bytes are not those that were packed
             raise ValueError(f"{self.names[i]} in {self.folder} cannot be decoded here: {error}") from error
         if self._kept is not None:
             self._kept[i] = pixels

@@ -33,6 +33,7 @@ from geofm_lib.distributed.manifest import CheckpointError
 from geofm_lib.distributed.safe_load import Planner, Reader
 
 STEPS = "step-????????"  # the folders of checkpoints, in a run's `checkpoint/`
+DAMAGED = "damaged-????????"  # what such a folder is called once it was found damaged
 
 
 def save(
@@ -88,7 +89,7 @@ def load(
     before anything is changed.
 
     Args:
-        state: what the run is, as it was given to `save`.
+        state: what the run is. What was given to `save` besides is not looked at.
     """
     found = sorted((each.name for each in folder.glob(STEPS)), reverse=True)
     faults: dict[str, str] = {}
@@ -99,10 +100,10 @@ def load(
             if context.is_main:
                 print(f"checkpoint {candidate} is damaged ({fault}); trying the one before", flush=True)
             continue
-        differing = [name for name, value in state.items() if content["state"].get(name) != value]
+        differing = manifest.differing(content["state"], state)
         if differing:
             raise CheckpointError(
-                f"{folder / candidate} belongs to another run ({', '.join(differing)} differ); choose another run_dir"
+                f"{folder / candidate} belongs to another run ({', '.join(differing)}); choose another run_dir"
             )
         _read(folder / candidate, content, model, optimiser, context)
         for damaged in faults if context.is_main else ():  # out of the way of the one that this step will write again
@@ -158,6 +159,10 @@ class _Disk(FileSystem):
 
 
 def _drop_older(folder: Path, newest: Path, keep: int) -> None:
+    """Keep so many, and of the damaged ones none that a whole one has taken the place of."""
+    for damaged in folder.glob(DAMAGED):
+        if damaged.name[-8:] <= newest.name[-8:]:
+            shutil.rmtree(damaged, ignore_errors=True)
     others = [each for each in sorted(folder.glob(STEPS)) if each != newest]
     for old in others[: max(0, len(others) - (keep - 1))]:
         shutil.rmtree(old, ignore_errors=True)

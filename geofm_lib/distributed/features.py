@@ -66,10 +66,11 @@ class Extractor:
             workers=self.workers,
             pin=device.type == "cuda",
         )
-        for images, _ in stream:
+        for images, indices in stream:
             pixels = normalise(images.to(device, non_blocking=True), self.mean, self.std)
             for name, encoder in self.encoders.items():
                 parts[name].append(vit.features(encoder, pixels, self.pool).cpu())
+                _finite(parts[name][-1], name, [shards.names[i] for i in indices.tolist()])
             self.done(len(images))
         nothing = torch.empty(0, next(iter(self.encoders.values())).embed_dim)
         own = {name: torch.cat([nothing, *found]) for name, found in parts.items()}
@@ -91,3 +92,13 @@ class Extractor:
                 whole[name][places] = found
             file.unlink()
         return whole
+
+
+def _finite(features_BD: torch.Tensor, encoder: str, names: list[str]) -> None:
+    """ValueError that names the first image whose features are not finite."""
+    bad = ~features_BD.isfinite().all(dim=1)
+    if bad.any():
+        raise ValueError(
+            f"The features of the {encoder} encoder are not finite, first for {names[int(bad.nonzero()[0])]}: its "
+            "weights are damaged or its training diverged; export or pretrain it again."
+        )

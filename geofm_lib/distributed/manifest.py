@@ -1,7 +1,7 @@
 """The manifest of a checkpoint: a digest of every file, without which the checkpoint does not count.
 
-manifest.json holds `step`, `ranks` (how many wrote it), `state` (what the run is), `files` (name -> SHA-256) and
-`digest`, which is that of the manifest itself.
+manifest.json holds `step`, `ranks` (how many wrote it), `state` (what the run is, and its settings.json), `files` (name
+-> SHA-256) and `digest`, which is that of the manifest itself.
 """
 
 import contextlib
@@ -26,19 +26,19 @@ class CheckpointError(RuntimeError):
 
 def digests_of(part: Path, rank: int) -> dict[str, str]:
     """File name -> digest of the files that this rank wrote: `__<rank>_<part>.distcp`; the index is rank 0's."""
-    return {file.name: _digest(file) for file in sorted(part.iterdir()) if _writer(file.name) == rank}
+    return {file.name: files.digest(file) for file in sorted(part.iterdir()) if _writer(file.name) == rank}
 
 
 def commit(part: Path, final: Path, content: dict[str, Any]) -> str:
     """Make a written checkpoint count: the manifest, then the rename. Returns '' or what went wrong."""
     try:
-        _write(part / NAME, json.dumps({**content, "digest": _own_digest(content)}, indent=1))
+        files.write_json(part / NAME, {**content, "digest": _own_digest(content)})
         _sync(part)
         part.rename(final)
     except OSError as error:
         return reason(error)
     with contextlib.suppress(OSError):  # `latest` is for people; loading looks at the folders themselves
-        _write(final.with_name("latest"), final.name)
+        files.write_text(final.with_name("latest"), final.name)
         _sync(final.parent)
     return ""
 
@@ -56,7 +56,7 @@ def verify(source: Path, context: Context) -> tuple[str, dict[str, Any]]:
         fault = f"its {NAME} is missing or unreadable"
     for name in () if fault else names:
         try:
-            good = _digest(source / name) == content["files"].get(name)
+            good = files.digest(source / name) == content["files"].get(name)
             fault = "" if good else f"{name} has changed since it was written"
         except FileNotFoundError:
             fault = f"{name} is missing"
@@ -65,6 +65,22 @@ def verify(source: Path, context: Context) -> tuple[str, dict[str, Any]]:
         if fault:
             break
     return context.broadcast(next((each for each in context.gather(fault) if each), "")), content
+
+
+def differing(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two states, each with both values.
+
+    Of a value that is a dictionary (settings) only names that both have: a checkpoint may be older than a setting.
+    """
+    found = []
+    for name, value in now.items():
+        before = there.get(name)
+        if isinstance(value, dict):
+            both = {each: now for each, now in value.items() if each in (before or {})}
+            found += differing(before or {}, both)
+        elif before != value:
+            found.append(f"{name}: {before!r} there, {value!r} now")
+    return found
 
 
 def reason(error: BaseException) -> str:
@@ -84,16 +100,6 @@ def _own_digest(content: dict[str, Any]) -> str:
 
 def _writer(name: str) -> int:
     return int(name.strip("_").split("_")[0]) if name.startswith("__") else 0
-
-
-def _digest(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _write(file: Path, text: str) -> None:
-    with files.whole(file, durable=True) as fresh:
-        fresh.write_text(text)
 
 
 def _sync(folder: Path) -> None:

@@ -1,6 +1,5 @@
 """02: does a pretraining converge, and which images went in and came out (01 shows those that go in)? No torch."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import seaborn as sns
 from geofm_lib.figures._axes import BLUE, ORANGE
 from geofm_lib.figures.display import Figure, Note, axes, sheet, styled
 from geofm_lib.runs.run import Run
+from geofm_lib.settings import expanded
 
 COLUMNS = ("step", "epoch", "loss", "learning_rate", "grad_norm")
 MOST_ROWS = 21  # of the folded table
@@ -59,7 +59,7 @@ def contact_sheet(run: Run, columns: int = 8) -> Figure | Note:
     """A few images of each class."""
     if withheld(run):
         return Note(WITHHELD.format(name="contact_sheet.npz"))
-    with np.load(run.folder / "contact_sheet.npz") as saved:
+    with np.load(run.proved("contact_sheet.npz")) as saved:
         images, labels = saved["images"], [str(label) for label in saved["labels"]]
     rows = [images[start : start + columns] for start in range(0, len(images), columns)]
     figure = sheet(rows, titles=[label if len(label) <= 16 else label[:15] + "…" for label in labels])
@@ -88,8 +88,7 @@ def withheld(run: Run) -> bool:
 def _drawn_by_us(settings: dict[str, Any]) -> bool:
     """Whether the images are the built-in scenes; `data` (a prepared folder) says more than `dataset`."""
     if settings.get("data"):
-        stored = Path(settings["data"]) / "settings.json"
-        settings = json.loads(stored.read_text())["asked"] if stored.is_file() else {}
+        settings = Run(expanded(settings["data"])).settings
     return settings.get("dataset") == "scenes"
 
 
@@ -97,7 +96,7 @@ def _rows(run: Run, file: str, names: dict[str, str], words: str) -> Figure | No
     """A sheet whose rows are the arrays `names` of an npz in the run folder."""
     if withheld(run):
         return Note(WITHHELD.format(name=file))
-    path = run.folder / file
+    path = run.proved(file)
     if not path.is_file():
         return Note(f"The run has not written {file} (it is written when the run finishes).")
     with np.load(path) as saved:

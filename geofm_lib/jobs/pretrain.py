@@ -45,11 +45,11 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
     )
     model = sharding.apply_settings(autoencoder, settings, context)
     optimiser = training.optimiser(model, settings.weight_decay)
-    identity = {"model": settings.model, "data": run.resolved.data_fingerprint, "seed": settings.seed}
-    identity |= {"init": run.resolved.init_digest} if settings.init else {}
+    identity = pretrain_files.identity(settings, run.resolved)
+    state = identity | {"stored": pretrain_files.stored(run.path)}
 
     def save(folder: Path, step: int, keep: int) -> None:
-        checkpoint.save(folder, step, model, optimiser, identity, context, keep)
+        checkpoint.save(folder, step, model, optimiser, state, context, keep)
 
     done = checkpoint.load(run.path / "checkpoint", model, optimiser, identity, context)
     if not done:
@@ -60,7 +60,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
     parts = settings.accumulation(context.world_size)
     warmup = settings.warmup_epochs * per_epoch
     peak = settings.base_learning_rate * settings.global_batch / 256
-    rows, mark, marked = [], time.perf_counter(), done
+    rows, mark, marked = run.metrics(), time.perf_counter(), done
     steps = loader.stream(
         shards,
         seed=settings.seed,

@@ -21,9 +21,15 @@ from geofm_lib.distributed.manifest import CheckpointError
 from geofm_lib.model.interop import folders, formats, locate
 from geofm_lib.model.mae import MaskedAutoencoder
 from geofm_lib.model.vit import NORM_EPS
-from geofm_lib.settings import PretrainSettings
+from geofm_lib.settings import PretrainSettings, Resolved
 
 SHOWN = 8  # images
+FINGERPRINTED = (
+    "dataset",
+    "images_per_class",
+    "data",
+    "init",
+)  # settings that say no more than a fingerprint of what they name
 
 
 def encoder(
@@ -48,6 +54,22 @@ def encoder(
     }
     if context.is_main:
         files.write_json(folder / locate.SETTINGS, formats.settings(config))  # last: it makes the folder an encoder's
+        files.seal(folder, (locate.WEIGHTS, folders.DECODER, locate.SETTINGS))
+
+
+def identity(settings: PretrainSettings, resolved: Resolved) -> dict[str, Any]:
+    """What a checkpoint belongs to: all settings that can change a result, and the images by their fingerprint."""
+    own = {name: value for name, value in settings.results_only().items() if name not in FINGERPRINTED}
+    known = {"model": settings.model, "data": resolved.data_fingerprint, "seed": settings.seed, "settings": own}
+    return known | ({"init": resolved.init_digest} if settings.init else {})
+
+
+def stored(folder: Path) -> dict[str, Any]:
+    """The run's settings.json, for checkpoints to keep: a lost one is rebuilt from them."""
+    try:
+        return files.read_json(folder / "settings.json")
+    except FileNotFoundError:  # a job that a test runs without a launcher
+        return {}
 
 
 def reconstruct(file: Path, model: MaskedAutoencoder, train: Shards, test: Shards, seed: int, context: Context) -> None:
@@ -70,7 +92,8 @@ def reconstruct(file: Path, model: MaskedAutoencoder, train: Shards, test: Shard
     original, pixels = (to_rgb(each, train.mean, train.std) for each in (images, pixels))
     seen = torch.where(masked, torch.full_like(original, 128), original)
     sheets = [each.permute(0, 2, 3, 1).numpy() for each in (original, seen, torch.where(masked, pixels, original))]
-    np.savez_compressed(file, original=sheets[0], masked=sheets[1], rebuilt=sheets[2])
+    with files.whole(file) as fresh, open(fresh, "wb") as stream:
+        np.savez_compressed(stream, original=sheets[0], masked=sheets[1], rebuilt=sheets[2])
 
 
 def failed_step(

@@ -10,6 +10,7 @@ Accuracies are those after the last epoch, never the best one: the test side cho
 depend on seeds, and images are encoded in batches that do not depend on the number of ranks.
 """
 
+import math
 import time
 from functools import partial
 from pathlib import Path
@@ -101,6 +102,9 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
                     for step, chosen in batches
                 ]
                 loss = sum(losses) / steps
+                if not math.isfinite(loss) or not probe_heads.is_finite(head.layers):
+                    where = f"the head on {head.kind} features (seed {head.seed}) diverged in epoch {epoch + 1}"
+                    raise ValueError(f"{where}: its loss is {loss:.4g}; lower base_learning_rate.")
                 scores = probe_heads.scores(head.layers, unknown[head.encoder]).cpu().numpy()
                 row = {"features": head.kind, "seed": head.seed, "epoch": epoch + 1}
                 measured = (round(value, 3) for value in metric.measure(scores, tested))

@@ -32,6 +32,9 @@ STOP, WAITING, END = (f"{REQUESTS}/{name}" for name in ("stop", "waiting", "end"
 HEARTBEAT_S = 2.0  # unless the launcher says otherwise (GEOFM_HEARTBEAT_S: many ranks write theirs less often)
 LAUNCHER_GONE_S = 12.0  # the launcher touches its file every second; this long without it, it is gone
 LAUNCHER_GONE = 70  # what a rank ends with then
+PAGE = ("notebook.ipynb", "report.html", "page.json", "execution.json", "slices")  # made anew whenever somebody asks
+PROVED = ("checkpoint", "not-finite", "download")  # have digests of their own
+UNSEALED = {files.SUMS, "log.txt", HEARTBEATS, REQUESTS, *PAGE, *PROVED}
 
 
 class Stopped(Exception):
@@ -63,6 +66,10 @@ class Folder:
         files.write_text(file, "".join(line + "\n" for line in kept))
         self._metrics = open(file, "a", buffering=1)
 
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows so far (rank 0; elsewhere none): a run that goes on has those of its earlier starts."""
+        return list(map(json.loads, (self.path / "metrics.jsonl").read_text().splitlines())) if self._metrics else []
+
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file whole or not at all (rank 0; elsewhere nothing)."""
         if self.is_main:
@@ -76,6 +83,13 @@ class Folder:
     def stop_requested(self) -> bool:
         """Has somebody asked this run to stop? Ask on one rank and tell the others in a reduction."""
         return (self.path / STOP).exists()
+
+
+def seal(folder: Path) -> None:
+    """Seal a finished run: the digests of all its results. Packed images have a checksum each in index.csv."""
+    tops = [each for each in folder.iterdir() if each.name not in UNSEALED and not each.name.startswith(".")]
+    found = [each for top in tops for each in (top, *top.rglob("*")) if each.is_file() and each.suffix != ".tar"]
+    files.seal(folder, (each.relative_to(folder).as_posix() for each in found))
 
 
 def request(folder: Path, name: str, text: str = "") -> None:

@@ -3,7 +3,6 @@
 import errno
 import faulthandler
 import importlib
-import json
 import os
 import signal
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from geofm_lib import files
-from geofm_lib.jobs.run_folder import END, STOP, Folder, Heartbeat, Stopped, request
+from geofm_lib.jobs.run_folder import END, STOP, Folder, Heartbeat, Stopped, request, seal
 from geofm_lib.settings import load
 
 
@@ -47,6 +46,9 @@ def main(run_dir: Path) -> int:
         os._exit(code)  # other ranks may hold threads of ours in a collective; do not wait for them
     if rank == 0:
         _write_first(run_dir, {**summary, "seconds": _since(started), "started": started})
+        with suppress(OSError):  # without room for it, the run is as good, only unproved
+            if files.read_json(run_dir / "summary.json")["status"] == "finished":
+                seal(run_dir)
     return 0
 
 
@@ -60,7 +62,7 @@ def _work(run_dir: Path, heartbeat: Heartbeat) -> dict[str, Any]:
     context = join(run_dir, settings.device, getattr(settings, "communication", "on"))
     run = Folder(run_dir, context.is_main, heartbeat, resolved)
     heartbeat.waiting = meters.pending_collective
-    stored = json.loads((run_dir / "environment.json").read_text())
+    stored = files.read_json(run_dir / "environment.json")
     here = meters.environment(context.device)
     nodes = sorted(set(context.gather(os.environ.get("SLURMD_NODENAME") or here["host"])))
     run.write_json("environment.json", {**stored, **here, "ranks": context.world_size, "nodes": nodes})

@@ -58,6 +58,11 @@ def train_step(head: ProbeHead, optimiser: Lars, features_ND: torch.Tensor, trut
     return loss.item()
 
 
+def is_finite(head: ProbeHead) -> bool:
+    """Are its logits finite for finite features? They are when its weights are and its running statistics."""
+    return all(bool(each.isfinite().all()) for each in (*head.parameters(), *head.buffers()))
+
+
 @torch.no_grad()
 def scores(head: ProbeHead, features_ND: torch.Tensor) -> torch.Tensor:
     """Logits [N, K] of the trained head."""

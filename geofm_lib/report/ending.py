@@ -22,11 +22,12 @@ from geofm_lib.settings import runs_root
 # finished; failed; 75 is EX_TEMPFAIL: stopped with a checkpoint, run again to go on (batch/run.sh requeues on it);
 # 137 as a shell says SIGKILL.
 EXIT_CODES = {"finished": 0, "failed": 1, "stopped": 75, "killed": 137}
-ENDED_BADLY = ("failed", "killed", "stopped")
+ENDED_BADLY = ("failed", "killed", "stopped", "damaged")
 SENTENCES = {
     "stopped": "The run was stopped and saved what it needs; execute the notebook again to go on.",
     "failed": "This page is incomplete.",
     "killed": "The kernel or its ranks were killed before the run could end; execute the notebook again to go on.",
+    "damaged": "A file of the run cannot be believed, so neither can this page.",
     "running": "The run had not ended when this page was made.",
     "waiting": "The run had not begun when this page was made.",
 }
@@ -55,7 +56,7 @@ def judge(executed: Path, kind: str, error: str, run: Run | None, launched: bool
     if skipped:  # sys.exit in a cell skips the rest and looks like success
         return "failed", f"the notebook ended early: {len(skipped)} cells did not run, '{skipped[0]}' first"
     if run is not None and run.status != "finished":
-        return "failed", f"the notebook ran to its end, but its run is {run.status}"
+        return "failed", run.trouble or f"the notebook ran to its end, but its run is {run.status}"
     return "finished", ""
 
 
@@ -103,7 +104,7 @@ def banner(notebook: NotebookNode, run: Run | None, said: dict[str, Any]) -> dic
     summary, where = (run.summary, run.environment) if run else ({}, {})
     text = _finished(run, said.get("seconds")) if status == "finished" else SENTENCES[status]
     log = notebook_outputs.plain(run.log_tail(25)) if run and status in ENDED_BADLY else ""
-    cause = summary.get("reason", "") if status == "stopped" else ""
+    cause = summary.get("reason", "") if status == "stopped" else run.trouble if run and status == "damaged" else ""
     if status in ("failed", "killed"):
         cause = summary.get("error") or said.get("error") or raised
         if summary.get("error") and summary.get("rank") is not None:

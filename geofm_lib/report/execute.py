@@ -4,7 +4,6 @@
 """
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -23,6 +22,7 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from traitlets.config import Config
 
+from geofm_lib import files
 from geofm_lib.jobs.run_folder import heartbeat_timeout_s
 from geofm_lib.report import ending
 from geofm_lib.report.page import render
@@ -32,7 +32,7 @@ from geofm_lib.settings import runs_root
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 KERNEL_DIED = "the kernel was killed; the ranks end by themselves, and the run can be started again"
-SPEAKING = ("SettingsError", "RunFailed", "RunStopped")  # their text is the whole message
+SPEAKING = ("SettingsError", "RunFailed", "RunStopped", "Damaged")  # their text is the whole message
 TERMINAL_LINE_S, LOG_LINE_S = 1.0, 15.0  # how often progress is shown
 
 
@@ -144,7 +144,7 @@ def _publish(notebook: Path, work: Path, run: Run | None, facts: dict[str, Any],
     for home in [*own, work, Path(tempfile.gettempdir()) / work.name]:
         try:
             home.mkdir(parents=True, exist_ok=True)
-            (home / "execution.json").write_text(json.dumps(facts, indent=1))
+            files.write_json(home / "execution.json", facts)
             if source != home / "notebook.ipynb":
                 shutil.copyfile(source, home / "notebook.ipynb")
             if home in own and slurm.in_allocation():

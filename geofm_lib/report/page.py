@@ -4,7 +4,7 @@ The page looks as `templates/` says: no scripts, no network, code folded, alt te
 run (status, error, provenance) is read from the run folder, never from the notebook's metadata.
 """
 
-import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def render(notebook_path: Path, page_path: Path, run: Run | None = None) -> Path
     Without it the page goes by the run folder, and for a notebook without a run by its outputs.
     """
     notes = notebook_path.with_name("execution.json")
-    said = json.loads(notes.read_text()) if notes.is_file() else {}
+    said = _said(notes)
     source = nbformat.read(str(notebook_path), as_version=4)
     alone = _facts_of(page_path).name == "page.json"  # in a run folder, with no index and no pages beside it
     notebook = notebook_outputs.clean(source, pages_beside=not alone)
@@ -71,6 +71,13 @@ def render(notebook_path: Path, page_path: Path, run: Run | None = None) -> Path
     return page_path
 
 
+def _said(notes: Path) -> dict[str, Any]:
+    """The runner's own word, {} where there is none that can be read: the run folder says more."""
+    with suppress(OSError, ValueError):
+        return files.read_json(notes)
+    return {}
+
+
 def render_run(folder: Path, notebook: Path | None = None) -> Path:
     """Write RUN/report.html anew, of the run's own notebook.ipynb or of another executed one."""
     executed = notebook or folder / "notebook.ipynb"
@@ -98,11 +105,16 @@ def write_index(folder: Path) -> Path:
 def _facts(page: Path) -> dict[str, Any]:
     beside = _facts_of(page)
     try:
-        facts = json.loads(beside.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        facts = {}
-    if missing := [name for name in NEEDED if name not in facts]:
-        raise ValueError(f"'{page}' was not made by this project ({beside.name}: no {missing[0]}); move it elsewhere.")
+        facts = files.read_json(beside)
+        fault = ", ".join(name for name in NEEDED if name not in facts)
+        fault = fault and f"{beside} lacks {fault}"
+    except FileNotFoundError:
+        raise ValueError(f"'{page}' was not made by this project (no {beside.name}); move it elsewhere.") from None
+    except files.Damaged as error:
+        fault = str(error)
+    if fault:  # one page's fault, never that of the index
+        facts = {**dict.fromkeys(NEEDED, ""), "parameters": {}, "seconds": None}
+        facts |= {"title": page.stem, "status": "damaged", "summary": f"{fault}; render this page again."}
     return facts
 
 

@@ -13,6 +13,7 @@ from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.data.sources import chosen, listing, prepared
 from geofm_lib.model.interop import locate
 from geofm_lib.runs.results import ROOT
+from geofm_lib.runs.run import Run
 from geofm_lib.settings import JobSettings, PrepareSettings, Settings, SettingsError, expanded
 from geofm_lib.settings.base import naming
 
@@ -62,7 +63,12 @@ def check_notebook(notebook: Path, parameters: dict[str, str]) -> None:
 
 
 def check(settings: JobSettings, ranks: int = 0) -> None:
-    """Raise SettingsError, in one sentence, for settings that cannot run here, or on so many ranks (0: any)."""
+    """Raise SettingsError, in one sentence, for settings that cannot run here, or on so many ranks (0: any).
+
+    Of a finished run nothing is asked: it is read, which needs neither its data nor the right to write.
+    """
+    if Run(settings.folder()).status == "finished":
+        return
     data = getattr(settings, "data", "")
     try:
         _check_data(data)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, REQUESTS
 from geofm_lib.model.interop import locate
 from geofm_lib.runs import results, slurm, watch
 from geofm_lib.runs.check import check
-from geofm_lib.runs.run import Run, shown
+from geofm_lib.runs.run import SETTINGS, Run, shown
 from geofm_lib.settings import (
     JobSettings,
     PrepareSettings,
@@ -45,9 +46,11 @@ def launch(settings: JobSettings) -> Run:
         RunStopped: a stop was asked for and a checkpoint was written.
     """
     run = Run(settings.folder())
+    _refuse_damage(run)
     check(settings)
     _refuse_other_settings(run, settings)
     if run.status == "finished":
+        run.prove()
         _name_to_runner(run)
         print(f"{settings.job}: finished before, read from {shown(run.folder)}", flush=True)
         return run
@@ -62,6 +65,16 @@ def launch(settings: JobSettings) -> Run:
     log_from = (run.folder / "log.txt").stat().st_size if (run.folder / "log.txt").exists() else 0
     watch.watch(run, start_ranks(run.folder, ranks, settings.device), ranks, log_from)
     return run
+
+
+def _refuse_damage(run: Run) -> None:
+    """Raise SettingsError for a run whose small files cannot be believed; a lost settings.json is rebuilt."""
+    if not run.read_json(SETTINGS) and (kept := run.kept_settings):
+        with suppress(OSError):  # somebody else's run: `trouble` says it
+            files.write_json(run.folder / SETTINGS, kept)
+            print(f"{shown(run.folder)}: {SETTINGS} was lost, and is rebuilt from the last checkpoint", flush=True)
+    if run.trouble:
+        raise SettingsError(f"run_dir: {run.trouble}")
 
 
 def _wait_for_orphans(run: Run) -> None:
@@ -113,19 +126,26 @@ def _data(settings: ImageSettings) -> Path:
         return _prepared(settings.preparation()).folder
     run = Run(expanded(data))
     if run.job and run.status != "finished":  # a copy may hold the data files alone
-        raise SettingsError(f"data: the preparation in '{run.folder}' is {run.status}; run 01_data on it again")
+        why = f"the preparation in '{run.folder}' is {run.status}; run 01_data on it again"
+        raise SettingsError(f"data: {run.trouble or why}")
     return run.folder
 
 
 def _prepared(preparation: PrepareSettings) -> Run:
     """The preparation of a data set: reused while its source is unchanged."""
     run = Run(preparation.folder())
-    if run.status == "finished" and run.resolved.get("source") != listing.signature(preparation.dataset):
+    now = listing.signature(preparation.dataset)
+    if run.status == "finished" and _content(run.resolved.get("source", "")) != _content(now):
         raise SettingsError(
             f"dataset: '{preparation.dataset}' has changed since '{run.folder}' was made of it; delete that folder, or "
             "prepare it with 01_data into a run_dir of its own and give that as data"
         )
     return launch_quietly(preparation)
+
+
+def _content(signature: str) -> str:
+    """A source's signature without its path: data that moved are the same."""
+    return " ".join(re.findall(r"(?:\|[0-9a-f]+)+(?= |$)", signature)) or signature
 
 
 def launch_quietly(settings: JobSettings) -> Run:
@@ -139,16 +159,19 @@ def launch_quietly(settings: JobSettings) -> Run:
 
 
 def _refuse_other_settings(run: Run, settings: JobSettings) -> None:
-    before = run.read_json("settings.json")
+    before = run.stored
     if not before:
         if run.folder.is_dir() and any(run.folder.iterdir()):
             raise SettingsError(f"run_dir: '{run.folder}' holds other files and no run; choose a new or empty folder")
         return
     if before["job"] != settings.job:
         raise SettingsError(f"run_dir: '{run.folder}' holds a {before['job']} run; choose another folder")
-    asked, now = before["asked"], settings.results_only()
-    asked |= {name: one_spelling(asked[name]) for name in PATHS if asked.get(name)}
-    changed = [f"{n} ({asked.get(n)!r} there, {v!r} now)" for n, v in now.items() if asked.get(n) != v]
+    # A setting that was not known then has the value that means what was done then: its default.
+    there, now = type(settings).model_construct(**before["asked"]).results_only(), settings.results_only()
+    data, known = expanded(now.get("data", "")), run.resolved.get("data_fingerprint")
+    if now.get("data") and prepared.is_prepared(data) and prepared.fingerprint(data) == known:
+        now["data"] = there["data"]  # the same images, perhaps at another place
+    changed = [f"{n} ({there.get(n)!r} there, {v!r} now)" for n, v in now.items() if there.get(n) != v]
     if changed:
         others = f"other settings: {', '.join(changed)}; choose another run_dir"
         raise SettingsError(f"run_dir: '{run.folder}' holds a run with {others}")
@@ -159,17 +182,18 @@ def _prepare_folder(folder: Path, settings: JobSettings, resolved: Resolved) -> 
     folder.mkdir(parents=True, exist_ok=True)
     ended = Run(folder).this_slice
     if ended:
-        with open(folder / "history.jsonl", "a") as history:
-            history.write(json.dumps(ended) + "\n")
-    (folder / "summary.json").unlink(missing_ok=True)
+        before = Run(folder).read_rows("history.jsonl")  # whole rows, whatever a crash left of the last one
+        files.write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in [*before, ended]))
+    for name in (files.SUMS, "summary.json"):
+        (folder / name).unlink(missing_ok=True)
     for name in (HEARTBEATS, REQUESTS):
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir()
     came_to = resolved.model_dump(exclude_unset=True)
     stored = {"job": settings.job, "asked": settings.asked(), "resolved": came_to, "geofm_version": __version__}
     began = {"job_started": float(os.environ.get("GEOFM_STARTED", time.time())), "from_step": Run(folder).saved_step}
+    files.write_json(folder / SETTINGS, stored)
     files.write_json(folder / "environment.json", {**results.environment(), **slurm.here(), **began})
-    files.write_json(folder / "settings.json", stored)
     (folder / LAUNCHER).touch()
 
 

@@ -91,6 +91,7 @@ def of_run(folder: Path) -> str:
     lines = [f"{shown(folder)}: {run.status}"]
     if run.status == "running":
         lines.append(progress(run))
+    lines += [run.trouble] if run.trouble else []
     lines += [str(run.summary[each]) for each in ("error", "reason") if run.summary.get(each)]
     starts = [
         {"began": _when(each["started"]), "status": each["status"],
@@ -99,7 +100,7 @@ def of_run(folder: Path) -> str:
     ]  # fmt: skip
     lines += [_text(pd.DataFrame(starts))] if starts else []
     page = folder / "report.html"
-    return "\n".join([*lines, *([f"page: {page}"] if page.is_file() else [])])
+    return "\n".join([*lines, *([f"page: {shown(page)}"] if page.is_file() else [])])
 
 
 def of_all(root: Path) -> str:
@@ -108,7 +109,8 @@ def of_all(root: Path) -> str:
     if not rows:
         return f"there are no runs in '{root}' yet; `geofm run 01` makes the first"
     table = pd.DataFrame(rows, columns=["run", "status", "ended or last seen"])
-    return f"{_text(table)}\nruns in {root}: {_counted(table['status'])}"
+    troubles = [each.trouble for each in find_runs(root) if each.trouble]
+    return "\n".join([_text(table), f"runs in {root}: {_counted(table['status'])}", *troubles])
 
 
 def status(rows: list[Row]) -> pd.DataFrame:
@@ -142,6 +144,8 @@ def _state(run: Run, job: slurm.Queued | None) -> tuple[str, str]:
     starts = len(run.slices)
     if now == "finished":
         return "finished", f"in {starts} starts" if starts > 1 else ""
+    if now == "damaged":
+        return "failed", run.trouble
     if job:
         if job.state in ("RUNNING", "COMPLETING"):
             return "running", "" if now == "running" else "starting or ending"

@@ -1,19 +1,27 @@
 """Run folders, read when asked: what was asked, how it stands, what it measured. Results come from nowhere else."""
 
-import glob
 import json
+import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from geofm_lib import files
 from geofm_lib.jobs.run_folder import HEARTBEATS
 from geofm_lib.settings import clone, expanded
 
 HEARTBEAT_OLD_S = 30.0  # a run whose last heartbeat is older lives no more
+SETTINGS = "settings.json"
+WAYS_OUT = {  # the small files of a run that every reader believes -> what to do when one cannot be read
+    SETTINGS: "run its notebook on this folder again: it is rebuilt from the last checkpoint",
+    "summary.json": "delete it and run again: the run goes on from its last checkpoint",
+    "environment.json": "delete it: only where the run was made is lost",
+}
 REASONS = {"killed": "its job ended without a word: over its time limit, out of memory, or its node failed"}
 
 
@@ -25,13 +33,45 @@ class Run:
 
     @property
     def status(self) -> str:
-        """The summary's word (finished, stopped, failed); without one waiting, running while heard of, or killed."""
+        """The summary's word (finished, stopped, failed); without one waiting, running while heard of, or killed.
+
+        Damaged when a file that says so cannot be believed: `trouble` names it.
+        """
+        if self.trouble:
+            return "damaged"
         if ended := self.summary.get("status"):
             return str(ended)
         heard = self.last_heartbeat
         if heard is None:
             return "waiting"
         return "running" if time.time() - heard < HEARTBEAT_OLD_S else "killed"
+
+    @property
+    def trouble(self) -> str:
+        """Which of settings, summary and environment cannot be read or is not what was written, and the way out; ''."""
+        try:
+            sealed = files.sums(self.folder)
+            there = [name for name in WAYS_OUT if os.path.exists(self.folder / name) or name in sealed]
+            for name in there:
+                with suppress(FileNotFoundError):  # where it is missed, the seal says so
+                    files.read_json(self.folder / name)
+            if there and SETTINGS not in there:
+                raise files.Damaged(f"{self.folder / SETTINGS} is missing")
+            files.prove(self.folder, [name for name in there if sealed])
+        except files.Damaged as fault:
+            name = next((name for name in WAYS_OUT if str(self.folder / name) in str(fault)), "")
+            return f"{fault}; {WAYS_OUT[name]}" if name and files.SUMS not in str(fault) else str(fault)
+        return ""
+
+    def prove(self) -> None:
+        """Raise files.Damaged unless every file of a sealed run is what was written."""
+        files.prove(self.folder)
+
+    def proved(self, name: str) -> Path:
+        """A file of the run to be read now; files.Damaged when the run is sealed and it is not what was written."""
+        if name in files.sums(self.folder):
+            files.prove(self.folder, [name])
+        return self.folder / name
 
     @property
     def last_heartbeat(self) -> float | None:
@@ -42,25 +82,38 @@ class Run:
     @property
     def saved_step(self) -> int:
         """The step of its last whole checkpoint, or how many data shards are finished; else 0."""
-        try:
-            return int((self.folder / "checkpoint" / "latest").read_text().removeprefix("step-"))
-        except (FileNotFoundError, ValueError):
-            return len(list((self.folder / "shards").glob("*.csv")))
+        if manifests := self._manifests():
+            return int(manifests[-1].parent.name.removeprefix("step-"))
+        return len(list((self.folder / "shards").glob("*.csv")))
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        """settings.json; where it is lost, what the newest checkpoint says of it; else {}."""
+        return self.read_json(SETTINGS) or self.kept_settings
+
+    @property
+    def kept_settings(self) -> dict[str, Any]:
+        """The settings.json that the newest checkpoint keeps, {} if none does."""
+        for manifest in reversed(self._manifests()):
+            with suppress(OSError, ValueError):
+                if found := files.read_json(manifest).get("state", {}).get("stored"):
+                    return found
+        return {}
 
     @property
     def job(self) -> str:
         """prepare, pretrain, throughput or probe."""
-        return self.read_json("settings.json").get("job", "")
+        return self.stored.get("job", "")
 
     @property
     def settings(self) -> dict[str, Any]:
         """What was asked."""
-        return self.read_json("settings.json").get("asked", {})
+        return self.stored.get("asked", {})
 
     @property
     def resolved(self) -> dict[str, Any]:
         """What it came to: data folder, encoder, ranks."""
-        return self.read_json("settings.json").get("resolved", {})
+        return self.stored.get("resolved", {})
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -75,7 +128,7 @@ class Run:
     @property
     def metrics(self) -> pd.DataFrame:
         """One row per logged step."""
-        return pd.DataFrame(self.read_rows("metrics.jsonl"))
+        return pd.DataFrame(self.read_rows(self.proved("metrics.jsonl").name))
 
     @property
     def last_row(self) -> dict[str, Any]:
@@ -85,7 +138,7 @@ class Run:
                 stream.seek(0, 2)
                 stream.seek(max(0, stream.tell() - 4096))
                 lines = stream.read().decode(errors="replace").splitlines()
-        except FileNotFoundError:
+        except OSError:
             return {}
         return next(_whole(reversed(lines)), {})
 
@@ -128,23 +181,26 @@ class Run:
         return self.read_rows("history.jsonl") + ([now] if now else [])
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """A JSON file of the run, {} if it is not there."""
-        try:
-            return json.loads((self.folder / name).read_text())
-        except FileNotFoundError:
-            return {}
+        """A JSON file of the run, {} if it is not there or cannot be read: then `trouble` says so."""
+        with suppress(OSError, ValueError):
+            return files.read_json(self.folder / name)
+        return {}
 
     def read_rows(self, name: str) -> list[dict[str, Any]]:
-        """The rows of a file of JSON lines, [] if it is not there."""
-        try:
-            return list(_whole((self.folder / name).read_text().splitlines()))
-        except FileNotFoundError:
-            return []
+        """The whole rows of a file of JSON lines, [] if it is not there."""
+        with suppress(OSError):
+            return list(_whole((self.folder / name).read_text(errors="replace").splitlines()))
+        return []
 
     def read_csv(self, name: str) -> pd.DataFrame:
-        """A CSV file of the run, an empty table if it is not there."""
-        file = self.folder / name
-        return pd.read_csv(file, keep_default_na=False) if file.is_file() and file.stat().st_size else pd.DataFrame()
+        """A CSV file of the run, an empty table if it is not there; files.Damaged when it cannot be read."""
+        file = self.proved(name)
+        try:
+            return pd.read_csv(file, keep_default_na=False) if file.is_file() else pd.DataFrame()
+        except pd.errors.EmptyDataError:
+            return pd.DataFrame()
+        except (OSError, ValueError) as error:
+            raise files.Damaged(f"{file} cannot be read ({' '.join(str(error).split())})") from None
 
     def log_tail(self, lines: int = 20) -> str:
         """The last lines of all ranks' output."""
@@ -155,25 +211,30 @@ class Run:
         """When a file of the run was last written, in seconds since 1970; None if it is not there."""
         try:
             return (self.folder / name).stat().st_mtime
-        except FileNotFoundError:
+        except OSError:
             return None
+
+    def _manifests(self) -> list[Path]:
+        """Those of its whole checkpoints, oldest first. The file `latest` is for people and may be older."""
+        with suppress(OSError):
+            return sorted((self.folder / "checkpoint").glob("step-????????/manifest.json"))
+        return []
 
     def _repr_html_(self) -> str:
         return f"<p>Run <code>{shown(self.folder)}</code>: <b>{self.status}</b></p>"
 
 
 def find_runs(root: str | Path, job: str | None = None) -> list[Run]:
-    """The run folders under `root`, oldest first."""
-    found = [Run(p.parent) for p in Path(root).glob("*/settings.json")]
-    found.sort(key=lambda run: (run.folder / "settings.json").stat().st_mtime)
+    """The run folders under `root`, oldest first; also those whose settings.json is lost."""
+    folders = {file.parent for name in WAYS_OUT for file in Path(root).glob(f"*/{name}")}
+    found = sorted(map(Run, folders), key=lambda run: (run.written(SETTINGS) or 0.0, run.folder))
     return [run for run in found if job is None or run.job == job]
 
 
 def run_table(root: str | Path) -> pd.DataFrame:
     """One row per run folder under `root`: its settings, its headline numbers, status and folder."""
     rows = []
-    for file in sorted(glob.glob(f"{root}/*/settings.json")):
-        run = Run(Path(file).parent)
+    for run in sorted(find_runs(root), key=lambda run: run.folder):
         scalars = {k: v for k, v in run.summary.items() if not isinstance(v, dict | list)}
         rows.append({"job": run.job, **run.settings, **scalars, "status": run.status, "folder": str(run.folder)})
     return pd.DataFrame(rows)
@@ -188,7 +249,6 @@ def shown(folder: str | Path) -> str:
 def _whole(lines: Iterator[str] | list[str]) -> Iterator[dict[str, Any]]:
     """Those that are JSON: one is half written when a run is killed, or is being written now."""
     for line in lines:
-        try:
-            yield json.loads(line)
-        except ValueError:
-            continue
+        with suppress(ValueError):
+            if isinstance(found := json.loads(line), dict):
+                yield found

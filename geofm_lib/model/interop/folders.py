@@ -44,7 +44,8 @@ def split(state: Weights) -> tuple[Weights, Weights]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; ValueError in one sentence when it is none."""
+    """The object in a JSON file; ValueError in one sentence when it is none, or not what was written."""
+    files.prove(path.parent, [path.name])
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -69,6 +70,7 @@ def read_weights(*paths: Path) -> Weights:
     """The tensors of one or more files, mapped from the disk; ValueError in one sentence when one is broken."""
     found: Weights = {}
     for path in paths:
+        files.prove(path.parent, [path.name])
         found |= _safetensors(path) if path.suffix == ".safetensors" else pickles.read(path)
     return found
 
@@ -81,14 +83,15 @@ def _safetensors(path: Path) -> Weights:
 
 
 def write(folder: str | Path, contents: dict[str, Any]) -> Path:
-    """Writes {file name: weights, or settings for a .json}; weights go to the CPU on the way."""
+    """Writes {file name: weights, or settings for a .json} and seals the folder; weights go to the CPU on the way."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, value in contents.items():
         if name.endswith(".json"):
-            (folder / name).write_text(json.dumps(value, indent=1) + "\n")
+            files.write_json(folder / name, value)
         else:
             write_tensors(folder / name, value.items(), value)
+    files.seal(folder, {*files.sums(folder), *contents})
     return folder
 
 
@@ -109,7 +112,7 @@ def write_tensors(file: str | Path, tensors: Iterable[tuple[str, torch.Tensor]],
         start += size
     header = json.dumps({"__metadata__": {"format": "pt"}, **table}).encode()
     header += b" " * (-len(header) % 8)
-    with files.whole(file, durable=True) as fresh, open(fresh, "wb") as stream:
+    with files.whole(file) as fresh, open(fresh, "wb") as stream:
         stream.write(len(header).to_bytes(8, "little") + header)
         for (name, value), expected in zip(tensors, layout, strict=True):
             if (name, value.shape, value.dtype) != (expected, layout[expected].shape, layout[expected].dtype):
