@@ -30,7 +30,8 @@ class Measures:
     """valid: measured pixels. sums, squares: over those of each channel, in units of the type's range, [C]. Those of an
     image of 2 * ROWS rows or more that is measured everywhere are scaled up from evenly spaced ones. digest: 16
     hexadecimal digits, of all pixels and of which are measured. look: likewise. contrast: how much the brightnesses
-    vary that the look is taken from, in units of the type's range; 0 where there is nothing to see."""
+    vary that the look is taken from, in units of the type's range; 0 where there is nothing to see. turned: the look
+    that all eight orientations of the image have."""
 
     valid: int
     sums: list[float]
@@ -38,6 +39,7 @@ class Measures:
     digest: str
     look: str
     contrast: float
+    turned: str
 
 
 def measure(images: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> list[Measures]:
@@ -131,15 +133,35 @@ def _fold_valid(image, valid, pixels, full, grey, sums):
     grey[:] = 255 * np.where(count, bright / np.maximum(count, 1), bright.sum() / max(1.0, count.sum()))
 
 
-def _looks(grey: np.ndarray) -> tuple[list[str], list[float]]:
-    """The perceptual hashes and contrasts of pictures given as their mean brightnesses in 0..255, [n, GRID, GRID].
+def _looks(grey: np.ndarray) -> tuple[list[str], list[float], list[str]]:
+    """Looks, contrasts and turned looks of pictures given as their mean brightnesses in 0..255, [n, GRID, GRID].
 
     64 bits: which of the 8 x 8 lowest frequencies of a cosine transform lie above their median (without the mean).
     """
     with np.errstate(invalid="ignore", over="ignore"):  # numbers without end have no look
         low = (_COSINE @ grey @ _COSINE.T).reshape(len(grey), -1)
         contrasts = np.sqrt(np.square(low[:, 1:]).sum(1)) / GRID
-    bits = np.packbits(low > np.sort(low[:, 1:])[:, 31:32], axis=1)
+        turned = _bits(_turned(low.reshape(-1, 8, 8)).reshape(low.shape))
     seen = np.isfinite(contrasts) & (contrasts > _ROUNDING * np.abs(low[:, 0]))
     rounded = [float(f"{value:.6g}") for value in np.where(seen, contrasts / 255, 0).tolist()]
-    return [each.tobytes().hex() for each in bits], rounded
+    return _bits(low), rounded, turned
+
+
+def _bits(low: np.ndarray) -> list[str]:
+    bits = np.packbits(low > np.sort(low[:, 1:])[:, 31:32], axis=1)
+    return [each.tobytes().hex() for each in bits]
+
+
+def _turned(low: np.ndarray) -> np.ndarray:
+    """Frequencies [n, 8, 8] of a picture after it was turned and mirrored: the same for all its eight orientations.
+
+    A mirrored picture has every odd frequency of that axis negated, a transposed one has the axes swapped. So the axis
+    that varies more comes first, and of the odd frequencies along each axis the strongest is positive.
+    """
+    along, across = (np.square(axis[:, 1:]).sum(1) for axis in (low[:, 0], low[:, :, 0]))
+    low = np.where((along < across)[:, None, None], low.transpose(0, 2, 1), low)
+    odd, own = np.where(np.arange(8) % 2, -1.0, 1.0), np.arange(len(low))
+    for axis, signs in ((low[:, 0, 1::2], odd), (low[:, 1::2, 0], odd[:, None])):
+        strongest = axis[own, np.abs(axis).argmax(1)]
+        low = np.where((strongest < 0)[:, None, None], low * signs, low)
+    return low

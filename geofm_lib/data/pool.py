@@ -106,6 +106,7 @@ def check(chunk: list[Item], slot: Slot, fit: verify.Fit) -> Checked:
 
     for measures, sample in zip(measure.measure(pixels()), good, strict=True):
         sample.digest, sample.look, sample.contrast = measures.digest, measures.look, measures.contrast
+        sample.turned = measures.turned
         sample.valid = measures.valid
         sample.sums, sample.squares = (" ".join(map(repr, each)) for each in (measures.sums, measures.squares))
     return found

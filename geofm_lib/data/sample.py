@@ -31,6 +31,7 @@ class Sample:
     digest: str = ""  # of the pixels: 16 hexadecimal digits
     look: str = ""  # a perceptual hash, likewise; "" for a flat picture
     contrast: float = 0.0  # how much the look's brightnesses vary, in units of the type's range
+    turned: str = ""  # a look that an image has however it is turned and mirrored
     sums: str = ""  # of each channel over the pixels, in 0..1 units, with spaces between them
     squares: str = ""  # likewise of the squared values
     geo: str = ""  # where the image lies: reference system, then its transform, with spaces between them

@@ -1,7 +1,8 @@
 """Several prepared folders as one, for pretraining: their rows are gathered, their images stay where they are.
 
-A train image with the same pixels or nearly the same look as a test or val image of any member gets the side LEAK: it
-is not trained on. So no image that one of the sets is later probed with has been seen.
+A train image with the same pixels or nearly the same look as a test or val image of any member, also when one of
+them is turned or mirrored, gets the side LEAK: it is not trained on. So no image that one of the sets is later probed
+with has been seen.
 """
 
 import itertools
@@ -59,16 +60,16 @@ def _renamed(block: Block, before: str, shards: Path, here: str) -> Block:
     }
 
 
-def sides(given: list[str], digests: np.ndarray, looks: np.ndarray) -> tuple[list[str], dict[str, np.ndarray]]:
-    """(the side of each image, {"exact", "near"}: bool [n], which images leak), given the sides of the members."""
+def sides(given: list[str], images: overlap.Fingerprints) -> tuple[list[str], overlap.Found]:
+    """(the side of each image, which of them leak), given the sides that they have in their members."""
     side = np.array(given)
-    found = overlap.shown(digests, looks, asked=side == "train", known=np.isin(side, ("test", "val")))
+    found = images.shown(asked=side == "train", known=np.isin(side, ("test", "val")))
     side[found["exact"] | found["near"]] = LEAK
     return side.tolist(), found
 
 
 def sets(
-    folder: Path, members: list[Member], counts: list[int], sides: list[str], leaks: dict[str, np.ndarray]
+    folder: Path, members: list[Member], counts: list[int], sides: list[str], leaks: overlap.Found
 ) -> list[dict[str, Any]]:
     """A row for each member: set, folder, images, train, test, val, leaks_exact, leaks_near, mean, std.
 

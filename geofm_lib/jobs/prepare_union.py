@@ -20,6 +20,7 @@ class United:
 
     members: list[prepared.Member]
     counts: list[int]
+    fingerprints: overlap.Fingerprints = field(default_factory=overlap.Fingerprints)
     leaks: overlap.Found = field(default_factory=dict)
 
     def known(self, images: Collection) -> Assigned:
@@ -29,7 +30,7 @@ class United:
 
     def split(self, images: Collection) -> Split:
         """The side of each image; ValueError when not one is left to train on."""
-        sides, self.leaks = union.sides([side for _, side, _ in images.given], *images.hashes())
+        sides, self.leaks = union.sides([side for _, side, _ in images.given], self.fingerprints)
         names = ", ".join(member.name for member in self.members)
         if "train" not in sides:
             raise ValueError(f"dataset: every train image of {names} is a test or val image of them too; none is left")
@@ -37,7 +38,8 @@ class United:
         told = (
             f"{exact} train images have the same pixels as a test or val image of {names}, and {near} nearly the same"
         )
-        return Split(sides, f"given: {SAID}", [f"{told}: they are not trained on"] if exact + near else [])
+        told += " look: they are not trained on"
+        return Split(sides, f"given: {SAID}", [told] if exact + near else [])
 
     def summary(self, folder: Path, sides: list[str]) -> dict[str, Any]:
         """What is told of a union beside what is told of any preparation."""
@@ -64,4 +66,6 @@ def gather(found: list[prepared.Member], folder: Path, images: Collection) -> Un
     united = United(found, union.gather(found, folder))
     for sample in pack.rows(folder):
         images.add(sample)
+        if not sample.reason:
+            united.fingerprints.add(sample)
     return united
