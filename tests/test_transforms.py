@@ -10,13 +10,13 @@ from tests.support.pictures import encode, noise
 
 
 class Stored:
-    """A stand-in for Shards: decode(i) of images in memory."""
+    """A stand-in for Shards: pixels(i) of images in memory."""
 
     def __init__(self, count=24, size=(40, 30)):
         self.data = [encode(noise(i, size), "JPEG") for i in range(count)]
 
-    def decode(self, i):
-        return decode.decode(self.data[i])
+    def pixels(self, i):
+        return decode.decode(self.data[i]), None
 
     def keep(self):
         pass

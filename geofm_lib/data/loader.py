@@ -15,14 +15,17 @@ import torch
 
 from geofm_lib.data import sampler
 from geofm_lib.data.shards import Shards
-from geofm_lib.data.transforms import TRANSFORMS, USUAL_SCALE, Scale
+from geofm_lib.data.transforms import TRANSFORMS, USUAL_SCALE, Scale, together
 
-Batch = tuple[torch.Tensor, torch.Tensor]  # images as stored [B, C, S, S], indices int64 [B]
+# Images as stored [B, C, S, S], indices int64 [B]. With validity there is one plane more, see `transforms.apart`.
+Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass
 class Batches(torch.utils.data.Dataset):
     """Batch k, made of the samples that places(k) names: places(k) -> (epoch, int64 array of indices).
+
+    validity: do the images carry a last plane that says where they were measured?
 
     A class only because DataLoader wants an object that it can send to a process.
     """
@@ -33,6 +36,7 @@ class Batches(torch.utils.data.Dataset):
     transform: str
     seed: int
     scale: Scale
+    validity: bool = False
 
     def __post_init__(self) -> None:
         if self.transform not in TRANSFORMS:
@@ -44,7 +48,12 @@ class Batches(torch.utils.data.Dataset):
         try:
             for i in indices.tolist():
                 random = functools.partial(sampler.generator, self.seed, epoch, i)
-                views.append(change(self.images.decode(i), self.size, random, self.scale))
+                pixels, valid = self.images.pixels(i)
+                view = change(pixels, self.size, random, self.scale)
+                if self.validity:
+                    seen = None if valid is None else change(valid, self.size, random, self.scale)
+                    view = together(view, seen)
+                views.append(view)
         except ValueError as fault:
             return fault  # `load` raises it: a process of DataLoader would bury its sentence in a traceback
         return torch.stack(views).contiguous(), torch.from_numpy(indices)
@@ -84,13 +93,14 @@ def batches(
     epoch: int = 0,
     workers: int = 0,
     pin: bool = False,
+    validity: bool = False,
 ) -> Iterator[Batch]:
-    """One batch for each index array of `steps_indices`.
+    """One batch for each index array of `steps_indices`; with `validity` as a last plane if asked for.
 
     Raises ValueError for an unknown transform, and in the sentence of `images` for an image that cannot be read.
     """
     steps = [(epoch, np.ascontiguousarray(step, dtype=np.int64)) for step in steps_indices]
-    dataset = Batches(images, steps.__getitem__, image_size, transform, seed, USUAL_SCALE)
+    dataset = Batches(images, steps.__getitem__, image_size, transform, seed, USUAL_SCALE, validity)
     yield from load(dataset, range(len(steps)), workers, pin)
 
 
@@ -132,12 +142,13 @@ def stream(
 ) -> Iterator[tuple[int, int, list[Batch]]]:
     """(step, epoch, the rank's micro-batches) from step `done` to the end of the last epoch.
 
-    The processes live as long as the stream, so an epoch's end is no pause. `pin` where a GPU copies. Raises ValueError
-    for a batch that cannot be filled or shared.
+    They carry validity if any image of the set was not measured everywhere. The processes live as long as the stream,
+    so an epoch's end is no pause. `pin` where a GPU copies. Raises ValueError for a batch that cannot be filled or
+    shared.
     """
     places = Places(seed, len(images), global_batch, rank, world, parts)
     steps = epochs * sampler.steps_per_epoch(len(images), global_batch)
-    dataset = Batches(images, places, image_size, "pretrain", seed, crop_scale)
+    dataset = Batches(images, places, image_size, "pretrain", seed, crop_scale, images.masked)
     found = load(dataset, range(done * parts, steps * parts), workers, pin)
     for step in range(done, steps):
         yield step, places(step * parts)[0], [next(found) for _ in range(parts)]

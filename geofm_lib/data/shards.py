@@ -22,6 +22,7 @@ COLUMNS = ("name", "label", "shard", "offset", "size", "checksum", "width", "hei
 LISTS = ("index.csv", "split.csv", "statistics.json")
 MOST_OPEN = 256  # shards at once: a process may open 1024 files on most systems
 KEEP_BYTES = 2**30  # decoded pixels kept in memory, if the whole split fits
+Pixels = tuple[torch.Tensor, torch.Tensor | None]  # [C, H, W], and where they were measured, see `Shards.pixels`
 
 
 class Shards:
@@ -29,7 +30,8 @@ class Shards:
 
     names: list of str. labels: int64 [len], the first of each image, -1 where there is none. several: has any image of
     the folder more than one? classes: of the whole folder, sorted.
-    mean, std: per channel in 0..1 units, over the train side. sizes: int64 [len, 2], height and width.
+    mean, std: per channel in 0..1 units, over the train side. sizes: int64 [len, 2], height and width. masked: has any
+    image of the folder pixels that were not measured?
     """
 
     def __init__(self, folder: str | Path, split: str | None = None, keep_bytes: int = KEEP_BYTES):
@@ -52,11 +54,12 @@ class Shards:
         self._read_index(side)
         statistics = json.loads((self.folder / "statistics.json").read_text(encoding="utf-8"))
         self.mean, self.std, self.channels = statistics["mean"], statistics["std"], statistics["channels"]
+        self.masked = bool(statistics.get("masked_images"))
         self._files: dict[int, int] = {}
         # Decoding is the bottleneck of a small run: a split that fits is decoded once and kept.
-        value = 1 if self.channels == 3 else 2  # bytes; bands may have 16 bits
-        fits = int(self.sizes.prod(axis=1).sum()) * self.channels * value <= keep_bytes
-        self._kept: dict[int, torch.Tensor] | None = {} if fits else None
+        value = np.dtype(statistics.get("dtype", "uint8" if self.channels == 3 else "uint16")).itemsize
+        fits = int(self.sizes.prod(axis=1).sum()) * (self.channels * value + self.masked) <= keep_bytes
+        self._kept: dict[int, Pixels] | None = {} if fits else None
 
     def _read_index(self, side: set[str] | None) -> None:
         """The rows of index.csv, those named in `side` only, as one array a column: a million rows a rank must fit."""
@@ -125,23 +128,29 @@ class Shards:
         return data
 
     def decode(self, i: int) -> torch.Tensor:
-        """The pixels of image i, uint8 or uint16 [C, H, W]. Not to be written to: they may be the copy in memory.
+        """The pixels of image i, as stored, [C, H, W]. Not to be written to: they may be the copy in memory.
 
         Raises ValueError, with the image's name, when they cannot be read.
         """
+        return self.pixels(i)[0]
+
+    def pixels(self, i: int) -> Pixels:
+        """The same, and where they were measured: bool [1, H, W], None for everywhere. Elsewhere is their mean."""
         if self._kept is not None and i in self._kept:
             return self._kept[i]
         data = self.read(i, verify=True)  # a flipped bit may decode to other pixels without a word
         try:
-            pixels = decode.decode(data)
+            values, valid = decode.read(data)
         except Exception as error:  # decoders raise whatever the bytes lead them to
             raise ValueError(f"{self.names[i]} in {self.folder} cannot be decoded here: {error}") from error
+        # Tensors keep their HWC memory under a CHW shape, in which resizing is faster.
+        found = torch.from_numpy(values).permute(2, 0, 1), None if valid is None else torch.from_numpy(valid)[None]
         if self._kept is not None:
-            self._kept[i] = pixels
-        return pixels
+            self._kept[i] = found
+        return found
 
     def keep(self) -> None:
         """Decode everything now, if it fits in memory at all."""
         if self._kept is not None:
             for i in range(len(self)):
-                self.decode(i)
+                self.pixels(i)

@@ -43,8 +43,13 @@ def crop_box(random: np.random.Generator, height: int, width: int, scale: Scale)
 
 
 def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Bicubic and antialiased, [C, H, W], in the type of the image; 16 bits by way of float32, rounded."""
+    """Bicubic and antialiased, [C, H, W], in the type of the image; 16 bits by way of float32, rounded.
+
+    Of bool, where an image was measured: where the pixels that `resize` makes come from measured ones alone.
+    """
     size = (height, width)
+    if image.dtype == torch.bool:
+        return _measured(image, height, width)
     if image.dtype == torch.uint8:
         return F.interpolate(image[None], size, mode="bicubic", antialias=True)[0]
     wide = F.interpolate(image[None].float(), size, mode="bicubic", antialias=True)[0]
@@ -57,6 +62,24 @@ def to_type(numbers: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
         return numbers
     limits = torch.iinfo(kind)
     return numbers.round_().clamp_(limits.min, limits.max).to(kind)
+
+
+def _measured(valid: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Where no pixel that the resized one is made of is a hole, by a table of sums over rectangles."""
+    holes = F.pad((~valid).to(torch.int64).cumsum(-1).cumsum(-2), (1, 0, 1, 0))
+    (top, bottom), (left, right) = _support(valid.shape[-2], height), _support(valid.shape[-1], width)
+    rows = holes[..., bottom, :] - holes[..., top, :]
+    return rows[..., right] == rows[..., left]
+
+
+def _support(size: int, wanted: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first pixel, and the one behind the last, that torch's antialiased bicubic takes for each of `wanted`."""
+    if size == wanted:
+        return torch.arange(size), torch.arange(1, size + 1)
+    scale = size / wanted
+    middle, reach = (torch.arange(wanted, dtype=torch.float64) + 0.5) * scale, 2 * max(scale, 1.0)
+    first, last = ((middle + side + 0.5).clamp(0, size).to(torch.int64) for side in (-reach, reach))
+    return first, last
 
 
 def augment(image: torch.Tensor, size: int, random: np.random.Generator, scale: Scale) -> torch.Tensor:
@@ -86,6 +109,17 @@ TRANSFORMS: dict[str, Callable[[torch.Tensor, int, Callable[[str], np.random.Gen
     "probe_test": lambda image, size, random, scale: centre(image, size),
     "none": lambda image, size, random, scale: squeeze(image, size),
 }
+
+
+def together(image: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+    """[C, H, W] and where it was measured, bool [1, H, W] or None for everywhere -> [C + 1, H, W], 1 where it was."""
+    plane = torch.ones_like(image[:1]) if valid is None else valid.to(image.dtype)
+    return torch.cat([image, plane])
+
+
+def apart(images_BCHW: torch.Tensor, masked: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A batch as it came from the loader -> its images, and where they were measured: bool [B, 1, H, W], None: all."""
+    return (images_BCHW[:, :-1], images_BCHW[:, -1:].bool()) if masked else (images_BCHW, None)
 
 
 def normalise(

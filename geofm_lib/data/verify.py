@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch.nn import functional as F
 
 from geofm_lib.data import decode, transforms
 from geofm_lib.data.sources import raster
@@ -135,8 +134,7 @@ def _smaller(values: np.ndarray, valid: np.ndarray | None, short_side: int) -> t
     size = _sides(values.shape[:2], short_side)
     small = transforms.resize(torch.from_numpy(values).permute(2, 0, 1), *size).permute(1, 2, 0).contiguous().numpy()
     if valid is not None:
-        share = torch.from_numpy(valid)[None, None].float()
-        valid = (F.interpolate(share, size, mode="bilinear", antialias=True)[0, 0] > 0.999).numpy()
+        valid = transforms.resize(torch.from_numpy(valid)[None], *size)[0].numpy()
     return small, valid
 
 

@@ -30,6 +30,7 @@ class StepResult(NamedTuple):
     loss: float  # mean over the global batch, before the update
     norm: float  # of the global batch's gradient, before clipping
     stop: bool  # did any rank ask for a stop?
+    also: float | None = None  # what was to be shared beside the loss, its mean over the ranks
 
 
 def optimiser(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
@@ -62,6 +63,7 @@ def step(
     rate: float,
     clip: float,
     stop: bool = False,
+    also: Callable[[], torch.Tensor] | None = None,
     phases: Callable[[str], AbstractContextManager] = nullcontext,
     group: dist.ProcessGroup | None = None,
 ) -> StepResult:
@@ -73,6 +75,7 @@ def step(
         rate: learning rate of this step.
         clip: largest gradient norm, 0 for none.
         stop: this rank asks all to stop; it rides on the reduction of the loss.
+        also: gives one more number of this rank, once all micro-batches are through; it rides there too.
         phases: a `meters.Phases` that times forward, backward and optimiser.
         group: the ranks that agree on the step (None: all of them).
     """
@@ -89,9 +92,11 @@ def step(
         norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         # One small reduction tells every rank the same, so that all of them go on or none does.
-        shared = torch.stack([own.double() / dist.get_world_size(group), own.new_tensor(float(stop)).double()])
+        ranks = dist.get_world_size(group)
+        more = [also().to(own.device).double() / ranks] if also else []
+        shared = torch.stack([own.double() / ranks, own.new_tensor(float(stop)).double(), *more])
         dist.all_reduce(shared, group=group)
-        mean, stops, length = torch.cat([shared, norm.double().reshape(1)]).tolist()
+        mean, stops, *others, length = torch.cat([shared, norm.double().reshape(1)]).tolist()
         if not math.isfinite(mean) or not math.isfinite(length):
             raise NotFinite(mean, float(own), length)
         if clip:
@@ -100,7 +105,7 @@ def step(
             parameter_group["lr"] = rate
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-    return StepResult(mean, length, stops > 0)
+    return StepResult(mean, length, stops > 0, *others)
 
 
 def not_finite(model: nn.Module) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 from geofm_lib import files
 from geofm_lib.data import loader, sampler
 from geofm_lib.data.shards import Shards
-from geofm_lib.data.transforms import mask_noise, normalise
+from geofm_lib.data.transforms import apart, mask_noise, normalise
 from geofm_lib.distributed import checkpoint, sharding, training
 from geofm_lib.distributed.context import Context
 from geofm_lib.jobs import pretrain_files, pretrain_start
@@ -77,16 +77,27 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
     )
     for step, epoch, micro_batches in steps:
         rate = training.learning_rate(step, peak=peak, warmup_steps=warmup, total_steps=total)
+        shares: list[torch.Tensor] = []
 
-        def losses(micro_batches=micro_batches, epoch=epoch) -> Iterator[Callable[[], torch.Tensor]]:
+        def losses(micro_batches=micro_batches, epoch=epoch, shares=shares) -> Iterator[Callable[[], torch.Tensor]]:
             for images, indices in micro_batches:
-                pixels = normalise(images.to(context.device, non_blocking=True), shards.mean, shards.std)
+                pixels, valid = apart(images.to(context.device, non_blocking=True), shards.masked)
+                pixels = normalise(pixels, shards.mean, shards.std)
                 noise = mask_noise(settings.seed, epoch, indices.tolist(), autoencoder.patches).to(context.device)
-                yield partial(model, pixels, noise)
+                yield partial(model, pixels, noise, valid)
+                shares.append(autoencoder.not_measured)
 
         try:
-            clip, stop = settings.clip_grad_norm, run.stop_requested()
-            loss, norm, stop = training.step(model, optimiser, losses(), parts=parts, rate=rate, clip=clip, stop=stop)
+            loss, norm, stop, not_measured = training.step(
+                model,
+                optimiser,
+                losses(),
+                parts=parts,
+                rate=rate,
+                clip=settings.clip_grad_norm,
+                stop=run.stop_requested(),
+                also=partial(_mean, shares) if shards.masked else None,
+            )
         except training.NotFinite as fault:
             where = {"step": step + 1, "epoch": epoch, "learning_rate": rate}
             images = [int(index) for _, indices in micro_batches for index in indices]
@@ -108,6 +119,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
                 "step_s": step_s,
                 "images_per_s": settings.global_batch / step_s,
                 "seconds_left": round((total - done) * step_s, 1),
+                **({"not_measured": not_measured} if shards.masked else {}),
             }
             rows.append(row)
             run.log_metrics(**row)
@@ -138,4 +150,9 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         "global_batch": settings.global_batch,
         "micro_batches": parts,
         **start.told(),
+        **({"not_measured": float(np.mean([row["not_measured"] for row in rows]))} if shards.masked and rows else {}),
     }
+
+
+def _mean(values: list[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(values).mean()

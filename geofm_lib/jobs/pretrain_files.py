@@ -14,7 +14,7 @@ from geofm_lib import files
 from geofm_lib.data.decode import FULL
 from geofm_lib.data.loader import batches
 from geofm_lib.data.shards import Shards
-from geofm_lib.data.transforms import mask_noise, normalise, to_rgb, to_type
+from geofm_lib.data.transforms import apart, mask_noise, normalise, to_rgb, to_type
 from geofm_lib.distributed import export, training
 from geofm_lib.distributed.context import Context
 from geofm_lib.distributed.manifest import CheckpointError
@@ -81,15 +81,20 @@ def reconstruct(file: Path, model: MaskedAutoencoder, train: Shards, test: Shard
     (rows, columns), patch = model.encoder.patch_embed.grid_size, model.patch
     # Spread over the set, which is sorted by class; every rank rebuilds the same ones, since FSDP gathers together.
     chosen = np.linspace(0, len(shown) - 1, min(SHOWN, len(shown))).astype(np.int64)
-    images, _ = next(batches(shown, [chosen], image_size=rows * patch, transform="probe_test"))
+    images, _ = next(batches(shown, [chosen], image_size=rows * patch, transform="probe_test", validity=shown.masked))
+    images, valid = apart(images, shown.masked)
     noise = mask_noise(seed, 0, chosen.tolist(), rows * columns).to(context.device)
-    rebuilt, mask_BN = model.reconstruct(normalise(images.to(context.device), train.mean, train.std), noise)
+    device = context.device
+    pixels = normalise(images.to(device), train.mean, train.std)
+    rebuilt, mask_BN = model.reconstruct(pixels, noise, None if valid is None else valid.to(device))
     if not context.is_main:
         return
     masked = F.interpolate(mask_BN.cpu().reshape(-1, 1, rows, columns), scale_factor=patch, mode="nearest").bool()
     mean, std = (torch.as_tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (train.mean, train.std))
     pixels = to_type((rebuilt.cpu() * std + mean) * FULL[images.dtype], images.dtype)
     original, pixels = (to_rgb(each, train.mean, train.std) for each in (images, pixels))
+    if valid is not None:  # black, as it mostly is in the files
+        original, pixels = (torch.where(valid, each, 0) for each in (original, pixels))
     seen = torch.where(masked, torch.full_like(original, 128), original)
     sheets = [each.permute(0, 2, 3, 1).numpy() for each in (original, seen, torch.where(masked, pixels, original))]
     with files.whole(file) as fresh, open(fresh, "wb") as stream:

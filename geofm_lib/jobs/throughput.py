@@ -20,7 +20,7 @@ from geofm_lib import files
 from geofm_lib.catalog import machines
 from geofm_lib.data import loader, sampler
 from geofm_lib.data.shards import Shards
-from geofm_lib.data.transforms import mask_noise, normalise
+from geofm_lib.data.transforms import apart, mask_noise, normalise
 from geofm_lib.distributed import sharding
 from geofm_lib.distributed.context import Context, fake_group
 from geofm_lib.jobs.run_folder import Folder
@@ -37,7 +37,8 @@ PEAK_S = 0.3  # of matrix products, on all ranks at once
 PHASES = ("data", "forward", "backward", "optimiser")
 COLLECTIVES = ("all_gather", "reduce_scatter", "all_reduce")
 COMPARED = ("real", "synthetic", "no_communication")
-Images = Iterator[tuple[torch.Tensor, Sequence[int]]]  # [B, C, S, S], and which images they are
+# [B, C, S, S], which images they are, and where they were measured as [B, 1, S, S] if that is not everywhere
+Images = Iterator[tuple[torch.Tensor, Sequence[int], torch.Tensor | None]]
 
 
 def run(settings: ThroughputSettings, context: Context, run: Folder) -> dict[str, Any]:
@@ -84,13 +85,13 @@ def _inputs(settings: ThroughputSettings, context: Context, channels: int, shard
     else:  # normal noise drawn once on the device: no loader in the measurement
         generator = torch.Generator(device).manual_seed(settings.seed + context.rank)
         noise = torch.randn((batch, channels, side, side), generator=generator, device=device)
-        images = repeat((noise, range(context.rank * batch, (context.rank + 1) * batch)))
-    for number, (pixels, indices) in enumerate(images):
+        images = repeat((noise, range(context.rank * batch, (context.rank + 1) * batch), None))
+    for number, (pixels, indices, valid) in enumerate(images):
         if settings.workload == "mae":
             second = mask_noise(settings.seed, number, indices, (side // settings.patch()) ** 2)
         else:
-            second = torch.as_tensor([i % step_timing.CLASSES for i in indices])
-        yield pixels, second.to(device)
+            second, valid = torch.as_tensor([i % step_timing.CLASSES for i in indices]), None
+        yield (pixels, second.to(device)) if valid is None else (pixels, second.to(device), valid)
 
 
 def _real(settings: ThroughputSettings, context: Context, shards: Shards) -> Images:
@@ -107,7 +108,8 @@ def _real(settings: ThroughputSettings, context: Context, shards: Shards) -> Ima
         pin=context.device.type == "cuda",
     )
     for _, _, [(images, indices)] in steps:
-        yield normalise(images.to(context.device, non_blocking=True), shards.mean, shards.std), indices.tolist()
+        pixels, valid = apart(images.to(context.device, non_blocking=True), shards.masked)
+        yield normalise(pixels, shards.mean, shards.std), indices.tolist(), valid
 
 
 def _window(settings: ThroughputSettings, context: Context, run: Folder, steps: Steps) -> dict[str, Any]:

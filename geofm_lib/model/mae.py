@@ -61,6 +61,7 @@ class MaskedAutoencoder(nn.Module):
         self.patch, self.patches = encoder.patch_embed.patch_size[0], rows * columns
         self.visible = visible_patches(self.patches, mask_ratio)
         self.norm_pix_loss = norm_pix_loss
+        self.not_measured = torch.zeros(())  # share of the last batch's targets that were not measured
         norm = partial(type(encoder.norm), eps=encoder.norm.eps)
         self.encoder = encoder
         with encoder.cls_token.device:  # the parts below are made where the encoder is
@@ -83,20 +84,42 @@ class MaskedAutoencoder(nn.Module):
         return {"decoder_pos_embed": sincos_positions(width, *self.encoder.patch_embed.grid_size)}
 
     def forward(
-        self, images_BCHW: torch.Tensor, noise_BN: torch.Tensor, rebuild: bool = False
+        self,
+        images_BCHW: torch.Tensor,
+        noise_BN: torch.Tensor,
+        valid_B1HW: torch.Tensor | None = None,
+        rebuild: bool = False,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """The loss (a scalar), or with ``rebuild`` what ``reconstruct`` returns.
 
         The loss is the mean over the batch of each image's mean squared error over its masked patches. Every
         image masks equally many, so one mean over all of them is that.
+
+        ``valid`` is true where an image was measured, None for everywhere. Then only what was measured is a target, and
+        patches that were not at all are masked first. An image without any target counts as one without error.
         """
         patches_BNP = patchify(images_BCHW, self.patch)
+        valid_BNP = None
+        if valid_B1HW is not None:
+            valid_BNP = patchify(valid_B1HW.expand_as(images_BCHW), self.patch)
+            noise_BN = noise_BN + (~valid_BNP.any(2)).to(noise_BN.dtype)
         visible_BK, masked_BM = random_masking(noise_BN, self.visible)
         decoded_BNE = self.decode(self.encode(patches_BNP, visible_BK), visible_BK)
         if rebuild:
-            return self._rebuilt(self.decoder_pred(decoded_BNE), patches_BNP, masked_BM)
+            return self._rebuilt(self.decoder_pred(decoded_BNE), patches_BNP, masked_BM, valid_BNP)
         predicted_BMP = self.decoder_pred(take(decoded_BNE, masked_BM)).float()
-        return F.mse_loss(predicted_BMP, self.target(take(patches_BNP, masked_BM)))
+        if valid_BNP is None:
+            return F.mse_loss(predicted_BMP, self.target(take(patches_BNP, masked_BM)))
+        valid_BMP = take(valid_BNP, masked_BM)
+        root_BMP = self._weights(valid_BMP).sqrt()  # of 1 where all is measured, so that the loss is that of above
+        return F.mse_loss(root_BMP * predicted_BMP, root_BMP * self.target(take(patches_BNP, masked_BM), valid_BMP))
+
+    def _weights(self, valid_BMP: torch.Tensor) -> torch.Tensor:
+        """What each number counts in the mean over all: 0, or the more, the fewer of its image were measured."""
+        weight_BMP = valid_BMP.float()
+        share_B11 = weight_BMP.mean((1, 2), keepdim=True)
+        self.not_measured = 1 - share_B11.mean()
+        return weight_BMP / share_B11.clamp_min(torch.finfo(torch.float32).tiny)
 
     def encode(self, patches_BNP: torch.Tensor, visible_BK: torch.Tensor) -> torch.Tensor:
         """[B, 1 + K, D] after the encoder's norm. Patches are chosen before they are projected, to project fewer."""
@@ -122,36 +145,50 @@ class MaskedAutoencoder(nn.Module):
             tokens = block(tokens)
         return self.decoder_norm(tokens)[:, 1:]
 
-    def target(self, patches: torch.Tensor) -> torch.Tensor:
+    def target(self, patches: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
         """What is predicted, of the shape [B, any, P], in fp32; ``norm_pix_loss`` makes it mean 0 and variance 1."""
         patches = patches.float()
         if not self.norm_pix_loss:
             return patches
-        mean, scale = _spread(patches)
+        mean, scale = _spread(patches, valid)
         return (patches - mean) / scale
 
-    def reconstruct(self, images_BCHW: torch.Tensor, noise_BN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def reconstruct(
+        self, images_BCHW: torch.Tensor, noise_BN: torch.Tensor, valid_B1HW: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """(predicted images [B, C, H, W] in fp32, mask [B, N] with 1 where a patch was masked).
 
         All patches are predicted; figures use only the masked ones. With ``norm_pix_loss`` the network predicts
         no brightness or contrast: each patch's own are put back, for the figure only.
         """
         with torch.no_grad():
-            return self(images_BCHW, noise_BN, rebuild=True)  # through __call__, so that FSDP's hooks run
+            return self(images_BCHW, noise_BN, valid_B1HW, rebuild=True)  # through __call__, so that FSDP's hooks run
 
     def _rebuilt(
-        self, predicted_BNP: torch.Tensor, patches_BNP: torch.Tensor, masked_BM: torch.Tensor
+        self,
+        predicted_BNP: torch.Tensor,
+        patches_BNP: torch.Tensor,
+        masked_BM: torch.Tensor,
+        valid_BNP: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         predicted_BNP = predicted_BNP.float()
         if self.norm_pix_loss:
-            mean, scale = _spread(patches_BNP.float())
+            mean, scale = _spread(patches_BNP.float(), valid_BNP)
             predicted_BNP = predicted_BNP * scale + mean
         mask_BN = torch.zeros(patches_BNP.shape[:2], device=patches_BNP.device).scatter(1, masked_BM, 1.0)
         return unpatchify(predicted_BNP, self.patch, *self.encoder.patch_embed.grid_size), mask_BN
 
 
-def _spread(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _spread(patches: torch.Tensor, valid: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the measured numbers of each patch, [B, any, 1]."""
     variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    if valid is not None:
+        count = valid.sum(-1, keepdim=True)
+        of_some = torch.where(valid, patches, 0).sum(-1, keepdim=True) / count.clamp_min(1)
+        squares = torch.where(valid, patches - of_some, 0).square().sum(-1, keepdim=True)
+        whole = count == patches.shape[-1]  # to the bit what it would be without holes elsewhere
+        mean = torch.where(whole, mean, of_some)
+        variance = torch.where(whole, variance, squares / (count - 1).clamp_min(1))
     return mean, (variance + 1e-6).sqrt()
 
 

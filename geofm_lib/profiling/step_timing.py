@@ -25,7 +25,7 @@ from geofm_lib.profiling import meters, trace
 RATE, WEIGHT_DECAY = 5e-4, 0.002
 CLASSES = 1000  # of the paper's benchmark
 DRAWN_RANKS, DRAWN_RANGES = 8, 300  # of a timeline: the first ranks, and about how many ranges of each
-Inputs = tuple[torch.Tensor, torch.Tensor]  # images, and labels or masking noise
+Inputs = tuple[torch.Tensor, ...]  # images; labels or masking noise; where measured, if not everywhere
 Group = dist.ProcessGroup | None  # None: all ranks
 Row = dict[str, float]  # step_s, forward_s, ... of one step
 
