@@ -193,6 +193,11 @@ def test_a_name_on_the_hub_gets_the_command_that_downloads_it(tmp_path, monkeypa
         assert "\n" not in str(caught.value)
 
 
+def test_init_is_never_random():
+    with pytest.raises(SettingsError, match="^init: .*does not exist"):
+        check(PretrainSettings(init="random"))
+
+
 def test_a_folder_of_several_files_or_none(tmp_path):
     torch.save({}, tmp_path / "a.pth")
     torch.save({}, tmp_path / "b.pth")
@@ -203,6 +208,8 @@ def test_a_folder_of_several_files_or_none(tmp_path):
     assert locate.find(tmp_path).weights == (tmp_path / "a.pth",)
     with pytest.raises(ValueError, match="a.pth has no config.json beside it.*start 02 from it .init."):
         load.load_encoder(tmp_path)
+    with pytest.raises(SettingsError, match="^encoder: .*no config.json beside it"):
+        check(ProbeSettings(encoder=str(tmp_path)))
 
 
 def test_the_digest_is_of_every_file(tmp_path):

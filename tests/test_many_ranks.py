@@ -97,7 +97,7 @@ def check_equal(trained, reference, world, how):
 def test_init_gives_the_same_bits_on_any_ranks_under_any_strategy(found):
     """At another size, on 13 bands: what is copied, interpolated, spread over bands, and what is drawn."""
     reference = found[1]["first_weights"]["NO_SHARD"]
-    assert len(set(reference.values())) > 40
+    assert len(set(reference.values())) > 30
     for world in WORLDS:
         for strategy, weights in found[world]["first_weights"].items():
             assert weights == reference, (world, strategy)

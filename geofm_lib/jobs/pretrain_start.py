@@ -25,37 +25,44 @@ class Start:
         self.settings, self.run, self.context = settings, run, context
         self.record: dict[str, Any] = {}
         self.saved: folders.Saved | None = None
-        trained = context.broadcast(any((run.path / "checkpoint").glob(checkpoint.STEPS)))
-        if settings.init and trained and (run.path / RECORD).is_file():
-            self.record = folders.read_json(run.path / RECORD)
-        elif settings.init:
-            self._read(run.resolved.init_digest)
+        if settings.init:
+            self.record = context.broadcast(self._kept() if context.is_main else {})
+            if not self.record:
+                self._read()
         self.norm_eps: float = self.record.get("norm_eps", vit.NORM_EPS)
 
-    def _read(self, expected: str) -> None:
+    def _kept(self) -> dict[str, Any]:
+        """What was recorded when this run was started, if it has a checkpoint; else {}."""
+        file = self.run.path / RECORD
+        trained = any((self.run.path / "checkpoint").glob(checkpoint.STEPS))
+        return folders.read_json(file) if trained and file.is_file() else {}
+
+    def _read(self) -> None:
         place = locate.find(self.settings.init)
         self.saved = formats.read(place)
         found = self.context.broadcast(locate.digest(place) if self.context.is_main else "")
-        if expected and found != expected:
+        if self.run.resolved.init_digest not in ("", found):
             raise ValueError(f"init: the files in {place.folder} changed while this run was started; start it again.")
         self.record = {
             "from": str(place.folder),
             "files": [each.name for each in place.weights],
             "digest": found,
             "norm_eps": self.saved.config.get("norm_eps", vit.NORM_EPS),
+            "notes": [],
         }
 
     def apply(self, model: nn.Module, autoencoder: MaskedAutoencoder) -> None:
         """Give a sharded model its first weights, each rank its part of them; nothing without `init`."""
-        if not self.settings.init or self.saved is None:
+        if not self.settings.init:
             return
-        asked = self.settings
-        state, notes = start.fitted(
-            self.saved, autoencoder, asked.model, asked.init_bands, f"init: {self.record['from']}"
-        )
+        if self.saved is None:  # its checkpoints are gone
+            self._read()
+        assert self.saved
+        asked, where = self.settings, f"init: {self.record['from']}"
+        state, notes = start.fitted(self.saved, autoencoder, asked.model, asked.init_bands, where)
         start.apply(state, model)
-        eps = self.norm_eps
-        notes += [f"norms with an eps of {eps:g}, as in the source"] if eps != vit.NORM_EPS else []
+        if self.norm_eps != vit.NORM_EPS:
+            notes.append(f"norms with an eps of {self.norm_eps:g}, as in the source")
         self.record |= {"notes": notes, "decoder": any(name.startswith("decoder_pred") for name in state)}
         self.run.write_json(RECORD, self.record)
         self.saved = None  # the files can go

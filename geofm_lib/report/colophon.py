@@ -37,6 +37,7 @@ def colophon(run: Run | None = None) -> Table:
         return facts(made | {"packages": _packages(here)}, "Provenance")
     summary, where = run.summary, run.environment
     slurm = where.get("slurm_job") and f"{where['slurm_job']} (restart {where.get('slurm_restart') or 0})"
+    start = run.read_json("init.json")
     found = {
         "run folder": run.folder.name,
         "status": run.status,
@@ -49,6 +50,8 @@ def colophon(run: Run | None = None) -> Table:
         "ranks": where.get("ranks"),
         "threads per rank": where.get("threads_per_rank"),
         "data fingerprint": summary.get("fingerprint") or run.resolved.get("data_fingerprint"),
+        "started from": f"{start['from']} (SHA-256 {start['digest']})" if start else "",
+        "changed for this model": "; ".join(start.get("notes", [])),
         "Slurm job": slurm,
         "Python": where.get("python") and f"{where['python']} on {where.get('platform', '')}",
         "packages": _packages(where),

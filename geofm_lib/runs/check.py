@@ -80,9 +80,10 @@ def check(settings: JobSettings, ranks: int = 0) -> None:
         for name in ("encoder", "init"):
             given = getattr(settings, name, "")
             begun = name == "init" and any((settings.folder() / each).exists() for each in BEGUN)
-            if given not in ("", "random") and not begun:
+            if given and (name, given) != ("encoder", "random") and not begun:
                 with naming(name):
-                    locate.find(expanded(given), given)
+                    place = locate.find(expanded(given), given)
+                    locate.described(place) if name == "encoder" else None
         _writable(settings.folder())
         if ranks:
             settings.check_ranks(ranks)

@@ -22,11 +22,7 @@ def load_encoder(path: str | Path, image_size: vit.Size | None = None) -> tuple[
     ValueError, one sentence, for what cannot be an encoder.
     """
     place = locate.find(path)
-    if place.config is None:
-        raise ValueError(
-            f"{place.folder} has no config.json beside it, so its pooling, mean and std are not known; put the "
-            "config.json of its timm model there, or start 02 from it (init)."
-        )
+    locate.described(place)
     saved = formats.read(place, decoder=False)
     encoder = shell(saved.config, image_size)
     state = timm_folder.renamed(encoder, saved.encoder) if saved.foreign else resampled(saved, encoder)

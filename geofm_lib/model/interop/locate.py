@@ -51,6 +51,16 @@ def find(path: str | Path, typed: str = "") -> Place:
     )
 
 
+def described(place: Place) -> Path:
+    """The place's config.json; ValueError, one sentence, where there is none: features need what it says."""
+    if place.config:
+        return place.config
+    raise ValueError(
+        f"{place.folder} has no {SETTINGS} beside it, so its pooling, mean and std are not known; put that "
+        "of its timm model there, or start 02 from it (init)."
+    )
+
+
 def digest(place: Place) -> str:
     """SHA-256 of all the files of a place, the config's and the weights' (a run's decoder too), in their order."""
     decoder = place.folder / "decoder.safetensors"

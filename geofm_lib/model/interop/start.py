@@ -47,6 +47,9 @@ def fitted(saved: Saved, model: MaskedAutoencoder, name: str, bands: str, where:
         notes.append(f"first projection made for {ours} bands out of {theirs}: {words} (init_bands={bands})")
     notes += [f"left out: {', '.join(saved.left_out[:4])}{' ...' * (len(saved.left_out) > 4)}"] * bool(saved.left_out)
     _fits(state, model, bands == "new" and theirs != ours, where)
+    spoilt = next((n for n, each in state.items() if not each.isfinite().all()), "")
+    if spoilt:
+        raise ValueError(f"{where} holds values that are not finite (in {spoilt}); copy it again, or give another one.")
     return state, notes
 
 
