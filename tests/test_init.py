@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +17,15 @@ from geofm_lib.data import loader
 from geofm_lib.data.sample import Sample
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import mask_noise, normalise
+from geofm_lib.jobs import pretrain_start
+from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.model import mae, vit
 from geofm_lib.model.interop import formats, load, locate, start
+from geofm_lib.report.colophon import colophon
+from geofm_lib.runs import launch
+from geofm_lib.runs.check import check
+from geofm_lib.runs.run import Run
+from geofm_lib.settings import PretrainSettings, Resolved, SettingsError
 from tests.support import encoders, packed, ranks
 
 LOSS = 1e-5
@@ -134,6 +142,41 @@ def test_the_first_loss_is_that_of_timms_encoder(found):
     assert abs(losses(place / "from timm")[0] - expected) < LOSS
     record = json.loads((place / "from timm" / "init.json").read_text())
     assert record["notes"] == ["it has no decoder: the decoder is drawn anew from the seed"]
+
+
+def test_the_page_says_where_a_run_started(found):
+    place, _, _ = found
+    page = colophon(Run(place / "larger"))._repr_html_()
+    digest = locate.digest(locate.find(place / "timm"))
+    for words in (f"{place / 'timm'} (SHA-256 {digest})", "positions interpolated from 4x4 to 8x8 patches"):
+        assert words in page
+
+
+def test_a_launch_keeps_the_digest_of_a_run_that_has_trained(tmp_path):
+    config = {"model": "ViT-Atto", "family": "pretrain", "image_size": 32, "patch_size": 8, "channels": 3}
+    source = encoders.write(tmp_path / "source", vit.build("ViT-Atto", image_size=32, seed=0).state_dict(), config)
+    settings = PretrainSettings(model="ViT-Atto", init=str(source), run_dir=str(tmp_path / "run"))
+    first = launch._first_weights(settings)
+    assert first == {"init": str(source), "init_digest": locate.digest(locate.find(source))}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.json").write_text(json.dumps({"job": "pretrain", "resolved": first}))
+    encoders.write(source, vit.build("ViT-Atto", image_size=32, seed=1).state_dict(), config)
+    assert launch._first_weights(settings)["init_digest"] != first["init_digest"]  # nothing has been trained yet
+    (tmp_path / "run" / "checkpoint" / "step-00000005").mkdir(parents=True)
+    shutil.rmtree(source)
+    assert launch._first_weights(settings) == first
+    with pytest.raises(SettingsError, match="^init: .*does not exist"):
+        check(settings)
+    (tmp_path / "run" / "init.json").write_text("{}")
+    check(settings)  # it is not read again
+
+
+def test_files_that_changed_since_the_launch(tmp_path):
+    source = encoders.autoencoder(tmp_path / "source")
+    settings = PretrainSettings(model="ViT-Atto", image_size=32, init=str(source))
+    alone = SimpleNamespace(is_main=True, broadcast=lambda value: value)
+    with pytest.raises(ValueError, match="^init: the files in .* changed while this run was started"):
+        pretrain_start.Start(settings, Folder(tmp_path, resolved=Resolved(init_digest="0" * 64)), alone)
 
 
 def test_it_trains_at_another_size_and_on_other_bands(found):
