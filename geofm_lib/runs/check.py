@@ -74,7 +74,7 @@ def check(settings: JobSettings, ranks: int = 0) -> None:
         _check_data(data)
         if not data and hasattr(settings, "dataset"):  # a simulation reads no images
             found = listing.find(settings.dataset)
-            chosen.check(getattr(settings, "pattern", ""), getattr(settings, "bands", ""))
+            chosen.check(getattr(settings, "pattern", ""), getattr(settings, "bands", ""), found)
             if found.kind == "prepared" and isinstance(settings, PrepareSettings):
                 prepared.refuse_options(settings)
         for name in ("encoder", "init"):

@@ -15,6 +15,7 @@ from geofm_lib.data.sources.pattern import Match, Pattern
 from geofm_lib.data.sources.sides import WORDS, side_of
 
 MOST_BANDS = 512
+AT_LAUNCH = 100_000  # files that are held against a pattern before a run is started
 LOOKED_AT = 10_000  # paths that are compared with a pattern that matches none
 
 
@@ -25,6 +26,7 @@ class Survey:
     top: the folder below which it is held against paths. files: how many it matches; not_chosen: other images, and
     example. samples: for bands, sample -> the numbers of its bands as bits. bands: their names. beside: folder -> the
     one JSON file in it, "" for several. homes: folder -> the one sample in it, () for several.
+    cut_short: were there more files than should be looked at?
     """
 
     top: str = ""
@@ -35,6 +37,7 @@ class Survey:
     bands: list[str] = field(default_factory=list)
     beside: dict[str, str] = field(default_factory=dict)
     homes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    cut_short: bool = False
 
     def counts(self) -> dict[str, int]:
         """band -> samples that have it."""
@@ -42,17 +45,24 @@ class Survey:
         return {name: sum(n for mask, n in masks.items() if mask >> k & 1) for k, name in enumerate(self.bands)}
 
 
-def check(text: str, bands: str = "") -> None:
-    """Raise ValueError, one sentence, for settings `pattern` and `bands` that no files can make right."""
-    if bands and (not text or "band" not in pattern.parse(text).fields):
+def check(text: str, bands: str, source: listing.Source) -> None:
+    """Raise ValueError, one sentence, for settings `pattern` and `bands` that the first files show to be wrong."""
+    names = stack.order(bands)
+    if names and (not text or "band" not in pattern.parse(text).fields):
         raise ValueError(f"bands: '{bands}' needs a pattern with {{band}}, such as pattern='{{patch}}/*_{{band}}.tif'")
-    if text:
+    if text and source.path is None:
+        raise ValueError(f"pattern: '{text}' chooses files, and dataset '{source.name}' has none; leave pattern empty")
+    if text and source.kind in ("folder", "zip"):
+        survey(source, text, AT_LAUNCH)
+    elif text:
         pattern.parse(text)
-    stack.order(bands)
 
 
-def survey(source: listing.Source, text: str) -> Survey:
-    """What the pattern finds. Raises ValueError, one sentence, when that cannot be meant."""
+def survey(source: listing.Source, text: str, most: int | None = None) -> Survey:
+    """What the pattern finds. Raises ValueError, one sentence, when that cannot be meant.
+
+    most: files to look at; when none of so many fits, that is no fault yet.
+    """
     template = pattern.parse(text)
     if "band" in template.fields and archives.count(source) is None:
         raise ValueError(
@@ -61,8 +71,8 @@ def survey(source: listing.Source, text: str) -> Survey:
         )
     top: str | None = ""
     while top is not None:
-        found, below = _survey(source, template, top)
-        if found.files:
+        found, below = _survey(source, template, top, most)
+        if found.files or found.cut_short:
             return found
         top = below
     raise ValueError(_nothing(source, template))
@@ -117,11 +127,14 @@ def _says(fields: dict[str, str]) -> tuple[str, str, str]:
     return fields.get("label", ""), side_of(fields.get("side", "")), scene
 
 
-def _survey(source: listing.Source, template: Pattern, top: str) -> tuple[Survey, str | None]:
+def _survey(source: listing.Source, template: Pattern, top: str, most: int | None) -> tuple[Survey, str | None]:
     """(what is found below `top`, the single folder in it that holds everything or None)."""
     found, numbers, folders = Survey(top), dict[str, int](), set[str]()
     stacked = "band" in template.fields
-    for path in _paths(source):
+    for number, path in enumerate(_paths(source)):
+        if number == most:
+            found.cut_short = True
+            break
         if not listing.is_image_name(path):
             if stacked and path.endswith(".json"):
                 folder = os.path.dirname(path)

@@ -20,6 +20,7 @@ from geofm_lib.data.sources.item import Geo, Raster, Refused
 
 TIFF = {b"II*\0": ("<", "H", "I"), b"MM\0*": (">", "H", "I"), b"II+\0": ("<", "Q", "Q"), b"MM\0+": (">", "Q", "Q")}
 JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")  # in a box, and the bare code stream
+ERDAS = b"EHFA_HEADER_TAG"
 PNG, PNG_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # where a PNG says how many bits a sample has
 NETPBM = re.compile(rb"P[2356]\s+(?:#[^\n]*\n\s*)*\d+\s+\d+\s+(\d+)\s")  # the largest value of a PGM or PPM
 MOST_VALUES, MOST_PIXELS = 2**30, 2 * (Image.MAX_IMAGE_PIXELS or 2**29)  # of one image; more is a scene, or a bomb
@@ -47,6 +48,8 @@ def driver(data: bytes) -> str:
         return "GTiff"
     if data.startswith(JPEG_2000):
         return "JP2OpenJPEG"
+    if data.startswith(ERDAS):
+        return "HFA"
     if data.startswith(PNG) and data[PNG_DEPTH : PNG_DEPTH + 1] == b"\x10":
         return "PNG"
     most = NETPBM.match(data[:1000])

@@ -45,7 +45,8 @@ def read(
     fields = pattern.parse(text).fields if text else ()
     if not fields and not apart and webdataset.is_one(source):
         wanted = functools.partial(chosen.is_chosen, pattern.parse(text)) if text else listing.is_image_name
-        return Reading(webdataset.items(source, wanted), None, "webdataset")
+        unused = webdataset.unused(source)
+        return Reading(webdataset.items(source, wanted), None, "webdataset", unused=unused, source=source)
     if not text:
         unused = Unused()
         return Reading(archives.items(source, apart, unused), archives.count(source), unused=unused, source=source)

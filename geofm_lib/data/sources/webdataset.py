@@ -15,6 +15,7 @@ from typing import NamedTuple
 from geofm_lib.data.sources import archives, listing, stack
 from geofm_lib.data.sources.item import Item, Refused
 from geofm_lib.data.sources.sides import side_of
+from geofm_lib.data.sources.unused import Unused, look
 
 LABELS = ("cls", "label", "labels", "class", "json", "txt")  # what comes first counts
 ALWAYS = LABELS[:4]  # of these nothing else is called so
@@ -92,6 +93,16 @@ def items(source: listing.Source, chosen: Callable[[str], bool] = listing.is_ima
         except listing.DAMAGE as error:
             troubles.append((shard.path.name, listing.rest_lost(error)))
     yield from archives.lost(troubles)
+
+
+def unused(source: listing.Source) -> Unused:
+    """What is neither image nor label in the tars, by names alone; nothing where they are compressed."""
+    if archives.count(source) is None:
+        return Unused()
+    found = look(source)
+    for suffix, reason in [key for key in found.counts if key[0].lstrip(".") in LABELS]:
+        del found.counts[suffix, reason]
+    return found
 
 
 def class_names(path: Path) -> list[str]:
