@@ -159,5 +159,5 @@ def test_images_without_a_label_among_others_are_one_sentence(data, tmp_path):
                                                              for k, row in enumerate(rows)])  # fmt: skip
     for name in ("split.csv", "statistics.json"):
         (tmp_path / name).write_text((data / name).read_text())
-    with pytest.raises(ValueError, match="has no label for 3 of its images"):
+    with pytest.raises(ValueError, match="has no label for 3 of its 120 train and test images"):
         start(settings(tmp_path), tmp_path / "run")

@@ -74,9 +74,11 @@ def model_view(run: Run) -> Figure | Note:
 
 
 def reconstruction(run: Run) -> Figure | Note:
-    """Held-out images, what the model saw of them, and what it rebuilt."""
-    names = {"original": "image", "masked": "visible patches", "rebuilt": "rebuilt"}
-    words = "the image, the patches that the model saw, and the image that it rebuilt from them"
+    """Images of the test side, else of the train side; what the model saw of them, and what it rebuilt."""
+    side = run.summary.get("rebuilt", "test")
+    names = {"original": f"{side} image", "masked": "visible patches", "rebuilt": "rebuilt"}
+    trained = ", which it was trained on since the set has no test side" if side == "train" else ""
+    words = f"the {side} image{trained}, the patches that the model saw, and the image that it rebuilt from them"
     return _rows(run, "reconstruction.npz", names, words)
 
 

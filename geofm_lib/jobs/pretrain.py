@@ -149,6 +149,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         "images_per_s": float(np.median(rates)) if rates else None,
         "global_batch": settings.global_batch,
         "micro_batches": parts,
+        "rebuilt": "test" if len(test) else "train",  # the side that reconstruction.npz shows
         **start.told(),
         **({"not_measured": float(np.mean([row["not_measured"] for row in rows]))} if shards.masked and rows else {}),
     }

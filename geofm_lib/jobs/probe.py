@@ -23,6 +23,7 @@ from timm.optim import Lars
 from geofm_lib import files
 from geofm_lib.data import baselines, sampler
 from geofm_lib.data.shards import Shards
+from geofm_lib.data.sources import probeable
 from geofm_lib.distributed.context import Context
 from geofm_lib.distributed.features import Extractor, Features
 from geofm_lib.distributed.training import learning_rate
@@ -52,8 +53,8 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
     ValueError in one sentence for data without labels or with fewer than two classes, and for an encoder that is
     missing or does not fit the images.
     """
+    probeable.check(Path(settings.data))
     train, test = Shards(settings.data, split="train"), Shards(settings.data, split="test")
-    _check(settings.data, train, test)
     device = context.device
     encoders, config = _encoders(settings, train.channels, device)
     progress = Progress(run, context.world_size)
@@ -145,22 +146,6 @@ def _name(encoder: str) -> str:
     """What a table calls it: the run's folder, or that of an encoder from elsewhere."""
     folder = Path(encoder)
     return folder.parent.name if folder.name == "encoder" else folder.name
-
-
-def _check(data: str, train: Shards, test: Shards) -> None:
-    """ValueError in one sentence for data that cannot be probed."""
-    where = f"The prepared data set in {data}"
-    bare = sum(int((side.labels < 0).sum()) for side in (train, test))
-    if bare:
-        how = "no labels" if bare == len(train) + len(test) else f"no label for {bare} of its images"
-        raise ValueError(f"{where} has {how}, so it cannot be probed; give a folder or archive of class folders.")
-    if len(train.classes) < 2:
-        raise ValueError(f"{where} has {len(train.classes)} class; a probe needs at least 2.")
-    if len(train) < 2 or not len(test):
-        raise ValueError(
-            f"{where} has {len(train)} train and {len(test)} test images, and a probe needs both sides; prepare it "
-            "with a train_ratio below 1, or give sides for both."
-        )
 
 
 def _encoders(

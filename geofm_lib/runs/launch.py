@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from geofm_lib import __version__, files
-from geofm_lib.data.sources import listing, prepared
+from geofm_lib.data.sources import listing, prepared, probeable
 from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, REQUESTS
 from geofm_lib.model.interop import locate
 from geofm_lib.runs import results, slurm, watch
@@ -102,12 +102,22 @@ def _resolved(settings: JobSettings, ranks: int) -> Resolved:
     if isinstance(settings, ImageSettings) and reads:  # not a simulation, nor a throughput run on synthetic images
         folder = _data(settings)
         found |= {"data": str(folder), "data_fingerprint": prepared.fingerprint(folder)}
+        if isinstance(settings, ProbeSettings):
+            _probeable(folder)
     if isinstance(settings, ProbeSettings) and settings.encoder != "random":
         given = settings.encoder or launch_quietly(settings.pretraining()).folder
         found["encoder"] = str(locate.find(expanded(given)).folder)
     if isinstance(settings, PretrainSettings) and settings.init:
         found |= _first_weights(settings)
     return Resolved(ranks=ranks, **found)
+
+
+def _probeable(folder: Path) -> None:
+    """Refuse a set that cannot be probed before anything is pretrained for it."""
+    try:
+        probeable.check(folder)
+    except ValueError as error:
+        raise SettingsError(f"data: {error}") from None
 
 
 def _first_weights(settings: PretrainSettings) -> dict[str, str]:
