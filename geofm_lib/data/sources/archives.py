@@ -81,6 +81,12 @@ def names(source: listing.Source) -> Iterator[str] | None:
     return map(clean, filter(listing.is_image_name, listing.names(source.path, source.kind, [])))
 
 
+def every(source: listing.Source) -> Iterator[str]:
+    """The names of all files, images or not, as `items` gives them."""
+    assert source.path is not None, "drawn and downloaded images have no path"
+    return map(clean, listing.names(source.path, source.kind, []))
+
+
 def count(source: listing.Source) -> int | None:
     """How many images can be listed, or None if only reading a compressed tar through would tell."""
     assert source.path is not None, "drawn and downloaded images have no path"

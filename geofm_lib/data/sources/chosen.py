@@ -131,7 +131,7 @@ def _survey(source: listing.Source, template: Pattern, top: str, most: int | Non
     """(what is found below `top`, the single folder in it that holds everything or None)."""
     found, numbers, folders = Survey(top), dict[str, int](), set[str]()
     stacked = "band" in template.fields
-    for number, path in enumerate(_paths(source)):
+    for number, path in enumerate(archives.every(source)):
         if number == most:
             found.cut_short = True
             break
@@ -220,15 +220,11 @@ def _beside(source: listing.Source, found: Survey) -> dict[str, str]:
 
 def _nothing(source: listing.Source, template: Pattern) -> str:
     """Why no image reads like the pattern: the path that is most like it, and what other files do."""
-    near = pattern.nearest(template.text, islice(filter(listing.is_image_name, _paths(source)), LOOKED_AT))
-    other = next((path for path in _paths(source) if template.match(path) and not listing.is_image_name(path)), "")
+    near = pattern.nearest(template.text, islice(filter(listing.is_image_name, archives.every(source)), LOOKED_AT))
+    others = (path for path in archives.every(source) if not listing.is_image_name(path))
+    other = next(filter(template.match, others), "")
     more = f"; it matches '{other}', which is no image that can be read" if other else ""
     return f"pattern: '{template.text}' matches none of the images; the nearest path is '{near}'{more}"
-
-
-def _paths(source: listing.Source) -> Iterator[str]:
-    assert source.path is not None, "drawn and downloaded images have no path"
-    return map(archives.clean, listing.names(source.path, source.kind, []))
 
 
 def _unknown_side(text: str, word: str, path: str) -> str:
@@ -243,7 +239,7 @@ def _twice(source: listing.Source, template: Pattern, top: str, match: Match, pa
     def same(other: Match | None) -> bool:
         return other is not None and other.sample() == match.sample() and other.fields["band"] == band
 
-    first = next(other for other in _paths(source) if same(_match(template, top, other)))
+    first = next(other for other in archives.every(source) if same(_match(template, top, other)))
     return (
         f"pattern: '{template.text}' finds two files for band {band} of one sample, '{first}' and '{path}'; put what "
         "tells them apart into the pattern, as text or as a field such as {date}"

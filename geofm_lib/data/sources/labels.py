@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from geofm_lib.data.sources import beside, file_names, folders, given, listing
+from geofm_lib.data.sources import beside, file_names, folders, given, listing, webdataset
 
 WORDS = ("", "folders", "none")  # what the setting `labels` may be instead of files
 
@@ -70,6 +70,8 @@ def assign(
         found.labels, found.labels_from = _named(table.labels, by_folders.labels, table.words["label"])
     elif choice == "none":
         found.labels_from = ""
+    elif given_by == "webdataset" and (words := webdataset.no_classes(own)):
+        told = [words, *told]
     elif any(own) and choice != "folders":
         found.labels, found.labels_from = own, said
     else:

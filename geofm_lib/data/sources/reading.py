@@ -4,7 +4,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from geofm_lib.data.sources import archives, chosen, listing, pattern, webdataset
+from geofm_lib.data.sources import archives, chosen, listing, pattern, previews, webdataset
 from geofm_lib.data.sources.item import Item
 from geofm_lib.data.sources.unused import Unused, look
 
@@ -49,7 +49,7 @@ def read(
         return Reading(webdataset.items(source, wanted), None, "webdataset", unused=unused, source=source)
     if not text:
         unused = Unused()
-        return Reading(archives.items(source, apart, unused), archives.count(source), unused=unused, source=source)
+        return Reading(archives.items(source, apart, unused), previews.count(source), unused=unused, source=source)
     found = chosen.survey(source, text)
     if apart and "band" in fields:
         raise ValueError(f"tile: the bands of '{text}' are stacked, and stacks cannot be cut into tiles; set tile=0")

@@ -21,6 +21,7 @@ LABELS = ("cls", "label", "labels", "class", "json", "txt")  # what comes first 
 ALWAYS = LABELS[:4]  # of these nothing else is called so
 CLASS_NAMES = ("classes.txt", "classnames.txt", "class_names.txt", "dataset.json")  # beside the tars, or above them
 LOOKED_AT = 100  # samples of the first tar
+MOST_ALONE = 20  # different labels that are never too many
 MOST_LABEL = 2**16  # bytes of a label
 
 
@@ -103,6 +104,15 @@ def unused(source: listing.Source) -> Unused:
     for suffix, reason in [key for key in found.counts if key[0].lstrip(".") in LABELS]:
         del found.counts[suffix, reason]
     return found
+
+
+def no_classes(labels: list[str]) -> str:
+    """Why the labels beside the images are none, as captions or ids are not; "" where they may be classes."""
+    there = [label for label in labels if label]
+    if len(set(there)) <= max(MOST_ALONE, len(there) // 2):
+        return ""
+    words = f"the {len(there)} texts beside the images, such as '{there[0][:60]}', are {len(set(there))} different ones"
+    return f"{words}, captions or names and not classes, and give no labels: labels='table.csv' takes them from a table"
 
 
 def class_names(path: Path) -> list[str]:

@@ -1,0 +1,47 @@
+"""Data sets whose images are only previews of arrays, which are not read."""
+
+import os
+from collections import Counter
+
+from geofm_lib.data.sources import archives, listing
+
+ARRAYS = frozenset(".npy .npz .h5 .hdf5 .he5 .nc .nc4 .mat .pt .pth .zarr".split())
+
+
+def count(source: listing.Source) -> int | None:
+    """How many images can be listed, None if only reading a compressed tar through would tell.
+
+    Raises ValueError, one sentence, where more arrays than images lie in their folders or have their names.
+    """
+    images = archives.count(source)
+    if not images:
+        return images
+    folders, stems, example = set[str](), set[str](), ""
+    arrays = {name for name in map(_array, archives.every(source)) if name}
+    if len(arrays) <= images:
+        return images
+    for name in filter(listing.is_image_name, archives.every(source)):
+        example = example or name
+        folders.add(os.path.dirname(name))
+        stems.add(_stem(name))
+    beside = Counter(
+        os.path.splitext(name)[1].lower() for name in arrays if os.path.dirname(name) in folders or _stem(name) in stems
+    )
+    if beside.total() > images:
+        raise ValueError(
+            f"dataset: beside {images} images, such as '{example}', lie {beside.total()} arrays "
+            f"({' '.join(sorted(beside))}), which are not read: write them as TIFF, as with tifffile.imwrite, or set "
+            f"pattern=*{os.path.splitext(example)[1]} to take the images alone"
+        )
+    return images
+
+
+def _array(name: str) -> str:
+    """The name of the array that a file is, or is a part of; "" for other files."""
+    at = name.lower().find(".zarr/")
+    whole = name[: at + 5] if at >= 0 else name
+    return whole if os.path.splitext(whole)[1].lower() in ARRAYS and not listing.is_hidden(whole) else ""
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(os.path.basename(name))[0]
