@@ -1,6 +1,7 @@
 """What stands in the cells of a table: labels, one or several, and sides; and how a line of a list falls into cells."""
 
 import ast
+import functools
 import re
 
 from geofm_lib.data.sources import sides
@@ -11,38 +12,43 @@ LONGEST = 200  # letters of a label
 MISSING = {"", "nan", "none", "null", "na", "n/a", "-", "<na>", "nat"}
 
 
-def label(name: str, number: int, cells: list[str], columns: Columns) -> str:
+def label(name: str, number: int, row: list[str], columns: Columns) -> str:
     """The label of a row, several with "|" between them, "" for none."""
     if columns.one_hot:
-        return "|".join(_clean(columns.header[k]) for k in columns.label if cells[k].lower() in ("1", "1.0", "true"))
-    found: dict[str, None] = {}
-    for k in columns.label:
-        plural = columns.header[k].lower().rstrip().endswith("s") if columns.header else False
-        for part in _several(cells[k], plural):
-            part = _clean(part)
-            if len(part) > LONGEST:
-                raise ValueError(
-                    f"labels: line {number} of '{name}' has a label of {len(part)} letters; at most {LONGEST} can be"
-                )
-            if part.lower() not in MISSING:
-                found[part] = None
-    return "|".join(found)
+        return "|".join(_clean(columns.header[k]) for k in columns.label if row[k].lower() in ("1", "1.0", "true"))
+    if len(columns.label) == 1:
+        k = columns.label[0]
+        found = _labels(row[k], columns.header[k] if columns.header else "")
+    else:
+        found = "|".join(filter(None, (_labels(row[k], columns.header[k]) for k in columns.label)))
+    if len(found) > LONGEST and (longest := max(map(len, found.split("|")))) > LONGEST:
+        raise ValueError(
+            f"labels: line {number} of '{name}' has a label of {longest} letters; at most {LONGEST} can be"
+        )
+    return found
 
 
-def _several(text: str, plural: bool) -> list[str]:
-    """The labels of a cell. plural: the column's name is, so that commas part labels, and so do blanks of tags."""
+@functools.lru_cache(maxsize=65_536)
+def _labels(text: str, header: str) -> str:
+    """The labels of a cell, each once. header: commas part them where it is a plural, and blanks where it is tags."""
+    parts = map(_clean, _several(text, header.strip().lower()))
+    return "|".join(dict.fromkeys(part for part in parts if part.lower() not in MISSING))
+
+
+def _several(text: str, header: str) -> list[str]:
     if text[:1] in "[({" and text[-1:] in "])}" and len(text) > 1:
         try:
             value = ast.literal_eval(text)
             return [str(each) for each in value] if isinstance(value, list | tuple | set) else [text]
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             inside = text[1:-1]
-            return [
-                part.strip("'\" ") for part in re.split(r"[,;|]" if re.search(r"[,;|]", inside) else r"\s+", inside)
-            ]
+            parts = re.split(r"[,;|]", inside) if re.search(r"[,;|]", inside) else inside.split()
+            return [part.strip("'\" ") for part in parts]
     if ";" in text or "|" in text:
         return re.split(r"[;|]", text)
-    return text.split(",") if plural and "," in text else [text]
+    if "," in text and header.endswith("s"):
+        return text.split(",")
+    return text.split() if header == "tags" else [text]
 
 
 def _clean(label: str) -> str:
@@ -50,15 +56,17 @@ def _clean(label: str) -> str:
 
 
 def side(name: str, number: int, text: str, columns: Columns) -> str:
-    if text.lower() in MISSING:
-        return ""
-    side = sides.side_of(text)
-    if not side:
+    """The side that a cell names, "" for none; ValueError for a word that is none."""
+    found = _side_of(text)
+    if not found and text.lower() not in MISSING:
         raise ValueError(
             f"labels: line {number} of '{name}' has the side '{text[:80]}' in {columns.named('side')}, which is "
             "neither train, val nor test; correct it, or name another column (side=...)"
         )
-    return side
+    return found
+
+
+_side_of = functools.lru_cache(maxsize=1024)(sides.side_of)
 
 
 def words(lines: list[str], find: Finder) -> int:

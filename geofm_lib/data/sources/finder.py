@@ -26,6 +26,9 @@ class Finder:
 
     def __call__(self, text: str) -> int:
         """The place of the image in `names`, NONE, or SEVERAL where more than one could be meant."""
+        place = self._end(False, 0).get(text, NONE)
+        if place >= 0:
+            return place
         parts = [part for part in text.strip().replace("\\", "/").split("/") if part not in ("", ".")]
         if not parts or ".." in parts:
             return NONE

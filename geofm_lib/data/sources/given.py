@@ -87,7 +87,7 @@ def locate(text: str, source: listing.Source) -> list[tuple[tables.File, str]]:
     else:
         found = [_on_disk(path, base) for path in ((base / text,) if base else ()) if path.is_file()]
         found = found or [_on_disk(typed, base)] * typed.is_file()
-    if not found and typed.is_dir():
+    if not found and (typed.is_dir() or base is not None and (base / text).is_dir()):
         raise ValueError(f"labels: '{text}' is a folder; name its files, as in labels='{text}/*.txt'")
     if not found and source.path and source.kind != "folder":
         found = _in_archive(text, source)

@@ -1,0 +1,389 @@
+"""Tables and published lists: every form gives what it says, and every hostile one is one sentence."""
+
+import gzip
+import json
+import time
+import zipfile
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from geofm_lib import files
+from geofm_lib.data import shards
+from geofm_lib.data.sources import given, listing
+from tests.support.cases import given_split, labels_in_files
+from tests.support.pictures import as_archive, class_folders
+from tests.support.preparations import prepared
+
+NAMES = [f"set/{label}/{label}_{n}.png" for label in ("forest", "water", "crop") for n in range(4)]
+TRUE = [name.split("/")[1] for name in NAMES]
+SIDES = (["train", "train", "val", "test"]) * 3
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Write some files beside images of names that do not exist, and read the setting `labels`."""
+
+    def read(setting="labels.csv", names=NAMES, **contents):
+        for name, content in contents.items():
+            path = tmp_path / name.replace("__", "/").replace("_csv", ".csv").replace("_txt", ".txt")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return given.read(setting, listing.Source("set", tmp_path, "folder"), names)
+
+    return read
+
+
+def rows(header, *columns, comma=","):
+    lines = [header] if header else []
+    return "\n".join(lines + [comma.join(map(str, row)) for row in zip(*columns, strict=True)]) + "\n"
+
+
+ENDS = [name.rpartition("/")[2] for name in NAMES]
+STEMS = [name[:-4] for name in ENDS]
+FORMS = {
+    "csv": rows("image,label", ENDS, TRUE),
+    "semicolon": rows("Bild;Klasse".replace("Bild", "Filename").replace("Klasse", "Class Name"), ENDS, TRUE, comma=";"),
+    "tab": rows("path\tlabel", ENDS, TRUE, comma="\t"),
+    "pipe": rows("path|label", ENDS, TRUE, comma="|"),
+    "bom": b"\xef\xbb\xbf" + rows("image,label", ENDS, TRUE).encode(),
+    "utf-16": rows("image,label", ENDS, TRUE).encode("utf-16"),
+    "windows lines": rows("image,label", ENDS, TRUE).replace("\n", "\r\n"),
+    "quotes": rows('"image","label"', [f'"{each}"' for each in ENDS], [f'"{each}"' for each in TRUE]),
+    "blank lines": rows("image,label", ENDS, TRUE).replace("\n", "\n\n"),
+    "no header": rows("", ENDS, TRUE),
+    "full paths": rows("path,label", NAMES, TRUE),
+    "paths of another machine": rows("path,label", [f"/home/me/data/{name}" for name in NAMES], TRUE),
+    "windows paths": rows("path,label", [f"C:\\data\\{name}".replace("/", "\\") for name in NAMES], TRUE),
+    "below the top": rows("path,label", [name.removeprefix("set/") for name in NAMES], TRUE),
+    "no suffix": rows("id,label", STEMS, TRUE),
+    "another suffix": rows("file,label", [f"{stem}.tif" for stem in STEMS], TRUE),
+    "more columns": rows("index,date,image,cloud,label", range(12), range(12), ENDS, range(12), TRUE),
+    "no usual name": rows("a,b,Label", range(12), ENDS, TRUE),
+    "patterns": "path,label\nset/forest/*,forest\nwater_?.png,water\ncrop/*.png,crop\n",
+    "one hot": rows("IMAGE\\LABEL\tcrop\tforest\twater", STEMS,
+                    *[[int(label == each) for label in TRUE] for each in ("crop", "forest", "water")], comma="\t"),
+    "numbers after the folder": rows("image,label", ENDS, TRUE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_a_table(read, form):
+    found = read(labels_csv=FORMS[form])
+    assert found.labels == TRUE
+    assert found.sides == found.groups == []
+    assert found.warnings == []
+    assert all(found.listed)
+
+
+def test_parquet_and_json(tmp_path):
+    source = listing.Source("set", tmp_path, "folder")
+    parquet.write_table(
+        pyarrow.table({"image": ENDS, "labels": [[each] for each in TRUE]}), tmp_path / "labels.parquet"
+    )
+    lines = [json.dumps({"file": end, "label": label}) for end, label in zip(ENDS, TRUE, strict=True)]
+    (tmp_path / "labels.jsonl").write_text("\n".join(lines))
+    (tmp_path / "labels.json").write_text("[" + ",".join(lines) + "]")
+    (tmp_path / "map.json").write_text(json.dumps(dict(zip(ENDS, TRUE, strict=True))))
+    for name in ("labels.parquet", "labels.jsonl", "labels.json", "map.json"):
+        assert given.read(name, source, NAMES).labels == TRUE
+
+
+SEVERAL = ["a", "a|b", "b|c", "a|b|c"] * 3
+CELLS = {
+    "semicolons": ("labels", [each.replace("|", ";") for each in SEVERAL]),
+    "bars": ("label", SEVERAL),
+    "commas": ("labels", [f'"{each.replace("|", ", ")}"' for each in SEVERAL]),
+    "json": ("labels", ['"[' + ", ".join(f'""{part}""' for part in each.split("|")) + ']"' for each in SEVERAL]),
+    "python": ("label", ['"[' + ", ".join(f"'{part}'" for part in each.split("|")) + ']"' for each in SEVERAL]),
+    "brackets": ("label", [f"[{each.replace('|', ' ')}]" for each in SEVERAL]),
+    "tags": ("tags", [each.replace("|", " ") for each in SEVERAL]),
+}
+
+
+@pytest.mark.parametrize("form", CELLS)
+def test_several_labels_in_a_cell(read, form):
+    word, column = CELLS[form]
+    assert read(labels_csv=rows(f"image,{word}", ENDS, column)).labels == SEVERAL
+
+
+def test_several_labels_in_rows_and_columns(read):
+    pairs = [(end, part) for end, label in zip(ENDS, SEVERAL, strict=True) for part in label.split("|")]
+    assert read(labels_csv=rows("image,label", *zip(*pairs, strict=True))).labels == SEVERAL
+    bits = [[int(part in label) for label in SEVERAL] for part in "abc"]
+    found = read(labels_csv=rows("image,a,b,c", ENDS, *bits))
+    assert found.labels == SEVERAL
+    assert found.words == {"label": "3 columns of labels.csv"}
+    assert read("labels.csv:label=a+c").labels == ["a", "a", "c", "a|c"] * 3
+
+
+def test_sides_and_groups(read):
+    table = rows(
+        "image,label,Subset,cell", ENDS, TRUE, ["training", "TRAIN", "validation", "test"] * 3, [1, 1, 2, 3] * 3
+    )
+    found = read(labels_csv=table)
+    assert (found.sides, found.groups) == (SIDES, ["1", "1", "2", "3"] * 3)
+    assert found.words == {
+        "label": "column label of labels.csv",
+        "side": "column Subset of labels.csv",
+        "group": "column cell of labels.csv",
+    }
+    flags = rows(
+        "image,is_train,is_val,is_test", ENDS, *[[int(s == side) for s in SIDES] for side in ("train", "val", "test")]
+    )
+    assert read(labels_csv=flags).sides == SIDES
+
+
+def test_columns_named_by_the_setting(read):
+    table = rows("when,after,before,C,S,cell_km", range(6), ENDS[:6], ENDS[6:], TRUE[:6], SIDES[:6], range(6))
+    found = read("labels.csv:path=before+after,label=C,side=S,group=cell_km", labels_csv=table)
+    assert found.labels == TRUE[:6] * 2
+    assert found.sides == SIDES[:6] * 2
+    assert found.groups == list("012345") * 2
+    table = rows("place,cell_5km,before,after", range(6), "aabbcc", ENDS[6:], ENDS[:6])
+    assert read("labels.csv:group=cell_5km", labels_csv=table).groups == list("aabbcc") * 2, (
+        "columns by what is in them"
+    )
+
+
+# Lists as published: (name of the file, its lines). The names of the files say the sides.
+def published(line):
+    return {
+        side: "".join(line(i) + "\n" for i, s in enumerate(SIDES) if s == side) for side in ("train", "val", "test")
+    }
+
+
+LISTS = {
+    "torchgeo eurosat-train.txt": ("eurosat-{}.txt", published(lambda i: f"{STEMS[i]}.jpg"), [""]),
+    "torchgeo uc_merced-train.txt": ("uc_merced-{}.txt", published(lambda i: f"{STEMS[i]}.tif"), [""]),
+    "resisc45-train.txt": ("resisc45-{}.txt", published(lambda i: ENDS[i]), [""]),
+    "rvsa file, class, number": (
+        "{}_labels_55_0.txt",
+        published(lambda i: f"{TRUE[i]}/{ENDS[i]} {TRUE[i]} {i // 4}"),
+        TRUE,
+    ),
+    "file and number": ("{}.txt", published(lambda i: f"{ENDS[i]} {i // 4}"), [str(i // 4) for i in range(12)]),
+    "aid: a path a line": ("AID_{}.txt", published(lambda i: f"{TRUE[i]}/{ENDS[i]}"), [""]),
+    "dota: ids": ("{}set.txt", published(lambda i: STEMS[i]), [""]),
+    "csv": ("{}.csv", {s: "image,label\n" + t for s, t in published(lambda i: f"{ENDS[i]},{TRUE[i]}").items()}, TRUE),
+}
+
+
+@pytest.mark.parametrize("form", LISTS)
+def test_published_lists_are_reproduced_exactly(tmp_path, form):
+    name, contents, expected = LISTS[form]
+    (tmp_path / "lists").mkdir()
+    for side, text in contents.items():
+        (tmp_path / "lists" / name.format(side)).write_text(text)
+    found = given.read(f"lists/{name.format('*')}", listing.Source("set", tmp_path, "folder"), NAMES)
+    assert found.sides == SIDES
+    assert found.labels == (expected if len(expected) > 1 else [])
+    assert found.warnings == []
+
+
+# Hostile: (setting, {file: content}, what the one sentence says).
+GOOD = rows("image,label", ENDS, TRUE)
+HOSTILE = {
+    "no such file": ("nothing.csv", {}, "'nothing.csv' is neither here nor in"),
+    "a folder": ("lists", {"lists__a_txt": "x"}, "is a folder; name its files, as in labels='lists/*.txt'"),
+    "pattern of nothing": ("lists/*.txt", {}, "'lists/*.txt' is neither here nor in"),
+    "only commas": (",,", {}, "names no file"),
+    "unknown option": ("labels.csv:kind=image", {"labels_csv": GOOD}, "'kind' of 'kind=image' is none of path, label"),
+    "option twice": ("labels.csv:path=image,path=image", {"labels_csv": GOOD}, "path is given twice"),
+    "empty option": ("labels.csv:path=", {"labels_csv": GOOD}, "names no column"),
+    "two sides": ("labels.csv:side=a+b", {"labels_csv": GOOD}, "side is one column, not 2"),
+    "wrong column": ("labels.csv:label=lable", {"labels_csv": GOOD}, "no column 'lable' for label; did you mean 'label'"),
+    "no such column": ("labels.csv:path=xyz", {"labels_csv": GOOD}, "no column 'xyz' for path; it has image, label"),
+    "empty": ("labels.csv", {"labels_csv": ""}, "is empty"),
+    "blank": ("labels.csv", {"labels_csv": " \n\n \n"}, "is empty"),
+    "header only": ("labels.csv", {"labels_csv": "image,label\n"}, "none of the"),
+    "binary": ("labels.csv", {"labels_csv": bytes(range(256)) * 20}, "is no text: it has bytes of 0"),
+    "NUL late": ("labels.csv", {"labels_csv": GOOD.encode() * 90 + b"a\0b,c\n"}, "damaged: it has bytes of 0"),
+    "NUL early": ("labels.csv", {"labels_csv": b"image,label\nforest_0.png,\0forest\n"}, "bytes of 0"),
+    "excel": ("labels.csv", {"labels_csv": b"PK\3\4" + b"x" * 99}, "an Excel workbook or a zip; save it as CSV"),
+    "old excel": ("labels.csv", {"labels_csv": b"\xd0\xcf\x11\xe0" + b"x" * 99}, "Excel workbook; save it as CSV"),
+    "compressed": ("labels.csv", {"labels_csv": gzip.compress(GOOD.encode())}, "compressed; unpack it"),
+    "array": ("labels.csv", {"labels_csv": b"\x93NUMPY\1\0" + b"x" * 99}, "a numpy array"),
+    "damaged parquet": ("labels.csv", {"labels_csv": b"PAR1" + b"x" * 99}, "is damaged"),
+    "broken json": ("labels.json", {"labels.json": '[{"path": "a.png", '}, "is no JSON that can be read"),
+    "coco": ("labels.json", {"labels.json": '{"images": [], "annotations": []}'}, "boxes of objects (COCO)"),
+    "json of numbers": ("labels.json", {"labels.json": "[1, 2, 3]"}, "must hold objects such as"),
+    "deep json": ("labels.json", {"labels.json": "[" * 100_000}, "is no JSON that can be read"),
+    "open quote": ("labels.csv", {"labels_csv": GOOD.replace("forest_2.png", '"forest_2.png')}, "a quote is not closed"),
+    "stray quote": ("labels.csv", {"labels_csv": GOOD.replace("forest_2.png", '"forest"_2.png')}, "a quote is not closed"),
+    "short row": ("labels.csv", {"labels_csv": GOOD + "forest_1.png\n"}, "has 1 cells in line 14, but 2"),
+    "long row": ("labels.csv", {"labels_csv": GOOD + "forest_1.png,dense,forest\n"}, "has 3 cells in line 14, but 2"),
+    "huge cell": ("labels.csv", {"labels_csv": GOOD + "forest_1.png," + "x" * 200_000 + "\n"}, "more than 131072 letters"),
+    "long label": ("labels.csv", {"labels_csv": GOOD + "forest_1.png," + "x" * 2000 + "\n"}, "label of 2000 letters"),
+    "one endless line": ("labels.csv", {"labels_csv": "x" * 300_000}, "a line of more than 131072 letters"),
+    "no row fits": ("labels.csv", {"labels_csv": "image,label\na.png,x\nb.png,y\n"}, "they say 'a.png', an image is called"),
+    "outside": ("labels.csv", {"labels_csv": "image,label\n../../etc/x.png,x\n../b.png,y\n"}, "none of the 2 rows"),
+    "absolute": ("labels.csv", {"labels_csv": "image,label\n/etc/passwd,x\n/etc/hosts,y\n"}, "none of the 2 rows"),
+    "numbers as paths": ("labels.csv", {"labels_csv": rows("image,label", range(12), TRUE)}, "they say '0'"),
+    "no path column": ("labels.csv", {"labels_csv": rows("a,label", range(12), TRUE)}, "no column of 'labels.csv' names images"),
+    "two labels": ("labels.csv", {"labels_csv": GOOD + "forest_1.png,crop\n"}, "is 'forest' in line 3, and 'crop' in line 14"),
+    "two sides of one image": (
+        "labels.csv",
+        {"labels_csv": rows("image,split", ENDS, SIDES) + "forest_0.png,test\n"},
+        "has the side 'train' in line 2, and 'test' in line 14",
+    ),
+    "two groups": ("labels.csv", {"labels_csv": "image,cell\nforest_0.png,1\nforest_0.png,2\n"}, "has the group '1' in line 2"),
+    "in two lists": (
+        "*.txt",
+        {"train_txt": "forest_0.png\nforest_1.png\n", "test_txt": "forest_1.png\nforest_2.png\n"},
+        "has the side 'test' in line 1, and 'train' in line 2 of 'train.txt'",
+    ),
+    "unknown side": ("labels.csv", {"labels_csv": "image,split\nforest_0.png,train\nforest_1.png,oops\n"}, "the side 'oops'"),
+    "sides as numbers": ("labels.csv", {"labels_csv": rows("image,split", ENDS, [0, 1] * 6)}, "the side '0' in split"),
+    "folds": ("labels.csv:side=fold", {"labels_csv": rows("image,fold", ENDS, [1, 2, 3] * 4)}, "the side '1' in fold"),
+    "several groups": (
+        "labels.csv",
+        {"labels_csv": rows("image,place,cell_5km", ENDS, range(12), range(12))},
+        "could say which images belong together; choose one: labels='labels.csv:group=cell_5km'",
+    ),
+    "header twice": ("labels.csv", {"labels_csv": rows("image,label,label", ENDS, TRUE, TRUE)}, "'label' 2 times"),
+    "asked for twice": ("labels.csv:label=x", {"labels_csv": rows("image,x,x", ENDS, TRUE, TRUE)}, "'x' 2 times"),
+    "two texts, no header": ("labels.csv", {"labels_csv": rows("", ENDS, TRUE, STEMS)}, "has no header, and 2 columns"),
+    "every label its own": (
+        "labels.csv",
+        {"labels_csv": rows("image,label", [f"{n}.png" for n in range(99)], [f"x{n}" for n in range(99)])},
+        "99 different values for 99 images, such as 'x0', so they are no classes",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_tables_are_one_sentence(read, tmp_path, case):
+    setting, contents, said = HOSTILE[case]
+    names = [f"{n}.png" for n in range(99)] if "every label" in case else NAMES
+    with pytest.raises(ValueError) as refused:
+        read(setting, names, **contents)
+    sentence = str(refused.value)
+    assert said in sentence
+    assert sentence.startswith("labels: ")
+    assert "\n" not in sentence
+    assert len(sentence) < 400
+
+
+def test_which_image_is_meant_must_be_clear(read):
+    with pytest.raises(ValueError, match=r"line 2 of 'labels.csv' says '1.png', which several images end with"):
+        read(names=["a/1.png", "b/1.png"], labels_csv="path,label\n1.png,a\n1.png,b\n")
+
+
+def test_a_table_that_an_archive_has_twice_is_asked_for(tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for name in ("x/labels.csv", "y/labels.csv"):
+            archive.writestr(name, GOOD)
+    source = listing.Source("set", tmp_path / "set.zip", "zip")
+    with pytest.raises(ValueError, match="could be 'x/labels.csv' or 'y/labels.csv'; give its path"):
+        given.read("labels.csv", source, NAMES)
+    assert given.read("y/labels.csv", source, NAMES).labels == TRUE
+
+
+def test_what_is_odd_but_clear_is_taken_and_told(read):
+    found = read(labels_csv=GOOD + "gone.png,forest\n")
+    assert found.labels == TRUE
+    assert found.warnings == ["1 of 13 rows of 'labels.csv' name no image here, such as 'gone.png'"]
+    found = read(labels_csv=rows("image,label", ENDS[:9], TRUE[:9]))
+    assert found.labels == TRUE[:8] + ["crop", "", "", ""]
+    assert found.warnings == ["3 images stand in no row of 'labels.csv', such as 'set/crop/crop_1.png'"]
+    found = read(labels_csv=rows("image,label", ENDS, ["nan", "", "NA", "None"] + TRUE[4:]))
+    assert found.labels == [""] * 4 + TRUE[4:]
+    assert found.warnings == ["4 rows of 'labels.csv' have no label"]
+    found = read(labels_csv=rows("image,label", ENDS, ["forest"] * 12))
+    assert found.warnings == ["all labels of 'labels.csv' are 'forest': one class cannot be told from another"]
+    assert read(labels_csv=GOOD + GOOD.partition("\n")[2]).labels == TRUE, "the same row twice"
+    assert read(labels_csv=rows("image,label", ENDS, [f"{i // 4}.0" for i in range(12)])).labels[::4] == ["0", "1", "2"]
+    latin = rows("image,label", ENDS, ["forêt"] * 6 + TRUE[6:]).encode("latin-1")
+    assert read(labels_csv=latin).labels[0] == "forêt"
+    assert read(labels_csv=rows("image,label,fold", ENDS, TRUE, [1, 2, 3] * 4)).sides == [], "folds are no sides"
+
+
+@pytest.mark.parametrize("count", [100_000, pytest.param(2_000_000, marks=pytest.mark.long)])
+def test_a_table_of_two_million_rows_takes_seconds(tmp_path, count):
+    names = [f"set/{n % 50:02d}/{n:07d}.jpg" for n in range(0, count, 7)]
+    with open(tmp_path / "labels.csv", "w") as file:
+        file.write("image,label,split\n")
+        file.writelines(f"{n:07d}.jpg,{n % 50:02d},{'train' if n % 3 else 'test'}\n" for n in range(count))
+    started = time.process_time()
+    found = given.read("labels.csv", listing.Source("set", tmp_path, "folder"), names)
+    assert time.process_time() - started < 20
+    assert found.labels == [name[4:6] for name in names]
+    assert found.sides == ["train" if n % 3 else "test" for n in range(0, count, 7)]
+
+
+# Whole preparations.
+def sides_of(folder):
+    return {row["name"]: row["split"] for row in files.read_csv(folder / "split.csv")}
+
+
+def test_given_splits_are_used_and_named(tmp_path):
+    given_split.make(tmp_path / "in")
+    counts = {"train": 36, "val": 6, "test": 12}
+    by = {
+        "folders": "given: folders train, val, test",
+        "long_names": "given: folders training, validation, testing",
+        "lists": "given: test.txt, train.txt, val.txt",
+    }
+    for name, words in by.items():
+        summary, _, _ = prepared(tmp_path / name, tmp_path / "in" / name, workers=1)
+        assert {side: summary[side] for side in counts} == counts
+        assert summary["split_by"] == words
+        assert summary["classes"] == ({} if name == "long_names" else dict.fromkeys(("crop", "forest", "water"), 18))
+        sides = sides_of(tmp_path / name)
+        assert all(counts.keys() >= {side} for side in sides.values())
+        for image, side in sides.items():
+            number = int(image.rpartition("_")[2][:-4])
+            assert side == ("train" if number < 12 else "val" if number < 14 else "test")
+    assert summary["labels_from"].startswith("folders")
+    assert len(shards.Shards(tmp_path / "folders", "val")) == 6
+    summary, _, _ = prepared(tmp_path / "again", tmp_path / "in" / "folders", workers=1, split="random")
+    assert (summary["val"], summary["split_by"]) == (0, "random")
+
+
+def test_tables_of_the_cases(tmp_path):
+    labels_in_files.make(tmp_path / "in")
+    summary, _, _ = prepared(tmp_path / "csv", tmp_path / "in" / "csv", workers=1)
+    assert summary["classes"] == {}
+    assert summary["unused"] == {".csv": {"a table or text": 1}}
+    assert "'labels.csv' beside the images has their label" in summary["warnings"][0]
+    made = (tmp_path / "csv" / "shards" / "000000.tar").stat().st_mtime_ns
+    summary, _, _ = prepared(tmp_path / "csv", tmp_path / "in" / "csv", workers=1, labels="labels.csv")
+    assert (tmp_path / "csv" / "shards" / "000000.tar").stat().st_mtime_ns == made, "labels do not pack again"
+    assert summary["classes"] == {"crop": 6, "forest": 6, "water": 6}
+    assert (summary["labels_from"], summary["unused"]) == ("column label of labels.csv", {})
+    summary, _, _ = prepared(tmp_path / "several", tmp_path / "in" / "multilabel", workers=1, labels="labels.csv")
+    assert summary["several_labels"]
+    assert summary["classes"] == {"crop": 10, "forest": 10, "water": 10}
+    summary, _, _ = prepared(tmp_path / "names", tmp_path / "in" / "names", workers=1)
+    assert "pattern='{label}_{n}.png' takes it" in summary["warnings"][0]
+    summary, _, _ = prepared(tmp_path / "names", tmp_path / "in" / "names", workers=1, pattern="{label}_{n}.png")
+    assert summary["classes"] == {"crop": 6, "forest": 6, "water": 6}
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".zip"])
+def test_a_table_inside_an_archive_is_named_as_it_lies_there(tmp_path, suffix):
+    source = class_folders(tmp_path / "set", ("before", "after"), each=6)
+    pairs = [(f"before/before {n}.jpg", f"after/after {n}.jpg", n // 2) for n in range(5)]
+    (source / "pairs.csv").write_text(rows("before,after,cell", *zip(*pairs, strict=True)))
+    path = as_archive(source, tmp_path / f"packed{suffix}")
+    summary, _, _ = prepared(tmp_path / "run", path, labels="pairs.csv:path=before+after,group=cell", train_ratio=0.6)
+    sides = sides_of(tmp_path / "run")
+    assert len(sides) == 12
+    assert summary["split_by"] == "column cell of pairs.csv"
+    of = {name: {side for image, side in sides.items() if image.endswith(name)} for pair in pairs for name in pair[:2]}
+    cells = {pair[2]: of[pair[0]] | of[pair[1]] for pair in pairs}
+    assert all(len(each) == 1 for each in cells.values())
+    assert {side for each in cells.values() for side in each} == {"train", "test"}
+    unlisted = {side for image, side in sides.items() if image.endswith(" 5.jpg")}
+    assert unlisted == {"val"}, "what lies beside who knows which image is neither trained nor tested on"
+    assert any("2 images belong to no group" in told for told in summary["warnings"])
+
+
+def test_bad_labels_stop_before_anything_is_packed(tmp_path):
+    source = class_folders(tmp_path / "set")
+    (source / "labels.csv").write_text("image,label\nnothing.jpg,x\n")
+    with pytest.raises(ValueError, match="none of the 1 rows"):
+        prepared(tmp_path / "run", source, labels="labels.csv")
+    assert not (tmp_path / "run" / "shards").exists()
