@@ -20,6 +20,9 @@ from geofm_lib.data.sources.item import Refused
 # The value that is 1 in the units of mean and std, by a type of torch, of numpy, or its name.
 FULL = {kind: full for name, full in item.FULL.items() for kind in (name, np.dtype(name), getattr(torch, name))}
 JPEG = b"\xff\xd8\xff"
+# Compressions (none, LZW, two numbers of DEFLATE, PackBits) that every reader unpacks to the same numbers, and colours
+# up to CMYK that are numbers as stored. Pillow, without more than its own libtiff, reads two of them in 8 bits.
+PLAIN, PHOTOMETRIC, BY_PILLOW = {1, 5, 8, 32946, 32773}, tifffile.PHOTOMETRIC.SEPARATED, {5, 32773}
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters is raised as well
 
 
@@ -67,31 +70,54 @@ def encode(values: np.ndarray, valid: np.ndarray | None = None, compressed: bool
     return file.getvalue()
 
 
+def plain(data: bytes) -> np.ndarray | None:
+    """The values of a TIFF [H, W, C] that all readers read alike; None for any other.
+
+    It has one page, whole bytes in the usual order, a usual compression, no alpha, and colours that need no
+    arithmetic. Raises as `read` for a file that is damaged.
+    """
+    if len(raster.pages(data)) != 1:
+        return None
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages.first
+        whole = page.dtype in FULL and page.bitspersample == 8 * page.dtype.itemsize and page.fillorder == 1
+        if not whole or page.compression not in PLAIN or page.photometric > PHOTOMETRIC or any(page.extrasamples):
+            return None
+        return _samples(file, data)
+
+
 def _tiff(data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
     raster.pages(data)  # tifffile leaves out a page that is not there without a word
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        series = file.series[0]
-        page = series.keyframe
-        if series.dtype not in FULL or series.ndim not in (2, 3):
-            raise Refused(f"a TIFF of {series.dtype} {series.shape}")
-        raster.check_size(series.size, series.nbytes, len(data))
-        _check_complete(series, len(data))
-        try:
-            array = series.asarray(maxworkers=1)
-        except ValueError as error:
-            if "imagecodecs" not in str(error):
-                raise
-            name = tifffile.COMPRESSION(page.compression).name
-            raise Refused(f"compressed by {name}, which data shards do not hold") from None
-        alpha = tifffile.EXTRASAMPLE.UNASSALPHA in page.extrasamples[-1:]
-    if array.ndim == 2:
-        array = array[..., None]
-    elif series.axes[-1] == "X":
-        array = np.moveaxis(array, 0, -1)  # samples last, as in memory of most
-    if not alpha:
-        return array, None
+        array = _samples(file, data)
+        if tifffile.EXTRASAMPLE.UNASSALPHA not in file.pages.first.extrasamples[-1:]:
+            return array, None
     valid = array[..., -1] != 0
     return np.ascontiguousarray(array[..., :-1]), None if valid.all() else valid
+
+
+def _samples(file: tifffile.TiffFile, data: bytes) -> np.ndarray:
+    """Everything that a TIFF stores for its pixels, [H, W, samples]."""
+    series = file.series[0]
+    if series.dtype not in FULL or series.ndim not in (2, 3):
+        raise Refused(f"a TIFF of {series.dtype} {series.shape}")
+    raster.check_size(series.size, series.nbytes, len(data))
+    _check_complete(series, len(data))
+    try:
+        array = series.asarray(maxworkers=1)
+    except ValueError as error:
+        if "imagecodecs" not in str(error):
+            raise
+        page = series.keyframe
+        if page.compression in BY_PILLOW and series.dtype == np.uint8 and page.samplesperpixel in (1, 3):
+            with Image.open(io.BytesIO(data)) as image:  # it brings libtiff
+                if len(image.getbands()) == page.samplesperpixel:
+                    return np.array(image).reshape(image.height, image.width, -1)
+        name = tifffile.COMPRESSION(page.compression).name
+        raise Refused(f"compressed by {name}, which data shards do not hold") from None
+    if array.ndim == 2:
+        return array[..., None]
+    return array if series.axes[-1] != "X" else np.moveaxis(array, 0, -1)  # samples last, as in memory of most
 
 
 def _check_complete(series: tifffile.TiffPageSeries, size: int) -> None:

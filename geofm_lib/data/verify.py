@@ -77,7 +77,8 @@ def check(data: bytes | Raster, fit: Fit = AS_IT_IS) -> Checked:
         if not fit.quality and fit.nodata in ("", "none") and _is_plain(data, fit.short_side):
             return Checked(data, "", decode.read(data)[0])
         if raster.driver(data):
-            return _raster(raster.read(data, fit.nodata, fit.alpha), data, fit)
+            plain = _plain(data)
+            return _raster(raster.read(data, fit.nodata, fit.alpha, plain), data, fit, plain)
         return _picture(data, fit)
     except Refused:
         raise
@@ -88,7 +89,7 @@ def check(data: bytes | Raster, fit: Fit = AS_IT_IS) -> Checked:
         raise Refused(f"damaged: {lines[0][:200]}") from None
 
 
-def _raster(found: Raster, original: bytes, fit: Fit) -> Checked:
+def _raster(found: Raster, original: bytes, fit: Fit, plain: np.ndarray | None = None) -> Checked:
     """Pixels as they go into a shard: by the original bytes if these decode to the very same numbers."""
     values, valid, geo, converted = found.values, found.valid, found.geo, list(found.converted)
     height, width, count = values.shape
@@ -106,9 +107,23 @@ def _raster(found: Raster, original: bytes, fit: Fit) -> Checked:
     if fit.quality and values.dtype == np.uint8 and count == 3 and valid is None:
         data = _encode(Image.fromarray(values), "JPEG", fit.quality)
         return Checked(data, ", ".join([*converted, f"JPEG {fit.quality}"]), decode.read(data)[0], None, geo)
-    if not original or valid is not None or not _decodes_to(values, original):
+    kept = original and valid is None and (_is_same(values, plain) or _decodes_to(values, original))
+    if not kept:
         original = decode.encode(values, valid, found.compressed)
     return Checked(original, ", ".join(converted), values, valid, geo)
+
+
+def _plain(data: bytes) -> np.ndarray | None:
+    """Values of a TIFF that all read alike; None for others, and where the decoder fails: GDAL knows the reason."""
+    try:
+        return decode.plain(data) if data[:4] in raster.TIFF else None
+    except Exception:
+        return None
+
+
+def _is_same(values: np.ndarray, plain: np.ndarray | None) -> bool:
+    """Are these the decoder's own values, unchanged in memory?"""
+    return plain is not None and values.shape == plain.shape and np.may_share_memory(values, plain)
 
 
 def _decodes_to(values: np.ndarray, data: bytes) -> bool:

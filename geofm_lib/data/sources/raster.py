@@ -34,6 +34,7 @@ OPTIONS = {
     "GTIFF_IGNORE_READ_ERRORS": "NO",
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
     "GDAL_NUM_THREADS": "1",
+    "GTIFF_SRS_SOURCE": "GEOKEYS",  # not looked up again by its code: half the time of opening a chip
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{noext}",
 }
 NAME_IN_MEMORY = r"'?(/vsimem/)?[0-9a-f/-]{36,}(\.\w*)?[:,' ]*| at scanline 4294967295;?| at row 4294967295, col \d+;?"
@@ -68,9 +69,10 @@ def library() -> Any:
     return rasterio
 
 
-def read(data: bytes, nodata: str = "", alpha: str = "auto") -> Raster:
+def read(data: bytes, nodata: str = "", alpha: str = "auto", plain: np.ndarray | None = None) -> Raster:
     """The raster in the bytes of a file; nodata and alpha as in `verify.Fit`.
 
+    plain: its values [H, W, C] as another reader gives them (`decode.plain`): GDAL then says only what they mean.
     Several grey pages of one size are bands; of other files with several pages the first is read, which is told.
     Raises Refused for what is intact and of no use, OSError for what is damaged.
     """
@@ -84,7 +86,7 @@ def read(data: bytes, nodata: str = "", alpha: str = "auto") -> Raster:
             check_size(values, values * MOST_BYTES.get(first.dtypes[0], 4), len(data))
             found = _pages(first, nodata, alpha) if count > 1 else None
             if found is None:
-                found = read_window(first, None, nodata, alpha)
+                found = read_window(first, None, nodata, alpha, plain)
                 if count > 1:
                     found.converted.append(f"first of {count} pages")
             return found
@@ -104,14 +106,18 @@ def opened(path: str, driver: str | None = "GTiff") -> Any:
     return dataset
 
 
-def read_window(dataset: Any, window: Any, nodata: str = "", alpha: str = "auto") -> Raster:
-    """A part (None: all) of an open rasterio data set."""
-    check_kind(dataset.dtypes[0])
+def read_window(
+    dataset: Any, window: Any, nodata: str = "", alpha: str = "auto", plain: np.ndarray | None = None
+) -> Raster:
+    """A part (None: all) of an open rasterio data set; plain as for `read`."""
+    kind = dataset.dtypes[0]
+    check_kind(kind)
     colours = [each.name for each in dataset.colorinterp]
     flags = {flag.name for flag in dataset.mask_flag_enums[0]}
     mask = dataset.read_masks(1, window=window) > 0 if "per_dataset" in flags and "alpha" not in flags else None
     palette = dataset.colormap(1) if colours == ["palette"] else None
-    values = dataset.read(window=window)
+    same = plain is not None and (plain.shape, plain.dtype.name) == ((*dataset.shape, dataset.count), kind)
+    values = plain.transpose(2, 0, 1) if plain is not None and same else dataset.read(window=window)
     found = understand(values, dataset.nodatavals, mask, colours, palette, nodata, alpha)
     found.geo = geo(dataset, window)
     found.compressed = dataset.driver != "GTiff" or dataset.compression is not None
@@ -185,8 +191,7 @@ def _pages(first: Any, nodata: str, alpha: str) -> Raster | None:
         kinds = {(each.count, each.shape, each.dtypes[0], each.colorinterp[0].name) for each in with_open}
         if len(names) < 2 or len(kinds) != 1 or first.count != 1 or first.colorinterp[0].name == "palette":
             return None
-        if "complex" in first.dtypes[0]:
-            return read_window(first, None)  # says why not
+        check_kind(first.dtypes[0])
         values = np.concatenate([each.read() for each in with_open])
         declared = [value for each in with_open for value in each.nodatavals]
         found = understand(values, declared, None, ["undefined"] * len(values), None, nodata, alpha)
