@@ -85,10 +85,12 @@ def test_every_geotiff_is_exact_or_told_or_refused():
 def test_bytes_stay_where_ranks_read_the_same_numbers():
     kept = ("plain", "DEFLATE")
     for name, data in list(geotiffs.product(11)):
-        layout, packed = name.split(", ")[1:]
+        kind, layout, packed = name.split(", ")
         checked = verify.check(data)
-        if packed in kept or packed == "DEFLATE differences" and "float32" not in name:
+        if packed in kept or packed == "DEFLATE differences" and "float32" not in kind:
             assert checked.data == data, name
+        elif kind in ("uint8 x 1", "uint8 x 3") and "LZW" in packed:
+            assert checked.data == data, "by Pillow"
         elif packed.startswith(("LZW", "ZSTD", "LERC")):
             assert checked.data != data
             with tifffile.TiffFile(io.BytesIO(checked.data)) as file:
@@ -308,9 +310,9 @@ def test_rasters_are_reduced_and_filled():
     assert checked.values.shape == (16, 16, 2)
     assert checked.values.dtype == np.float32
     assert np.isfinite(checked.values).all()
-    assert checked.valid[5:].all()
+    assert checked.valid[6:].all(), "nothing of these comes from what was not measured"
     assert not checked.valid[:4].any()
-    assert np.abs(checked.values[5:].mean((0, 1)) - pixels[10:].mean((0, 1))).max() < 0.2
+    assert np.abs(checked.values[6:].mean((0, 1)) - pixels[12:].mean((0, 1))).max() < 0.2
     thin = np.zeros((32, 32), bool)
     thin[0] = True
     with pytest.raises(
