@@ -116,6 +116,21 @@ def test_rows_that_need_a_refused_one_or_are_the_same_run_are_refused(written):
     assert "row 6 is the same run" in faults[3].reason
 
 
+def test_a_row_may_read_the_runs_of_several_rows(written):
+    text = "name,notebook,images_per_class,data\none,01_data,5,\ntwo,01_data,6,\nnets,02_pretrain,,\n" + (
+        'both,02_pretrain,,"@one, @two"\nwrong,02_pretrain,,"@one,@nets"\nnone,02_pretrain,,"@one,@three"\n'
+    )
+    rows, faults = grid.read(written(text))
+    one, two, _, both = rows
+    assert both.after == ("one", "two")
+    assert both.settings.data == both.parameters["data"] == f"{one.folder},{two.folder}"
+    told = [(fault.row, fault.column, fault.reason.split(";")[0]) for fault in faults]
+    assert told == [
+        (6, "data", "'@nets' is a pretrain row"),
+        (7, "data", "there is no good row 'three' above this one"),
+    ]
+
+
 def test_no_grid_is_said_in_one_sentence(tmp_path, root):
     with pytest.raises(ValueError, match="cannot be read"):
         grid.read(tmp_path / "y.csv")

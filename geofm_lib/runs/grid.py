@@ -12,6 +12,7 @@ without using them. Settings are checked by the notebook's own class, memory by 
 """
 
 import csv
+import itertools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -124,16 +125,16 @@ def _row(line: int, name: str, cells: dict[str, str], rows: dict[str, Row], mach
     if job is None or not issubclass(job, JobSettings):
         raise Fault("notebook", f"{cells.get('notebook', '')} starts no run; it reads finished ones")
     given = {column: cell for column, cell in cells.items() if column not in COLUMNS}
-    used = {column: _referred(column, cell, rows) for column, cell in given.items() if cell.startswith("@")}
+    used = {column: found for column, cell in given.items() if (found := _referred(column, cell, rows))}
     nodes = _count("nodes", cells, 1, machine.nodes if machine else None)
     per_node = machine.devices_per_node if machine else None
     tasks = _count("tasks_per_node", cells, per_node or 1, per_node)
-    needed = [*(_known("after", each, rows) for each in cells.get("after", "").split()), *used.values()]
+    needed = [*(_known("after", each, rows) for each in cells.get("after", "").split()), *itertools.chain(*used.values())]
     after = tuple(dict.fromkeys(each.name for each in needed))
-    parameters = {column: str(used[column].folder) if column in used else cell for column, cell in given.items()}
+    parameters = {column: _folders(cell, rows) if column in used else cell for column, cell in given.items()}
     if job.job == "throughput":
         parameters.setdefault("ranks", str(nodes * tasks))  # it is what is measured: another number is another run
-    settings = _settings(job, parameters, used)
+    settings = _settings(job, parameters, {column for column, each in used.items() if not all(r.finished for r in each)})
     folder, walltime = settings.folder(), cells.get("walltime", "1:00:00")
     row = Row(line, name, notebook, settings, parameters, folder, nodes, tasks, walltime, after)
     if row.ranks > nodes * tasks:
@@ -166,25 +167,33 @@ def _known(column: str, name: str, rows: dict[str, Row]) -> Row:
     return rows[name]
 
 
-def _referred(column: str, cell: str, rows: dict[str, Row]) -> Row:
-    """The row that @name means, which must be of the job whose run this setting takes."""
-    row, job = _known(column, cell[1:], rows), REFERS_TO.get(column)
-    if row.settings.job != job:
-        takes = f"it takes a {job} row" if job else "only data and encoder take the run of another row"
-        raise Fault(column, f"'{cell}' is a {row.settings.job} row; {takes}")
-    return row
+def _referred(column: str, cell: str, rows: dict[str, Row]) -> list[Row]:
+    """The rows that @name, or a list of them with commas, means; each must be of the job whose run this setting takes."""
+    found = []
+    for part in filter(lambda part: part.startswith("@"), map(str.strip, cell.split(","))):
+        row, job = _known(column, part[1:], rows), REFERS_TO.get(column)
+        if row.settings.job != job:
+            takes = f"it takes a {job} row" if job else "only data and encoder take the run of another row"
+            raise Fault(column, f"'{part}' is a {row.settings.job} row; {takes}")
+        found.append(row)
+    return found
 
 
-def _settings(job: type[JobSettings], parameters: dict[str, str], used: dict[str, Row]) -> JobSettings:
-    """Checked as the notebook will check them; a run that is still to come is taken on trust."""
-    to_come = {column: row for column, row in used.items() if not row.finished}
+def _folders(cell: str, rows: dict[str, Row]) -> str:
+    """A cell with the run folders of the rows that it names."""
+    parts = map(str.strip, cell.split(","))
+    return ",".join(str(rows[part[1:]].folder) if part.startswith("@") else part for part in parts)
+
+
+def _settings(job: type[JobSettings], parameters: dict[str, str], to_come: set[str]) -> JobSettings:
+    """Checked as the notebook will check them; what names a run that is still to come is taken on trust."""
     values: dict[str, Any] = {name: value for name, value in parameters.items() if name not in to_come}
     if "encoder" in to_come:
         values["encoder"] = "random"  # stands for one that exists; the data set of data to come need not be here again
     with _speaking_of("notebook"):
         checked = job(**values)
         check(checked)
-    return checked.model_copy(update={column: str(row.folder) for column, row in to_come.items()})
+    return checked.model_copy(update={column: parameters[column] for column in to_come})
 
 
 def _count(column: str, cells: dict[str, str], default: int, most: int | None) -> int:
