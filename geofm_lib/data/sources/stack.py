@@ -107,7 +107,7 @@ def read(loads: list[tuple[str, Callable[[], bytes]]], left_out: str, nodata: st
     finest = max(parts, key=lambda part: part.values.shape[0] * part.values.shape[1])
     height, width = finest.values.shape[:2]
     coarser = [part for part in parts if part.values.shape[:2] != (height, width)]
-    for part in coarser:
+    for part in parts:
         _check_ground(part, finest)
     values = np.concatenate([_grown(part.values, height, width, part.declared) for part in parts], axis=-1)
     masks = [_nearest(part.mask, height, width) for part in parts if part.mask is not None]
