@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import math
+import shutil
 from collections import Counter
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 
 from geofm_lib import files
@@ -130,6 +132,24 @@ def test_a_poor_probe_is_told_in_words(data, encoder, tmp_path):
     (over,) = signs.doubts(good, later)
     assert over["doubt"] == "the head is overfitted"
     assert "fell by 5.0 points after epoch 1" in over["evidence"]
+
+
+def test_features_and_heads_that_are_not_finite_stop_the_probe(data, encoder, tmp_path):
+    quick = {"compare_random": False, "compare_histograms": False, "probe_seeds": 1}
+    with pytest.raises(
+        ValueError, match=r"head on pretrained features \(seed 0\) diverged in epoch \d.*lower base_learn"
+    ):
+        start(settings(data, encoder=str(encoder), base_learning_rate=1e38, **quick), tmp_path / "diverged")
+    shutil.copytree(encoder / "encoder", tmp_path / "encoder")
+    weights = load_file(tmp_path / "encoder" / "model.safetensors")
+    weights["blocks.1.mlp.fc1.weight"][3, 5] = 4e37  # one flipped bit
+    weights["norm.weight"][0] = float("inf")
+    save_file(weights, tmp_path / "encoder" / "model.safetensors")
+    with pytest.raises(ValueError, match="model.safetensors is not what was written"):
+        start(settings(data, encoder=str(tmp_path / "encoder"), **quick), tmp_path / "sealed")
+    (tmp_path / "encoder" / "SHA256SUMS").unlink()  # as a folder that is not ours
+    with pytest.raises(ValueError, match="features of the pretrained encoder are not finite, first for 0/00.png"):
+        start(settings(data, encoder=str(tmp_path / "encoder"), **quick), tmp_path / "foreign")
 
 
 def test_random_weights_alone(data, tmp_path):
