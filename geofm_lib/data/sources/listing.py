@@ -182,7 +182,10 @@ def members(path: Path, links: bool = False) -> Iterator[tuple[tarfile.TarFile, 
             if member.isfile() or links and (member.issym() or member.islnk()):
                 yield archive, member
         archive.fileobj.seek(archive.offset)
-        if archive.fileobj.read(512).strip(b"\0"):
+        end = archive.fileobj.read(512)
+        if not end:
+            raise tarfile.ReadError("the blocks that end an archive are missing")
+        if end.strip(b"\0"):
             raise tarfile.ReadError(f"no member begins at byte {archive.offset}, where one should")
 
 

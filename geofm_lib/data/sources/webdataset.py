@@ -4,13 +4,14 @@ The key is the path up to the first dot of the file's name, as the webdataset li
 `a/0001.cls` are one sample. Tars are read once, in their order, whether compressed or not.
 """
 
+import contextlib
 import functools
 import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from geofm_lib.data.sources import archives, listing, stack
 from geofm_lib.data.sources.item import Item, Refused
@@ -125,10 +126,13 @@ def class_names(path: Path) -> list[str]:
                 continue
             if file.suffix == ".txt":
                 return [line.strip() for line in text.strip().splitlines()]
-            with_names = json.loads(text) if text.lstrip().startswith("{") else {}
-            found = with_names.get("classes") or with_names.get("class_names")
-            if isinstance(found, list):
-                return [str(each) for each in found]
+            found: Any = None
+            with contextlib.suppress(ValueError, RecursionError):
+                found = json.loads(text)
+            if isinstance(found, dict):
+                found = found.get("classes") or found.get("class_names")
+                if isinstance(found, list):
+                    return [str(each) for each in found]
     return []
 
 
