@@ -111,3 +111,20 @@ def test_slurm_is_seen_or_said_to_be_absent(monkeypatch, outside_slurm):
     assert not check.ok
     assert not doctor.ROWS[check.name][1]
     assert "local processes" in check.value
+
+
+def test_what_gdal_reads_is_listed_and_what_it_lacks_names_the_files(monkeypatch):
+    check = doctor.gdal()
+    assert check.ok
+    for words in ("GDAL 3.", "JP2OpenJPEG", "ZSTD", "LERC"):
+        assert words in check.value
+    monkeypatch.setattr(doctor, "DRIVERS", {"NoSuchDriver": "files of no kind"})
+    monkeypatch.setattr(doctor, "CODECS", {"NO_SUCH": "by nothing"})
+    check = doctor.gdal()
+    assert not check.ok
+    assert check.value.endswith("missing NoSuchDriver (files of no kind), NO_SUCH (by nothing)")
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    check = doctor.gdal()
+    assert "no TIFF and no JPEG 2000 can be read" in check.value
+    assert "pip install 'rasterio>=1.4'" in doctor.page([check])
+    assert not faults([check]), "JPEGs and drawn scenes are prepared without it"

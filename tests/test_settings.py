@@ -187,3 +187,12 @@ def test_the_names_of_runs_on_the_built_in_scenes_stay(tmp_path, monkeypatch):
     names = {cls().name() for cls in (PrepareSettings, PretrainSettings, ProbeSettings)}
     monkeypatch.chdir(tmp_path)
     assert {cls().name() for cls in (PrepareSettings, PretrainSettings, ProbeSettings)} == names
+
+
+@pytest.mark.parametrize(
+    ("given", "read"), [(-9999, "-9999"), ("nan", "nan"), (" 0 ", "0"), ("none", "none"), ("", "")]
+)
+def test_nodata_is_a_number_or_a_word(given, read):
+    assert PrepareSettings(nodata=given).nodata == read
+    with pytest.raises(SettingsError, match="'0,5' is no number; give the value of what was not measured, or 'none'"):
+        PrepareSettings(nodata="0,5")

@@ -5,6 +5,7 @@ and how to mend it; the functions below only look. torch is asked in a short pro
 """
 
 import json
+import logging
 import os
 import platform
 import re
@@ -31,6 +32,7 @@ ROWS = {  # what is looked at: (section, who cannot run without it, the fix)
     "torch": ("software", TORCH, "make clean .venv, or install your site's build of torch 2.10 or newer"),
     "torchvision": ("software", TORCH, "install the torchvision that fits this torch, from the place torch came from"),
     "timm": ("software", TORCH, "install the timm that fits this torch"),
+    "rasterio": ("software", ("01_data of TIFF and JPEG 2000",), "pip install 'rasterio>=1.4' (with GDAL)"),
     "devices": ("machine", (), ""),
     "matrix products": ("machine", (), ""),
     "ranks": ("machine", (), ""),
@@ -42,6 +44,14 @@ ROWS = {  # what is looked at: (section, who cannot run without it, the fix)
     "allocation": ("Slurm", (), ""),
     "JupyterLab": ("extras", ("working by hand",), "pip install -e '.[notebooks]' -c constraints.txt"),
     "Chromium": ("extras", ("make test's browser tests",), "apt install chromium chromium-driver"),
+}  # fmt: skip
+
+
+# GDAL's formats, and compressions of TIFF -> the files that cannot be read without them.
+DRIVERS = {"GTiff": "TIFF", "JP2OpenJPEG": "JPEG 2000", "PNG": "PNG of 16 bits"}
+CODECS = {
+    "DEFLATE": "TIFFs packed by DEFLATE", "LZW": "by LZW", "JPEG": "by JPEG", "ZSTD": "by ZSTD", "LERC": "by LERC",
+    "WEBP": "by WebP", "LZMA": "by LZMA",
 }  # fmt: skip
 
 
@@ -80,14 +90,41 @@ def software(torch: dict[str, Any]) -> list[Check]:
     return [*checks, Check("torch", build, new_enough), *beside]
 
 
+def gdal() -> Check:
+    """rasterio and its GDAL, with what it reads, or what is missing and for which files."""
+    try:
+        import rasterio
+        from rasterio.errors import RasterioError
+    except Exception as error:  # not installed, or libraries that do not fit: whatever it is, it is the answer
+        return Check("rasterio", f"no TIFF and no JPEG 2000 can be read: {error}", False)
+
+    def packs(codec: str) -> bool:
+        size = {"width": 16, "height": 16, "count": 1, "dtype": "uint8", "transform": rasterio.Affine.scale(2)}
+        try:
+            with rasterio.MemoryFile() as file, file.open(driver="GTiff", compress=codec, **size) as written:
+                return written.compression is not None  # GDAL leaves out what it does not know
+        except RasterioError:
+            return False
+
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)
+    with rasterio.Env() as env:
+        known = env.drivers()
+        absent = [f"{name} ({what})" for name, what in DRIVERS.items() if name not in known]
+        absent += [f"{name} ({what})" for name, what in CODECS.items() if not packs(name)]
+    versions = f"{rasterio.__version__}, GDAL {rasterio.__gdal_version__}"
+    return Check(
+        "rasterio", f"{versions}: {'missing ' if absent else ''}{', '.join(absent or [*DRIVERS, *CODECS])}", not absent
+    )
+
+
 def missing_packages() -> list[str]:
-    """Names in geofm's own list of requirements (extras apart) that are not installed."""
+    """Names in geofm's own list of requirements (extras apart) that are not installed. rasterio has its own row."""
     try:
         required = metadata.requires("geofm") or []
     except metadata.PackageNotFoundError:
         return ["geofm itself (pip install -e .)"]
     names = [re.split(r"[^\w.-]", line)[0] for line in required if "extra ==" not in line]
-    return [name for name in names if not _version(name)]
+    return [name for name in names if not _version(name) and name != "rasterio"]
 
 
 def _version(name: str) -> str:
@@ -185,6 +222,6 @@ def page(checks: list[Check]) -> str:
 def main() -> int:
     """Print the page; 0 when every notebook can run."""
     torch = ask_torch()
-    checks = [*software(torch), *machine(torch, runs_root()), *slurm(), *extras()]
+    checks = [*software(torch), gdal(), *machine(torch, runs_root()), *slurm(), *extras()]
     print(page(checks))
     return int(any(verdicts(checks).values()))

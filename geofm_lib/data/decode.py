@@ -7,6 +7,7 @@ these do not read as it was measured is packed as the TIFF that `encode` writes 
 
 import io
 import logging
+import warnings
 
 import numpy as np
 import simplejpeg
@@ -24,6 +25,7 @@ JPEG = b"\xff\xd8\xff"
 # up to CMYK that are numbers as stored. Pillow, without more than its own libtiff, reads two of them in 8 bits.
 PLAIN, PHOTOMETRIC, BY_PILLOW = {1, 5, 8, 32946, 32773}, tifffile.PHOTOMETRIC.SEPARATED, {5, 32773}
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters is raised as well
+warnings.filterwarnings("ignore", category=UserWarning, module="PIL.TiffImagePlugin")
 
 
 def decode(data: bytes) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from geofm_lib.catalog import models
 from geofm_lib.settings.base import (
@@ -59,6 +59,16 @@ class PrepareSettings(JobSettings):
     device: Device = DEVICE
     workers: int = setting(0, "processes that decode (0: one a core)", WHERE, True, ge=0, le=1024)
     run_dir: str = RUN_DIR
+
+    @field_validator("nodata", mode="before")
+    @classmethod
+    def _nodata_is_a_number(cls, value: object) -> str:
+        text = str(value).strip()
+        try:
+            float(text if text not in ("", "none") else 0)
+        except ValueError:
+            raise ValueError(f"'{text}' is no number; give the value of what was not measured, or 'none'") from None
+        return text
 
     @model_validator(mode="after")
     def _tiles_fit(self) -> Self:
