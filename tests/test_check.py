@@ -3,7 +3,8 @@
 import pytest
 
 from geofm_lib.runs.check import check
-from geofm_lib.settings import PretrainSettings, ProbeSettings, SettingsError
+from geofm_lib.settings import PrepareSettings, PretrainSettings, ProbeSettings, SettingsError
+from tests.support.pictures import class_folders
 
 
 def refusal(settings, ranks=0):
@@ -44,3 +45,16 @@ def test_constructors_look_at_no_file(tmp_path):
 def test_what_can_run_is_not_refused(tmp_path):
     check(PretrainSettings(run_dir=str(tmp_path / "run")), ranks=2)
     assert not list(tmp_path.iterdir())
+
+
+def test_labels_that_cannot_be_had_are_refused_at_launch(tmp_path):
+    source = class_folders(tmp_path / "set")
+    for labels, fact in (
+        ("nothing.csv", "labels: 'nothing.csv' is neither here nor in"),
+        ("table.csv:kind=x", "labels: 'kind' of 'kind=x' is none of path, label, side, group"),
+        (",", "labels: ',' names no file"),
+    ):
+        assert fact in refusal(PrepareSettings(dataset=str(source), labels=labels))
+    (source / "labels.csv").write_text("image,label\n")
+    check(PrepareSettings(dataset=str(source), labels="labels.csv", run_dir=str(tmp_path / "run")))
+    check(PrepareSettings(dataset=str(source), labels="folders", run_dir=str(tmp_path / "run")))

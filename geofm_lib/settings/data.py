@@ -30,7 +30,9 @@ class PrepareSettings(JobSettings):
         "scenes", "built-in 'scenes', the path of a folder, tar or zip, or 'eurosat' (downloads it)", "data"
     )
     labels: str = setting(
-        "", "table (CSV, Parquet) or lists of labels and sides; 'folders' or 'none' (empty: as found)", "data"
+        "",
+        "table.csv[:path=P,label=L,side=S,group=G], lists/*.txt, 'folders' or 'none' (empty: as found)",
+        "data",
     )
     pattern: str = setting(
         "", "of paths: '{side}/{label}/*.jpg', '{patch}/*_{band}.tif', '*.tif' (empty: every image)", "data"

@@ -94,7 +94,8 @@ def _told(why: str, names: list[str], images: str) -> str:
 
 def _images(nodes: Counter[str]) -> str:
     """The path of the folder that holds the images, among images and masks, or the first of other kinds."""
-    return _short(min(nodes, key=lambda node: (_is_mask(_last(node)), node)))
+    some = sorted(nodes)[: sides.MOST]
+    return _short(min(some, key=lambda node: (_is_mask(_last(node)), node)))
 
 
 def _short(path: str) -> str:
@@ -114,6 +115,8 @@ def _masks(names: Sequence[str], own: list[str]) -> tuple[list[str], str] | None
             beside.setdefault("/".join(parts[:k]), set()).add(part)
     found = []
     for above, children in sorted(beside.items()):
+        if len(children) > sides.MOST:
+            continue
         masks = {child for child in children if _is_mask(child)}
         others = children - masks
         if masks and others and all(sides.side_of(each) or guards.is_role(each) for each in others):

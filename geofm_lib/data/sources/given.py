@@ -62,6 +62,16 @@ def _option(spec: Spec, text: str) -> None:
         raise ValueError(f"labels: {role} is one column, not {len(spec.columns[role])}")
 
 
+def check(setting: str, source: listing.Source) -> None:
+    """Raise ValueError, one sentence, for a setting that cannot be meant, or a file that is nowhere.
+
+    Archives are not opened for that: they may be long.
+    """
+    for spec in parse(setting):
+        if source.path is None or source.kind == "folder":
+            locate(spec.file, source)
+
+
 def read(setting: str, source: listing.Source, names: Sequence[str], partly: bool = False) -> Given:
     """What the files of `setting` say of the images called `names`.
 

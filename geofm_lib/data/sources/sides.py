@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 TRAIN, VAL, TEST = "train", "val", "test"
+MOST = 64  # folders beside each other of which some may be sides; a set of a million places has more
 WORDS = {
     TRAIN: "train training trn trainval trainvalid trainset",
     VAL: "val valid validation validate validating dev develop development",
@@ -76,6 +77,8 @@ def of_folders(folders: Iterable[str]) -> tuple[dict[str, tuple[str, str]], list
             beside.setdefault("/".join(parts[:k]), set()).add(part)
     levels: dict[str, dict[str, str]] = {}
     for above, names in beside.items():
+        if len(names) > MOST:
+            continue
         found = {name: side_of(name) for name in names}
         different = set(found.values()) - {""}
         if all(found.values()) or TRAIN in different and len(different) > 1:

@@ -66,7 +66,12 @@ class Unused:
         def watched(name: str) -> bool:
             if wanted(name):
                 return True
-            self.add(name, root=root)
+            suffix = name[name.rfind(".") :]
+            if (known := _REASONS.get(suffix)) == ARRAY and not listing.is_hidden(name):  # there may be a million
+                self.counts[suffix, known] += 1
+                self.examples.setdefault((suffix, known), name)
+            else:
+                self.add(name, root=root)
             return False
 
         return watched
