@@ -56,6 +56,7 @@ def found(place):
     for world in (4, 2, 1):  # in this order, since a run moves from 4 to 2
         equality = {"strategies": STRATEGIES[world], "how": HOW[world]}
         programs = {"equality": equality, "curves": {"runs": curves[world]}}
+        programs["masked"] = {"strategies": STRATEGIES[world], "others": ["bf16"] if world == 2 else []}
         programs["first_weights"] = {"strategies": STRATEGIES[world], "init": str(init), "place": str(place / "init")}
         if world in SIMULATED:
             programs["held"] = {"strategies": HELD[world], "settings": SIMULATED[world]}
@@ -83,6 +84,21 @@ def test_so_it_does_in_the_combinations_left_out_above(results, place, world):
     found = ranks.start("equality", place / f"others on {world}", world, strategies=STRATEGIES[world], how=OTHER)
     check_equal(found["trained"], results[1]["trained"]["plain/fp32/False"], world, OTHER)
     assert all(each["replicas_equal"] for each in found["trained"].values())
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_what_was_not_measured_counts_alike_on_any_ranks_and_in_any_micro_batches(found, world):
+    """Images have whole, partial or no targets: the loss stays a mean over images, whoever holds them."""
+    reference = found[1]["masked"]["plain"]
+    assert all(0.2 < share < 0.9 for share in reference["shares"])
+    seen = {name: each for name, each in found[world]["masked"].items() if name != "plain"}
+    assert len(seen) == len(STRATEGIES[world]) * (3 if world == 2 else 2)
+    for name, each in seen.items():
+        precision = name.split("/")[1]
+        for key in ("losses", "norms"):
+            assert each[key] == pytest.approx(reference[key], rel=TOLERANCE[precision, key]), (world, name, key)
+        assert each["shares"] == pytest.approx(reference["shares"], rel=1e-6), (world, name)
+        assert each["replicas_equal"]
 
 
 def check_equal(trained, reference, world, how):
@@ -177,10 +193,13 @@ def test_accumulation_changes_nothing(fifty, name):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("strategy, precision, checkpointing", [("FULL_SHARD", "fp32", False), ("DDP", "bf16", True)])
-def test_compiled_blocks_train_the_same(tmp_path, strategy, precision, checkpointing):
+@pytest.mark.parametrize(
+    "strategy, precision, checkpointing, holes",
+    [("FULL_SHARD", "fp32", False, False), ("FULL_SHARD", "fp32", False, True), ("DDP", "bf16", True, True)],
+)
+def test_compiled_blocks_train_the_same(tmp_path, strategy, precision, checkpointing, holes):
     how = {"precision": precision, "activation_checkpointing": checkpointing}
-    found = ranks.start("compiled", tmp_path, 2, strategy=strategy, how=how)
+    found = ranks.start("compiled", tmp_path, 2, strategy=strategy, how=how, holes=holes)
     plain, compiled = found["False"], found["True"]
     assert compiled["names"] == plain["names"]  # one checkpoint fits both
     assert compiled["replicas_equal"]

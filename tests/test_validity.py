@@ -12,9 +12,17 @@ from torch.nn import functional as F
 
 from geofm_lib.data import loader, sampler, transforms
 from geofm_lib.data.shards import Shards
+from geofm_lib.distributed import context
+from geofm_lib.figures import pretrain as figures
+from geofm_lib.jobs import pretrain, probe, throughput
+from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.model import mae
 from geofm_lib.model.vit import patchify
-from tests.support.preparations import prepared
+from geofm_lib.runs.run import Run
+from geofm_lib.settings import PretrainSettings, ProbeSettings, Resolved, ThroughputSettings
+from tests.support import filled
+from tests.support.preparations import apart, prepared
+from tests.support.timing import scaled
 
 
 @pytest.mark.parametrize("size, wanted", [(40, 24), (40, 40), (40, 57), (31, 16), (9, 64), (64, 8), (13, 12)])
@@ -238,3 +246,125 @@ def test_reconstructions_put_back_what_measured_pixels_have():
         model.decoder_pred.bias.zero_()
     rebuilt, _ = model.reconstruct(images, torch.rand(1, 16), valid)
     torch.testing.assert_close(rebuilt, torch.full_like(rebuilt, 2.0))
+
+
+def _jobs(folder, data, pretraining, probing, workloads):
+    """Pretraining, probe and throughput on prepared images: one rank in a process of its own."""
+    torch.set_num_threads(1)
+    usual = {"model": "ViT-Atto", "data": str(data), "device": "cpu", "ranks": 1}
+    for name in ("run", "probe", "throughput"):
+        (folder / name).mkdir(parents=True)
+    alone = context.join(folder / "run", "cpu")
+    try:
+        asked = PretrainSettings(**usual | {"patch_size": 8, "workers": 1} | pretraining)
+        found = {"trained": pretrain.run(asked, alone, Folder(folder / "run", resolved=Resolved(data_fingerprint="x")))}
+        if probing:
+            how = {"image_size": asked.image_size, "encoder": str(folder / "run"), "compare_histograms": False}
+            found["probed"] = probe.run(ProbeSettings(**usual | how | probing), alone, Folder(folder / "probe"))
+        few = {"warmup_steps": 1, "steps": 2, "profile_steps": 1, "image_size": 32, "batch_per_gpu": 4}
+        for workload in workloads:
+            asked = ThroughputSettings(**usual | few, workload=workload, input="real", compare=True)
+            found[workload] = throughput.run(asked, alone, Folder(folder / "throughput"))["images_per_s"]
+    finally:
+        context.leave(alone)
+    (folder / "found.json").write_text(json.dumps(found))
+
+
+def jobs(folder, data, pretraining, probing=None, workloads=(), seconds=120):
+    process = apart(_jobs, folder, data, pretraining, probing, workloads)
+    process.join(scaled(seconds))
+    assert process.exitcode == 0
+    return json.loads((folder / "found.json").read_text())
+
+
+def check_pretraining(folder, data, found):
+    """Shares are told, the loss is that of measured pixels, and the rest is black in the reconstructions."""
+    rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == found["trained"]["steps"]
+    shares = [row["not_measured"] for row in rows]
+    assert all(0 < share < 0.5 for share in shares)
+    assert found["trained"]["not_measured"] == pytest.approx(np.mean(shares))
+    assert all(row["loss"] < 10 for row in rows)
+    drawn = figures.loss(Run(folder / "run"))
+    assert f"{100 * np.mean(shares):.1f} % of the masked pixels were not measured" in drawn.alt
+    with np.load(folder / "run" / "reconstruction.npz") as saved:
+        test = Shards(data, "test")
+        dark = [(saved[name] == 0).all(3).mean(axis=(1, 2)) > 0.05 for name in ("original", "rebuilt")]
+        masked = [test.pixels(i)[1] is not None for i in np.linspace(0, len(test) - 1, 8).astype(int)]
+        assert dark[0].tolist() == dark[1].tolist() == masked
+
+
+TRAINED = {"image_size": 32, "epochs": 2, "global_batch": 6, "log_every": 1}
+
+
+def test_every_job_takes_a_set_with_holes(chips, tmp_path):
+    few = {"epochs": 2, "views": 1, "probe_seeds": 1, "compare_random": False}
+    found = jobs(tmp_path / "jobs", chips[0], TRAINED, few, ("mae", "classify"))
+    check_pretraining(tmp_path / "jobs", chips[0], found)
+    assert 0 <= found["probed"]["top1_pretrained_mean"] <= 100
+    assert min(found["mae"], found["classify"]) > 0
+
+
+def test_floats_with_holes_are_pretrained_on(tmp_path):
+    prepared(tmp_path / "data", write_chips(tmp_path / "files", kind=np.float32), workers=1)
+    found = jobs(tmp_path / "jobs", tmp_path / "data", TRAINED | {"norm_pix_loss": True})
+    check_pretraining(tmp_path / "jobs", tmp_path / "data", found)
+
+
+@pytest.fixture(scope="module")
+def eurosat(tmp_path_factory):
+    """form -> (folder, summary) of EuroSAT's chips, of which every tenth has 20 rows of 65535."""
+    root, found = tmp_path_factory.mktemp("eurosat"), {}
+    for form in ("clean", "declared", "undeclared"):
+        summary, _, _ = prepared(root / form, filled.make(root / f"{form} files", form), workers=1)
+        found[form] = root / form, summary
+    return found
+
+
+@filled.needed
+def test_fill_leaves_the_spread_of_eurosat_alone(eurosat):
+    clean, summary = eurosat["clean"]
+    assert (summary["masked_images"], summary["left_out_of_statistics"], summary["refused"]) == (0, 0, 0)
+    std = {form: json.loads((folder / "statistics.json").read_text())["std"] for form, (folder, _) in eurosat.items()}
+    exact = Shards(clean)
+    for form in ("declared", "undeclared"):
+        folder, summary = eurosat[form]
+        assert (summary["masked_images"], summary["images"]) == (10, 100)
+        assert summary["masked_share"] == pytest.approx(0.1 * filled.ROWS / 64)
+        assert std[form] == pytest.approx(std["clean"], rel=0.02)
+        train = Shards(folder, "train")
+        measured = []
+        for i, name in enumerate(train.names):
+            pixels, valid = exact.decode(exact.names.index(name)), train.pixels(i)[1]
+            measured.append(pixels.flatten(1) if valid is None else pixels[:, valid[0]])
+        expected = torch.cat([each.double() for each in measured], 1).std(1, correction=0) / 65535
+        assert std[form] == pytest.approx(expected.tolist(), abs=1e-9)
+    assert std["declared"] == std["undeclared"]
+
+
+@filled.needed
+def test_where_fill_counts_mean_and_spread_leave_those_images_out(eurosat, tmp_path):
+    summary, _, _ = prepared(
+        tmp_path / "run", eurosat["clean"][0].parent / "undeclared files", workers=1, nodata="none"
+    )
+    assert summary["masked_images"] == 0
+    assert summary["left_out_of_statistics"] == 6, "those of the train side"
+    assert any("mean and spread leave out 6 images" in words for words in summary["warnings"])
+    std = [json.loads((run / "statistics.json").read_text())["std"] for run in (tmp_path / "run", eurosat["clean"][0])]
+    assert std[0] == pytest.approx(std[1], rel=0.1)
+
+
+@pytest.mark.long
+@filled.needed
+def test_fill_leaves_the_probe_of_eurosat_alone(eurosat, tmp_path):
+    """Three pretrainings of a small model on each form; their probes must lie within each other's interval."""
+    recipe = {"image_size": 64, "epochs": 40, "global_batch": 10, "warmup_epochs": 4, "base_learning_rate": 0.012}
+    asked = {"epochs": 60, "views": 2, "probe_seeds": 3, "base_learning_rate": 30}
+    top1 = {}
+    for form, (data, _) in eurosat.items():
+        runs = [jobs(tmp_path / f"{form} {k}", data, recipe | {"seed": k}, asked, seconds=600) for k in range(3)]
+        top1[form] = np.array([run["probed"]["top1_pretrained_mean"] for run in runs])
+    interval = 4.303 * top1["clean"].std(ddof=1) / np.sqrt(3)  # Student's t, two degrees of freedom
+    binomial = 100 * 1.96 * np.sqrt(0.5 * 0.5 / 50) / np.sqrt(3)
+    for form in ("declared", "undeclared"):
+        assert abs(top1[form].mean() - top1["clean"].mean()) <= max(interval, binomial), top1

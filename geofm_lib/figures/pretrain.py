@@ -12,7 +12,7 @@ from geofm_lib.figures.display import Figure, Note, axes, sheet, styled
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import expanded
 
-COLUMNS = ("step", "epoch", "loss", "learning_rate", "grad_norm")
+COLUMNS = ("step", "epoch", "loss", "learning_rate", "grad_norm", "not_measured")
 MOST_ROWS = 21  # of the folded table
 WITHHELD = "Images of this data set are left out of this page on purpose; the run folder holds them as {name}."
 
@@ -32,6 +32,10 @@ def loss(run: Run) -> Figure | Note:
     first, last = metrics["loss"].iloc[0], metrics["loss"].iloc[-1]
     change = f"{'falls' if last < first else 'rises'} from {first:.4f} to {last:.4f}"
     alt = f"Line: the training loss {change} over {int(metrics['step'].iloc[-1])} steps."
+    if "not_measured" in metrics:
+        told = f"{100 * metrics['not_measured'].mean():.1f} % of the masked pixels were not measured and do not count"
+        ax.set_title(told)
+        alt += f" {told}."
     kept = np.unique(np.linspace(0, len(metrics) - 1, MOST_ROWS).astype(int))
     return Figure(figure, alt, metrics[[name for name in COLUMNS if name in metrics]].iloc[kept])
 

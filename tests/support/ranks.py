@@ -48,26 +48,71 @@ def _sharded(model, strategy, context, **how):
     return sharding.apply(model, strategy, world_size=context.world_size, device=context.device, **how)
 
 
-def _train(model, context, steps=5, batch=16):
-    """Losses and gradient norms of a few AdamW steps with clipping on a fixed global batch."""
+def _train(model, context, steps=5, batch=16, parts=1, holes=False):
+    """Losses and gradient norms of a few AdamW steps with clipping on a fixed global batch.
+
+    holes: were parts of most images not measured? Then also which share of the targets was not.
+    """
     import torch
 
     from geofm_lib.distributed import training
 
     optimiser = training.optimiser(model, 0.05)
     generator = torch.Generator().manual_seed(5)
-    losses, norms, same = [], [], []
+    losses, norms, shares, same = [], [], [], []
     for _ in range(steps):
         images = torch.randn(batch, 3, 32, 32, generator=generator)
         noise = torch.rand(batch, 16, generator=generator)
-        own = slice(context.rank * batch // context.world_size, (context.rank + 1) * batch // context.world_size)
-        pair = images[own], noise[own]
-        functions = [lambda pair=pair: model(*pair)]
-        loss, norm, _ = training.step(model, optimiser, functions, parts=1, rate=1e-3, clip=0.5)
-        losses.append(loss)
-        norms.append(norm)
+        whole = [images, noise, *([_holes(batch, generator)] if holes else [])]
+        divided = [each.view(parts, context.world_size, -1, *each.shape[1:])[:, context.rank] for each in whole]
+        functions = [lambda inputs=inputs: model(*inputs) for inputs in zip(*divided, strict=True)]
+        own_shares = []
+
+        def losses_of(functions=functions, own_shares=own_shares):
+            for function in functions:
+                yield function
+                own_shares.append(getattr(model, "module", model).not_measured)
+
+        def share(own_shares=own_shares):
+            return torch.stack(own_shares).mean()
+
+        also = share if holes else None
+        found = training.step(model, optimiser, losses_of(), parts=parts, rate=1e-3, clip=0.5, also=also)
+        losses.append(found.loss)
+        norms.append(found.norm)
+        shares.append(found.also)
         same.append(_replicas_equal(model, context))
-    return {"losses": losses, "norms": norms, "replicas_equal": all(same)}
+    out = {"losses": losses, "norms": norms, "replicas_equal": all(same)}
+    return out | ({"shares": shares} if holes else {})
+
+
+def _holes(batch, generator):
+    """Where images were measured: everywhere, in a few rows or pixels alone, or nowhere."""
+    import torch
+
+    valid = torch.ones(batch, 1, 32, 32, dtype=torch.bool)
+    for k, each in enumerate(valid):
+        if k % 4 == 1:
+            each[:, : int(torch.randint(1, 32, (1,), generator=generator))] = False
+        elif k % 4 == 2:
+            each[:] = torch.rand(1, 32, 32, generator=generator) < 0.02
+        elif k % 8 == 3:
+            each[:] = False
+    return valid
+
+
+def masked(context, arguments):
+    """Every strategy on images that were not measured everywhere, in one and in two micro-batches."""
+    from geofm_lib.model.init import materialise
+
+    out = {}
+    for strategy in arguments["strategies"]:
+        for precision, parts in (("fp32", 1), ("fp32", 2), *((each, 1) for each in arguments["others"])):
+            model = _sharded(_model(), strategy, context, precision=precision, seed=7)
+            out[f"{strategy}/{precision}/{parts}"] = _train(model, context, steps=2, parts=parts, holes=True)
+    if context.world_size == 1:
+        out["plain"] = _train(materialise(_model(), "cpu", 7), context, steps=2, holes=True)
+    return out
 
 
 def _replicas_equal(model, context) -> bool:
@@ -144,7 +189,8 @@ def compiled(context, arguments):
             compile=compile,
             **arguments["how"],
         )
-        out[str(compile)] = {**_train(model, context), "names": list(export.weights_of(model))}
+        trained = _train(model, context, holes=arguments.get("holes", False))
+        out[str(compile)] = {**trained, "names": list(export.weights_of(model))}
     return out
 
 
