@@ -81,11 +81,11 @@ def check(settings: JobSettings, ranks: int = 0) -> None:
             if found.kind == "prepared" and isinstance(settings, PrepareSettings):
                 prepared.refuse_options(settings)
         for name in ("encoder", "init"):
-            given = getattr(settings, name, "")
+            typed = getattr(settings, name, "")
             begun = name == "init" and any((settings.folder() / each).exists() for each in BEGUN)
-            if given and (name, given) != ("encoder", "random") and not begun:
+            if typed and (name, typed) != ("encoder", "random") and not begun:
                 with naming(name):
-                    place = locate.find(expanded(given), given)
+                    place = locate.find(expanded(typed), typed)
                     locate.described(place) if name == "encoder" else None
         _writable(settings.folder())
         if ranks:
