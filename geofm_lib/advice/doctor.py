@@ -101,8 +101,10 @@ def gdal() -> Check:
     def packs(codec: str) -> bool:
         size = {"width": 16, "height": 16, "count": 1, "dtype": "uint8", "transform": rasterio.Affine.scale(2)}
         try:
-            with rasterio.MemoryFile() as file, file.open(driver="GTiff", compress=codec, **size) as written:
-                return written.compression is not None  # GDAL leaves out what it does not know
+            with rasterio.MemoryFile() as file:
+                file.open(driver="GTiff", compress=codec, **size).close()
+                with file.open() as written:
+                    return written.compression is not None  # GDAL leaves out what it does not know
         except RasterioError:
             return False
 
