@@ -108,7 +108,8 @@ def packing(run: Run) -> Table | Note:
     summary = run.summary
     if "shards" not in summary:
         return Note("The run has not finished packing.")
-    speed = f"{summary.get('packed_images_per_s', float('nan')):.0f}"  # a run of an older version has none
+    packed = summary.get("packed_images_per_s")
+    speed = "nothing is packed: the images stay where they are" if packed is None else f"{packed:.0f}"
     size, each = summary["bytes"] / 2**20, summary["bytes"] / 2**10 / summary["images"]
     return facts({"data shards": summary["shards"], "MiB of images": f"{size:.1f}", "KiB an image": f"{each:.1f}",
                   "images/s": speed, "fingerprint of index and split": summary["fingerprint"]})  # fmt: skip

@@ -105,7 +105,7 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
         "warnings": [*told, *known.warnings, *warnings, *packed["warnings"]],
         **(united.summary(run.path, sides) if united else {}),
         "fingerprint": fingerprint(run.path),
-        "packed_images_per_s": speed,
+        **({} if united else {"packed_images_per_s": speed}),
     }
 
 
