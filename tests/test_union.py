@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 
 from geofm_lib import files
 from geofm_lib.data import overlap, union
+from geofm_lib.data.sample import ROW
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.sources import listing, prepared
 from geofm_lib.runs import launch
@@ -200,7 +201,9 @@ def test_lists_that_cannot_be_put_together(sets, tmp_path):
     for name, value in {"quality": 90, "channels": 3, "tile": 64, "pattern": "*.jpg", "train_ratio": 1.0, "seed": 1,
                         "split": "random", "labels": "none", "short_side": 8}.items():  # fmt: skip
         for dataset in (f"{one},{two}", str(one)):
-            with pytest.raises(SettingsError, match=f"^{name}: .* cannot change prepared folders"):
+            with pytest.raises(
+                SettingsError, match=f"^{name}: .* (cannot change prepared folders|leave pattern empty)"
+            ):
                 check(PrepareSettings(dataset=dataset, **{name: value}))
 
 
@@ -253,6 +256,16 @@ def test_a_member_that_goes_while_it_is_read(sets, tmp_path):
     with pytest.raises(ValueError, match="one/./..jpg in .* cannot be read: .*No such file"):
         data.decode(0)
     assert data.decode(len(data) - 1).shape[0] == 3, "the other set is still there"
+
+
+def test_thousands_of_refused_files_in_a_row(sets, tmp_path):
+    """A block of rows without an image, in a member and in a preparation of its own."""
+    one = copy(sets[0], tmp_path / "one")
+    refused = [dict.fromkeys(ROW, "") | {"name": f"a/bad {k}.jpg", "reason": "damaged"} for k in range(5000)]
+    edit(one, "shards/000000.csv", lambda rows: rows.__setitem__(slice(0, 0), refused))
+    summary = unite(tmp_path / "both", one, sets[1])
+    assert (summary["images"], summary["refused"]) == (36, 5000)
+    assert summary["sets"][0]["mean"] == pytest.approx(unite(tmp_path / "as before", *sets)["sets"][0]["mean"])
 
 
 def test_two_hundred_sets(sets, tmp_path):

@@ -38,6 +38,8 @@ class Statistics:
 
     def add(self, block: Block, chosen: list[bool]) -> None:
         """Take in the chosen rows of some."""
+        if not block["valid"]:
+            return  # thousands of refused files in a row leave a block without an image
         valid, pixels = _numbers(block["valid"])[:, 0], (_numbers(block["width"]) * _numbers(block["height"]))[:, 0]
         self.masked_images += int((valid < pixels).sum())
         self._measured, self._pixels = self._measured + int(valid.sum()), self._pixels + int(pixels.sum())

@@ -5,6 +5,7 @@ them is turned or mirrored, gets the side LEAK: it is not trained on. So no imag
 with has been seen.
 """
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -88,7 +89,9 @@ def sets(
         row: dict[str, Any] = {"set": member.name, "folder": str(member.folder), "images": count}
         row |= {side: own[side] for side in ("train", "test", "val")}
         row |= {f"leaks_{kind}": int(leak[start:end].sum()) for kind, leak in leaks.items()}
-        of_train = statistics.result() if own["train"] else {}
+        of_train: dict[str, Any] = {}
+        with contextlib.suppress(ValueError):  # no train image, or none with a measured pixel
+            of_train = statistics.result()
         found.append(row | {name: of_train.get(name) for name in ("mean", "std")})
         start = end
     return found
