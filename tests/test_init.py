@@ -20,7 +20,7 @@ from geofm_lib.data.transforms import mask_noise, normalise
 from geofm_lib.jobs import pretrain_start
 from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.model import mae, vit
-from geofm_lib.model.interop import formats, load, locate, start
+from geofm_lib.model.interop import export, formats, load, locate, start
 from geofm_lib.report.colophon import colophon
 from geofm_lib.runs import launch
 from geofm_lib.runs.check import check
@@ -33,27 +33,34 @@ SMALL = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2, "i
 SIZE = {"image_size": 32, "patch_size": 8}
 DECODER = {"decoder_hidden_size": 64, "decoder_num_hidden_layers": 2, "decoder_num_attention_heads": 2}
 TARGET = {"decoder_intermediate_size": 256, "norm_pix_loss": True}
+SIZES = {"embed_dim": 64, "depth": 4, "num_heads": 2, "img_size": 32, "patch_size": 8}  # the same for timm
 IMAGES = 24
 
 
 def stir(model):
     torch.manual_seed(0)
     with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(0.05 * torch.randn_like(weight))
+        for name, weight in model.named_parameters():
+            if "pos" not in name:  # as MAE's, positions are sines and cosines
+                weight.add_(0.05 * torch.randn_like(weight))
     return model.eval()
 
 
 def hf_folder(folder, **more):
     theirs = stir(ViTMAEForPreTraining(ViTMAEConfig(**(SMALL | SIZE | DECODER | TARGET | more))))
+    positions, width = theirs.vit.embeddings.position_embeddings, theirs.config.decoder_hidden_size
+    positions.data = vit.sincos_positions(64, 4, 4).roll(32, -1)  # as MAE has them: columns first
+    theirs.decoder.decoder_pos_embed.data = vit.sincos_positions(width, 4, 4).roll(width // 2, -1)
     theirs.save_pretrained(folder)
     return theirs
 
 
 def timm_folder(folder, **more):
     """The layout of timm/vit_base_patch16_224.mae: a plain ViT's config.json and weights, no decoder."""
-    sizes = {"embed_dim": 64, "depth": 4, "num_heads": 2, "img_size": 32, "patch_size": 8} | more
+    sizes = SIZES | more
     theirs = stir(timm.create_model("vit_base_patch16_224", num_classes=0, **sizes))
+    if "reg_tokens" not in more:
+        theirs.pos_embed.data = vit.sincos_positions(sizes["embed_dim"], 4, 4)
     save_for_hf(theirs, folder, model_args=sizes, safe_serialization=True)
     return theirs
 
@@ -244,6 +251,9 @@ def test_a_published_file_is_read_without_a_config(tmp_path):
     assert state.keys() == expected.keys()
     assert all(torch.equal(state[name], value) for name, value in expected.items())
     assert notes == ["left out: head.weight"]
+    exported = export.convert(tmp_path / "mae.pth", tmp_path / "ours", "geofm")
+    assert "decoder_pred.bias" in exported.left_out  # its heads are not known
+    assert torch.equal(load.load_encoder(tmp_path / "ours")[0].cls_token, saved.encoder["cls_token"])
     torch.save({"conv1.weight": torch.ones(3)}, tmp_path / "resnet.pth")
     with pytest.raises(ValueError, match="no config.json beside it and holds no ViT.*give the whole folder"):
         fit(tmp_path / "resnet.pth")
@@ -260,6 +270,16 @@ def test_a_decoder_of_other_sizes_is_told_and_drawn(tmp_path):
     state, notes = fit(tmp_path / "hf", decoder_width=32, norm_pix_loss=True)
     assert notes == ["its decoder was trained with norm_pix_loss=False"]
     assert "mask_token" in state
+
+
+def test_learned_positions_are_told(tmp_path):
+    theirs = timm_folder(tmp_path / "timm")
+    with torch.no_grad():
+        theirs.pos_embed.add_(0.02)
+    save_for_hf(theirs, tmp_path / "timm", model_args=SIZES, safe_serialization=True)
+    state, notes = fit(tmp_path / "timm")
+    assert notes[0] == "its positions are not MAE's sines and cosines; they stay as they are"
+    assert torch.equal(state["encoder.pos_embed"], theirs.pos_embed)
 
 
 def test_what_does_not_fit_is_one_sentence(tmp_path):

@@ -29,8 +29,8 @@ def read(place: Place, decoder: bool = True) -> Saved:
         return timm_folder.read(place, given)
     raise ValueError(
         f"{place.config} describes an architecture that geofm does not have (model_type "
-        f"{given.get('model_type', 'not named')}); give a pretrain run, a timm ViT, or a Hugging Face ViT or ViTMAE "
-        f"(model_type {' or '.join(huggingface.MODEL_TYPES)})."
+        f"{given.get('model_type', 'not named')}); give a pretrain run, a timm ViT (timm has DINOv2 and DINOv3 too), "
+        f"or a Hugging Face ViT or ViTMAE (model_type {' or '.join(huggingface.MODEL_TYPES)})."
     )
 
 

@@ -11,6 +11,7 @@ from geofm_lib.model.init import plain_name, write
 from geofm_lib.model.interop import load
 from geofm_lib.model.interop.folders import Saved, Weights, pair
 from geofm_lib.model.mae import MaskedAutoencoder
+from geofm_lib.model.vit import sincos_positions
 
 BANDS = ("mean", "repeat", "new")
 Notes = list[str]
@@ -32,6 +33,8 @@ def fitted(saved: Saved, model: MaskedAutoencoder, name: str, bands: str, where:
     state = {f"encoder.{n}": each for n, each in load.resampled(saved, model.encoder).items()}
     old = grid(pair(saved.config["image_size"]), saved.config["patch_size"])
     new = model.encoder.patch_embed.grid_size
+    if not _sines(saved.encoder.get("pos_embed", torch.empty(0)), model.encoder.embed_dim, old):
+        notes.append("its positions are not MAE's sines and cosines; they stay as they are")
     if old != new:
         notes.append(f"positions interpolated from {old[0]}x{old[1]} to {new[0]}x{new[1]} patches")
     decoder, said = _decoder(saved, model, old)
@@ -76,6 +79,13 @@ def _same_model(saved: Saved, model: MaskedAutoencoder, name: str, where: str) -
         raise ValueError(
             f"{where} has patches of {theirs} pixels and this model of {model.patch}; set patch_size={theirs}."
         )
+
+
+def _sines(positions: torch.Tensor, width: int, grid: tuple[int, int]) -> bool:
+    """Whether positions are the usual fixed ones, with rows or columns in the first half of the channels."""
+    usual = sincos_positions(width, *grid)
+    both = (usual, usual.roll(width // 2, -1))
+    return any(positions.shape == each.shape and torch.allclose(positions.float(), each, atol=1e-4) for each in both)
 
 
 def _decoder(saved: Saved, model: MaskedAutoencoder, old: tuple[int, int]) -> tuple[Weights, Notes]:
