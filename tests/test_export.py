@@ -20,7 +20,6 @@ from transformers import (
     ViTModel,
 )
 
-from geofm_lib import files
 from geofm_lib.data.transforms import normalise
 from geofm_lib.model import mae, vit
 from geofm_lib.model.init import materialise

@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 
-from geofm_lib import files
 from geofm_lib.model import vit
 from geofm_lib.model.interop import load
 from tests.support import encoders
@@ -34,7 +33,6 @@ def test_a_wrong_encoder_folder_is_one_sentence(tmp_path):
     encoders.write(tmp_path, vit.build("ViT-Atto", image_size=32).state_dict(), CONFIG | {"model": "ViT-Femto"})
     with pytest.raises(ValueError, match="does not fit ViT-Femto"):
         load.load_encoder(tmp_path)
-    (tmp_path / files.SUMS).unlink()  # a folder of somebody else's, who wrote no digests
     (tmp_path / "config.json").write_text(json.dumps({"model": "ViT-Atto"}))
     (tmp_path / "SHA256SUMS").unlink()  # else it says that the file was changed
     with pytest.raises(ValueError, match="lacks image_size"):
