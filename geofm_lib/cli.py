@@ -186,11 +186,11 @@ def status(subject: str | None, site: str) -> int:
 def _run_folder(name: str) -> Path:
     """A run folder: a path from here, or its name in the runs folder."""
     from geofm_lib.catalog.suggest import did_you_mean
-    from geofm_lib.runs.run import find_runs
+    from geofm_lib.runs.run import SMALL_FILES, find_runs
     from geofm_lib.settings import expanded, runs_root
 
     for folder in (Path(name), expanded(name), runs_root() / name):
-        if (folder / "settings.json").is_file():
+        if any((folder / file).is_file() for file in SMALL_FILES):
             return folder
     near = did_you_mean(Path(name).name, [run.folder.name for run in find_runs(runs_root())])
     raise ValueError(f"there is no run '{name}'{near or '; geofm status lists the runs'}")
@@ -226,7 +226,7 @@ def report(run_folder: str | None, notebook: Path | None, index: Path | None, re
 
 
 @commands.command(**example("geofm export runs/pretrain-ViT-Tiny-FULL_SHARD-3f9a01 encoder-hf --format vitmae"))
-@click.argument("source", type=click.Path(exists=True, file_okay=False))
+@click.argument("source", type=click.Path())
 @click.argument("target", type=click.Path())
 @click.option("--format", "kind", required=True, type=click.Choice(FORMATS), help="Who is to read it: this project, "
               "timm, or transformers' ViTModel or ViTMAEForPreTraining.")  # fmt: skip
@@ -235,7 +235,10 @@ def export(source: str, target: str, kind: str) -> int:
 
     SOURCE is a run or an encoder folder of any of these formats, TARGET a new or empty folder.
     """
-    words = [sys.executable, "-m", "geofm_lib.model.interop.export", source, target, kind]
+    from geofm_lib.settings import expanded
+
+    place = source if os.path.exists(source) else str(expanded(source))  # as in a shell, else as in a setting
+    words = [sys.executable, "-m", "geofm_lib.model.interop.export", place, target, kind]
     return 2 if subprocess.run(words, check=False).returncode else 0  # torch stays out of this process
 
 

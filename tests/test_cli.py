@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from types import SimpleNamespace
 
 import pytest
 
@@ -204,6 +205,17 @@ def test_an_export_that_cannot_be_is_refused(root, tmp_path):
     assert done.returncode == 2
     assert str(tmp_path) in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_path_of_the_clone_is_exported_from_any_folder(root, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        cli.subprocess, "run", lambda words, **_: said.append(words[3]) or SimpleNamespace(returncode=0)
+    )
+    monkeypatch.chdir(root / "notebooks")
+    for typed in ("geofm_lib/model", "01_data.ipynb", str(root)):
+        cli.main(["export", typed, "new", "--format", "timm"])
+    assert said == [str(root / "geofm_lib" / "model"), "01_data.ipynb", str(root)]
 
 
 def test_names_are_completed(root):

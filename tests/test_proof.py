@@ -16,6 +16,7 @@ import torch
 
 from geofm_lib import files
 from geofm_lib.data.shards import LISTS, Shards
+from geofm_lib.data.sources import prepared as source
 from geofm_lib.distributed import checkpoint, manifest
 from geofm_lib.jobs import pretrain_files, run_folder
 from geofm_lib.model.interop import export, load
@@ -138,8 +139,9 @@ def test_a_flip_in_a_prepared_folder_is_found_and_named(prepared, tmp_path):
     shutil.copytree(prepared.folder, tmp_path / "data")
     for name in LISTS:
         for _ in flips(tmp_path / "data" / name):
-            with pytest.raises(ValueError, match=name):
-                Shards(tmp_path / "data")
+            for read in (Shards, source.check):
+                with pytest.raises(ValueError, match=name):
+                    read(tmp_path / "data")
     good = Shards(tmp_path / "data")
     whole = [good.decode(i) for i in range(len(good))]
     found = 0

@@ -49,6 +49,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
     state = identity | {"stored": pretrain_files.stored(run.path)}
 
     def save(folder: Path, step: int, keep: int) -> None:
+        run.sync()
         checkpoint.save(folder, step, model, optimiser, state, context, keep)
 
     done = checkpoint.load(run.path / "checkpoint", model, optimiser, identity, context)

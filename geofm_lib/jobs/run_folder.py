@@ -66,6 +66,11 @@ class Folder:
         files.write_text(file, "".join(line + "\n" for line in kept))
         self._metrics = open(file, "a", buffering=1)
 
+    def sync(self) -> None:
+        """Bring the rows to the disk, so that a checkpoint never knows more steps than they do."""
+        if self._metrics:
+            os.fsync(self._metrics.fileno())
+
     def metrics(self) -> list[dict[str, Any]]:
         """The rows so far (rank 0; elsewhere none): a run that goes on has those of its earlier starts."""
         return list(map(json.loads, (self.path / "metrics.jsonl").read_text().splitlines())) if self._metrics else []

@@ -17,7 +17,7 @@ from geofm_lib.settings import clone, expanded
 
 HEARTBEAT_OLD_S = 30.0  # a run whose last heartbeat is older lives no more
 SETTINGS = "settings.json"
-WAYS_OUT = {  # the small files of a run that every reader believes -> what to do when one cannot be read
+SMALL_FILES = {  # the small files of a run that every reader believes -> what to do when one cannot be read
     SETTINGS: "run its notebook on this folder again: it is rebuilt from the last checkpoint",
     "summary.json": "delete it and run again: the run goes on from its last checkpoint",
     "environment.json": "delete it: only where the run was made is lost",
@@ -51,7 +51,7 @@ class Run:
         """Which of settings, summary and environment cannot be read or is not what was written, and the way out; ''."""
         try:
             sealed = files.sums(self.folder)
-            there = [name for name in WAYS_OUT if os.path.exists(self.folder / name) or name in sealed]
+            there = [name for name in SMALL_FILES if os.path.exists(self.folder / name) or name in sealed]
             for name in there:
                 with suppress(FileNotFoundError):  # where it is missed, the seal says so
                     files.read_json(self.folder / name)
@@ -59,8 +59,8 @@ class Run:
                 raise files.Damaged(f"{self.folder / SETTINGS} is missing")
             files.prove(self.folder, [name for name in there if sealed])
         except files.Damaged as fault:
-            name = next((name for name in WAYS_OUT if str(self.folder / name) in str(fault)), "")
-            return f"{fault}; {WAYS_OUT[name]}" if name and files.SUMS not in str(fault) else str(fault)
+            name = next((name for name in SMALL_FILES if str(self.folder / name) in str(fault)), "")
+            return f"{fault}; {SMALL_FILES[name]}" if name and files.SUMS not in str(fault) else str(fault)
         return ""
 
     def prove(self) -> None:
@@ -226,7 +226,7 @@ class Run:
 
 def find_runs(root: str | Path, job: str | None = None) -> list[Run]:
     """The run folders under `root`, oldest first; also those whose settings.json is lost."""
-    folders = {file.parent for name in WAYS_OUT for file in Path(root).glob(f"*/{name}")}
+    folders = {file.parent for name in SMALL_FILES for file in Path(root).glob(f"*/{name}")}
     found = sorted(map(Run, folders), key=lambda run: (run.written(SETTINGS) or 0.0, run.folder))
     return [run for run in found if job is None or run.job == job]
 

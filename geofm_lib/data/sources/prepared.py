@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geofm_lib import files
 from geofm_lib.data import pack
 from geofm_lib.data.sample import ROW, Block
 from geofm_lib.settings import PrepareSettings
@@ -106,10 +107,11 @@ def _folder(parts: list[str], number: int) -> Path:
 
 
 def check(folder: Path) -> None:
-    """Raise ValueError, one sentence, for a prepared folder with files missing, or whose members have changed."""
+    """Raise ValueError, one sentence, for a prepared folder with files missing or changed, or changed members."""
     missing = [name for name in NEEDED if not (folder / name).exists()]
     if missing:
         raise ValueError(f"'{folder}' lacks {', '.join(missing)}; copy the whole folder, or prepare it again")
+    files.prove(folder, [name for name in files.sums(folder) if name.startswith(NEEDED)])
     check_members(folder)
 
 
