@@ -13,7 +13,8 @@ from rasterio.enums import Resampling
 from rasterio.transform import from_origin
 
 from geofm_lib.data import shards
-from geofm_lib.data.sources import chosen, hints, listing, pattern, stack
+from geofm_lib.data.sources import bands as band_names
+from geofm_lib.data.sources import chosen, hints, json_labels, listing, pattern, stack
 from geofm_lib.data.sources.item import Refused
 from geofm_lib.runs import check
 from geofm_lib.settings import PrepareSettings, SettingsError
@@ -196,7 +197,7 @@ def test_bigearthnet(bands, tmp_path, form):
     pixels = values(tmp_path / "run", name)
     assert (pixels.shape, pixels.dtype) == ((120, 120, 12), np.uint16)
     assert index(tmp_path / "run")[name]["label"] == "forest|Sea and ocean"
-    order = sorted(SIDES, key=stack.natural)
+    order = sorted(SIDES, key=band_names.natural)
     assert order == ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"]
     for k, band in enumerate(order):
         file = folder / patch / f"{patch}_{band}.tif"
@@ -325,7 +326,7 @@ def test_pixels_that_a_band_has_not_measured_are_not_measured(tmp_path):
     valid[:6], valid[:, 18:] = False, False
     assert refused == {} and summary["masked_images"] == 4
     assert summary["masked_share"] == pytest.approx(1 - valid.mean(), abs=1e-4)
-    bilinear = stack._grown(ramp(12)[..., None], 24, 24, ())[..., 0].astype(float)
+    bilinear = stack.bilinear(ramp(12).astype(float), 24, 24)
     pixels = values(tmp_path / "run")
     inside = valid.copy()
     inside[:, 17] = False  # beside the fill the nearest pixel is taken, never a mean with it
@@ -358,7 +359,7 @@ def test_colour_and_infrared_pictures_are_stacked(tmp_path):
 
 def test_labels_beside_the_bands(tmp_path):
     def label(text):
-        return stack.label(text.encode())
+        return json_labels.label(text.encode())
 
     assert label('{"labels": ["a", "b"]}') == "a|b"
     assert label('{"label": "a"}') == "a" and label('{"class": 3}') == "3"
@@ -434,7 +435,7 @@ def test_a_hostile_pattern_is_one_sentence_at_launch(flat, tmp_path, text):
         ({"bands": "B02", "pattern": "*.png"}, "needs a pattern with {band}"),
         ({"bands": "1,,2", "pattern": "{id}_{band}.png"}, "bands: '1,,2' has an empty name"),
         ({"bands": "1,2,1", "pattern": "{id}_{band}.png"}, "names 1 twice"),
-        ({"dataset": "scenes", "pattern": "*.png"}, "chooses files, and dataset 'scenes' has none"),
+        ({"dataset": "scenes", "pattern": "*.png"}, "chooses files, and the drawn 'scenes' have none"),
         ({"pattern": "{date}_{n}_{band}.png"}, "matches none of the images"),
     ],
 )
@@ -483,8 +484,29 @@ def test_bands_in_a_compressed_tar(bands, tmp_path):
     assert "is a compressed tar, out of which the bands" in refuses(tmp_path, archive, pattern=S2)
 
 
-def test_stacks_are_no_scenes(bands, tmp_path):
-    assert "stacks cannot be cut into tiles" in refuses(tmp_path, bands / "ssl4eo", pattern="{band}.tif", tile=32)
+@pytest.mark.parametrize("form", ["folder", "set.zip", "set.tar"])
+def test_stacks_are_cut_into_tiles(bands, tmp_path, form):
+    folder = bands / "bigearthnet"
+    source = folder if form == "folder" else as_archive(folder, tmp_path / form)
+    prepared(tmp_path / "whole", folder, workers=1, pattern=S2)
+    summary, refused, _ = prepared(tmp_path / "run", source, workers=1, pattern=S2, tile=40)
+    assert (summary["images"], refused) == (54, {})
+    assert summary["classes"] == {"Sea and ocean": 54, "crop": 18, "forest": 18, "water": 18}
+    assert summary["conversions"] == {"12 files stacked": 54, "bands 2 and 6 times coarser resampled to the finest": 54}
+    name = next(each for each in index(tmp_path / "run") if each.endswith("_2_1_bands.tif/r00040_c00080.tif"))
+    scene = name.rpartition("/")[0].removeprefix("bigearthnet/")
+    expected = values(tmp_path / "whole", scene)[40:80, 80:120]
+    assert np.abs(values(tmp_path / "run", name) - expected.astype(float)).max() <= 1
+    np.testing.assert_array_equal(values(tmp_path / "run", name)[..., 1:4], expected[..., 1:4])
+
+
+def test_stacks_that_do_not_belong_together_are_no_scenes(tmp_path):
+    for n in range(3):
+        write(tmp_path / f"set/p{n}/x_B02.tif", ramp(24))
+        write(tmp_path / f"set/p{n}/x_B03.tif", ramp(24) if n else ramp(24).astype(np.uint8))
+    summary, refused, _ = stacked(tmp_path, tile=12)
+    assert summary["images"] == 8
+    assert list(refused) == ["p0/x_bands.tif"] and "different types: uint16 (B02)" in refused["p0/x_bands.tif"]
 
 
 def test_every_image_is_refused_where_every_band_is_broken(tmp_path):
@@ -557,7 +579,7 @@ def test_each_suffix_is_read_by_what_writes_it(tmp_path, suffix):
 
 def test_a_stack_says_what_it_is_refused_for():
     with pytest.raises(Refused, match="band B02 is empty"):
-        stack.read([("B02", bytes)], "")
+        stack.read([("B02", bytes)])
 
 
 def test_nothing_is_left_of_a_folder_that_is_gone(flat, tmp_path):

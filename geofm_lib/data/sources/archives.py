@@ -76,7 +76,7 @@ def is_compressed(path: Path) -> bool:
 
 def names(source: listing.Source) -> Iterator[str] | None:
     """The names of the images as `items` gives them, None if only reading a compressed tar through would tell."""
-    if source.path is None or count(source) is None:
+    if source.path is None or is_stream(source):
         return None
     return map(clean, filter(listing.is_image_name, listing.names(source.path, source.kind, [])))
 
@@ -87,15 +87,18 @@ def every(source: listing.Source) -> Iterator[str]:
     return map(clean, listing.names(source.path, source.kind, []))
 
 
-def count(source: listing.Source) -> int | None:
-    """How many images can be listed, or None if only reading a compressed tar through would tell."""
+def is_stream(source: listing.Source) -> bool:
+    """Must it be read from its beginning, since a tar in it is compressed?"""
     assert source.path is not None, "drawn and downloaded images have no path"
     tars = [source.path] if source.kind == "tar" else []
     if source.kind == "archives":
         tars = [path for path, kind, _ in listing.archives(source.path, []) if kind == "tar"]
-    if any(map(is_compressed, tars)):
-        return None
-    return sum(map(listing.is_image_name, listing.names(source.path, source.kind, [])))
+    return any(map(is_compressed, tars))
+
+
+def count(source: listing.Source) -> int | None:
+    """How many images can be listed, or None if only reading a compressed tar through would tell."""
+    return None if is_stream(source) else sum(map(listing.is_image_name, every(source)))
 
 
 def clean(name: str) -> str:

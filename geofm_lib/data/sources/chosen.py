@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-from geofm_lib.data.sources import archives, listing, pattern, stack
+from geofm_lib.data.sources import archives, bands, json_labels, listing, pattern, stack
 from geofm_lib.data.sources.item import Item, Raster, Refused
 from geofm_lib.data.sources.pattern import Match, Pattern
 from geofm_lib.data.sources.sides import WORDS, side_of
@@ -39,19 +39,23 @@ class Survey:
     homes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     cut_short: bool = False
 
+    def described(self) -> dict[str, str]:
+        """folder -> the one JSON file beside the one sample in it."""
+        return {folder: path for folder, path in self.beside.items() if path and self.homes.get(folder)}
+
     def counts(self) -> dict[str, int]:
         """band -> samples that have it."""
         masks = Counter(self.samples.values())
         return {name: sum(n for mask, n in masks.items() if mask >> k & 1) for k, name in enumerate(self.bands)}
 
 
-def check(text: str, bands: str, source: listing.Source) -> None:
+def check(text: str, chosen: str, source: listing.Source) -> None:
     """Raise ValueError, one sentence, for settings `pattern` and `bands` that the first files show to be wrong."""
-    names = stack.order(bands)
+    names = bands.order(chosen)
     if names and (not text or "band" not in pattern.parse(text).fields):
-        raise ValueError(f"bands: '{bands}' needs a pattern with {{band}}, such as pattern='{{patch}}/*_{{band}}.tif'")
-    if text and source.path is None:
-        raise ValueError(f"pattern: '{text}' chooses files, and dataset '{source.name}' has none; leave pattern empty")
+        raise ValueError(f"bands: '{chosen}' needs a pattern with {{band}}, such as pattern='{{patch}}/*_{{band}}.tif'")
+    if text and source.kind == "scenes":
+        raise ValueError(f"pattern: '{text}' chooses files, and the drawn 'scenes' have none; leave pattern empty")
     if text and source.kind in ("folder", "zip"):
         survey(source, text, AT_LAUNCH)
     elif text:
@@ -64,7 +68,7 @@ def survey(source: listing.Source, text: str, most: int | None = None) -> Survey
     most: files to look at; when none of so many fits, that is no fault yet.
     """
     template = pattern.parse(text)
-    if "band" in template.fields and archives.count(source) is None:
+    if "band" in template.fields and archives.is_stream(source):
         raise ValueError(
             f"dataset: '{source.path}' is a compressed tar, out of which the bands of a sample cannot be put together; "
             "unpack it, or pack it again as a plain tar or a zip"
@@ -82,12 +86,12 @@ def items(
     source: listing.Source,
     text: str,
     found: Survey,
-    bands: str = "",
+    which: str = "",
     nodata: str = "",
     alpha: str = "auto",
     apart: bool = False,
 ) -> Iterator[Item]:
-    """The images, in an order that never changes. nodata, alpha: as in `verify.Fit`, for stacked bands.
+    """The images, in an order that never changes. which: setting `bands`. nodata, alpha: as in `verify.Fit`.
 
     apart: see `archives.entries`.
 
@@ -96,9 +100,8 @@ def items(
     template = pattern.parse(text)
     if "band" not in template.fields:
         return _files(source, template, found, apart)
-    chosen, others = stack.choose(found.counts(), len(found.samples), bands)
-    read = functools.partial(stack.read, nodata=nodata, alpha=alpha)
-    return _stacks(source, template, found, chosen, [] if bands else others, read)
+    chosen, others = bands.choose(found.counts(), len(found.samples), which)
+    return _stacks(source, template, found, chosen, [] if which else others, (nodata, alpha))
 
 
 def _files(source: listing.Source, template: Pattern, found: Survey, apart: bool) -> Iterator[Item]:
@@ -174,11 +177,11 @@ def _stacks(
     found: Survey,
     chosen: list[str],
     others: list[str],
-    read: Callable[..., Raster],
+    how: tuple[str, str],
 ) -> Iterator[Item]:
     """Each sample as soon as its last file has come by."""
     troubles: list[tuple[str, str]] = []
-    labels = _beside(source, found) if "label" not in template.fields else {}
+    label_of = _beside(source, found) if "label" not in template.fields else lambda folder: ""
     waiting: dict[tuple[str, ...], dict[str, tuple[str, Match, Callable[[], bytes]]]] = {}
     wanted = functools.partial(is_chosen, template, top=found.top)
     for name, load in archives.entries(source, wanted, troubles, apart=True):
@@ -189,7 +192,7 @@ def _stacks(
         if len(files) < found.samples[sample].bit_count():
             continue
         del waiting[sample]
-        path, match, _ = files[min(files, key=stack.natural)]
+        path, match, _ = files[min(files, key=bands.natural)]
         start, end = (len(found.top) + at for at in match.band)
         name = os.path.splitext(f"{path[:start]}bands{path[end:]}")[0] + ".tif"
         label, side, scene = _says(match.fields)
@@ -197,10 +200,9 @@ def _stacks(
         if missing:
             give: Callable[[], Raster] = functools.partial(_refuse, f"it has no band {', '.join(missing)}")
         else:
-            loads = [(band, files[band][2]) for band in chosen]
-            left_out = " and ".join(band for band in others if band in files)
-            give = functools.partial(read, loads, f"{left_out} left out" if left_out else "")
-        yield Item(name, give, label or labels.get(os.path.dirname(path), ""), side, scene)
+            loads = tuple((band, files[band][2]) for band in chosen)
+            give = stack.Stack(loads, tuple(band for band in others if band in files), *how)
+        yield Item(name, give, label or label_of(os.path.dirname(path)), side, scene)
     yield from archives.lost(troubles)
 
 
@@ -208,14 +210,21 @@ def _refuse(reason: str) -> Raster:
     raise Refused(reason)
 
 
-def _beside(source: listing.Source, found: Survey) -> dict[str, str]:
-    """folder -> the label in the one JSON file of a folder that holds one sample; words are shared."""
-    paths = {path: folder for folder, path in found.beside.items() if path and found.homes.get(folder)}
-    labels: dict[str, str] = {}
-    for name, load in archives.entries(source, lambda name: archives.clean(name) in paths, [], apart=True):
+def _beside(source: listing.Source, found: Survey) -> Callable[[str], str]:
+    """A function from a folder to the label in the JSON file beside its one sample; read when it is asked for."""
+    paths = {path: folder for folder, path in found.described().items()}
+    loads: dict[str, bytes | Callable[[], bytes]] = {}
+    if paths:
+        for name, load in archives.entries(source, lambda name: archives.clean(name) in paths, [], apart=True):
+            loads[paths[archives.clean(name)]] = load
+
+    def label(folder: str) -> str:
+        load = loads.pop(folder, b"")
         with contextlib.suppress(*archives.READ_ERRORS):
-            labels[paths[archives.clean(name)]] = sys.intern(stack.label(load() if callable(load) else load))
-    return labels
+            return sys.intern(json_labels.label(load() if callable(load) else load))
+        return ""
+
+    return label
 
 
 def _nothing(source: listing.Source, template: Pattern) -> str:

@@ -13,12 +13,14 @@ def count(source: listing.Source) -> int | None:
 
     Raises ValueError, one sentence, where more arrays than images lie in their folders or have their names.
     """
-    images = archives.count(source)
-    if not images:
-        return images
+    if archives.is_stream(source):
+        return None
+    images, arrays = 0, set[str]()
+    for name in archives.every(source):
+        images += listing.is_image_name(name)
+        arrays.add(_array(name))
     folders, stems, example = set[str](), set[str](), ""
-    arrays = {name for name in map(_array, archives.every(source)) if name}
-    if len(arrays) <= images:
+    if len(arrays) - 1 <= images:
         return images
     for name in filter(listing.is_image_name, archives.every(source)):
         example = example or name

@@ -51,12 +51,12 @@ def read(
         unused = Unused()
         return Reading(archives.items(source, apart, unused), previews.count(source), unused=unused, source=source)
     found = chosen.survey(source, text)
-    if apart and "band" in fields:
-        raise ValueError(f"tile: the bands of '{text}' are stacked, and stacks cannot be cut into tiles; set tile=0")
     total = len(found.samples) if "band" in fields else found.files
     labels_from = "pattern" if fields else ""
     items = chosen.items(source, text, found, bands, nodata, alpha, apart)
-    unused = Unused() if archives.count(source) is None else look(source)
+    unused = Unused() if archives.is_stream(source) else look(source)
     for suffix, images in found.not_chosen.items():
         unused.add_all(suffix, "an image that pattern leaves out", images, found.example)
+    if "label" not in fields:
+        unused.use(found.described().values())
     return Reading(items, total, labels_from, dict(found.not_chosen), found.example, unused=unused, source=source)

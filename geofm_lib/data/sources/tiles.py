@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from geofm_lib.data.sources import archives, raster
+from geofm_lib.data.sources import archives, raster, stack
 from geofm_lib.data.sources.item import Item, Raster, Refused
 
 GROUP_BYTES = 2**24  # of a group where the file has blocks to end at, and of a chunk of tiles
@@ -45,6 +45,7 @@ class Scene(NamedTuple):
 
     item: Item
     place: str  # for GDAL
+    told: tuple[str, ...]
     height: int
     width: int
     pixel: int  # bytes
@@ -61,6 +62,7 @@ class Tile:
     nbytes: int
     nodata: str = ""
     alpha: str = "auto"
+    told: tuple[str, ...] = ()  # of the scene
 
     @property
     def together(self) -> tuple[str, Box]:
@@ -90,7 +92,7 @@ def cut(items: Iterable[Item], tile: int, stride: int = 0, nodata: str = "", alp
     stride = stride or tile
     found = [_scene(item, tile) for item in items]
     scenes = [scene for scene in found if isinstance(scene, Scene)]
-    sides = [[len(starts(side, tile, stride)) for side in scene[2:4]] for scene in scenes]
+    sides = [[len(starts(side, tile, stride)) for side in (scene.height, scene.width)] for scene in scenes]
     count = sum(rows * columns for rows, columns in sides) + len(found) - len(scenes)
     seen = sum(covered(scene.height, tile, stride) * covered(scene.width, tile, stride) for scene in scenes)
     every = sum(scene.height * scene.width for scene in scenes)
@@ -141,16 +143,16 @@ def _scene(item: Item, tile: int) -> Scene | Item:
     """The scene that an item is, or the item with the reason why it cannot be cut."""
     if not callable(item.load):
         raise ValueError("dataset: its archive is compressed, so no parts of a scene can be read from it; unpack it")
-    place = archives.place(item.load)
-    if not place:
-        return item  # it raises its own reason
     try:
+        place, told = item.load.virtual() if isinstance(item.load, stack.Stack) else (archives.place(item.load), [])
+        if not place:
+            return item  # it raises its own reason
         with _open(place) as file:
             if not file.count:
                 return _refuse(item, "it holds no bands, only other images: convert it with gdal_translate")
             raster.check_kind(file.dtypes[0])
             pixel = file.count * np.dtype(file.dtypes[0]).itemsize
-            scene = Scene(item, place, file.height, file.width, pixel, file.block_shapes[0])
+            scene = Scene(item, place, tuple(told), file.height, file.width, pixel, file.block_shapes[0])
     except Refused as error:
         return _refuse(item, str(error))
     except _errors() as error:
@@ -179,7 +181,7 @@ def _tiles(scene: Scene, tile: int, stride: int, nodata: str, alpha: str) -> Ite
     for group, boxes in _groups(scene, tile, stride):
         for box in boxes:
             name = f"{item.name}/r{box.top:0{digits}d}_c{box.left:0{digits}d}.tif"
-            load = Tile(scene.place, group, box, tile * tile * scene.pixel, nodata, alpha)
+            load = Tile(scene.place, group, box, tile * tile * scene.pixel, nodata, alpha, scene.told)
             yield item._replace(name=name, load=load, scene=item.scene or item.name)
 
 
@@ -224,6 +226,7 @@ def _read(tile: Tile) -> Raster:
     if found.values.dtype == np.uint8 and found.values.shape[-1] == 1 and file.driver not in RASTERS:
         found.values = found.values.repeat(3, axis=-1)  # a grey picture
     found.geo = raster.geo(file, _window(tile.box))
+    found.converted[:0] = tile.told
     return found
 
 

@@ -82,6 +82,10 @@ class Unused:
             self.tables.remove(name)
             self.counts[_kind(name, None)] -= 1
 
+    def use(self, names: Iterable[str]) -> None:
+        """Count files no longer, since they are used: labels beside bands."""
+        self.counts.subtract(_kind(name, None) for name in names)
+
     def rows(self) -> Iterator[tuple[str, str, int, str]]:
         """Rows of unused.csv, the most files first."""
         for (suffix, reason), files in self.counts.most_common():

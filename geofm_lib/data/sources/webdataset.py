@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from geofm_lib.data.sources import archives, listing, stack
+from geofm_lib.data.sources import archives, json_labels, listing
 from geofm_lib.data.sources.item import Item, Refused
 from geofm_lib.data.sources.sides import side_of
 from geofm_lib.data.sources.unused import Unused, look
@@ -99,7 +99,7 @@ def items(source: listing.Source, chosen: Callable[[str], bool] = listing.is_ima
 
 def unused(source: listing.Source) -> Unused:
     """What is neither image nor label in the tars, by names alone; nothing where they are compressed."""
-    if archives.count(source) is None:
+    if archives.is_stream(source):
         return Unused()
     found = look(source)
     for suffix, reason in [key for key in found.counts if key[0].lstrip(".") in LABELS]:
@@ -162,7 +162,7 @@ def _samples(path: Path, chosen: Callable[[str], bool] = listing.is_image_name) 
 def _is_label(suffix: str, data: bytes, flat: bool) -> bool:
     """Is this a label? A text beside images in folders is none, since the folders are the classes."""
     if suffix == "json":
-        return bool(stack.label(data))
+        return bool(json_labels.label(data))
     return suffix in ALWAYS or flat and 0 < len(data.strip()) < 100 and b"\n" not in data.strip()
 
 
@@ -173,7 +173,7 @@ def _label(sample: Sample, names: list[str]) -> str:
         return ""
     data = sample.labels[suffix]
     try:
-        text = stack.label(data) if suffix == "json" else data.decode("utf-8-sig").strip()
+        text = json_labels.label(data) if suffix == "json" else data.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         text = "\0"
     if "\n" in text or not text.isprintable():
