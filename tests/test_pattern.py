@@ -502,8 +502,8 @@ def test_stacks_are_cut_into_tiles(bands, tmp_path, form):
 
 def test_stacks_that_do_not_belong_together_are_no_scenes(tmp_path):
     for n in range(3):
-        write(tmp_path / f"set/p{n}/x_B02.tif", ramp(24))
-        write(tmp_path / f"set/p{n}/x_B03.tif", ramp(24) if n else ramp(24).astype(np.uint8))
+        write(tmp_path / f"set/p{n}/x_B02.tif", ramp(24, n + 1))
+        write(tmp_path / f"set/p{n}/x_B03.tif", ramp(24, 3 * n + 1) if n else ramp(24).astype(np.uint8))
     summary, refused, _ = stacked(tmp_path, tile=12)
     assert summary["images"] == 8
     assert list(refused) == ["p0/x_bands.tif"] and "different types: uint16 (B02)" in refused["p0/x_bands.tif"]
@@ -517,6 +517,13 @@ def test_every_image_is_refused_where_every_band_is_broken(tmp_path):
             path.write_bytes(b"")
     told = refuses(tmp_path, tmp_path / "set", pattern=S2)
     assert told.endswith("can be used: band B02 is empty (3)")
+
+
+def test_scenes_that_are_all_the_same_leave_nothing_to_train_on(tmp_path):
+    for name in ("a/1.png", "b/2.png", "b/3.png"):
+        paths(tmp_path / "set", name)
+    told = refuses(tmp_path, tmp_path / "set", pattern="{scene}/*.png")
+    assert told.startswith("split: no image is left to train on (")
 
 
 def test_names_with_strange_letters(tmp_path):

@@ -74,6 +74,9 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
         if united
         else prepare_split.sides(settings, images.names, known, images.places, first, ratio)
     )
+    if "train" not in sides:
+        words = f"{sides.count('val')} kept apart as val, {sides.count('test')} to test on"
+        raise ValueError(f"split: no image is left to train on ({words}); use split=random, or train_ratio=1")
     if images.places.frames:
         files.write_table(run.path / "places.csv", places.COLUMNS, images.places.rows(images.names, known.scenes))
     source.unused.take_out(known.files)
