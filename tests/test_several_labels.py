@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from geofm_lib import files
 from geofm_lib.advice import signs
 from geofm_lib.data import baselines, duplicates, several, shards
 from geofm_lib.data.sample import Sample
+from geofm_lib.data.sources import folders
 from geofm_lib.distributed import features
 from geofm_lib.figures import probe as page
 from geofm_lib.jobs import probe as job
@@ -23,6 +25,7 @@ from geofm_lib.runs.run import Run
 from geofm_lib.settings import ProbeSettings
 from tests.support import packed
 from tests.support.pictures import encode
+from tests.support.preparations import prepared
 from tests.support.timing import scaled
 
 CLASSES = ("blue", "green", "red")
@@ -74,6 +77,28 @@ def test_shards_give_targets(data):
     assert train.targets[0].tolist() == both.targets[0].tolist()
 
 
+def test_a_table_of_labels_is_prepared_and_put_into_a_union(tmp_path):
+    """From a CSV beside the images to the page's counts: an image counts once for each of its labels."""
+    random = np.random.default_rng(3)
+    (tmp_path / "set").mkdir()
+    kinds = [("red",), ("red", "green"), ("red", "green", "blue"), ("blue",)] * 6
+    for k, each in enumerate(kinds):
+        (tmp_path / "set" / f"{k}.png").write_bytes(encode(picture(each, random)))
+    rows = [f"{k}.png,{' | '.join(each)}" for k, each in enumerate(kinds)]
+    (tmp_path / "set" / "labels.csv").write_text("\n".join(["file,label", *rows]) + "\n")
+    summary = prepared(tmp_path / "run", tmp_path / "set", labels=str(tmp_path / "set" / "labels.csv"), workers=1)[0]
+    assert summary["several_labels"]
+    assert summary["classes"] == {"blue": 12, "green": 12, "red": 18}
+    found = shards.Shards(tmp_path / "run")
+    assert found.targets.sum(0).tolist() == [12, 12, 18]
+    assert summary["train"] == 12
+    (tmp_path / "run").rename(tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    united = prepared(tmp_path / "both", f"{tmp_path}/one,{tmp_path}/two")[0]
+    assert united["several_labels"]
+    assert united["classes"]["one/red"] == united["classes"]["two/red"] == 18
+
+
 def test_one_label_each_is_no_set_of_several(data, tmp_path):
     rows = [row | {"label": row["label"].split("|")[0]} for row in files.read_csv(data / "index.csv")]
     files.write_csv(tmp_path / "index.csv", shards.COLUMNS, rows)
@@ -82,6 +107,11 @@ def test_one_label_each_is_no_set_of_several(data, tmp_path):
     assert not found.several
     assert found.targets.sum(axis=1).tolist() == [1] * 120
     assert found.targets.argmax(axis=1).tolist() == found.labels.tolist()
+
+
+def test_a_folder_is_one_class_whatever_its_name():
+    names = [f"set/{label}/{label[0]}{k}.jpg" for label in ("rice|wheat", "sea") for k in range(8)]
+    assert several.counts(folders.read(names).labels) == {"rice/wheat": 8, "sea": 8}
 
 
 def test_a_split_by_the_rarest_label_has_each_class_on_both_sides():

@@ -46,6 +46,7 @@ def read(names: Sequence[str], insist: bool = False) -> Found:
     for folder, count in counts.items():
         reduced[placed[folder][1]] += count
     label, warnings = _classes(reduced, names, own, placed, insist)
+    label = {node: name.replace("|", "/") for node, name in label.items()}  # one class: "a|b" stands for two labels
     found = Found([label.get(placed[folder][1], "") for folder in own], [placed[folder][0] for folder in own])
     if len(set(found.sides) - {""}) > 1 and not insist:
         trained, tested = (
