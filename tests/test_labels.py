@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from geofm_lib.data.sources import folders, labels, listing, sides
+from geofm_lib.data.sources import file_names, folders, labels, listing, sides
+from geofm_lib.data.sources.pattern import parse
 
 
 def tree(text, each=3):
@@ -149,3 +150,31 @@ def test_the_source_wins_over_folders_and_the_setting_over_both():
     assert labels.assign(names, given, "folders").labels == ["forest", "river"]
     nothing = labels.assign(names, given, "none")
     assert (nothing.labels, nothing.sides, nothing.labels_from) == (["", ""], ["train", "test"], "")
+
+
+def test_names_of_bands_and_labels_are_told_with_their_pattern():
+    safe = [f"x.SAFE/G/IMG_DATA/R{m}m/T30_2023_{band}_{m}m.jp2" for m in (20, 10, 60) for band in ("B02", "B8A", "SCL")]
+    for names, pattern in (
+        (safe, "{id}_{band}_10m.jp2"),
+        ([f"{p}/{p}_{b}.tif" for p in ("paris", "rom") for b in ("B02", "B03")], "{id}_{band}.tif"),
+        ([f"{p}/{b}.tif" for p in ("paris", "rom") for b in ("red", "nir")], "{place}/{band}.tif"),
+        ([f"{b}.tif" for b in ("VV", "VH")], "{band}.tif"),
+    ):
+        assert f"pattern='{pattern}' stacks those of a sample" in file_names.told(names, False)[0]
+        parse(pattern)
+    assert file_names.told(["a_red.jpg", "b_red.jpg"], True) == []
+    for names, how in (
+        ([f"{label}_{n:03d}.png" for label in ("water", "crop") for n in range(3)], "pattern='{label}_{n}.png'"),
+        ([f"{label} ({n}).jpg" for label in ("water", "crop") for n in range(3)], "pattern='{label} {n}.jpg'"),
+        ([f"{label}{n:02d}.tif" for label in ("water", "crop") for n in range(3)], "a table (labels='table.csv')"),
+    ):
+        assert (
+            f"looks like a label ('crop', 'water'), which is not used: {how} takes it"
+            in file_names.told(names, False)[0]
+        )
+    for names in (
+        [f"IMG_{n}.jpg" for n in range(9)],
+        [f"scene_{n}_{m}.tif" for n in range(9) for m in range(9)],
+        ["x.png"],
+    ):
+        assert file_names.told(names, False) == []

@@ -182,6 +182,16 @@ def test_published_lists_are_reproduced_exactly(tmp_path, form):
     assert found.warnings == []
 
 
+def test_a_sample_of_stacked_bands_is_meant_by_its_folder_or_its_name(read):
+    table = "patch,label\nS2_1,a\nS2_2,b\n"
+    for names in (
+        ["S2_1/S2_1_bands.tif", "S2_2/S2_2_bands.tif"],
+        ["S2_1_bands.tif", "S2_2_bands.tif"],
+        ["S2_1/bands.tif", "S2_2/bands.tif"],
+    ):
+        assert read(names=names, labels_csv=table).labels == ["a", "b"]
+
+
 # Hostile: (setting, {file: content}, what the one sentence says).
 GOOD = rows("image,label", ENDS, TRUE)
 HOSTILE = {

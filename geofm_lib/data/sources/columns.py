@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.data.sources import sides
-from geofm_lib.data.sources.finder import Finder, is_pattern
+from geofm_lib.data.sources.finder import SEVERAL, Finder, is_pattern
 
 ROLES = ("path", "label", "side", "group")
 # Usual names, small letters without signs, the most telling first.
@@ -115,8 +115,12 @@ def _paths(name: str, found: Columns, plain: list[str], rows: Sequence[list[str]
         return
     shares = {k: _share([row[k] for row in rows], find) for k in range(len(plain))}
     by_name = sorted((k for k in shares if plain[k] in _NAMES["path"]), key=lambda k: _NAMES["path"].index(plain[k]))
+    others = set(_NAMES["label"] + _NAMES["side"])
+    shares = {k: share for k, share in shares.items() if plain[k] not in others}
     good = [k for k in shares if shares[k] > 0.5 * max(shares.values()) and shares[k] > 0]
     named = [k for k in by_name if k in good]
+    if not named:  # a column that names several images is the one that is meant, and is refused later
+        named = [k for k in by_name if any(find(row[k]) == SEVERAL for row in rows)]
     if named:
         found.path = [_single(name, found, named[0])]
     elif good:

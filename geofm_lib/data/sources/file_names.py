@@ -17,7 +17,7 @@ _NUMBERED = re.compile(r"(?P<label>.*[^\W\d_]\)?)(?P<gap>[_ -]?)\(?(?P<number>\d
 
 
 def bands(names: Sequence[str]) -> str:
-    """The pattern of names that are one band each, "" for others.
+    """The pattern of names that are one band each, those of the finest ground sampling; "" for others.
 
     >>> bands(["p1/p1_B02.tif", "p1/p1_B03.tif"]), bands(["x/2020/B1.tif", "x/2020/B2.tif"]), bands(["a_red.jpg"])
     ('{id}_{band}.tif', '{place}/*/{band}.tif', '')
@@ -28,11 +28,12 @@ def bands(names: Sequence[str]) -> str:
     for name in some:
         folder, stem, suffix = _parts(name)
         if match := _BAND.fullmatch(stem):
-            found[match["id"] and match["gap"], "_*" if match["rest"] else "", suffix] += 1
+            found[match["id"] and match["gap"], match["rest"] or "", suffix] += 1
             seen.add(match["band"].lower())
     if len(seen) < 2 or sum(found.values()) < MOST * len(some):
         return ""
-    gap, rest, suffix = max(found, key=lambda key: found[key])
+    gap, _, suffix = max(found, key=lambda key: found[key])
+    rest = min((rest for _, rest, _ in found), key=lambda rest: int(re.sub(r"\D", "", rest) or 0))  # the finest metres
     depth = some[0].count("/")
     before = f"{{id}}{gap}" if gap else "/".join(["{place}", *["*"] * (depth - 1)]) + "/" * bool(depth)
     return f"{before if gap or depth else ''}{{band}}{rest}{suffix}"

@@ -1,4 +1,4 @@
-"""Which image a table means: by its path, the end of its path, or its name, with or without suffix."""
+"""Which image a table means: by its path, the end of its path, its name, with or without suffix, or its folder."""
 
 import fnmatch
 import functools
@@ -23,6 +23,7 @@ class Finder:
         self.names, self.inside = names, inside
         self._work = 0
         self._ends: dict[tuple[bool, int], dict[str, int]] = {}
+        self._folders: dict[str, int] | None = None
 
     def __call__(self, text: str) -> int:
         """The place of the image in `names`, NONE, or SEVERAL where more than one could be meant."""
@@ -46,7 +47,7 @@ class Finder:
                 rest = rest[1:]
             if place != NONE:
                 return place
-        return NONE
+        return self._folder("/".join(parts))
 
     def all(self, pattern: str) -> list[int]:
         """The places of the images that a pattern with * or ? means, by the end of their paths."""
@@ -55,6 +56,20 @@ class Finder:
             raise ValueError("it has too many patterns for so many images; write the paths themselves")
         match = _matcher(pattern.strip().replace("\\", "/").lstrip("./"))
         return [place for place, name in enumerate(self.names) if match(name)]
+
+    def _folder(self, text: str) -> int:
+        """The one image in a folder, as a sample of stacked bands is; NONE for a folder of several."""
+        if self._folders is None:
+            whole: dict[str, int] = {}
+            for place, name in enumerate(self.names):
+                folder = name.rpartition("/")[0]
+                whole[folder] = place if folder not in whole else NONE
+            last: dict[str, int] = {}
+            for folder, place in whole.items():
+                key = folder.rpartition("/")[2]
+                last[key] = place if key not in last else NONE
+            self._folders = last | whole
+        return self._folders.get(text, NONE)
 
     def _end(self, bare: bool, parts: int) -> dict[str, int]:
         """{the last so many parts of a name (0: all), without suffix if `bare`: its place}."""
@@ -79,9 +94,11 @@ def is_pattern(text: str) -> bool:
 
 
 def _bare(name: str) -> str:
-    """A name without the suffix of an image."""
+    """A name without the suffix of an image, and without what stands for the bands of a stack."""
     dot = name.rfind(".")
-    return name[:dot] if name[dot:].lower() in listing.IMAGE_SUFFIXES else name
+    if name[dot:].lower() in listing.IMAGE_SUFFIXES:
+        name = name[:dot]
+    return name[:-6] if name.endswith(("_bands", "-bands", ".bands")) else name
 
 
 @functools.lru_cache(maxsize=1024)
