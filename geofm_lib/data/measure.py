@@ -15,8 +15,10 @@ from geofm_lib.data.sources.item import FULL
 
 GRID = 16  # the look is taken from 16 x 16 mean brightnesses
 ROWS = 64  # the least that sums are taken from: rows side by side are nearly the same
-# What values and their squares are added up in. Whole numbers: 2 * ROWS - 1 squared bytes are below 2**32.
+# By the type of values: a number for the digest, what 1 stands for, and what values and squares are added up in. Whole
+# numbers: 2 * ROWS - 1 squared bytes are below 2**32.
 _WIDE = {"uint8": np.uint32, "uint16": np.uint64, "int16": np.int64, "float32": np.float64}
+_TYPES = {np.dtype(kind): (number, FULL[kind], wide) for number, (kind, wide) in enumerate(_WIDE.items())}
 _ROUNDING = 1e-12  # of the mean: a contrast below it is none
 
 # The lowest 8 of 16 frequencies of a cosine transform (type II, orthonormal), one a row: [8, 16].
@@ -53,15 +55,15 @@ def measure(images: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> list[Meas
         image = np.ascontiguousarray(image)
         if valid is not None and valid.all():
             valid = None
-        digests.append(_digest(image, valid))
+        number, full, wide = _TYPES[image.dtype]
+        digests.append(_digest(image, valid, number))
         counts.append(image.shape[0] * image.shape[1] if valid is None else int(np.count_nonzero(valid)))
         while min(image.shape[:2]) < GRID:  # each pixel as four: sums and means stay what they are
             image, valid = _twice(image), None if valid is None else _twice(valid)
         greys.append(np.empty((GRID, GRID)))
         sums.append(np.empty((2, image.shape[2])))
-        full = FULL[image.dtype.name]
         if valid is None:
-            lines = np.zeros((3, image.shape[1] * image.shape[2]), _WIDE[image.dtype.name])
+            lines = np.zeros((3, image.shape[1] * image.shape[2]), wide)
             _fold(image.reshape(len(image), -1), image.shape[2], float(counts[-1]), full, lines, greys[-1], sums[-1])
         else:
             _fold_valid(image, valid, counts[-1], full, greys[-1], sums[-1])
@@ -71,12 +73,13 @@ def measure(images: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> list[Meas
     return [Measures(n, first.tolist(), second.tolist(), *rest) for n, (first, second), *rest in found]  # type: ignore[arg-type]
 
 
-def _digest(image: np.ndarray, valid: np.ndarray | None) -> str:
+def _digest(image: np.ndarray, valid: np.ndarray | None, number: int) -> str:
     height, width, _ = image.shape
-    kind = list(FULL).index(image.dtype.name)  # so the order of that table must never change
-    found = xxhash.xxh3_64(image.data, seed=(height << 32 | width) ^ kind)
-    if valid is not None:
-        found.update(np.packbits(valid).data)
+    seed = (height << 32 | width) ^ number
+    if valid is None:
+        return xxhash.xxh3_64_hexdigest(image.data, seed=seed)
+    found = xxhash.xxh3_64(image.data, seed=seed)
+    found.update(np.packbits(valid).data)
     return found.hexdigest()
 
 
