@@ -4,6 +4,7 @@ They are forked where this process has touched no GPU: that costs milliseconds, 
 use one thread and never autograd, so that threads which this process had before the fork are not missed.
 """
 
+import gc
 import mmap
 import multiprocessing
 import os
@@ -24,7 +25,8 @@ from geofm_lib.data.sources.item import Item
 
 CHUNK, CHUNK_BYTES = 64, 2**24  # images handed to a process at once, and their bytes where those are known
 MOST_BYTES = 2**26  # of a chunk of tiles that are read at once
-SLOT = 2**25  # bytes of the shared memory in which a chunk's data comes back
+MOST_WAITING = 2**27  # bytes of the chunks that are being checked, while no process stands still for it
+SLOT = CHUNK_BYTES + 2**20  # bytes of the shared memory in which a chunk's data comes back
 NO_SLOT = (0, 0)
 
 Slot = tuple[int, int]  # where a chunk's part of the shared memory begins and ends
@@ -55,13 +57,16 @@ def samples(
     waiting: deque[tuple[list[Item], Future[Checked]]] = deque()
     context = multiprocessing.get_context(method)
     pool = ProcessPoolExecutor(workers, context, initializer=_start_process, initargs=(os.getpid(), shared))
+    size = 0
     try:
         for number, chunk in enumerate(chunks):
             start = number % ahead * SLOT
             slot = (start, start + SLOT) if shared else NO_SLOT
             waiting.append((chunk, pool.submit(check, chunk, slot, fit)))
-            if len(waiting) == ahead:
+            size += sum(map(_size, chunk))
+            while len(waiting) == ahead or size > MOST_WAITING and len(waiting) > workers:
                 chunk, future = waiting.popleft()
+                size -= sum(map(_size, chunk))
                 yield from _with_data(chunk, future.result(), view)
         for chunk, future in waiting:
             yield from _with_data(chunk, future.result(), view)
@@ -118,15 +123,20 @@ def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
     size, before = 0, None
     for item in items:
         together = getattr(item.load, "together", None)
-        full = len(chunk) >= CHUNK or size > CHUNK_BYTES
+        full = len(chunk) >= CHUNK or size >= CHUNK_BYTES
         if chunk and (full and (together is None or together != before) or size > MOST_BYTES):
             yield chunk
             chunk, size = [], 0
         chunk.append(item)
-        size += getattr(item.load, "nbytes", 0) if callable(item.load) else len(item.load)
+        size += _size(item)
         before = together
     if chunk:
         yield chunk
+
+
+def _size(item: Item) -> int:
+    """The bytes of an image, 0 where they are not known."""
+    return getattr(item.load, "nbytes", 0) if callable(item.load) else len(item.load)
 
 
 def _with_data(chunk: list[Item], checked: Checked, shared: memoryview) -> Iterator[Sample]:
@@ -144,6 +154,7 @@ def _start_process(parent: int, shared: mmap.mmap | None) -> None:
     """Start of a pool process: one thread, a signal ends it, and it never outlives its parent."""
     global _shared
     _shared = shared
+    gc.freeze()  # what was inherited stays shared: collecting garbage would touch, and so copy, all of it
     torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends the pool

@@ -16,8 +16,8 @@ import numpy as np
 from geofm_lib.data.sources import archives, raster, stack
 from geofm_lib.data.sources.item import Item, Raster, Refused
 
-GROUP_BYTES = 2**24  # of a group where the file has blocks to end at, and of a chunk of tiles
-MOST_GROUP = 2**26  # wherever it ends: a row of tiles of a striped scene of 10,980 x 4 x 16 bits takes 45 MB
+GROUP_BYTES = 2**23  # of a group where the file has blocks to end at
+MOST_GROUP = 3 * 2**24  # wherever it ends: a row of tiles of a striped scene of 10,980 x 4 x 16 bits takes 45 MB
 MOST_BLOCK = 2**28  # of a file's block, which GDAL decodes in one piece
 MOST_TILE = 2**28  # bytes of a tile
 CACHE_MB = 32  # of GDAL's own cache, a process
