@@ -20,7 +20,7 @@ GROUP_BYTES = 2**23  # of a group where the file has blocks to end at
 MOST_GROUP = 3 * 2**24  # wherever it ends: a row of tiles of a striped scene of 10,980 x 4 x 16 bits takes 45 MB
 MOST_BLOCK = 2**28  # of a file's block, which GDAL decodes in one piece
 MOST_TILE = 2**28  # bytes of a tile
-CACHE_MB = 32  # of GDAL's own cache, a process
+CACHE_MB = 16  # of GDAL's own cache, a process
 NAME = re.compile(r"(.*)/r(\d{5,})_c(\d{5,})\.tif", re.DOTALL)  # scene, first row, first column
 RASTERS = ("GTiff", "JP2OpenJPEG", "HFA")  # GDAL's names of formats whose single band stays one
 # Unlike an image of a set, a scene may have its georeference or nodata in a file beside it.
