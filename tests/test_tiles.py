@@ -3,9 +3,11 @@
 import csv
 import itertools
 import random
+import re
 import tarfile
 import zipfile
 from collections import Counter, defaultdict
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,13 @@ from rasterio.transform import Affine
 
 from geofm_lib.data import decode, pool
 from geofm_lib.data.sources import archives, listing, tiles
+from geofm_lib.data.sources.item import Item
+from geofm_lib.figures import places
 from geofm_lib.jobs.prepare_refused import Refusals
+from geofm_lib.runs.run import Run
 from geofm_lib.settings import PrepareSettings, SettingsError
 from tests.support.cases import whole_scenes
-from tests.support.preparations import prepared
+from tests.support.preparations import apart, prepared
 
 UTM = "EPSG:32630"
 
@@ -135,10 +140,13 @@ def test_tiles_that_are_decoded_at_once_go_to_one_process(tmp_path):
 
 def test_groups_and_chunks_are_bounded(tmp_path):
     """Wide scenes of many bands: no group above its limit, no chunk much above its own."""
-    scene = tiles.Scene(None, "", 20_000, 60_000, 26, (512, 60_000))
+    scene = tiles.Scene(Item("s", b""), "", 20_000, 60_000, 26, (512, 60_000))
     for tile, stride in ((256, 256), (512, 128), (1024, 1024)):
         groups = [group for group, _ in tiles._groups(scene, tile, stride)]
         assert max(g.height * g.width * 26 for g in groups) <= max(tiles.MOST_GROUP, tile * tile * 26)
+        items = itertools.islice(tiles._tiles(scene, tile, stride, "", "auto"), 3000)
+        sizes = [sum(item.load.nbytes for item in chunk) for chunk in pool._chunks(items)]
+        assert max(sizes) <= pool.MOST_BYTES + tile * tile * 26
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".jp2"])
@@ -457,6 +465,55 @@ def test_scenes_without_tile(tmp_path):
     summary, _, _ = prepared(tmp_path / "run", tmp_path / "big")
     assert summary["images"] == 2
     assert any("tile=512 cuts them into tiles" in words for words in summary["warnings"])
+
+
+def test_a_map_shows_which_side_is_where(tmp_path):
+    for k in range(8):
+        write(tmp_path / "set" / f"s{k}.tif", pixels(k, 64, 96, 2), (500000 + 2000 * k, 4600000) if k else None)
+    prepared(tmp_path / "run", tmp_path / "set", tile=32)
+    shown = places.places(Run(tmp_path / "run"))
+    assert shown.alt.startswith("Map of 48 images in 2 scenes, by side: ")  # seven lie in one reference system
+    assert shown.table[["train", "test"]].sum().sum() == 48
+    assert len(shown.encoded) > 5000
+    prepared(tmp_path / "plain", tmp_path / "set", pattern="s0.tif")
+    assert "do not say where they lie" in places.places(Run(tmp_path / "plain")).text
+
+
+def resident(pid: int) -> int:
+    """Bytes that a process and its children hold; what they share counts once."""
+    total, left = 0, [pid]
+    while left:
+        each = left.pop()
+        with suppress(OSError, AttributeError):
+            found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{each}/smaps_rollup").read_text(), re.MULTILINE)
+            total += 1024 * int(found[1])
+            for task in Path(f"/proc/{each}/task").iterdir():
+                left += map(int, (task / "children").read_text().split())
+    return total
+
+
+def prepare_with(folder: Path, dataset: Path, options: dict) -> None:
+    prepared(folder, dataset, **options)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("layout", ["tiles", "strips"])
+def test_a_sentinel_2_scene_takes_less_than_a_gibibyte(tmp_path, layout):
+    """4,000 pixels a side and, as the generator writes it, 10,980: with two processes, torch and GDAL included."""
+    if layout == "tiles":
+        whole_scenes.make(tmp_path, tile=True)
+        folder = tmp_path / "tile"
+    else:
+        folder = write(
+            tmp_path / "set" / "s.tif", whole_scenes.ground(4000, 1), blockysize=8, compress="deflate"
+        ).parent
+    process = apart(prepare_with, tmp_path / "run", folder, {"tile": 512, "workers": 2})
+    most = 0
+    while process.is_alive():
+        most = max(most, resident(process.pid))
+        process.join(0.05)
+    assert process.exitcode == 0
+    assert most < 2**30
 
 
 def test_refusals_of_tiles_are_counted_by_scene():

@@ -61,14 +61,14 @@ def _map(ax, some: pd.DataFrame, name: str) -> None:
         ax.scatter(*((low + high) / 2).T, s=3, c=colours, linewidths=0)
     else:
         boxes = [Rectangle(corner, *size) for corner, size in zip(low, high - low, strict=True)]
-        ax.add_collection(PatchCollection(boxes, facecolors=colours, edgecolors="white", linewidths=0.3, alpha=0.8))
+        ax.add_collection(PatchCollection(boxes, facecolors=colours, edgecolors="white", linewidths=0.3))
     margin = 0.02 * span
     crs = some["crs"].iloc[0]
     ax.set(xlim=(low[:, 0].min() - margin, high[:, 0].max() + margin))
     ax.set(ylim=(low[:, 1].min() - margin, high[:, 1].max() + margin), aspect="equal")
     if not crs:
         ax.invert_yaxis()  # pixels count down
-    ax.set_title(_short(name), fontsize=8)
+    ax.set_title(_short(name) if name != crs else "", fontsize=8)
     ax.set_xlabel(_short(crs) if crs else "pixels of the scene", fontsize=8)
     ax.tick_params(labelsize=7)
     ax.locator_params(nbins=3)
