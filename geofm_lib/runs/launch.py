@@ -34,7 +34,6 @@ from geofm_lib.settings import (
     expanded,
 )
 from geofm_lib.settings.data import ImageSettings
-from geofm_lib.settings.places import PATHS, one_spelling
 
 
 def launch(settings: JobSettings) -> Run:

@@ -59,8 +59,11 @@ class Run:
                 raise files.Damaged(f"{self.folder / SETTINGS} is missing")
             files.prove(self.folder, [name for name in there if sealed])
         except files.Damaged as fault:
-            name = next((name for name in SMALL_FILES if str(self.folder / name) in str(fault)), "")
-            return f"{fault}; {SMALL_FILES[name]}" if name and files.SUMS not in str(fault) else str(fault)
+            if files.SUMS in str(fault):
+                return str(fault)
+            name = next((name for name in SMALL_FILES if str(self.folder / name) in str(fault)), SETTINGS)
+            lost = name == SETTINGS and not self.kept_settings
+            return f"{fault}; {'move the folder away and run again' if lost else SMALL_FILES[name]}"
         return ""
 
     def prove(self) -> None:

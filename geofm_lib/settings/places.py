@@ -9,8 +9,8 @@ from pathlib import Path
 
 from geofm_lib.catalog.datasets import DOWNLOADS
 
-PATHS = ("dataset", "data", "encoder", "init", "labels")  # settings that may be a path, or several with commas
-NO_PATHS = {"", "scenes", "random", "folders", "none", *DOWNLOADS}  # what they may be besides
+PATHS = ("dataset", "data", "encoder", "init")  # settings that may be a path, or several with commas
+NO_PATHS = {"", "scenes", "random", *DOWNLOADS}  # what they may be besides
 
 
 def clone() -> Path | None:

@@ -14,6 +14,7 @@ from geofm_lib.data.sources import archives, listing, sides, tables
 from geofm_lib.data.sources.collect import Collected, Given
 from geofm_lib.data.sources.columns import ROLES
 from geofm_lib.data.sources.finder import Finder, is_pattern
+from geofm_lib.settings.places import expanded
 
 _OPTIONS = re.compile(rf"^(.*?):\s*((?:{'|'.join(ROLES)})\s*=.*)$")
 
@@ -88,11 +89,11 @@ def read(setting: str, source: listing.Source, names: Sequence[str], partly: boo
 
 def locate(text: str, source: listing.Source) -> list[tuple[tables.File, str]]:
     """(file, its folder within the data set) of a path or pattern: as typed, in the data set's folder or archive."""
-    typed = Path(text).expanduser()
+    typed, relative = expanded(text), not Path(text).expanduser().is_absolute()
     base = source.path if source.kind == "folder" and source.path else None
     if is_pattern(text):
-        outside = sorted(path for path in Path().glob(text) if path.is_file()) if not typed.is_absolute() else []
-        inside = sorted(path for path in base.glob(text) if path.is_file()) if base and not typed.is_absolute() else []
+        outside = sorted(path for path in expanded(".").glob(text) if path.is_file()) if relative else []
+        inside = sorted(path for path in base.glob(text) if path.is_file()) if base and relative else []
         found = [_on_disk(path, base) for path in inside or outside]
     else:
         found = [_on_disk(path, base) for path in ((base / text,) if base else ()) if path.is_file()]
