@@ -596,3 +596,13 @@ def test_nothing_is_left_of_a_folder_that_is_gone(flat, tmp_path):
     shutil.rmtree(tmp_path / "gone")
     items = list(chosen.items(source, "{label}_{n}.png", found))
     assert len(items) == 1 and items[0].side == ""
+
+
+@pytest.mark.parametrize("top", ["", "images/"])
+def test_folders_of_bands_are_told_a_pattern_that_works(tmp_path, top):
+    names = [f"{top}{band}/patch{n}.png" for band in ("B02", "B03", "B04") for n in range(5)]
+    source = paths(tmp_path / "set", *names)
+    summary, _, _ = prepared(tmp_path / "run", source, workers=1)
+    assert summary["classes"] == {} and "pattern='**/{band}/*' stacks them" in summary["warnings"][0]
+    summary, _, _ = prepared(tmp_path / "stacked", source, workers=1, pattern="**/{band}/*")
+    assert (summary["images"], shards.Shards(tmp_path / "stacked").channels) == (5, 9)

@@ -14,12 +14,12 @@ _MASKS = set("mask masks label labels annotation annotations annot gt groundtrut
 _REMEDY = {
     "images and masks": "pattern='{images}/**' takes the images alone",
     "two dates of the same places": "pattern='{images}/**' takes one of them alone",
-    "single bands": "pattern='*/{{band}}/*' says where the bands are",
+    "single bands": "pattern='**/{{band}}/*' stacks them",
     "sensors or file formats": "pattern='{images}/**' takes one of them alone",
     "resolutions": "pattern='{images}/**' takes one of them alone",
     "the same images several times": "pattern='{images}/**' takes one of them alone",
 }
-_OTHER = "labels='table.csv' takes them from a table, pattern='{{label}}/{{place}}/*' from another folder"
+_OTHER = "labels='table.csv' takes them from a table, pattern='**/{{label}}/{{place}}/*' from another folder"
 
 
 @dataclass
