@@ -87,7 +87,7 @@ def test_a_hundred_thumbnails_and_a_hundred_chips_are_asked_for(tmp_path):
     chips(tmp_path / "set/tif", 20)
     told = refuses(tmp_path, tmp_path / "set")
     assert "mixes 20 images of 3 bands of uint8 ('png/preview0.png') with 20 images of 5 bands of uint16" in told
-    ways = "say which are meant, by channels=3 or pattern=*.png or channels=5 or pattern=*.tif"
+    ways = "say which are meant, by channels=3 or pattern='*.png' or channels=5 or pattern='*.tif'"
     assert told.endswith(ways)
     assert prepared(tmp_path / "run", tmp_path / "set", workers=1, channels=5)[0]["images"] == 20
 
@@ -97,14 +97,14 @@ def test_channels_is_not_named_where_it_does_not_help(tmp_path):
     chips(tmp_path / "set", 6, 3, "{}_rgb.tif", np.uint8)
     told = refuses(tmp_path, tmp_path / "set")
     assert "channels=" not in told
-    assert "pattern=*_rgb.tif" in told and "pattern=*_toa.tif" in told
+    assert "pattern='*_rgb.tif'" in told and "pattern='*_toa.tif'" in told
 
 
 def test_folders_separate_where_names_do_not(tmp_path):
     chips(tmp_path / "set/ms", 6, 5, "{}.tif")
     chips(tmp_path / "set/pan", 6, 4, "{}.tif")
     told = refuses(tmp_path, tmp_path / "set")
-    assert "channels=5 or pattern=ms/** or channels=4 or pattern=pan/**" in told
+    assert "channels=5 or pattern='ms/**' or channels=4 or pattern='pan/**'" in told
 
 
 def test_nothing_separates(tmp_path):

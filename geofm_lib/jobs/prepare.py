@@ -20,7 +20,7 @@ from geofm_lib import files
 from geofm_lib.catalog.datasets import DATASETS
 from geofm_lib.data import duplicates, pack, places, pool, several
 from geofm_lib.data.shards import COLUMNS
-from geofm_lib.data.sources import hints, labels, tiles
+from geofm_lib.data.sources import labels, tiles
 from geofm_lib.data.sources.prepared import fingerprint
 from geofm_lib.data.sources.reading import Reading
 from geofm_lib.data.sources.unused import COLUMNS as UNUSED_COLUMNS
@@ -63,8 +63,6 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     known = united.known(images) if united else labels.assign(
         named, images.given, settings.labels, source.labels_from, source.source, source.unused.tables
     )  # fmt: skip
-    if not settings.pattern and (words := hints.bands(images.names)):
-        told.append(words)
     classes = several.counts(known.labels)
     card = DATASETS["scenes"] if settings.dataset == "scenes" else recognise(classes)
     ratio = settings.train_ratio or (card and card.train) or TRAIN_RATIO

@@ -129,9 +129,9 @@ def _ways(kinds: dict[Kind, list[str]], kind: Kind) -> list[str]:
     end = end[min((at for at in map(end.find, "_-.") if at >= 0), default=len(end)) :]
     start = os.path.commonprefix(names).rpartition("/")[0]
     if end and not any(name.endswith(end) for name in others):
-        ways.append(f"pattern=*{end}")
+        ways.append(f"pattern='*{end}'")
     elif start and not any(name.startswith(f"{start}/") for name in others):
-        ways.append(f"pattern={start}/**")
+        ways.append(f"pattern='{start}/**'")
     return ways
 
 

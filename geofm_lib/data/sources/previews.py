@@ -33,7 +33,7 @@ def count(source: listing.Source) -> int | None:
         raise ValueError(
             f"dataset: beside {images} images, such as '{example}', lie {beside.total()} arrays "
             f"({' '.join(sorted(beside))}), which are not read: write them as TIFF, as with tifffile.imwrite, or set "
-            f"pattern=*{os.path.splitext(example)[1]} to take the images alone"
+            f"pattern='*{os.path.splitext(example)[1]}' to take the images alone"
         )
     return images
 
