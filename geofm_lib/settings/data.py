@@ -27,11 +27,11 @@ class PrepareSettings(JobSettings):
 
     job: ClassVar[str] = "prepare"
     dataset: str = setting(
-        "scenes", "built-in 'scenes', the path of a folder, tar or zip, or 'eurosat' (downloads it)", "data"
+        "scenes", "'scenes' (built-in), a folder, tar or zip, prepared folders with commas, or 'eurosat'", "data"
     )
     labels: str = setting(
         "",
-        "table.csv[:path=P,label=L,side=S,group=G], lists/*.txt, 'folders' or 'none' (empty: as found)",
+        "table.csv, or with its columns after a colon; lists/*.txt, 'folders' or 'none' (empty: as found)",
         "data",
     )
     pattern: str = setting(
