@@ -178,3 +178,14 @@ def test_names_of_bands_and_labels_are_told_with_their_pattern():
         ["x.png"],
     ):
         assert file_names.told(names, False) == []
+
+
+def test_numbered_places_within_classes_stay_on_one_side():
+    found = folders.read([*tree("{airport/airport,port/port}_{0..3}", 2), "port/lone.jpg"])
+    assert found.scenes[:3] == ["airport/airport_0", "airport/airport_0", "airport/airport_1"]
+    assert (found.labels[-1], found.scenes[-1]) == ("port", "port/lone.jpg")
+    assert found.scenes_from == "folder such as airport_0"
+    assert folders.read(tree("{forest,water}/{2019,2020}")).scenes == [], "dates are no places"
+    assert folders.read(tree("scene_{1..5}")).scenes == []
+    names = tree("{airport/airport,port/port}_{0..3}")
+    assert labels.assign(names, [("", "", "")] * len(names)).scenes[0] == "airport/airport_0"

@@ -45,10 +45,10 @@ def test_a_given_split_is_exact_and_its_duplicates_are_told():
             {"train": 30, "test": 10},
             "has no labels, so its 10 images",
         ),
-        ({"train": 30, "test": 10}, "not test", {"train": 26, "test": 14}, "there is only the side train"),
-        ({"train": 40}, "all", {"train": 20, "test": 20}, "there is only the side train: the images are split anew"),
-        ({"test": 40}, "all", {"train": 20, "test": 20}, "there is only the side test"),
-        ({"val": 20, "test": 20}, "all", {"train": 20, "test": 20}, "only the side val and test"),
+        ({"train": 30, "test": 10}, "not test", {"train": 26, "test": 14}, "there is only train"),
+        ({"train": 40}, "all", {"train": 20, "test": 20}, "there is only train: the images are split anew"),
+        ({"test": 40}, "all", {"train": 20, "test": 20}, "there is only test"),
+        ({"val": 20, "test": 20}, "all", {"train": 20, "test": 20}, "is only val and test"),
         ({"train": 20, "test": 10, "": 10}, "all", {"train": 20, "test": 10, "val": 10}, "names no side for 10 images"),
         ({"train": 20, "test": 20}, "none", {"train": 20, "test": 20}, ""),
     ],
@@ -118,3 +118,11 @@ def test_harvey_is_split_by_its_cells():
 
 def test_all_for_training_leaves_no_last_image_for_the_test():
     assert set(duplicates.split(["a/1", "a/2", "b/3"], ["a", "a", "b"], {}, 1.0, 0)) == {"train"}
+
+
+def test_a_class_that_is_only_tested_is_told():
+    given = ["train"] * 20 + ["test"] * 20
+    found = decide(given, labels=["a", "b"] * 10 + ["a", "c"] * 10)
+    assert found.warnings == ["the class 'c' has test images and no training image: that cannot be learned"]
+    found = decide(given, labels=["a", "b"] * 10 + ["a|c", "d"] * 10)
+    assert found.warnings == ["2 classes, such as 'c', have test images and no training image: that cannot be learned"]

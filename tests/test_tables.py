@@ -58,6 +58,8 @@ FORMS = {
     "windows paths": rows("path,label", [f"C:\\data\\{name}".replace("/", "\\") for name in NAMES], TRUE),
     "below the top": rows("path,label", [name.removeprefix("set/") for name in NAMES], TRUE),
     "no suffix": rows("id,label", STEMS, TRUE),
+    "capitals": rows("file,label", [end.upper() for end in ENDS], TRUE),
+    "addresses": rows("url,label", [f"https://host/data/{name}?raw=1" for name in NAMES], TRUE),
     "another suffix": rows("file,label", [f"{stem}.tif" for stem in STEMS], TRUE),
     "more columns": rows("index,date,image,cloud,label", range(12), range(12), ENDS, range(12), TRUE),
     "no usual name": rows("a,b,Label", range(12), ENDS, TRUE),
@@ -370,6 +372,17 @@ def test_tables_of_the_cases(tmp_path):
     assert "pattern='{label}_{n}.png' takes it" in summary["warnings"][0]
     summary, _, _ = prepared(tmp_path / "names", tmp_path / "in" / "names", workers=1, pattern="{label}_{n}.png")
     assert summary["classes"] == {"crop": 6, "forest": 6, "water": 6}
+
+
+def test_a_single_table_with_a_side_in_its_name_is_told(tmp_path):
+    source = class_folders(tmp_path / "set")
+    names = [path.relative_to(source).as_posix() for path in source.rglob("*.jpg")]
+    (source / "train_labels.csv").write_text(rows("id,label", names, names))
+    for n in range(100):  # as detection sets have them
+        (source / f"{n}.txt").write_text(f"{names[0]}\n{names[1]}\n")
+    summary, _, _ = prepared(tmp_path / "run", source)
+    told = "'train_labels.csv' beside the images has their label, and is not used: labels='train_labels.csv' does"
+    assert summary["warnings"] == [told]
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".zip"])

@@ -38,7 +38,7 @@ def decide(
     if how == "auto" and any(given):
         sides = _as_given(given, labels, warnings)
         if sides:
-            warnings += _leaks(names, sides, same_as)
+            warnings += _leaks(names, sides, same_as) + _unseen(sides, labels)
             return Split(sides, f"given: {given_by}" if given_by else "given", warnings)
     if how in ("scene", "block") and not any(scenes):
         raise ValueError(
@@ -63,6 +63,7 @@ def decide(
             sides[i] = "val"
         if apart:
             warnings.append(f"{len(apart)} training images have a twin on the test side: they are kept apart (val)")
+        warnings += _unseen(sides, labels)
     return Split(sides, by, warnings)
 
 
@@ -84,7 +85,7 @@ def _as_given(given: list[str], labels: list[str], warnings: list[str]) -> list[
         tested = True
     if not tested or not counts["train"]:
         there = " and ".join(side for side in SIDES if counts[side] and turn[side] == side)
-        warnings.append(f"of a given split there is only the side {there}: the images are split anew")
+        warnings.append(f"of a given split there is only {there}: the images are split anew")
         return []
     if counts[""]:
         warnings.append(f"the given split names no side for {counts['']} images: they are kept apart (val)")
@@ -97,6 +98,18 @@ def _train_twins(names: list[str], sides: list[str], same_as: dict[str, str]) ->
     tested = {same_as.get(name, name) for name, side in zip(names, sides, strict=True) if side == "test"}
     tested &= set(same_as.values())
     return [i for i, name in enumerate(names) if tested and sides[i] == "train" and same_as.get(name, name) in tested]
+
+
+def _unseen(sides: list[str], labels: list[str]) -> list[str]:
+    """Classes of the test side that no training image has."""
+    of: dict[str, set[str]] = {"train": set(), "test": set()}
+    for side, label in set(zip(sides, labels, strict=True)):
+        of.setdefault(side, set()).update(several.parts(label))
+    lone = sorted(of["test"] - of["train"])
+    if not lone:
+        return []
+    what = f"the class '{lone[0]}' has" if len(lone) == 1 else f"{len(lone)} classes, such as '{lone[0]}', have"
+    return [f"{what} test images and no training image: that cannot be learned"]
 
 
 def _leaks(names: list[str], sides: list[str], same_as: dict[str, str]) -> list[str]:

@@ -32,7 +32,7 @@ def classes(run: Run) -> Figure | Note:
     ax.grid(False, axis="y")
     low, high = table["images"].min(), table["images"].max()
     spread = f"{low} images in each" if low == high else f"from {low} to {high} images"
-    sides = " and ".join(f"{run.summary[side]} {side}" for side in ("train", "test") if side in run.summary)
+    sides = " and ".join(f"{run.summary[side]} {side}" for side in ("train", "val", "test") if run.summary.get(side))
     alt = f"Bar chart of {len(table)} classes, {spread}."
     return Figure(figure, alt + (f" Sides of the split: {sides} images." if sides else ""), table)
 

@@ -25,39 +25,41 @@ def look(source: listing.Source, names: Sequence[str], candidates: Sequence[str]
     if not candidates or source.path is None or source.kind == "tar" and archives.is_compressed(source.path):
         return Beside("", [])
     warnings: list[str] = []
+    alone: dict[str, str] = {}  # folder -> what is told of its only list
     by_folder: dict[str, dict[str, str]] = {}  # folder -> {list: its side}
-    wanted = set(candidates)
+    wanted, find = set(candidates), Finder(names)
     for name, load in archives.entries(source, wanted.__contains__, [], apart=True):
-        read = _roles(name, load() if callable(load) else load, names)
+        read = _roles(name, load() if callable(load) else load, find)
         if read is None:
             continue
         roles, options = read
         name = archives.clean(name)
         folder, _, file = name.rpartition("/")
+        what = f"'{name}' beside the images has their {' and '.join(roles)}"
+        told = f"{what}, and is not used: labels='{name}{options}' does"
         side = sides.mentioned(file)
         if side and "side" not in roles:
             by_folder.setdefault(folder, {})[name] = side
+            alone[folder] = told if roles else ""
         elif roles:
-            warnings.append(
-                f"'{name}' beside the images has their {' and '.join(roles)}, and is not used: "
-                f"labels='{name}{options}' does"
-            )
+            warnings.append(told)
     found = ""
-    for lists in by_folder.values():
+    for folder, lists in by_folder.items():
         setting = ",".join(sorted(lists))
         if not found and not split_known and _is_split(setting, lists, source, names):
             found = setting
         elif len(set(lists.values())) > 1:
             warnings.append(f"lists of a split beside the images are not used: labels='{setting}' takes them")
+        elif alone[folder]:
+            warnings.append(alone[folder])
     return Beside(found, warnings)
 
 
-def _roles(name: str, data: bytes, names: Sequence[str]) -> tuple[list[str], str] | None:
+def _roles(name: str, data: bytes, find: Finder) -> tuple[list[str], str] | None:
     """(what the columns of a table say of the images, what must stand behind its name); None if it is none of them."""
     if len(data) > MOST_BYTES:
         return None
-    inside = archives.clean(name).rpartition("/")[0]
-    find = Finder(names, inside)
+    find.inside = archives.clean(name).rpartition("/")[0]
     try:
         with tables.reading(tables.File(name, data)) as rows:
             head = [row for _, row in itertools.islice(rows, tables.SAMPLE)]

@@ -158,10 +158,9 @@ def _said(columns: Columns, role: str, name: str) -> str:
 def _places(name: str, number: int, texts: list[str], find: Finder) -> Iterator[int]:
     """The images that the paths of a row mean."""
     for text in texts:
-        if is_pattern(text):
-            yield from find.all(text)
-            continue
         place = find(text)
+        if place == NONE and is_pattern(text):
+            yield from find.all(text)
         if place == SEVERAL:
             raise ValueError(
                 f"labels: line {number} of '{name}' says '{text}', which several images end with; write more of it"

@@ -30,15 +30,17 @@ class Finder:
         place = self._end(False, 0).get(text, NONE)
         if place >= 0:
             return place
+        if "://" in text:  # an address
+            text = text.partition("://")[2].partition("?")[0]
         parts = [part for part in text.strip().replace("\\", "/").split("/") if part not in ("", ".")]
         if not parts or ".." in parts:
             return NONE
         for bare in (False, True):
-            wanted = _bare("/".join(parts)) if bare else "/".join(parts)
+            wanted = _bare("/".join(parts)).lower() if bare else "/".join(parts)
             whole = self._end(bare, 0)
             place = whole.get(wanted, NONE)
             if place == NONE and self.inside:
-                place = whole.get(f"{self.inside}/{wanted}", NONE)
+                place = whole.get(f"{self.inside.lower() if bare else self.inside}/{wanted}", NONE)
             if place == NONE:
                 place = self._end(bare, len(parts)).get(wanted, NONE)
             rest = wanted.split("/")[1:]
@@ -53,7 +55,7 @@ class Finder:
         """The places of the images that a pattern with * or ? means, by the end of their paths."""
         self._work += len(self.names)
         if self._work > MOST_WORK:
-            raise ValueError("it has too many patterns for so many images; write the paths themselves")
+            raise ValueError("labels: there are too many patterns for so many images; write the paths themselves")
         match = _matcher(pattern.strip().replace("\\", "/").lstrip("./"))
         return [place for place, name in enumerate(self.names) if match(name)]
 
@@ -72,7 +74,7 @@ class Finder:
         return self._folders.get(text, NONE)
 
     def _end(self, bare: bool, parts: int) -> dict[str, int]:
-        """{the last so many parts of a name (0: all), without suffix if `bare`: its place}."""
+        """{the last so many parts of a name (0: all), if `bare` in small letters without suffix: its place}."""
         if (bare, parts) not in self._ends:
             found: dict[str, int] = {}
             for place, name in enumerate(self.names):
@@ -82,7 +84,7 @@ class Finder:
                         continue
                     name = name if len(pieces) == parts else "/".join(pieces[1:])
                 if bare:
-                    name = _bare(name)
+                    name = _bare(name).lower()
                 found[name] = place if name not in found else SEVERAL
             self._ends[bare, parts] = found
         return self._ends[bare, parts]
@@ -90,7 +92,7 @@ class Finder:
 
 def is_pattern(text: str) -> bool:
     """Does it stand for several images?"""
-    return "*" in text or "?" in text
+    return ("*" in text or "?" in text) and "://" not in text
 
 
 def _bare(name: str) -> str:

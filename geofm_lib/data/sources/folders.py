@@ -24,11 +24,16 @@ _OTHER = "labels='table.csv' takes them from a table, pattern='**/{{label}}/{{pl
 
 @dataclass
 class Found:
-    """labels, sides: of each image, "" for none. sides_from: in words. warnings: sentences for the page."""
+    """labels, sides: of each image, "" for none. scenes: the place of each, [] where folders are no places.
+
+    sides_from, scenes_from: in words. warnings: sentences for the page.
+    """
 
     labels: list[str]
     sides: list[str]
+    scenes: list[str] = field(default_factory=list)
     sides_from: str = ""
+    scenes_from: str = ""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -45,7 +50,7 @@ def read(names: Sequence[str], insist: bool = False) -> Found:
     reduced: Counter[str] = Counter()
     for folder, count in counts.items():
         reduced[placed[folder][1]] += count
-    label, warnings = _classes(reduced, names, own, placed, insist)
+    label, warnings, places = _classes(reduced, names, own, placed, insist)
     label = {node: name.replace("|", "/") for node, name in label.items()}  # one class: "a|b" stands for two labels
     found = Found([label.get(placed[folder][1], "") for folder in own], [placed[folder][0] for folder in own])
     if len(set(found.sides) - {""}) > 1 and not insist:
@@ -55,7 +60,12 @@ def read(names: Sequence[str], insist: bool = False) -> Found:
         )
         if min(len(trained), len(tested)) > 1 and not trained & tested:
             warnings = [_told("places, since no side has those of another", sorted(trained | tested), "")]
-            found.labels = [""] * len(names)
+            found.labels, places = [""] * len(names), set()
+    if places:
+        found.scenes = [
+            folder if placed[folder][1] in places else name for folder, name in zip(own, names, strict=True)
+        ]
+        found.scenes_from = f"folder such as {_last(min(places))}"
     if used:
         shown = used if len(used) < 7 else [*used[:5], "..."]
         found.sides_from = f"folder{'s' * (len(used) > 1)} {', '.join(shown)}"
@@ -65,13 +75,13 @@ def read(names: Sequence[str], insist: bool = False) -> Found:
 
 def _classes(
     counts: Counter[str], names: Sequence[str], own: list[str], placed: dict[str, tuple[str, str]], insist: bool
-) -> tuple[dict[str, str], list[str]]:
-    """({folder without sides: class}, warnings)."""
+) -> tuple[dict[str, str], list[str], set[str]]:
+    """({folder without sides: class}, warnings, the folders of places within class folders)."""
     above = {folder[:end] for folder in counts for end, letter in enumerate(folder) if letter == "/"} | {""}
     leaves = [folder for folder in counts if folder not in above]
     if not insist and (pair := _masks(names, own)):
-        return {}, [_told("images and masks", *pair)]
-    doubt = ""
+        return {}, [_told("images and masks", *pair)], set()
+    doubt, places = "", set[str]()
     for up in range(1 if insist else UP + 1):
         nodes: Counter[str] = Counter()
         for leaf in leaves:
@@ -82,9 +92,10 @@ def _classes(
         why = "" if insist else guards.why_not(nodes, _stems(nodes, names, own, placed))
         if not why:
             told = f"{doubt}; the folders above them, such as '{_last(next(iter(nodes)))}', are taken" if doubt else ""
-            return {folder: _inside(folder, nodes) for folder in counts}, [told] if told else []
+            return {folder: _inside(folder, nodes) for folder in counts}, [told] if told else [], places
         doubt = doubt or _told(why, sorted({_last(node) for node in nodes}), _images(nodes))
-    return {}, [doubt] if doubt else []
+        places = places or set(leaves if why == guards.PLACES else ())
+    return {}, [doubt] if doubt else [], set()
 
 
 def _told(why: str, names: list[str], images: str) -> str:
@@ -149,7 +160,7 @@ def _inside(folder: str, nodes: Counter[str]) -> str:
     """The name of the innermost class folder that holds `folder`, "" for none."""
     while folder and folder not in nodes:
         folder = os.path.dirname(folder)
-    return _last(folder)
+    return _last(folder).replace("|", " ")  # which stands between several labels
 
 
 def _last(path: str) -> str:

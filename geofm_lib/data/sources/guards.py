@@ -7,6 +7,7 @@ from statistics import median
 
 from geofm_lib.catalog.datasets import DATASETS
 
+PLACES = "numbered places"
 MOST = 0.8  # of the folders must look so
 SAMPLE = 10_000  # folders looked at
 FEW = 10  # so many folders with one image each are no classes
@@ -98,9 +99,9 @@ def why_not(folders: dict[str, int], common: Sequence[set[str]] = ()) -> str:
     if sum(_is_date(name) for name in names) >= MOST * len(names):
         return "dates"
     if _numbers(names, folders):
-        return "numbered places"
+        return PLACES
     if sum(map(_is_id, folders)) >= MOST * len(folders):
-        return "numbered places"
+        return PLACES
     if len(names) >= FEW and median(folders.values()) == 1:
         return "places, most with one image"
     return "the same images several times" if _repeated(common, sequences=False) else ""

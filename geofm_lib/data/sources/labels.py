@@ -77,6 +77,8 @@ def assign(
     else:
         found.labels, found.labels_from = by_folders.labels, "folders" if any(by_folders.labels) else ""
         told = by_folders.warnings + told
+        if by_folders.scenes and not any(scenes):
+            found.scenes, found.scenes_from = by_folders.scenes, by_folders.scenes_from
     if table:
         told = table.warnings + told
         found.files = table.files

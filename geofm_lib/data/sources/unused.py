@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from geofm_lib.data.sources import listing, tables
+from geofm_lib.data.sources import listing, sides, tables
 
 COLUMNS = ("suffix", "reason", "files", "example")
 MOST_TABLES = 64  # names of tables and lists that are remembered, to be looked into
@@ -52,7 +52,7 @@ class Unused:
         self.counts[key] += 1
         if self.counts[key] == 1:
             self.examples[key] = name
-        if why == TABLE and suffix in tables.SUFFIXES and len(self.tables) < MOST_TABLES:
+        if why == TABLE and len(self.tables) < MOST_TABLES and _is_telling(name, suffix):
             self.tables.append(name)
 
     def add_all(self, suffix: str, reason: str, files: int, example: str) -> None:
@@ -121,6 +121,15 @@ def instead(path: Path, kind: str) -> str:
     there = ", ".join(f"{files} {suffix} ({reason})" for suffix, reason, files, _ in rows[:3])
     remedy = next((_REMEDIES[reason] for _, reason, *_ in rows if reason in _REMEDIES), "")
     return f"; it holds {there}" + (f": {remedy}" if remedy else "")
+
+
+def _is_telling(name: str, suffix: str) -> bool:
+    """May a file be about the images of a set? A text is by its name alone, since sets have one for each image."""
+    if suffix in (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson"):
+        return True
+    file = name.rpartition("/")[2].lower()
+    about = any(word in file for word in ("label", "split", "list", "class", "meta"))
+    return suffix in tables.SUFFIXES and (about or bool(sides.mentioned(file)))
 
 
 def _kind(name: str, root: Path | None) -> tuple[str, str]:
