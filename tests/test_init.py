@@ -294,7 +294,20 @@ def test_what_does_not_fit_is_one_sentence(tmp_path):
     torch.save(broken, tmp_path / "broken.pth")
     whole = formats.read(locate.find(tmp_path / "hf")).encoder
     torch.save(whole | {"norm.weight": torch.full((64,), torch.nan)}, tmp_path / "nan.pth")
+    encoders.write(tmp_path / "renamed", whole, config | {"family": "pretrain"})
+    renamed = json.loads((tmp_path / "renamed" / "config.json").read_text())
+    (tmp_path / "renamed" / "config.json").write_text(json.dumps(renamed | {"model": "ViT-Nowhere"}))
+    (tmp_path / "renamed" / "SHA256SUMS").unlink()
+    encoders.write(
+        tmp_path / "two", whole | {"patch_embed.proj.weight": torch.ones(64, 2, 8, 8)}, config | {"family": "pretrain"}
+    )
     for source, how, words in [
+        (
+            "two",
+            {"channels": 4},
+            r"of another shape: encoder.patch_embed.proj.weight \[64, 2, 8, 8\], not \[64, 4, 8, 8\]",
+        ),
+        ("renamed", {}, "There is no model 'ViT-Nowhere'"),
         (
             "hf",
             {"name": "ViT-Femto"},

@@ -131,6 +131,13 @@ def test_a_row_may_read_the_runs_of_several_rows(written):
     ]
 
 
+def test_a_pretraining_may_start_from_another_rows(written):
+    rows, faults = grid.read(written("name,notebook,init,epochs\nfirst,02_pretrain,,3\nthen,02_pretrain,@first,5\n"))
+    assert not faults
+    assert rows[1].after == ("first",)
+    assert rows[1].settings.init == rows[1].parameters["init"] == str(rows[0].folder)
+
+
 def test_no_grid_is_said_in_one_sentence(tmp_path, root):
     with pytest.raises(ValueError, match="cannot be read"):
         grid.read(tmp_path / "y.csv")

@@ -40,6 +40,7 @@ class Start:
     def _read(self) -> None:
         place = locate.find(self.settings.init)
         self.saved = formats.read(place)
+        start.same_model(self.saved, self.settings.model, self.settings.patch(), f"init: {place.folder}")
         found = self.context.broadcast(locate.digest(place) if self.context.is_main else "")
         if self.run.resolved.init_digest not in ("", found):
             raise ValueError(f"init: the files in {place.folder} changed while this run was started; start it again.")

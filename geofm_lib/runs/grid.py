@@ -30,7 +30,7 @@ from geofm_lib.settings import JobSettings
 COLUMNS = ("name", "notebook", "nodes", "tasks_per_node", "walltime", "after")
 BEYOND = "(none)"  # where cells stand that have no column
 TIME = re.compile(r"(?:(?:(?P<d>\d+)-)?(?P<h>\d+):(?P<m>\d\d):(?P<s>\d\d))|(?P<minutes>\d+)")
-REFERS_TO = {"data": "prepare", "encoder": "pretrain"}  # setting that may be @row -> the job that row must be
+REFERS_TO = {"data": "prepare", "encoder": "pretrain", "init": "pretrain"}  # setting that may be @row -> the job that row must be
 
 
 class Fault(ValueError):
@@ -173,7 +173,7 @@ def _referred(column: str, cell: str, rows: dict[str, Row]) -> list[Row]:
     for part in filter(lambda part: part.startswith("@"), map(str.strip, cell.split(","))):
         row, job = _known(column, part[1:], rows), REFERS_TO.get(column)
         if row.settings.job != job:
-            takes = f"it takes a {job} row" if job else "only data and encoder take the run of another row"
+            takes = f"it takes a {job} row" if job else "only data, encoder and init take the run of another row"
             raise Fault(column, f"'{part}' is a {row.settings.job} row; {takes}")
         found.append(row)
     return found

@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from geofm_lib.catalog.models import MODELS, grid
+from geofm_lib.catalog.models import grid, lookup
 from geofm_lib.model.init import plain_name, write
 from geofm_lib.model.interop import load
 from geofm_lib.model.interop.folders import Saved, Weights, pair
@@ -27,7 +27,7 @@ def fitted(saved: Saved, model: MaskedAutoencoder, name: str, bands: str, where:
 
     ValueError, one sentence that names the difference, for weights of another model, patch or kind.
     """
-    _same_model(saved, model, name, where)
+    same_model(saved, name, model.patch, where)
     theirs, ours = saved.config["channels"], cast(Any, model.encoder.patch_embed).proj.in_channels
     notes: Notes = []
     state = {f"encoder.{n}": each for n, each in load.resampled(saved, model.encoder).items()}
@@ -63,7 +63,8 @@ def apply(state: Weights, model: nn.Module) -> None:
             write(parameter, value)
 
 
-def _same_model(saved: Saved, model: MaskedAutoencoder, name: str, where: str) -> None:
+def same_model(saved: Saved, name: str, patch: int, where: str) -> None:
+    """ValueError, one sentence that names the difference, unless it is the catalogue's row `name` of this patch."""
     if saved.foreign:
         raise ValueError(saved.foreign)
     if saved.config.get("family", "pretrain") != "pretrain":
@@ -71,14 +72,12 @@ def _same_model(saved: Saved, model: MaskedAutoencoder, name: str, where: str) -
     if saved.config["model"] != name:
         here, there = (
             f"{row.name} ({row.width} wide, {row.depth} deep, {row.heads} heads, MLP {row.mlp_dim})"
-            for row in (MODELS[name], MODELS[saved.config["model"]])
+            for row in (lookup(name), lookup(saved.config["model"]))
         )
         raise ValueError(f"{where} is {there} and model is {here}; set model={saved.config['model']}.")
-    if saved.config["patch_size"] != model.patch:
-        theirs = saved.config["patch_size"]
-        raise ValueError(
-            f"{where} has patches of {theirs} pixels and this model of {model.patch}; set patch_size={theirs}."
-        )
+    theirs = saved.config["patch_size"]
+    if theirs != patch:
+        raise ValueError(f"{where} has patches of {theirs} pixels and this model of {patch}; set patch_size={theirs}.")
 
 
 def _sines(positions: torch.Tensor, width: int, grid: tuple[int, int]) -> bool:
@@ -126,11 +125,15 @@ def _fits(state: Weights, model: MaskedAutoencoder, new_bands: bool, where: str)
 
 def _first_projection(weight: torch.Tensor, theirs: int, ours: int, patch: int, bands: str) -> torch.Tensor:
     """[D, C, p, p] for other bands, scaled so that equal bands give what they gave before."""
+    if weight.shape[1] != theirs:
+        return weight
     return _spread(weight.float(), 1, ours, bands) * (theirs / ours)
 
 
 def _prediction(rows: torch.Tensor, theirs: int, ours: int, patch: int, bands: str) -> torch.Tensor:
     """Rows (C, p, p) of the decoder's last layer for other bands; each band predicts itself, so nothing is scaled."""
+    if len(rows) != theirs * patch * patch:
+        return rows
     cut = rows.float().reshape(theirs, patch * patch, *rows.shape[1:])
     return _spread(cut, 0, ours, bands).reshape(-1, *rows.shape[1:])
 
