@@ -22,11 +22,13 @@ TIFF = {b"II*\0": ("<", "H", "I"), b"MM\0*": (">", "H", "I"), b"II+\0": ("<", "Q
 JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")  # in a box, and the bare code stream
 ERDAS = b"EHFA_HEADER_TAG"
 PNG, PNG_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # where a PNG says how many bits a sample has
-NETPBM = re.compile(rb"P[2356]\s+(?:#[^\n]*\n\s*)*\d+\s+\d+\s+(\d+)\s")  # the largest value of a PGM or PPM
+NETPBM = re.compile(rb"P([56])\s+(?:#[^\n]*\n\s*)*(\d+)\s+(\d+)\s+(\d+)\s")  # of a PGM or PPM; last the largest value
 MOST_VALUES, MOST_PIXELS = 2**30, 2 * (Image.MAX_IMAGE_PIXELS or 2**29)  # of one image; more is a scene, or a bomb
 UNFOLDS, ALWAYS = 1032, 2**26  # bytes that a byte of DEFLATE can become; bytes that any file may become
 MOST_BYTES = {"uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "float64": 8, "complex64": 8, "complex128": 16}
 SUBFILE, REDUCED_OR_MASK = 254, 0b101  # the TIFF tag of what a page is, and its bits of no page of its own
+# Formats whose files hold their own pixels: a VRT, or a service's description, would lead to others.
+FORMATS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "GIF", "BMP", "WEBP", "PNM", "HFA")
 # No file beside the one that is read, no network, no half images, and no word on the screen.
 OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -37,8 +39,9 @@ OPTIONS = {
     "GTIFF_SRS_SOURCE": "GEOKEYS",  # not looked up again by its code: half the time of opening a chip
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{noext}",
 }
+# Of GDAL's words: what means nothing to a reader, and how it says that bytes are missing.
 NAME_IN_MEMORY = r"'?(/vsimem/)?[0-9a-f/-]{36,}(\.\w*)?[:,' ]*| at scanline 4294967295;?| at row 4294967295, col \d+;?"
-CUT = r"(?i)read error|io error|segment too long|not enough data|premature|too short|got \d+ bytes"  # of GDAL's words
+CUT = r"(?i)read error|io error|segment too long|not enough data|premature|too short|got \d+ bytes|VSIFReadL"
 # Numbers that training does not know -> those that they become: always the same, so that a set stays of one kind.
 BECOMES = {"int8": "int16"} | dict.fromkeys(("uint32", "int32", "uint64", "int64", "float16", "float64"), "float32")
 
@@ -53,8 +56,8 @@ def driver(data: bytes) -> str:
         return "HFA"
     if data.startswith(PNG) and data[PNG_DEPTH : PNG_DEPTH + 1] == b"\x10":
         return "PNG"
-    most = NETPBM.match(data[:1000])
-    return "PNM" if most and int(most[1]) > 255 else ""
+    head = NETPBM.match(data[:1000])
+    return "PNM" if head and int(head[4]) > 255 else ""
 
 
 @functools.cache
@@ -78,6 +81,9 @@ def read(data: bytes, nodata: str = "", alpha: str = "auto", plain: np.ndarray |
     """
     rasterio = library()
     count = len(pages(data)) if data[:4] in TIFF else 1
+    head = NETPBM.match(data[:1000])
+    if head and len(data) - head.end() < 2 * int(head[2]) * int(head[3]) * {b"5": 1, b"6": 3}[head[1]]:
+        raise OSError("the file is cut short")  # GDAL fills it up with zeros
     try:
         with rasterio.Env(**OPTIONS), rasterio.MemoryFile(data) as file, opened(file.name, driver(data)) as first:
             if first.height * first.width > MOST_PIXELS:
@@ -95,11 +101,11 @@ def read(data: bytes, nodata: str = "", alpha: str = "auto", plain: np.ndarray |
 
 
 def opened(path: str, driver: str | None = "GTiff") -> Any:
-    """The open data set of a file, within `rasterio.Env(**OPTIONS)`; driver None: of any format. CMYK stays CMYK."""
+    """The open data set of a file, within `rasterio.Env(**OPTIONS)`; driver None: any of FORMATS. CMYK stays CMYK."""
     rasterio = library()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        dataset = rasterio.open(path, driver=driver)
+        dataset = rasterio.io.DatasetReader(path, driver=[driver] if driver else [*FORMATS])
         if dataset.driver == "GTiff" and dataset.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE") == "CMYK":
             dataset.close()
             dataset = rasterio.open(f"GTIFF_RAW:{path}", driver="GTiff")
@@ -115,7 +121,7 @@ def read_window(
     colours = [each.name for each in dataset.colorinterp]
     flags = {flag.name for flag in dataset.mask_flag_enums[0]}
     mask = dataset.read_masks(1, window=window) > 0 if "per_dataset" in flags and "alpha" not in flags else None
-    palette = dataset.colormap(1) if colours == ["palette"] else None
+    palette = colours_of(dataset)
     same = plain is not None and (plain.shape, plain.dtype.name) == ((*dataset.shape, dataset.count), kind)
     values = plain.transpose(2, 0, 1) if plain is not None and same else dataset.read(window=window)
     found = understand(values, dataset.nodatavals, mask, colours, palette, nodata, alpha)
@@ -128,6 +134,14 @@ def check_kind(kind: str) -> None:
     """Refuse a type of numbers that has no order."""
     if "complex" in kind:
         raise Refused(f"complex numbers ({kind}); save their magnitude, or real and imaginary part as two bands")
+
+
+def colours_of(dataset: Any) -> dict[int, tuple[int, ...]] | None:
+    """The palette of a data set; None where it has none, or only the black and white that GDAL gives single bits."""
+    if dataset.colorinterp[0].name != "palette" or dataset.count > 1:
+        return None
+    palette: dict[int, tuple[int, ...]] = dataset.colormap(1)
+    return None if {*palette.values()} <= {(0, 0, 0, 255), (255, 255, 255, 255)} else palette
 
 
 def understand(

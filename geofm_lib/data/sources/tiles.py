@@ -251,7 +251,7 @@ def _group(place: str, group: Box, process: int) -> _Part:
         file.read(window=_window(group), out=values.transpose(2, 0, 1))
         masked = "per_dataset" in flags and "alpha" not in flags
         mask = file.read_masks(1, window=_window(group)) > 0 if masked else None
-    return _Part(values, mask, file.nodatavals, colours, file.colormap(1) if colours == ["palette"] else None)
+    return _Part(values, mask, file.nodatavals, colours, raster.colours_of(file))
 
 
 def _window(box: Box) -> Any:

@@ -8,14 +8,14 @@ from geofm_lib.data.sources.item import FULL
 
 # Values that mean "nothing here" though the file does not say so, where all bands of a pixel hold them. Zero counts
 # only with several bands: one band alone may well be zero (the sea of a height model).
-_WHOLE = (-9999, -32768, -99999)
+_WHOLE, _NETCDF = (-9999, -32768, -99999), (9.969209968386869e36, -9.969209968386869e36)
 FILLS: dict[str, tuple[float, ...]] = {
     "uint16": (65535, 0),
     "int16": (-9999, -32768, 32767, 0),
     "uint32": (2**32 - 1, 0),
     "int32": (*_WHOLE, -(2**31), 2**31 - 1, 0),
-    "float32": (*_WHOLE, float(np.finfo(np.float32).min), float(np.finfo(np.float32).max), 0),
-    "float64": (*_WHOLE, float(np.finfo(np.float64).min), float(np.finfo(np.float64).max), 0),
+    "float32": (*_WHOLE, *_NETCDF, float(np.finfo(np.float32).min), float(np.finfo(np.float32).max), 0),
+    "float64": (*_WHOLE, *_NETCDF, float(np.finfo(np.float64).min), float(np.finfo(np.float64).max), 0),
 }
 LEAST_FILL = 0.01  # share of an image's pixels: fewer are chance
 MASK_LIKE = 0.99  # share of an alpha band that is 0 or full
