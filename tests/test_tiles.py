@@ -140,7 +140,7 @@ def test_tiles_that_are_decoded_at_once_go_to_one_process(tmp_path):
 
 def test_groups_and_chunks_are_bounded(tmp_path):
     """Wide scenes of many bands: no group above its limit, no chunk much above its own."""
-    scene = tiles.Scene(Item("s", b""), "", 20_000, 60_000, 26, (512, 60_000))
+    scene = tiles.Scene(Item("s", b""), "", (), 20_000, 60_000, 26, (512, 60_000))
     for tile, stride in ((256, 256), (512, 128), (1024, 1024)):
         groups = [group for group, _ in tiles._groups(scene, tile, stride)]
         assert max(g.height * g.width * 26 for g in groups) <= max(tiles.MOST_GROUP, tile * tile * 26)
@@ -297,6 +297,27 @@ def test_blocks_are_the_same_for_neighbouring_chips_and_any_scene(tmp_path):
         block[centre].add(sides[row["name"]])
     assert len(block) >= 16
     assert all(len(each) == 1 for each in block.values())
+
+
+def test_names_may_say_where_images_lie(tmp_path):
+    for x, y, date in itertools.product(range(6), range(6), ("before", "after")):
+        picture = np.kron(pixels(6 * x + y, 8, 8, 3, np.uint8), np.ones((2, 2, 1), np.uint8))
+        write(tmp_path / "set" / date / f"{-9505 - 10 * x:.0f}e-2_{2905 + 10 * y}e-2.png", picture)
+    options = {"pattern": "*/{lon}_{lat}.png", "split": "block", "block_size": 0.2}
+    summary, _, _ = prepared(tmp_path / "run", tmp_path, **options)
+    assert summary["split_by"] == "block of 0.2 degrees"
+    where = {row["name"]: row for row in rows(tmp_path / "run" / "places.csv")}
+    assert where["set/after/-9535e-2_2945e-2.png"]["west"] == "-95.35"
+    assert where["set/after/-9535e-2_2945e-2.png"]["crs"] == "EPSG:4326"
+    sides = {row["name"]: row["split"] for row in rows(tmp_path / "run" / "split.csv")}
+    block = defaultdict(set)
+    for name, row in where.items():
+        block[float(row["west"]) // 0.2, float(row["south"]) // 0.2].add(sides[name])
+    assert all(len(each) == 1 for each in block.values())
+    assert set.union(*block.values()) == {"train", "test"}
+    write(tmp_path / "set" / "after" / "-195.3_29.4.png", pixels(1, 16, 16, 3, np.uint8))
+    with pytest.raises(ValueError, match="pattern: {lon} is '-195.3' in .* which is no number from -180 to 180"):
+        prepared(tmp_path / "run", tmp_path, **options)
 
 
 def test_one_scene_is_split_by_blocks_and_scene_says_so(tmp_path):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from geofm_lib.data.sample import Sample
-from geofm_lib.data.sources import tiles
+from geofm_lib.data.sources import pattern, tiles
 
 COLUMNS = ("name", "scene", "crs", "west", "south", "east", "north", "row", "column")
 COMMON = "EPSG:6933"  # metres of equal area over the whole Earth, where images have several reference systems
@@ -28,16 +28,18 @@ class Places:
     place. bounds: float64 [n, 4], west, south, east, north (of pixels: left, bottom, right, top, counted down).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, template: str = "") -> None:
+        """template: the setting `pattern`, whose {lon} and {lat} say where an image lies."""
         self.frames: list[str] = []
+        self._template = pattern.parse(template) if template else None
         self._number: dict[str, int] = {}
         self._frame, self._bounds = array("i"), array("d")
 
-    def add(self, sample: Sample, point: tuple[float, float] | None = None) -> None:
-        """Take in the next image. point: longitude and latitude, where a name says them."""
+    def add(self, sample: Sample) -> None:
+        """Take in the next image. Raises ValueError, one sentence, for a name whose {lon} or {lat} is none."""
         cut = tiles.origin(sample.name)
-        if point:
-            self._add("EPSG:4326", point[0], point[1], point[0], point[1])
+        if self._template and (point := _point(self._template, sample.name)):
+            self._add("EPSG:4326", *point, *point)
         elif sample.geo:
             crs, *numbers = sample.geo.rsplit(" ", 6)
             a, b, c, d, e, f = map(float, numbers)
@@ -96,6 +98,26 @@ class Places:
                 frame[some] = ground[0]
             frames[ground[0]] = COMMON
         return frame, corners, frames
+
+
+def _point(template: pattern.Pattern, name: str) -> tuple[float, float] | None:
+    """Longitude and latitude in a name, None if it has none; a pattern may leave out its first folders."""
+    if not {"lon", "lat"} <= set(template.fields):
+        return None
+    parts = name.split("/")
+    match = next(filter(None, (template.match("/".join(parts[k:])) for k in range(len(parts)))), None)
+    if match is None:
+        return None
+    found = []
+    for field, most in (("lon", 180), ("lat", 90)):
+        try:
+            found.append(float(match.fields[field]))
+        except ValueError:
+            found.append(np.nan)
+        if not abs(found[-1]) <= most:
+            text = match.fields[field]
+            raise ValueError(f"pattern: {{{field}}} is '{text}' in '{name}', which is no number from -{most} to {most}")
+    return found[0], found[1]
 
 
 def _moved(corners: np.ndarray, crs: str) -> np.ndarray:

@@ -51,12 +51,12 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     members = prepare_union.members(settings, run.path)
     for name in LISTS:
         (run.path / name).unlink(missing_ok=True)  # the index first, since it says that the rest is complete
-    images, told = Collection(settings.channels), list[str]()
+    images, told = Collection(settings.channels, settings.pattern), list[str]()
     united = prepare_union.gather(members, run.path, images) if members else None
     source, speed = (Reading(iter(()), 0), None) if united else _pack(settings, run, images, told)
     if misfits := images.misfits(settings.dataset):
         pack.leave_out(run.path, misfits, _shard_bytes(settings))
-        images = Collection(settings.channels)
+        images = Collection(settings.channels, settings.pattern)
         for sample in pack.rows(run.path):
             images.add(sample)
     named = [tiles.scene_of(name) for name in images.names] if settings.tile else images.names

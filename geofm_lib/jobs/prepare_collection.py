@@ -30,11 +30,11 @@ class Collection:
     channels: bands that an image must have, 0 for any; then `misfits` says which are not of the kind of most.
     """
 
-    def __init__(self, channels: int = 0):
+    def __init__(self, channels: int = 0, pattern: str = ""):
         self.names: list[str] = []
         self.given: list[tuple[str, str, str]] = []
         self.refused = Refusals()
-        self.places = Places()
+        self.places = Places(pattern)
         self.large = 0  # images of which a crop sees little
         self.converted = 0
         self.conversions: Counter[str] = Counter()
