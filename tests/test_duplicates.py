@@ -153,3 +153,20 @@ def test_chips_of_sentinel_2_have_looks_and_no_false_twins():
         for image, look in zip(noisy, looks, strict=True)
     ]
     assert sum(close) >= 96, "copies with noise of 0.2 % of reflectance are found"
+
+
+@pytest.mark.parametrize("hole", ["rows", "corner", "other rows"])
+def test_twins_are_found_where_parts_were_not_measured_and_equal_masks_make_no_twins(tmp_path, hole):
+    near_twins_16_bits.make(tmp_path)
+    images = Collection()
+    for number, file in enumerate(sorted((tmp_path / "u16").rglob("*.tif"))):
+        valid = np.ones((64, 64), bool)
+        if hole == "corner":
+            valid &= np.add.outer(np.arange(64), np.arange(64)) > 50
+        else:
+            valid[: 21 if hole == "rows" else 5 + 3 * (number // 2 % 5)] = False
+        found = measure.measure([(tifffile.imread(file), valid)])[0]
+        images.add(Sample(file.stem, digest=found.digest, look=found.look, contrast=found.contrast))
+    image, twin, _ = duplicates.find(*images.hashes())
+    assert len(image) == 15
+    assert all(images.names[i] == f"{images.names[j][:-1]}b" for i, j in zip(image, twin, strict=True))
