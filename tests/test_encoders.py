@@ -120,7 +120,9 @@ def test_the_same_weights_in_other_files(whole, form):
     if "." in form:
         cut(folder, weights, form)
     else:
-        content = {"model": {f"module.{n}": each for n, each in weights.items()}} if form == "wrapped" else weights
+        content = (
+            {"model": {f"module._orig_mod.{n}": each for n, each in weights.items()}} if form == "wrapped" else weights
+        )
         how = {"_use_new_zipfile_serialization": form != "old pickle"}
         torch.save(content, folder / "pytorch_model.bin", **how)
     found = load.load_encoder(folder)[0].state_dict()
@@ -210,6 +212,11 @@ def test_a_folder_of_several_files_or_none(tmp_path):
         load.load_encoder(tmp_path)
     with pytest.raises(SettingsError, match="^encoder: .*no config.json beside it"):
         check(ProbeSettings(encoder=str(tmp_path)))
+
+
+def test_a_path_that_no_disk_has():
+    with pytest.raises(SettingsError, match="^init: .*cannot be read .File name too long"):
+        check(PretrainSettings(init="/" + 300 * "a"))
 
 
 def test_the_digest_is_of_every_file(tmp_path):

@@ -174,6 +174,10 @@ def test_a_launch_keeps_the_digest_of_a_run_that_has_trained(tmp_path):
     assert launch._first_weights(settings) == first
     with pytest.raises(SettingsError, match="^init: .*does not exist"):
         check(settings)
+    (tmp_path / "run" / "checkpoint").rename(tmp_path / "elsewhere")
+    with pytest.raises(SettingsError, match="^init: .*does not exist"):
+        launch._first_weights(settings)  # it failed before its first checkpoint
+    (tmp_path / "elsewhere").rename(tmp_path / "run" / "checkpoint")
     (tmp_path / "run" / "init.json").write_text("{}")
     check(settings)  # it is not read again
 

@@ -124,8 +124,11 @@ def _first_weights(settings: PretrainSettings) -> dict[str, str]:
     run = Run(settings.folder())
     if "init" in run.resolved and any((run.folder / "checkpoint").glob("step-*")):
         return {name: run.resolved[name] for name in ("init", "init_digest")}
-    place = locate.find(expanded(settings.init))
-    return {"init": str(place.folder), "init_digest": locate.digest(place)}
+    try:
+        place = locate.find(expanded(settings.init), settings.init)
+        return {"init": str(place.folder), "init_digest": locate.digest(place)}
+    except ValueError as error:
+        raise SettingsError(f"init: {error}") from None
 
 
 def _data(settings: ImageSettings) -> Path:

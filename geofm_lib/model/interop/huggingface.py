@@ -50,7 +50,9 @@ DEFAULTS = {
 }
 
 
-LEFT_OUT = re.compile(r"(pooler|classifier)\..*|embeddings\.mask_token")  # what frozen features do not need
+LEFT_OUT = re.compile(
+    r"(pooler|classifier|decoder\.\d+)\..*|embeddings\.mask_token"
+)  # what frozen features do not need
 
 # Ours -> theirs, in one block and around the blocks. We keep query, key and value in one matrix.
 BLOCK = {
@@ -125,7 +127,7 @@ def read(folder: Path, given: dict[str, Any], files: Sequence[Path]) -> Saved:
         **({} if asked["layer_norm_eps"] == NORM_EPS else {"norm_eps": asked["layer_norm_eps"]}),
     }
     weights = read_weights(*files)
-    if any(name.startswith("decoder.") for name in weights):
+    if given["model_type"] == "vit_mae" and any(name.startswith("decoder.") for name in weights):
         rows, columns = grid((height, width), patch)
         patches, ratio = rows * columns, asked["mask_ratio"]
         kept = int(patches * (1 - ratio))

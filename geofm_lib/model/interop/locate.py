@@ -28,7 +28,13 @@ def find(path: str | Path, typed: str = "") -> Place:
     Safetensors come before pickles, and a whole file before one that is cut. ValueError, one sentence, where there is
     none; a name on the hub (as it was ``typed``) gets the command that downloads it, and nothing is downloaded here.
     """
-    path, typed = Path(path).expanduser(), typed or str(path)
+    try:
+        return _found(Path(path).expanduser(), typed or str(path))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); mend its rights, or give another one.") from None
+
+
+def _found(path: Path, typed: str) -> Place:
     if path.is_file() and path.suffix in SUFFIXES:
         config = path.with_name(SETTINGS)
         whose = path.name in (WEIGHTS, PICKLE) and config.is_file()
@@ -62,13 +68,16 @@ def described(place: Place) -> Path:
 
 
 def digest(place: Place) -> str:
-    """SHA-256 of all the files of a place, the config's and the weights' (a run's decoder too), in their order."""
+    """SHA-256 over those of all files of a place in their order: the config, the weights, a run's decoder."""
     decoder = place.folder / "decoder.safetensors"
     found = [each for each in (place.config, *place.weights, decoder) if each and each.is_file()]
     whole = hashlib.sha256()
     for each in found:
-        with open(each, "rb") as stream:
-            whole.update(hashlib.file_digest(stream, "sha256").digest())
+        try:
+            with open(each, "rb") as stream:
+                whole.update(hashlib.file_digest(stream, "sha256").digest())
+        except OSError as error:
+            raise ValueError(f"{each} cannot be read ({error.strerror}); mend the disk or its rights.") from None
     return whole.hexdigest()
 
 

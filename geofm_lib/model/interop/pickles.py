@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from geofm_lib.model.init import plain_name
+
 WRAPPED = ("model", "state_dict", "module")  # keys under which training scripts keep the weights
 
 
@@ -30,4 +32,4 @@ def read(path: Path) -> dict[str, torch.Tensor]:
         found = found[inner]
     if not isinstance(found, dict) or not any(isinstance(each, torch.Tensor) for each in found.values()):
         raise ValueError(f"{path} holds no weights by name but a {type(found).__name__}; give another file.")
-    return {str(n).removeprefix("module."): each for n, each in found.items() if isinstance(each, torch.Tensor)}
+    return {plain_name(str(n)): each for n, each in found.items() if isinstance(each, torch.Tensor)}
