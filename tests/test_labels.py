@@ -75,6 +75,8 @@ NONE = [  # (folders, images in each, what they look like, what mends it)
     ("-95.06_29.{83..87}", 1, "numbered places", "labels="),
     ("000{1..5}", 8, "numbered places", "labels="),
     ("city{paris,lyon,rome,bonn,bern,oslo,kiel,ulm,wien,prag,riga}", 1, "places, most with one image", "labels="),
+    ("ROIs1158_{spring,summer}/{s1,s2,lc}_{0..2}", 2, "numbered places", "labels="),  # SEN12MS
+    ("{train,test}/{images,targets}", 4, "images and masks", "pattern='**/images/**'"),  # xBD
     ("train/{aachen,bochum,ulm} val/{munster,frankfurt}", 20, "no side has those of another", "labels="),
 ]
 
@@ -150,6 +152,23 @@ def test_the_source_wins_over_folders_and_the_setting_over_both():
     assert labels.assign(names, given, "folders").labels == ["forest", "river"]
     nothing = labels.assign(names, given, "none")
     assert (nothing.labels, nothing.sides, nothing.labels_from) == (["", ""], ["train", "test"], "")
+
+
+def test_a_folder_with_a_file_a_band_is_no_class():
+    names = [f"{place}/{band}.tif" for place in ("paris", "lyon") for band in ("B02", "B03", "B8A")]
+    assert "samples with a file a band" in folders.read(names).warnings[0]
+    assert classes(names) == []
+    names = [f"{c}/{name}" for c in ("city", "town") for name in names]
+    assert classes(names) == ["city", "town"]
+
+
+def test_masks_beside_their_images_are_told():
+    names = [f"train/{n}_{kind}" for n in range(9) for kind in ("sat.jpg", "mask.png")]
+    (told,) = file_names.told(names, True)
+    assert "'train/0_mask.png', look like masks, and became images: pattern='*_sat.jpg' takes the images alone" in told
+    names = [f"{n}.{kind}" for n in range(9) for kind in ("tif", "label.png")]
+    assert "pattern='*.tif' takes the images alone" in file_names.told(names, True)[0]
+    assert file_names.told([f"mask/{n}.png" for n in range(9)], True) == []
 
 
 def test_names_of_bands_and_labels_are_told_with_their_pattern():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from geofm_lib.data.sources import guards
 
 SAMPLE = 20_000  # names looked at
+_MASK_WORDS = set("mask masks label labels lbl gt seg segmentation target annotation groundtruth msk".split())
 MOST = 0.9  # of the names must read so
 _BAND = re.compile(
     r"(?P<id>.*?)(?P<gap>^|[_.-])(?P<band>b\d{1,2}a?|band_?\d{1,2}|red|green|blue|nir\d?|swir\d?|vv|vh|hh|hv|rededge\d?|scl|tci|aot|wvp|pvi)"
@@ -62,8 +63,35 @@ def label(names: Sequence[str]) -> tuple[list[str], str]:
     return sorted(labels), f"{{label}}{gap}{{n}}{suffix}" if gap and not gaps else ""
 
 
+def masks(names: Sequence[str]) -> tuple[str, str]:
+    """(a name that looks like a mask among images, the pattern of the images, "" where none can tell them).
+
+    >>> masks(["1_sat.jpg", "1_mask.png", "2_sat.jpg", "2_mask.png"]), masks(["mask_1.png", "mask_2.png"])
+    (('1_mask.png', '*_sat.jpg'), ('', ''))
+    """
+    found: list[str] = []
+    others: Counter[str] = Counter()
+    some = _some(names)
+    for name in some:
+        _, stem, suffix = _parts(name)
+        last = re.split(r"[_.-]", stem)[-1]
+        if last.lower() in _MASK_WORDS and last != stem:
+            found.append(name)
+        else:
+            others[f"*_{last}{suffix}" if re.fullmatch(r"[^\W\d_]+", last) and last != stem else f"*{suffix}"] += 1
+    if not 0.05 * len(some) < len(found) < 0.95 * len(some):
+        return "", ""
+    pattern, images = others.most_common(1)[0]
+    clear = images == others.total() and not any(name.endswith(pattern[1:]) for name in found)
+    return found[0], pattern if clear else ""
+
+
 def told(names: Sequence[str], labelled: bool) -> list[str]:
     """Sentences about names of files that say what nobody reads."""
+    mask, images = masks(names)
+    if mask:
+        how = f"pattern='{images}' takes the images alone" if images else "a pattern can leave them out"
+        return [f"some files, such as '{mask}', look like masks, and became images: {how}"]
     if pattern := bands(names):
         return [f"each file looks like one band, and became an image: pattern='{pattern}' stacks those of a sample"]
     if labelled:

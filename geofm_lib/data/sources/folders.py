@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from geofm_lib.data.sources import guards, sides
+from geofm_lib.data.sources import file_names, guards, sides
 
 UP = 3  # levels above an image's own folder that may be the class
 LOOKED_AT = 4  # folders whose file names are compared
@@ -50,7 +50,7 @@ def read(names: Sequence[str], insist: bool = False) -> Found:
     reduced: Counter[str] = Counter()
     for folder, count in counts.items():
         reduced[placed[folder][1]] += count
-    label, warnings, places = _classes(reduced, names, own, placed, insist)
+    label, warnings, places = _classes(reduced, names, own, placed, insist, bool(used))
     label = {node: name.replace("|", "/") for node, name in label.items()}  # one class: "a|b" stands for two labels
     found = Found([label.get(placed[folder][1], "") for folder in own], [placed[folder][0] for folder in own])
     if len(set(found.sides) - {""}) > 1 and not insist:
@@ -74,14 +74,19 @@ def read(names: Sequence[str], insist: bool = False) -> Found:
 
 
 def _classes(
-    counts: Counter[str], names: Sequence[str], own: list[str], placed: dict[str, tuple[str, str]], insist: bool
+    counts: Counter[str],
+    names: Sequence[str],
+    own: list[str],
+    placed: dict[str, tuple[str, str]],
+    insist: bool,
+    sided: bool,
 ) -> tuple[dict[str, str], list[str], set[str]]:
     """({folder without sides: class}, warnings, the folders of places within class folders)."""
     above = {folder[:end] for folder in counts for end, letter in enumerate(folder) if letter == "/"} | {""}
     leaves = [folder for folder in counts if folder not in above]
     if not insist and (pair := _masks(names, own)):
         return {}, [_told("images and masks", *pair)], set()
-    doubt, places = "", set[str]()
+    doubt, first, places = "", "", set[str]()
     for up in range(1 if insist else UP + 1):
         nodes: Counter[str] = Counter()
         for leaf in leaves:
@@ -89,19 +94,31 @@ def _classes(
         nodes.pop("", None)
         if len({_last(node) for node in nodes}) < 2:
             continue
-        why = "" if insist else guards.why_not(nodes, _stems(nodes, names, own, placed))
+        if insist:
+            why = ""
+        elif up == 0 and file_names.bands(names).startswith("{place}"):
+            why = "samples with a file a band"
+        else:
+            why = guards.why_not(nodes, _stems(nodes, names, own, placed))
         if not why:
-            told = f"{doubt}; the folders above them, such as '{_last(next(iter(nodes)))}', are taken" if doubt else ""
-            return {folder: _inside(folder, nodes) for folder in counts}, [told] if told else [], places
-        doubt = doubt or _told(why, sorted({_last(node) for node in nodes}), _images(nodes))
+            above_them = f"so those above, such as '{_last(next(iter(nodes)))}', are the classes"
+            told = [f"{doubt}, {above_them}; labels=folders takes the inner ones"] if doubt else []
+            return {folder: _inside(folder, nodes) for folder in counts}, told, places
+        inner = sorted({_last(node) for node in nodes})
+        doubt = doubt or _looks(why, inner)
+        first = first or _told(why, inner, f"**/{_last(_images(nodes))}" if sided else _images(nodes))
         places = places or set(leaves if why == guards.PLACES else ())
-    return {}, [doubt] if doubt else [], set()
+    return {}, [first] if first else [], set()
 
 
 def _told(why: str, names: list[str], images: str) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     remedy = _REMEDY.get(why, _OTHER).format(images=images)
-    return f"the folders {shown} look like {why}, not classes, and give no labels: {remedy}, and labels=folders insists"
+    return f"{_looks(why, names)}, not classes, and give no labels: {remedy}, and labels=folders insists"
+
+
+def _looks(why: str, names: list[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"the folders {shown} look like {why}"
 
 
 def _images(nodes: Counter[str]) -> str:

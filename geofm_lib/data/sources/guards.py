@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
@@ -69,6 +70,7 @@ _CLASSES = set(
         "class classes cls cl c klasse clase classe label cat category type lcz lc lu lulc clc cluster grade level"
     ).split()
 )
+_NUMBERED = re.compile(r"(.*\D|.*\d[_ -])\d+")
 _WORDNET = re.compile(r"n\d{8}")
 
 
@@ -140,14 +142,21 @@ def _is_id(path: str) -> bool:
     numbered = bool(re.fullmatch(r".*?[\d_.() -]+", name))
     if numbered and (prefix in _PLACES or prefix and prefix == _plain(_last(above))):
         return True
+    if prefix in _PLACES and max(map(len, runs)) >= 3:
+        return True
     hexadecimal = re.fullmatch(r"[0-9a-f-]{8,}", name.lower())
     return max(map(len, runs)) >= 5 or len(runs) >= 3 or bool(hexadecimal or _TILE.fullmatch(name) or _is_date(name))
 
 
 def _numbers(names: list[str], folders: dict[str, int]) -> bool:
-    """Are all names one word and a number, or numbers that are no classes?"""
+    """Are all names one word and a number, or few words with numbers each, or numbers that are no classes?"""
+    if all(map(_WORDNET.fullmatch, names)):
+        return False
+    words = Counter(match[1].lower() for name in names if (match := _NUMBERED.fullmatch(name)))
+    if words.total() == len(names) > 3 and min(words.values()) > 1 and not _CLASSES.issuperset(map(_plain, words)):
+        return True
     shapes = {re.sub(r"\d+", "0", name) for name in names}
-    if len(names) < 3 or len(shapes) > 1 or "0" not in next(iter(shapes)) or all(map(_WORDNET.fullmatch, names)):
+    if len(names) < 3 or len(shapes) > 1 or "0" not in next(iter(shapes)):
         return False
     prefix = _prefix(names[0])
     if prefix:
