@@ -430,6 +430,7 @@ def test_a_hostile_pattern_is_one_sentence_at_launch(flat, tmp_path, text):
         ({"bands": "B02"}, "bands: 'B02' needs a pattern with {band}"),
         ({"bands": "B02", "pattern": "*.png"}, "needs a pattern with {band}"),
         ({"bands": "1,,2", "pattern": "{id}_{band}.png"}, "bands: '1,,2' has an empty name"),
+        ({"bands": "1,9", "pattern": "{id}_{band}.png"}, "bands: there is no 9; the files have 1, 2, 3"),
         ({"bands": "1,2,1", "pattern": "{id}_{band}.png"}, "names 1 twice"),
         ({"dataset": "scenes", "pattern": "*.png"}, "chooses files, and the drawn 'scenes' have none"),
         ({"pattern": "{date}_{n}_{band}.png"}, "matches none of the images"),

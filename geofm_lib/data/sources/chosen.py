@@ -57,7 +57,9 @@ def check(text: str, chosen: str, source: listing.Source) -> None:
     if text and source.kind == "scenes":
         raise ValueError(f"pattern: '{text}' chooses files, and the drawn 'scenes' have none; leave pattern empty")
     if text and source.kind in ("folder", "zip"):
-        survey(source, text, AT_LAUNCH)
+        found = survey(source, text, AT_LAUNCH)
+        if found.samples and not found.cut_short:
+            bands.choose(found.counts(), len(found.samples), chosen)
     elif text:
         pattern.parse(text)
 
