@@ -144,7 +144,7 @@ def test_groups_and_chunks_are_bounded(tmp_path):
     for tile, stride in ((256, 256), (512, 128), (1024, 1024)):
         groups = [group for group, _ in tiles._groups(scene, tile, stride)]
         assert max(g.height * g.width * 26 for g in groups) <= max(tiles.MOST_GROUP, tile * tile * 26)
-        items = itertools.islice(tiles._tiles(scene, tile, stride, "", "auto"), 3000)
+        items = itertools.islice(tiles._tiles(scene, tile, stride, ""), 3000)
         sizes = [sum(item.load.nbytes for item in chunk) for chunk in pool._chunks(items)]
         assert max(sizes) <= pool.MOST_BYTES + tile * tile * 26
 
@@ -384,6 +384,33 @@ def test_empty_tiles_are_dropped_and_counted(tmp_path):
     bands, valid = decode.read(data["s.tif/r00000_c00064.tif"])
     assert np.array_equal(valid, values[:64, 64:128, 0] > 0)
     assert np.array_equal(bands[valid], values[:64, 64:128][valid])
+
+
+def test_what_the_fourth_band_is_and_what_is_fill_is_decided_for_the_scene(tmp_path):
+    """Near infrared is 0 over water, like a mask, and a corner of fill is under 1 % of its tile."""
+    colours = {"photometric": "RGB", "alpha": "YES"}
+    infrared = pixels(1, 256, 256, 4, np.uint8)
+    infrared[:64, :64, 3] = 0
+    write(tmp_path / "near" / "s.tif", infrared, **colours)
+    found, _ = cut(tmp_path / "near", 64)
+    assert {raster.values.shape[-1] for raster in found.values()} == {4}
+    assert all(raster.valid is None for raster in found.values())
+    clear = pixels(1, 256, 256, 4, np.uint8)
+    clear[..., 3] = 255
+    clear[:100, :, 3] = 0
+    write(tmp_path / "mask" / "s.tif", clear, **colours)
+    found, _ = cut(tmp_path / "mask", 64)
+    assert {raster.values.shape[-1] for raster in found.values()} == {3}
+    assert found["s.tif/r00064_c00000.tif"].valid.sum() == 28 * 64
+    fill = pixels(2, 256, 256, 3)
+    fill[:, :70] = 65535  # six columns of the second tile of a row are whole, and one pixel of the third tile
+    fill[200, 130] = 65535
+    write(tmp_path / "fill" / "s.tif", fill)
+    found, _ = cut(tmp_path / "fill", 64)
+    for name, raster in found.items():
+        _, top, left = tiles.origin(name)
+        missing = (fill[top : top + 64, left : left + 64] == 65535).all(-1)
+        assert np.array_equal(~missing, np.ones((64, 64), bool) if raster.valid is None else raster.valid), name
 
 
 def test_scenes_that_cannot_be_cut_are_refused_once_each(tmp_path):

@@ -4,7 +4,9 @@ GDAL reads them, so that a tile costs no more than its part of the scene. Tiles 
 or tiles of its own) form a group, which is decoded once and whose tiles go to the same process.
 """
 
+import contextlib
 import functools
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -13,13 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from geofm_lib.data.sources import archives, raster, stack
+from geofm_lib.data.sources import archives, raster, stack, validity
 from geofm_lib.data.sources.item import Item, Raster, Refused
 
 GROUP_BYTES = 2**23  # of a group where the file has blocks to end at
 MOST_GROUP = 3 * 2**24  # wherever it ends: a row of tiles of a striped scene of 10,980 x 4 x 16 bits takes 45 MB
 MOST_BLOCK = 2**28  # of a file's block, which GDAL decodes in one piece
 MOST_TILE = 2**28  # bytes of a tile
+SAMPLES, SAMPLE = 4, 64  # parts along each side of a scene that are looked at first, and their pixels a side
 CACHE_MB = 16  # of GDAL's own cache, a process
 NAME = re.compile(r"(.*)/r(\d{5,})_c(\d{5,})\.tif", re.DOTALL)  # scene, first row, first column
 RASTERS = ("GTiff", "JP2OpenJPEG", "HFA", "VRT")  # GDAL's names of formats whose single band stays one
@@ -41,7 +44,10 @@ class Box(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """What is known of a scene before a pixel is read. block: rows and columns that are decoded at once."""
+    """What is known of a scene before its tiles are read. block: rows and columns that are decoded at once.
+
+    alpha, fills: what its fourth band is, and which values mean that nothing was measured: the same for all tiles.
+    """
 
     item: Item
     place: str  # for GDAL
@@ -50,6 +56,8 @@ class Scene(NamedTuple):
     width: int
     pixel: int  # bytes
     block: tuple[int, int]
+    alpha: str = "auto"
+    fills: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,7 @@ class Tile:
     nodata: str = ""
     alpha: str = "auto"
     told: tuple[str, ...] = ()  # of the scene
+    fills: tuple[float, ...] = ()  # that the scene has, though it declares none
 
     @property
     def together(self) -> tuple[str, Box]:
@@ -90,7 +99,7 @@ def cut(items: Iterable[Item], tile: int, stride: int = 0, nodata: str = "", alp
     here, and reads none.
     """
     stride = stride or tile
-    found = [_scene(item, tile) for item in items]
+    found = [_scene(item, tile, nodata, alpha) for item in items]
     scenes = [scene for scene in found if isinstance(scene, Scene)]
     sides = [[len(starts(side, tile, stride)) for side in (scene.height, scene.width)] for scene in scenes]
     count = sum(rows * columns for rows, columns in sides) + len(found) - len(scenes)
@@ -100,7 +109,7 @@ def cut(items: Iterable[Item], tile: int, stride: int = 0, nodata: str = "", alp
     def tiles() -> Iterator[Item]:
         for each in found:
             if isinstance(each, Scene):
-                yield from _tiles(each, tile, stride, nodata, alpha)
+                yield from _tiles(each, tile, stride, nodata)
             else:
                 yield each
 
@@ -139,7 +148,7 @@ def scene_of(name: str) -> str:
     return found[0] if found else name
 
 
-def _scene(item: Item, tile: int) -> Scene | Item:
+def _scene(item: Item, tile: int, nodata: str, alpha: str) -> Scene | Item:
     """The scene that an item is, or the item with the reason why it cannot be cut."""
     if not callable(item.load):
         raise ValueError("dataset: its archive is compressed, so no parts of a scene can be read from it; unpack it")
@@ -152,7 +161,8 @@ def _scene(item: Item, tile: int) -> Scene | Item:
                 return _refuse(item, "it holds no bands, only other images: convert it with gdal_translate")
             raster.check_kind(file.dtypes[0])
             pixel = file.count * np.dtype(file.dtypes[0]).itemsize
-            scene = Scene(item, place, tuple(told), file.height, file.width, pixel, file.block_shapes[0])
+            kind = _look(file, nodata, alpha)
+            scene = Scene(item, place, tuple(told), file.height, file.width, pixel, file.block_shapes[0], *kind)
     except Refused as error:
         return _refuse(item, str(error))
     except _errors() as error:
@@ -168,6 +178,31 @@ def _scene(item: Item, tile: int) -> Scene | Item:
     return scene
 
 
+def _look(file: Any, nodata: str, alpha: str) -> tuple[str, tuple[float, ...]]:
+    """(what the fourth band is, fill that nothing declares) by samples from all over the scene.
+
+    A tile alone could not tell: near infrared over water is 0 like a mask, and a corner of fill is too little to see.
+    """
+    colours = [each.name for each in file.colorinterp]
+    fills = validity.FILLS.get(file.dtypes[0], ()) if nodata == "" else ()
+    if file.driver not in RASTERS or not fills and "alpha" not in colours:
+        return alpha, ()
+    side, parts = min(SAMPLE, file.height, file.width), []
+    for y, x in itertools.product(range(SAMPLES), repeat=2):
+        top, left = (int((length - side) * k / (SAMPLES - 1)) for length, k in ((file.height, y), (file.width, x)))
+        with contextlib.suppress(*_errors()):  # its tile will say so
+            parts.append(file.read(window=_window(Box(top, left, side, side))).reshape(file.count, -1).T)
+    pixels = np.concatenate(parts) if parts else np.zeros((0, file.count))
+    if len(pixels) and "alpha" in colours and alpha == "auto":
+        at = colours.index("alpha")
+        clear, others = pixels[:, None, at], np.delete(pixels, at, 1)[:, None]
+        alpha = "mask" if validity.looks_like_mask(clear, others) else "keep"
+    bands = [k for k, name in enumerate(colours) if name != "alpha" or alpha == "keep"]
+    usual = [fill for fill in fills if fill != 0 or len(bands) > 1]
+    seen = (fill for fill in usual if len(pixels) and (pixels[:, bands] == fill).all(1).mean() >= validity.LEAST_FILL)
+    return alpha, tuple(seen)
+
+
 def _refuse(item: Item, reason: str) -> Item:
     return item._replace(load=functools.partial(_raise, reason))
 
@@ -176,12 +211,13 @@ def _raise(reason: str) -> Raster:
     raise Refused(reason)
 
 
-def _tiles(scene: Scene, tile: int, stride: int, nodata: str, alpha: str) -> Iterator[Item]:
+def _tiles(scene: Scene, tile: int, stride: int, nodata: str) -> Iterator[Item]:
     item, digits = scene.item, max(5, len(str(max(scene.height, scene.width))))
     for group, boxes in _groups(scene, tile, stride):
         for box in boxes:
             name = f"{item.name}/r{box.top:0{digits}d}_c{box.left:0{digits}d}.tif"
-            load = Tile(scene.place, group, box, tile * tile * scene.pixel, nodata, alpha, scene.told)
+            size, kind = tile * tile * scene.pixel, (nodata, scene.alpha, scene.told, scene.fills)
+            load = Tile(scene.place, group, box, size, *kind)
             yield item._replace(name=name, load=load, scene=item.scene or item.name)
 
 
@@ -227,6 +263,11 @@ def _read(tile: Tile) -> Raster:
         found.values = found.values.repeat(3, axis=-1)  # a grey picture
     found.geo = raster.geo(file, _window(tile.box))
     found.converted[:0] = tile.told
+    for fill in tile.fills:
+        seen = ~(found.values == fill).all(-1)
+        if not seen.all() and f"not measured: fill of {fill:g}" not in found.converted:
+            found.valid = seen if found.valid is None else found.valid & seen
+            found.converted.append(f"not measured: fill of {fill:g}")
     return found
 
 
