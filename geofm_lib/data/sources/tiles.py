@@ -310,7 +310,7 @@ def _dataset(place: str, process: int) -> Any:
 def _open(place: str) -> Any:
     """A scene, open for reading by GDAL."""
     with raster.library().Env(**OPTIONS):
-        return raster.opened(place, None)
+        return raster.opened(place, "VRT" if place.startswith("<VRTDataset") else None)  # of `stack`, no user's file
 
 
 def _errors() -> tuple[type[Exception], ...]:
