@@ -21,6 +21,7 @@ from geofm_lib.data.sources import archives, listing, tiles
 from geofm_lib.data.sources.item import Item
 from geofm_lib.figures import places
 from geofm_lib.jobs.prepare_refused import Refusals
+from geofm_lib.runs.check import check
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import PrepareSettings, SettingsError
 from tests.support.cases import whole_scenes
@@ -185,8 +186,13 @@ def test_scenes_in_archives(tmp_path):
         found, _ = cut(tmp_path / name, 50)
         assert {n.removeprefix("set/") for n in found} == set(wanted)
         assert all(np.array_equal(found[f"set/{n}"].values, wanted[n].values) for n in wanted)
-    with pytest.raises(ValueError, match="compressed, so no parts of a scene can be read from it; unpack it"):
-        cut(tmp_path / "s.tar.gz", 50)
+    settings = PrepareSettings(dataset=str(tmp_path / "s.tar.gz"), tile=50, run_dir=str(tmp_path / "run"))
+    with pytest.raises(
+        SettingsError, match="tile: .* is compressed, so no parts of a scene can be read from it; unpack"
+    ):
+        check(settings)
+    with pytest.raises(ValueError, match="is compressed"):
+        prepared(tmp_path / "run", tmp_path / "s.tar.gz", tile=50)
 
 
 TRANSFORMS = {

@@ -23,6 +23,8 @@ def read(settings: PrepareSettings, folder: Path) -> tuple[Reading, dict[str, An
         return Reading(items, settings.images_per_class * len(generate.CLASSES)), made_of
     if source.kind == "download":
         source = listing.find(listing.fetch(source.name, folder / "download"))
+    if settings.tile:
+        tiles.check(source)
     listed = settings.labels not in labels.WORDS and not settings.pattern  # which says how samples are called
     labels.check(settings.labels, source, archives.names(source) if listed else None)
     how = settings.nodata, settings.alpha

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from geofm_lib import settings
 from geofm_lib.catalog.suggest import did_you_mean
-from geofm_lib.data.sources import chosen, given, labels, listing, prepared
+from geofm_lib.data.sources import chosen, given, labels, listing, prepared, tiles
 from geofm_lib.model.interop import locate
 from geofm_lib.runs.results import ROOT
 from geofm_lib.runs.run import Run
@@ -78,6 +78,8 @@ def check(settings: JobSettings, ranks: int = 0) -> None:
             choice = getattr(settings, "labels", "")
             if choice not in labels.WORDS:
                 given.check(choice, found)
+            if getattr(settings, "tile", 0):
+                tiles.check(found)
             if found.kind == "prepared" and isinstance(settings, PrepareSettings):
                 prepared.refuse_options(settings)
         for name in ("encoder", "init"):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from geofm_lib.data.sources import archives, raster, stack, validity
+from geofm_lib.data.sources import archives, listing, raster, stack, validity
 from geofm_lib.data.sources.item import Item, Raster, Refused
 
 GROUP_BYTES = 2**23  # of a group where the file has blocks to end at
@@ -91,6 +91,12 @@ class Cut(NamedTuple):
     left_out: float
 
 
+def check(source: listing.Source) -> None:
+    """Raise ValueError, one sentence, for a source whose scenes cannot be read in parts."""
+    if source.path is not None and source.kind != "prepared" and archives.is_stream(source):
+        raise ValueError(f"tile: '{source.path}' is compressed, so no parts of a scene can be read from it; unpack it")
+
+
 def cut(items: Iterable[Item], tile: int, stride: int = 0, nodata: str = "", alpha: str = "auto") -> Cut:
     """Every image of a source as tiles of `tile` x `tile` pixels, every `stride` pixels (0: as tile).
 
@@ -150,8 +156,6 @@ def scene_of(name: str) -> str:
 
 def _scene(item: Item, tile: int, nodata: str, alpha: str) -> Scene | Item:
     """The scene that an item is, or the item with the reason why it cannot be cut."""
-    if not callable(item.load):
-        raise ValueError("dataset: its archive is compressed, so no parts of a scene can be read from it; unpack it")
     try:
         place, told = item.load.virtual() if isinstance(item.load, stack.Stack) else (archives.place(item.load), [])
         if not place:
