@@ -115,6 +115,13 @@ def test_nothing_separates(tmp_path):
     assert refuses(tmp_path, tmp_path / "set").endswith("put each kind into a folder of its own")
 
 
+def test_names_that_no_pattern_can_hold_are_not_suggested(tmp_path):
+    chips(tmp_path / "set/{a}", 6, 5, "{}_x{{.tif")
+    chips(tmp_path / "set/b", 6, 4, "{}.tif")
+    told = refuses(tmp_path, tmp_path / "set")
+    assert told.endswith("by channels=4 or pattern='b/**' or channels=5")
+
+
 def test_three_kinds_without_a_majority(tmp_path):
     for bands in (3, 4, 5):
         chips(tmp_path / "set", 4, bands, f"{bands}_{{}}.tif")

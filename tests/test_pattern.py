@@ -279,6 +279,18 @@ def test_georeference_is_that_of_the_finest_and_metres_are_told(tmp_path):
         assert len(list(csv.DictReader(file))) == 3
 
 
+def test_stacks_are_read_by_several_processes(tmp_path):
+    for n in range(140):
+        for k, band in enumerate(("B02", "B05")):
+            path = tmp_path / f"set/p{n:03d}/x_{band}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(path, ramp(16 >> k, n % 9 + 1) + n, photometric="minisblack")
+    for workers in (1, 2):
+        prepared(tmp_path / f"run{workers}", tmp_path / "set", workers=workers, pattern=S2)
+    for name in ("index.csv", "shards/000000.tar"):
+        assert (tmp_path / "run1" / name).read_bytes() == (tmp_path / "run2" / name).read_bytes()
+
+
 def test_files_of_other_ground_or_type_or_shape_are_refused_by_name(tmp_path):
     for n in range(9):
         write(tmp_path / f"set/p{n}/x_B02.tif", ramp(24), 10)
@@ -550,8 +562,13 @@ def test_previews_of_arrays_stop(tmp_path):
     assert "beside 6 images, such as 'crop/preview0.jpg', lie 60 arrays (.npy), which are not read" in told
     summary, _, _ = prepared(tmp_path / "run", tmp_path / "mixed", workers=1, pattern="*.jpg")
     assert summary["images"] == 6 and summary["unused"][".npy"] == {"an array, which is not read": 60}
+    (tmp_path / "suffixes/mosaic.vrt").write_text("<VRTDataset/>")
     summary, _, _ = prepared(tmp_path / "run2", tmp_path / "suffixes", workers=1)
-    assert summary["images"] == 54 and summary["unused"] == {"no suffix": {"no image by its name": 6}}
+    assert summary["images"] == 54
+    assert summary["unused"] == {
+        "no suffix": {"no image by its name": 6},
+        ".vrt": {"a format that is not read as an image": 1},
+    }
 
 
 SUFFIXES = {

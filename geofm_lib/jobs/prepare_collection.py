@@ -14,6 +14,7 @@ from geofm_lib.catalog.datasets import DATASETS, Dataset
 from geofm_lib.data import duplicates
 from geofm_lib.data.places import Places
 from geofm_lib.data.sample import Sample
+from geofm_lib.data.sources import pattern, tiles
 from geofm_lib.jobs.prepare_refused import Refusals
 
 OTHER_KIND = "it has "  # begins the reason for refusing an image whose bands are not those of the others
@@ -120,19 +121,25 @@ def _mix(kinds: dict[Kind, list[str]], order: list[Kind]) -> str:
 
 def _ways(kinds: dict[Kind, list[str]], kind: Kind) -> list[str]:
     """The settings, as text, that choose the images of a kind and no other: those that work, at most two."""
-    names, (channels, _) = kinds[kind], kind
+    channels = kind[0]
     same = sum(len(kinds[other]) for other in kinds if other[0] == channels)
-    ways = [f"channels={channels}"] * (len(names) >= MAJORITY * same)
-    others = [name for other in kinds if other != kind for name in kinds[other]]
+    ways = [f"channels={channels}"] * (len(kinds[kind]) >= MAJORITY * same)
+    names = [tiles.scene_of(name) for name in kinds[kind]]
+    others = [tiles.scene_of(name) for other in kinds if other != kind for name in kinds[other]]
     # What all their names end with, from a separator on, or begin with, up to a folder.
     end = os.path.commonprefix([name[::-1] for name in names])[::-1].rpartition("/")[2]
     end = end[min((at for at in map(end.find, "_-.") if at >= 0), default=len(end)) :]
     start = os.path.commonprefix(names).rpartition("/")[0]
-    if end and not any(name.endswith(end) for name in others):
-        ways.append(f"pattern='*{end}'")
-    elif start and not any(name.startswith(f"{start}/") for name in others):
-        ways.append(f"pattern='{start}/**'")
-    return ways
+    tried = [f"*{end}"] * bool(end) + [f"{start}/**"] * bool(start)
+    return ways + [f"pattern='{text}'" for text in tried if _separates(text, names, others)][:1]
+
+
+def _separates(text: str, names: list[str], others: list[str]) -> bool:
+    try:
+        template = pattern.parse(text)
+    except ValueError:  # a name with a brace or a star
+        return False
+    return all(map(template.match, names)) and not any(map(template.match, others))
 
 
 def recognise(classes: Iterable[str]) -> Dataset | None:

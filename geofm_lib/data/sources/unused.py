@@ -23,8 +23,8 @@ _REASONS = {
         TABLE: ".csv .tsv .txt .lst .parquet .json .jsonl .ndjson .xlsx .xls .xml .yaml .yml .md .geojson .shp .dbf "
         ".shx .prj .gpkg .kml .cpg .pdf .html .htm .rst .toml .ini .log .cls",
         ARCHIVE: ".tar .zip .gz .tgz .bz2 .xz .7z .rar .zst .tbz .txz",
-        FORMAT: ".img .hdr .vrt .ecw .sid .grd .asc .las .laz .heic .heif .avif .dng .nef .cr2 .svg .eps .psd "
-        ".mp4 .avi .mov .geotiff .j2k .jpx .j2c .jfif .jxl .ovr .dt2 .nitf .ntf .mrf .cog",
+        FORMAT: ".hdr .vrt .ecw .sid .grd .asc .las .laz .heic .heif .dng .nef .cr2 .svg .eps .psd "
+        ".mp4 .avi .mov .jxl .ovr .dt2 .nitf .ntf .mrf",
         "a program": ".py .ipynb .sh .m .r .c .cpp .exe .js",
     }.items()
     for suffix in suffixes.split()
