@@ -14,7 +14,8 @@ from geofm_lib.data.shards import Shards
 from geofm_lib.data.sources import listing, prepared
 from geofm_lib.runs import launch
 from geofm_lib.runs.check import check
-from geofm_lib.settings import PrepareSettings, PretrainSettings, SettingsError
+from geofm_lib.runs.run import Run
+from geofm_lib.settings import PrepareSettings, PretrainSettings, SettingsError, expanded
 from tests.support.pictures import encode
 from tests.support.preparations import prepared as prepare
 
@@ -284,3 +285,33 @@ def test_overlap_of_two_folders(sets, tmp_path):
     assert found["exact"] + sorted(found["near"]) == Shards(one, "test").names[:4]
     assert not any(overlap.between(two, one).values())
     assert not any(overlap.between(one, one).values())
+
+
+def test_a_list_as_data_is_one_run_that_is_made_once(sets, tmp_path, monkeypatch):
+    """02 with data=a,b prepares the union, or takes the one that is there, until a member changes."""
+    monkeypatch.setenv("GEOFM_RUNS", str(tmp_path / "runs"))
+    one, two = copy(sets[0], tmp_path / "one"), sets[1]
+    made = []
+
+    def in_this_process(preparation):
+        run = Run(preparation.folder())
+        if run.status != "finished":
+            made.append(preparation.dataset)
+            source = {"source": listing.signature(preparation.dataset)}
+            run.folder.mkdir(parents=True)
+            files.write_json(run.folder / "settings.json",
+                             {"job": "prepare", "asked": preparation.asked(), "resolved": source})  # fmt: skip
+            summary = prepare(run.folder, preparation.dataset)[0]
+            files.write_json(run.folder / "summary.json", {"status": "finished"} | summary)
+        return run
+
+    monkeypatch.setattr(launch, "launch_quietly", in_this_process)
+    first = launch._resolved(PretrainSettings(data=f"{one},{two}", ranks=1), 1)
+    again = launch._resolved(PretrainSettings(data=f"{two}, {one}/", ranks=1), 1)
+    assert first.data == again.data
+    assert first.data_fingerprint == again.data_fingerprint == prepared.fingerprint(expanded(first.data))
+    assert len(made) == 1
+    assert len(Shards(first.data, "train")) + len(Shards(first.data, "test")) == 36 - 4
+    edit(one, "split.csv", lambda rows: [row.update(split="test") for row in rows][:0])
+    with pytest.raises(SettingsError, match="has changed since .* was made of it"):
+        launch._resolved(PretrainSettings(data=f"{one},{two}", ranks=1), 1)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from geofm_lib.catalog import metrics, strategies
 
-UNTRAINED = 0.7  # of the loss of guessing: above it a head has not been trained far
+UNTRAINED = {"top1": 0.7, "map": 0.9}  # of the loss of guessing: above it a head has not been trained far
 FEW = 10  # training images a class, below which a probe says little
 LOST = 2.0  # points of top-1 lost since the best epoch, from which on a head is overfitted
 SLOW_RANK = 1.3  # times the others' own work, from which on a rank is named
@@ -123,8 +123,7 @@ def _untrained(found: dict[str, Any], _: pd.DataFrame) -> str:
     90 epochs) leave the head almost as it began."""
     guessing = found.get("guess_loss") or math.log(found["classes"])
     steps = f"after {found['head_steps']} steps the loss is {found['loss']:.2f}, and guessing gives {guessing:.2f}"
-    # Guessing is hard to beat by much where most of many classes are absent from an image.
-    return steps if found["loss"] > guessing * (UNTRAINED if metrics.of(found) == "top1" else 1) else ""
+    return steps if found["loss"] > UNTRAINED[metrics.of(found)] * guessing else ""
 
 
 def _few_images(found: dict[str, Any], _: pd.DataFrame) -> str:
