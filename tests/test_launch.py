@@ -170,12 +170,12 @@ def kill_and_resume(settings: PretrainSettings, moments: list[int], dice: random
         time.sleep(dice.random() * 0.3)
         dice.choice(ranks_of(run.folder)).kill()
         killed = time.monotonic()
+        writing += any((run.folder / "checkpoint").glob("*.part"))  # the launcher takes it away when it concludes
         output = process.communicate(timeout=scaled(30))[0].decode()
         assert time.monotonic() - killed < scaled(30)
         assert not ranks_of(run.folder)
         assert "killed by signal 9" in output
         assert run.status == "failed"
-        writing += any((run.folder / "checkpoint").glob("*.part"))
     launch(settings)
     return run, writing
 
