@@ -177,7 +177,7 @@ def _inside(folder: str, nodes: Counter[str]) -> str:
     """The name of the innermost class folder that holds `folder`, "" for none."""
     while folder and folder not in nodes:
         folder = os.path.dirname(folder)
-    return _last(folder).replace("|", " ")  # which stands between several labels
+    return _last(folder)
 
 
 def _last(path: str) -> str:
