@@ -157,3 +157,26 @@ def test_bands_are_shown_in_natural_colours():
     eight = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
     assert torch.equal(transforms.to_rgb(eight, [0.5] * 3, [0.2] * 3), eight)
     assert torch.equal(transforms.to_rgb(eight[:, :1], [0.5], [0.2]), eight[:, :1].expand(-1, 3, -1, -1))
+
+
+@pytest.mark.parametrize("kind", [torch.int16, torch.float32])
+def test_signed_numbers_and_floats_keep_sign_and_range(kind):
+    random = np.random.default_rng(0)
+    values = torch.from_numpy(random.normal(-1000, 3000, (5, 30, 40))).to(kind)
+    small = transforms.resize(values, 8, 12)
+    exact = torch.nn.functional.interpolate(values[None].double(), (8, 12), mode="bicubic", antialias=True)[0]
+    assert small.dtype == kind
+    assert small.min() < 0
+    assert (small.double() - exact).abs().max() <= (0.51 if kind == torch.int16 else 1e-2)
+    full = decode.FULL[kind]
+    mean, std = [-1000 / full] * 5, [3000 / full] * 5
+    before = values.clone()
+    found = transforms.normalise(values[None], mean, std)[0]
+    assert torch.allclose(found.double(), (values.double() + 1000) / 3000, atol=1e-4)
+    assert torch.equal(values, before), "floats are not changed in place"
+    shown = transforms.to_rgb(values[None], mean, std)
+    assert shown.dtype == torch.uint8
+    assert 100 < shown.float().mean() < 155
+    assert torch.equal(
+        transforms.to_type(torch.tensor([-40000.0, 0.4, 40000.0]), torch.int16).int(), torch.tensor([-32768, 0, 32767])
+    )

@@ -110,16 +110,24 @@ def _samples(file: tifffile.TiffFile, data: bytes) -> np.ndarray:
     except ValueError as error:
         if "imagecodecs" not in str(error):
             raise
-        page = series.keyframe
-        if page.compression in BY_PILLOW and series.dtype == np.uint8 and page.samplesperpixel in (1, 3):
-            with Image.open(io.BytesIO(data)) as image:  # it brings libtiff
-                if len(image.getbands()) == page.samplesperpixel:
-                    return np.array(image).reshape(image.height, image.width, -1)
-        name = tifffile.COMPRESSION(page.compression).name
-        raise Refused(f"compressed by {name}, which data shards do not hold") from None
+        found = _by_pillow(series.keyframe, data)
+        if found is None:
+            name = tifffile.COMPRESSION(series.keyframe.compression).name
+            raise Refused(f"compressed by {name}, which data shards do not hold") from None
+        return found
     if array.ndim == 2:
         return array[..., None]
     return array if series.axes[-1] != "X" else np.moveaxis(array, 0, -1)  # samples last, as in memory of most
+
+
+def _by_pillow(page: tifffile.TiffPage, data: bytes) -> np.ndarray | None:
+    """Grey or RGB of 8 bits; None for the rest, and for what Pillow would turn upright or make white of black."""
+    mode = {(1, 1): "L", (2, 3): "RGB"}.get((page.photometric, page.samplesperpixel))
+    turned = page.tags.get("Orientation")
+    if not mode or page.compression not in BY_PILLOW or page.dtype != np.uint8 or turned and turned.value != 1:
+        return None
+    with Image.open(io.BytesIO(data)) as image:
+        return np.array(image).reshape(image.height, image.width, -1) if image.mode == mode else None
 
 
 def _check_complete(series: tifffile.TiffPageSeries, size: int) -> None:

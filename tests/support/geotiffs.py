@@ -103,6 +103,8 @@ def odd() -> Iterator[tuple[str, bytes]]:
             f"16 bits {photometric}",
             write(sixteen[:3] if photometric == "rgb" else sixteen[:1], photometric=photometric),
         )
+    for packed in ("LZW", "PACKBITS"):
+        yield f"photometric miniswhite, {packed}", write(eight[:1], photometric="miniswhite", **PACKED[packed])
     yield "CMYK", write(values("uint8", 4), photometric="cmyk")
     yield "CMYK of 16 bits", write(sixteen, photometric="cmyk")
     for bands in (1, 3, 4):
@@ -152,6 +154,7 @@ def odd() -> Iterator[tuple[str, bytes]]:
         yield f"sparse tiles, {kind}, nodata", write(values(kind, 3), sparse_ok=True, nodata=7, **LAYOUTS["tiles"])
     colours = {k: (k, 255 - k, k // 2, 255) for k in range(256)}
     yield "palette", write(values("uint8", 1), palette=colours)
+    yield "palette, LZW", write(values("uint8", 1), palette=colours, compress="lzw")
     yield "palette with a clear colour", write(values("uint8", 1), palette=colours | {120: (0, 0, 0, 0)})
     yield "palette of 4 bits", write(values("uint8", 1) % 16, palette={k: colours[k] for k in range(16)}, nbits=4)
     near_infrared, full = values("uint8", 4), values("uint8", 4)

@@ -27,6 +27,7 @@ MOST_VALUES, MOST_PIXELS = 2**30, 2 * (Image.MAX_IMAGE_PIXELS or 2**29)  # of on
 UNFOLDS, ALWAYS = 1032, 2**26  # bytes that a byte of DEFLATE can become; bytes that any file may become
 MOST_BYTES = {"uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "float64": 8, "complex64": 8, "complex128": 16}
 SUBFILE, REDUCED_OR_MASK = 254, 0b101  # the TIFF tag of what a page is, and its bits of no page of its own
+TAG_BYTES = dict(enumerate((0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)))  # of a value, by its type
 # Formats whose files hold their own pixels: a VRT, or a service's description, would lead to others.
 FORMATS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "GIF", "BMP", "WEBP", "PNM", "HFA")
 # No file beside the one that is read, no network, no half images, and no word on the screen.
@@ -172,9 +173,13 @@ def understand(
 
 
 def pages(data: bytes) -> list[int]:
-    """Where the pages of a TIFF begin, without masks and reduced copies. Raises OSError for a chain that is cut."""
+    """Where the pages of a TIFF begin, without masks and reduced copies.
+
+    Raises OSError where a page, or what a tag of one points to, lies behind the end: readers pass over both in silence.
+    """
     order, many, offset = TIFF[data[:4]]
     width, size = struct.calcsize(offset), 12 if offset == "I" else 20
+    tag = struct.Struct(f"{order}HH{offset}{offset}")
     found: list[int] = []
     seen: set[int] = set()
     try:
@@ -182,14 +187,15 @@ def pages(data: bytes) -> list[int]:
         while at and at not in seen:
             seen.add(at)
             (tags,) = struct.unpack_from(order + many, data, at)
-            first = at + struct.calcsize(many)
-            kinds = (
-                struct.unpack_from(order + "I", data, place + size - width)[0]
-                for place in range(first, first + size * min(tags, 3), size)
-                if struct.unpack_from(order + "H", data, place)[0] == SUBFILE
-            )
-            if not next(kinds, 0) & REDUCED_OR_MASK:
-                found.append(at)
+            first, own = at + struct.calcsize(many), True
+            for place in range(first, first + size * tags, size):
+                name, kind, count, value = tag.unpack_from(data, place)
+                length = count * TAG_BYTES.get(kind, 0)
+                if length > width and value + length > len(data):
+                    raise OSError("the file is cut short")
+                if name == SUBFILE:
+                    own = not struct.unpack_from(order + "I", data, place + size - width)[0] & REDUCED_OR_MASK
+            found += [at] if own else []
             (at,) = struct.unpack_from(order + offset, data, first + size * tags)
     except struct.error:
         raise OSError("the file is cut short") from None
