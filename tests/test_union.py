@@ -315,3 +315,13 @@ def test_a_list_as_data_is_one_run_that_is_made_once(sets, tmp_path, monkeypatch
     edit(one, "split.csv", lambda rows: [row.update(split="test") for row in rows][:0])
     with pytest.raises(SettingsError, match="has changed since .* was made of it"):
         launch._resolved(PretrainSettings(data=f"{one},{two}", ranks=1), 1)
+
+
+def test_somebody_elses_index_and_shards_are_no_prepared_folder(tmp_path):
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "index.csv").write_text("key,shard\n1,a.tar\n")
+    (tmp_path / "shards" / "a.png").write_bytes(encode(picture(1)))
+    assert not prepared.is_prepared(tmp_path)
+    assert listing.find(tmp_path).kind == "folder"
+    (tmp_path / "index.csv").write_bytes(bytes(range(128, 256)))
+    assert not prepared.is_prepared(tmp_path)

@@ -10,7 +10,7 @@ import numpy as np
 
 from geofm_lib.data import duplicates
 from geofm_lib.data.sample import Sample, from_row
-from geofm_lib.data.sources import prepared
+from geofm_lib.data.sources import rows
 
 Found = dict[str, np.ndarray]  # "exact": the same pixels; "near": nearly the same look; bool [n] each, never both
 
@@ -43,7 +43,7 @@ def between(tested: Path, trained: Path) -> dict[str, list[str]]:
     """Names of the test images of one prepared folder that are train images of another: {"exact": ..., "near": ...}."""
     images, names, asked = Fingerprints(), list[str](), list[bool]()
     for folder, side in ((tested, "test"), (trained, "train")):
-        for block in prepared.blocks(folder):
+        for block in rows.blocks(folder):
             for row in zip(*block.values(), strict=True):
                 sample = from_row(block, row)
                 if sample.side == side and not sample.reason:

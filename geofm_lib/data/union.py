@@ -18,7 +18,7 @@ import numpy as np
 from geofm_lib import files
 from geofm_lib.data import overlap, pack, several
 from geofm_lib.data.sample import ROW, Block
-from geofm_lib.data.sources import prepared
+from geofm_lib.data.sources import prepared, rows
 from geofm_lib.data.sources.prepared import Member
 from geofm_lib.data.statistics import Statistics
 
@@ -37,14 +37,13 @@ def gather(members: list[Member], folder: Path) -> list[int]:
     here, number, owner, counts = os.path.realpath(target), 0, dict[str, str](), [0] * len(members)
     for place, member in enumerate(members):
         before = f"{member.name}/" if len(members) > 1 else ""
-        for block in prepared.blocks(member.folder):
+        for block in rows.blocks(member.folder):
             block |= _renamed(block, before, member.folder / "shards", here)
             for shard in set(block["shard"]) - {""}:
                 if owner.setdefault(shard, member.name) != member.name:
                     both = f"'{owner[shard]}' and '{member.name}' hold the same images ('{member.folder}')"
                     raise ValueError(f"dataset: {both}; name them once")
-            rows = zip(*(block[name] for name in ROW), strict=True)
-            files.write_table(target / f"{number:06d}.csv", ROW, rows)
+            files.write_table(target / f"{number:06d}.csv", ROW, zip(*(block[name] for name in ROW), strict=True))
             number += 1
             counts[place] += block["reason"].count("")
     prepared.write_union(folder, members)

@@ -4,23 +4,21 @@ A prepared folder holds index.csv, split.csv, statistics.json and shards/ with t
 holds no image: its rows and index name the tars of its members, and union.json says which folders these were.
 """
 
-import csv
 import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from geofm_lib import files
-from geofm_lib.data import pack
-from geofm_lib.data.sample import ROW, Block
+from geofm_lib.data.sources import rows
 from geofm_lib.settings import PrepareSettings
 from geofm_lib.settings.places import NO_PATHS, expanded
 
 NEEDED = ("index.csv", "split.csv", "statistics.json", "shards")
+FIRST = "name,label,shard,offset,size,"  # begins the index
 UNION = "union.json"
 SCENES_ONLY = ("images_per_class", "scene_size")  # which no other source looks at either
 MOST_NAMED = 20  # longer lists are not searched for names that hold commas
@@ -42,8 +40,12 @@ def is_list(text: str) -> bool:
 
 
 def is_prepared(folder: Path) -> bool:
-    """Has 01 written this folder, or most of it?"""
-    return (folder / NEEDED[0]).is_file() and (folder / NEEDED[-1]).is_dir()
+    """Has 01 written this folder, or most of it? Others call a list index.csv and a folder shards too."""
+    try:
+        with open(folder / NEEDED[0], encoding="utf-8") as file:
+            return file.readline().startswith(FIRST) and (folder / NEEDED[-1]).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def whole(folder: Path) -> Path:
@@ -66,7 +68,7 @@ def find(text: str) -> list[Member]:
     known = sorted((_short_name(folder), fingerprint(folder), folder) for folder in folders)
     kinds: dict[str, Path] = {}
     for folder in folders:
-        channels, dtype = kind(folder)
+        channels, dtype = rows.kind(folder)
         kinds.setdefault(f"{channels} band{'s' * (channels != 1)} of {dtype}", folder)
     if len(kinds) > 1:
         one, other = (f"'{folder}' holds images of {words}" for words, folder in [*kinds.items()][:2])
@@ -158,57 +160,11 @@ def refuse_options(settings: PrepareSettings) -> None:
 def write_union(folder: Path, members: list[Member]) -> None:
     """Leave word in a union's folder of which members it is made."""
     here = os.path.realpath(folder)
-    rows = [
+    said = [
         {"set": member.name, "folder": os.path.relpath(member.folder, here), "fingerprint": member.fingerprint}
         for member in members
     ]
-    (folder / UNION).write_text(json.dumps({"members": rows}, indent=1) + "\n", encoding="utf-8")
-
-
-def kind(folder: Path) -> tuple[int, str]:
-    """(bands, type of a value) of its images. ValueError for rows of an older version, which name no type."""
-    for block in pack.columns(folder):
-        for reason, channels, dtype in zip(block["reason"], block["channels"], block.get("dtype", ()), strict=False):
-            if not reason:
-                return int(channels), dtype
-    raise ValueError(f"'{folder}' has no rows of this version in its shards/; copy them too, or prepare it again")
-
-
-def blocks(folder: Path) -> Iterator[Block]:
-    """The rows beside the shards of a prepared folder, with label and side as its index and split have them.
-
-    Columns are those of ROW. Rows of refused images are in it too. Raises ValueError where the lists do not agree.
-    """
-    with (
-        open(folder / "index.csv", encoding="utf-8", newline="") as index,
-        open(folder / "split.csv", encoding="utf-8", newline="") as split,
-    ):
-        rows, sides = csv.DictReader(index), csv.reader(split)
-        next(sides)
-        listed = zip(rows, sides, strict=True)
-        for block in pack.columns(folder):
-            yield _with_lists(block, listed, folder)
-        if next(listed, None):
-            raise ValueError(_disagree(folder))
-
-
-def _with_lists(block: Block, listed: Iterator[tuple[dict[str, Any], list[str]]], folder: Path) -> Block:
-    labels, sides = [], []
-    try:
-        for name, reason in zip(block["name"], block["reason"], strict=True):
-            row, side = ({"name": name, "label": ""}, [name, ""]) if reason else next(listed)
-            if not row["name"] == side[0] == name:
-                raise ValueError(_disagree(folder))
-            labels.append(row["label"])
-            sides.append(side[1])
-    except StopIteration:
-        raise ValueError(_disagree(folder)) from None
-    blank = [""] * len(labels)
-    return {name: block.get(name, blank) for name in ROW} | {"label": labels, "side": sides}
-
-
-def _disagree(folder: Path) -> str:
-    return f"index.csv, split.csv and the rows in shards/ of '{folder}' are not of one preparation; prepare it again"
+    (folder / UNION).write_text(json.dumps({"members": said}, indent=1) + "\n", encoding="utf-8")
 
 
 def _short_name(folder: Path) -> str:
