@@ -205,6 +205,7 @@ def test_a_pattern_chooses_one_of_several_images(tmp_path):
     assert "pattern='*.rgb.png' takes one of them" in str(told.value)
     summary, _, packed = prepared(tmp_path / "one", path, workers=1, pattern="*.rgb.png")
     assert summary["classes"] == {"0": 3, "1": 3} and packed["4.rgb.png"] == png(4)
+    assert summary["unused"] == {".png": {"an image that pattern leaves out": 6}}
     prepared(tmp_path / "both", path, workers=1, pattern="{id}.{band}.png", bands="rgb,nir")
     assert shards.Shards(tmp_path / "both").decode(0).shape == (6, 16, 16)
 
@@ -264,8 +265,9 @@ def test_names_of_classes_that_are_none(tmp_path, text):
 
 def test_an_image_without_a_label_and_a_label_without_an_image(tmp_path):
     members = [*samples(6, lambda k: str(k % 2)), ("alone.png", png(90)), ("lost.cls", b"1"), ("x.json", b"{")]
-    summary, refused, _ = hostile(tmp_path, *members)
+    summary, refused, _ = hostile(tmp_path, *members, ("readme.md", b"x"))
     assert (summary["images"], refused) == (7, {})
+    assert summary["unused"] == {".md": {"a table or text": 1}}
     assert labels(tmp_path / "run")["alone.png"] == ""
 
 
@@ -285,11 +287,13 @@ def test_a_key_twice(tmp_path):
     assert refused == {"00000.png": "another image has the same name"} and len(packed) == 4
 
 
-def test_a_huge_label_is_not_read(tmp_path):
-    summary, _, _ = hostile(
-        tmp_path, *samples(5, lambda k: str(k % 2)), ("big.png", png(70)), ("big.cls", b"1" * 2**20)
-    )
-    assert labels(tmp_path / "run")["big.png"] == ""
+def test_huge_labels_and_images_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(ours.archives, "MOST_BYTES", 50_000)
+    big = [("big.png", png(70)), ("big.cls", b"1" * 2**21), ("wide.png", bytes(60_000)), ("wide.cls", b"1")]
+    summary, refused, _ = hostile(tmp_path, *samples(5, lambda k: str(k % 2)), *big)
+    assert summary["images"] == 5
+    assert refused.pop("big.png") == "its label, .cls, is no line of text"
+    assert refused.pop("wide.png").startswith("cannot be read: it has 60000 bytes, more than the 50000")
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.61])

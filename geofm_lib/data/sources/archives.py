@@ -130,7 +130,7 @@ def _tar(
             if apart and not member.issparse():
                 yield member.name, functools.partial(_read_part, os.fspath(path), member.offset_data, member.size)
             elif member.size > MOST_BYTES:
-                yield member.name, functools.partial(fail, _too_large(member.size))
+                yield member.name, functools.partial(fail, too_large(member.size))
             elif file := archive.extractfile(member):
                 yield member.name, file.read()
     except listing.DAMAGE as error:
@@ -152,7 +152,8 @@ def place(load: object) -> str:
     return form.format(*load.args) if isinstance(load, functools.partial) else ""
 
 
-def _too_large(size: int) -> str:
+def too_large(size: int) -> str:
+    """Why a file of so many bytes is refused."""
     return f"it has {size} bytes, more than the {MOST_BYTES} that an image may have; set tile=512 to cut it into tiles"
 
 
@@ -163,7 +164,7 @@ def _read_file(root: str, name: str) -> bytes:
         if not stat.S_ISREG(state.st_mode):
             raise OSError("it is no ordinary file")
         if state.st_size > MOST_BYTES:
-            raise OSError(_too_large(state.st_size))
+            raise OSError(too_large(state.st_size))
         data = os.read(file, state.st_size)
         if len(data) < state.st_size:
             raise OSError(f"only {len(data)} of its {state.st_size} bytes can be read")
@@ -174,7 +175,7 @@ def _read_file(root: str, name: str) -> bytes:
 
 def _read_part(path: str, start: int, size: int) -> bytes:
     if size > MOST_BYTES:
-        raise OSError(_too_large(size))
+        raise OSError(too_large(size))
     with open(path, "rb") as file:
         file.seek(start)
         data = file.read(size)
@@ -193,7 +194,7 @@ def _read_zip(path: str, name: str) -> bytes:
     archive = _zip(path, os.getpid())
     size = archive.getinfo(name).file_size
     if size > MOST_BYTES:
-        raise OSError(_too_large(size))
+        raise OSError(too_large(size))
     return archive.read(name)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from geofm_lib.data.sources import archives, chosen, listing, pattern, previews, webdataset
 from geofm_lib.data.sources.item import Item
-from geofm_lib.data.sources.unused import Unused, look
+from geofm_lib.data.sources.unused import LEFT_OUT, Unused, look
 
 
 @dataclass
@@ -45,8 +45,9 @@ def read(
     fields = pattern.parse(text).fields if text else ()
     if not fields and not apart and webdataset.is_one(source):
         wanted = functools.partial(chosen.is_chosen, pattern.parse(text)) if text else listing.is_image_name
-        unused = webdataset.unused(source)
-        return Reading(webdataset.items(source, wanted), None, "webdataset", unused=unused, source=source)
+        unused = Unused()
+        items = webdataset.items(source, wanted, unused)
+        return Reading(items, None, "webdataset", unused=unused, source=source)
     if not text:
         unused = Unused()
         return Reading(archives.items(source, apart, unused), previews.count(source), unused=unused, source=source)
@@ -56,7 +57,7 @@ def read(
     items = chosen.items(source, text, found, bands, nodata, alpha, apart)
     unused = Unused() if archives.is_stream(source) else look(source)
     for suffix, images in found.not_chosen.items():
-        unused.add_all(suffix, "an image that pattern leaves out", images, found.example)
+        unused.add_all(suffix, LEFT_OUT, images, found.example)
     if "label" not in fields:
         unused.use(found.described().values())
     return Reading(items, total, labels_from, dict(found.not_chosen), found.example, unused=unused, source=source)

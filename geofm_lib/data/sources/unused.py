@@ -16,6 +16,7 @@ ARRAY, TABLE, ARCHIVE, FORMAT = (
     "an archive inside the data set",
     "a format that is not read as an image",
 )
+LEFT_OUT = "an image that pattern leaves out"
 _REASONS = {
     suffix: reason
     for reason, suffixes in {

@@ -16,14 +16,15 @@ from typing import Any, NamedTuple
 from geofm_lib.data.sources import archives, json_labels, listing
 from geofm_lib.data.sources.item import Item, Refused
 from geofm_lib.data.sources.sides import side_of
-from geofm_lib.data.sources.unused import Unused, look
+from geofm_lib.data.sources.unused import LEFT_OUT, Unused
 
 LABELS = ("cls", "label", "labels", "class", "json", "txt")  # what comes first counts
 ALWAYS = LABELS[:4]  # of these nothing else is called so
 CLASS_NAMES = ("classes.txt", "classnames.txt", "class_names.txt", "dataset.json")  # beside the tars, or above them
 LOOKED_AT = 100  # samples of the first tar
 MOST_ALONE = 20  # different labels that are never too many
-MOST_LABEL = 2**16  # bytes of a label
+MOST_LABEL = 2**20  # bytes of a label
+NO_TEXT = b"\0"  # stands for a label that is none
 
 
 class Shard(NamedTuple):
@@ -38,7 +39,7 @@ class Sample(NamedTuple):
     """The files of one key. images: name -> bytes; labels: suffix -> bytes."""
 
     key: str
-    images: dict[str, bytes]
+    images: dict[str, bytes | Callable[[], bytes]]
     labels: dict[str, bytes]
 
 
@@ -72,8 +73,12 @@ def shards(source: listing.Source) -> Iterator[Shard]:
             yield Shard(path, stem, side)
 
 
-def items(source: listing.Source, chosen: Callable[[str], bool] = listing.is_image_name) -> Iterator[Item]:
+def items(
+    source: listing.Source, chosen: Callable[[str], bool] = listing.is_image_name, unused: Unused | None = None
+) -> Iterator[Item]:
     """The images, in the order of the tars, with labels and sides. chosen: which members are taken, by name.
+
+    What is neither image nor label is counted in `unused`.
 
     Raises ValueError, one sentence, where a key has several images, or a number no name.
     """
@@ -83,7 +88,7 @@ def items(source: listing.Source, chosen: Callable[[str], bool] = listing.is_ima
         list(listing.archives(source.path, troubles))
     for shard in shards(source):
         try:
-            for sample in _samples(shard.path, chosen):
+            for sample in _samples(shard.path, chosen, unused):
                 if len(sample.images) > 1:
                     raise ValueError(_several(sample, shard))
                 for name, data in sample.images.items():
@@ -95,16 +100,6 @@ def items(source: listing.Source, chosen: Callable[[str], bool] = listing.is_ima
         except listing.DAMAGE as error:
             troubles.append((shard.path.name, listing.rest_lost(error)))
     yield from archives.lost(troubles)
-
-
-def unused(source: listing.Source) -> Unused:
-    """What is neither image nor label in the tars, by names alone; nothing where they are compressed."""
-    if archives.is_stream(source):
-        return Unused()
-    found = look(source)
-    for suffix, reason in [key for key in found.counts if key[0].lstrip(".") in LABELS]:
-        del found.counts[suffix, reason]
-    return found
 
 
 def no_classes(labels: list[str]) -> str:
@@ -136,7 +131,9 @@ def class_names(path: Path) -> list[str]:
     return []
 
 
-def _samples(path: Path, chosen: Callable[[str], bool] = listing.is_image_name) -> Iterator[Sample]:
+def _samples(
+    path: Path, chosen: Callable[[str], bool] = listing.is_image_name, unused: Unused | None = None
+) -> Iterator[Sample]:
     """Members of a tar that follow one another with one key. Raises what `listing.members` does."""
     sample = Sample("", {}, {})
     for archive, member in listing.members(path):
@@ -145,16 +142,22 @@ def _samples(path: Path, chosen: Callable[[str], bool] = listing.is_image_name) 
         key = os.path.join(folder, stem)
         image = listing.is_image_name(member.name) and chosen(member.name)
         if not stem or not image and suffix.lower() not in LABELS:
+            if unused is not None:
+                unused.add(member.name, LEFT_OUT if listing.is_image_name(member.name) else "")
             continue
         if key != sample.key:
             if sample.key:
                 yield sample
             sample = Sample(key, {}, {})
-        if image and member.size <= archives.MOST_BYTES or member.size <= MOST_LABEL:
+        if image and member.size > archives.MOST_BYTES:
+            sample.images[member.name] = functools.partial(archives.fail, archives.too_large(member.size))
+        elif image or member.size <= MOST_LABEL:
             data = archive.extractfile(member)
             (sample.images if image else sample.labels)[member.name if image else suffix.lower()] = (
                 data.read() if data else b""
             )
+        else:
+            sample.labels[suffix.lower()] = NO_TEXT
     if sample.key:
         yield sample
 
@@ -175,7 +178,7 @@ def _label(sample: Sample, names: list[str]) -> str:
     try:
         text = json_labels.label(data) if suffix == "json" else data.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
-        text = "\0"
+        text = NO_TEXT.decode()
     if "\n" in text or not text.isprintable():
         raise Refused(f"its label, .{suffix}, is no line of text")
     return "|".join(_named(each, names, f"{sample.key}.{suffix}") for each in text.split("|"))
