@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from geofm_lib import files
 from geofm_lib.data import duplicates, split
 from geofm_lib.data.sources import archives, labels, listing
+from tests.support.preparations import prepared
 
 FOREST = ["forest", "water"] * 20
 
@@ -126,3 +128,18 @@ def test_a_class_that_is_only_tested_is_told():
     assert found.warnings == ["the class 'c' has test images and no training image: that cannot be learned"]
     found = decide(given, labels=["a", "b"] * 10 + ["a|c", "d"] * 10)
     assert found.warnings == ["2 classes, such as 'c', have test images and no training image: that cannot be learned"]
+
+
+def test_eurosat100s_own_split_is_reproduced(tmp_path):
+    if not os.environ.get("GEOFM_TEST_DATA"):
+        pytest.skip("GEOFM_TEST_DATA names no folder of real images")
+    path = Path(os.environ["GEOFM_TEST_DATA"]) / "eurosat100_ms.tar"
+    summary, _, _ = prepared(tmp_path / "run", path, channels=13, labels="split.csv")
+    with tarfile.open(path) as archive:
+        lines = archive.extractfile("eurosat100_ms/split.csv").read().decode().splitlines()[1:]
+    given = {name: (side, label) for side, label, name in (line.split(",") for line in lines)}
+    sides = {row["name"]: row["split"] for row in files.read_csv(tmp_path / "run" / "split.csv")}
+    assert len(sides) == 100
+    for row in files.read_csv(tmp_path / "run" / "index.csv"):
+        assert given[Path(row["name"]).stem] == (sides[row["name"]], row["label"])
+    assert (summary["train"], summary["val"], summary["test"]) == (60, 20, 20)

@@ -7,6 +7,7 @@ import zipfile
 
 import pyarrow
 import pytest
+from PIL import Image
 from pyarrow import parquet
 
 from geofm_lib import files
@@ -402,6 +403,16 @@ def test_a_table_inside_an_archive_is_named_as_it_lies_there(tmp_path, suffix):
     unlisted = {side for image, side in sides.items() if image.endswith(" 5.jpg")}
     assert unlisted == {"val"}, "what lies beside who knows which image is neither trained nor tested on"
     assert any("2 images belong to no group" in told for told in summary["warnings"])
+
+
+def test_names_that_only_refused_previews_share_are_clear(tmp_path):
+    source = class_folders(tmp_path / "set", ("a", "b"), each=4)
+    names = sorted(path for path in source.rglob("*.jpg") if path.name[0] != ".")
+    Image.new("I;16", (20, 20)).save(names[0].with_suffix(".tif"))  # refused, since most images are RGB
+    (source / "labels.csv").write_text(rows("id,label", [path.stem for path in names], list("xyxyxyxy")))
+    summary, refused, _ = prepared(tmp_path / "run", source, labels="labels.csv")
+    assert (summary["images"], len(refused)) == (8, 1)
+    assert summary["classes"] == {"x": 4, "y": 4}
 
 
 def test_bad_labels_stop_before_anything_is_packed(tmp_path):

@@ -34,8 +34,8 @@ class Given:
 class Collected:
     """What the rows said so far, by image."""
 
-    def __init__(self, names: Sequence[str]):
-        count = len(names)
+    def __init__(self, names: Sequence[str], lenient: bool = False):
+        count, self.lenient = len(names), lenient
         self.names = names
         self.values: dict[str, list[str]] = {role: [""] * count for role in ("label", "side", "group")}
         self.line = array("q", bytes(8 * count))  # of the first row of each image, 0 for none
@@ -74,7 +74,7 @@ class Collected:
         elif columns.flags:
             side = next((side for k, side in columns.flags.items() if row[k].lower() in ("1", "1.0", "true")), "")
         group = row[columns.group[0]] if columns.group else ""
-        places: Iterable[int] = _places(name, number, [row[k] for k in columns.path], find)
+        places: Iterable[int] = _places(name, number, [row[k] for k in columns.path], find, self.lenient)
         nothing = True
         for place in places:
             nothing = False
@@ -155,15 +155,15 @@ def _said(columns: Columns, role: str, name: str) -> str:
     return f"column{'s' * (len(places) > 1)} {columns.named(role)} of {name}"
 
 
-def _places(name: str, number: int, texts: list[str], find: Finder) -> Iterator[int]:
+def _places(name: str, number: int, texts: list[str], find: Finder, lenient: bool) -> Iterator[int]:
     """The images that the paths of a row mean."""
     for text in texts:
         place = find(text)
         if place == NONE and is_pattern(text):
             yield from find.all(text)
-        if place == SEVERAL:
+        if place == SEVERAL and not lenient:
             raise ValueError(
                 f"labels: line {number} of '{name}' says '{text}', which several images end with; write more of it"
             )
-        if place != NONE:
+        if place >= 0:
             yield place

@@ -73,14 +73,17 @@ def check(setting: str, source: listing.Source) -> None:
             locate(spec.file, source)
 
 
-def read(setting: str, source: listing.Source, names: Sequence[str], partly: bool = False) -> Given:
+def read(
+    setting: str, source: listing.Source, names: Sequence[str], partly: bool = False, lenient: bool = False
+) -> Given:
     """What the files of `setting` say of the images called `names`.
 
     Raises ValueError, one sentence, for a file that is missing, damaged or contradicts itself, and when it names none
-    of the images (unless `partly`: the names are not the final ones).
+    of the images (unless `partly`: the names are not the final ones). lenient: a row that could mean several images
+    means none, since some of them may yet be refused.
     """
     found = [(file, inside, spec.columns) for spec in parse(setting) for file, inside in locate(spec.file, source)]
-    into = Collected(names)
+    into = Collected(names, lenient)
     for file, inside, asked in found:
         side = sides.mentioned(Path(file.name).name) if len(found) > 1 else ""
         into.add(file, asked, Finder(names, inside), side)

@@ -1,5 +1,6 @@
 """The label, side and scene of each image: as its source gives them, else from its folders."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -32,7 +33,9 @@ def check(choice: str, source: listing.Source, names: Iterable[str] | None) -> N
     names: of the images, as far as they can be listed; None where they cannot.
     """
     if choice not in WORDS:
-        given.read(choice, source, list(names or ()), partly=names is None)
+        listed = list(names or ())
+        mixed = len({os.path.splitext(name)[1].lower() for name in listed}) > 1  # previews beside images, for instance
+        given.read(choice, source, listed, partly=names is None or mixed, lenient=mixed)
 
 
 def assign(
