@@ -242,9 +242,10 @@ NAMED = {"bigearthnet": "{id}_{band}.tif", "ssl4eo": "{place}/*/{band}.tif", "sa
 
 @pytest.mark.parametrize(("tree", "text"), NAMED.items())
 def test_without_a_pattern_the_right_one_is_named(bands, tmp_path, tree, text):
-    summary, _, _ = prepared(tmp_path / "run", bands / tree, workers=1)
-    assert summary["classes"] == {}
-    assert any(f"pattern='{text}' stacks" in each for each in summary["warnings"])
+    with pytest.raises(ValueError, match=f"looks like one band of a sample, .*pattern='{re.escape(text)}' stacks"):
+        prepared(tmp_path / "run", bands / tree, workers=1)
+    summary, _, _ = prepared(tmp_path / "each", bands / tree, workers=1, pattern="*")
+    assert (summary["images"] > 10, summary["classes"]) == (True, {}), "unless each is wanted"
     found = chosen.survey(listing.find(bands / tree), text)
     assert len(found.samples) == (1 if tree == "safe" else 6), "and it does"
 

@@ -358,9 +358,16 @@ def test_given_splits_are_used_and_named(tmp_path):
 def test_tables_of_the_cases(tmp_path):
     labels_in_files.make(tmp_path / "in")
     summary, _, _ = prepared(tmp_path / "csv", tmp_path / "in" / "csv", workers=1)
-    assert summary["classes"] == {}
-    assert summary["unused"] == {".csv": {"a table or text": 1}}
-    assert "'labels.csv' beside the images has their label" in summary["warnings"][0]
+    assert summary["classes"] == {"crop": 6, "forest": 6, "water": 6}, "the one table that says labels is used"
+    assert (summary["labels_from"], summary["warnings"]) == ("column label of labels.csv", [])
+    (tmp_path / "in" / "csv" / "other.csv").write_bytes((tmp_path / "in" / "csv" / "labels.csv").read_bytes())
+    summary, _, _ = prepared(tmp_path / "two", tmp_path / "in" / "csv", workers=1)
+    assert summary["classes"] == {}, "of two it is not for us to say which"
+    assert summary["unused"] == {".csv": {"a table or text": 2}}
+    assert ["beside the images has their label" in each for each in summary["warnings"]] == [True, True]
+    (tmp_path / "in" / "csv" / "other.csv").unlink()
+    summary, _, _ = prepared(tmp_path / "csv", tmp_path / "in" / "csv", workers=1, labels="none")
+    assert (summary["classes"], summary["unused"]) == ({}, {".csv": {"a table or text": 1}})
     made = (tmp_path / "csv" / "shards" / "000000.tar").stat().st_mtime_ns
     summary, _, _ = prepared(tmp_path / "csv", tmp_path / "in" / "csv", workers=1, labels="labels.csv")
     assert (tmp_path / "csv" / "shards" / "000000.tar").stat().st_mtime_ns == made, "labels do not pack again"

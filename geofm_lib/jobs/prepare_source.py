@@ -1,9 +1,10 @@
 """Where the images of a preparation come from, and what its data shards are made of."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
-from geofm_lib.data.sources import archives, labels, listing, reading, tiles
+from geofm_lib.data.sources import archives, file_names, labels, listing, reading, tiles
 from geofm_lib.data.sources.reading import Reading
 from geofm_lib.scenes import generate
 from geofm_lib.settings import PrepareSettings
@@ -27,6 +28,8 @@ def read(settings: PrepareSettings, folder: Path) -> tuple[Reading, dict[str, An
         tiles.check(source)
     listed = settings.labels not in labels.WORDS and not settings.pattern  # which says how samples are called
     labels.check(settings.labels, source, archives.names(source) if listed else None)
+    if not settings.pattern and (names := archives.names(source)) is not None:
+        file_names.refuse_bands(list(itertools.islice(names, file_names.SAMPLE)))
     how = settings.nodata, settings.alpha
     found = reading.read(source, settings.pattern, settings.bands, *how, apart=settings.tile > 0)
     if settings.tile:

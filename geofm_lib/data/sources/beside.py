@@ -1,4 +1,4 @@
-"""Tables and lists that lie beside the images: a published split among them is used, everything else is told."""
+"""Tables and lists beside the images: what alone says labels or sides is used unasked, everything else is told."""
 
 import itertools
 from collections.abc import Sequence
@@ -8,25 +8,26 @@ from geofm_lib.data.sources import archives, cells, given, listing, sides, table
 from geofm_lib.data.sources.columns import choose
 from geofm_lib.data.sources.finder import Finder
 
-COVER = 0.95  # of the images must be on the lists of a split that is used unasked
+COVER = 0.95  # of the images must be in what is used unasked
 HITS = 0.5  # of the first rows must name an image
 MOST_BYTES = 2**26  # of a table that nobody named
 
 
 class Beside(NamedTuple):
-    """lists: the setting `labels` that takes the published split found, "" for none. warnings: what was not used."""
+    """setting: the setting `labels` that takes what was found, "" for nothing. warnings: what was not used."""
 
-    lists: str
+    setting: str
     warnings: list[str]
 
 
-def look(source: listing.Source, names: Sequence[str], candidates: Sequence[str], split_known: bool) -> Beside:
-    """Look into some files of a source by their names. split_known: sides are given otherwise already."""
+def look(source: listing.Source, names: Sequence[str], candidates: Sequence[str], known: set[str]) -> Beside:
+    """Look into some files of a source by their names. known: of "label" and "side", what is given otherwise."""
     if not candidates or source.path is None or source.kind == "tar" and archives.is_compressed(source.path):
         return Beside("", [])
     warnings: list[str] = []
     alone: dict[str, str] = {}  # folder -> what is told of its only list
     by_folder: dict[str, dict[str, str]] = {}  # folder -> {list: its side}
+    new: dict[str, str] = {}  # table that says what is not known -> what is told of it
     wanted, find = set(candidates), Finder(names)
     for name, load in archives.entries(source, wanted.__contains__, [], apart=True):
         read = _roles(name, load() if callable(load) else load, find)
@@ -43,15 +44,20 @@ def look(source: listing.Source, names: Sequence[str], candidates: Sequence[str]
             alone[folder] = told if roles else ""
         elif roles:
             warnings.append(told)
+            if {"label", "side"} & set(roles) - known and not options:
+                new[name] = told
     found = ""
     for folder, lists in by_folder.items():
         setting = ",".join(sorted(lists))
-        if not found and not split_known and _is_split(setting, lists, source, names):
+        if not found and "side" not in known and _is_split(setting, lists, source, names):
             found = setting
         elif len(set(lists.values())) > 1:
             warnings.append(f"lists of a split beside the images are not used: labels='{setting}' takes them")
         elif alone[folder]:
             warnings.append(alone[folder])
+    if not found and len(new) == 1 and _covers(next(iter(new)), source, names):
+        found, told = new.popitem()
+        warnings.remove(told)
     return Beside(found, warnings)
 
 
@@ -79,10 +85,12 @@ def _roles(name: str, data: bytes, find: Finder) -> tuple[list[str], str] | None
 
 def _is_split(setting: str, lists: dict[str, str], source: listing.Source, names: Sequence[str]) -> bool:
     """Do lists of two sides or more cover the images, without contradiction?"""
-    if len(set(lists.values())) < 2 or sides.TRAIN not in lists.values():
-        return False
+    return len(set(lists.values())) > 1 and sides.TRAIN in lists.values() and _covers(setting, source, names)
+
+
+def _covers(setting: str, source: listing.Source, names: Sequence[str]) -> bool:
+    """Does what would be read name nearly all of the images, without contradiction?"""
     try:
-        found = given.read(setting, source, names)
+        return sum(given.read(setting, source, names).listed) >= COVER * len(names)
     except ValueError:
         return False
-    return bool(found.sides) and sum(found.listed) >= COVER * len(names)

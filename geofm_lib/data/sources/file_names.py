@@ -23,21 +23,31 @@ def bands(names: Sequence[str]) -> str:
     >>> bands(["p1/p1_B02.tif", "p1/p1_B03.tif"]), bands(["x/2020/B1.tif", "x/2020/B2.tif"]), bands(["a_red.jpg"])
     ('{id}_{band}.tif', '{place}/*/{band}.tif', '')
     """
-    found: Counter[tuple[str, str, str]] = Counter()
-    seen: set[str] = set()
+    found: Counter[tuple[str, str]] = Counter()
+    seen: dict[str, set[str]] = {}  # metres, as text -> bands
     some = _some(names)
     for name in some:
         folder, stem, suffix = _parts(name)
         if match := _BAND.fullmatch(stem):
-            found[match["id"] and match["gap"], match["rest"] or "", suffix] += 1
-            seen.add(match["band"].lower())
-    if len(seen) < 2 or sum(found.values()) < MOST * len(some):
+            found[match["id"] and match["gap"], suffix] += 1
+            seen.setdefault(match["rest"] or "", set()).add(match["band"].lower())
+    several = [rest for rest, bands in seen.items() if len(bands) > 1]
+    if not several or sum(found.values()) < MOST * len(some):
         return ""
-    gap, _, suffix = max(found, key=lambda key: found[key])
-    rest = min((rest for _, rest, _ in found), key=lambda rest: int(re.sub(r"\D", "", rest) or 0))  # the finest metres
+    gap, suffix = max(found, key=lambda key: found[key])
+    rest = min(several, key=lambda rest: int(re.sub(r"\D", "", rest) or 0))  # the finest
     depth = some[0].count("/")
     before = f"{{id}}{gap}" if gap else "/".join(["{place}", *["*"] * (depth - 1)]) + "/" * bool(depth)
     return f"{before if gap or depth else ''}{{band}}{rest}{suffix}"
+
+
+def refuse_bands(names: Sequence[str]) -> None:
+    """Raise ValueError, one sentence, where each file is one band of a sample: images they are not."""
+    if pattern := bands(names):
+        raise ValueError(
+            f"dataset: each file looks like one band of a sample, such as '{names[0]}'; pattern='{pattern}' stacks "
+            "those of a sample, pattern='*' takes each file as an image"
+        )
 
 
 def label(names: Sequence[str]) -> tuple[list[str], str]:
@@ -92,8 +102,6 @@ def told(names: Sequence[str], labelled: bool) -> list[str]:
     if mask:
         how = f"pattern='{images}' takes the images alone" if images else "a pattern can leave them out"
         return [f"some files, such as '{mask}', look like masks, and became images: {how}"]
-    if pattern := bands(names):
-        return [f"each file looks like one band, and became an image: pattern='{pattern}' stacks those of a sample"]
     if labelled:
         return []
     labels, pattern = label(names)

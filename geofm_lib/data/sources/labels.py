@@ -49,8 +49,9 @@ def assign(
     """What is known of each image. by_source: its label, side and scene. choice: the setting `labels`.
 
     Tables win over the source, and that over folders. given_by: what of the source says all there is to know, such as
-    its pattern; then folders say nothing. tables: names of those that lie beside the images of `source`: a published
-    split is taken from them, and the others are told. A name that comes several times is a scene, given for its tiles.
+    its pattern; then folders say nothing. tables: names of those that lie beside the images of `source`. Of these a
+    published split is taken, and labels or sides that nothing else gives; the others are told. A name that comes
+    several times is a scene, given for its tiles.
     """
     own, sides, scenes = ([each[k] for each in by_source] for k in range(3))
     silent = given_by and choice != "folders"
@@ -65,11 +66,13 @@ def assign(
     if choice not in WORDS and source:
         table: given.Given | None = _read(choice, source, names)
     else:
-        split_known = len(set(found.sides) - {""}) > 1
-        near = beside.look(source, list(dict.fromkeys(names)), tables, split_known) if source else beside.Beside("", [])
-        table = _read(near.lists, source, names) if near.lists and source else None
+        known = {"label"} if choice or any(own) or any(by_folders.labels) else set[str]()
+        known |= {"side"} if len(set(found.sides) - {""}) > 1 else set()
+        near = beside.look(source, list(dict.fromkeys(names)), tables, known) if source else beside.Beside("", [])
+        table = _read(near.setting, source, names) if near.setting and source else None
         told = near.warnings
-    if table and table.labels and choice not in ("folders", "none"):
+    asked = choice not in WORDS or not any(own) and not any(by_folders.labels)
+    if table and table.labels and asked and choice not in ("folders", "none"):
         found.labels, found.labels_from = _named(table.labels, by_folders.labels, table.words["label"])
     elif choice == "none":
         found.labels_from = ""
