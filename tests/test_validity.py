@@ -355,6 +355,7 @@ def test_where_fill_counts_mean_and_spread_leave_those_images_out(eurosat, tmp_p
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @filled.needed
 def test_fill_leaves_the_probe_of_eurosat_alone(eurosat, tmp_path):
     """Three pretrainings of a small model on each form; their probes must lie within each other's interval."""
