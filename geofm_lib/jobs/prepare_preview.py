@@ -34,13 +34,16 @@ class Preview:
 
     def write(self, folder: Path, mean: Sequence[float], std: Sequence[float], seed: int) -> None:
         """contact_sheet.npz (images [K, S, S, 3], labels [K]) and model_view.npz (original, cropped, masked)."""
-        pixels = {i: decode(_read(folder, row)) for i, row in self.rows.items()}
-        sheet = np.stack([_fit(pixels[i], SHEET_SIDE, mean, std) for i in self.sheet])
+
+        def pixels(i: int) -> torch.Tensor:
+            return decode(_read(folder, self.rows[i]))  # one at a time: all forty may be large
+
+        sheet = np.stack([_fit(pixels(i), SHEET_SIDE, mean, std) for i in self.sheet])
         np.savez_compressed(folder / "contact_sheet.npz", images=sheet, labels=np.array(list(self.sheet.values())))
         usual = PretrainSettings()  # what a model sees by default
         size, patch = usual.image_size, usual.patch()
-        original = np.stack([_fit(pixels[i], size, mean, std) for i in self.views])
-        crops = [augment(pixels[i], size, sampler.generator(seed, 0, i, "crop"), USUAL_SCALE) for i in self.views]
+        original = np.stack([_fit(pixels(i), size, mean, std) for i in self.views])
+        crops = [augment(pixels(i), size, sampler.generator(seed, 0, i, "crop"), USUAL_SCALE) for i in self.views]
         cropped = to_rgb(torch.stack(crops), mean, std)
         side = size // patch
         noise = mask_noise(seed, 0, self.views, side**2)
