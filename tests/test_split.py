@@ -137,7 +137,8 @@ def test_eurosat100s_own_split_is_reproduced(tmp_path):
     summary, _, _ = prepared(tmp_path / "run", path, channels=13, labels="split.csv")
     with tarfile.open(path) as archive:
         lines = archive.extractfile("eurosat100_ms/split.csv").read().decode().splitlines()[1:]
-    given = {name: (side, label) for side, label, name in (line.split(",") for line in lines)}
+    words = {"train": "train", "validate": "val", "validation": "val", "val": "val", "test": "test"}
+    given = {name: (words[side], label) for side, label, name in (line.split(",") for line in lines)}
     sides = {row["name"]: row["split"] for row in files.read_csv(tmp_path / "run" / "split.csv")}
     assert len(sides) == 100
     for row in files.read_csv(tmp_path / "run" / "index.csv"):
