@@ -15,7 +15,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from geofm_lib.data.sources import item, raster
+from geofm_lib.data.sources import item, raster, tiff
 from geofm_lib.data.sources.item import Refused
 
 # The value that is 1 in the units of mean and std, by a type of torch, of numpy, or its name.
@@ -42,7 +42,7 @@ def read(data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
     """
     if data[:3] == JPEG:
         return simplejpeg.decode_jpeg(data), None
-    if data[:4] in raster.TIFF:
+    if data[:4] in tiff.SIGNS:
         return _tiff(data)
     with Image.open(io.BytesIO(data)) as image:
         return np.array(image if image.mode == "RGB" else image.convert("RGB")), None
@@ -78,7 +78,7 @@ def plain(data: bytes) -> np.ndarray | None:
     It has one page, whole bytes in the usual order, a usual compression, no alpha, and colours that need no
     arithmetic. Raises as `read` for a file that is damaged.
     """
-    if len(raster.pages(data)) != 1:
+    if len(tiff.pages(data)) != 1:
         return None
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages.first
@@ -89,7 +89,7 @@ def plain(data: bytes) -> np.ndarray | None:
 
 
 def _tiff(data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
-    raster.pages(data)  # tifffile leaves out a page that is not there without a word
+    tiff.pages(data)  # tifffile leaves out a page that is not there without a word
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         array = _samples(file, data)
         if tifffile.EXTRASAMPLE.UNASSALPHA not in file.pages.first.extrasamples[-1:]:

@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from geofm_lib.data import decode, transforms
-from geofm_lib.data.sources import raster
+from geofm_lib.data.sources import raster, tiff
 from geofm_lib.data.sources.item import Geo, Raster, Refused
 
 LEAST_SIDE = 8  # pixels: one patch of the smallest models
@@ -116,7 +116,7 @@ def _raster(found: Raster, original: bytes, fit: Fit, plain: np.ndarray | None =
 def _plain(data: bytes) -> np.ndarray | None:
     """Values of a TIFF that all read alike; None for others, and where the decoder fails: GDAL knows the reason."""
     try:
-        return decode.plain(data) if data[:4] in raster.TIFF else None
+        return decode.plain(data) if data[:4] in tiff.SIGNS else None
     except Exception:
         return None
 
@@ -128,7 +128,7 @@ def _is_same(values: np.ndarray, plain: np.ndarray | None) -> bool:
 
 def _decodes_to(values: np.ndarray, data: bytes) -> bool:
     """Does the decoder of shards read these bytes as these very numbers, all of them measured?"""
-    if data[:4] not in raster.TIFF:
+    if data[:4] not in tiff.SIGNS:
         return False
     try:
         read, valid = decode.read(data)

@@ -7,7 +7,6 @@ open one; `understand` has the rules for both. rasterio is imported when it is f
 import functools
 import logging
 import re
-import struct
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -15,10 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from geofm_lib.data.sources import validity
+from geofm_lib.data.sources import tiff, validity
 from geofm_lib.data.sources.item import Geo, Raster, Refused
 
-TIFF = {b"II*\0": ("<", "H", "I"), b"MM\0*": (">", "H", "I"), b"II+\0": ("<", "Q", "Q"), b"MM\0+": (">", "Q", "Q")}
 JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")  # in a box, and the bare code stream
 ERDAS = b"EHFA_HEADER_TAG"
 PNG, PNG_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # where a PNG says how many bits a sample has
@@ -26,8 +24,6 @@ NETPBM = re.compile(rb"P([56])\s+(?:#[^\n]*\n\s*)*(\d+)\s+(\d+)\s+(\d+)\s")  # o
 MOST_VALUES, MOST_PIXELS = 2**30, 2 * (Image.MAX_IMAGE_PIXELS or 2**29)  # of one image; more is a scene, or a bomb
 UNFOLDS, ALWAYS = 1032, 2**26  # bytes that a byte of DEFLATE can become; bytes that any file may become
 MOST_BYTES = {"uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "float64": 8, "complex64": 8, "complex128": 16}
-SUBFILE, REDUCED_OR_MASK = 254, 0b101  # the TIFF tag of what a page is, and its bits of no page of its own
-TAG_BYTES = dict(enumerate((0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)))  # of a value, by its type
 # Formats whose files hold their own pixels: a VRT, or a service's description, would lead to others.
 FORMATS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "GIF", "BMP", "WEBP", "PNM", "HFA")
 # No file beside the one that is read, no network, no half images, and no word on the screen.
@@ -49,7 +45,7 @@ BECOMES = {"int8": "int16"} | dict.fromkeys(("uint32", "int32", "uint64", "int64
 
 def driver(data: bytes) -> str:
     """GDAL's name of the format, "" for what is no raster (8-bit pictures, VRTs and everything else)."""
-    if data[:4] in TIFF:
+    if data[:4] in tiff.SIGNS:
         return "GTiff"
     if data.startswith(JPEG_2000):
         return "JP2OpenJPEG"
@@ -81,7 +77,7 @@ def read(data: bytes, nodata: str = "", alpha: str = "auto", plain: np.ndarray |
     Raises Refused for what is intact and of no use, OSError for what is damaged.
     """
     rasterio = library()
-    count = len(pages(data)) if data[:4] in TIFF else 1
+    count = len(tiff.pages(data)) if data[:4] in tiff.SIGNS else 1
     head = NETPBM.match(data[:1000])
     if head and len(data) - head.end() < 2 * int(head[2]) * int(head[3]) * {b"5": 1, b"6": 3}[head[1]]:
         raise OSError("the file is cut short")  # GDAL fills it up with zeros
@@ -170,36 +166,6 @@ def understand(
         bands, valid = _through(palette, bands, valid)
         converted.append("palette to RGB")
     return Raster(np.ascontiguousarray(bands), valid, None, converted)
-
-
-def pages(data: bytes) -> list[int]:
-    """Where the pages of a TIFF begin, without masks and reduced copies.
-
-    Raises OSError where a page, or what a tag of one points to, lies behind the end: readers pass over both in silence.
-    """
-    order, many, offset = TIFF[data[:4]]
-    width, size = struct.calcsize(offset), 12 if offset == "I" else 20
-    tag = struct.Struct(f"{order}HH{offset}{offset}")
-    found: list[int] = []
-    seen: set[int] = set()
-    try:
-        (at,) = struct.unpack_from(order + offset, data, 4 if offset == "I" else 8)
-        while at and at not in seen:
-            seen.add(at)
-            (tags,) = struct.unpack_from(order + many, data, at)
-            first, own = at + struct.calcsize(many), True
-            for place in range(first, first + size * tags, size):
-                name, kind, count, value = tag.unpack_from(data, place)
-                length = count * TAG_BYTES.get(kind, 0)
-                if length > width and value + length > len(data):
-                    raise OSError("the file is cut short")
-                if name == SUBFILE:
-                    own = not struct.unpack_from(order + "I", data, place + size - width)[0] & REDUCED_OR_MASK
-            found += [at] if own else []
-            (at,) = struct.unpack_from(order + offset, data, first + size * tags)
-    except struct.error:
-        raise OSError("the file is cut short") from None
-    return found
 
 
 def _pages(first: Any, nodata: str, alpha: str) -> Raster | None:
