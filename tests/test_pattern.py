@@ -573,7 +573,7 @@ def test_previews_of_arrays_stop(tmp_path):
 
 
 SUFFIXES = {
-    "geotiff": "GTiff", "gtiff": "GTiff", "gtif": "GTiff", "cog": "COG", "img": "HFA", "j2k": "J2K", "j2c": "J2K",
+    "geotiff": "GTiff", "gtiff": "GTiff", "gtif": "GTiff", "cog": "COG", "j2k": "J2K", "j2c": "J2K",
     "jpf": "JP2OpenJPEG", "jpx": "JP2OpenJPEG", "jfif": "JPEG", "avif": "AVIF", "pnm": "PPM",
 }  # fmt: skip
 
@@ -584,7 +584,7 @@ def test_each_suffix_is_read_by_what_writes_it(tmp_path, suffix):
     (tmp_path / "set").mkdir()
     for n in range(3):
         file = tmp_path / "set" / f"{n}.{suffix}"
-        if kind in ("GTiff", "COG", "HFA", "JP2OpenJPEG"):
+        if kind in ("GTiff", "COG", "JP2OpenJPEG"):
             pixels = np.random.default_rng(n).integers(0, 9999, (4, 32, 32), dtype=np.uint16)
             options = {"QUALITY": 100, "REVERSIBLE": True} if kind == "JP2OpenJPEG" else {}
             with rasterio.open(file, "w", driver=kind, height=32, width=32, count=4, dtype="uint16", **options) as out:
@@ -594,7 +594,7 @@ def test_each_suffix_is_read_by_what_writes_it(tmp_path, suffix):
             file.write_bytes(encode(noise(n, (32, 32)), "JPEG2000" if kind == "J2K" else kind, **options))
     summary, refused, _ = prepared(tmp_path / "run", tmp_path / "set", workers=1)
     assert (summary["images"], refused) == (3, {})
-    if kind in ("GTiff", "COG", "HFA", "JP2OpenJPEG"):
+    if kind in ("GTiff", "COG", "JP2OpenJPEG"):
         expected = np.random.default_rng(0).integers(0, 9999, (4, 32, 32), dtype=np.uint16)
         np.testing.assert_array_equal(values(tmp_path / "run", f"0.{suffix}"), expected.transpose(1, 2, 0))
 

@@ -27,7 +27,7 @@ from geofm_lib.settings.places import expanded
 # What counts as an image by its name; anything else in a folder or archive is passed over (text, masks in .npy ...).
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .avif .ppm .pgm .pnm "
-    ".tif .tiff .gtif .gtiff .geotiff .cog .jp2 .j2k .j2c .jpf .jpx .img".split()
+    ".tif .tiff .gtif .gtiff .geotiff .cog .jp2 .j2k .j2c .jpf .jpx".split()
 )
 
 ARCHIVE = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)

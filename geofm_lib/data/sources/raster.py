@@ -18,14 +18,13 @@ from geofm_lib.data.sources import tiff, validity
 from geofm_lib.data.sources.item import Geo, Raster, Refused
 
 JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")  # in a box, and the bare code stream
-ERDAS = b"EHFA_HEADER_TAG"
 PNG, PNG_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # where a PNG says how many bits a sample has
 NETPBM = re.compile(rb"P([56])\s+(?:#[^\n]*\n\s*)*(\d+)\s+(\d+)\s+(\d+)\s")  # of a PGM or PPM; last the largest value
 MOST_VALUES, MOST_PIXELS = 2**30, 2 * (Image.MAX_IMAGE_PIXELS or 2**29)  # of one image; more is a scene, or a bomb
 UNFOLDS, ALWAYS = 1032, 2**26  # bytes that a byte of DEFLATE can become; bytes that any file may become
 MOST_BYTES = {"uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "float64": 8, "complex64": 8, "complex128": 16}
 # Formats whose files hold their own pixels: a VRT, or a service's description, would lead to others.
-FORMATS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "GIF", "BMP", "WEBP", "PNM", "HFA")
+FORMATS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "GIF", "BMP", "WEBP", "PNM")
 # No file beside the one that is read, no network, no half images, and no word on the screen.
 OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -49,8 +48,6 @@ def driver(data: bytes) -> str:
         return "GTiff"
     if data.startswith(JPEG_2000):
         return "JP2OpenJPEG"
-    if data.startswith(ERDAS):
-        return "HFA"
     if data.startswith(PNG) and data[PNG_DEPTH : PNG_DEPTH + 1] == b"\x10":
         return "PNG"
     head = NETPBM.match(data[:1000])

@@ -24,7 +24,7 @@ _REASONS = {
         TABLE: ".csv .tsv .txt .lst .parquet .json .jsonl .ndjson .xlsx .xls .xml .yaml .yml .md .geojson .shp .dbf "
         ".shx .prj .gpkg .kml .cpg .pdf .html .htm .rst .toml .ini .log .cls",
         ARCHIVE: ".tar .zip .gz .tgz .bz2 .xz .7z .rar .zst .tbz .txz",
-        FORMAT: ".hdr .vrt .ecw .sid .grd .asc .las .laz .heic .heif .dng .nef .cr2 .svg .eps .psd "
+        FORMAT: ".img .hdr .vrt .ecw .sid .grd .asc .las .laz .heic .heif .dng .nef .cr2 .svg .eps .psd "
         ".mp4 .avi .mov .jxl .ovr .dt2 .nitf .ntf .mrf",
         "a program": ".py .ipynb .sh .m .r .c .cpp .exe .js",
     }.items()
