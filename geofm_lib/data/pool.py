@@ -23,9 +23,9 @@ from geofm_lib.data.sample import Data, Sample, checksum
 from geofm_lib.data.sources.archives import READ_ERRORS
 from geofm_lib.data.sources.item import Item
 
-CHUNK, CHUNK_BYTES = 64, 2**24  # images handed to a process at once, and their bytes where those are known
+CHUNK, CHUNK_BYTES = 64, 2**23  # images handed to a process at once, and their bytes where those are known
 MOST_BYTES = 2**26  # of a chunk of tiles that are read at once
-MOST_WAITING = 2**26  # bytes of the chunks that are being checked, while no process stands still for it
+MOST_WAITING = 2**25  # bytes of the chunks that are being checked, while no process stands still for it
 SLOT = CHUNK_BYTES + 2**20  # bytes of the shared memory in which a chunk's data comes back
 NO_SLOT = (0, 0)
 

@@ -23,7 +23,7 @@ MOST_GROUP = 3 * 2**24  # wherever it ends: a row of tiles of a striped scene of
 MOST_BLOCK = 2**28  # of a file's block, which GDAL decodes in one piece
 MOST_TILE = 2**28  # bytes of a tile
 SAMPLES, SAMPLE = 4, 64  # parts along each side of a scene that are looked at first, and their pixels a side
-CACHE_MB = 16  # of GDAL's own cache, a process
+CACHE_MB = 8  # of GDAL's own cache, a process
 NAME = re.compile(r"(.*)/r(\d{5,})_c(\d{5,})\.tif", re.DOTALL)  # scene, first row, first column
 RASTERS = ("GTiff", "JP2OpenJPEG", "VRT")  # GDAL's names of formats whose single band stays one
 # Unlike an image of a set, a scene may have its georeference or nodata in a file beside it.
