@@ -13,7 +13,7 @@ from torchvision.datasets import ImageFolder
 
 from geofm_lib import files
 from geofm_lib.data import decode, shards, verify
-from geofm_lib.jobs import prepare, run_folder
+from geofm_lib.jobs import prepare, prepare_pack, run_folder
 from geofm_lib.jobs.run_folder import Stopped
 from tests.support.pictures import as_archive, class_folders, encode, noise
 from tests.support.preparations import prepared
@@ -145,12 +145,12 @@ def test_stopped_and_started_again(tmp_path):
     source, folder = class_folders(tmp_path / "set", each=40), tmp_path / "run"
     folder.mkdir()
     run_folder.request(folder, run_folder.STOP)
-    prepare_log, prepare.LOG_S = prepare.LOG_S, 0.0
+    prepare_log, prepare_pack.LOG_S = prepare_pack.LOG_S, 0.0
     try:
         with pytest.raises(Stopped):
             run(folder, source, workers=2)
     finally:
-        prepare.LOG_S = prepare_log
+        prepare_pack.LOG_S = prepare_log
     assert not (folder / "index.csv").exists()
     (folder / run_folder.STOP).unlink()
     (folder / "shards" / "000007.tar").write_bytes(b"left by a killed run")

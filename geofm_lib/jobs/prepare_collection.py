@@ -7,6 +7,7 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from geofm_lib.data import duplicates
 from geofm_lib.data.places import Places
 from geofm_lib.data.sample import Sample
 from geofm_lib.data.sources import pattern, tiles
+from geofm_lib.data.sources.labels import Assigned
+from geofm_lib.data.sources.unused import Unused
 from geofm_lib.jobs.prepare_refused import Refusals
 
 OTHER_KIND = "it has "  # begins the reason for refusing an image whose bands are not those of the others
@@ -98,6 +101,17 @@ class Collection:
         """Digests and looks (0: flat) of the good images, uint64 [n]; nothing can be added while they are in use."""
         looks, flat = np.frombuffer(self._looks, np.uint64), duplicates.flat(np.frombuffer(self._contrasts, np.float32))
         return np.frombuffer(self._digests, np.uint64), np.where(flat, np.uint64(0), looks)
+
+
+@dataclass
+class Gathered:
+    """What a source gave. warnings: sentences for the page. unused: other files. speed: packed images/s."""
+
+    images: Collection
+    known: Assigned
+    warnings: list[str] = field(default_factory=list)
+    unused: Unused = field(default_factory=Unused)
+    speed: float = 0.0
 
 
 def _words(kind: Kind) -> str:

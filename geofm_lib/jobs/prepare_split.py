@@ -4,17 +4,20 @@ from geofm_lib.data import places
 from geofm_lib.data.places import Places
 from geofm_lib.data.sources.labels import Assigned
 from geofm_lib.data.split import Split, decide
+from geofm_lib.jobs.prepare_collection import Collection
 from geofm_lib.settings import PrepareSettings
 
 
 def sides(
-    settings: PrepareSettings, names: list[str], known: Assigned, where: Places, same_as: dict[str, str], ratio: float
+    settings: PrepareSettings, images: Collection, known: Assigned, same_as: dict[str, str], ratio: float
 ) -> Split:
     """The side of each image, how it was split, and what is to be told.
 
     auto takes blocks where all tiles are of one scene. Training images that cover ground of test images are kept apart
     (val) where blocks are asked for, and told of elsewhere. Raises ValueError for a split that cannot be.
     """
+
+    names, where = images.names, images.places
 
     def by(how: str, groups: list[str], words: str) -> Split:
         return decide(

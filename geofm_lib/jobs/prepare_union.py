@@ -8,7 +8,7 @@ from geofm_lib.data import overlap, pack, union
 from geofm_lib.data.sources import listing, prepared
 from geofm_lib.data.sources.labels import Assigned
 from geofm_lib.data.split import Split
-from geofm_lib.jobs.prepare_collection import Collection
+from geofm_lib.jobs.prepare_collection import Collection, Gathered
 from geofm_lib.settings import PrepareSettings
 
 SAID = "the prepared folders"
@@ -19,14 +19,22 @@ class United:
     """The members, how many images each has, and, once it is split, which images leak."""
 
     members: list[prepared.Member]
-    counts: list[int]
+    counts: list[int] = field(default_factory=list)
     fingerprints: overlap.Fingerprints = field(default_factory=overlap.Fingerprints)
     leaks: overlap.Found = field(default_factory=dict)
 
-    def known(self, images: Collection) -> Assigned:
-        """What the members say of each image."""
+    def gather(self, settings: PrepareSettings, folder: Path) -> Gathered:
+        """Their rows, written to `folder` and taken in, and what the members say of each image."""
+        self.counts = union.gather(self.members, folder)
+        images = Collection(settings.channels, settings.pattern)
+        for sample in pack.rows(folder):
+            images.add(sample)
+            if not sample.reason:
+                self.fingerprints.add(sample)
+        if images.misfits(settings.dataset):
+            raise ValueError(f"dataset: '{settings.dataset}' holds images of several kinds; prepare them again")
         labels, sides, scenes = ([each[k] for each in images.given] for k in range(3))
-        return Assigned(labels, sides, scenes, SAID, SAID)
+        return Gathered(images, Assigned(labels, sides, scenes, SAID, SAID))
 
     def split(self, images: Collection) -> Split:
         """The side of each image; ValueError when not one is left to train on."""
@@ -59,13 +67,3 @@ def members(settings: PrepareSettings, folder: Path) -> list[prepared.Member]:
     if any(folder.resolve() == member.folder for member in found):
         raise ValueError(f"run_dir: '{folder}' is one of the folders in dataset; choose another")
     return found
-
-
-def gather(found: list[prepared.Member], folder: Path, images: Collection) -> United:
-    """Their rows, written to `folder` and taken in."""
-    united = United(found, union.gather(found, folder))
-    for sample in pack.rows(folder):
-        images.add(sample)
-        if not sample.reason:
-            united.fingerprints.add(sample)
-    return united

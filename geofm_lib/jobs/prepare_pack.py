@@ -1,0 +1,70 @@
+"""From a source to data shards: every image is checked, and the good ones are packed, all of one kind."""
+
+import itertools
+import time
+from collections.abc import Iterable
+from contextlib import closing
+
+from geofm_lib.data import pack, pool
+from geofm_lib.data.sample import Sample
+from geofm_lib.data.sources import labels, tiles
+from geofm_lib.data.verify import Fit
+from geofm_lib.jobs import prepare_source
+from geofm_lib.jobs.prepare_collection import LARGE, Collection, Gathered
+from geofm_lib.jobs.run_folder import Folder, Stopped
+from geofm_lib.settings import PrepareSettings
+
+LOG_S = 0.5  # seconds between two rows of metrics
+
+
+def gather(settings: PrepareSettings, run: Folder) -> Gathered:
+    """Pack the images of the source behind the shards that are finished, and what is known of them.
+
+    Raises ValueError when not one image can be used, or no kind of them has a clear majority.
+    """
+    source, made_of = prepare_source.read(settings, run.path)
+    shard_bytes, warnings = int(settings.shard_mib * 2**20), list(source.warnings)
+    first_shard = pack.resume(run.path, made_of)
+    images = _packed(settings, run)
+    before = len(images.names) + images.refused.images
+    run.drop_metrics_after(before)
+    started = time.monotonic()
+    fit = Fit(settings.short_side, settings.quality, settings.nodata, settings.alpha, settings.valid_min)
+    rest = itertools.islice(source.items, before, None)
+    checked = images.admit(pool.samples(rest, source.total, settings.workers, fit))
+    with closing(pack.pack(checked, run.path, shard_bytes, first_shard)) as packed:
+        done = _watched(packed, run, before, source.total, started)
+    speed = round((done - before) / max(time.monotonic() - started, 1e-3), 1)
+    if not settings.tile and 2 * images.large > len(images.names):
+        words = f"{images.large} images have {LARGE} pixels a side or more, of which a crop shows a small part"
+        warnings.append(f"{words}: tile=512 cuts them into tiles")
+    if misfits := images.misfits(settings.dataset):
+        pack.leave_out(run.path, misfits, shard_bytes)
+        images = _packed(settings, run)
+    named = [tiles.scene_of(name) for name in images.names] if settings.tile else images.names
+    tables = source.unused.tables
+    known = labels.assign(named, images.given, settings.labels, source.labels_from, source.source, tables)
+    source.unused.take_out(known.files)
+    return Gathered(images, known, warnings, source.unused, speed)
+
+
+def _packed(settings: PrepareSettings, run: Folder) -> Collection:
+    """The images that lie in finished shards."""
+    images = Collection(settings.channels, settings.pattern)
+    for sample in pack.rows(run.path):
+        images.add(sample)
+    return images
+
+
+def _watched(packed: Iterable[Sample], run: Folder, before: int, total: int | None, started: float) -> int:
+    """Images done once `packed` is through; logs how far it is, and leaves by Stopped when that is asked for."""
+    done, logged = before, 0.0
+    for done, _ in enumerate(packed, start=before + 1):
+        seconds = time.monotonic() - started
+        if seconds - logged > LOG_S or done == total:
+            logged, speed = seconds, (done - before) / seconds
+            left = {"seconds_left": round((total - done) / speed, 1)} if total else {}
+            run.log_metrics(step=done, total=total, packed_images_per_s=round(speed, 1), **left)
+            if run.stop_requested():
+                raise Stopped(f"stopped after {done} images; finished data shards stay, the next start goes on")
+    return done
