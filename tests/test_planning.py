@@ -191,8 +191,9 @@ def test_what_changes_memory():
 def test_bytes_sent():
     count = parameters("ViT-Base", "classify")
 
-    def sent(strategy, world=8, precision="bf16", **more):
-        return step_traffic("ViT-Base", strategy, world, Conditions("classify", precision), **more)
+    def sent(strategy, world=8, precision="bf16", reduce_dtype="bf16", **more):
+        how = Conditions("classify", precision, reduce_dtype=reduce_dtype)
+        return step_traffic("ViT-Base", strategy, world, how, **more)
 
     full, kept = sent("FULL_SHARD"), sent("SHARD_GRAD_OP")
     assert full["all_gather"].sent == 2 * kept["all_gather"].sent
@@ -207,6 +208,13 @@ def test_bytes_sent():
     assert hybrid["all_reduce"].sent == pytest.approx(2 * 2 * (count / 2) * 3 / 4, rel=0.02)
     assert sent("FULL_SHARD", micro_batches=3)["all_gather"].sent == 3 * full["all_gather"].sent
     assert sent("FULL_SHARD", precision="fp32")["all_gather"].sent == 2 * full["all_gather"].sent
+    for precision, twice in (("bf16", 2), ("fp32", 1)):  # fp32 reduces in fp32 whatever is asked
+        for strategy in ("FULL_SHARD", "HYBRID_2GPUs", "DDP"):
+            usual, exact = (sent(strategy, precision=precision, reduce_dtype=kind) for kind in ("bf16", "fp32"))
+            assert exact["all_gather"] == usual["all_gather"]
+            for kind in ("reduce_scatter", "all_reduce"):
+                assert exact[kind].payload == twice * usual[kind].payload
+                assert exact[kind].calls == usual[kind].calls
     assert all(traffic.sent == 0 for traffic in sent("FULL_SHARD", world=1).values())
     # cutting 768 numbers over 1024 ranks pads each cut to one: more is sent than there is
     assert sent("FULL_SHARD", world=1024)["reduce_scatter"].payload > 1.2 * 2 * count

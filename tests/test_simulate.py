@@ -27,6 +27,7 @@ TRACED = [
     ("SHARD_GRAD_OP", 8, FEMTO | {"activation_checkpointing": False}),
     ("HYBRID_4GPUs", 8192, FEMTO | {"workload": "mae"}),
     ("NO_SHARD", 8, FEMTO | {"workload": "mae", "precision": "fp32"}),
+    *((strategy, 8, FEMTO | {"reduce_dtype": "fp32"}) for strategy in ("FULL_SHARD", "HYBRID_2GPUs")),
 ]
 
 

@@ -76,6 +76,8 @@ def _communication(asked: dict[str, Any], where: dict[str, Any]) -> str:
         ways.insert(0, "forward_prefetch=1")
     if asked["precision"] == "fp32":
         ways.append("precision=bf16, which sends half the bytes")
+    elif asked.get("reduce_dtype", "bf16") == "fp32":
+        ways.append("reduce_dtype=bf16, which reduces half the bytes, less exactly")
     return f"Try {'; '.join(ways)}."
 
 

@@ -1,4 +1,4 @@
-"""DDP in the precision of everything else: bf16 blocks with fp32 weights, gradients reduced in bf16.
+"""DDP in the precision of everything else: bf16 blocks with fp32 weights, gradients reduced in fp32 or in bf16.
 
 Torch's DDP has no policy of mixed precision that casts as `fully_shard` does, so hooks cast the weights here.
 """
@@ -14,18 +14,23 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def wrap(
-    model: nn.Module, blocks: list[nn.Module], dtype: torch.dtype | None, group: dist.ProcessGroup | None
+    model: nn.Module,
+    blocks: list[nn.Module],
+    dtype: torch.dtype | None,
+    reduced: torch.dtype | None,
+    group: dist.ProcessGroup | None,
 ) -> DistributedDataParallel:
-    """The model with its gradients reduced over `group` in `dtype` (None: fp32); a fake group sends nothing.
+    """The model, computing in `dtype` (None: fp32), its gradients reduced over `group` in `reduced`.
 
-    The blocks compute in `dtype` already, see `compute_in`; here the rest of the model is made to.
+    The blocks compute in `dtype` already, see `compute_in`; here the rest of the model is made to. Micro-batches are
+    added up in fp32 whatever `reduced` is. A fake group sends nothing.
     """
     if dtype:
         compute_in(model, dtype, cast_inputs=False, skip=blocks)
     wrapped = DistributedDataParallel(model, process_group=group)
     if dist.get_backend(group) == "fake":  # the same casts, nothing is sent
-        wrapped.register_comm_hook(dtype or torch.float32, _send_nothing)
-    elif dtype:
+        wrapped.register_comm_hook(reduced or torch.float32, _send_nothing)
+    elif reduced == torch.bfloat16:
         wrapped.register_comm_hook(None, bf16_compress_hook)
     return wrapped
 

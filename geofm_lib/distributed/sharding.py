@@ -2,7 +2,8 @@
 
 Every strategy of the paper is two numbers: the size of the shard group and whether a block's weights are dropped
 again after its forward pass. Precision is an independent choice, the same for every strategy. Weights and optimiser
-stay fp32, a block computes in bf16, gradients are reduced in bf16. (The paper's DDP ran in fp32, its FSDP in bf16.)
+stay fp32, a block computes in bf16, gradients are added up over micro-batches and ranks in `reduce_dtype`. (The paper's
+DDP ran in fp32, its FSDP in bf16, reductions too.)
 
 What each of the paper's FSDP1 settings is under FSDP2 stands in README (What a run survives).
 """
@@ -38,6 +39,7 @@ def apply(
     world_size: int,
     device: torch.device,
     precision: Literal["fp32", "bf16"] = "fp32",
+    reduce_dtype: Literal["fp32", "bf16"] = "fp32",
     activation_checkpointing: bool = False,
     compile: bool = False,
     forward_prefetch: int = 1,
@@ -53,6 +55,7 @@ def apply(
         strategy: a name that `catalog.strategies.lookup` knows.
         world_size: number of ranks; the strategy's shard group must divide it (ValueError).
         seed: None leaves a sharded model on the meta device: a simulation gives it memory that is none.
+        reduce_dtype: in which bf16's gradients are reduced, and added up under FSDP2; fp32's always are in fp32.
         forward_prefetch, backward_prefetch: how many blocks ahead are gathered (0: only when needed); see above.
         fake: `context.fake_group()` for a model that makes the same calls and sends nothing.
     """
@@ -63,6 +66,7 @@ def apply(
     if row.ddp:
         _materialise(model, device, seed)
     dtype = BF16 if precision == "bf16" else None
+    reduced = dtype and (BF16 if reduce_dtype == "bf16" else torch.float32)
     blocks: list[nn.Module] = []
     for stack in stacks(model):
         for index, block in enumerate(stack):
@@ -74,13 +78,13 @@ def apply(
             stack[index] = blocks[-1]
 
     if row.ddp:
-        return ddp.wrap(model, blocks, dtype, fake)
+        return ddp.wrap(model, blocks, dtype, reduced, fake)
     mesh = _mesh(device.type, replicas, shard, fake is not None)
     how: dict[str, Any] = {"reshard_after_forward": row.reshard_after_forward, "shard_placement_fn": _cut(shard)}
     for block in blocks:
-        fully_shard(block, mesh=mesh, mp_policy=MixedPrecisionPolicy(dtype, dtype), **how)
+        fully_shard(block, mesh=mesh, mp_policy=MixedPrecisionPolicy(dtype, reduced), **how)
     # The root takes images and masking noise as they are: rounding them would change targets and masks.
-    policy = MixedPrecisionPolicy(dtype, dtype, cast_forward_inputs=False)
+    policy = MixedPrecisionPolicy(dtype, reduced, cast_forward_inputs=False)
     # Fixed positions are not trained: each rank keeps them whole, and nothing is sent.
     fixed = {parameter for parameter in model.parameters() if not parameter.requires_grad}
     fully_shard(model, mesh=mesh, mp_policy=policy, ignored_params=fixed, **how)
@@ -141,7 +145,15 @@ def _prefetch(model: nn.Module, blocks: list[nn.Module], forward: int, backward:
             unit.set_modules_to_backward_prefetch([unit])
 
 
-SETTINGS = ("precision", "activation_checkpointing", "compile", "forward_prefetch", "backward_prefetch", "seed")
+SETTINGS = (
+    "precision",
+    "reduce_dtype",
+    "activation_checkpointing",
+    "compile",
+    "forward_prefetch",
+    "backward_prefetch",
+    "seed",
+)
 
 
 def apply_settings(

@@ -154,7 +154,7 @@ def precisions(settings: FindingsSettings, context: Context) -> dict[str, float]
     """Median step time (s, slowest rank) of the larger model under DDP and FSDP, in fp32 and in bf16, taken in turn."""
     trained = {}
     for strategy, precision in PAIRS:
-        how = {"precision": precision, "activation_checkpointing": True}
+        how = {"precision": precision, "reduce_dtype": precision, "activation_checkpointing": True}
         model = _sharded(settings, context, settings.larger_model, strategy, **how)
         trained[f"{strategy}_{precision}"] = model, step_timing.optimiser(model)
     times: dict[str, list[float]] = {name: [] for name in trained}

@@ -71,6 +71,7 @@ def simulate(settings: SimulateSettings, backward_prefetch: int = 1) -> Traced:
             world_size=settings.gpus,
             device=CPU,
             precision=settings.precision,
+            reduce_dtype=settings.reduce_dtype,
             activation_checkpointing=settings.activation_checkpointing,
             backward_prefetch=backward_prefetch,
             seed=None,

@@ -13,12 +13,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import GluMlp, LayerNorm, PatchEmbed
+from timm.layers import GluMlp, PatchEmbed
 from timm.models.vision_transformer import Block, Mlp, ResPostBlock, VisionTransformer
 from torch import nn
 
 from geofm_lib.catalog.models import grid, lookup
 from geofm_lib.model.init import materialise
+from geofm_lib.model.norm import LayerNorm
 
 FAMILIES = ("pretrain", "benchmark")
 POOLS = ("mean", "cls")

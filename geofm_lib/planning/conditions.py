@@ -13,9 +13,14 @@ from geofm_lib.catalog.models import MODELS
 from geofm_lib.catalog.strategies import STRATEGIES
 
 GIB = 2**30
-BYTES = {"fp32": 4, "bf16": 2}  # one number, by the precision in which blocks compute and gradients are reduced
+BYTES = {"fp32": 4, "bf16": 2}  # one number, by the precision in which blocks compute or gradients are reduced
 MASTER = BYTES["fp32"]  # weights, gradients and moments are fp32 in every strategy
-CHOICES = {"workload": ("mae", "classify"), "precision": tuple(BYTES), "window": ("steady", "paper_30_steps")}
+CHOICES = {
+    "workload": ("mae", "classify"),
+    "precision": tuple(BYTES),
+    "reduce_dtype": tuple(BYTES),
+    "window": ("steady", "paper_30_steps"),
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Conditions:
     # Blocks gathered ahead in the backward pass; 0: each when it is needed. The forward pass has no such number: the
     # host runs ahead of the device, so the next block is gathered early anyway.
     backward_prefetch: int = 1
+    reduce_dtype: str = "bf16"  # of gradients, as the paper did; where blocks compute in fp32 it is fp32 always
 
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
@@ -47,8 +53,13 @@ class Conditions:
 
     @property
     def compute_bytes(self) -> int:
-        """Bytes of one number in the precision of blocks and reductions."""
+        """Bytes of one number in the precision of blocks, and of the weights that are gathered for them."""
         return BYTES[self.precision]
+
+    @property
+    def reduce_bytes(self) -> int:
+        """Bytes of one number of a gradient that is reduced."""
+        return max(self.compute_bytes, BYTES[self.reduce_dtype])
 
 
 def whole_number(name: str, value: object, least: int = 1) -> None:

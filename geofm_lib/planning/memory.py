@@ -90,13 +90,14 @@ class Fsdp2:
     libraries = 0
     weights = 2.0  # this block's, and the buffer of the next one's
     last_product = 0.28  # gradients of a block's last product
-    on_the_way = 1.0  # gradients of the block before, to their reduction
+    on_the_way = 1.0  # gradients of the block before, to their reduction, in its precision
 
     def in_flight(self, now: Moment) -> float:
-        gradients = self.last_product + (self.on_the_way if now.at < now.last else 0)
+        wider = now.how.reduce_bytes / now.how.compute_bytes
+        gradients = self.last_product + (self.on_the_way * wider if now.at < now.last else 0)
         held = now.gathered(self.weights) + gradients * now.block
-        if now.replicas > 1 and now.how.compute_bytes != MASTER:  # reduced over replicas in bf16, kept to the end
-            held += now.how.compute_bytes * sum(now.trained[now.at + 1 : now.last + 1]) // MASTER
+        if now.replicas > 1 and now.how.reduce_bytes != MASTER:  # reduced over replicas in bf16, kept to the end
+            held += now.how.reduce_bytes * sum(now.trained[now.at + 1 : now.last + 1]) // MASTER
         return held
 
 

@@ -54,19 +54,19 @@ def step_traffic(
     """
     row = lookup(strategy)
     replicas, shard = resolve(row, world)
-    compute, padded = how.compute_bytes, STACKS[stack].padded
+    padded = STACKS[stack].padded
     found = units(model, how.workload, **size)
     traffic = dict.fromkeys(("all_gather", "reduce_scatter", "all_reduce"), Traffic(1, 0, 0, 0))
     if row.ddp:
         trained = sum(unit.count(trainable=True) for unit in found)
-        return traffic | {"all_reduce": _ring(world, ceil(trained * MASTER / BUCKET), compute * trained, 2)}
+        return traffic | {"all_reduce": _ring(world, ceil(trained * MASTER / BUCKET), how.reduce_bytes * trained, 2)}
     if shard > 1:
         times = micro_batches * (2 if row.reshard_after_forward else 1)
-        whole = compute * sum(unit.gathered(shard, padded) for unit in found)
-        traffic["all_gather"] = _ring(shard, times * len(found), times * whole, 1)
-        traffic["reduce_scatter"] = _ring(shard, len(found), whole, 1)
+        whole = sum(unit.gathered(shard, padded) for unit in found)
+        traffic["all_gather"] = _ring(shard, times * len(found), times * how.compute_bytes * whole, 1)
+        traffic["reduce_scatter"] = _ring(shard, len(found), how.reduce_bytes * whole, 1)
     if replicas > 1:
-        piece = compute * sum(unit.shard(shard, trainable=True) for unit in found)
+        piece = how.reduce_bytes * sum(unit.shard(shard, trainable=True) for unit in found)
         traffic["all_reduce"] = _ring(replicas, len(found), piece, 2)
     return traffic
 

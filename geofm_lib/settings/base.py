@@ -173,6 +173,7 @@ Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
 Workload = Literal["mae", "classify"]
 MEASURED = "what is measured"
+REDUCE = "with bf16, gradients are reduced in fp32 | bf16 (the paper's)"
 WHERE = "where and how it runs (changes speed and memory, never the result)"
 
 # Fields that several classes have. A class names each at its own place, which is its line in the notebook's cell.

@@ -40,7 +40,8 @@ class PretrainSettings(ImageSettings):
     )
     weight_decay: float = setting(0.05, "AdamW, on matrices only", "recipe", ge=0)
     clip_grad_norm: float = setting(1.0, "largest gradient norm (0: no clipping)", "recipe", ge=0)
-    precision: base.Precision = setting("fp32", "fp32 | bf16 (bf16 compute and reduce, fp32 weights)", "recipe")
+    precision: base.Precision = setting("fp32", "fp32 | bf16 (bf16 compute, fp32 weights)", "recipe")
+    reduce_dtype: base.Precision = setting("fp32", base.REDUCE, "recipe")
     seed: int = setting(0, "of weights, order, crops and masks", "recipe", ge=0)
     strategy: str = setting("FULL_SHARD", "FULL_SHARD, SHARD_GRAD_OP, NO_SHARD, HYBRID_kGPUs or DDP", WHERE, True)
     ranks: int = RANKS

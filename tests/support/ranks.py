@@ -150,6 +150,59 @@ def equality(context, arguments):
     return {"trained": out, "bytes": bytes_sent(context, arguments["strategies"]), "guard": guard(context)}
 
 
+def gradients(context, arguments):
+    """How far one global batch's bf16 gradient is from fp32's on one process, of the latter's norm; its dtypes.
+
+    By strategy, number of micro-batches and `hows`, further arguments of `apply`.
+    """
+    from geofm_lib.model.init import materialise
+
+    batch, out = arguments["batch"], {}
+    true = _gradient(materialise(_model(), "cpu", 7), batch, 1, 0, 1)
+    size = sum(each.square().sum() for each in true.values()).sqrt()
+    for strategy in arguments["strategies"]:
+        for parts in arguments["parts"]:
+            for name, how in arguments["hows"].items():
+                model = _sharded(_model(), strategy, context, seed=7, **{"precision": "bf16"} | how)
+                found = _gradient(model, batch, parts, context.rank, context.world_size)
+                assert found.keys() == true.keys()
+                off = sum((found[n] - true[n]).square().sum() for n in true).sqrt() / size
+                types = sorted({str(each.dtype) for each in found.values()})
+                out[f"{strategy}/{parts}/{name}"] = {"off": float(off), "types": types}
+    return out
+
+
+def _gradient(model, batch, parts, rank, world) -> dict:
+    """The whole gradient of a global batch, as `training.step` hands it to the optimiser."""
+    import torch
+
+    from geofm_lib.distributed import training
+    from geofm_lib.model.init import plain_name
+
+    class Keeps(torch.optim.SGD):
+        def step(self):
+            held = {plain_name(n): p.grad for n, p in model.named_parameters() if p.requires_grad}
+            self.found = {n: g.full_tensor() if hasattr(g, "full_tensor") else g.clone() for n, g in held.items()}
+
+    generator = torch.Generator().manual_seed(5)
+    whole = torch.randn(batch, 3, 32, 32, generator=generator), torch.rand(batch, 16, generator=generator)
+    divided = [each.view(parts, world, -1, *each.shape[1:])[:, rank] for each in whole]
+    losses = [lambda inputs=inputs: model(*inputs) for inputs in zip(*divided, strict=True)]
+    keeps = Keeps(model.parameters(), lr=0.0)
+    training.step(model, keeps, losses, parts=parts, rate=0.0, clip=0.0)
+    return keeps.found
+
+
+def fifty(context, arguments):
+    """Losses of 50 steps in bf16, by strategy and number of micro-batches."""
+    out = {}
+    for strategy in arguments["strategies"]:
+        for parts in arguments["parts"]:
+            model = _sharded(_model(), strategy, context, seed=7, precision="bf16")
+            out[f"{strategy}/{parts}"] = _train(model, context, steps=50, parts=parts)["losses"]
+    return out
+
+
 def guard(context):
     """A step in which the last rank's images hold a nan: what each rank says of it, and whether any weight moved."""
     import torch
@@ -321,7 +374,7 @@ def held(context, arguments):
     out = {}
     for strategy in arguments["strategies"]:
         settings = SimulateSettings(**arguments["settings"], strategy=strategy, gpus=context.world_size)
-        how = {"precision": settings.precision, "activation_checkpointing": settings.activation_checkpointing}
+        how = {name: getattr(settings, name) for name in ("precision", "reduce_dtype", "activation_checkpointing")}
         network = step_timing.build(settings.workload, settings.model, settings.image_size, 3, settings.patch())
         model = _sharded(network, strategy, context, **how)
         images, labels = simulate.inputs(settings)
