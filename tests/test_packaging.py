@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 import geofm_lib
 
 # Import name -> package name, where they differ.
-PACKAGE_OF = {"PIL": "pillow", "websocket": "websocket-client", "yaml": "pyyaml"}
+PACKAGE_OF = {"PIL": "pillow", "sklearn": "scikit-learn", "websocket": "websocket-client", "yaml": "pyyaml"}
 APART = re.compile(r"torch|torchvision|triton|nvidia-.*|cuda-.*|pip|setuptools|geofm")  # pinned elsewhere or by torch
 
 
