@@ -56,7 +56,7 @@ def clean(notebook: NotebookNode, pages_beside: bool = True) -> NotebookNode:
     notebook.metadata = nbformat.from_dict({})  # a language named there would be written into the page as it is
     # A raw cell would be written into the page as it is.
     kept = [cell for cell in notebook.cells if cell.cell_type in ("markdown", "code")]
-    notebook.cells = [cell for cell in kept if not set(ERROR_TAGS) & set(tags(cell))]
+    notebook.cells = answer_first([cell for cell in kept if not set(ERROR_TAGS) & set(tags(cell))])
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = outputs(cell.outputs)
@@ -80,6 +80,18 @@ def plain(text: str) -> str:
     """
     lines = ANSI.sub("", text).replace("\r\n", "\n").split("\n")
     return "\n".join(next((part for part in reversed(line.split("\r")) if part), "") for line in lines)
+
+
+def answer_first(cells: list[NotebookNode]) -> list[NotebookNode]:
+    """The cells as a page shows them: the one tagged "answer", with the words before it, stands under the title.
+
+    A notebook computes its answer before it can show it; a reader wants it at once.
+    """
+    place = next((k for k, cell in enumerate(cells) if "answer" in tags(cell)), 0)
+    if place < 2:
+        return cells
+    start = place - (cells[place - 1]["cell_type"] == "markdown")
+    return [cells[0], *cells[start : place + 1], *cells[1:start], *cells[place + 1 :]]
 
 
 def digest(notebook: NotebookNode) -> str:
