@@ -90,7 +90,7 @@ def test_a_union_copies_nothing_and_keeps_test_images_out(sets, tmp_path):
     assert rows["one"]["leaks_exact"] == rows["one"]["leaks_near"] == 0
     assert (rows["two"]["leaks_exact"], rows["two"]["leaks_near"], summary["leaks"]) == (1, 3, 4)
     assert summary["train"] + summary["test"] + summary["leaks"] == summary["images"] == len(both)
-    assert "they are not trained on" in summary["warnings"][0]
+    assert "are not trained on" in summary["warnings"][0]
 
 
 def test_statistics_are_those_of_all_train_pixels(sets, tmp_path):

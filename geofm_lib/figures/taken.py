@@ -9,8 +9,8 @@ from geofm_lib.figures.display import Note, Table, facts
 from geofm_lib.runs.run import Run
 
 MOST = 4  # reasons named in one line; the lists below have all
-SIDES = ("train", "val", "test")
-SET_COLUMNS = ["set", "images", "train", "left_out", "mean", "std"]
+# Key of the summary -> words.
+SIDES = {"train": "train", "val": "val", "test": "test", "leaks": "kept out of training"}
 
 
 def answer(run: Run) -> Table | Note:
@@ -18,10 +18,10 @@ def answer(run: Run) -> Table | Note:
     found = run.summary
     if "images" not in found:
         return Note("The run has packed no image yet.")
-    refused, unused = found.get("refused", 0), _unused(found)
-    converted, others = sum(_conversions(found).values()), sum(unused.values())
-    caption = f"{_count(found['images'], 'image')} taken, {converted or 'none'} of them converted; {refused} refused; "
-    caption += f"{_count(others, 'other file')} not used"
+    refused, unused, converted = found.get("refused", 0), _unused(found), found.get("converted", 0)
+    many = f"{converted:,}" if converted else "none"
+    caption = f"{_count(found['images'], 'image')} taken, {many} of them converted; {refused:,} refused; "
+    caption += f"{_count(sum(unused.values()), 'other file')} not used"
     rows = {f"look here ({i})" if i > 1 else "look here": text for i, text in enumerate(found.get("warnings", []), 1)}
     return facts(rows | {
         "taken": _taken(run),
@@ -40,9 +40,8 @@ def conversions(run: Run) -> Table:
     """What was done to images before they were packed, and to how many."""
     rows = list(_conversions(run.summary).items())
     frame = pd.DataFrame(rows, columns=["what was done", "images"]).sort_values("images", ascending=False)
-    return Table(
-        frame, f"{frame['images'].sum()} images are not stored as they came", "Every image is stored as it came."
-    )
+    caption = f"{_count(run.summary.get('converted', 0), 'image')} not stored as they came; one may need several steps"
+    return Table(frame, caption, "Every image is stored as it came.")
 
 
 def unused(run: Run) -> Table:
@@ -69,7 +68,7 @@ def _taken(run: Run) -> str:
 
 
 def _sides(found: Mapping) -> str:
-    counts = ", ".join(f"{side} {found[side]:,}" for side in SIDES if found.get(side))
+    counts = ", ".join(f"{words} {found[key]:,}" for key, words in SIDES.items() if found.get(key))
     return f"{counts} ({found['split_by']})" if found.get("split_by") else counts
 
 

@@ -43,10 +43,8 @@ class United:
         if "train" not in sides:
             raise ValueError(f"dataset: every train image of {names} is a test or val image of them too; none is left")
         exact, near = (int(self.leaks[kind].sum()) for kind in ("exact", "near"))
-        told = (
-            f"{exact} train images have the same pixels as a test or val image of {names}, and {near} nearly the same"
-        )
-        told += " look: they are not trained on"
+        told = f"of the train images {exact} with the same pixels as a test or val image of {names}, and {near} with "
+        told += "nearly the same look, are not trained on"
         return Split(sides, f"given: {SAID}", [told] if exact + near else [])
 
     def summary(self, folder: Path, sides: list[str]) -> dict[str, Any]:
