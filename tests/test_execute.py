@@ -1,5 +1,6 @@
 """The runner and plain papermill: bad settings stop in seconds, and a page never claims more than happened."""
 
+import asyncio
 import json
 import os
 import signal
@@ -21,6 +22,15 @@ from tests.support.timing import scaled, wait_for
 
 REPO = Path(__file__).parents[1]
 PRETRAIN = REPO / "notebooks" / "02_pretrain.ipynb"
+
+
+def test_a_kernel_that_is_ended_is_not_interrupted():
+    """Or it may print "KeyboardInterrupt caught in kernel" under a finished run."""
+    kernels = execute.Kernels()
+    with pytest.raises(RuntimeError, match="No kernel is running"):
+        asyncio.run(kernels._async_interrupt_kernel())
+    kernels.shutting_down = True
+    asyncio.run(kernels._async_interrupt_kernel())
 
 
 @pytest.fixture(scope="module")

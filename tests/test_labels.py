@@ -179,6 +179,15 @@ def test_names_of_bands_and_labels_are_told_with_their_pattern():
         ([f"{p}/{p}_{b}.tif" for p in ("paris", "rom") for b in ("B02", "B03")], "{id}_{band}.tif"),
         ([f"{p}/{b}.tif" for p in ("paris", "rom") for b in ("red", "nir")], "{place}/{band}.tif"),
         ([f"{b}.tif" for b in ("VV", "VH")], "{band}.tif"),
+        ([f"place{p}/T32_{d}_{b}.tif" for p in "01" for d in "12" for b in ("B2", "B3")], "{place}/{id}_{band}.tif"),
+        ([f"set/p{p}/T32_{b}.tif" for p in "01" for b in ("B02", "B03")], "*/{place}/{id}_{band}.tif"),
+        ([f"{c}/1_{b}.tif" for c in ("Forest", "River") for b in ("B02", "B03")], "{label}/{id}_{band}.tif"),
+        (
+            [f"{s}/p{p}/x/T32_{b}.tif" for s in ("train", "test") for p in "01" for b in ("B02", "B03")],
+            "{side}/{place}/*/{id}_{band}.tif",
+        ),
+        ([f"{p}/T32_{b}.tif" for p in ("a", "b/c", "b/d") for b in ("B02", "B03")], "**/*_{band}.tif"),
+        ([f"{p}/{b}.tif" for p in ("a", "b/c", "b/d") for b in ("red", "nir")], "**/{band}.tif"),
     ):
         with pytest.raises(ValueError, match=f"pattern='{re.escape(pattern)}' stacks those of a sample"):
             file_names.refuse_bands(names)

@@ -19,6 +19,7 @@ from typing import Any
 
 import nbformat
 import papermill
+from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from traitlets.config import Config
 
@@ -34,6 +35,17 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 KERNEL_DIED = "the kernel was killed; the ranks end by themselves, and the run can be started again"
 SPEAKING = ("SettingsError", "RunFailed", "RunStopped", "Damaged")  # their text is the whole message
 TERMINAL_LINE_S, LOG_LINE_S = 1.0, 15.0  # how often progress is shown
+
+
+class Kernels(AsyncKernelManager):
+    """Kernels that are ended by a message alone.
+
+    jupyter_client interrupts a kernel first. One that is just through with its last cell prints an error for that.
+    """
+
+    async def _async_interrupt_kernel(self) -> None:
+        if not self.shutting_down:
+            await super()._async_interrupt_kernel()
 
 
 def run(notebook: Path, parameters: dict[str, str], page: Path | None = None) -> int:
@@ -116,7 +128,8 @@ def _papermill(notebook: Path, executed: Path, parameters: dict[str, str]) -> tu
         # The kernel's sockets are files in a folder of this execution's own. Other users of a shared node could read a
         # TCP port, and by themselves kernels that start together in one folder would take the same files.
         with tempfile.TemporaryDirectory(prefix="geofm-", dir=base, ignore_cleanup_errors=True) as folder:
-            config = Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
+            sockets = {"transport": "ipc", "ip": f"{folder}/kernel"}
+            config = Config({"KernelManager": sockets, "NotebookClient": {"kernel_manager_class": Kernels}})
             options = {"progress_bar": False, "kernel_name": "python3", "config": config}
             papermill.execute_notebook(str(notebook), str(executed), parameters=parameters, **options)
     except papermill.PapermillExecutionError as error:

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from geofm_lib.data.sources import guards
+from geofm_lib.data.sources import guards, pattern, sides
 
 SAMPLE = 20_000  # names looked at
 _MASK_WORDS = set("mask masks label labels lbl gt seg segmentation target annotation groundtruth msk".split())
@@ -36,9 +36,38 @@ def bands(names: Sequence[str]) -> str:
         return ""
     gap, suffix = max(found, key=lambda key: found[key])
     rest = min(several, key=lambda rest: int(re.sub(r"\D", "", rest) or 0))  # the finest
-    depth = some[0].count("/")
-    before = f"{{id}}{gap}" if gap else "/".join(["{place}", *["*"] * (depth - 1)]) + "/" * bool(depth)
-    return f"{before if gap or depth else ''}{{band}}{rest}{suffix}"
+    return _first_without_clash(names, gap, rest, suffix)
+
+
+def _first_without_clash(names: Sequence[str], gap: str, rest: str, suffix: str) -> str:
+    """The first pattern that takes these very names, each band of a sample once; the last tells any two paths apart."""
+    depth = names[0].count("/")
+    inner = "/".join(["{place}", *["*"] * (depth - 1)]) + "/" if depth else ""
+    starts = [f"{{id}}{gap}", _levels(names) + f"{{id}}{gap}", f"**/*{gap}"] if gap else [inner, "**/"]
+    texts = [f"{start}{{band}}{rest}{suffix}" for start in starts]
+    wanted = [name for name in names if (match := _BAND.fullmatch(_parts(name)[1])) and (match["rest"] or "") == rest]
+    return next((text for text in texts if _fits(text, wanted)), texts[-1])
+
+
+def _fits(text: str, names: Sequence[str]) -> bool:
+    """Does the pattern take most of the names, and none of them for the same band of the same sample as another?"""
+    try:
+        template = pattern.parse(text)
+    except ValueError:  # a name with a brace or a star
+        return False
+    found = [(match.sample(), match.fields["band"].lower()) for match in map(template.match, names) if match]
+    return len(found) >= MOST * len(names) and len(set(found)) == len(found)
+
+
+def _levels(names: Sequence[str]) -> str:
+    """The folders above files, as fields of a pattern: sides, classes of known data sets, else places."""
+    fields: list[str] = []
+    for k in range(names[0].count("/")):
+        values = Counter(name.split("/")[k] for name in names if name.count("/") > k)
+        meant = "side" if all(map(sides.side_of, values)) else "label" if guards.known(sorted(values)) else "place"
+        free = f"{{{meant if f'{{{meant}}}' not in fields else f'folder{k + 1}'}}}"
+        fields.append(free if len(values) > 1 else "*")
+    return "".join(f"{field}/" for field in fields)
 
 
 def refuse_bands(names: Sequence[str]) -> None:

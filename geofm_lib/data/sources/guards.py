@@ -87,7 +87,7 @@ def why_not(folders: dict[str, int], common: Sequence[set[str]] = ()) -> str:
     if len(folders) > SAMPLE:
         folders = dict(itertools.islice(folders.items(), 0, None, len(folders) // SAMPLE))
     names = sorted({_last(path) for path in folders})
-    if len(names) < 2 or _known(names):
+    if len(names) < 2 or known(names):
         return ""
     kinds = {_kind(name) for name in names}
     if "" not in kinds:
@@ -114,7 +114,7 @@ def is_role(name: str) -> bool:
     return bool(_kind(name))
 
 
-def _known(names: list[str]) -> bool:
+def known(names: list[str]) -> bool:
     """Are half of the names classes of data sets that are known here?"""
     return 2 * sum(_plain(name) in _CLASS_NAMES for name in names) >= len(names)
 
