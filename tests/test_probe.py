@@ -126,8 +126,15 @@ def test_a_poor_probe_is_told_in_words(data, encoder, tmp_path):
 
     good = poor | {"top1_pretrained_mean": 99.0, "top1_pretrained_interval": None, "histograms_top1": 60.0, "loss": 0.1}
     assert not signs.doubts(good, curves)
-    few = good | {"train_images": 30}
-    assert signs.doubts(few, curves)[0]["evidence"] == "5.0 training images a class"
+    few = good | {"fewest_train": 3, "fewest_class": "c"}
+    (row,) = signs.doubts(few, curves)
+    assert row["evidence"] == "3 training images of 'c', the fewest of a class"
+    assert "raise train_ratio" in row["what to do"]
+    (row,) = signs.doubts(few | {"data_split": "given: folders train, test"}, curves)
+    assert "train_ratio" not in row["what to do"], "which a given split does not use"
+    lone, warned = signs.doubts(good | {"unlearned": {"c": 4}, "data_warnings": ["one thing", "another"]}, curves)
+    assert f"no training image of 'c' (4 test images): 4 of {good['test_images']} test images" in lone["evidence"]
+    assert warned["evidence"] == "one thing; and 1 more"
     later = pd.concat([curves, curves.assign(epoch=2, top1=curves["top1"] - 5, loss=curves["loss"] / 2)])
     (over,) = signs.doubts(good, later)
     assert over["doubt"] == "the head is overfitted"

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from geofm_lib.jobs.probe_summary import accuracies, interval, verdict
+from geofm_lib.jobs.probe_summary import accuracies, interval, support, verdict
 
 
 def test_the_interval_is_students():
@@ -42,3 +42,15 @@ def test_the_verdict_of_several_labels_is_in_mean_average_precision():
     assert "reach 60.0 % mAP (17 classes, chance 12.0 %)" in said
     assert "10.0 points (± 2.0) above colour and gradient histograms" in said
     assert "2 classes without a test image are not in it: dock, ship" in said
+
+
+def test_a_class_without_a_training_image_is_told_in_the_answer():
+    found = support(["a", "b", "c", "d"], [9.0, 3.0, 0.0, 7.0], [5.0, 5.0, 4.0, 0.0])
+    assert (found["fewest_train"], found["fewest_class"], found["unlearned"]) == (3, "b", {"c": 4})
+    assert found["classes_untested"] == ["d"]
+    said = verdict(found | {"classes": 4, "chance": 25.0, "top1_pretrained_mean": 60.0})
+    assert "class 'c' has 4 test images and no training image: their images count as wrong" in said
+    assert "1 classes without a test image are not in it: d" in said
+    assert "unlearned" not in verdict({"classes": 4, "chance": 25.0, "top1_pretrained_mean": 60.0})
+    several = {"unlearned": {"c": 1, "e": 2}, "metric": "map", "map_pretrained_mean": 60.0, "classes": 4, "chance": 9.0}
+    assert "2 classes, such as 'c' (1 test image), have test images and no training image" in verdict(several)

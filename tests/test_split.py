@@ -64,6 +64,17 @@ def test_a_split_that_lacks_something(given, labelled, sides, told):
     assert bool(told) == bool(found.warnings)
 
 
+def test_a_ratio_that_is_not_reached_is_told():
+    given = decide((["train"] * 6 + ["val"] * 2 + ["test"] * 2) * 4)
+    (told,) = split.missed(given, FOREST, 0.9)
+    assert told == "train_ratio=0.9 is not used, since the split is given: lists; split=random splits anew"
+    few = decide(scenes=[f"s{n // 20}" for n in range(40)], ratio=0.9)
+    (told,) = split.missed(few, FOREST, 0.9)
+    assert told.startswith("train_ratio=0.9 was asked for, and 0.50 of the train and test images train: a split by")
+    assert split.missed(few, FOREST, 0.5) == split.missed(few, FOREST, 0.0) == split.missed(given, FOREST, 0.0) == []
+    assert split.missed(decide(ratio=0.7), FOREST, 0.7) == []
+
+
 def test_scenes_stay_whole_with_labels_and_without():
     scenes = [f"s{n // 4}" for n in range(40)]
     for classes in (FOREST, [""] * 40, ["forest"] * 20 + ["water"] * 20):

@@ -95,7 +95,10 @@ RULES: tuple[tuple[str, float, str, Advice], ...] = (
 
 def doubts(summary: dict[str, Any], curves: pd.DataFrame) -> list[dict[str, str]]:
     """What speaks against a probe: rows of (doubt, evidence, what to do), from its summary and probe.csv."""
-    rows = [(doubt, evidence(summary, curves), advice) for doubt, evidence, advice in PROBE]
+    rows = [
+        (doubt, evidence(summary, curves), advice(summary) if callable(advice) else advice)
+        for doubt, evidence, advice in PROBE
+    ]
     return [dict(zip(("doubt", "evidence", "what to do"), row, strict=True)) for row in rows if row[1]]
 
 
@@ -129,8 +132,32 @@ def _untrained(found: dict[str, Any], _: pd.DataFrame) -> str:
 
 
 def _few_images(found: dict[str, Any], _: pd.DataFrame) -> str:
-    each = found["train_images"] / found["classes"]
-    return f"{each:.1f} training images a class" if each < FEW else ""
+    if "fewest_train" not in found:  # an older run
+        each = found["train_images"] / found["classes"]
+        return f"{each:.1f} training images a class" if each < FEW else ""
+    least = found["fewest_train"]
+    return f"{least} training images of '{found['fewest_class']}', the fewest of a class" if least < FEW else ""
+
+
+def _more_images(found: dict[str, Any]) -> str:
+    given = str(found.get("data_split", "")).startswith("given")
+    more = "label more images" + ("" if given else ", or raise train_ratio in 01")
+    return f"{more}; read the intervals first"
+
+
+def _unlearned(found: dict[str, Any], _: pd.DataFrame) -> str:
+    """As `jobs.probe_summary` counted them."""
+    classes = found.get("unlearned") or {}
+    if not classes:
+        return ""
+    shown = ", ".join(f"'{name}' ({count} test images)" for name, count in list(classes.items())[:3])
+    share = f"{sum(classes.values())} of {found['test_images']} test images"
+    return f"no training image of {shown}{' and others' * (len(classes) > 3)}: {share} cannot come out right"
+
+
+def _warned(found: dict[str, Any], _: pd.DataFrame) -> str:
+    warnings = found.get("data_warnings") or []
+    return "; ".join([*warnings[:1], *([f"and {len(warnings) - 1} more"] if len(warnings) > 1 else [])])
 
 
 def _overfitted(found: dict[str, Any], curves: pd.DataFrame) -> str:
@@ -145,11 +172,14 @@ def _overfitted(found: dict[str, Any], curves: pd.DataFrame) -> str:
 
 
 Evidence = Callable[[dict[str, Any], pd.DataFrame], str]
-PROBE: tuple[tuple[str, Evidence, str], ...] = (
+PROBE: tuple[tuple[str, Evidence, str | Callable[[dict[str, Any]], str]], ...] = (
+    ("classes without a training image", _unlearned,
+     "give training images of them, use another split (split=random in 01), or leave their images out"),
+    ("01 warned of the data", _warned, "read 01's page of this data set (look here), and mend what is meant otherwise"),
     ("the head is hardly trained", _untrained,
      "raise base_learning_rate (0.1 is for a million images; a few thousand need 10 to 30) or epochs, before anything "
      "else is believed"),
-    ("few images a class", _few_images, "label more images, or raise train_ratio in 01; read the intervals first"),
+    ("few images a class", _few_images, _more_images),
     ("no better than random weights",
      lambda found, _: _not_above(found, "METRIC_random_mean", "METRIC_random_interval", "random weights"),
      "pretrain for longer, or on more images, until 02's loss is well below its start; probe at the pretraining's own "

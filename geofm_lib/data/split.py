@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from geofm_lib.data import duplicates, several
 
+MISSED = 0.05  # of train_ratio, from which on it is told
 SIDES = ("train", "val", "test")  # val is kept apart: neither pretrained on nor tested on
 
 
@@ -65,6 +66,24 @@ def decide(
             warnings.append(f"{len(apart)} training images have a twin on the test side: they are kept apart (val)")
         warnings += _unseen(sides, labels)
     return Split(sides, by, warnings)
+
+
+def missed(split: Split, labels: list[str], asked: float) -> list[str]:
+    """What is told where train_ratio was set to `asked`, and the split is given or comes out otherwise."""
+    if not asked:
+        return []
+    if split.by.startswith("given"):
+        return [f"train_ratio={asked:g} is not used, since the split is {split.by}; split=random splits anew"]
+    counted = Counter(side for side, label in zip(split.sides, labels, strict=True) if label or not any(labels))
+    total = counted["train"] + counted["test"]
+    reached = counted["train"] / total if total else 1.0
+    if abs(reached - asked) <= MISSED:
+        return []
+    why = "a random split keeps" if split.by == "random" else f"a split by {split.by} keeps"
+    return [
+        f"train_ratio={asked:g} was asked for, and {reached:.2f} of the train and test images train: {why} images that "
+        "belong together on one side, and there are few such groups"
+    ]
 
 
 def _as_given(given: list[str], labels: list[str], warnings: list[str]) -> list[str]:

@@ -15,6 +15,7 @@ from geofm_lib import files
 from geofm_lib.catalog.datasets import DATASETS
 from geofm_lib.data import several
 from geofm_lib.data.sources.prepared import fingerprint
+from geofm_lib.data.split import missed as missed_ratio
 from geofm_lib.distributed.context import Context
 from geofm_lib.jobs import prepare_lists, prepare_pack, prepare_split, prepare_union
 from geofm_lib.jobs.prepare_collection import compare, recognise
@@ -44,6 +45,7 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     ratio = settings.train_ratio or (card and card.train) or TRAIN_RATIO
     same_as, kinds = prepare_lists.list_duplicates(run.path, images)
     split = united.split(images) if united else prepare_split.sides(settings, images, known, same_as, ratio)
+    missed = missed_ratio(split, known.labels, settings.train_ratio)
     sides = split.sides
     if "train" not in sides:
         words = f"{sides.count('val')} kept apart as val, {sides.count('test')} to test on"
@@ -71,7 +73,7 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
         "split_by": split.by,
         "empty_tiles": images.refused.empty,
         **packed,
-        "warnings": [*found.warnings, *known.warnings, *split.warnings, *packed["warnings"]],
+        "warnings": [*found.warnings, *known.warnings, *split.warnings, *missed, *packed["warnings"]],
         **(united.summary(run.path, sides) if united else {}),
         "fingerprint": fingerprint(run.path),
         **({} if united else {"packed_images_per_s": found.speed}),

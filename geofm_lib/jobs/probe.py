@@ -16,14 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from timm.optim import Lars
 
 from geofm_lib import files
 from geofm_lib.data import baselines, sampler
 from geofm_lib.data.shards import Shards
-from geofm_lib.data.sources import probeable
+from geofm_lib.data.sources import prepared, probeable
 from geofm_lib.distributed.context import Context
 from geofm_lib.distributed.features import Extractor, Features
 from geofm_lib.distributed.training import learning_rate
@@ -137,8 +136,8 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
         "loss": sum(losses) / settings.probe_seeds,
         "head_steps": settings.epochs * steps,
     }
-    if train.several:
-        found["classes_untested"] = [train.classes[k] for k in np.flatnonzero(tested.sum(axis=0) == 0).tolist()]
+    found |= probe_summary.support(train.classes, *(side.targets.sum(axis=0).tolist() for side in (train, test)))
+    found |= prepared.told(settings.data)
     return found | {"verdict": probe_summary.verdict(found)}
 
 

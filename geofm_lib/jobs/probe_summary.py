@@ -43,6 +43,37 @@ def accuracies(
     return found
 
 
+def support(classes: Sequence[str], train: Sequence[float], test: Sequence[float]) -> dict[str, Any]:
+    """What there is to learn from: train, test hold the images of each class on either side.
+
+    fewest_train: images of fewest_class, the class with the fewest that has any. unlearned: class -> test images, of
+    those without a training image; untested: those without a test image.
+    """
+    counted = list(zip(classes, map(int, train), map(int, test), strict=True))
+    fewest = min(((known, name) for name, known, _ in counted if known), default=(0, ""))
+    return {
+        "fewest_train": fewest[0],
+        "fewest_class": fewest[1],
+        "unlearned": {name: tested for name, known, tested in counted if tested and not known},
+        "classes_untested": [name for name, _, tested in counted if not tested],
+    }
+
+
+def unlearned(found: dict[str, Any]) -> str:
+    """Which classes have test images and no training image, in words; "" for none."""
+    classes = found.get("unlearned") or {}
+    if not classes:
+        return ""
+    name, count = next(iter(classes.items()))
+    images = f"{count} test image{'s' * (count != 1)}"
+    if len(classes) == 1:
+        said = f"class '{name}' has {images} and no training image: "
+    else:
+        said = f"{len(classes)} classes, such as '{name}' ({images}), have test images and no training image: "
+    top = metrics.of(found) == "top1"
+    return said + ("their images count as wrong" if top else "how they are ranked is left to chance")
+
+
 def verdict(found: dict[str, Any]) -> str:
     """One sentence that reads the summary: against random weights, against histograms, or on its own."""
     key = metrics.of(found)
@@ -65,6 +96,8 @@ def verdict(found: dict[str, Any]) -> str:
         clear = "" if abs(gain) > noise else ", which is within the interval: no clear difference"
         side = "above" if gain >= 0 else "below"
         parts.append(f"{abs(gain):.1f} points (± {noise:.1f}) {side} {words}{clear}")
+    if words := unlearned(found):
+        parts.append(words)
     if untested := found.get("classes_untested"):
         parts.append(f"{len(untested)} classes without a test image are not in it: {', '.join(untested[:5])}")
     return "; ".join(parts) + "."

@@ -131,6 +131,12 @@ def check_members(folder: Path, within: tuple[Path, ...] = ()) -> None:
             raise ValueError(f"{where} has changed in '{path}'; make the union again in a new folder with 01_data")
 
 
+def told(folder: str | Path) -> dict[str, Any]:
+    """What later pages tell of a preparation: its warnings and how it was split; nothing where that is not there."""
+    found = _json(Path(folder) / "summary.json")
+    return {"data_warnings": found.get("warnings", []), "data_split": found.get("split_by", "")} if found else {}
+
+
 def fingerprint(folder: Path) -> str:
     """Which images there are, their bytes and their split: 16 digits, the same for a copy of the folder elsewhere."""
     union, digest = _json(folder / UNION), hashlib.sha256()
