@@ -25,7 +25,7 @@ from geofm_lib.runs.check import check
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import PrepareSettings, SettingsError
 from tests.support.cases import whole_scenes
-from tests.support.preparations import apart, prepared
+from tests.support.preparations import apart, prepared, summarised
 
 UTM = "EPSG:32630"
 
@@ -546,10 +546,6 @@ def resident(pid: int) -> int:
     return total
 
 
-def prepare_with(folder: Path, dataset: Path, options: dict) -> None:
-    prepared(folder, dataset, **options)
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("layout", ["tiles", "strips"])
 def test_a_sentinel_2_scene_takes_less_than_a_gibibyte(tmp_path, layout):
@@ -561,7 +557,7 @@ def test_a_sentinel_2_scene_takes_less_than_a_gibibyte(tmp_path, layout):
         folder = write(
             tmp_path / "set" / "s.tif", whole_scenes.ground(4000, 1), blockysize=8, compress="deflate"
         ).parent
-    process = apart(prepare_with, tmp_path / "run", folder, {"tile": 512, "workers": 2})
+    process = apart(summarised, tmp_path / "run", folder, {"tile": 512, "workers": 2})
     most = 0
     while process.is_alive():
         most = max(most, resident(process.pid))

@@ -14,11 +14,16 @@ from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.settings import PrepareSettings
 
 
-def prepared(folder: Path, dataset, **options) -> tuple[dict, dict[str, str], dict[str, bytes]]:
-    """(summary, {refused name: reason}, {packed name: bytes}) of one preparation in this process."""
+def summarised(folder: Path, dataset, options: dict) -> dict:
+    """The summary of one preparation in this process; nothing of it is read again."""
     folder.mkdir(exist_ok=True)
     settings = PrepareSettings(dataset=str(dataset), run_dir=str(folder), **options)
-    summary = prepare.run(settings, SimpleNamespace(is_main=True), Folder(folder))
+    return prepare.run(settings, SimpleNamespace(is_main=True), Folder(folder))
+
+
+def prepared(folder: Path, dataset, **options) -> tuple[dict, dict[str, str], dict[str, bytes]]:
+    """(summary, {refused name: reason}, {packed name: bytes}) of one preparation in this process."""
+    summary = summarised(folder, dataset, options)
     data = shards.Shards(folder)
     return summary, refused(folder), {name: data.read(i, verify=True) for i, name in enumerate(data.names)}
 
