@@ -16,7 +16,7 @@ from geofm_lib import files
 from geofm_lib.advice import signs
 from geofm_lib.data import baselines, duplicates, several, shards
 from geofm_lib.data.sample import Sample
-from geofm_lib.data.sources import folders
+from geofm_lib.data.sources import folders, probeable
 from geofm_lib.distributed import features
 from geofm_lib.figures import probe as page
 from geofm_lib.jobs import probe as job
@@ -97,6 +97,26 @@ def test_a_table_of_labels_is_prepared_and_put_into_a_union(tmp_path):
     united = prepared(tmp_path / "both", f"{tmp_path}/one,{tmp_path}/two")[0]
     assert united["several_labels"]
     assert united["classes"]["one/red"] == united["classes"]["two/red"] == 18
+
+
+def test_images_with_none_of_the_labels_are_trained_and_tested_on(tmp_path):
+    random, kinds = np.random.default_rng(4), [("red", "green"), ("red",), ("blue",), ()]
+    (tmp_path / "set").mkdir()
+    for k in range(41):
+        (tmp_path / "set" / f"{k}.png").write_bytes(encode(picture(kinds[k % 4], random)))
+    table = [f"{k}.png," + ",".join(str(int(name in kinds[k % 4])) for name in CLASSES) for k in range(40)]
+    (tmp_path / "set" / "labels.csv").write_text("\n".join(["file,blue,green,red", *table]) + "\n")
+    summary = prepared(tmp_path / "run", tmp_path / "set", labels="labels.csv", workers=1)[0]
+    assert summary["classes"] == {"blue": 10, "green": 10, "red": 20}
+    for side in ("train", "test"):
+        found = shards.Shards(tmp_path / "run", side)
+        none = [name for name, row in zip(found.names, found.targets, strict=True) if not row.any()]
+        assert len(set(none) - {"40.png"}) == 5
+    labels = {row["name"]: row["label"] for row in files.read_csv(tmp_path / "run" / "index.csv")}
+    assert (labels["40.png"], labels["3.png"]) == ("", "|")
+    bare = "no label for 1 of its 41 train and test images"
+    with pytest.raises(ValueError, match=bare):
+        probeable.check(tmp_path / "run")
 
 
 def test_one_label_each_is_no_set_of_several(data, tmp_path):

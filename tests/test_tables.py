@@ -150,6 +150,73 @@ def test_columns_named_by_the_setting(read):
     )
 
 
+SCORES = [f"0,{n}5" for n in (1, 2, 3)] * 4
+UNKNOWN = {
+    "semicolons": ("Dateiname;Klasse;Güte", (ENDS, TRUE, SCORES), "Dateiname", "Klasse"),
+    "two columns": ("Dateiname;Klasse", (ENDS, TRUE), "Dateiname", "Klasse"),
+    "numbers beside": ("filename;biome;score", (ENDS, TRUE, range(12)), "filename", "biome"),
+    "dates beside": ("chemin;classe;jour", (ENDS, TRUE, ["2020-01-02"] * 12), "chemin", "classe"),
+}
+
+
+@pytest.mark.parametrize("form", UNKNOWN)
+def test_the_only_column_that_can_be_a_label_is_taken_and_told(read, form):
+    header, columns, path, label = UNKNOWN[form]
+    found = read(labels_csv=rows(header, *columns, comma=";"))
+    assert found.labels == TRUE
+    assert found.words == {"label": f"column {label} of labels.csv"}
+    assert found.warnings == [
+        f"column '{label}' of 'labels.csv' is taken for the labels, since no other can be: "
+        f"labels='labels.csv:path={path},label=...' takes another"
+    ]
+
+
+SILENT = {
+    "two that can be": ("Datei,Klasse,Land", (ENDS, TRUE, ["de", "fr"] * 6), "labels='labels.csv:path=Datei,label=Klasse'"),
+    "a number": ("Datei,Klasse", (ENDS, range(12)), "labels='labels.csv:path=Datei,label=Klasse'"),
+    "each its own": ("Datei,Text", (ENDS, STEMS), "labels='labels.csv:path=Datei,label=Text'"),
+    "paths alone": ("", (ENDS,), "says neither labels, sides nor groups"),
+    "paths and a header": ("Datei", (ENDS,), "add one beside the paths"),
+    "an empty label": ("image,label", (ENDS, [""] * 12), "neither labels, sides nor groups: column label of labels.csv"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", SILENT)
+def test_a_named_table_that_says_nothing_stops(read, form):
+    header, columns, said = SILENT[form]
+    with pytest.raises(ValueError) as refused:
+        read(labels_csv=rows(header, *columns))
+    assert said in str(refused.value)
+    assert str(refused.value).startswith("labels: ")
+
+
+def test_a_column_beside_a_side_is_told_but_not_taken(read):
+    found = read(labels_csv=rows("image,split,country", ENDS, SIDES, ["de", "fr"] * 6))
+    assert (found.labels, found.sides) == ([], SIDES)
+    told = "column 'country' of 'labels.csv' is not used: labels='labels.csv:path=image,label=country' does"
+    assert found.warnings == [told]
+
+
+def test_paths_are_known_where_few_rows_name_an_image(read):
+    """As where a pattern keeps a part of the images, or their names are not known yet."""
+    count = 400
+    table = rows("place,cell_5km,before,after", range(count), [n // 9 for n in range(count)],
+                 [f"before/{n}.jpg" for n in range(count)], [f"after/{n}.jpg" for n in range(count)])  # fmt: skip
+    names = [f"set/{when}/{n}.jpg" for when in ("before", "after") for n in range(390, 400)]
+    found = read("pairs.csv:group=cell_5km", names, **{"pairs.csv": table})
+    assert found.groups == [str(n // 9) for n in range(390, 400)] * 2
+
+
+def test_a_row_without_a_1_is_none_of_them_and_no_row_is_no_label(read):
+    bits = [[1, 1, 0, 0], [1, 0, 0, 0], [0, 1, 0, ""]]
+    found = read(labels_csv=rows("image,a,b,c", ENDS[:4], *bits))
+    assert found.labels == ["a|b", "a|c", "|", ""] + [""] * 8
+    found = read(labels_csv=rows("image,labels", ENDS[:3], ["\"['a','b']\"", "[]", ""]))
+    assert found.labels[:3] == ["a|b", "|", ""]
+    found = read(labels_csv=rows("image,a,b,c", ENDS[:4], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]))
+    assert found.labels[:4] == ["a", "b", "c", ""], "of one label each, none is no label"
+
+
 # Lists as published: (name of the file, its lines). The names of the files say the sides.
 def published(line):
     return {
@@ -303,7 +370,11 @@ def test_what_is_odd_but_clear_is_taken_and_told(read):
     assert found.warnings == ["3 images stand in no row of 'labels.csv', such as 'set/crop/crop_1.png'"]
     found = read(labels_csv=rows("image,label", ENDS, ["nan", "", "NA", "None"] + TRUE[4:]))
     assert found.labels == [""] * 4 + TRUE[4:]
-    assert found.warnings == ["4 rows of 'labels.csv' have no label"]
+    assert found.warnings == [
+        "4 rows of 'labels.csv' have no label (1 'nan', 1 'NA', 1 'None': read as missing, as pandas does; give it "
+        "another name if it is a class)"
+    ]
+    assert read(labels_csv=rows("image,label", ENDS, ["none"] * 4 + TRUE[4:])).labels[:4] == ["none"] * 4
     found = read(labels_csv=rows("image,label", ENDS, ["forest"] * 12))
     assert found.warnings == ["all labels of 'labels.csv' are 'forest': one class cannot be told from another"]
     assert read(labels_csv=GOOD + GOOD.partition("\n")[2]).labels == TRUE, "the same row twice"

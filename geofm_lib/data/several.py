@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 BETWEEN = "|"
+NONE = "|"  # stands for an image that is known to have none of the labels
 
 
 def parts(label: str) -> list[str]:
@@ -36,9 +37,11 @@ def are_several(labels: Iterable[str]) -> bool:
 def strata(labels: list[str]) -> list[str]:
     """For each image the label by which it is split: its rarest in the whole set, so that both sides get rare classes.
 
-    >>> strata(["sea", "sea|ship", "", "sea"])
-    ['sea', 'ship', '', 'sea']
+    Images that have none of them are like a class of their own.
+
+    >>> strata(["sea", "sea|ship", "", "sea", "|"])
+    ['sea', 'ship', '', 'sea', '|']
     """
     images = counts(labels)
-    rarest = {label: min(parts(label), key=lambda part: (images[part], part), default="") for label in set(labels)}
+    rarest = {label: min(parts(label), key=lambda part: (images[part], part), default=label) for label in set(labels)}
     return [rarest[label] for label in labels]

@@ -54,7 +54,9 @@ def _renamed(block: Block, before: str, shards: Path, here: str) -> Block:
     """The columns of a member's rows that differ in the union."""
     return {
         "name": [before + name for name in block["name"]],
-        "label": [several.BETWEEN.join(before + part for part in several.parts(label)) for label in block["label"]],
+        "label": [
+            several.BETWEEN.join(before + part for part in several.parts(label)) or label for label in block["label"]
+        ],
         "scene": [scene and before + scene for scene in block["scene"]],
         "shard": [shard and os.path.relpath(os.path.normpath(shards / shard), here) for shard in block["shard"]],
     }

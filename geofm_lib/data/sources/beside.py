@@ -72,7 +72,9 @@ def _roles(name: str, data: bytes, find: Finder) -> tuple[list[str], str] | None
         if all(len(row) == 1 for row in head):
             words = cells.words([row[0] for row in head], find)
             head = [cells.cut(row[0], words) for row in head]
-        columns = choose(name, head, {}, find, several_groups=True)
+        columns = choose(
+            name, head, {}, find, several_groups=True, sided=bool(sides.mentioned(name.rpartition("/")[2]))
+        )
     except ValueError:
         return None
     told = head[1:] if columns.header else head
@@ -80,7 +82,7 @@ def _roles(name: str, data: bytes, find: Finder) -> tuple[list[str], str] | None
     if hits < HITS * len(told) * len(columns.path) or not told:
         return None
     roles = [role for role in ("label", "side", "group") if getattr(columns, role) or role == "side" and columns.flags]
-    return roles, f":group={columns.header[columns.group[-1]]}" if len(columns.group) > 1 else ""
+    return roles, f":group={columns.header[columns.group[-1]]}" if len(columns.group) > 1 else columns.options
 
 
 def _is_split(setting: str, lists: dict[str, str], source: listing.Source, names: Sequence[str]) -> bool:

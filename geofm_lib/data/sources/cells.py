@@ -4,23 +4,29 @@ import ast
 import functools
 import re
 
+from geofm_lib.data import several
 from geofm_lib.data.sources import sides
 from geofm_lib.data.sources.columns import Columns
 from geofm_lib.data.sources.finder import Finder
 
+YES = ("1", "1.0", "true")
 LONGEST = 200  # letters of a label
+# What pandas reads as missing; "none" in small letters is a class there too.
+NO_LABEL = set("- NaT <NA> N/A NA NULL NaN None n/a nan null -NaN -nan #N/A #NA".split()) | {"", "#N/A N/A"}
 MISSING = {"", "nan", "none", "null", "na", "n/a", "-", "<na>", "nat"}
 
 
 def label(name: str, number: int, row: list[str], columns: Columns) -> str:
     """The label of a row, several with "|" between them, "" for none."""
     if columns.one_hot:
-        return "|".join(_clean(columns.header[k]) for k in columns.label if row[k].lower() in ("1", "1.0", "true"))
+        bits = [row[k].lower() for k in columns.label]
+        names = [_clean(columns.header[k]) for k, bit in zip(columns.label, bits, strict=True) if bit in YES]
+        return "|".join(names) or (several.NONE if all(bits) else "")
     if len(columns.label) == 1:
         k = columns.label[0]
         found = _labels(row[k], columns.header[k] if columns.header else "")
     else:
-        found = "|".join(filter(None, (_labels(row[k], columns.header[k]) for k in columns.label)))
+        found = "|".join(several.parts("|".join(_labels(row[k], columns.header[k]) for k in columns.label)))
     if len(found) > LONGEST and (longest := max(map(len, found.split("|")))) > LONGEST:
         raise ValueError(
             f"labels: line {number} of '{name}' has a label of {longest} letters; at most {LONGEST} can be"
@@ -31,8 +37,10 @@ def label(name: str, number: int, row: list[str], columns: Columns) -> str:
 @functools.lru_cache(maxsize=65_536)
 def _labels(text: str, header: str) -> str:
     """The labels of a cell, each once. header: commas part them where it is a plural, and blanks where it is tags."""
-    parts = map(_clean, _several(text, header.strip().lower()))
-    return "|".join(dict.fromkeys(part for part in parts if part.lower() not in MISSING))
+    parts = list(map(_clean, _several(text, header.strip().lower())))
+    if not any(parts):
+        return several.NONE if text else ""  # such as []
+    return "|".join(dict.fromkeys(part for part in parts if part not in NO_LABEL))
 
 
 def _several(text: str, header: str) -> list[str]:

@@ -3,9 +3,11 @@
 import itertools
 import re
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from geofm_lib.data import several
 from geofm_lib.data.sources import cells, tables
 from geofm_lib.data.sources.columns import Columns, choose
 from geofm_lib.data.sources.finder import NONE, SEVERAL, Finder, is_pattern
@@ -44,11 +46,15 @@ class Collected:
         self.words: dict[str, list[str]] = {"label": [], "side": [], "group": []}
         self.rows = self.lost = self.unlabelled = 0
         self.example = self.conflict = ""
+        self.told: list[str] = []
+        self.missing: Counter[str] = Counter()  # words that stand for no label
         self.files: list[str] = []
         self.paths: list[str] = []
 
-    def add(self, file: tables.File, asked: dict[str, list[str]], find: Finder, side: str) -> None:
-        """Take in a file. side: that of all its images, by the file's name."""
+    def add(
+        self, file: tables.File, asked: dict[str, list[str]], find: Finder, side: str, most: int | None = None
+    ) -> None:
+        """Take in a file. side: that of all its images, by the file's name. most: rows to read."""
         self.files.append(file.name)
         self.paths.append(f"{find.inside}/{file.name}".lstrip("/"))
         with tables.reading(file) as rows:
@@ -57,18 +63,21 @@ class Collected:
             lines = widths == {1}
             words = cells.words([row[0] for _, row in head], find) if lines else 0
             split = (lambda row: cells.cut(row[0], words)) if words else (lambda row: row)
-            columns = choose(file.name, [split(row) for _, row in head], asked, find)
+            columns = choose(file.name, [split(row) for _, row in head], asked, find, False, file.typed, bool(side))
+            self.told += [columns.told] * bool(columns.told)
             for role in ("label", "side", "group"):
                 if getattr(columns, role) or (role == "side" and columns.flags):
                     self.words[role].append(_said(columns, role, file.name))
             if side and not (columns.side or columns.flags):
                 self.words["side"].append(file.name)
-            for number, row in itertools.chain(head[1:] if columns.header else head, rows):
+            for number, row in itertools.islice(itertools.chain(head[1:] if columns.header else head, rows), most):
                 self._row(file.name, number, split(row), columns, find, side)
 
     def _row(self, name: str, number: int, row: list[str], columns: Columns, find: Finder, side: str) -> None:
         self.rows += 1
         label = cells.label(name, number, row, columns)
+        if not label and columns.label and not columns.one_hot:
+            self.missing.update(filter(None, (row[k] for k in columns.label)))
         if columns.side:
             side = cells.side(name, number, row[columns.side[0]], columns)
         elif columns.flags:
@@ -112,15 +121,17 @@ class Collected:
             raise ValueError(
                 f"labels: none of the {self.rows} rows of {which} names an image: they say '{self.example}'{image}"
             )
-        labels, warnings = self.values["label"], []
-        labelled = sum(map(bool, labels))
+        labels, warnings = self.values["label"], list(self.told)
         if self.more:
-            if len(self.more) < SEVERAL_SHARE * labelled:
+            if len(self.more) < SEVERAL_SHARE * sum(map(bool, labels)):
                 raise ValueError(self.conflict)
             for place, more in self.more.items():
-                joined = "|".join(dict.fromkeys("|".join([labels[place], *more]).split("|")))
+                joined = "|".join(several.parts("|".join([labels[place], *more]))) or several.NONE
                 labels[place] = self.shared.setdefault(joined, joined)
-        kinds = set(labels) - {""}
+        if not several.are_several(labels):  # where an image has one label, to have none is to have no label
+            labels[:] = ["" if label == several.NONE else label for label in labels]
+        labelled = sum(map(bool, labels))
+        kinds = set(labels) - {"", several.NONE}
         parts = {part for label in kinds for part in label.split("|")}
         if len(parts) > max(TOO_MANY, 0.5 * labelled):
             raise ValueError(
@@ -128,8 +139,8 @@ class Collected:
                 f"'{min(parts)}', so they are no classes; name another column (label=...)"
             )
         if kinds and all(re.fullmatch(r"-?\d+\.0+", part) for part in parts):
-            short = {label: "|".join(part.partition(".")[0] for part in label.split("|")) for label in kinds} | {"": ""}
-            labels = [short[label] for label in labels]
+            short = {label: "|".join(part.partition(".")[0] for part in label.split("|")) for label in kinds}
+            labels = [short.get(label, label) for label in labels]
         if len(parts) == 1 and labelled:
             warnings.append(f"all labels of {which} are '{min(parts)}': one class cannot be told from another")
         if self.lost:
@@ -138,7 +149,19 @@ class Collected:
             lone = self.names[listed.index(False)]
             warnings.append(f"{len(listed) - count} images stand in no row of {which}, such as '{lone}'")
         if self.words["label"] and labelled < count:
-            warnings.append(f"{count - labelled} rows of {which} have no label")
+            counted = ", ".join(f"{n} '{word}'" for word, n in self.missing.most_common(4))
+            hint = (
+                f" ({counted}: read as missing, as pandas does; give it another name if it is a class)"
+                if counted
+                else ""
+            )
+            warnings.append(f"{count - labelled} rows of {which} have no label{hint}")
+        if not partly and not any(any(values) for values in self.values.values()):
+            empty = f": {self.words['label'][0]} has none" if self.words["label"] else ""
+            raise ValueError(
+                f"labels: {which} says neither labels, sides nor groups{empty}; name a column, as in "
+                "labels='table.csv:path=...,label=...', or use 'folders' or 'none'"
+            )
         words = {role: ", ".join(dict.fromkeys(told)) for role, told in self.words.items() if any(self.values[role])}
         sided, grouped = (self.values[role] if role in words else [] for role in ("side", "group"))
         return Given(labels if "label" in words else [], sided, grouped, words, listed, self.paths, warnings)

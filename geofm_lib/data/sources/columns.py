@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from geofm_lib.catalog.suggest import did_you_mean
-from geofm_lib.data.sources import sides
+from geofm_lib.data.sources import listing, sides
 from geofm_lib.data.sources.finder import SEVERAL, Finder, is_pattern
 
 ROLES = ("path", "label", "side", "group")
@@ -37,6 +37,8 @@ class Columns:
     group: list[int] = field(default_factory=list)
     flags: dict[int, str] = field(default_factory=dict)
     one_hot: bool = False  # labels are the names of columns of 0 and 1
+    told: str = ""  # a sentence for the page, where a label was not known by its name
+    options: str = ""  # what stands behind the name of the file to say it
 
     def named(self, role: str) -> str:
         """The names of the columns of a role, as the setting has them."""
@@ -48,9 +50,16 @@ class Columns:
 
 
 def choose(
-    name: str, rows: Sequence[list[str]], asked: dict[str, list[str]], find: Finder, several_groups: bool = False
+    name: str,
+    rows: Sequence[list[str]],
+    asked: dict[str, list[str]],
+    find: Finder,
+    several_groups: bool = False,
+    typed: str = "",
+    sided: bool = False,
 ) -> Columns:
     """The columns of a table by its first rows. asked: names of columns by role, as the setting says.
+    typed: how the setting names the file. sided: does its name say the side of its images?
 
     Raises ValueError, one sentence, where a column is missing, comes twice, or could be several.
     """
@@ -90,7 +99,45 @@ def choose(
                 f"labels='{name}:group={first[groups[-1]]}'"
             )
         found.group = groups
+    if found.path and not found.label and not set(asked) - {"path"}:
+        _guess(name, typed or name, found, rest, sided)
     return found
+
+
+def _guess(name: str, typed: str, found: Columns, rows: Sequence[list[str]], sided: bool) -> None:
+    """A label by what stands in the only column that can be one, unless the table says sides or groups.
+
+    Raises ValueError, with the setting that works, where a table says nothing that is known.
+    """
+    taken = {*found.path, *found.side, *found.group, *found.flags}
+    left = [k for k in range(len(found.header)) if k not in taken and found.header[k]]
+    likely = [k for k in left if _are_classes([row[k] for row in rows])]
+    path = "+".join(found.header[k] for k in found.path)
+    options = [f":path={path},label={found.header[k]}" for k in likely or left]
+    if found.side or found.flags or found.group:
+        if len(likely) == 1:
+            found.told = (
+                f"column '{found.header[likely[0]]}' of '{name}' is not used: labels='{typed}{options[0]}' does"
+            )
+    elif len(likely) == 1:
+        found.label, found.options = likely, options[0]
+        found.told = (
+            f"column '{found.header[likely[0]]}' of '{name}' is taken for the labels, since no other can be: "
+            f"labels='{typed}:path={path},label=...' takes another"
+        )
+    elif rows and not sided:
+        columns = ", ".join(found.header[:8])
+        how = f"say labels='{typed}{options[0]}'" if options else "add one beside the paths"
+        raise ValueError(f"labels: no column of '{name}' is known as a label, side or group (it has {columns}); {how}")
+
+
+def _are_classes(cells: Sequence[str]) -> bool:
+    """Texts of which few are different, and not numbers (also with a decimal comma), dates or files."""
+    cells = [cell for cell in cells if cell]
+    if not cells or any(map(listing.is_image_name, cells)):
+        return False
+    numbers = sum(bool(re.fullmatch(r"[+-]?[\d.,:eE/+-]*\d[\d.,:eETZ/ +-]*%?", cell)) for cell in cells)
+    return numbers < 0.5 * len(cells) and 1 < len(set(cells)) <= max(2, len(cells) // 2)
 
 
 def _place(name: str, role: str, column: str, header: list[str]) -> int:
@@ -118,6 +165,8 @@ def _paths(name: str, found: Columns, plain: list[str], rows: Sequence[list[str]
     others = set(_NAMES["label"] + _NAMES["side"])
     shares = {k: share for k, share in shares.items() if plain[k] not in others}
     good = [k for k in shares if shares[k] > 0.5 * max(shares.values()) and shares[k] > 0]
+    if not set(by_name) & set(good):  # few of the rows may be about images that are there
+        good += [k for k in shares if k not in good and k not in by_name and _are_files([row[k] for row in rows])]
     named = [k for k in by_name if k in good]
     if not named:  # a column that names several images is the one that is meant, and is refused later
         named = [k for k in by_name if any(find(row[k]) == SEVERAL for row in rows)]
@@ -131,7 +180,7 @@ def _paths(name: str, found: Columns, plain: list[str], rows: Sequence[list[str]
                 found.path.append(k)
     elif by_name:
         found.path = [_single(name, found, by_name[0])]
-    else:
+    elif find.names:
         columns = ", ".join(found.header[:8])
         raise ValueError(f"labels: no column of '{name}' names images (it has {columns}); say labels='{name}:path=...'")
 
@@ -170,6 +219,12 @@ def _share(cells: Sequence[str], find: Finder) -> float:
     patterns = [cell for cell in cells if is_pattern(cell)]
     hits = sum(find(cell) >= 0 for cell in cells if not is_pattern(cell))
     return (hits + len(patterns) * any(map(find.all, patterns[:3]))) / max(1, len(cells))
+
+
+def _are_files(cells: Sequence[str]) -> bool:
+    """Are nearly all of them names of image files?"""
+    cells = [cell for cell in cells if cell]
+    return bool(cells) and sum(map(listing.is_image_name, cells)) > 0.9 * len(cells)
 
 
 def _are_bits(rows: Sequence[list[str]], k: int) -> bool:

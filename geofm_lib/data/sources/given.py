@@ -74,19 +74,28 @@ def check(setting: str, source: listing.Source) -> None:
 
 
 def read(
-    setting: str, source: listing.Source, names: Sequence[str], partly: bool = False, lenient: bool = False
+    setting: str,
+    source: listing.Source,
+    names: Sequence[str],
+    partly: bool = False,
+    lenient: bool = False,
+    most: int | None = None,
 ) -> Given:
     """What the files of `setting` say of the images called `names`.
 
     Raises ValueError, one sentence, for a file that is missing, damaged or contradicts itself, and when it names none
     of the images (unless `partly`: the names are not the final ones). lenient: a row that could mean several images
-    means none, since some of them may yet be refused.
+    means none, since some of them may yet be refused. most: rows of each file to read.
     """
-    found = [(file, inside, spec.columns) for spec in parse(setting) for file, inside in locate(spec.file, source)]
+    found = [
+        (file._replace(typed="" if is_pattern(spec.file) else spec.file), inside, spec.columns)
+        for spec in parse(setting)
+        for file, inside in locate(spec.file, source)
+    ]
     into = Collected(names, lenient)
     for file, inside, asked in found:
         side = sides.mentioned(Path(file.name).name) if len(found) > 1 else ""
-        into.add(file, asked, Finder(names, inside), side)
+        into.add(file, asked, Finder(names, inside), side, most)
     return into.result(partly)
 
 

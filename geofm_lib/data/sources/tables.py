@@ -30,10 +30,14 @@ _OTHERS = {
 
 
 class File(NamedTuple):
-    """A file that holds a table. name: for sentences. content: its path, or its bytes where it is in an archive."""
+    """A file that holds a table. name: for sentences. content: its path, or its bytes where it is in an archive.
+
+    typed: how the setting `labels` names it, "" where that is its name.
+    """
 
     name: str
     content: Path | bytes
+    typed: str = ""
 
     def open(self) -> BinaryIO:
         """Its bytes from the beginning."""
@@ -183,7 +187,10 @@ def _json(file: File, text: io.TextIOWrapper) -> Iterator[tuple[int, list[str]]]
         if first == "[" or file.name.lower().endswith(".json"):
             whole = json.load(text)
             if isinstance(whole, dict) and {"images", "annotations"} <= set(whole):
-                raise ValueError(f"labels: '{file.name}' holds boxes of objects (COCO), not a label for each image")
+                raise ValueError(
+                    f"labels: '{file.name}' holds boxes of objects (COCO), not a label for each image; "
+                    "write them as a table of path,label (several labels as a|b), or use labels='none'"
+                )
             if isinstance(whole, dict):
                 whole = [{"path": path, "label": label} for path, label in whole.items()]
             records: Iterator = iter(enumerate(whole, start=1))
