@@ -77,7 +77,7 @@ def test_every_geotiff_is_exact_or_told_or_refused():
         for name in told
     )
     assert told["float64 x 3"] == "float64 to float32"
-    assert told["uint32 beyond 24 bits"] == "uint32 to float32, rounded"
+    assert told["uint32 beyond 24 bits"] == "uint32 to float32 (rounded)"
     assert told["palette"] == "palette to RGB"
     assert told["sparse tiles, uint16"] == "not measured: fill of 0"
     assert told["fourth band called alpha: full, LZW"] == "full alpha dropped"

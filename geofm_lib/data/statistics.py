@@ -1,6 +1,7 @@
 """Mean and spread of each band over the measured pixels of some images, but for images that cannot be true."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,11 @@ END_OF_FLOATS = 1e4
 LEFT_OUT = (
     "mean and spread leave out {} images, whose numbers lie absurdly far from the others' (the first is {}): name the "
     "value that means not measured by nodata, or take these images away"
+)
+GAP, FEW = 1.5, 0.05  # decades between the levels of images of two scales; the least share of images in each
+OTHER_SCALE = (
+    "{} images, such as '{}', hold numbers about {} times as {} as those of the rest ({:.3g} instead of {:.3g} in the "
+    "middle): they look stored at another scale; bring all to one, or take these away"
 )
 CONSTANT = 1e-6  # of the mean: a spread of floats below it is rounding
 
@@ -81,12 +87,13 @@ class Statistics:
 
     def summary(self, names: list[str]) -> dict[str, Any]:
         """What the run's summary says of it, given the names of the chosen images."""
-        out = [names[place] for place in np.flatnonzero(far(np.concatenate(self._blocks), self.dtype)).tolist()]
+        rows = np.concatenate(self._blocks)
+        out = [names[place] for place in np.flatnonzero(far(rows, self.dtype)).tolist()]
         return {
             "masked_images": self.masked_images,
             "masked_share": round(1 - self._measured / self._pixels, 6),
             "left_out_of_statistics": len(out),
-            "warnings": [LEFT_OUT.format(len(out), out[0])] if out else [],
+            "warnings": [LEFT_OUT.format(len(out), out[0])] * bool(out) + other_scale(rows, names, FULL[self.dtype]),
         }
 
 
@@ -116,6 +123,31 @@ def far(rows: np.ndarray, dtype: str) -> np.ndarray:
         mixed = np.abs((square - usual_square) / (mean - middle))
     end = END.get(dtype, np.where(usual_level > 0, END_OF_FLOATS * usual_level, np.inf))
     return (away & (mixed > end)).any(1) & (rows[:, 0] > 0) | ~sound
+
+
+def other_scale(rows: np.ndarray, names: Sequence[str], full: float = 1.0) -> list[str]:
+    """A sentence where images fall into two scales with nothing between them, as reflectances of 0..1 and 0..10000.
+
+    rows: as for `far`. The level of an image is its root mean square. Dark ground or night lies on the way to bright
+    ground: a GAP without any image, and FEW on both of its sides, is no ground.
+    """
+    pixels, (_, squares) = np.maximum(rows[:, 0], 1), np.split(rows[:, 1:], 2, axis=1)
+    square = squares.mean(1) / pixels
+    known = np.flatnonzero(np.isfinite(square) & (square > 0))
+    if len(known) < 2:
+        return []
+    order = known[np.argsort(square[known], kind="stable")]
+    level = np.sqrt(square[order])
+    least = max(1, math.ceil(FEW * len(order)))
+    gaps = np.diff(np.log10(level))[least - 1 : len(order) - least]
+    if not len(gaps) or gaps.max() <= GAP:
+        return []
+    low, high = np.split(order, [int(gaps.argmax()) + least])
+    fewer, rest = sorted((low, high), key=len)
+    low_level, high_level, one, other = (float(np.sqrt(np.median(square[each]))) for each in (low, high, fewer, rest))
+    times, how = f"{float(f'{high_level / low_level:.1g}'):,.0f}", "large" if one > other else "small"
+    words = OTHER_SCALE.format(len(fewer), names[fewer.min()], times, how, one * full, other * full)
+    return [words]
 
 
 def _at_least(std: np.ndarray, mean: np.ndarray, dtype: str) -> np.ndarray:

@@ -17,7 +17,7 @@ from geofm_lib.data import several
 from geofm_lib.data.sources.prepared import fingerprint
 from geofm_lib.data.split import missed as missed_ratio
 from geofm_lib.distributed.context import Context
-from geofm_lib.jobs import prepare_lists, prepare_pack, prepare_split, prepare_union
+from geofm_lib.jobs import prepare_doubts, prepare_lists, prepare_pack, prepare_split, prepare_union
 from geofm_lib.jobs.prepare_collection import compare, recognise
 from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.settings import PrepareSettings
@@ -73,7 +73,14 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
         "split_by": split.by,
         "empty_tiles": images.refused.empty,
         **packed,
-        "warnings": [*found.warnings, *known.warnings, *split.warnings, *missed, *packed["warnings"]],
+        "warnings": [
+            *found.warnings,
+            *known.warnings,
+            *split.warnings,
+            *missed,
+            *prepare_doubts.of(images),
+            *packed["warnings"],
+        ],
         **(united.summary(run.path, sides) if united else {}),
         "fingerprint": fingerprint(run.path),
         **({} if united else {"packed_images_per_s": found.speed}),

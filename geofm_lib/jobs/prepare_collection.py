@@ -20,8 +20,10 @@ from geofm_lib.data.sources.labels import Assigned
 from geofm_lib.data.sources.unused import Unused
 from geofm_lib.jobs.prepare_refused import Refusals
 
+_ALPHA = "if its last band is transparency, {} takes all images alike"
 OTHER_KIND = "it has "  # begins the reason for refusing an image whose bands are not those of the others
 MAJORITY = 2 / 3  # of the images must be of one kind; with less it is not for us to say which are meant
+MANY_BANDS = 32  # more than most sensors have
 LARGE = 1024  # pixels of the short side
 Kind = tuple[int, str]  # bands and the type of a value
 
@@ -40,9 +42,11 @@ class Collection:
         self.refused = Refusals()
         self.places = Places(pattern)
         self.large = 0  # images of which a crop sees little
+        self.swapped = 0  # images that look as if their columns lay where bands belong
         self.converted = 0
         self.conversions: Counter[str] = Counter()
         self.kinds: dict[Kind, list[str]] = {}
+        self.alphas: Counter[Kind] = Counter()  # of images of which an alpha band was taken as a mask, or dropped
         self._channels = channels
         self._seen: set[str] = set()
         self._shared: dict[tuple[str, str, str], tuple[str, str, str]] = {}  # a million images give few of these
@@ -56,11 +60,13 @@ class Collection:
         self.refused.good(sample.name)
         self.places.add(sample)
         self.large += min(sample.width, sample.height) >= LARGE
+        self.swapped += looks_swapped(sample.height, sample.width, sample.channels)
         self.names.append(sample.name)
         given = sample.label, sample.side, sample.scene
         self.given.append(self._shared.setdefault(given, given))
         self._seen.add(sample.name)
         self.kinds.setdefault((sample.channels, sample.dtype), []).append(sample.name)
+        self.alphas[sample.channels, sample.dtype] += "alpha" in sample.converted
         self.converted += bool(sample.converted)
         self.conversions.update(filter(None, sample.converted.split(", ")))
         self._digests.append(int(sample.digest, 16))
@@ -94,8 +100,14 @@ class Collection:
             raise ValueError(f"dataset: none of the {len(self.refused)} images of '{dataset}' can be used: {counted}")
         most, *others = sorted(self.kinds, key=lambda kind: len(self.kinds[kind]), reverse=True)
         if len(self.kinds[most]) < MAJORITY * len(self.names):
-            raise ValueError(f"dataset: '{dataset}' mixes {_mix(self.kinds, [most, *others])}")
-        return {name: _other(kind, f"{_words(most)} as most") for kind in others for name in self.kinds[kind]}
+            raise ValueError(f"dataset: '{dataset}' mixes {_mix(self.kinds, [most, *others], self.alphas)}")
+        return {name: self._reason(kind, most) for kind in others for name in self.kinds[kind]}
+
+    def _reason(self, kind: Kind, most: Kind) -> str:
+        """Why an image of a kind cannot be among those of most."""
+        reason = _other(kind, f"{_words(most)} as most")
+        alpha = _alpha_ways(self.kinds, self.alphas, kind, most)
+        return f"{reason.partition(';')[0]}; {_ALPHA.format(' or '.join(alpha))}" if alpha else reason
 
     def hashes(self) -> tuple[np.ndarray, np.ndarray]:
         """Digests and looks (0: flat) of the good images, uint64 [n]; nothing can be added while they are in use."""
@@ -123,12 +135,23 @@ def _other(kind: Kind, wanted: str) -> str:
     return f"{OTHER_KIND}{_words(kind)}, not {wanted}{instead}"
 
 
-def _mix(kinds: dict[Kind, list[str]], order: list[Kind]) -> str:
+def _alpha_ways(kinds: dict[Kind, list[str]], alphas: Counter[Kind], one: Kind, other: Kind) -> list[str]:
+    """The settings, as text, that make two kinds one if only the alpha band sets them apart; none where it does not.
+
+    Whether alpha is a mask is seen image by image, so that those of one sensor may differ.
+    """
+    low, high = sorted((one, other))
+    if low[1] != high[1] or high[0] != low[0] + 1 or low != (3, "uint8") and not alphas[low]:
+        return []
+    return ["alpha=mask"] + ["alpha=keep"] * (alphas[low] == len(kinds[low]))
+
+
+def _mix(kinds: dict[Kind, list[str]], order: list[Kind], alphas: Counter[Kind]) -> str:
     """What is mixed, most first, with an example of each, and the settings that choose one of the first two."""
     parts = [f"{len(kinds[kind])} images of {_words(kind)} ('{kinds[kind][0]}')" for kind in order[:2]]
     more = sum(len(kinds[kind]) for kind in order[2:])
     parts += [f"{more} of {len(order) - 2} other kinds"] * (len(order) > 2)
-    ways = [way for kind in order[:2] for way in _ways(kinds, kind)]
+    ways = _alpha_ways(kinds, alphas, *order[:2]) + [way for kind in order[:2] for way in _ways(kinds, kind)]
     choose = f"say which are meant, by {' or '.join(ways)}" if ways else "put each kind into a folder of its own"
     return f"{' with '.join(parts[:2])}{' and '.join(['', *parts[2:]])}; {choose}"
 
@@ -154,6 +177,14 @@ def _separates(text: str, names: list[str], others: list[str]) -> bool:
     except ValueError:  # a name with a brace or a star
         return False
     return all(map(template.match, names)) and not any(map(template.match, others))
+
+
+def looks_swapped(height: int, width: int, bands: int) -> bool:
+    """Do bands look like rows, as where an array [H, W, C] was written page by page: C wide, W high, H bands?
+
+    Chips are mostly square, also those of many bands, so an array's first two sides are alike.
+    """
+    return width != height and (bands == height >= MANY_BANDS // 2 or bands >= MANY_BANDS and width < bands)
 
 
 def recognise(classes: Iterable[str]) -> Dataset | None:

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 
-from geofm_lib.data.sources import archives, listing
+from geofm_lib.data.sources import archives, listing, unused
 
 ARRAYS = frozenset(".npy .npz .h5 .hdf5 .he5 .nc .nc4 .mat .pt .pth .zarr".split())
 
@@ -32,7 +32,7 @@ def count(source: listing.Source) -> int | None:
     if beside.total() > images:
         raise ValueError(
             f"dataset: beside {images} images, such as '{example}', lie {beside.total()} arrays "
-            f"({' '.join(sorted(beside))}), which are not read: write them as TIFF, as with tifffile.imwrite, or set "
+            f"({' '.join(sorted(beside))}), which are not read: write them as TIFF, as in {unused.WRITE}, or set "
             f"pattern='*{os.path.splitext(example)[1]}' to take the images alone"
         )
     return images

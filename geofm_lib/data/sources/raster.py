@@ -38,6 +38,8 @@ OPTIONS = {
 # Of GDAL's words: what means nothing to a reader, and how it says that bytes are missing.
 NAME_IN_MEMORY = r"'?(/vsimem/)?[0-9a-f/-]{36,}(\.\w*)?[:,' ]*| at scanline 4294967295;?| at row 4294967295, col \d+;?"
 CUT = r"(?i)read error|io error|segment too long|not enough data|premature|too short|got \d+ bytes|VSIFReadL"
+MERGED = 0.01  # of an image's different numbers: if more become equal, it is said
+UNSCALED = "stored numbers kept:"  # begins what is told of a file's own scale and offset
 # Numbers that training does not know -> those that they become: always the same, so that a set stays of one kind.
 BECOMES = {"int8": "int16"} | dict.fromkeys(("uint32", "int32", "uint64", "int64", "float16", "float64"), "float32")
 
@@ -119,9 +121,20 @@ def read_window(
     same = plain is not None and (plain.shape, plain.dtype.name) == ((*dataset.shape, dataset.count), kind)
     values = plain.transpose(2, 0, 1) if plain is not None and same else dataset.read(window=window)
     found = understand(values, dataset.nodatavals, mask, colours, palette, nodata, alpha)
+    found.converted += scaling(dataset)
     found.geo = geo(dataset, window)
     found.compressed = dataset.driver != "GTiff" or dataset.compression is not None
     return found
+
+
+def scaling(dataset: Any) -> list[str]:
+    """What is told of the scale and offset that a file says make other units of its numbers: they are not applied."""
+    told = [
+        f"{name} {' '.join(f'{value:.9g}' for value in sorted({*values}))}"
+        for name, values, none in (("scale", dataset.scales, 1), ("offset", dataset.offsets, 0))
+        if {*values} != {none}
+    ]
+    return [f"{UNSCALED} {' and '.join(told)} not applied"] if told else []
 
 
 def check_kind(kind: str) -> None:
@@ -178,6 +191,7 @@ def _pages(first: Any, nodata: str, alpha: str) -> Raster | None:
         values = np.concatenate([each.read() for each in with_open])
         declared = [value for each in with_open for value in each.nodatavals]
         found = understand(values, declared, None, ["undefined"] * len(values), None, nodata, alpha)
+        found.converted += scaling(first)
         found.geo, found.compressed = geo(first, None), first.compression is not None
         return found
     finally:
@@ -196,8 +210,16 @@ def _known_type(bands: np.ndarray, valid: np.ndarray | None) -> tuple[np.ndarray
         known = bands.astype(BECOMES[kind])
     if not np.isfinite(known).all():
         raise Refused(f"numbers of {kind} beyond the range of float32; save it in other units")
-    rounded = bands.dtype.kind in "iu" and not np.array_equal(known.astype(np.float64), bands.astype(np.float64))
-    return known, f"{kind} to {known.dtype}" + (", rounded" if rounded else "")
+    return known, f"{kind} to {known.dtype}{_rounded(bands, known)}"
+
+
+def _rounded(bands: np.ndarray, known: np.ndarray) -> str:
+    """What a type with fewer digits does to numbers: any change of whole ones, of others only what merges many."""
+    if bands.dtype.kind in "iu":
+        return "" if np.array_equal(known.astype(np.float64), bands.astype(np.float64)) else " (rounded)"
+    seen = np.isfinite(bands)
+    many, left = (np.unique(each[seen]).size for each in (bands, known))
+    return " (rounded: different numbers become equal)" if left < (1 - MERGED) * many else ""
 
 
 def _through(

@@ -66,7 +66,8 @@ def read(loads: Iterable[tuple[str, Callable[[], bytes]]], nodata: str = "", alp
     colours = ["undefined"] * len(declared)
     found = raster.understand(np.moveaxis(values, -1, 0), declared, mask, colours, None, nodata, alpha)
     found.geo, found.compressed = finest.geo, any(part.found.compressed for part in parts)
-    found.converted[:0] = told
+    scaled = (note for part in parts for note in part.found.converted if note.startswith(raster.UNSCALED))
+    found.converted[:0] = [*told, *dict.fromkeys(scaled)]
     return found
 
 

@@ -162,7 +162,9 @@ def _scene(item: Item, tile: int, nodata: str, alpha: str) -> Scene | Item:
             return item  # it raises its own reason
         with _open(place) as file:
             if not file.count:
-                return _refuse(item, "it holds no bands, only other images: convert it with gdal_translate")
+                return _refuse(
+                    item, "it holds no bands, only other images: save one of them as a TIFF, by 'rio convert'"
+                )
             raster.check_kind(file.dtypes[0])
             pixel = file.count * np.dtype(file.dtypes[0]).itemsize
             kind = _look(file, nodata, alpha)
@@ -177,7 +179,7 @@ def _scene(item: Item, tile: int, nodata: str, alpha: str) -> Scene | Item:
     if tile * tile * pixel > MOST_TILE:
         return _refuse(item, f"a tile of it would have {tile * tile * pixel} bytes, more than {MOST_TILE}; lower tile")
     if (block := scene.block[0] * scene.block[1] * pixel) > MOST_BLOCK:
-        fix = "write it again with 'gdal_translate -co TILED=YES'"
+        fix = "write it again with 'rio convert old.tif new.tif --co TILED=YES'"
         return _refuse(item, f"it is stored in blocks of {block} bytes, too large to be read in parts; {fix}")
     return scene
 
@@ -203,7 +205,9 @@ def _look(file: Any, nodata: str, alpha: str) -> tuple[str, tuple[float, ...]]:
         alpha = "mask" if validity.looks_like_mask(clear, others) else "keep"
     bands = [k for k, name in enumerate(colours) if name != "alpha" or alpha == "keep"]
     usual = [fill for fill in fills if fill != 0 or len(bands) > 1]
-    seen = (fill for fill in usual if len(pixels) and (pixels[:, bands] == fill).all(1).mean() >= validity.LEAST_FILL)
+    seen = (
+        fill for fill in usual if len(pixels) and validity.filled(pixels[:, bands], fill).mean() >= validity.LEAST_FILL
+    )
     return alpha, tuple(seen)
 
 
@@ -265,10 +269,11 @@ def _read(tile: Tile) -> Raster:
     found = raster.understand(values, part.declared, mask, part.colours, part.palette, tile.nodata, tile.alpha)
     if found.values.dtype == np.uint8 and found.values.shape[-1] == 1 and file.driver not in RASTERS:
         found.values = found.values.repeat(3, axis=-1)  # a grey picture
+    found.converted += raster.scaling(file)
     found.geo = raster.geo(file, _window(tile.box))
     found.converted[:0] = tile.told
     for fill in tile.fills:
-        seen = ~(found.values == fill).all(-1)
+        seen = ~validity.filled(found.values, fill)
         if not seen.all() and f"not measured: fill of {fill:g}" not in found.converted:
             found.valid = seen if found.valid is None else found.valid & seen
             found.converted.append(f"not measured: fill of {fill:g}")

@@ -30,11 +30,13 @@ _REASONS = {
     }.items()
     for suffix in suffixes.split()
 }
+# A call that writes an array of any number of bands; without its two options tifffile takes rows for bands.
+WRITE = "tifffile.imwrite(name, pixels_HWC, photometric='minisblack', planarconfig='contig')"
 # What can be done about a data set that holds nothing else.
 _REMEDIES = {
-    ARRAY: "write each image as a TIFF, as in tifffile.imwrite(name, pixels_HWC)",
+    ARRAY: f"write each image as a TIFF, as in {WRITE}",
     ARCHIVE: "give the path of one archive, or unpack them",
-    FORMAT: "convert them to TIFF, as with gdal_translate",
+    FORMAT: "convert them to TIFF, as with 'rio convert old.vrt new.tif', which comes with rasterio",
 }
 
 

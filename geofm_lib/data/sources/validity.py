@@ -6,8 +6,8 @@ import numpy as np
 
 from geofm_lib.data.sources.item import FULL
 
-# Values that mean "nothing here" though the file does not say so, where all bands of a pixel hold them. Zero counts
-# only with several bands: one band alone may well be zero (the sea of a height model).
+# Values that mean "nothing here" though the file does not say so. Zero counts only with several bands: one band alone
+# may well be zero (the sea of a height model).
 _WHOLE, _NETCDF = (-9999, -32768, -99999), (9.969209968386869e36, -9.969209968386869e36)
 FILLS: dict[str, tuple[float, ...]] = {
     "uint16": (65535, 0),
@@ -17,6 +17,9 @@ FILLS: dict[str, tuple[float, ...]] = {
     "float32": (*_WHOLE, *_NETCDF, float(np.finfo(np.float32).min), float(np.finfo(np.float32).max), 0),
     "float64": (*_WHOLE, *_NETCDF, float(np.finfo(np.float64).min), float(np.finfo(np.float64).max), 0),
 }
+# Those that a band can also measure, dark or saturated: they count where all bands of a pixel hold them. Of the others
+# one band is enough.
+MEASURABLE = (0, 2**15 - 1, 2**16 - 1, 2**31 - 1, 2**32 - 1)
 LEAST_FILL = 0.01  # share of an image's pixels: fewer are chance
 MASK_LIKE = 0.99  # share of an alpha band that is 0 or full
 
@@ -37,7 +40,9 @@ def split_alpha(
     clear, others = bands[..., at], np.delete(bands, at, axis=-1)
     if alpha == "auto" and not looks_like_mask(clear, others):
         return bands, None, ""
-    seen = clear != 0
+    seen, full = clear != 0, clear.max() in (FULL.get(clear.dtype.name, 255), 255)
+    if (seen & (clear != clear.max() if full else seen)).any():
+        return others, seen, "alpha dropped: partly clear pixels count as measured"
     return others, seen, "" if not seen.all() else "full alpha dropped"
 
 
@@ -65,9 +70,10 @@ def measured(
     """
     missing: dict[str, np.ndarray] = {}
     if bands.dtype.kind == "f" and not np.isfinite(bands).all():
-        missing["NaN"] = ~np.isfinite(bands).all(-1)
+        missing["NaN"], missing["infinity"] = np.isnan(bands).any(-1), np.isinf(bands).any(-1)
     if by_alpha is not None:
         missing["alpha"] = ~by_alpha
+    values: Sequence[float | None] = ()
     if nodata != "none":
         if mask is not None:
             missing["mask"] = ~mask
@@ -76,17 +82,24 @@ def measured(
     if nodata == "":
         low, high = bands.min(), bands.max()  # much faster than looking for each fill; NaN compares with nothing
         for fill in FILLS.get(bands.dtype.name, ()):
-            if f"{fill:g}" in missing or fill == 0 and bands.shape[-1] == 1 or fill < low or fill > high:
+            known = all(value is not None and bands.dtype.type(fill) == value for value in values)
+            if known or fill == 0 and bands.shape[-1] == 1 or fill < low or fill > high:
                 continue
-            if (bands[..., 0] == fill).mean() >= LEAST_FILL:
-                everywhere = (bands == fill).all(-1)
-                if everywhere.mean() >= LEAST_FILL:
-                    missing[f"fill of {fill:g}"] = everywhere
-    found = {why: where for why, where in missing.items() if where.any()}
-    if not found:
+            if fill not in MEASURABLE or (bands[..., 0] == fill).mean() >= LEAST_FILL:
+                found = filled(bands, fill)
+                if found.mean() >= LEAST_FILL:
+                    missing[f"fill of {fill:g}"] = found & ~missing.get(f"{fill:g}", np.False_)
+    reasons = {why: where for why, where in missing.items() if where.any()}
+    if not reasons:
         return None, []
-    lost = np.logical_or.reduce(list(found.values()))
-    return ~lost, [f"not measured: {why}" for why in found]
+    lost = np.logical_or.reduce(list(reasons.values()))
+    return ~lost, [f"not measured: {why}" for why in reasons]
+
+
+def filled(bands: np.ndarray, fill: float) -> np.ndarray:
+    """Where pixels [..., C] hold a fill that nothing declares: bool [...]."""
+    hits = bands == fill
+    return hits.all(-1) if fill in MEASURABLE else hits.any(-1)
 
 
 def _holds(bands: np.ndarray, values: Sequence[float | None]) -> np.ndarray:
