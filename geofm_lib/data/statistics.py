@@ -93,7 +93,8 @@ class Statistics:
             "masked_images": self.masked_images,
             "masked_share": round(1 - self._measured / self._pixels, 6),
             "left_out_of_statistics": len(out),
-            "warnings": [LEFT_OUT.format(len(out), out[0])] * bool(out) + other_scale(rows, names, FULL[self.dtype]),
+            "warnings": [LEFT_OUT.format(len(out), out[0]) for _ in out[:1]]
+            + other_scale(rows, names, FULL[self.dtype]),
         }
 
 
