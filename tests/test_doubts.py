@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 
 from geofm_lib.data import verify
-from geofm_lib.data.sources import listing, previews, raster, unused
+from geofm_lib.data.sources import listing, previews, raster, tiles, unused
 from geofm_lib.data.statistics import other_scale
 from geofm_lib.jobs.prepare_collection import looks_swapped
 from tests.support.preparations import prepared
@@ -160,7 +160,7 @@ def test_scale_and_offset_are_told_of_tiles_and_stacks(tmp_path):
     assert found["conversions"][text] == 2
 
 
-@pytest.mark.parametrize("bands", [2, 3, 4, 5, 13, 40])
+@pytest.mark.parametrize("bands", [1, 2, 3, 4, 5, 13, 40])
 @pytest.mark.parametrize("kind", ["uint8", "uint16", "float32"])
 def test_the_call_for_arrays_is_right_as_printed(tmp_path, bands, kind):
     pixels_HWC = (200 * soft(bands, bands)).astype(kind)
@@ -254,6 +254,20 @@ def test_the_remedy_for_virtual_rasters_runs_as_printed(tmp_path):
     program, *arguments = shlex.split(call)
     subprocess.run([Path(sys.executable).with_name(program), *arguments], cwd=tmp_path, check=True)
     assert raster.read((tmp_path / "new.tif").read_bytes()).values.shape == (32, 32, 1)
-    tiled = shlex.split("convert one.tif tiled.tif --co TILED=YES")  # as `tiles` prints it
-    subprocess.run([Path(sys.executable).with_name("rio"), *tiled], cwd=tmp_path, check=True)
-    assert raster.read((tmp_path / "tiled.tif").read_bytes()).values.shape[:2] == (32, 32)
+
+
+def test_the_remedy_for_large_blocks_runs_as_printed(tmp_path):
+    values = np.random.default_rng(0).integers(0, 3000, (700, 901, 2), np.int16)
+    write(tmp_path / "old.tif", values, blockysize=700)  # one strip, as what the sentence is about
+    program, *arguments = shlex.split(tiles.TILED)
+    subprocess.run([Path(sys.executable).with_name(program), *arguments], cwd=tmp_path, check=True)
+    with rasterio.open(tmp_path / "new.tif") as file:
+        assert file.block_shapes[0] == (512, 512)
+        assert np.array_equal(np.moveaxis(file.read(), 0, -1), values)
+
+
+@pytest.mark.parametrize("count", [2, 9, 10, 13, 101])
+def test_grey_pages_are_bands_in_their_order(tmp_path, count):
+    pages = np.arange(1, count + 1, dtype="uint16")[:, None, None] + np.zeros((count, 16, 24), "uint16")
+    tifffile.imwrite(tmp_path / "a.tif", pages, photometric="minisblack")
+    assert verify.check((tmp_path / "a.tif").read_bytes()).values[0, 0].tolist() == list(range(1, count + 1))

@@ -180,7 +180,7 @@ def understand(
 
 def _pages(first: Any, nodata: str, alpha: str) -> Raster | None:
     """Grey pages of one size and type as bands; None if they are anything else."""
-    names = first.subdatasets
+    names = sorted(first.subdatasets, key=lambda name: int(name.split(":")[1]))  # GDAL: 1, 10, 2 ...
     with_open: list[Any] = []
     try:
         with_open += map(opened, names)

@@ -154,6 +154,10 @@ def scene_of(name: str) -> str:
     return found[0] if found else name
 
 
+# Without sizes rasterio takes the blocks of the old file for tiles.
+TILED = "rio convert old.tif new.tif --co tiled=yes --co blockxsize=512 --co blockysize=512"
+
+
 def _scene(item: Item, tile: int, nodata: str, alpha: str) -> Scene | Item:
     """The scene that an item is, or the item with the reason why it cannot be cut."""
     try:
@@ -179,7 +183,7 @@ def _scene(item: Item, tile: int, nodata: str, alpha: str) -> Scene | Item:
     if tile * tile * pixel > MOST_TILE:
         return _refuse(item, f"a tile of it would have {tile * tile * pixel} bytes, more than {MOST_TILE}; lower tile")
     if (block := scene.block[0] * scene.block[1] * pixel) > MOST_BLOCK:
-        fix = "write it again with 'rio convert old.tif new.tif --co TILED=YES'"
+        fix = f"write it again with '{TILED}'"
         return _refuse(item, f"it is stored in blocks of {block} bytes, too large to be read in parts; {fix}")
     return scene
 

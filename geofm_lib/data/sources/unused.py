@@ -31,7 +31,7 @@ _REASONS = {
     for suffix in suffixes.split()
 }
 # A call that writes an array of any number of bands; without its two options tifffile takes rows for bands.
-WRITE = "tifffile.imwrite(name, pixels_HWC, photometric='minisblack', planarconfig='contig')"
+WRITE = "tifffile.imwrite(name, pixels_HWC.squeeze(), photometric='minisblack', planarconfig='contig')"
 # What can be done about a data set that holds nothing else.
 _REMEDIES = {
     ARRAY: f"write each image as a TIFF, as in {WRITE}",
