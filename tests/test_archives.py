@@ -4,7 +4,7 @@ import tarfile
 
 import pytest
 
-from geofm_lib.data.sources import archives, labels, listing
+from geofm_lib.data.sources import archives, labels, listing, previews
 from tests.support.pictures import as_archive, class_folders, encode, noise
 
 
@@ -22,7 +22,7 @@ def test_folder_and_archive_give_the_same_images(tmp_path, archive):
     found = read(source)
     assert {name.removeprefix("set/"): data for name, data in found.items()} == expected
     assert labels.of_folders(list(found)) == labels.of_folders(list(expected))
-    assert archives.count(source) == (None if archive.endswith("gz") else 12)
+    assert previews.count(source) == (None if archive.endswith("gz") else 12)
 
 
 def test_labels_are_class_folders_or_nothing():

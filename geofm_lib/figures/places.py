@@ -16,7 +16,6 @@ MOST_PANELS = 6
 COLUMNS = 3
 LEAST = 0.004  # of the map's width: a smaller image is drawn as a point
 NO_PLACES = "These images do not say where they lie: GeoTIFFs, tiles and names with {lon} and {lat} do."
-BOUNDS = ["west", "south", "east", "north"]
 
 
 @styled

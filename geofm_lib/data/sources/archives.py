@@ -96,11 +96,6 @@ def is_stream(source: listing.Source) -> bool:
     return any(map(is_compressed, tars))
 
 
-def count(source: listing.Source) -> int | None:
-    """How many images can be listed, or None if only reading a compressed tar through would tell."""
-    return None if is_stream(source) else sum(map(listing.is_image_name, every(source)))
-
-
 def clean(name: str) -> str:
     """A name that is safe and can be written down: relative, no "..", and bytes that are no text shown as \\xNN.
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from geofm_lib.catalog.suggest import did_you_mean
-from geofm_lib.data.sources import listing, sides
+from geofm_lib.data.sources import guards, listing, sides
 from geofm_lib.data.sources.finder import SEVERAL, Finder, is_pattern
 
 ROLES = ("path", "label", "side", "group")
@@ -64,7 +64,7 @@ def choose(
     Raises ValueError, one sentence, where a column is missing, comes twice, or could be several.
     """
     first, rest = rows[0], rows[1:]
-    plain = [_plain(cell) for cell in first]
+    plain = [guards.only_letters(cell) for cell in first]
     usual = {word for words in _NAMES.values() for word in words} | set(_FLAGS)
     hits = [_share([cell], find) for cell in first]
     header = bool(asked) or not any(hits) and (bool(usual & set(plain)) or bool(rest))
@@ -142,7 +142,7 @@ def _are_classes(cells: Sequence[str]) -> bool:
 
 def _place(name: str, role: str, column: str, header: list[str]) -> int:
     exact = [k for k, cell in enumerate(header) if cell == column]
-    found = exact or [k for k, cell in enumerate(header) if _plain(cell) == _plain(column)]
+    found = exact or [k for k, cell in enumerate(header) if guards.only_letters(cell) == guards.only_letters(column)]
     if not found:
         hint = did_you_mean(column, header) or f"; it has {', '.join(header[:8])}{' ...' if len(header) > 8 else ''}"
         raise ValueError(f"labels: '{name}' has no column '{column}' for {role}{hint}")
@@ -234,7 +234,3 @@ def _are_bits(rows: Sequence[list[str]], k: int) -> bool:
 
 def _is_number(text: str) -> bool:
     return bool(re.fullmatch(r"[+-]?\d+(\.\d*)?", text))
-
-
-def _plain(text: str) -> str:
-    return "".join(filter(str.isalnum, text.lower()))

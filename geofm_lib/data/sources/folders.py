@@ -65,7 +65,7 @@ def read(names: Sequence[str], insist: bool = False) -> Found:
         found.scenes = [
             folder if placed[folder][1] in places else name for folder, name in zip(own, names, strict=True)
         ]
-        found.scenes_from = f"folder such as {_last(min(places))}"
+        found.scenes_from = f"folder such as {guards.last_part(min(places))}"
     if used:
         shown = used if len(used) < 7 else [*used[:5], "..."]
         found.sides_from = f"folder{'s' * (len(used) > 1)} {', '.join(shown)}"
@@ -92,7 +92,7 @@ def _classes(
         for leaf in leaves:
             nodes[_ancestor(leaf, up)] += counts[leaf]
         nodes.pop("", None)
-        if len({_last(node) for node in nodes}) < 2:
+        if len({guards.last_part(node) for node in nodes}) < 2:
             continue
         if insist:
             why = ""
@@ -101,12 +101,12 @@ def _classes(
         else:
             why = guards.why_not(nodes, _stems(nodes, names, own, placed))
         if not why:
-            above_them = f"so those above, such as '{_last(next(iter(nodes)))}', are the classes"
+            above_them = f"so those above, such as '{guards.last_part(next(iter(nodes)))}', are the classes"
             told = [f"{doubt}, {above_them}; labels=folders takes the inner ones"] if doubt else []
             return {folder: _inside(folder, nodes) for folder in counts}, told, places
-        inner = sorted({_last(node) for node in nodes})
+        inner = sorted({guards.last_part(node) for node in nodes})
         doubt = doubt or _looks(why, inner)
-        first = first or _told(why, inner, f"**/{_last(_images(nodes))}" if sided else _images(nodes))
+        first = first or _told(why, inner, f"**/{guards.last_part(_images(nodes))}" if sided else _images(nodes))
         places = places or set(leaves if why == guards.PLACES else ())
     return {}, [first] if first else [], set()
 
@@ -124,11 +124,11 @@ def _looks(why: str, names: list[str]) -> str:
 def _images(nodes: Counter[str]) -> str:
     """The path of the folder that holds the images, among images and masks, or the first of other kinds."""
     some = sorted(nodes)[: sides.MOST]
-    return _short(min(some, key=lambda node: (_is_mask(_last(node)), node)))
+    return _short(min(some, key=lambda node: (_is_mask(guards.last_part(node)), node)))
 
 
 def _short(path: str) -> str:
-    return path if path.count("/") < 2 else f"**/{_last(path)}"
+    return path if path.count("/") < 2 else f"**/{guards.last_part(path)}"
 
 
 def _is_mask(name: str) -> bool:
@@ -151,7 +151,7 @@ def _masks(names: Sequence[str], own: list[str]) -> tuple[list[str], str] | None
         if masks and others and all(sides.side_of(each) or guards.is_role(each) for each in others):
             found.append((sorted(children), _short(f"{above}/{min(others)}".lstrip("/"))))
     if len(found) > 1:  # on several sides of a split
-        return found[0][0], f"**/{_last(found[0][1])}"
+        return found[0][0], f"**/{guards.last_part(found[0][1])}"
     return found[0] if found else None
 
 
@@ -177,8 +177,4 @@ def _inside(folder: str, nodes: Counter[str]) -> str:
     """The name of the innermost class folder that holds `folder`, "" for none."""
     while folder and folder not in nodes:
         folder = os.path.dirname(folder)
-    return _last(folder)
-
-
-def _last(path: str) -> str:
-    return path.rpartition("/")[2]
+    return guards.last_part(folder)

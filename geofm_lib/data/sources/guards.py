@@ -86,7 +86,7 @@ def why_not(folders: dict[str, int], common: Sequence[set[str]] = ()) -> str:
     """
     if len(folders) > SAMPLE:
         folders = dict(itertools.islice(folders.items(), 0, None, len(folders) // SAMPLE))
-    names = sorted({_last(path) for path in folders})
+    names = sorted({last_part(path) for path in folders})
     if len(names) < 2 or known(names):
         return ""
     kinds = {_kind(name) for name in names}
@@ -116,12 +116,12 @@ def is_role(name: str) -> bool:
 
 def known(names: list[str]) -> bool:
     """Are half of the names classes of data sets that are known here?"""
-    return 2 * sum(_plain(name) in _CLASS_NAMES for name in names) >= len(names)
+    return 2 * sum(only_letters(name) in _CLASS_NAMES for name in names) >= len(names)
 
 
 def _kind(name: str) -> str:
     """The kind of thing, other than a class, that this name alone stands for."""
-    plain = _plain(name)
+    plain = only_letters(name)
     if _BAND.fullmatch(name) or _BAND.fullmatch(plain):
         return "single bands"
     if _RESOLUTION.fullmatch(name):
@@ -130,7 +130,7 @@ def _kind(name: str) -> str:
 
 
 def _is_date(name: str) -> bool:
-    return bool(_DATE.fullmatch(name)) or _KINDS.get(_plain(name)) == "dates"
+    return bool(_DATE.fullmatch(name)) or _KINDS.get(only_letters(name)) == "dates"
 
 
 def _is_id(path: str) -> bool:
@@ -140,7 +140,7 @@ def _is_id(path: str) -> bool:
     if not runs or _WORDNET.fullmatch(name) or (prefix := _prefix(name)) in _CLASSES:
         return False
     numbered = bool(re.fullmatch(r".*?[\d_.() -]+", name))
-    if numbered and (prefix in _PLACES or prefix and prefix == _plain(_last(above))):
+    if numbered and (prefix in _PLACES or prefix and prefix == only_letters(last_part(above))):
         return True
     if prefix in _PLACES and max(map(len, runs)) >= 3:
         return True
@@ -153,7 +153,11 @@ def _numbers(names: list[str], folders: dict[str, int]) -> bool:
     if all(map(_WORDNET.fullmatch, names)):
         return False
     words = Counter(match[1].lower() for name in names if (match := _NUMBERED.fullmatch(name)))
-    if words.total() == len(names) > 3 and min(words.values()) > 1 and not _CLASSES.issuperset(map(_plain, words)):
+    if (
+        words.total() == len(names) > 3
+        and min(words.values()) > 1
+        and not _CLASSES.issuperset(map(only_letters, words))
+    ):
         return True
     shapes = {re.sub(r"\d+", "0", name) for name in names}
     if len(names) < 3 or len(shapes) > 1 or "0" not in next(iter(shapes)):
@@ -187,15 +191,17 @@ def _are_places(stems: set[str]) -> bool:
 
 
 def _prefix(name: str) -> str:
-    return _plain(re.split(r"\d", name, maxsplit=1)[0])
+    return only_letters(re.split(r"\d", name, maxsplit=1)[0])
 
 
-def _plain(name: str) -> str:
+def only_letters(name: str) -> str:
+    """A name in small letters and digits alone, without signs."""
     return "".join(filter(str.isalnum, name.lower()))
 
 
-def _last(path: str) -> str:
+def last_part(path: str) -> str:
+    """What stands behind the last "/" of a path."""
     return path.rpartition("/")[2]
 
 
-_CLASS_NAMES = {_plain(name) for card in DATASETS.values() for name in card.class_names}
+_CLASS_NAMES = {only_letters(name) for card in DATASETS.values() for name in card.class_names}
