@@ -18,6 +18,7 @@ from geofm_lib.settings import (
     SettingsError,
     SimulateSettings,
     ThroughputSettings,
+    places,
 )
 
 ALL = (
@@ -136,6 +137,17 @@ def a_clone(tmp_path, monkeypatch):
     (place / "deep" / "link").symlink_to(place / "imgs")
     monkeypatch.chdir(place / "deep" / "er")
     return place
+
+
+def test_a_checkpoint_of_a_run_has_one_spelling_and_its_step_in_the_name(a_clone):
+    assert places.at_step("runs/a@1200") == ("runs/a", 1200)
+    assert places.at_step("runs/a@12x") == ("runs/a@12x", None)
+    (a_clone / "imgs@12").mkdir()
+    assert places.at_step("imgs@12") == ("imgs@12", None), "a folder that is there"
+    names = {ProbeSettings(encoder=each).name() for each in ("imgs@7", "./imgs@007", f"{a_clone}/deep/link@7")}
+    assert len(names) == 1
+    assert "imgs_7" in names.pop()
+    assert ProbeSettings(encoder="imgs@7").name() != ProbeSettings(encoder="imgs@8").name()
 
 
 def test_every_spelling_of_a_path_is_one_preparation_and_one_run(a_clone):

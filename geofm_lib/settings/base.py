@@ -212,7 +212,7 @@ def nearest_multiples(size: int, step: int) -> str:
 def _slug(dataset: str) -> str:
     if "," in dataset:
         return f"{dataset.count(',') + 1}_sets"
-    stem = Path(os.path.realpath(expanded(dataset))).name.split(".")[0]
+    stem = Path(os.path.realpath(expanded(one_spelling(dataset)))).name.split(".")[0]
     return "".join(c if c.isalnum() else "_" for c in stem) or "data"
 
 

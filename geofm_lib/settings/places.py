@@ -5,6 +5,7 @@ a shell, a notebook and a batch job; outside of a clone they count from the curr
 """
 
 import os
+import re
 from pathlib import Path
 
 from geofm_lib.catalog.datasets import DOWNLOADS
@@ -34,6 +35,16 @@ def expanded(path: str | os.PathLike) -> Path:
     return Path(os.path.normpath((clone() or Path.cwd()) / Path(text).expanduser()))
 
 
+def at_step(text: str) -> tuple[str, int | None]:
+    """("runs/a", 1200) of "runs/a@1200", a run's checkpoint; (text, None) of any other path, or of one that is there.
+
+    >>> at_step("runs/a@01200"), at_step("runs/a")
+    (('runs/a', 1200), ('runs/a', None))
+    """
+    found = re.fullmatch(r"(.*[^/@])@(\d{1,8})", text.strip())
+    return (found[1], int(found[2])) if found and not os.path.lexists(expanded(text)) else (text, None)
+
+
 def one_spelling(paths: str) -> str:
     """The one text for all spellings of a path (`imgs`, `./imgs`, `imgs/`, the absolute one, a link to it).
 
@@ -44,5 +55,8 @@ def one_spelling(paths: str) -> str:
         return ",".join(sorted(map(one_spelling, paths.split(","))))
     if paths.strip() in NO_PATHS:
         return paths.strip()
+    run, step = at_step(paths)
+    if step is not None:
+        return f"{one_spelling(run)}@{step}"
     real, root = Path(os.path.realpath(expanded(paths))), Path(os.path.realpath(clone() or Path.cwd()))
     return real.relative_to(root).as_posix() if clone() and real.is_relative_to(root) else str(real)
