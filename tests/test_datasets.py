@@ -112,6 +112,19 @@ def test_refusals_are_one_sentence(tmp_path, make, words):
     assert "\n" not in str(error.value)
 
 
+def test_a_table_or_an_image_as_dataset_is_answered_with_the_settings_that_work(tmp_path):
+    source = class_folders(tmp_path / "set")
+    images = sorted(path.relative_to(tmp_path).as_posix() for path in source.glob("*/[a-z]*.jpg"))
+    (tmp_path / "labels.csv").write_text("image,label\n" + "".join(f"{name},x\n" for name in images))
+    (source / "list.txt").write_text("gone.jpg forest\n")
+    for table, folder in ((tmp_path / "labels.csv", source), (source / "list.txt", source)):
+        with pytest.raises(ValueError) as told:
+            listing.find(table)
+        assert f"is a table or list, not images; set dataset='{folder}' and labels='{table}'" in str(told.value)
+    with pytest.raises(ValueError, match=f"is one image; set dataset='{tmp_path}/set/.*' and pattern='.*.jpg'"):
+        listing.find(tmp_path / images[0])
+
+
 def test_archive_without_images_is_refused(tmp_path):
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers" / "a.pdf").write_text("pdf")

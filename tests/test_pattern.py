@@ -610,7 +610,10 @@ def test_nothing_is_left_of_a_folder_that_is_gone(flat, tmp_path):
     found = chosen.survey(source, "{label}_{n}.png")
     shutil.rmtree(tmp_path / "gone")
     items = list(chosen.items(source, "{label}_{n}.png", found))
-    assert len(items) == 1 and items[0].side == ""
+    assert len(items) == found.files
+    for item in items:
+        with pytest.raises(OSError, match="No such file"):
+            item.load()
 
 
 @pytest.mark.parametrize("top", ["", "images/"])

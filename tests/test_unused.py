@@ -1,9 +1,11 @@
 """Nothing is passed over without a word: what is no image is counted by suffix and reason."""
 
 import io
+import os
 import tarfile
 import time
 import zipfile
+from collections import Counter
 
 import pytest
 
@@ -88,6 +90,43 @@ def test_links_are_counted(tmp_path):
     unused = Unused()
     assert len(list(archives.items(listing.find(tmp_path / "x.tar"), unused=unused))) == 1
     assert unused.summary() == {".png": {"a link inside an archive, which is not followed": 2}}
+
+
+def test_a_folder_under_a_second_name_is_counted_with_the_one_it_repeats(tmp_path):
+    source = clean(tmp_path / "set")
+    real = clean(tmp_path / "real")
+    for name, target in (("c", real / "a"), ("d", real / "a"), ("b/loop", source), ("e.jpg", source / "b")):
+        (source / name).symlink_to(target)
+    reasons = {"c": 1, "the data set's own folder": 1, "b": 1}
+    expected = {
+        f"a folder that is read already, as {name if ' ' in name else repr(name)}": count
+        for name, count in reasons.items()
+    }
+    for options in ({}, {"pattern": "**/*.jpg"}):
+        summary, refused, _ = prepared(tmp_path / "run", source, **options)
+        assert (summary["images"], refused) == (9, {})
+        assert summary["unused"] == {"folder": expected}
+    rows = files.read_csv(tmp_path / "run" / "unused.csv")
+    assert {row["example"] for row in rows} == {"d", "b/loop", "e.jpg"}
+
+
+def test_a_folder_is_walked_once_by_a_preparation(tmp_path, monkeypatch):
+    source = clean(tmp_path / "set")
+    walked = Counter()
+    walk = os.walk
+
+    def counted(top, *arguments, **options):
+        for each in walk(top, *arguments, **options):
+            walked[os.path.relpath(each[0], top)] += 1
+            yield each
+
+    monkeypatch.setattr(os, "walk", counted)
+    prepared(tmp_path / "run", source, workers=1)
+    assert walked["b"] == 1, "which only a walk to the end reaches"
+    before = walked["b"]
+    (source / "labels.csv").write_text("image,label\n" + "".join(f"a {n}.jpg,x\nb {n}.jpg,y\n" for n in range(3)))
+    prepared(tmp_path / "table", source, workers=1, labels="labels.csv")
+    assert walked["b"] == before + 1
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any
 from geofm_lib import files
 from geofm_lib.catalog.datasets import DATASETS
 from geofm_lib.data import several
+from geofm_lib.data.sources import listing
 from geofm_lib.data.sources.prepared import fingerprint
 from geofm_lib.data.split import missed as missed_ratio
 from geofm_lib.distributed.context import Context
@@ -34,11 +35,12 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     """
     if not context.is_main:
         return {}
-    members = prepare_union.members(settings, run.path)
+    source = listing.find(settings.dataset)
+    members = prepare_union.members(settings, source, run.path)
     for name in LISTS:
         (run.path / name).unlink(missing_ok=True)  # the index first, since it says that the rest is complete
     united = prepare_union.United(members) if members else None
-    found = united.gather(settings, run.path) if united else prepare_pack.gather(settings, run)
+    found = united.gather(settings, run.path) if united else prepare_pack.gather(settings, source, run)
     images, known = found.images, found.known
     classes = several.counts(known.labels)
     card = DATASETS["scenes"] if settings.dataset == "scenes" else recognise(classes)

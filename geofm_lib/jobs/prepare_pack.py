@@ -7,7 +7,7 @@ from contextlib import closing
 
 from geofm_lib.data import pack, pool
 from geofm_lib.data.sample import Sample
-from geofm_lib.data.sources import labels, tiles
+from geofm_lib.data.sources import labels, listing, tiles
 from geofm_lib.data.verify import Fit
 from geofm_lib.jobs import prepare_source
 from geofm_lib.jobs.prepare_collection import LARGE, Collection, Gathered
@@ -17,12 +17,12 @@ from geofm_lib.settings import PrepareSettings
 LOG_S = 0.5  # seconds between two rows of metrics
 
 
-def gather(settings: PrepareSettings, run: Folder) -> Gathered:
+def gather(settings: PrepareSettings, place: listing.Source, run: Folder) -> Gathered:
     """Pack the images of the source behind the shards that are finished, and what is known of them.
 
     Raises ValueError when not one image can be used, or no kind of them has a clear majority.
     """
-    source, made_of = prepare_source.read(settings, run.path)
+    source, made_of = prepare_source.read(settings, place, run.path)
     shard_bytes, warnings = int(settings.shard_mib * 2**20), list(source.warnings)
     first_shard = pack.resume(run.path, made_of)
     images = _packed(settings, run)

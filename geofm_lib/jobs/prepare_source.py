@@ -13,11 +13,11 @@ OPTIONS = "pattern bands channels short_side quality shard_mib nodata alpha vali
 SCENES_ONLY = "images_per_class scene_size seed".split()
 
 
-def read(settings: PrepareSettings, folder: Path) -> tuple[Reading, dict[str, Any]]:
-    """(the images, what shards are made of in plain values). Downloads go below `folder`."""
-    source = listing.find(settings.dataset)
+def read(settings: PrepareSettings, source: listing.Source, folder: Path) -> tuple[Reading, dict[str, Any]]:
+    """(the images, what shards are made of in plain values). source: of the dataset. Downloads go below `folder`."""
     options = OPTIONS + SCENES_ONLY * (source.kind == "scenes")
-    made_of = {"source": listing.signature(settings.dataset)} | {name: getattr(settings, name) for name in options}
+    made_of = {name: getattr(settings, name) for name in options}
+    made_of["source"] = listing.signature(settings.dataset, source)
     if source.kind == "scenes":
         made_of["source"] += f" {generate.GENERATOR_VERSION}"
         items = generate.items(settings.images_per_class, settings.scene_size, settings.seed)

@@ -53,12 +53,12 @@ class United:
         return {"sets": rows, "leaks": sides.count(union.LEAK)}
 
 
-def members(settings: PrepareSettings, folder: Path) -> list[prepared.Member]:
+def members(settings: PrepareSettings, source: listing.Source, folder: Path) -> list[prepared.Member]:
     """The prepared folders that `dataset` names, none where it is anything else. Nothing is written.
 
     ValueError for options that cannot change them, and where the run's folder is one of them.
     """
-    if listing.find(settings.dataset).kind != "prepared":
+    if source.kind != "prepared":
         return []
     prepared.refuse_options(settings)
     found = prepared.find(settings.dataset)

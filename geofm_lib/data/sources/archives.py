@@ -61,8 +61,10 @@ def entries(
         read, path = _read_zip if source.kind == "zip" else _read_file, os.fspath(source.path)
         if unused is not None:
             wanted = unused.watch(wanted, source.path if source.kind == "folder" else None)
-        for name in filter(wanted, listing.names(source.path, source.kind, troubles)):
+        for name in filter(wanted, source.listed.names(troubles)):
             yield name, functools.partial(read, path, name)
+        if unused is not None:
+            unused.add_folders(source.listed.repeated)
 
 
 def is_compressed(path: Path) -> bool:
@@ -78,13 +80,13 @@ def names(source: listing.Source) -> Iterator[str] | None:
     """The names of the images as `items` gives them, None if only reading a compressed tar through would tell."""
     if source.path is None or is_stream(source):
         return None
-    return map(clean, filter(listing.is_image_name, listing.names(source.path, source.kind, [])))
+    return map(clean, filter(listing.is_image_name, source.listed.names([])))
 
 
 def every(source: listing.Source) -> Iterator[str]:
     """The names of all files, images or not, as `items` gives them."""
     assert source.path is not None, "drawn and downloaded images have no path"
-    return map(clean, listing.names(source.path, source.kind, []))
+    return map(clean, source.listed.names([]))
 
 
 def is_stream(source: listing.Source) -> bool:

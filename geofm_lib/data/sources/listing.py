@@ -5,8 +5,10 @@ compressed) or a zip. It looks at names only and stops at the first image, so it
 No torch but where a set is fetched: the notebook's side uses this module too.
 """
 
+import contextlib
 import functools
 import hashlib
+import itertools
 import lzma
 import os
 import re
@@ -19,8 +21,9 @@ from pathlib import Path
 
 from geofm_lib.catalog.datasets import DATASETS, DOWNLOADS
 from geofm_lib.catalog.suggest import did_you_mean
-from geofm_lib.data.sources import prepared
+from geofm_lib.data.sources import prepared, tables, walk
 from geofm_lib.data.sources.sides import side_of
+from geofm_lib.data.sources.walk import Listed
 from geofm_lib.settings.base import naming
 from geofm_lib.settings.places import expanded
 
@@ -48,6 +51,12 @@ class Source:
     name: str
     path: Path | None
     kind: str
+
+    @functools.cached_property
+    def listed(self) -> Listed:
+        """The names of its files, as in `names`, which are listed once however often they are asked for."""
+        assert self.path is not None, "drawn and downloaded images have no path"
+        return Listed(functools.partial(names, self.path, self.kind))
 
 
 def is_image_name(name: str) -> bool:
@@ -99,14 +108,20 @@ def find(dataset: str | os.PathLike) -> Source:
     return Source(path.name.split(".")[0] or path.name, path.resolve(), kind)
 
 
-def names(path: Path, kind: str, troubles: list[tuple[str, str]] | None = None) -> Iterator[str]:
+def names(
+    path: Path,
+    kind: str,
+    troubles: list[tuple[str, str]] | None = None,
+    repeated: list[tuple[str, str]] | None = None,
+) -> Iterator[str]:
     """Relative names of all files in a folder (sorted) or members of an archive (as stored), with "/" between parts.
 
     What cannot be listed (a folder without permission, the rest of a damaged archive) is appended to `troubles` as
     (name, reason); without that list a damaged archive is a ValueError, and such folders are passed over.
+    repeated: gets the folders that are read under another name already.
     """
     if kind == "folder":
-        yield from _walk(path, [] if troubles is None else troubles)
+        yield from walk.folder(path, [] if troubles is None else troubles, [] if repeated is None else repeated)
         return
     if kind == "archives":
         for inside, inner, below in archives(path, [] if troubles is None else troubles):
@@ -130,7 +145,7 @@ def archives(path: Path, troubles: list[tuple[str, str]]) -> Iterator[tuple[Path
     Unpacked, an archive is a folder of its own name (water.zip: water/). Shards of one set, which differ in a number
     only, are no folders of their own, unless their names say a side (train-000000.tar: train/).
     """
-    found = [name for name in _walk(path, troubles) if ARCHIVE.search(name) and not _is_hidden(f"{name}/")]
+    found = [name for name in walk.folder(path, troubles, []) if ARCHIVE.search(name) and not _is_hidden(f"{name}/")]
     stems = {name: ARCHIVE.sub("", name) for name in found}
     heads = {stem: SHARD.sub("", stem.rpartition("/")[2]) for stem in stems.values()}
     numbered = len(heads) > 1 and all(SHARD.search(stem) for stem in heads) and len(set(heads.values())) < len(heads)
@@ -201,7 +216,9 @@ def rest_lost(error: Exception) -> str:
 def _kind(path: Path) -> str:
     """The kind of a source, by content, not by suffix. Raises ValueError for what is none."""
     if path.is_dir():
-        if not any(path.iterdir()):
+        with os.scandir(path) as inside:
+            empty = next(inside, None) is None
+        if empty:
             raise ValueError(f"dataset: the folder '{path}' is empty")
         return "folder"
     if not path.is_file() or path.stat().st_size == 0:
@@ -213,31 +230,23 @@ def _kind(path: Path) -> str:
     with open(path, "rb") as file:
         if file.read(4) == b"PK\3\4":
             raise ValueError(_damaged(path, "a zip whose list of members, at its end, is missing"))
+    if path.suffix.lower() in tables.SUFFIXES:
+        raise ValueError(
+            f"dataset: '{path}' is a table or list, not images; set dataset='{_images_of(path)}' and labels='{path}'"
+        )
+    if is_image_name(path.name):
+        raise ValueError(f"dataset: '{path}' is one image; set dataset='{path.parent}' and pattern='{path.name}'")
     raise ValueError(f"dataset: '{path}' is neither a folder nor a tar or zip archive that can be read")
 
 
-def _walk(root: Path, troubles: list[tuple[str, str]]) -> Iterator[str]:
-    """Sorted, following links to folders (class folders are often links), each folder once."""
-    seen = set()
-
-    def inside(folder: str) -> str:
-        return os.path.relpath(folder, root).replace(os.sep, "/")
-
-    def unreadable(error: OSError) -> None:
-        troubles.append((inside(error.filename), f"the folder cannot be read: {error.strerror}"))
-
-    for folder, folders, files in os.walk(root, onerror=unreadable, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        if not folders and not files:
-            troubles.append((inside(folder), "the folder is empty"))
-        folders.sort()
-        files.sort()
-        before = "" if folder == os.fspath(root) else inside(folder) + "/"
-        yield from (before + name for name in files)
+def _images_of(path: Path) -> str:
+    """The folder of the images that a table or list names first, its own where none of them is there."""
+    files: list[Path] = []
+    with contextlib.suppress(ValueError), tables.reading(tables.File(path.name, path)) as rows:
+        cells = [cell for _, row in itertools.islice(rows, tables.SAMPLE) for cell in row if cell]
+        names = (cell.rsplit(None, words)[0] for cell in cells for words in range(3))  # up to two words stand behind
+        files = [file for name in names if is_image_name(name) and (file := path.parent / name).is_file()]
+    return os.path.commonpath([file.resolve().parent for file in files]) if files else os.fspath(path.parent)
 
 
 def _unknown(text: str) -> str:
@@ -253,9 +262,12 @@ def _get_it_yourself(name: str, why: str) -> str:
     return f"dataset: {card.title} {why}; get it from {card.where} and give the path of its folder, tar or zip"
 
 
-def signature(dataset: str | os.PathLike) -> str:
-    """A short text that changes when the source changes: names and sizes of a folder, size and time of an archive."""
-    source = find(dataset)
+def signature(dataset: str | os.PathLike, source: Source | None = None) -> str:
+    """A short text that changes when the source changes: names and sizes of a folder, size and time of an archive.
+
+    source: what `find` says of `dataset`, where that is known.
+    """
+    source = source or find(dataset)
     if source.kind == "prepared":
         return prepared.signature(os.fspath(dataset))
     if source.path is None:
@@ -264,7 +276,7 @@ def signature(dataset: str | os.PathLike) -> str:
         state = source.path.stat()
         return f"{source.path}|{state.st_size}|{state.st_mtime_ns}"
     digest = hashlib.sha256()
-    for name in _walk(source.path, []):
+    for name in source.listed.names([]):
         try:
             size = os.stat(f"{source.path}/{name}").st_size
         except OSError:  # a broken link, a loop of links, a folder without permission: it is refused with its reason

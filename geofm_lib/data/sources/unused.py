@@ -63,6 +63,11 @@ class Unused:
         self.counts[suffix, reason] += files
         self.examples.setdefault((suffix, reason), example)
 
+    def add_folders(self, repeated: Iterable[tuple[str, str]]) -> None:
+        """Count folders that are passed over, since they are read under another name: (name, reason)."""
+        for name, reason in repeated:
+            self.add_all("folder", reason, 1, name)
+
     def watch(self, wanted: Callable[[str], bool], root: Path | None = None) -> Callable[[str], bool]:
         """`wanted`, which counts the names that it does not want."""
 
@@ -108,8 +113,9 @@ def look(source: listing.Source) -> Unused:
     unused = Unused()
     if source.path is not None:
         wanted = unused.watch(listing.is_image_name, source.path if source.kind == "folder" else None)
-        for _ in filter(wanted, listing.names(source.path, source.kind, [])):
+        for _ in filter(wanted, source.listed.names([])):
             pass
+        unused.add_folders(source.listed.repeated)
     return unused
 
 
