@@ -13,6 +13,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from geofm_lib import streams
 from geofm_lib.catalog.machines import MACHINES
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.catalog.strategies import STRATEGIES
@@ -295,6 +296,7 @@ def study(name: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code. A fault is one sentence on standard error."""
+    streams.secure()
     try:
         return commands.main(arguments, prog_name="geofm", standalone_mode=False) or 0
     except click.exceptions.Abort:

@@ -25,6 +25,7 @@ MOST_CELL_LINES = 12  # a longer cell wants a function in the library
 # Imports only go down: each room may import from itself and from the rooms named here.
 MAY_IMPORT = {
     "files": set(),  # writes a file whole or not at all: every room may, without a second way of doing it
+    "streams": set(),  # standard output that cannot fail: for whoever has a process of its own
     "catalog": set(),
     "planning": {"catalog"},
     "settings": {"catalog"},
@@ -60,7 +61,8 @@ MUST_NOT_IMPORT = {
     "profiling": NOTEBOOK,
     "jobs": NOTEBOOK,
 }
-STANDARD_ONLY = {"files", "catalog", "planning"}  # settings may add pydantic
+EVERYBODYS = {"", "__version__", "files", "streams"}
+STANDARD_ONLY = {"files", "streams", "catalog", "planning"}  # settings may add pydantic
 A_COMMAND = "geofm_lib/planning/calibrate.py"  # fits with scipy
 
 
@@ -91,7 +93,7 @@ def test_imports_go_down(path):
         top, *rest = name.split(".")
         if top == "geofm_lib":
             there = rest[0] if rest else ""
-            allowed = there == here or there in MAY_IMPORT.get(here, set()) or there in ("", "__version__", "files")
+            allowed = there == here or there in MAY_IMPORT.get(here, set()) or there in EVERYBODYS
             also = any(name == each or name.startswith(each + ".") for each in ALSO.get(here, set()))
             assert allowed or also, f"{name_of(path)} ({here}) must not import {name}"
             continue

@@ -12,13 +12,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from geofm_lib import files
+from geofm_lib import files, streams
 from geofm_lib.jobs.run_folder import END, STOP, Folder, Heartbeat, Stopped, request, seal
 from geofm_lib.settings import load
+
+PRINT_S = 5.0  # a srun that no longer takes lines is waited for so long
 
 
 def main(run_dir: Path) -> int:
     """Run this rank's part; 0 when it finished or stopped as asked."""
+    streams.secure(PRINT_S)
     faulthandler.enable()
     started = time.time()
     rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))

@@ -8,6 +8,7 @@ Weights are only renamed and reordered: there and back again is bitwise.
 import sys
 from pathlib import Path
 
+from geofm_lib import streams
 from geofm_lib.model.interop import folders, formats, load, locate
 
 
@@ -50,6 +51,7 @@ def convert(source: str | Path, target: str | Path, format: str) -> folders.Save
 
 
 if __name__ == "__main__":
+    streams.secure()
     try:
         print(export(*sys.argv[1:]))
     except ValueError as error:
