@@ -31,6 +31,7 @@ trap 'touch "$GEOFM_STOP"' USR1
 trap 'kill "$lab"' TERM
 
 # The token by the environment, not on the command line, which other users of the node can read.
+export JUPYTER_PREFER_ENV_PATH=1 # kernels of this environment, not those in your home folder
 export JUPYTER_TOKEN="$token"
 root="" # a container's root user
 if [ "$(id -u)" = 0 ]; then root="--allow-root"; fi

@@ -13,7 +13,7 @@ import nbformat
 import psutil
 import pytest
 
-from geofm_lib.report import ending, execute
+from geofm_lib.report import ending, execute, kernel
 from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import PrepareSettings
@@ -26,7 +26,7 @@ PRETRAIN = REPO / "notebooks" / "02_pretrain.ipynb"
 
 def test_a_kernel_that_is_ended_is_not_interrupted():
     """Or it may print "KeyboardInterrupt caught in kernel" under a finished run."""
-    kernels = execute.Kernels()
+    kernels = kernel.Kernels()
     with pytest.raises(RuntimeError, match="No kernel is running"):
         asyncio.run(kernels._async_interrupt_kernel())
     kernels.shutting_down = True

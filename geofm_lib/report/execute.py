@@ -19,33 +19,19 @@ from typing import Any
 
 import nbformat
 import papermill
-from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
-from traitlets.config import Config
 
 from geofm_lib import files
 from geofm_lib.jobs.run_folder import heartbeat_timeout_s
-from geofm_lib.report import ending
+from geofm_lib.report import ending, kernel
 from geofm_lib.report.page import render
 from geofm_lib.runs import overview, slurm
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import runs_root
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-KERNEL_DIED = "the kernel was killed; the ranks end by themselves, and the run can be started again"
 SPEAKING = ("SettingsError", "RunFailed", "RunStopped", "Damaged")  # their text is the whole message
 TERMINAL_LINE_S, LOG_LINE_S = 1.0, 15.0  # how often progress is shown
-
-
-class Kernels(AsyncKernelManager):
-    """Kernels that are ended by a message alone.
-
-    jupyter_client interrupts a kernel first. One that is just through with its last cell prints an error for that.
-    """
-
-    async def _async_interrupt_kernel(self) -> None:
-        if not self.shutting_down:
-            await super()._async_interrupt_kernel()
 
 
 def run(notebook: Path, parameters: dict[str, str], page: Path | None = None) -> int:
@@ -125,20 +111,18 @@ def _papermill(notebook: Path, executed: Path, parameters: dict[str, str]) -> tu
     """(the exception's name, what went wrong), empty if nothing. Only papermill's exception is believed."""
     base = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"  # a socket's path is short
     try:
-        # The kernel's sockets are files in a folder of this execution's own. Other users of a shared node could read a
-        # TCP port, and by themselves kernels that start together in one folder would take the same files.
-        with tempfile.TemporaryDirectory(prefix="geofm-", dir=base, ignore_cleanup_errors=True) as folder:
-            sockets = {"transport": "ipc", "ip": f"{folder}/kernel"}
-            config = Config({"KernelManager": sockets, "NotebookClient": {"kernel_manager_class": Kernels}})
-            options = {"progress_bar": False, "kernel_name": "python3", "config": config}
+        with tempfile.TemporaryDirectory(prefix="geofm-", dir=base, ignore_cleanup_errors=True) as sockets:
+            how = kernel.config(executed.parent, sockets)
+            options = {"progress_bar": False, "kernel_name": "python3", "config": how}
             papermill.execute_notebook(str(notebook), str(executed), parameters=parameters, **options)
     except papermill.PapermillExecutionError as error:
         return error.ename, f"{error.ename}: {error.evalue}" if error.ename not in SPEAKING else error.evalue
     except Exception as error:
         # The second while it started: jupyter_client's RuntimeError.
         if isinstance(error, DeadKernelError) or "Kernel died" in str(error):
-            return "DeadKernelError", KERNEL_DIED
+            return "DeadKernelError", kernel.last_words(executed)
         return type(error).__name__, f"{type(error).__name__}: {error}"
+    kernel.repeat(executed.parent)
     return "", ""
 
 
