@@ -353,16 +353,36 @@ def test_a_scene_too_small_for_blocks_is_split_at_random_and_told(tmp_path):
     assert any("too small to split by blocks" in words for words in summary["warnings"])
 
 
-def test_overlapping_scenes_are_told_of(tmp_path):
+def test_overlapping_scenes_are_split_by_blocks_and_told_of(tmp_path):
     for k in range(2):
         write(tmp_path / "set" / f"date{k}.tif", pixels(k, 128, 128, 2), (500000, 4600000))
     summary, _, _ = prepared(tmp_path / "run", tmp_path / "set", tile=32)
-    assert summary["split_by"] == "scene"
+    assert summary["split_by"].startswith("block of ")
+    assert "split by scene, 16 training images, such as" in summary["warnings"][0]
+    assert "would cover ground that test images cover too: blocks of ground keep it apart" in summary["warnings"][0]
+    sides = {}
+    for row in rows(tmp_path / "run" / "split.csv"):  # both dates of a place are on one side
+        sides.setdefault(row["name"].partition("/")[2], set()).add(row["split"])
+    assert {len(each) for each in sides.values()} == {1}
+    summary, _, _ = prepared(tmp_path / "scenes", tmp_path / "set", tile=32, split="scene")
+    assert summary["split_by"] == "scene", "which was asked for"
     assert any("cover ground that test images cover too: split=block" in words for words in summary["warnings"])
+    (tmp_path / "set" / "table.csv").write_text("image,group\ndate0.tif,a\ndate1.tif,b\n")
+    summary, _, _ = prepared(tmp_path / "groups", tmp_path / "set", tile=32, labels="table.csv")
+    assert summary["split_by"] == "column group of table.csv", "what a table names stays together"
+    assert any("split=block keeps ground apart" in words for words in summary["warnings"])
     for k in range(2):
         write(tmp_path / "labelled" / "ab"[k] / f"date{k}.tif", pixels(k, 128, 128, 2), (500000, 4600000))
-    summary, _, _ = prepared(tmp_path / "run", tmp_path / "labelled", tile=32, split="random")
+    summary, _, _ = prepared(tmp_path / "labelled run", tmp_path / "labelled", tile=32, split="random")
     assert any("split=block keeps ground apart" in words for words in summary["warnings"])
+
+
+def test_overlapping_scenes_too_small_for_blocks_are_split_by_scene_and_told(tmp_path):
+    for k in range(2):
+        write(tmp_path / "set" / f"date{k}.tif", pixels(k, 32, 32, 2), (500000, 4600000))
+    summary, _, _ = prepared(tmp_path / "run", tmp_path / "set", tile=32)
+    assert summary["split_by"] == "scene"
+    assert any("cover ground that test images cover too: split=block" in words for words in summary["warnings"])
 
 
 def test_scenes_of_several_reference_systems_share_blocks(tmp_path):

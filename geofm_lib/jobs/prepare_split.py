@@ -1,5 +1,7 @@
 """The split of prepared images where it is known where they lie: by scenes, by blocks, and what still overlaps."""
 
+import contextlib
+
 from geofm_lib.data import places
 from geofm_lib.data.places import Places
 from geofm_lib.data.sources.labels import Assigned
@@ -13,10 +15,10 @@ def sides(
 ) -> Split:
     """The side of each image, how it was split, and what is to be told.
 
-    auto takes blocks where all tiles are of one scene. Training images that cover ground of test images are kept apart
-    (val) where blocks are asked for, and told of elsewhere. Raises ValueError for a split that cannot be.
+    auto takes blocks where all tiles are of one scene, and where scenes or chips overlap on the ground, unless a table
+    says what belongs together. Training images that cover ground of test images are kept apart (val) by blocks, and
+    told of elsewhere. Raises ValueError for a split that cannot be.
     """
-
     names, where = images.names, images.places
 
     def by(how: str, groups: list[str], words: str) -> Split:
@@ -27,7 +29,8 @@ def sides(
     how, single = settings.split, len(set(known.scenes)) == 1 and bool(known.scenes[0])
     if how == "scene" and single and ratio < 1:
         raise ValueError(f"split=scene: there is only one scene, '{known.scenes[0]}'; use split=block")
-    if how == "auto" and single and ratio < 1 and not any(known.sides):
+    free = how == "auto" and ratio < 1 and not any(known.sides)
+    if free and single:
         try:
             return _by_blocks(by, settings, known, where, ratio)
         except ValueError as error:
@@ -38,9 +41,14 @@ def sides(
         return _by_blocks(by, settings, known, where, ratio)
     found = by(how, known.scenes, known.scenes_from)
     shared = places.overlapping(where, found.sides) if ratio < 1 else []
+    words = f"{len(shared)} training images, such as '{names[shared[0]]}'," if shared else ""
+    if shared and free and not known.grouped:
+        with contextlib.suppress(ValueError):  # ground too small for blocks: what overlaps is told
+            blocks = _by_blocks(by, settings, known, where, ratio)
+            told = f"split by {found.by}, {words} would cover ground that test images cover too: blocks of ground keep"
+            return blocks._replace(warnings=[f"{told} it apart", *blocks.warnings])
     if shared:
-        words = f"{len(shared)} training images, such as '{names[shared[0]]}', cover ground that test images cover"
-        found.warnings.append(f"{words} too: split=block keeps ground apart")
+        found.warnings.append(f"{words} cover ground that test images cover too: split=block keeps ground apart")
     elif found.by == "random" and any(known.scenes):
         found.warnings.append("split=random puts neighbouring tiles of a scene on both sides, which look alike")
     return found

@@ -14,7 +14,7 @@ class Assigned:
     """labels, sides ("train", "val", "test"), scenes: of each image, "" where nothing says.
 
     labels_from, sides_from, scenes_from: where they are from, in words. warnings: sentences for the page.
-    files: tables and lists of the data set that were used.
+    files: tables and lists of the data set that were used. grouped: are the scenes those that a table names?
     """
 
     labels: list[str]
@@ -25,6 +25,7 @@ class Assigned:
     scenes_from: str = "scene"
     warnings: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    grouped: bool = False
 
 
 def check(choice: str, source: listing.Source, names: Iterable[str] | None) -> None:
@@ -91,7 +92,7 @@ def assign(
         if table.sides:
             found.sides, found.sides_from = table.sides, table.words["side"]
         if table.groups:
-            found.scenes, found.scenes_from = table.groups, table.words["group"]
+            found.scenes, found.scenes_from, found.grouped = table.groups, table.words["group"], True
     if not given_by and not any(map(any, by_source)):
         told = told + file_names.told(names, any(found.labels))
     found.warnings = told
