@@ -26,6 +26,13 @@ class Damaged(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
+def told(error: OSError) -> str:
+    """The sentence of a fault of the file system."""
+    if error.filename is None:
+        return str(error)
+    return f"'{error.filename}' cannot be used: {error.strerror}"
+
+
 @contextmanager
 def whole(file: str | Path, replace: bool = True) -> Iterator[Path]:
     """The path to write to; it becomes `file` when the block ends, and is removed when the block fails.

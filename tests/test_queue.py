@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from geofm_lib import cli
 from geofm_lib.catalog.machines import MACHINES
 from geofm_lib.runs import grid, overview, queue, slurm
+from geofm_lib.runs.check import check
 from geofm_lib.runs.queue import Site
+from geofm_lib.settings import PrepareSettings, PretrainSettings
 
 GRIDS = sorted((Path(__file__).parents[1] / "batch" / "grids").glob("*.csv"))
 SMALL = next(path for path in GRIDS if path.stem == "small")
@@ -136,6 +139,44 @@ def test_a_pretraining_may_start_from_another_rows(written):
     assert not faults
     assert rows[1].after == ("first",)
     assert rows[1].settings.init == rows[1].parameters["init"] == str(rows[0].folder)
+
+
+NO_GRIDS = {  # what stands in the file -> what is said of it
+    "name;notebook;epochs\na;02_pretrain;2\n": "has semicolons between its columns",
+    '\ufeff"name";"notebook"\n"a";"02"\n': "has semicolons between its columns",
+    "name\tnotebook\na\t02\n": "has tabs between its columns",
+    "": "is empty",
+    "\ufeff\n  \n# a remark\n": "is empty",
+    "name,notebook,epochs\n": "has no row below them",
+    "name,notebook,epohcs\na,02,2\nb,02,3\n": "'epohcs', which no notebook knows; did you mean 'epochs'?",
+    "name,notebook,dataset\na,01," + 200_000 * "x": "field larger than",
+}
+
+
+@pytest.mark.parametrize("text", NO_GRIDS, ids=lambda text: NO_GRIDS[text][:24])
+def test_what_is_no_grid_is_said_once(tmp_path, capsys, text):
+    (tmp_path / "x.csv").write_text(text, encoding="utf-8")
+    assert cli.main(["status", str(tmp_path / "x.csv")]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert NO_GRIDS[text] in said
+    assert len(said) < 400
+
+
+def test_a_grid_of_another_encoding_is_said(tmp_path):
+    (tmp_path / "x.csv").write_text("name,notebook\na,02\n", encoding="utf-16")
+    with pytest.raises(ValueError, match="no text in UTF-8; save it as 'CSV UTF-8'"):
+        grid.read(tmp_path / "x.csv")
+
+
+def test_a_value_of_100_kb_is_one_short_sentence(written):
+    _, (fault,) = grid.read(written(f"notebook,dataset\n01_data,{100_000 * 'x'}\n"))
+    assert str(fault).startswith("row 2, column dataset: a value of 100,000 characters cannot be used: 'xxx")
+    assert len(str(fault)) < 400
+    many = ",".join(f"/data/set{k}" for k in range(1000))  # a long list of paths is no such value
+    with pytest.raises(ValueError, match="/data/set0"):
+        check(PretrainSettings(data=many))
+    with pytest.raises(ValueError, match="File name too long"):
+        check(PrepareSettings(dataset=3000 * "x"))
 
 
 def test_no_grid_is_said_in_one_sentence(tmp_path, root):

@@ -17,6 +17,8 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
+from geofm_lib.settings.base import shortened
+
 # What a page can show of an output, best first. Widgets fall back to their text.
 KINDS = ("image/png", "image/jpeg", "image/svg+xml", "text/html", "text/markdown", "text/plain")
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*(?:\x07|\x1b\\)")
@@ -126,7 +128,7 @@ def injected(notebook: NotebookNode) -> dict[str, str]:
         if "injected-parameters" in tags(cell):
             for node in ast.parse(cell["source"]).body:
                 if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                    given[node.targets[0].id] = ast.unparse(node.value).strip("'\"")
+                    given[node.targets[0].id] = shortened(ast.unparse(node.value).strip("'\""))
     return given
 
 

@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 
-from geofm_lib import settings
+from geofm_lib import files, settings
 from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.data.sources import chosen, given, labels, listing, prepared, tiles
 from geofm_lib.model.interop import locate
@@ -92,6 +92,8 @@ def check(settings: JobSettings, ranks: int = 0) -> None:
         _writable(settings.folder())
         if ranks:
             settings.check_ranks(ranks)
+    except OSError as error:
+        raise SettingsError(files.told(error)) from None
     except ValueError as error:
         raise SettingsError(str(error)) from None
 

@@ -12,6 +12,7 @@ without using them. Settings are checked by the notebook's own class, memory by 
 """
 
 import csv
+import io
 import itertools
 import re
 from collections.abc import Iterator
@@ -25,9 +26,11 @@ from geofm_lib.catalog.machines import Machine
 from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.runs.check import check, named, settings_class
 from geofm_lib.runs.run import Run
-from geofm_lib.settings import JobSettings
+from geofm_lib.settings import JOBS, JobSettings
+from geofm_lib.settings.base import shortened
 
 COLUMNS = ("name", "notebook", "nodes", "tasks_per_node", "walltime", "after")
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 BEYOND = "(none)"  # where cells stand that have no column
 TIME = re.compile(r"(?:(?:(?P<d>\d+)-)?(?P<h>\d+):(?P<m>\d\d):(?P<s>\d\d))|(?P<minutes>\d+)")
 REFERS_TO = {"data": "prepare", "encoder": "pretrain", "init": "pretrain"}  # setting that may be @row -> the job that row must be
@@ -101,19 +104,45 @@ def read(file: str | Path, machine: Machine | None = None) -> tuple[list[Row], l
 def _lines(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """(number of the line, its cells by column), without comments, empty lines and empty cells."""
     try:
-        with open(file, newline="", encoding="utf-8-sig") as stream:  # spreadsheets put a mark before the first name
-            numbered = [(n, cells) for n, cells in enumerate(csv.reader(stream), start=1) if any(cells)]
+        text = file.read_text(encoding="utf-8-sig")  # spreadsheets put a mark before the first name
+        found = list(enumerate(csv.reader(io.StringIO(text, newline="")), start=1))
     except OSError as error:
         raise ValueError(f"the grid '{file}' cannot be read: {error.strerror}") from None
-    numbered = [(n, [cell.strip() for cell in cells]) for n, cells in numbered if not cells[0].lstrip().startswith("#")]
-    if not numbered or "notebook" not in numbered[0][1]:
-        raise ValueError(f"'{file}' is no grid: its first line must name the columns, 'notebook' among them")
+    except UnicodeDecodeError:
+        raise ValueError(f"'{file}' is no grid: it is no text in UTF-8; save it as 'CSV UTF-8', with commas") from None
+    except csv.Error as error:
+        raise ValueError(f"'{file}' is no grid: it cannot be read as CSV ({error})") from None
+    numbered = [(n, [cell.strip() for cell in cells]) for n, cells in found if any(map(str.strip, cells))]
+    numbered = [(n, cells) for n, cells in numbered if not cells[0].startswith("#")]
+    if not numbered:
+        raise ValueError(f"the grid '{file}' is empty; its first line names the columns, every other one is a run")
     (_, header), *body = numbered
+    _check_header(file, header)
+    if not body:
+        raise ValueError(f"the grid '{file}' names its columns and has no row below them; add one for each run")
+    for line, cells in body:
+        named_cells = {column: cell for column, cell in zip(header, cells, strict=False) if cell}
+        beyond = ",".join(cells[len(header) :])
+        yield line, named_cells | ({BEYOND: beyond} if beyond.strip(",") else {})
+
+
+def _check_header(file: Path, header: list[str]) -> None:
+    """ValueError unless these are the columns of a grid."""
+    if "notebook" not in header:
+        other = next((name for mark, name in SEPARATORS.items() if "notebook" in _split(header, mark)), None)
+        if other:
+            raise ValueError(f"'{file}' has {other} between its columns, and a grid has commas; save it as CSV with commas")
+        raise ValueError(f"'{file}' is no grid: its first line must name the columns, 'notebook' among them")
     if twice := sorted({column for column in header if column and header.count(column) > 1}):
         raise ValueError(f"'{file}' names the column {twice[0]} twice; keep one")
-    for line, cells in body:
-        found = {column: cell for column, cell in zip(header, cells, strict=False) if cell}
-        yield line, found | ({BEYOND: ",".join(cells[len(header) :])} if any(cells[len(header) :]) else {})
+    known = {*COLUMNS, *(field for each in JOBS.values() for field in each.model_fields)}
+    if strange := [column for column in header if column and column not in known]:
+        near = did_you_mean(strange[0], known) or "; a column is one of the job's or a setting of a notebook"
+        raise ValueError(f"'{file}' has the column '{shortened(strange[0])}', which no notebook knows{near}")
+
+
+def _split(header: list[str], mark: str) -> list[str]:
+    return [cell.strip(" \"'") for cell in ",".join(header).split(mark)]
 
 
 def _row(line: int, name: str, cells: dict[str, str], rows: dict[str, Row], machine: Machine | None) -> Row:

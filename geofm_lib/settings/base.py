@@ -23,11 +23,16 @@ from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.settings.places import PATHS, expanded, one_spelling, runs_root
 
 CELL_MARK = "# Settings of this notebook"  # first line of every parameters cell
+LONGEST_PATH = 4096  # characters, of any value
+MOST_TEXT = 16  # and so many times as long is a list of paths at most
 INJECTED_MARK = "# Parameters"  # first line of the cell that papermill injects
 
 
 class SettingsError(ValueError):
     """A setting that cannot be used: one sentence saying what is wrong, where, and the fix."""
+
+    def __init__(self, sentence: str):
+        super().__init__(shortened(sentence, 2000))
 
     def _render_traceback_(self):  # IPython shows these lines instead of a stack trace
         return [f"{type(self).__name__}: {self}"]
@@ -58,7 +63,12 @@ class Settings(BaseModel):
     def __init__(self, **values):
         for name in values:
             if name not in type(self).model_fields:
-                raise SettingsError(f"unknown setting '{name}'{did_you_mean(name, type(self).model_fields)}")
+                raise SettingsError(f"unknown setting '{shortened(name)}'{did_you_mean(name, type(self).model_fields)}")
+        for name, value in values.items():
+            if isinstance(value, str) and max(len(value) / MOST_TEXT, *map(len, value.split(","))) > LONGEST_PATH:
+                raise SettingsError(
+                    f"{name}: a value of {len(value):,} characters cannot be used: {shortened(value)!r}"
+                )
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -243,5 +253,11 @@ def _sentence(cls, error: ValidationError) -> str:
         allowed = get_args(cls.model_fields[name].annotation)
         if fault["type"] == "literal_error":
             message = f"must be one of {', '.join(allowed)}{did_you_mean(value, allowed)}"
-        sentences.append(f"{name}: {value!r} cannot be used: {message[0].lower()}{message[1:]}")
+        sentences.append(f"{name}: {shortened(value)!r} cannot be used: {message[0].lower()}{message[1:]}")
     return "; ".join(sentences)
+
+
+def shortened(value: Any, most: int = 200) -> Any:
+    """A text as a sentence can hold it: of a longer one the middle is left out."""
+    long = isinstance(value, str) and len(value) > most
+    return f"{value[: most * 2 // 3]} ... {value[-most // 3 :]}" if long else value
