@@ -234,12 +234,15 @@ def report(run_folder: str | None, notebook: Path | None, index: Path | None, re
 def export(source: str, target: str, kind: str) -> int:
     """Write an encoder for timm or Hugging Face, or read one of theirs.
 
-    SOURCE is a run or an encoder folder of any of these formats, TARGET a new or empty folder.
+    SOURCE is a run or an encoder folder of any of these formats, TARGET a new or empty folder. RUN@STEP is a run's
+    checkpoint; of a run that has not ended it is the newest one, unless a step is given. The run goes on undisturbed.
     """
-    from geofm_lib.settings import expanded
+    from geofm_lib.settings import at_step, expanded
 
+    source, step = at_step(source)
     place = source if os.path.exists(source) else str(expanded(source))  # as in a shell, else as in a setting
-    words = [sys.executable, "-m", "geofm_lib.model.interop.export", place, target, kind]
+    words = [sys.executable, "-m", "geofm_lib.distributed.snapshot", place, target, kind]
+    words += [] if step is None else [str(step)]
     return 2 if subprocess.run(words, check=False).returncode else 0  # torch stays out of this process
 
 

@@ -1,7 +1,6 @@
 """model/probe.py and jobs/probe.py: the head, LARS, nearest neighbours, and the whole job on tiny images."""
 
 import csv
-import itertools
 import json
 import math
 import shutil
@@ -13,43 +12,27 @@ import pandas as pd
 import pytest
 import timm
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 
 from geofm_lib import files
 from geofm_lib.advice import signs
 from geofm_lib.data import shards
-from geofm_lib.data.sample import Sample
 from geofm_lib.distributed import features
 from geofm_lib.jobs import probe as job
 from geofm_lib.jobs import run_folder
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import vit
 from geofm_lib.settings import ProbeSettings
-from tests.support import encoders, packed
+from tests.support import encoders, striped
 from tests.support.preparations import server
 from tests.support.timing import scaled
-
-CLASSES = 6
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A prepared folder: 20 images of each of 6 classes, stripes of a direction and a colour in noise; half is test."""
-    folder, random = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    samples, sides = [], []
-    for kind, number in itertools.product(range(CLASSES), range(20)):
-        angle, phase = math.pi * (kind % 3) / 3, random.uniform(0, 6)
-        y, x = np.mgrid[:32, :32]
-        wave = np.sin(0.8 * (x * math.cos(angle) + y * math.sin(angle)) + phase)[..., None]
-        pixels = 128 + 50 * wave * [1, kind // 3, 1] + random.normal(0, 20, (32, 32, 3))
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / "one.png")
-        sample = Sample(f"{kind}/{number:02d}.png", f"class {kind}", width=32, height=32, channels=3)
-        sample.data = (folder / "one.png").read_bytes()
-        samples.append(sample)
-        sides.append(("train", "test")[number % 2])
-    return packed.write(folder, samples, sides)
+    """A prepared folder: 20 images of each of 6 classes, half of them the test side."""
+    return striped.write(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

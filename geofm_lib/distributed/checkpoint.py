@@ -44,6 +44,7 @@ def save(
     state: dict[str, Any],
     context: Context,
     keep: int,
+    keep_every: int = 0,
 ) -> None:
     """Write `folder/step-<step>`; every rank calls this. CheckpointError when it cannot; older ones stay untouched.
 
@@ -54,6 +55,7 @@ def save(
             1 and change the training.
         state: small JSON values that go into the manifest (what the run is).
         keep: how many checkpoints stay.
+        keep_every: those of the steps that it divides stay besides, for good; 0: none.
     """
     final = folder / f"step-{step:08d}"
     if context.broadcast(final.exists()):
@@ -69,7 +71,7 @@ def save(
             if fault:
                 shutil.rmtree(part, ignore_errors=True)  # its space is needed to say so
             else:
-                _drop_older(folder, final, keep)
+                _drop_older(folder, final, keep, keep_every)
         fault = context.broadcast(fault)
     if fault:
         before = sorted(each.name for each in folder.glob(STEPS))
@@ -158,12 +160,13 @@ class _Disk(FileSystem):
             raise hidden or error from None
 
 
-def _drop_older(folder: Path, newest: Path, keep: int) -> None:
-    """Keep so many, and of the damaged ones none that a whole one has taken the place of."""
+def _drop_older(folder: Path, newest: Path, keep: int, keep_every: int) -> None:
+    """Keep so many beside the milestones, and of the damaged ones none that a whole one has taken the place of."""
     for damaged in folder.glob(DAMAGED):
         if damaged.name[-8:] <= newest.name[-8:]:
             shutil.rmtree(damaged, ignore_errors=True)
-    others = [each for each in sorted(folder.glob(STEPS)) if each != newest]
+    found = sorted(folder.glob(STEPS))
+    others = [each for each in found if each != newest and not (keep_every and int(each.name[5:]) % keep_every == 0)]
     for old in others[: max(0, len(others) - (keep - 1))]:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -174,9 +177,7 @@ def _read(
     reader = Reader(source)
     index = reader.read_metadata()
     saved = index.state_dict_metadata
-    strays = {each.relative_path for each in index.storage_data.values()} - content["files"].keys()
-    if strays:
-        raise CheckpointError(f"{source} refers to {min(strays)}, which is none of its files, so it is not loaded")
+    manifest.refuse_strays(source, index, content)
     sizes = {
         n.removeprefix("model."): tuple(cast(TensorStorageMetadata, m).size)
         for n, m in saved.items()

@@ -9,10 +9,12 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import Metadata
 
 from geofm_lib import files
 from geofm_lib.distributed.context import Context
@@ -45,26 +47,42 @@ def commit(part: Path, final: Path, content: dict[str, Any]) -> str:
 
 def verify(source: Path, context: Context) -> tuple[str, dict[str, Any]]:
     """('' or what is wrong, manifest). Every rank calls this; the files are shared out over the ranks."""
-    content: dict[str, Any] = {}
-    names: list[str] = []
+    fault, found = content(source)
+    if not fault:
+        names = sorted({*found["files"], ".metadata"})[context.rank :: context.world_size]
+        fault = first_fault(names, found, lambda name: files.digest(source / name))
+    return context.broadcast(next((each for each in context.gather(fault) if each), "")), found
+
+
+def content(source: Path) -> tuple[str, dict[str, Any]]:
+    """('' or what is wrong, manifest): read and held against its own digest, and no file but it."""
+    found: dict[str, Any] = {}
     try:
-        content = json.loads((source / NAME).read_text())
-        fault = "" if content["digest"] == _own_digest(content) else f"{NAME} has changed"
-        names = sorted({*content["files"], ".metadata"})[context.rank :: context.world_size]
-        _ = content["state"], content["step"], content["ranks"]
+        found = json.loads((source / NAME).read_text())
+        _ = found["state"], found["step"], found["ranks"], found["files"].keys()
+        return ("" if found["digest"] == _own_digest(found) else f"{NAME} has changed"), found
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        fault = f"its {NAME} is missing or unreadable"
-    for name in () if fault else names:
+        return f"its {NAME} is missing or unreadable", found
+
+
+def first_fault(names: Iterable[str], content: dict[str, Any], digest: Callable[[str], str]) -> str:
+    """What is wrong with the first of these files whose digest is not the manifest's; '' when all are right."""
+    for name in names:
         try:
-            good = files.digest(source / name) == content["files"].get(name)
-            fault = "" if good else f"{name} has changed since it was written"
+            if digest(name) != content["files"].get(name):
+                return f"{name} has changed since it was written"
         except FileNotFoundError:
-            fault = f"{name} is missing"
+            return f"{name} is missing"
         except OSError as error:
-            fault = f"{name} cannot be read ({error.strerror})"
-        if fault:
-            break
-    return context.broadcast(next((each for each in context.gather(fault) if each), "")), content
+            return f"{name} cannot be read ({error.strerror})"
+    return ""
+
+
+def refuse_strays(source: Path, index: Metadata, content: dict[str, Any]) -> None:
+    """CheckpointError for an index that refers to files which the manifest does not list."""
+    strays = {each.relative_path for each in index.storage_data.values()} - content["files"].keys()
+    if strays:
+        raise CheckpointError(f"{source} refers to {min(strays)}, which is none of its files, so it is not loaded")
 
 
 def differing(there: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -5,13 +5,17 @@ can run any code. Here the index may name only what an index is made of, and a s
 """
 
 import io
+import os
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.filesystem import FileSystem
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.planner import ReadItem
 
@@ -39,11 +43,25 @@ class Reader(dcp.FileSystemReader):
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         """The index: shape and place of every tensor."""
-        with open(Path(self.path) / ".metadata", "rb") as stream:
+        with self.fs.create_stream(Path(self.path) / ".metadata", "rb") as stream:
             metadata = _Unpickler(stream).load()
         metadata.storage_meta = metadata.storage_meta or StorageMeta()
         metadata.storage_meta.load_id = self.load_id
         return metadata
+
+
+class Held(FileSystem):
+    """Files that are open already, by name: they can be read though somebody has deleted them."""
+
+    def __init__(self, streams: dict[str, BinaryIO]) -> None:
+        self.streams = streams
+
+    @contextmanager
+    def create_stream(self, path: str | os.PathLike, mode: str) -> Iterator[Any]:
+        """The open file of that name, from its start; it stays open."""
+        stream = self.streams[Path(path).name]
+        stream.seek(0)
+        yield stream
 
 
 class Planner(DefaultLoadPlanner):

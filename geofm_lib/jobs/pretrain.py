@@ -46,18 +46,19 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
     model = sharding.apply_settings(autoencoder, settings, context)
     optimiser = training.optimiser(model, settings.weight_decay)
     identity = pretrain_files.identity(settings, run.resolved)
-    state = identity | {"stored": pretrain_files.stored(run.path)}
+    config = pretrain_files.config(settings, shards, start.norm_eps)
+    per_epoch = sampler.steps_per_epoch(len(shards), settings.global_batch)
+    total = per_epoch * settings.epochs
+    state = identity | {"stored": pretrain_files.stored(run.path), "encoder": config, "total_steps": total}
 
     def save(folder: Path, step: int, keep: int) -> None:
         run.sync()
-        checkpoint.save(folder, step, model, optimiser, state, context, keep)
+        checkpoint.save(folder, step, model, optimiser, state, context, keep, settings.keep_every)
 
     done = checkpoint.load(run.path / "checkpoint", model, optimiser, identity, context)
     if not done:
         start.apply(model, autoencoder)
     run.drop_metrics_after(done)
-    per_epoch = sampler.steps_per_epoch(len(shards), settings.global_batch)
-    total = per_epoch * settings.epochs
     parts = settings.accumulation(context.world_size)
     warmup = settings.warmup_epochs * per_epoch
     peak = settings.base_learning_rate * settings.global_batch / 256
@@ -76,6 +77,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         pin=context.device.type == "cuda",
         crop_scale=(settings.crop_scale_min, 1.0),
     )
+    milestones = (settings.checkpoint_every, settings.keep_every)
     for step, epoch, micro_batches in steps:
         rate = training.learning_rate(step, peak=peak, warmup_steps=warmup, total_steps=total)
         shares: list[torch.Tensor] = []
@@ -124,14 +126,14 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
             }
             rows.append(row)
             run.log_metrics(**row)
-        if stop or done % settings.checkpoint_every == 0 or done == total:
+        if stop or done == total or any(each and done % each == 0 for each in milestones):
             save(run.path / "checkpoint", done, settings.keep_checkpoints)
         if stop and done < total:
             raise Stopped(f"a stop was asked for; saved at step {done} of {total}")
     test = Shards(settings.data, split="test")
     file = run.path / "reconstruction.npz"
     pretrain_files.reconstruct(file, autoencoder, shards, test, settings.seed, context)
-    pretrain_files.encoder(run.path / "encoder", model, settings, shards, start.norm_eps, context)
+    pretrain_files.encoder(run.path / "encoder", model, config, context)
     own = {
         "rank": context.rank,
         "peak_memory_gib": round(meters.peak_memory_gib(context.device), 3),

@@ -32,14 +32,19 @@ FINGERPRINTED = (
 )  # settings that say no more than a fingerprint of what they name
 
 
-def encoder(
-    folder: Path, model: nn.Module, settings: PretrainSettings, shards: Shards, norm_eps: float, context: Context
-) -> None:
+def encoder(folder: Path, model: nn.Module, config: dict[str, Any], context: Context) -> None:
     """The encoder as timm and `model.interop.export` read it, and its decoder beside it; every rank calls this."""
     weights, decoder = folders.split(export.weights_of(model))
     export.write(folder / locate.WEIGHTS, weights, context)
     export.write(folder / folders.DECODER, decoder, context)
-    config = {
+    if context.is_main:
+        files.write_json(folder / locate.SETTINGS, formats.settings(config))  # last: it makes the folder an encoder's
+        files.seal(folder, (locate.WEIGHTS, folders.DECODER, locate.SETTINGS))
+
+
+def config(settings: PretrainSettings, shards: Shards, norm_eps: float) -> dict[str, Any]:
+    """What the autoencoder is (`folders.Saved`), beside its weights; checkpoints keep it too."""
+    return {
         "model": settings.model,
         "family": "pretrain",
         "image_size": settings.image_size,
@@ -52,9 +57,6 @@ def encoder(
         "norm_pix_loss": settings.norm_pix_loss,
         **({} if norm_eps == NORM_EPS else {"norm_eps": norm_eps}),
     }
-    if context.is_main:
-        files.write_json(folder / locate.SETTINGS, formats.settings(config))  # last: it makes the folder an encoder's
-        files.seal(folder, (locate.WEIGHTS, folders.DECODER, locate.SETTINGS))
 
 
 def identity(settings: PretrainSettings, resolved: Resolved) -> dict[str, Any]:

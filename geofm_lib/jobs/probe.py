@@ -29,7 +29,7 @@ from geofm_lib.distributed.training import learning_rate
 from geofm_lib.jobs import probe_metrics, probe_summary
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import probe_heads, vit
-from geofm_lib.model.interop import load
+from geofm_lib.model.interop import folders, load
 from geofm_lib.settings import ProbeSettings
 
 LOG_S = 1.0  # seconds between progress rows
@@ -121,7 +121,8 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
     last = rows[-len(heads) :]
     losses = [row["loss"] for row in last if row["features"] == last[0]["features"]]
     found = {
-        "encoder": _name(settings.encoder),
+        "encoder": _name(settings.encoder, config),
+        **({"encoder_checkpoint": origin} if (origin := folders.origin(config)) else {}),
         "model": config["model"],
         "patch_size": config["patch_size"] or None,
         "classes": len(train.classes),
@@ -141,8 +142,10 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
     return found | {"verdict": probe_summary.verdict(found)}
 
 
-def _name(encoder: str) -> str:
-    """What a table calls it: the run's folder, or that of an encoder from elsewhere."""
+def _name(encoder: str, config: dict[str, Any]) -> str:
+    """What a table calls it: the run's folder, its checkpoint RUN@STEP, or the folder of an encoder from elsewhere."""
+    if found := config.get("checkpoint"):
+        return f"{found['run']}@{found['step']}"
     folder = Path(encoder)
     return folder.parent.name if folder.name == "encoder" else folder.name
 

@@ -80,6 +80,8 @@ def verdict(found: dict[str, Any]) -> str:
     own = "pretrained" if f"{key}_pretrained_mean" in found else "random"
     mean = found[f"{key}_{own}_mean"]
     what = "The pretrained encoder's features" if own == "pretrained" else "The features of random weights"
+    if own == "pretrained" and (origin := found.get("encoder_checkpoint")):
+        what = f"The features of {origin}"
     parts = [
         f"{what} reach {mean:.1f} % {metrics.WORDS[key]} ({found['classes']} classes, chance {found['chance']:.1f} %)"
     ]

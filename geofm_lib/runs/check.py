@@ -12,6 +12,7 @@ from geofm_lib import files, settings
 from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.data.sources import chosen, given, labels, listing, prepared, tiles
 from geofm_lib.model.interop import locate
+from geofm_lib.runs import unfinished
 from geofm_lib.runs.results import ROOT
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import JobSettings, PrepareSettings, Settings, SettingsError, expanded
@@ -87,6 +88,10 @@ def check(settings: JobSettings, ranks: int = 0) -> None:
             begun = name == "init" and any((settings.folder() / each).exists() for each in BEGUN)
             if typed and (name, typed) != ("encoder", "random") and not begun:
                 with naming(name):
+                    if name == "encoder" and unfinished.names_checkpoint(typed):
+                        if not unfinished.is_taken(settings):
+                            unfinished.check(typed)
+                        continue
                     place = locate.find(expanded(typed), typed)
                     locate.described(place) if name == "encoder" else None
         _writable(settings.folder())

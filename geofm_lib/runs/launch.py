@@ -21,7 +21,7 @@ from geofm_lib import __version__, files
 from geofm_lib.data.sources import listing, prepared, probeable
 from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, REQUESTS
 from geofm_lib.model.interop import locate
-from geofm_lib.runs import results, slurm, watch
+from geofm_lib.runs import results, slurm, unfinished, watch
 from geofm_lib.runs.check import check
 from geofm_lib.runs.run import SETTINGS, Run, shown
 from geofm_lib.settings import (
@@ -44,6 +44,12 @@ def launch(settings: JobSettings) -> Run:
         RunFailed: a rank failed or was killed (the run can be launched again).
         RunStopped: a stop was asked for and a checkpoint was written.
     """
+    with unfinished.taken(settings) as (settings, checkpoint):
+        return _launch(settings, checkpoint)
+
+
+def _launch(settings: JobSettings, checkpoint: Path | None) -> Run:
+    """The same for settings that name one certain encoder; `checkpoint`: the folder of one that was taken for it."""
     run = Run(settings.folder())
     _refuse_damage(run)
     check(settings)
@@ -61,6 +67,7 @@ def launch(settings: JobSettings) -> Run:
     if watch.stop_asked():
         raise watch.RunStopped("a stop was asked for before the ranks were started; run this cell again to go on")
     _prepare_folder(run.folder, settings, resolved)
+    unfinished.put(checkpoint, run.folder)
     log_from = (run.folder / "log.txt").stat().st_size if (run.folder / "log.txt").exists() else 0
     watch.watch(run, start_ranks(run.folder, ranks, settings.device), ranks, log_from)
     return run
@@ -105,7 +112,10 @@ def _resolved(settings: JobSettings, ranks: int) -> Resolved:
             _probeable(folder)
     if isinstance(settings, ProbeSettings) and settings.encoder != "random":
         given = settings.encoder or launch_quietly(settings.pretraining()).folder
-        found["encoder"] = str(locate.find(expanded(given)).folder)
+        if unfinished.names_checkpoint(settings.encoder):
+            found["encoder"] = str(settings.folder() / unfinished.TAKEN)
+        else:
+            found["encoder"] = str(locate.find(expanded(given)).folder)
     if isinstance(settings, PretrainSettings) and settings.init:
         found |= _first_weights(settings)
     return Resolved(ranks=ranks, **found)

@@ -54,6 +54,7 @@ class PretrainSettings(ImageSettings):
     workers: int = WORKERS
     checkpoint_every: int = setting(50, "steps", WHERE, True, ge=1)
     keep_checkpoints: int = setting(2, "how many to keep", WHERE, True, ge=1)
+    keep_every: int = setting(0, "steps between checkpoints that stay for good (0: none)", WHERE, True, ge=0)
     log_every: int = setting(5, "steps", WHERE, True, ge=1)
     run_dir: str = RUN_DIR
 

@@ -278,8 +278,8 @@ def _gathers(context, depth):
 
 
 def curves(context, arguments):
-    """The pretraining job itself, several times, each with its settings, the step at which it is asked to stop, and a
-    folder to remove before it; how each of them ended."""
+    """The pretraining job itself, several times, each with its settings, the step at which it is asked to stop, a
+    folder to remove before it, and one to which its run is copied after it; how each of them ended."""
     from geofm_lib.jobs import pretrain, run_folder
     from geofm_lib.settings import PretrainSettings
 
@@ -305,6 +305,8 @@ def curves(context, arguments):
         except run_folder.Stopped as stop:
             ended.append(str(stop))
         context.barrier()
+        if context.is_main and "copy" in each:
+            shutil.copytree(settings.folder(), each["copy"])
     return ended
 
 

@@ -25,9 +25,10 @@ class Saved(NamedTuple):
 
     config: model, family, image_size (pixels, or [height, width]), patch_size, channels; mean and std (0..1 units)
     where known; norm_eps where it is not 1e-6; decoder_width, decoder_depth, decoder_heads, mask_ratio and
-    norm_pix_loss where there is a decoder. encoder, decoder: weights by our names, the decoder's empty when there is
-    none. left_out: names in the folder that are neither. foreign: the sentence why it is none of our ViTs, of one that
-    timm's own definition builds; its config has `timm` (the folder) then, and its weights timm's names.
+    norm_pix_loss where there is a decoder; checkpoint (see `origin`) where it is that of a run. encoder, decoder:
+    weights by our names, the decoder's empty when there is none. left_out: names in the folder that are neither.
+    foreign: the sentence why it is none of our ViTs, of one that timm's own definition builds; its config has `timm`
+    (the folder) then, and its weights timm's names.
     """
 
     config: Config
@@ -35,6 +36,16 @@ class Saved(NamedTuple):
     decoder: Weights
     left_out: tuple[str, ...] = ()
     foreign: str = ""
+
+
+def origin(config: Config) -> str:
+    """Which checkpoint of a run a config is of, in words; "" for none.
+
+    `checkpoint` has run (its name), step, of (all steps), ended (had the run?) and digest (of the manifest).
+    """
+    if not (found := config.get("checkpoint")):
+        return ""
+    return f"step {found['step']} of {found['of']} of a run that has {'' if found['ended'] else 'not '}ended"
 
 
 def split(state: Weights) -> tuple[Weights, Weights]:

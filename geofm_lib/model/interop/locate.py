@@ -48,6 +48,13 @@ def _found(path: Path, typed: str) -> Place:
     alone = [each for each in sorted(path.iterdir()) if each.suffix in SUFFIXES and each.is_file()]
     if len(alone) == 1 and not (path / SETTINGS).is_file():
         return Place(alone[0], None, (alone[0],))
+    if not alone and steps(path):
+        raise ValueError(
+            f"{path} is a run that has not ended, and a checkpoint cannot be taken here; first write its encoder "
+            f"with 'geofm export {path} FOLDER --format geofm'."
+        )
+    if not alone and _job(path) == "pretrain":
+        raise ValueError(f"{path} has not written a checkpoint yet; wait for its first one (checkpoint_every).")
     if len(alone) > 1:
         names = ", ".join(each.name for each in alone[:4]) + " ..." * (len(alone) > 4)
         raise ValueError(f"The encoder folder {path} holds {names} and no {SETTINGS}; give one of these files.")
@@ -55,6 +62,25 @@ def _found(path: Path, typed: str) -> Place:
         f"The encoder folder {path} holds no {WEIGHTS} with {SETTINGS} (nor does its folder 'encoder'); give a "
         "finished pretrain run, an exported folder, or one of timm or Hugging Face."
     )
+
+
+def checkpoint(run: Path, step: int) -> Path:
+    """The folder of a run's checkpoint."""
+    return run / "checkpoint" / f"step-{step:08d}"
+
+
+def steps(run: Path) -> list[int]:
+    """The steps of a run's whole checkpoints, the oldest first; [] where it has none."""
+    try:
+        found = [each.parent.name[5:] for each in (run / "checkpoint").glob("step-????????/manifest.json")]
+    except OSError:
+        return []
+    return sorted(int(each) for each in found if each.isdigit())
+
+
+def unfinished(run: Path) -> bool:
+    """Is it a pretraining with checkpoints and without its encoder yet?"""
+    return bool(steps(run)) and not any((folder / SETTINGS).is_file() for folder in (run, run / "encoder"))
 
 
 def described(place: Place) -> Path:
@@ -97,6 +123,13 @@ def _weights(folder: Path) -> tuple[Path, ...]:
                 raise ValueError(f"{folder / name} names {each}, which is not in the folder; copy the folder again.")
         return tuple(folder / each for each in named)
     return ()
+
+
+def _job(path: Path) -> str:
+    try:
+        return json.loads((path / "settings.json").read_text())["job"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _absent(given: str, path: Path) -> str:
