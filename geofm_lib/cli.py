@@ -24,6 +24,7 @@ PURPOSES = {
     "Before and after": ("plan", "doctor", "export"),
     "How the repository's own tables are made": ("study", "calibrate"),
 }
+PRINT_S = 5.0  # a terminal that takes no lines (Ctrl-S) holds the end of a run for so long
 FORMATS = ("geofm", "timm", "vit", "vitmae")
 
 
@@ -90,7 +91,8 @@ def _settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 @click.option("-f", "file", type=click.Path(path_type=Path, dir_okay=False, exists=True), metavar="PARAMS.YAML",
               help="Settings from a YAML file of lines `name: value`; -p goes before it.")  # fmt: skip
 @click.option("--page", type=click.Path(path_type=Path, dir_okay=False), help="Put the rendered page here too.")
-def run(notebook: str, parameters: tuple[tuple[str, str], ...], file: Path | None, page: Path | None) -> int:
+@click.pass_obj
+def run(own: bool, notebook: str, parameters: tuple[tuple[str, str], ...], file: Path | None, page: Path | None) -> int:
     """Execute a notebook with parameters and render its page.
 
     NOTEBOOK is a file, or one of the project's by name or number: notebooks/02_pretrain.ipynb, 02_pretrain, 02. Exit
@@ -104,9 +106,13 @@ def run(notebook: str, parameters: tuple[tuple[str, str], ...], file: Path | Non
         check.check_notebook(found, given)
     except ValueError as error:
         raise click.ClickException(f"{found.name}: {error}") from None
-    from geofm_lib.report import execute
+    from geofm_lib.report.stopping import Requests
 
-    return execute.run(found, given, page)
+    streams.secure(PRINT_S)
+    with Requests(restore=not own) as requests:  # before papermill's import, which takes a second
+        from geofm_lib.report import execute
+
+        return execute.run(found, given, page, requests)
 
 
 def _from_yaml(file: Path) -> dict[str, str]:
@@ -298,13 +304,14 @@ def study(name: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code. A fault is one sentence on standard error."""
+    """The command line (None: this process's own); returns the exit code. A fault is one sentence on standard error."""
     streams.secure()
     try:
-        return commands.main(arguments, prog_name="geofm", standalone_mode=False) or 0
+        return commands.main(arguments, prog_name="geofm", standalone_mode=False, obj=arguments is None) or 0
     except click.exceptions.Abort:
         return 130
     except (click.ClickException, ValueError, RuntimeError, OSError) as error:
         fault = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        code = getattr(error, "exit_code", 2) if isinstance(error, RuntimeError) else 2
     print(" ".join(fault.split()), file=sys.stderr)
-    return 2
+    return int(code)

@@ -134,7 +134,7 @@ def test_parameters_reach_the_notebook_as_typed(monkeypatch, tmp_path, said):
     from geofm_lib.report import execute
 
     given = {}
-    monkeypatch.setattr(execute, "run", lambda notebook, parameters, page: given.update(parameters) or 0)
+    monkeypatch.setattr(execute, "run", lambda notebook, parameters, *_: given.update(parameters) or 0)
     (tmp_path / "p.yaml").write_text("base_learning_rate: 1e-3\nepochs: 3\nmodel: ViT-Atto\n")
     code, _, _ = said("run", "02", "-f", tmp_path / "p.yaml", "-p", "epochs", "4")
     assert code == 0

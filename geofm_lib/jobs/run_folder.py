@@ -15,6 +15,7 @@ Only the change of a heartbeat's time counts, since clocks differ between machin
 
 import json
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -95,6 +96,12 @@ def seal(folder: Path) -> None:
     tops = [each for each in folder.iterdir() if each.name not in UNSEALED and not each.name.startswith(".")]
     found = [each for top in tops for each in (top, *top.rglob("*")) if each.is_file() and each.suffix != ".tar"]
     files.seal(folder, (each.relative_to(folder).as_posix() for each in found))
+
+
+def stop_signals() -> list[signal.Signals]:
+    """What asks a process of a run to save and stop: TERM and USR1 (Slurm), HUP (a lost terminal; nohup ignores it)."""
+    hup = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
+    return [signal.SIGTERM, signal.SIGUSR1, *hup]
 
 
 def request(folder: Path, name: str, text: str = "") -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from geofm_lib import files, streams
-from geofm_lib.jobs.run_folder import END, STOP, Folder, Heartbeat, Stopped, request, seal
+from geofm_lib.jobs.run_folder import END, STOP, Folder, Heartbeat, Stopped, request, seal, stop_signals
 from geofm_lib.settings import load
 
 PRINT_S = 5.0  # a srun that no longer takes lines is waited for so long
@@ -31,7 +31,8 @@ def main(run_dir: Path) -> int:
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "64")  # torch's flight recorder: which collective a rank waits in
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the profiler of a CUDA build says that there is no GPU
     # Slurm preempts with SIGTERM: ask for a clean stop; the ranks agree on it in their next reduction.
-    signal.signal(signal.SIGTERM, lambda *_: request(run_dir, STOP))
+    for number in (signal.SIGINT, *stop_signals()):
+        signal.signal(number, lambda *_: _ask_to_stop(run_dir))
     try:
         summary = _work(run_dir, heartbeat)
     except Stopped as stop:
@@ -53,6 +54,11 @@ def main(run_dir: Path) -> int:
             if files.read_json(run_dir / "summary.json")["status"] == "finished":
                 seal(run_dir)
     return 0
+
+
+def _ask_to_stop(run_dir: Path) -> None:
+    with suppress(OSError):  # a full disk is told by whoever must write to it
+        request(run_dir, STOP)
 
 
 def _work(run_dir: Path, heartbeat: Heartbeat) -> dict[str, Any]:

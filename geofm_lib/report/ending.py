@@ -22,6 +22,7 @@ from geofm_lib.settings import runs_root
 # finished; failed; 75 is EX_TEMPFAIL: stopped with a checkpoint, run again to go on (batch/run.sh requeues on it);
 # 137 as a shell says SIGKILL.
 EXIT_CODES = {"finished": 0, "failed": 1, "stopped": 75, "killed": 137}
+INTERRUPTED = "a stop was asked for, and the cell that was running was interrupted; run the notebook again to go on"
 ENDED_BADLY = ("failed", "killed", "stopped", "damaged")
 SENTENCES = {
     "stopped": "The run was stopped and saved what it needs; execute the notebook again to go on.",
@@ -33,7 +34,9 @@ SENTENCES = {
 }
 
 
-def judge(executed: Path, kind: str, error: str, run: Run | None, launched: bool, asked: bool) -> tuple[str, str]:
+def judge(
+    executed: Path, kind: str, error: str, run: Run | None, launched: bool, asked: bool, cut: bool = False
+) -> tuple[str, str]:
     """(finished | failed | stopped | killed, what went wrong).
 
     Args:
@@ -41,6 +44,7 @@ def judge(executed: Path, kind: str, error: str, run: Run | None, launched: bool
         kind: name of the exception that ended the execution, '' if none.
         launched: this execution started the run's ranks; otherwise the folder says how an earlier one ended.
         asked: a stop was asked for.
+        cut: for that the kernel was interrupted, since it watched no ranks.
     """
     if kind == "DeadKernelError":
         # Slurm may send SIGTERM to every process of a job, and a kernel that starts or draws dies of it.
@@ -50,9 +54,13 @@ def judge(executed: Path, kind: str, error: str, run: Run | None, launched: bool
         if kind == "OSError" and own and own.status == "failed":
             error = own.summary["error"]  # papermill's own trouble with the same disk says less
         stopped = kind == "RunStopped" or (own is not None and own.status == "stopped")
+        if cut and not stopped and kind not in ("RunFailed", "SettingsError"):
+            return "stopped", INTERRUPTED
         return ("stopped" if stopped else "failed"), error
     cells = [cell for cell in nbformat.read(executed, as_version=4).cells if cell.cell_type == "code" and cell.source]
     skipped = [cell.id for cell in cells if cell.execution_count is None]
+    if skipped and cut:
+        return "stopped", INTERRUPTED
     if skipped:  # sys.exit in a cell skips the rest and looks like success
         return "failed", f"the notebook ended early: {len(skipped)} cells did not run, '{skipped[0]}' first"
     if run is not None and run.status != "finished":
@@ -104,7 +112,8 @@ def banner(notebook: NotebookNode, run: Run | None, said: dict[str, Any]) -> dic
     summary, where = (run.summary, run.environment) if run else ({}, {})
     text = _finished(run, said.get("seconds")) if status == "finished" else SENTENCES[status]
     log = notebook_outputs.plain(run.log_tail(25)) if run and status in ENDED_BADLY else ""
-    cause = summary.get("reason", "") if status == "stopped" else run.trouble if run and status == "damaged" else ""
+    stop = summary.get("reason") or said.get("error", "")
+    cause = stop if status == "stopped" else run.trouble if run and status == "damaged" else ""
     if status in ("failed", "killed"):
         cause = summary.get("error") or said.get("error") or raised
         if summary.get("error") and summary.get("rank") is not None:

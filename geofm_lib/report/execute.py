@@ -6,15 +6,12 @@
 import contextlib
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import nbformat
@@ -25,25 +22,23 @@ from geofm_lib import files
 from geofm_lib.jobs.run_folder import heartbeat_timeout_s
 from geofm_lib.report import ending, kernel
 from geofm_lib.report.page import render
+from geofm_lib.report.stopping import Requests
 from geofm_lib.runs import overview, slurm
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import runs_root
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 SPEAKING = ("SettingsError", "RunFailed", "RunStopped", "Damaged")  # their text is the whole message
 TERMINAL_LINE_S, LOG_LINE_S = 1.0, 15.0  # how often progress is shown
 
 
-def run(notebook: Path, parameters: dict[str, str], page: Path | None = None) -> int:
+def run(notebook: Path, parameters: dict[str, str], page: Path | None, requests: Requests) -> int:
     """Execute, say how it ended, and return the exit code (`ending.EXIT_CODES`; 74, EX_IOERR: nothing can be written).
 
     Its last line on standard output is `NAME.ipynb: STATUS in DURATION, PAGE`.
     """
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # a request that comes when all is done must not turn it into a death
     began = time.monotonic()
     try:
-        state, error, made = execute(notebook, parameters, page)
+        state, error, made = execute(notebook, parameters, page, requests)
     except OSError as fault:
         print(f"{notebook.name}: FAILED, nothing can be written: {fault}", file=sys.stderr, flush=True)
         return os.EX_IOERR
@@ -53,22 +48,29 @@ def run(notebook: Path, parameters: dict[str, str], page: Path | None = None) ->
     return ending.EXIT_CODES[state]
 
 
-def execute(notebook: Path, parameters: dict[str, str], page: Path | None = None) -> tuple[str, str, Path]:
+def execute(
+    notebook: Path, parameters: dict[str, str], page: Path | None = None, requests: Requests | None = None
+) -> tuple[str, str, Path]:
     """Run a notebook; returns (finished | failed | stopped | killed, what went wrong, the rendered page).
 
-    SIGTERM and SIGUSR1 ask for a stop with a checkpoint: a batch system sends them before it ends a job. Parameters
-    are text as typed, since the settings class reads them. `page` is where the page is put beside the run folder.
+    `requests` (report/stopping) are the signals that ask for a stop with a checkpoint. Parameters are text as typed,
+    since the settings class reads them. `page` is where the page is put beside the run folder.
     """
+    if requests is None:
+        with Requests() as requests:
+            return execute(notebook, parameters, page, requests)
     started = time.time()
     work = runs_root() / ".execute" / f"{notebook.stem}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     work.mkdir(parents=True)
     executed = work / "notebook.ipynb"
     shutil.copyfile(notebook, executed)  # something to render even if papermill fails before its first save
-    with _stop_requests(work, started), _shown(work, notebook.stem):
-        kind, error = _papermill(notebook, executed, parameters)
+    with _shown(work, notebook.stem):
+        with _told(work, started), requests.reaching(work):
+            kind, error = _papermill(notebook, executed, parameters)
+            asked, cut = requests.asked, requests.cut
         run = _run_of(work)
         launched = run is not None and run.environment.get("job_started") == started
-        state, error = ending.judge(executed, kind, error, run, launched, asked=(work / "stop").exists())
+        state, error = ending.judge(executed, kind, error, run, launched, asked, cut)
         if state == "stopped" and (fault := ending.no_progress(run if launched else None)):
             state, error = "failed", fault
         facts = {
@@ -85,26 +87,15 @@ def execute(notebook: Path, parameters: dict[str, str], page: Path | None = None
 
 
 @contextlib.contextmanager
-def _stop_requests(work: Path, started: float) -> Iterator[None]:
-    """Signals become the file `work/stop`, and the kernel's environment says where its launcher finds that file."""
-    given = {"GEOFM_EXECUTION": str(work), "GEOFM_STOP": str(work / "stop"), "GEOFM_STARTED": str(started)}
+def _told(work: Path, started: float) -> Iterator[None]:
+    """While this block runs, the kernel's environment says of which execution it is."""
+    given = {"GEOFM_EXECUTION": str(work), "GEOFM_STARTED": str(started)}
     os.environ.update(given)
-    before = {number: signal.signal(number, partial(_ask_to_stop, work)) for number in STOP_SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         for name in given:
             os.environ.pop(name, None)
-
-
-def _ask_to_stop(work: Path, number: int, _frame: FrameType | None) -> None:
-    """A signal to the runner becomes a stop request, found by the launcher; Ctrl-C without ranks ends it at once."""
-    run = _run_of(work)
-    if number == signal.SIGINT and (run is None or run.status != "running"):
-        raise KeyboardInterrupt
-    (work / "stop").touch()
 
 
 def _papermill(notebook: Path, executed: Path, parameters: dict[str, str]) -> tuple[str, str]:
@@ -183,26 +174,26 @@ def _shown(work: Path, name: str) -> Iterator[None]:
 
 def _show(work: Path, name: str, over: threading.Event) -> None:
     terminal = sys.stderr.isatty()
-    last, printed, answered = "", 0.0, [time.monotonic()]
-    threading.Thread(target=_give_up_when_lost, args=(work, answered, over), daemon=True).start()
+    last, printed, unanswered = "", 0.0, [0.0]
+    threading.Thread(target=_give_up_when_lost, args=(work, unanswered, over), daemon=True).start()
     while not over.wait(TERMINAL_LINE_S):
         line = last
         with contextlib.suppress(OSError):  # an answer too
             run = _run_of(work)
             line = f"{name}: {overview.progress(run)}" if run else last
-        answered[0] = time.monotonic()
-        if line != last and (terminal or answered[0] - printed > LOG_LINE_S):
-            with contextlib.suppress(OSError):  # the job's output may lie on a disk that is full
-                print(f"\r{line:<110}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
-            last, printed = line, answered[0]
+        unanswered[0], now = 0.0, time.monotonic()
+        if line != last and (terminal or now - printed > LOG_LINE_S):
+            print(f"\r{line:<110}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
+            last, printed = line, now
     if terminal and last:
         print(file=sys.stderr)
 
 
-def _give_up_when_lost(work: Path, answered: list[float], over: threading.Event) -> None:
+def _give_up_when_lost(work: Path, unanswered: list[float], over: threading.Event) -> None:
     """A read that never returns (a network file system is gone) would hold the job until its time limit."""
     while not over.wait(TERMINAL_LINE_S):
-        if time.monotonic() - answered[0] > heartbeat_timeout_s():
+        unanswered[0] += TERMINAL_LINE_S  # counted here: a runner that was held by Ctrl-Z has asked nobody
+        if unanswered[0] > heartbeat_timeout_s():
             threading.Timer(5, os._exit, (os.EX_IOERR,)).start()  # if even the next line is not taken
             fault = f"the file system of {work.parent.parent} has not answered for {heartbeat_timeout_s():.0f} s"
             print(f"{fault}; giving up. The run goes on from its last checkpoint.", file=sys.stderr, flush=True)

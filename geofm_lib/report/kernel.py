@@ -1,9 +1,10 @@
 """The kernel that executes a notebook: this environment's own interpreter, whose last words are kept."""
 
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import nbformat
 from jupyter_client.kernelspec import KernelSpec
@@ -36,6 +37,7 @@ class Kernels(AsyncKernelManager):
     for that.
     """
 
+    live: ClassVar["Kernels | None"] = None  # the one that was started last
     words = Unicode(help="the file that gets its standard error").tag(config=True)
 
     @property
@@ -48,10 +50,21 @@ class Kernels(AsyncKernelManager):
     async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
         with open(self.words, "ab") as stream:
             await super()._async_launch_kernel(kernel_cmd, **options, stderr=stream)
+        Kernels.live = self
 
     async def _async_interrupt_kernel(self) -> None:
         if not self.shutting_down:
             await super()._async_interrupt_kernel()
+
+
+def send(number: int) -> bool:
+    """Send a signal to the kernel and to what its cells have started, but not to ranks; False if no kernel lives."""
+    process = getattr(Kernels.live and Kernels.live.provisioner, "process", None)
+    if process is None or process.poll() is not None:
+        return False
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+    return True
 
 
 def config(work: Path, sockets: str) -> Config:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from geofm_lib import files
+from geofm_lib.jobs import run_folder
 from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, STOP, WAITING, heartbeat_timeout_s, request
 from geofm_lib.advice import memory
 from geofm_lib.runs import overview, slurm
@@ -25,6 +26,7 @@ from geofm_lib.runs.endings import WITHOUT_STOP, Do, Event, Observations, decide
 from geofm_lib.runs.run import Run, shown
 
 POLL_S = 0.5
+WATCHED = ".watched"  # beside the runner's request
 STOP_S = 240.0  # ranks get this long to write a checkpoint after a stop request; in a job, what its limit leaves
 FULL_BYTES = 4 * 2**20  # a disk with less free than this is full
 TASK = r"\S+: tasks? .*"  # srun's words on a task that ended badly
@@ -43,6 +45,8 @@ class RunFailed(RuntimeError):
 class RunStopped(RunFailed):
     """The run stopped as asked, with a checkpoint."""
 
+    exit_code = os.EX_TEMPFAIL  # of a command
+
 
 def save_s() -> float:
     """How long ranks may take to save after a stop request: a job keeps up to 45 s for its page and its way back."""
@@ -52,7 +56,29 @@ def save_s() -> float:
 
 def stop_asked() -> bool:
     """Has the runner been asked to stop? (It leaves a file: it may not know yet which run this notebook is about.)"""
-    return "GEOFM_STOP" in os.environ and Path(os.environ["GEOFM_STOP"]).exists()
+    return _request() is not None
+
+
+def _request() -> str | None:
+    """The runner's request: None, '' to save and stop, 'now' to end the ranks at once."""
+    with contextlib.suppress(OSError, KeyError):
+        return Path(os.environ["GEOFM_STOP"]).read_text()
+    return None
+
+
+@contextlib.contextmanager
+def _watched() -> Iterator[None]:
+    """While this block runs, a file tells the runner that a launcher follows requests to stop."""
+    mark = Path(os.environ["GEOFM_STOP"] + WATCHED) if "GEOFM_STOP" in os.environ else None
+    with contextlib.suppress(OSError):
+        if mark:
+            mark.touch()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if mark:
+                mark.unlink()
 
 
 def watch(run: Run, processes: list[subprocess.Popen[bytes]], ranks: int, log_from: int = 0) -> None:
@@ -61,7 +87,7 @@ def watch(run: Run, processes: list[subprocess.Popen[bytes]], ranks: int, log_fr
     `processes` are one for each rank, or one srun for all; `log_from` is where this launch begins in log.txt.
     """
     watcher, line = Watcher(run, processes, ranks, log_from), overview.Line()
-    with watcher.sigterm_is_a_stop():
+    with _watched(), watcher.signals_are_a_stop():
         while True:
             try:
                 while (action := decide(watcher.observe())).do is not Do.CONCLUDE:
@@ -145,6 +171,13 @@ class Watcher:
     def observe(self) -> Observations:
         """Look at the processes, the run folder and the heartbeats; touch the launcher's own."""
         seen = self.seen
+        request = _request()
+        if request is not None or seen.stop_wanted:  # before the ranks are looked at: the same signal may end them
+            seen.stop_wanted = True
+            if Event.RANK_FAILED not in seen.since:
+                self._stop_seen()
+        if request == "now":
+            self._note(Event.INTERRUPTED_TWICE)
         seen.exit_codes = codes = [process.poll() for process in self.processes]
         seen.stop_left = True  # none can be left in a lost folder
         with self._folder_lost():
@@ -164,8 +197,6 @@ class Watcher:
             if silent := self.heartbeats.silent(ended):
                 seen.silent, seen.silence = silent, self.heartbeats.sentence(silent)
                 self._note(Event.RANK_SILENT)
-        if stop_asked():
-            seen.stop_wanted = True
         if None not in codes:
             seen.summary, seen.saved_step = self.run.summary, self.run.saved_step
             seen.task = self._srun_says(TASK) if seen.by_srun else ""
@@ -198,7 +229,8 @@ class Watcher:
         if self.interrupts:
             self._note(Event.INTERRUPTED_TWICE)
         elif self.seen.job not in WITHOUT_STOP:
-            print("stopping: the ranks save a checkpoint (interrupt again to end them at once)", flush=True)
+            with contextlib.suppress(OSError):
+                print("stopping: the ranks save a checkpoint (interrupt again to end them at once)", flush=True)
         self.interrupts += 1
         self.seen.stop_wanted = True
         self._stop_seen()
@@ -211,16 +243,17 @@ class Watcher:
                     os.killpg(process.pid, signal.SIGTERM if self.seen.by_srun and not hard else signal.SIGKILL)
 
     @contextlib.contextmanager
-    def sigterm_is_a_stop(self) -> Iterator[None]:
-        """SIGTERM to this process (Slurm may send it to all of a job) asks the ranks to save; the watch goes on."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.signal(signal.SIGTERM, lambda *_: setattr(self.seen, "stop_wanted", True))
+    def signals_are_a_stop(self) -> Iterator[None]:
+        """What Slurm or a lost terminal may send to every process asks the ranks to save; the watch goes on."""
+        before = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in run_folder.stop_signals():
+                before[number] = signal.signal(number, lambda *_: setattr(self.seen, "stop_wanted", True))
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _note(self, event: Event) -> None:
         self.seen.since.setdefault(event, time.monotonic())
