@@ -1,0 +1,194 @@
+"""Signals and lost streams at every moment of a notebook: the exit code, the page and the checkpoint that are left."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+from geofm_lib.runs.launch import launch
+from geofm_lib.runs.run import Run
+from geofm_lib.settings import PrepareSettings
+from tests.support.runs import ranks_of
+from tests.support.timing import scaled, wait_for
+
+REPO = Path(__file__).parents[1]
+PRETRAIN = REPO / "notebooks" / "02_pretrain.ipynb"
+SLOW = """
+import os, sys, time
+if "GEOFM_LAUNCH" in os.environ:  # a rank: every checkpoint takes a second
+    from geofm_lib.distributed import manifest
+    commit = manifest.commit
+    def slowly(*given):
+        time.sleep(1)
+        return commit(*given)
+    manifest.commit = slowly
+"""
+
+
+class Execution:
+    """`geofm run` of a notebook in a folder of its own, watched from outside."""
+
+    def __init__(self, folder: Path, notebook: Path, parameters: dict, grace: float = 1.0, streams: str = "pipe"):
+        self.folder, self.run = folder, Run(folder / "run")
+        (folder / "sitecustomize.py").write_text(SLOW)
+        typed = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
+        env = {**os.environ, "GEOFM_RUNS": str(folder), "GEOFM_STOP_GRACE_S": str(grace),
+               "PYTHONPATH": os.pathsep.join([str(folder), str(REPO)])}  # fmt: skip
+        command = [sys.executable, "-m", "geofm_lib", "run", str(notebook), *typed]
+        full = open("/dev/full", "w") if streams == "full" else None
+        self.process = subprocess.Popen(
+            command, cwd=REPO, env=env, text=True, stdout=full or subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    @property
+    def work(self) -> Path | None:
+        return next(self.folder.glob(".execute/*"), None)
+
+    @property
+    def page(self) -> str:
+        found = [*self.folder.glob("run/report.html"), *self.folder.glob(".execute/*/report.html")]
+        return found[0].read_text() if found else ""
+
+    def end(self, seconds: float = 90) -> int:
+        """Its exit code."""
+        self.output = ""
+        with contextlib.suppress(ValueError):
+            self.output = self.process.communicate(timeout=scaled(seconds))[0] or ""
+        code = self.process.wait(scaled(seconds))
+        wait_for(lambda: not ranks_of(self.folder), 30)
+        assert not [each for each in psutil.process_iter(["cmdline"]) if str(self.folder) in str(each.info["cmdline"])]
+        return code
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A pretraining of a thousand steps on 2 ranks, with a checkpoint every 20."""
+    data = launch(PrepareSettings(images_per_class=6, scene_size=32)).folder
+    return {"data": data, "model": "ViT-Atto", "image_size": 32, "epochs": 300, "warmup_epochs": 1, "global_batch": 16,
+            "ranks": 2, "checkpoint_every": 20, "log_every": 1}  # fmt: skip
+
+
+@pytest.fixture
+def own_cell(tmp_path):
+    """A notebook whose one cell tells that it runs, and goes on for ten minutes."""
+    source = f"import time\nprint('it began')\nopen({str(tmp_path / 'mark')!r}, 'w').close()\ntime.sleep(600)"
+    cells = [nbformat.v4.new_markdown_cell("# Who ends this?"), nbformat.v4.new_code_cell(source)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "own.ipynb")
+    return tmp_path / "own.ipynb"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_cell_without_ranks_is_interrupted_and_leaves_a_page(number, own_cell, tmp_path):
+    began = Execution(tmp_path, own_cell, {})
+    wait_for((tmp_path / "mark").exists)
+    began.process.send_signal(number)
+    sent = time.monotonic()
+    assert began.end() == 75, began.output
+    assert time.monotonic() - sent < scaled(15)
+    assert "own.ipynb: STOPPED in" in began.output
+    assert "a stop was asked for, and the cell that was running was interrupted" in began.page
+    assert "it began" in began.page
+
+
+def test_a_cell_that_catches_the_interrupt_is_ended(tmp_path):
+    source = f"""\
+import time
+open({str(tmp_path / "mark")!r}, "w").close()
+while True:
+    try:
+        time.sleep(600)
+    except KeyboardInterrupt:
+        pass"""
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), tmp_path / "own.ipynb")
+    began = Execution(tmp_path, tmp_path / "own.ipynb", {})
+    wait_for((tmp_path / "mark").exists)
+    began.process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert began.process.poll() is None
+    began.process.send_signal(signal.SIGINT)
+    assert began.end(20) == 75
+    assert "a stop was asked for and ended the kernel" in began.page
+
+
+def test_nohup_is_not_asked_to_stop(own_cell, tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        began = Execution(tmp_path, own_cell, {})
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for((tmp_path / "mark").exists)
+    began.process.send_signal(signal.SIGHUP)
+    time.sleep(3)
+    assert began.process.poll() is None
+    began.process.send_signal(signal.SIGTERM)
+    assert began.end() == 75
+
+
+def page_begins(began: Execution) -> bool:
+    return (began.run.folder / "execution.json").exists()
+
+
+MOMENTS = {  # -> when it is there; page: the run has ended then
+    "kernel start": lambda began: began.work,
+    "a cell without ranks": lambda began: (began.folder / "mark").exists(),
+    "ranks starting": lambda began: (began.run.folder / "heartbeats" / "launcher").exists(),
+    "ranks training": lambda began: len(began.run.metrics) > 25,
+    "saving": lambda began: list(began.run.folder.glob("checkpoint/*.part")),
+    "page": page_begins,
+}
+WAYS = {  # signals, streams
+    "TERM": ([signal.SIGTERM], "pipe"),
+    "HUP": ([signal.SIGHUP], "pipe"),
+    "INT": ([signal.SIGINT], "pipe"),
+    "INT twice": ([signal.SIGINT, signal.SIGINT], "pipe"),
+    "TERM, output closed": ([signal.SIGTERM], "closed"),
+    "TERM, output full": ([signal.SIGTERM], "full"),
+    "output closed": ([], "closed"),
+    "output full": ([], "full"),
+}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("way", WAYS)
+def test_every_end_at_every_moment(way, moment, small, own_cell, tmp_path):
+    signals, streams = WAYS[way]
+    left_alone = moment == "page" or not signals
+    own = moment == "a cell without ranks"
+    if own and left_alone:
+        own_cell.write_text(own_cell.read_text().replace("sleep(600)", "sleep(3)"))
+    shorter = {**small, "epochs": 20} if left_alone else small
+    parameters = {} if own else {**shorter, "run_dir": tmp_path / "run"}
+    began = Execution(tmp_path, own_cell if own else PRETRAIN, parameters, streams=streams)
+    end = time.monotonic() + scaled(90)
+    while not MOMENTS[moment](began):
+        assert time.monotonic() < end
+        assert began.process.poll() is None
+        time.sleep(0.005)
+    if streams == "closed":
+        began.process.stdout.close()
+    for k, number in enumerate(signals):
+        time.sleep(0.7 * k)
+        began.process.send_signal(number)
+    code = began.end()
+    kept = began.run.saved_step if not own else ""
+    part = list(began.run.folder.glob("checkpoint/*.part"))
+    said = "finished" if "FINISHED" in began.page.upper() else "stopped" if "STOPPED" in began.page.upper() else "none"
+    with open(os.environ.get("GEOFM_MATRIX", os.devnull), "a") as table:
+        print(f"| {way} | {moment} | {code} | {said} | {kept} |", file=table)
+    twice = way == "INT twice" and moment == "page"  # the page is being made, and may be left
+    assert code in ((0, 130) if twice else (0,) if left_alone else (75,)), began.output
+    assert said == ("finished" if left_alone else "stopped") or twice, began.output
+    assert not part
+    if moment in ("ranks training", "saving") and not left_alone:
+        assert kept >= 20
+    if code == 75 and not own and moment != "kernel start":
+        assert began.run.status == "stopped"
