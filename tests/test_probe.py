@@ -51,7 +51,8 @@ def settings(data, **values):
 
 def one_rank(**values):
     alone = {"rank": 0, "world_size": 1, "is_main": True, "device": torch.device("cpu")}
-    return SimpleNamespace(**alone, broadcast=lambda value: value, barrier=lambda: None, **values)
+    same = {"broadcast": lambda value: value, "gather": lambda value: [value], "barrier": lambda: None}
+    return SimpleNamespace(**alone, **same, **values)
 
 
 def start(settings, folder):
@@ -154,10 +155,16 @@ class _Pair:
 
     def __init__(self, rank, folder, barrier):
         self.rank, self.world_size, self.is_main, self.device = rank, 2, rank == 0, torch.device("cpu")
-        self.folder, self.barrier = folder, barrier.wait
+        self.folder, self.barrier, self.calls = folder, barrier.wait, 0
+
+    def gather(self, value):
+        self.calls += 1
+        (self.folder / f"{self.calls}-{self.rank}.json").write_text(json.dumps(value))
+        self.barrier()
+        return [json.loads((self.folder / f"{self.calls}-{rank}.json").read_text()) for rank in (0, 1)]
 
     def broadcast(self, value):
-        return value
+        return self.gather(value)[0]
 
 
 def _one_of_two(rank, asked, folder, barrier):
@@ -180,7 +187,7 @@ def test_two_ranks_find_what_one_finds(data, encoder, tmp_path, monkeypatch):
         rank.join(scaled(60))
         assert rank.exitcode == 0
     assert rows(tmp_path / "one") == rows(tmp_path / "two")
-    assert not list((tmp_path / "two").glob(".features*"))
+    assert not (tmp_path / "two" / "kept").exists()
 
 
 def change(data, folder, **columns):
@@ -228,3 +235,71 @@ def test_a_stop_is_heard(data, tmp_path):
     run_folder.request(tmp_path, run_folder.STOP)
     with pytest.raises(Stopped):
         start(settings(data, encoder="random"), tmp_path)
+
+
+class _StopsAt(Folder):
+    """A run folder in which a stop is asked for at the n-th look."""
+
+    left = 0
+
+    def stop_requested(self):
+        self.left -= 1
+        return not self.left
+
+
+@pytest.mark.parametrize("views", [2, 0])
+def test_a_stopped_probe_goes_on_and_ends_with_the_same_bits(data, encoder, tmp_path, monkeypatch, views):
+    """Stopped at every place where it can be: nothing is encoded twice, and no epoch of the heads is done again."""
+    monkeypatch.setattr(features, "BATCH", 16)
+    asked = settings(data, encoder=str(encoder), views=views, compare_histograms=False)
+    whole = start(asked, tmp_path / "whole")
+    encoded = []
+    monkeypatch.setattr(vit, "features", lambda *given, real=vit.features: encoded.append(1) or real(*given))
+    place, stops, summary = tmp_path / "run", 0, None
+    place.mkdir()
+    while summary is None:
+        folder = _StopsAt(place)
+        folder.left = 3 + stops % 3
+        try:
+            summary = job.run(asked, one_rank(), folder)
+        except Stopped:
+            stops += 1
+    assert summary == whole
+    assert rows(place) == rows(tmp_path / "whole")
+    assert stops > 5
+    batches = math.ceil(60 / 16)
+    assert len(encoded) == 3 * batches * (2 + (views or 4)), "three encoders: each batch once"
+    progress = [json.loads(line)["step"] for line in (place / "metrics.jsonl").read_text().splitlines()]
+    assert progress == sorted(set(progress))
+    assert progress[-1] == batches * (2 + (views or 4)) + 4
+    assert not (place / "kept").exists()
+
+
+def test_what_was_kept_and_is_damaged_is_made_again(data, encoder, tmp_path, capsys):
+    asked = settings(data, encoder=str(encoder), compare_random=False, compare_histograms=False)
+    whole = start(asked, tmp_path / "whole")
+    place = tmp_path / "run"
+    place.mkdir()
+    stopping = _StopsAt(place)
+    stopping.left = 6
+    with pytest.raises(Stopped, match="what is encoded and the heads are kept"):
+        job.run(asked, one_rank(), stopping)
+    kept = sorted((place / "kept").rglob("*.safetensors")) + sorted((place / "kept").rglob("*.pt"))
+    assert {each.suffix for each in kept} == {".safetensors", ".pt"}
+    for file in kept:
+        file.write_bytes(file.read_bytes()[:-8] + b"somebody")
+    assert start(asked, place) == whole
+    assert capsys.readouterr().out.count("is not what was written") == len(kept)
+
+
+def test_what_another_encoder_gave_is_not_gone_on_with(data, encoder, tmp_path):
+    asked = settings(data, encoder=str(tmp_path / "encoder"), compare_random=False, compare_histograms=False)
+    shutil.copytree(encoder / "encoder", tmp_path / "encoder")
+    (tmp_path / "run").mkdir()
+    stopping = _StopsAt(tmp_path / "run")
+    stopping.left = 4
+    with pytest.raises(Stopped):
+        job.run(asked, one_rank(), stopping)
+    config = json.loads((tmp_path / "encoder" / "config.json").read_text())
+    encoders.write(tmp_path / "encoder", vit.build("ViT-Atto", image_size=32, seed=8).state_dict(), config)
+    assert start(asked, tmp_path / "run") == start(asked, tmp_path / "other")

@@ -1,17 +1,19 @@
 """Frozen features of a data set's images, encoded on all ranks and gathered on rank 0 in the images' order.
 
-Images are encoded in batches that do not depend on the number of ranks, so features do not either. Ranks exchange
-them through files in the run folder: that works with any backend and at any size.
+Images are encoded in batches that do not depend on the number of ranks, so features do not either. Ranks exchange them
+through files: that works with any backend and at any size, and a job that was stopped goes on from them, on any ranks.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from geofm_lib import files
 from geofm_lib.data.loader import batches
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import normalise
@@ -19,6 +21,8 @@ from geofm_lib.distributed.context import Context
 from geofm_lib.model import vit
 
 BATCH = 64  # images encoded at once; part of the result's definition only to the last bit
+KEEP_S = 30.0  # seconds of a rank's work that a kill may cost
+NUMBERS = "batches"  # in a file of features: the numbers of its batches
 Features = dict[str, torch.Tensor]  # encoder's name -> [N, D], fp32
 
 
@@ -31,8 +35,9 @@ def cut(images: int) -> list[np.ndarray]:
 class Extractor:
     """Encodes images with several frozen encoders at once (an image is decoded once); every rank makes and calls one.
 
-    mean and std are per channel in 0..1 units; `pool` is one of `vit.POOLS`; `done` is called after each batch of this
-    rank with the number of images in it.
+    folder: keeps what is encoded, until `forget` is called. mean and std are per channel in 0..1 units; `pool` is one
+    of `vit.POOLS`. done: called after each batch of this rank, with its number of images and how many batches of all
+    ranks it stands for. stop: is asked before each batch.
     """
 
     encoders: dict[str, vit.Encoder]
@@ -44,21 +49,39 @@ class Extractor:
     pool: str
     seed: int
     workers: int
-    done: Callable[[int], None]
-    _calls: int = 0
+    done: Callable[[int, int], None]
+    stop: Callable[[], bool]
+    _parts: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # what is encoded -> file -> its batches
 
-    def mine(self, images: int) -> list[np.ndarray]:
-        """This rank's batches: every world_size-th of the same list on any number of ranks."""
-        return cut(images)[self.context.rank :: self.context.world_size]
+    def __post_init__(self) -> None:
+        found = self._whole_files() if self.context.is_main else {}
+        self._parts = self.context.broadcast(found)
+
+    @property
+    def kept(self) -> int:
+        """Batches that need not be encoded again."""
+        return sum(len(numbers) for parts in self._parts.values() for numbers in parts.values())
+
+    def forget(self, transform: str, epochs: Iterable[int]) -> None:
+        """Delete what is kept of these epochs' crops."""
+        for each in epochs:
+            for name in self._parts.pop(f"{transform}-train-{each}", {}) if self.context.is_main else ():
+                (self.folder / name).unlink(missing_ok=True)
 
     @torch.no_grad()
-    def __call__(self, shards: Shards, transform: str, epoch: int = 0) -> Features:
-        """All images' features by encoder, on the device of rank 0, {} elsewhere; `epoch` numbers random crops."""
-        device = self.context.device
-        parts: dict[str, list[torch.Tensor]] = {name: [] for name in self.encoders}
+    def __call__(self, shards: Shards, side: str, transform: str, epoch: int = 0) -> Features | None:
+        """All images' features by encoder, on the device of rank 0, {} elsewhere; None when a stop was asked for.
+
+        `side` names the images; `epoch` numbers random crops.
+        """
+        device, places = self.context.device, cut(len(shards))
+        key = f"{transform}-{side}-{epoch}"
+        known = {number for numbers in self._parts.get(key, {}).values() for number in numbers}
+        left = [number for number in range(len(places)) if number not in known]
+        own = left[self.context.rank :: self.context.world_size]
         stream = batches(
             shards,
-            self.mine(len(shards)),
+            [places[number] for number in own],
             image_size=self.image_size,
             transform=transform,
             seed=self.seed,
@@ -66,32 +89,77 @@ class Extractor:
             workers=self.workers,
             pin=device.type == "cuda",
         )
-        for images, indices in stream:
+        written: dict[str, list[int]] = {}
+        part = _Part(self.folder, key, list(self.encoders))
+        for position, number in enumerate(own):
+            if self.stop():
+                break
+            images, indices = next(stream)
             pixels = normalise(images.to(device, non_blocking=True), self.mean, self.std)
             for name, encoder in self.encoders.items():
-                parts[name].append(vit.features(encoder, pixels, self.pool).cpu())
-                _finite(parts[name][-1], name, [shards.names[i] for i in indices.tolist()])
-            self.done(len(images))
-        nothing = torch.empty(0, next(iter(self.encoders.values())).embed_dim)
-        own = {name: torch.cat([nothing, *found]) for name, found in parts.items()}
-        return {name: found.to(device) for name, found in self._gather(own, len(shards)).items()}
+                found = vit.features(encoder, pixels, self.pool).cpu()
+                _finite(found, name, [shards.names[i] for i in indices.tolist()])
+                part.features[name].append(found)
+            part.numbers.append(number)
+            written |= part.write(KEEP_S)
+            together = position * self.context.world_size
+            self.done(len(images), min(self.context.world_size, len(left) - together))
+        written |= part.write(0.0)
+        for more in self.context.gather(written):
+            self._parts.setdefault(key, {}).update(more)
+        there = {number for numbers in self._parts.get(key, {}).values() for number in numbers}
+        whole = self.context.broadcast(len(there) == len(places))
+        if not whole:
+            return None
+        return self._gather(key, places) if self.context.is_main else {}
 
-    def _gather(self, own: Features, images: int) -> Features:
-        if self.context.world_size == 1:
-            return own
-        self._calls += 1
-        files = [self.folder / f".features-{self._calls}-{rank}" for rank in range(self.context.world_size)]
-        save_file(own, files[self.context.rank])
-        self.context.barrier()
-        if not self.context.is_main:
+    def _gather(self, key: str, places: list[np.ndarray]) -> Features:
+        images = sum(map(len, places))
+        whole = {name: torch.empty(images, encoder.embed_dim) for name, encoder in self.encoders.items()}
+        for file, numbers in self._parts[key].items():
+            at = np.concatenate([places[number] for number in numbers])
+            found = load_file(self.folder / file)
+            for name, features in whole.items():
+                features[at] = found[name]
+        return {name: found.to(self.context.device) for name, found in whole.items()}
+
+    def _whole_files(self) -> dict[str, dict[str, list[int]]]:
+        """What an earlier start has kept; a file whose content is not that of its name is deleted."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        found: dict[str, dict[str, list[int]]] = {}
+        for file in sorted(self.folder.glob("*.safetensors")):
+            key, digest = file.stem.rsplit(".", 1)
+            if files.digest(file) == digest:
+                found.setdefault(key, {})[file.name] = load_file(file)[NUMBERS].tolist()
+            else:
+                print(f"{file} is not what was written; its images are encoded again", flush=True)
+                file.unlink()
+        return found
+
+
+class _Part:
+    """Batches of features that are not written yet. A file's name has its digest."""
+
+    def __init__(self, folder: Path, key: str, encoders: list[str]) -> None:
+        self.folder, self.key, self.encoders = folder, key, encoders
+        self._begin()
+
+    def _begin(self) -> None:
+        self.began, self.numbers = time.monotonic(), list[int]()
+        self.features: dict[str, list[torch.Tensor]] = {name: [] for name in self.encoders}
+
+    def write(self, after_s: float) -> dict[str, list[int]]:
+        """{name of a file: its batches} of what is written now; {} when nothing is, or the last time is not so old."""
+        if not self.numbers or time.monotonic() - self.began < after_s:
             return {}
-        whole = {name: torch.empty(images, found.shape[1]) for name, found in own.items()}
-        for rank, file in enumerate(files):
-            places = np.concatenate([np.arange(0), *cut(images)[rank :: self.context.world_size]])
-            for name, found in load_file(file).items():
-                whole[name][places] = found
-            file.unlink()
-        return whole
+        content = {name: torch.cat(found) for name, found in self.features.items()}
+        fresh = self.folder / f".{self.key}-{self.numbers[0]}.new"
+        save_file(content | {NUMBERS: torch.tensor(self.numbers)}, fresh)
+        name = f"{self.key}.{files.digest(fresh)}.safetensors"
+        fresh.replace(self.folder / name)
+        numbers = self.numbers
+        self._begin()
+        return {name: numbers}
 
 
 def _finite(features_BD: torch.Tensor, encoder: str, names: list[str]) -> None:

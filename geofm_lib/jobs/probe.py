@@ -7,11 +7,14 @@ a centre crop. ``views`` crops of each training image are encoded once and cycle
 class is a yes or no of its own (binary cross-entropy), and mean average precision stands in place of top-1.
 
 Accuracies are those after the last epoch, never the best one: the test side chooses nothing. All random choices
-depend on seeds, and images are encoded in batches that do not depend on the number of ranks.
+depend on seeds, and images are encoded in batches that do not depend on the number of ranks. A probe that was stopped
+goes on with the features and the heads that it has kept (`probe_kept`), and ends with the same bits.
 """
 
 import math
+import shutil
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,9 +27,9 @@ from geofm_lib.data import baselines, sampler
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.sources import prepared, probeable
 from geofm_lib.distributed.context import Context
-from geofm_lib.distributed.features import Extractor, Features
+from geofm_lib.distributed.features import Extractor, Features, cut
 from geofm_lib.distributed.training import learning_rate
-from geofm_lib.jobs import probe_metrics, probe_summary
+from geofm_lib.jobs import probe_kept, probe_metrics, probe_summary
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import probe_heads, vit
 from geofm_lib.model.interop import folders, load
@@ -60,7 +63,7 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
     extract = Extractor(
         encoders,
         context,
-        run.path,
+        probe_kept.folder(settings, run, context),
         mean=config.get("mean") or train.mean,
         std=config.get("std") or train.std,
         image_size=settings.image_size,
@@ -68,14 +71,21 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
         seed=settings.seed,
         workers=settings.workers,
         done=progress.encoded,
+        stop=run.stop_requested,
     )
+    heads = _heads(encoders, len(train.classes), settings.probe_seeds, settings.seed, settings.weight_decay, device)
+    parts = [(head.layers, head.optimiser) for head in heads]
+    kept = probe_kept.HeadsFile(extract.folder)
+    first_epoch, rows = kept.load(parts, device) if context.is_main else (0, [])
+    first_epoch = context.broadcast(first_epoch)
+    if not settings.views:
+        extract.forget("probe_train", range(first_epoch))
     crops = 1 + min(settings.views or settings.epochs, settings.epochs)
-    progress.total = crops * len(extract.mine(len(train))) + len(extract.mine(len(test))) + settings.epochs
-    _stop_together(run, context)
-    known, unknown = extract(train, "probe_test"), extract(test, "probe_test")
+    total = crops * len(cut(len(train))) + len(cut(len(test))) + settings.epochs
+    progress.begin(total, first_epoch + extract.kept + (0 if settings.views else first_epoch * len(cut(len(train)))))
+    known, unknown = _encoded(extract(train, "train", "probe_test")), _encoded(extract(test, "test", "probe_test"))
     metric, tested = probe_metrics.of(train), probe_metrics.truth(test)
     train_truth = torch.from_numpy(probe_metrics.truth(train)).to(device)
-    heads = _heads(encoders, len(train.classes), settings.probe_seeds, settings.seed, settings.weight_decay, device)
     batch = min(settings.batch, len(train))
     steps = len(train) // batch  # of an epoch; an incomplete last batch is left out, as in MAE
     rate = partial(
@@ -85,32 +95,28 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
         total_steps=settings.epochs * steps,
     )
     views: dict[int, Features] = {}
-    rows: list[dict[str, Any]] = []
-    for epoch in range(settings.epochs):
-        _stop_together(run, context)
-        view = epoch % settings.views if settings.views else epoch
-        if view not in views:
-            views[view] = extract(train, "probe_train", view)
-        features = views[view] if settings.views else views.pop(view)
-        if context.is_main:
-            for head in heads:
-                order = torch.from_numpy(sampler.order(settings.seed + head.seed, epoch, len(train))).to(device)
-                batches = enumerate(order.split(batch)[:steps], epoch * steps)
-                own = features[head.encoder]
-                losses = [
-                    probe_heads.train_step(head.layers, head.optimiser, own[chosen], train_truth[chosen], rate(step))
-                    for step, chosen in batches
-                ]
-                loss = sum(losses) / steps
-                if not math.isfinite(loss) or not probe_heads.is_finite(head.layers):
-                    where = f"the head on {head.kind} features (seed {head.seed}) diverged in epoch {epoch + 1}"
-                    raise ValueError(f"{where}: its loss is {loss:.4g}; lower base_learning_rate.")
-                scores = probe_heads.scores(head.layers, unknown[head.encoder]).cpu().numpy()
-                row = {"features": head.kind, "seed": head.seed, "epoch": epoch + 1}
-                measured = (round(value, 3) for value in metric.measure(scores, tested))
-                rows.append(row | dict(zip(metric.columns, measured, strict=True)) | {"loss": round(loss, 5)})
-            first = rows[-len(heads)]
-            progress.advance(phase="probe", loss=first["loss"], **{metric.key: first[metric.key]})
+    try:
+        for epoch in range(first_epoch, settings.epochs):
+            _stop_together(run, context)
+            view = epoch % settings.views if settings.views else epoch
+            if view not in views:
+                views[view] = _encoded(extract(train, "train", "probe_train", view))
+            features = views[view] if settings.views else views.pop(view)
+            if context.is_main:
+                trained = _epoch(heads, features, train_truth, batch, epoch, settings.seed, rate)
+                for head, loss in zip(heads, trained, strict=True):
+                    scores = probe_heads.scores(head.layers, unknown[head.encoder]).cpu().numpy()
+                    row = {"features": head.kind, "seed": head.seed, "epoch": epoch + 1}
+                    measured = (round(value, 3) for value in metric.measure(scores, tested))
+                    rows.append(row | dict(zip(metric.columns, measured, strict=True)) | {"loss": round(loss, 5)})
+                first = rows[-len(heads)]
+                progress.advance(phase="probe", loss=first["loss"], **{metric.key: first[metric.key]})
+                if kept.save(parts, epoch + 1, rows) and not settings.views:
+                    extract.forget("probe_train", range(epoch + 1))
+    except Stopped:
+        if rows:
+            kept.save(parts, rows[-1]["epoch"], rows, after_s=0)
+        raise
     if not context.is_main:
         return {}
     files.write_csv(run.path / "probe.csv", list(rows[0]), rows)
@@ -139,6 +145,7 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
     }
     found |= probe_summary.support(train.classes, *(side.targets.sum(axis=0).tolist() for side in (train, test)))
     found |= prepared.told(settings.data)
+    shutil.rmtree(extract.folder.parent, ignore_errors=True)
     return found | {"verdict": probe_summary.verdict(found)}
 
 
@@ -184,6 +191,32 @@ def _heads(
     return heads
 
 
+def _epoch(
+    heads: list[Head],
+    features: Features,
+    truth: torch.Tensor,
+    batch: int,
+    epoch: int,
+    seed: int,
+    rate: Callable[[int], float],
+) -> list[float]:
+    """The mean loss of each head over its epoch of whole batches; ValueError for one that is not finite."""
+    losses = []
+    for head in heads:
+        own = features[head.encoder]
+        steps = len(own) // batch
+        order = torch.from_numpy(sampler.order(seed + head.seed, epoch, len(own))).to(own.device)
+        found = [
+            probe_heads.train_step(head.layers, head.optimiser, own[chosen], truth[chosen], rate(step))
+            for step, chosen in enumerate(order.split(batch)[:steps], epoch * steps)
+        ]
+        losses.append(sum(found) / steps)
+        if not math.isfinite(losses[-1]) or not probe_heads.is_finite(head.layers):
+            where = f"the head on {head.kind} features (seed {head.seed}) diverged in epoch {epoch + 1}"
+            raise ValueError(f"{where}: its loss is {losses[-1]:.4g}; lower base_learning_rate.")
+    return losses
+
+
 def _histograms(train: Shards, test: Shards, metric: probe_metrics.Metric) -> dict[str, Any]:
     """The metric of colour and gradient histograms with ridge regression; nothing in it is drawn from a seed.
 
@@ -198,29 +231,44 @@ def _histograms(train: Shards, test: Shards, metric: probe_metrics.Metric) -> di
 def _stop_together(run: Folder, context: Context) -> None:
     """Stop when asked. Every rank comes here each epoch, so none waits for rank 0's heads too long."""
     if context.broadcast(run.stop_requested()):
-        raise Stopped("a stop was asked for; the probe keeps nothing and will start again")
+        raise Stopped("a stop was asked for; what is encoded and the heads are kept")
+
+
+def _encoded(found: Features | None) -> Features:
+    """What an extractor returned; Stopped where it was asked to stop."""
+    if found is None:
+        raise Stopped("a stop was asked for; what is encoded and the heads are kept")
+    return found
 
 
 class Progress:
-    """Rows of metrics.jsonl: one step for each batch that rank 0 encodes, and one for each epoch of the heads."""
+    """Rows of metrics.jsonl: one step for each batch that is encoded on any rank, and one for each epoch of the heads.
+
+    An earlier start's rows stay, up to what was kept of it.
+    """
 
     def __init__(self, run: Folder, world_size: int) -> None:
         self.run, self.world_size = run, world_size
-        self.total = self.steps = self.images = 0
+        self.total = self.steps = self.kept = self.images = 0
         self.started = self.logged = time.perf_counter()
 
-    def encoded(self, images: int) -> None:
-        """A batch of so many images is encoded on this rank."""
-        self.images += images
-        self.advance(phase="encoding")
+    def begin(self, total: int, kept: int) -> None:
+        """There are so many steps, of which so many need not be done again."""
+        self.total, self.steps, self.kept = total, kept, kept
+        self.run.drop_metrics_after(kept)
 
-    def advance(self, **row: Any) -> None:
-        """Count a step, and log it now and then."""
-        self.steps += 1
+    def encoded(self, images: int, batches: int) -> None:
+        """A batch of so many images is encoded on this rank, while all ranks encode so many."""
+        self.images += images
+        self.advance(batches, phase="encoding")
+
+    def advance(self, steps: int = 1, **row: Any) -> None:
+        """Count steps, and log them now and then."""
+        self.steps += steps
         self.run.at(self.steps)
         now = time.perf_counter()
         if now - self.logged > LOG_S or self.steps == self.total:
             self.logged, spent = now, now - self.started
             row["encoded_images_per_s"] = round(self.images * self.world_size / spent, 1)
-            row["seconds_left"] = round(spent * (self.total - self.steps) / self.steps, 1)
+            row["seconds_left"] = round(spent * (self.total - self.steps) / (self.steps - self.kept), 1)
             self.run.log_metrics(step=self.steps, total_steps=self.total, **row)

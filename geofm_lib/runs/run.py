@@ -84,9 +84,11 @@ class Run:
 
     @property
     def saved_step(self) -> int:
-        """The step of its last whole checkpoint, or how many data shards are finished; else 0."""
+        """The step of its last whole checkpoint, a probe's last one, or how many data shards are finished; else 0."""
         if manifests := self._manifests():
             return int(manifests[-1].parent.name.removeprefix("step-"))
+        if self.job == "probe":  # it keeps what it has encoded, and its heads
+            return int(self.last_row.get("step", 0))
         return len(list((self.folder / "shards").glob("*.csv")))
 
     @property

@@ -1,0 +1,82 @@
+"""What a probe keeps while it is under way, so that a stopped or killed one goes on: its features and its heads.
+
+It lies in the run folder's `kept/<identity>`, of settings, images, encoder, device and versions: what another would
+have made is deleted. The name of a file ends with its content's digest. All of it goes when the probe has finished.
+"""
+
+import hashlib
+import io
+import json
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.optim import Lars
+
+from geofm_lib import __version__, files
+from geofm_lib.data.sources import prepared
+from geofm_lib.distributed.context import Context
+from geofm_lib.distributed.features import KEEP_S
+from geofm_lib.jobs.run_folder import KEPT, Folder
+from geofm_lib.model import probe_heads
+from geofm_lib.model.interop import locate
+from geofm_lib.settings import ProbeSettings
+
+Heads = Iterable[tuple[probe_heads.ProbeHead, Lars]]
+Rows = list[dict[str, Any]]
+
+
+def folder(settings: ProbeSettings, run: Folder, context: Context) -> Path:
+    """Where this probe keeps its files; every rank calls this."""
+    return run.path / KEPT / context.broadcast(_identity(settings, run, context) if context.is_main else "")
+
+
+def _identity(settings: ProbeSettings, run: Folder, context: Context) -> str:
+    encoder = "" if settings.encoder == "random" else locate.digest(locate.find(settings.encoder))
+    own = {n: v for n, v in settings.results_only().items() if n not in ("data", "encoder")}
+    made_by = [__version__, torch.__version__, context.device.type]
+    known = json.dumps([own, prepared.fingerprint(Path(settings.data)), encoder, made_by], sort_keys=True)
+    found = hashlib.sha256(known.encode()).hexdigest()[:12]
+    for other in (run.path / KEPT).glob("*"):
+        if other.name != found:
+            shutil.rmtree(other, ignore_errors=True)
+    return found
+
+
+class HeadsFile:
+    """The heads after an epoch, on rank 0: their weights, statistics and momenta, and the rows so far."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.written = folder, time.monotonic()
+
+    def load(self, heads: Heads, device: torch.device) -> tuple[int, Rows]:
+        """Put the newest whole file into the heads; returns (epochs done, rows), (0, []) where there is none."""
+        for file in sorted(self.folder.glob("heads-*.pt"), reverse=True):
+            if files.digest(file) != file.stem.rsplit(".", 1)[1]:
+                print(f"{file} is not what was written; the heads are trained again", flush=True)
+                continue
+            found = torch.load(file, map_location=device, weights_only=True)
+            for (layers, optimiser), (weights, moments) in zip(heads, found["heads"], strict=True):
+                layers.load_state_dict(weights)
+                optimiser.load_state_dict(moments)
+            return found["epochs"], found["rows"]
+        return 0, []
+
+    def save(self, heads: Heads, epochs: int, rows: Rows, after_s: float = KEEP_S) -> bool:
+        """Write them in place of the last ones, unless those are not so many seconds old; was it written?"""
+        if time.monotonic() - self.written < after_s:
+            return False
+        states = [(layers.state_dict(), optimiser.state_dict()) for layers, optimiser in heads]
+        stream = io.BytesIO()
+        torch.save({"epochs": epochs, "rows": rows, "heads": states}, stream)
+        digest, before = hashlib.sha256(stream.getvalue()).hexdigest(), set(self.folder.glob("heads-*.pt"))
+        file = self.folder / f"heads-{epochs:06d}.{digest}.pt"
+        with files.whole(file) as fresh:
+            fresh.write_bytes(stream.getvalue())
+        for old in before - {file}:
+            old.unlink(missing_ok=True)
+        self.written = time.monotonic()
+        return True
