@@ -10,19 +10,24 @@ import pytest
 
 from geofm_lib.data.sources import file_names, folders, labels, listing, sides
 from geofm_lib.data.sources.pattern import parse
+from tests.support.pictures import as_archive, noise
+from tests.support.preparations import prepared
 
 
 def tree(text, each=3):
     """Image names in folders, `each` in each; "{a,b}" and "{0..9}" in a folder stand for several."""
+    return [f"{folder}/{folder.replace('/', '_')}_x{i}.jpg" for folder in spread(text) for i in range(each)]
+
+
+def spread(text):
+    """The texts that one with braces stands for, in the order of its words."""
     found = []
     for pattern in text.split():
         parts = []
         for part in pattern.replace("}", "{").split("{"):
             first, dots, last = part.partition("..")
             parts.append([str(n) for n in range(int(first), int(last) + 1)] if dots else part.split(","))
-        for chosen in itertools.product(*parts):
-            folder = "".join(chosen)
-            found += [f"{folder}/{folder.replace('/', '_')}_x{i}.jpg" for i in range(each)]
+        found += map("".join, itertools.product(*parts))
     return found
 
 
@@ -166,10 +171,77 @@ def test_a_folder_with_a_file_a_band_is_no_class():
 def test_masks_beside_their_images_are_told():
     names = [f"train/{n}_{kind}" for n in range(9) for kind in ("sat.jpg", "mask.png")]
     (told,) = file_names.told(names, True)
-    assert "'train/0_mask.png', look like masks, and became images: pattern='*_sat.jpg' takes the images alone" in told
+    assert "'train/0_mask.png', look like masks, and became images: pattern='*.jpg' takes the images alone" in told
     names = [f"{n}.{kind}" for n in range(9) for kind in ("tif", "label.png")]
     assert "pattern='*.tif' takes the images alone" in file_names.told(names, True)[0]
     assert file_names.told([f"mask/{n}.png" for n in range(9)], True) == []
+
+
+R = range(8, 13)  # numbers of one and of two digits
+MASKS = {  # files -> the pattern that takes the images alone, "" where none can
+    "{images,masks}/{8..12}.tif": "**/images/**",
+    "set/{images,labels}/{8..12}.tif": "images/**",
+    "{train,val}/{images,gt}/{8..12}.tif": "**/images/**",
+    "{img,ann}_dir/{train,val}/{8..12}.png": "**/img_dir/**",
+    "{8..12}/images/0.png {8..12}/masks/{1..3}.png": "**/images/**",
+    "set/{JPEGImages,SegmentationClass}/{8..12}.png": "JPEGImages/**",
+    "2_Ortho_RGB/{8..12}_RGB.tif 5_Labels/{8..12}_label.tif": "**/2_Ortho_RGB/**",  # Potsdam
+    "leftImg8bit/ulm/u_{8..12}_leftImg8bit.png gtFine/ulm/u_{8..12}_gtFine_labelIds.png": "**/leftImg8bit/**",
+    "{train,test}/{A,B,label}/{8..12}.png": "**/?/**",  # LEVIR
+    "{train,val}/{8..12}.tiff {train,val}_labels/{8..12}.tif": "*.tiff",  # Massachusetts
+    "{train,val}/{8..12}.tif {train,val}_labels/{8..12}.tif": "",
+    "{8..12}_sat.jpg {8..12}_mask.png": "*.jpg",  # DeepGlobe
+    "{8..12}_{sat,mask}.png": "*_sat.png",
+    "{image,label}_{8..12}.png": "image_*",
+    "{10..15}{,_gt}.tif": "??.tif",
+    "area{8..12}{,_mask}.tif": "",
+    "{8..12}.jpg {8..12}_mask_{0..2}.png": "*.jpg",
+    "{8..12}/{image,mask}.tif": "*image.tif",
+}
+
+
+@pytest.mark.parametrize("form", MASKS)
+def test_masks_among_images_stop_with_the_pattern_that_takes_the_images(form):
+    names, text = spread(form), MASKS[form]
+    with pytest.raises(ValueError, match="look like masks of images") as told:
+        file_names.refuse_masks(names)
+    assert (f"pattern='{text}' takes the images alone" if text else "move the masks out of the data set") in str(
+        told.value
+    )
+    if text:
+        found = [name for name in names if parse(text).match(name.removeprefix("set/"))]
+        assert found == [name for name in names if not re.search("mask|[Ll]abel|gt|ann|Segm", name)]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{kind}/{kind}_{n}.jpg" for kind in ("with_mask", "without_mask") for n in R],  # classes of faces
+        [f"{kind}/{n}.png" for kind in ("target", "background") for n in R],
+        [f"mask/{n}.png" for n in R],
+        [f"{folder}/{n}.png" for folder in ("forest", "river") for n in R] + ["forest/a_label.png"],
+        *(tree(text, each) for text, each, _ in REAL),
+    ],
+    ids=lambda names: names[0],
+)
+def test_no_class_is_taken_for_masks(names):
+    file_names.refuse_masks(names)
+
+
+@pytest.mark.parametrize("form", ["set", "set.tar", "set.tar.gz", "set.zip"])
+def test_a_set_with_masks_stops_and_the_pattern_that_is_named_works(tmp_path, form):
+    for kind, suffix in (("images", "jpg"), ("masks", "png")):
+        for n in R:
+            (tmp_path / "set" / kind).mkdir(parents=True, exist_ok=True)
+            noise(n).save(tmp_path / "set" / kind / f"{n}.{suffix}")
+    source = as_archive(tmp_path / "set", tmp_path / form) if "." in form else tmp_path / form
+    with pytest.raises(ValueError, match="files such as '.*masks/10.png' look like masks") as told:
+        prepared(tmp_path / "run", source, workers=1)
+    assert not (tmp_path / "run" / "index.csv").exists()
+    text = re.search("pattern='(.*?)' takes the images alone", str(told.value))[1]
+    assert prepared(tmp_path / "images", source, workers=1, pattern=text)[0]["images"] == 5
+    found = prepared(tmp_path / "all", source, workers=1, pattern="*")[0]
+    assert found["images"] == 10 and "look like masks, and became images" in " ".join(found["warnings"])
 
 
 def test_names_of_bands_and_labels_are_told_with_their_pattern():

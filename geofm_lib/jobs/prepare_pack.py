@@ -41,6 +41,8 @@ def gather(settings: PrepareSettings, place: listing.Source, run: Folder) -> Gat
     if misfits := images.misfits(settings.dataset):
         pack.leave_out(run.path, misfits, shard_bytes)
         images = _packed(settings, run)
+    if not settings.pattern and source.source and source.total is None and not source.labels_from:
+        prepare_source.refuse_parts(images.names)  # a compressed tar, whose names are known by now
     named = [tiles.scene_of(name) for name in images.names] if settings.tile else images.names
     tables = source.unused.tables
     known = labels.assign(named, images.given, settings.labels, source.labels_from, source.source, tables)

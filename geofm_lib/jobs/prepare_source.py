@@ -1,6 +1,6 @@
 """Where the images of a preparation come from, and what its data shards are made of."""
 
-import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def read(settings: PrepareSettings, source: listing.Source, folder: Path) -> tup
     listed = settings.labels not in labels.WORDS and not settings.pattern  # which says how samples are called
     labels.check(settings.labels, source, archives.names(source) if listed else None)
     if not settings.pattern and (names := archives.names(source)) is not None:
-        file_names.refuse_bands(list(itertools.islice(names, file_names.SAMPLE)))
+        refuse_parts(list(names))
     how = settings.nodata, settings.alpha
     found = reading.read(source, settings.pattern, settings.bands, *how, apart=settings.tile > 0)
     if settings.tile:
@@ -38,3 +38,9 @@ def read(settings: PrepareSettings, source: listing.Source, folder: Path) -> tup
             words = f"{left_out:.1%} of the scenes' pixels lie in no tile"
             found.warnings.append(f"{words}, since stride is larger than tile")
     return found, made_of
+
+
+def refuse_parts(names: Sequence[str]) -> None:
+    """Raise ValueError, one sentence, where files are single bands of samples, or masks: without a pattern."""
+    file_names.refuse_bands(names)
+    file_names.refuse_masks(names)

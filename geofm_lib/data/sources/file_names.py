@@ -4,10 +4,10 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from geofm_lib.data.sources import guards, pattern, sides
+from geofm_lib.data.sources import guards, masks, pattern, sides
 
-SAMPLE = 20_000  # names looked at
-_MASK_WORDS = set("mask masks label labels lbl gt seg segmentation target annotation groundtruth msk".split())
+SAMPLE, MOST_MASKS = 20_000, 100_000  # names looked at, for bands and labels, and for masks
+BLOCK = 1000  # names that lie beside each other, of which all are looked at
 MOST = 0.9  # of the names must read so
 _BAND = re.compile(
     r"(?P<id>.*?)(?P<gap>^|[_.-])(?P<band>b\d{1,2}a?|band_?\d{1,2}|red|green|blue|nir\d?|swir\d?|vv|vh|hh|hv|rededge\d?|scl|tci|aot|wvp|pvi)"
@@ -32,7 +32,7 @@ def bands(names: Sequence[str]) -> str:
             found[match["id"] and match["gap"], suffix] += 1
             seen.setdefault(match["rest"] or "", set()).add(match["band"].lower())
     several = [rest for rest, bands in seen.items() if len(bands) > 1]
-    if not several or sum(found.values()) < MOST * len(some):
+    if not several or sum(found.values()) < MOST * len(names):
         return ""
     gap, suffix = max(found, key=lambda key: found[key])
     rest = min(several, key=lambda rest: int(re.sub(r"\D", "", rest) or 0))  # the finest
@@ -79,6 +79,16 @@ def refuse_bands(names: Sequence[str]) -> None:
         )
 
 
+def refuse_masks(names: Sequence[str]) -> None:
+    """Raise ValueError, one sentence, where masks lie among the images, or beside them."""
+    found, images = masks.find(_some(names, MOST_MASKS))
+    if found:
+        raise ValueError(
+            f"dataset: files such as '{found[0]}' look like masks of images such as '{images[0]}', not like images; "
+            f"{masks.way_out(found, images)}, pattern='*' takes each file as an image"
+        )
+
+
 def label(names: Sequence[str]) -> tuple[list[str], str]:
     """(what looks like labels before the numbers of file names, the pattern that takes them, "" where none can).
 
@@ -102,35 +112,12 @@ def label(names: Sequence[str]) -> tuple[list[str], str]:
     return sorted(labels), f"{{label}}{gap}{{n}}{suffix}" if gap and not gaps else ""
 
 
-def masks(names: Sequence[str]) -> tuple[str, str]:
-    """(a name that looks like a mask among images, the pattern of the images, "" where none can tell them).
-
-    >>> masks(["1_sat.jpg", "1_mask.png", "2_sat.jpg", "2_mask.png"]), masks(["mask_1.png", "mask_2.png"])
-    (('1_mask.png', '*_sat.jpg'), ('', ''))
-    """
-    found: list[str] = []
-    others: Counter[str] = Counter()
-    some = _some(names)
-    for name in some:
-        _, stem, suffix = _parts(name)
-        last = re.split(r"[_.-]", stem)[-1]
-        if last.lower() in _MASK_WORDS and last != stem:
-            found.append(name)
-        else:
-            others[f"*_{last}{suffix}" if re.fullmatch(r"[^\W\d_]+", last) and last != stem else f"*{suffix}"] += 1
-    if not 0.05 * len(some) < len(found) < 0.95 * len(some):
-        return "", ""
-    pattern, images = others.most_common(1)[0]
-    clear = images == others.total() and not any(name.endswith(pattern[1:]) for name in found)
-    return found[0], pattern if clear else ""
-
-
 def told(names: Sequence[str], labelled: bool) -> list[str]:
     """Sentences about names of files that say what nobody reads."""
-    mask, images = masks(names)
-    if mask:
-        how = f"pattern='{images}' takes the images alone" if images else "a pattern can leave them out"
-        return [f"some files, such as '{mask}', look like masks, and became images: {how}"]
+    found, images = masks.find(_some(names, MOST_MASKS))
+    if found:
+        how = masks.way_out(found, images)
+        return [f"some files, such as '{found[0]}', look like masks, and became images: {how}"]
     if labelled:
         return []
     labels, pattern = label(names)
@@ -141,8 +128,12 @@ def told(names: Sequence[str], labelled: bool) -> list[str]:
     return [f"the names of the files begin with what looks like a label ({shown}), which is not used: {how} takes it"]
 
 
-def _some(names: Sequence[str]) -> Sequence[str]:
-    return names[:: max(1, len(names) // SAMPLE)]
+def _some(names: Sequence[str], most: int = SAMPLE) -> Sequence[str]:
+    """At most so many of the names, from everywhere: what lies beside each other stays together."""
+    if len(names) <= most:
+        return names
+    step = len(names) * BLOCK // most
+    return [name for start in range(0, len(names), step) for name in names[start : start + BLOCK]]
 
 
 def _parts(name: str) -> tuple[str, str, str]:

@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from geofm_lib.data.sources import file_names, guards, sides
+from geofm_lib.data.sources import file_names, guards, masks, sides
 
 UP = 3  # levels above an image's own folder that may be the class
 LOOKED_AT = 4  # folders whose file names are compared
-_MASKS = set("mask masks label labels annotation annotations annot gt groundtruth".split())
 _REMEDY = {
     "images and masks": "pattern='{images}/**' takes the images alone",
     "two dates of the same places": "pattern='{images}/**' takes one of them alone",
@@ -84,7 +83,7 @@ def _classes(
     """({folder without sides: class}, warnings, the folders of places within class folders)."""
     above = {folder[:end] for folder in counts for end, letter in enumerate(folder) if letter == "/"} | {""}
     leaves = [folder for folder in counts if folder not in above]
-    if not insist and (pair := _masks(names, own)):
+    if not insist and (pair := _masks(own)):
         return {}, [_told("images and masks", *pair)], set()
     doubt, first, places = "", "", set[str]()
     for up in range(1 if insist else UP + 1):
@@ -124,32 +123,19 @@ def _looks(why: str, names: list[str]) -> str:
 def _images(nodes: Counter[str]) -> str:
     """The path of the folder that holds the images, among images and masks, or the first of other kinds."""
     some = sorted(nodes)[: sides.MOST]
-    return _short(min(some, key=lambda node: (_is_mask(guards.last_part(node)), node)))
+    return _short(min(some, key=lambda node: (masks.is_folder(guards.last_part(node)), node)))
 
 
 def _short(path: str) -> str:
     return path if path.count("/") < 2 else f"**/{guards.last_part(path)}"
 
 
-def _is_mask(name: str) -> bool:
-    return bool(_MASKS.intersection(sides.words(name)))
-
-
-def _masks(names: Sequence[str], own: list[str]) -> tuple[list[str], str] | None:
+def _masks(own: list[str]) -> tuple[list[str], str] | None:
     """(names of sibling folders of which some hold images and some their masks, the path of the images)."""
-    beside: dict[str, set[str]] = {}
-    for folder in set(own):
-        parts = folder.split("/") if folder else []
-        for k, part in enumerate(parts):
-            beside.setdefault("/".join(parts[:k]), set()).add(part)
-    found = []
-    for above, children in sorted(beside.items()):
-        if len(children) > sides.MOST:
-            continue
-        masks = {child for child in children if _is_mask(child)}
-        others = children - masks
-        if masks and others and all(sides.side_of(each) or guards.is_role(each) for each in others):
-            found.append((sorted(children), _short(f"{above}/{min(others)}".lstrip("/"))))
+    found = [
+        (sorted(hold | others), _short(f"{above}/{min(others)}".lstrip("/")))
+        for above, hold, others in masks.beside(set(own))
+    ]
     if len(found) > 1:  # on several sides of a split
         return found[0][0], f"**/{guards.last_part(found[0][1])}"
     return found[0] if found else None

@@ -52,6 +52,7 @@ WORDS = {
     "parts of a product": _PRODUCT,
 }
 _KINDS = {word: kind for kind, words in reversed(WORDS.items()) for word in words.split()}
+_MASK_WORDS = set(_MASKS.split())
 _BAND = re.compile(r"(?:b|band)_?\d{1,2}a?", re.I)
 _RESOLUTION = re.compile(r"r?\d+(?:[.p]\d+)?_?(?:m|cm|px)", re.I)
 _DATE = re.compile(r"(?:19|20)\d\d(?:[-_. ]?(?:[01]\d|q[1-4])(?:[-_. ]?[0-3]\d(?:t\d{4,6}z?)?)?)?", re.I)
@@ -107,6 +108,11 @@ def why_not(folders: dict[str, int], common: Sequence[set[str]] = ()) -> str:
     if len(names) >= FEW and median(folders.values()) == 1:
         return "places, most with one image"
     return "the same images several times" if _repeated(common, sequences=False) else ""
+
+
+def is_mask(name: str) -> bool:
+    """Is the whole name a word for masks, such as SegmentationClass?"""
+    return only_letters(name) in _MASK_WORDS
 
 
 def is_role(name: str) -> bool:
