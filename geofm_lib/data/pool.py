@@ -21,13 +21,14 @@ import torch
 from geofm_lib.data import measure, verify
 from geofm_lib.data.sample import Data, Sample, checksum
 from geofm_lib.data.sources.archives import READ_ERRORS
-from geofm_lib.data.sources.item import Item
+from geofm_lib.data.sources.item import FULL, Item
 
 CHUNK, CHUNK_BYTES = 64, 2**23  # images handed to a process at once, and their bytes where those are known
 MOST_BYTES = 2**26  # of a chunk of tiles that are read at once
 MOST_WAITING = 2**25  # bytes of the chunks that are being checked, while no process stands still for it
 SLOT = CHUNK_BYTES + 2**20  # bytes of the shared memory in which a chunk's data comes back
 NO_SLOT = (0, 0)
+_TYPES = {np.dtype(kind): kind for kind in FULL}  # numpy takes longer to say it than a row of pixels to read
 
 Slot = tuple[int, int]  # where a chunk's part of the shared memory begins and ends
 Checked = list[tuple[Sample, Data | slice | None]]  # the data: itself, its place in the shared memory, or as it came
@@ -54,7 +55,7 @@ def samples(
     ahead = 3 * workers  # chunks at a time: bounds the bytes in memory
     shared = mmap.mmap(-1, ahead * SLOT) if method == "fork" else None  # only a fork inherits it
     view = memoryview(shared or b"")
-    waiting: deque[tuple[list[Item], Future[Checked]]] = deque()
+    waiting: deque[tuple[list[Item], int, Future[Checked]]] = deque()
     context = multiprocessing.get_context(method)
     pool = ProcessPoolExecutor(workers, context, initializer=_start_process, initargs=(os.getpid(), shared))
     size = 0
@@ -62,13 +63,14 @@ def samples(
         for number, chunk in enumerate(chunks):
             start = number % ahead * SLOT
             slot = (start, start + SLOT) if shared else NO_SLOT
-            waiting.append((chunk, pool.submit(check, chunk, slot, fit)))
-            size += sum(map(_size, chunk))
+            own = sum(map(_size, chunk))
+            waiting.append((chunk, own, pool.submit(check, chunk, slot, fit)))
+            size += own
             while len(waiting) == ahead or size > MOST_WAITING and len(waiting) > workers:
-                chunk, future = waiting.popleft()
-                size -= sum(map(_size, chunk))
+                chunk, own, future = waiting.popleft()
+                size -= own
                 yield from _with_data(chunk, future.result(), view)
-        for chunk, future in waiting:
+        for chunk, _, future in waiting:
             yield from _with_data(chunk, future.result(), view)
     finally:
         pool.shutdown(cancel_futures=True)
@@ -98,7 +100,7 @@ def check(chunk: list[Item], slot: Slot, fit: verify.Fit) -> Checked:
             data, sample.converted, values, valid, geo = image
             sample.checksum = checksum(data)
             sample.height, sample.width, sample.channels = values.shape
-            sample.dtype = str(values.dtype)
+            sample.dtype = _TYPES[values.dtype]
             sample.geo = " ".join([geo.crs, *map(repr, geo.transform)]) if geo else ""
             good.append(sample)
             if data is not load and _shared is not None and at + len(data) <= end:
