@@ -36,7 +36,7 @@ def _train(data, folder):
     (folder / "run").mkdir()
     alone = context.join(folder / "run", "cpu")
     asked = PretrainSettings(data=str(data), model="ViT-Atto", device="cpu", ranks=1, image_size=16, patch_size=8,
-                             epochs=1, warmup_epochs=0, global_batch=8)  # fmt: skip
+                             epochs=1, warmup_epochs=0, global_batch=7)  # fmt: skip
     try:
         found = pretrain.run(asked, alone, Folder(folder / "run"))
     finally:
@@ -53,6 +53,11 @@ def test_pretraining_shows_train_images_and_says_so(both, tmp_path):
     assert run.summary["rebuilt"] == "train"
     with np.load(tmp_path / "run" / "reconstruction.npz") as saved:
         assert saved["original"].shape == (8, 16, 16, 3)
+    words = "It trains on the 24 images of the train side, in 3 steps an epoch of 7 images. "
+    assert str(page.images(run)) == f"{words}3 of them fill no batch and are left out, others in each epoch."
+    (run.folder / "summary.json").write_text(json.dumps(run.summary | {"data_split": "random", "data_warnings": ["a"]}))
+    words = str(page.images(Run(run.folder)))
+    assert "train side (split: random), in" in words and words.endswith("each epoch. 01 warns: a.")
     figure = page.reconstruction(run)
     assert "the train image, which it was trained on since the set has no test side" in figure.alt
     statistics = json.loads((tmp_path / "run" / "encoder" / "config.json").read_text())

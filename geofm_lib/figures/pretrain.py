@@ -17,6 +17,19 @@ MOST_ROWS = 21  # of the folded table
 WITHHELD = "Images of this data set are left out of this page on purpose; the run folder holds them as {name}."
 
 
+def images(run: Run) -> Note:
+    """On how many images of which split it trains, what an epoch leaves out, and what 01 warns of."""
+    found = run.summary
+    if not found.get("train_images"):
+        return Note("Which images it trains on is told when the run has ended.")
+    split = f" (split: {found['data_split']})" if found.get("data_split") else ""
+    words = f"It trains on the {found['train_images']:,} images of the train side{split}, in "
+    words += f"{found['steps'] // found['epochs']:,} steps an epoch of {found['global_batch']} images"
+    if found["left_out_images"]:
+        words += f". {found['left_out_images']:,} of them fill no batch and are left out, others in each epoch"
+    return Note(". ".join([words, *(f"01 warns: {each}" for each in found.get("data_warnings", []))]) + ".")
+
+
 @styled
 def loss(run: Run) -> Figure | Note:
     """Training loss against epochs."""

@@ -12,6 +12,7 @@ import torch
 from geofm_lib import files
 from geofm_lib.data import loader, sampler
 from geofm_lib.data.shards import Shards
+from geofm_lib.data.sources import prepared
 from geofm_lib.data.transforms import apart, mask_noise, normalise
 from geofm_lib.distributed import checkpoint, sharding, training
 from geofm_lib.distributed.context import Context
@@ -151,6 +152,9 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         "loss": rows[-1]["loss"] if rows else None,
         "images_per_s": float(np.median(rates)) if rates else None,
         "global_batch": settings.global_batch,
+        "train_images": len(shards),
+        "left_out_images": len(shards) % settings.global_batch,  # of an epoch, which holds full batches only
+        **prepared.told(settings.data),
         "micro_batches": parts,
         "rebuilt": "test" if len(test) else "train",  # the side that reconstruction.npz shows
         **start.told(),
