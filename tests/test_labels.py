@@ -3,10 +3,12 @@
 import itertools
 import os
 import re
+import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from geofm_lib.data.sources import file_names, folders, labels, listing, sides
 from geofm_lib.data.sources.pattern import parse
@@ -291,3 +293,28 @@ def test_numbered_places_within_classes_stay_on_one_side():
     assert folders.read(tree("scene_{1..5}")).scenes == []
     names = tree("{airport/airport,port/port}_{0..3}")
     assert labels.assign(names, [("", "", "")] * len(names)).scenes[0] == "airport/airport_0"
+
+
+def test_labels_that_vanish_are_told(tmp_path):
+    for name in ("a", "b"):
+        for n in range(6):
+            (tmp_path / "set" / name).mkdir(parents=True, exist_ok=True)
+            noise(n).save(tmp_path / "set" / name / f"{n}.png")
+    Image.new("L", (20, 20)).save(tmp_path / "set" / "x.png")
+    lone = "only images of the class folder 'a' are left, so there are no labels: one class cannot be told from another"
+
+    def told(run, **options):
+        summary, _, _ = prepared(tmp_path / run, tmp_path / "set", workers=1, **options)
+        return summary["labels_from"], summary["classes"], [each for each in summary["warnings"] if "one class" in each]
+
+    assert told("pattern", pattern="a/**") == ("", {}, [lone])
+    one = "all labels, from pattern, are 'a': one class cannot be told from another"
+    assert told("label", pattern="{label}/?.png")[2] == []
+    assert told("none", pattern="a/**", labels="none")[2] == []
+    shutil.rmtree(tmp_path / "set" / "b")
+    assert told("one folder")[2] == [], "photos in a folder are no class"
+    assert told("one label", pattern="{label}/?.png") == ("pattern", {"a": 6}, [one])
+    for n in range(3):
+        (tmp_path / "set" / "b").mkdir(exist_ok=True)
+        (tmp_path / "set" / "b" / f"{n}.png").write_bytes(b"damaged")
+    assert told("refused") == ("", {}, [lone])

@@ -46,6 +46,9 @@ def gather(settings: PrepareSettings, place: listing.Source, run: Folder) -> Gat
     named = [tiles.scene_of(name) for name in images.names] if settings.tile else images.names
     tables = source.unused.tables
     known = labels.assign(named, images.given, settings.labels, source.labels_from, source.source, tables)
+    if not source.labels_from or any(known.labels):
+        left_out = itertools.chain((name for name, _ in images.refused), source.others)
+        warnings += labels.one_class(known, named, left_out, settings.labels)
     source.unused.take_out(known.files)
     return Gathered(images, known, warnings, source.unused, speed)
 

@@ -15,6 +15,7 @@ from geofm_lib.data.sources.pattern import Match, Pattern
 from geofm_lib.data.sources.sides import WORDS, side_of
 
 MOST_BANDS = 512
+MOST_OTHERS = 64  # folders of which an image that is not taken is remembered
 AT_LAUNCH = 100_000  # files that are held against a pattern before a run is started
 LOOKED_AT = 10_000  # paths that are compared with a pattern that matches none
 
@@ -23,16 +24,17 @@ LOOKED_AT = 10_000  # paths that are compared with a pattern that matches none
 class Survey:
     """What a pattern finds in a source, by names alone.
 
-    top: the folder below which it is held against paths. files: how many it matches; not_chosen: other images, and
-    example. samples: for bands, sample -> the numbers of its bands as bits. bands: their names. beside: folder -> the
-    one JSON file in it, "" for several. homes: folder -> the one sample in it, () for several.
+    top: the folder below which it is held against paths. files: how many it matches; not_chosen: other images by
+    suffix; others: one of each folder, of a few. samples: for bands, sample -> the numbers of its bands as bits.
+    bands: their names. beside: folder -> the one JSON file in it, "" for several. homes: folder -> the one sample in
+    it, () for several.
     cut_short: were there more files than should be looked at?
     """
 
     top: str = ""
     files: int = 0
     not_chosen: Counter[str] = field(default_factory=Counter)
-    example: str = ""
+    others: dict[str, str] = field(default_factory=dict)
     samples: dict[tuple[str, ...], int] = field(default_factory=dict)
     bands: list[str] = field(default_factory=list)
     beside: dict[str, str] = field(default_factory=dict)
@@ -149,7 +151,8 @@ def _survey(source: listing.Source, template: Pattern, top: str, most: int | Non
         match = _match(template, top, path)
         if match is None:
             found.not_chosen[os.path.splitext(path)[1].lower()] += 1
-            found.example = found.example or path
+            if len(found.others) < MOST_OTHERS:
+                found.others.setdefault(os.path.dirname(path), path)
             continue
         found.files += 1
         if (word := match.fields.get("side")) is not None and not side_of(word):

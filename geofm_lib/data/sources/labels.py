@@ -1,11 +1,13 @@
 """The label, side and scene of each image: as its source gives them, else from its folders."""
 
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from geofm_lib.data.sources import beside, file_names, folders, given, listing, webdataset
 
+LOOKED_AT = 10_000  # names of images that are and of such that are not taken
 WORDS = ("", "folders", "none")  # what the setting `labels` may be instead of files
 
 
@@ -97,6 +99,25 @@ def assign(
         told = told + file_names.told(names, any(found.labels))
     found.warnings = told
     return found
+
+
+def one_class(found: Assigned, names: Sequence[str], others: Iterable[str], choice: str = "") -> list[str]:
+    """What is told where no class can be told from another. others: images of the data set that are not taken.
+
+    >>> one_class(Assigned(["", ""], [], []), ["set/a/1.jpg", "set/a/2.jpg"], ["set/b/1.jpg"])[0][:54]
+    "only images of the class folder 'a' are left, so there"
+    """
+    classes = set(itertools.islice(filter(None, dict.fromkeys(found.labels)), 2))
+    if len(classes) == 1 and not found.files and choice in WORDS:  # of a table it is told
+        return [f"all labels, from {found.labels_from}, are '{classes.pop()}': one class cannot be told from another"]
+    if classes or choice not in ("", "folders"):
+        return []
+    some = names[:LOOKED_AT]
+    left = set(folders.read([*some, *itertools.islice(others, LOOKED_AT)]).labels[: len(some)]) - {""}
+    if len(left) != 1:
+        return []
+    what = f"only images of the class folder '{left.pop()}' are left"
+    return [f"{what}, so there are no labels: one class cannot be told from another"]
 
 
 def _read(choice: str, source: listing.Source, names: Sequence[str]) -> given.Given:

@@ -13,16 +13,15 @@ from geofm_lib.data.sources.unused import LEFT_OUT, Unused, look
 class Reading:
     """items: the images, in an order that never changes. total: how many, None where only reading would tell.
 
-    labels_from: what gives labels and sides, in words, "" where folders may. not_chosen: suffix -> images that the
-    pattern leaves out; example: one of them. warnings: sentences for the page. unused: counts files that are no images,
+    labels_from: what gives labels and sides, in words, "" where folders may. others: an image of each of a few folders
+    that the pattern leaves out. warnings: sentences for the page. unused: counts files that are no images,
     while `items` is read. source: where they are from, None for drawn ones.
     """
 
     items: Iterator[Item]
     total: int | None
     labels_from: str = ""
-    not_chosen: dict[str, int] = field(default_factory=dict)
-    example: str = ""
+    others: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     unused: Unused = field(default_factory=Unused)
     source: listing.Source | None = None
@@ -56,8 +55,9 @@ def read(
     labels_from = "pattern" if fields else ""
     items = chosen.items(source, text, found, bands, nodata, alpha, apart)
     unused = Unused() if archives.is_stream(source) else look(source)
+    others = list(found.others.values())
     for suffix, images in found.not_chosen.items():
-        unused.add_all(suffix, LEFT_OUT, images, found.example)
+        unused.add_all(suffix, LEFT_OUT, images, others[0])
     if "label" not in fields:
         unused.use(found.described().values())
-    return Reading(items, total, labels_from, dict(found.not_chosen), found.example, unused=unused, source=source)
+    return Reading(items, total, labels_from, others, unused=unused, source=source)
