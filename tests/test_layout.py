@@ -44,9 +44,15 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 # Modules of a room above that a room below may import all the same: data/sources lists files, and knows no torch.
-# jobs/run_folder names the files by which launcher and ranks know of each other; model/interop/locate finds encoders'.
+# jobs/run_folder names the files by which launcher and ranks know of each other; model/interop/locate finds encoders',
+# and distributed/manifest says which checkpoint is whole.
 ALSO = {
-    "runs": {"geofm_lib.data.sources", "geofm_lib.jobs.run_folder", "geofm_lib.model.interop.locate"},
+    "runs": {
+        "geofm_lib.data.sources",
+        "geofm_lib.distributed.manifest",
+        "geofm_lib.jobs.run_folder",
+        "geofm_lib.model.interop.locate",
+    },
     "report": {"geofm_lib.jobs.run_folder"},
 }
 KERNEL = ("advice", "runs", "paper", "figures", "report", "cli")  # the notebook's side: it must not load torch

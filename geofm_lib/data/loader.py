@@ -139,9 +139,11 @@ def stream(
     workers: int = 0,
     pin: bool = False,
     crop_scale: Scale = USUAL_SCALE,
+    skipped: Sequence[range] = (),
 ) -> Iterator[tuple[int, int, list[Batch]]]:
     """(step, epoch, the rank's micro-batches) from step `done` to the end of the last epoch.
 
+    skipped: steps, counted from 1, whose images are not even read; all others have those that they have without it.
     They carry validity if any image of the set was not measured everywhere. The processes live as long as the stream,
     so an epoch's end is no pause. `pin` where a GPU copies. Raises ValueError for a batch that cannot be filled or
     shared.
@@ -149,6 +151,7 @@ def stream(
     places = Places(seed, len(images), global_batch, rank, world, parts)
     steps = epochs * sampler.steps_per_epoch(len(images), global_batch)
     dataset = Batches(images, places, image_size, "pretrain", seed, crop_scale, images.masked)
-    found = load(dataset, range(done * parts, steps * parts), workers, pin)
-    for step in range(done, steps):
+    left = [step for step in range(done, steps) if not any(step + 1 in each for each in skipped)]
+    found = load(dataset, [step * parts + part for step in left for part in range(parts)], workers, pin)
+    for step in left:
         yield step, places(step * parts)[0], [next(found) for _ in range(parts)]

@@ -120,6 +120,34 @@ def load(
     return 0
 
 
+def load_of_another(
+    source: Path,
+    digest: str,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    state: dict[str, Any],
+    context: Context,
+) -> int:
+    """Put a checkpoint of another run into model and optimiser, whose weight decay stays; returns its step.
+
+    Nothing is written there. CheckpointError unless it is whole, its manifest has this digest, and `state` (the part
+    of what a run is that both must share) is its own.
+    """
+    fault, content = manifest.verify(source, context)
+    if not fault and content["digest"] != digest:
+        fault = "it was written again since this run was launched"
+    if fault:
+        raise CheckpointError(f"{source} cannot be branched ({fault}); branch from another step")
+    if differing := manifest.differing(content["state"], state):
+        raise CheckpointError(f"{source} cannot be branched: {', '.join(differing)}")
+    decays = [group["weight_decay"] for group in optimiser.param_groups]
+    _read(source, content, model, optimiser, context)
+    for group, decay in zip(optimiser.param_groups, decays, strict=True):
+        group["weight_decay"] = decay
+    context.barrier()
+    return content["step"]
+
+
 def _fresh(part: Path) -> str:
     """Make the empty folder to write to. Returns '' or what went wrong."""
     try:

@@ -1,7 +1,7 @@
 """The manifest of a checkpoint: a digest of every file, without which the checkpoint does not count.
 
 manifest.json holds `step`, `ranks` (how many wrote it), `state` (what the run is, and its settings.json), `files` (name
--> SHA-256) and `digest`, which is that of the manifest itself.
+-> SHA-256) and `digest`, which is that of the manifest itself. No torch: the launcher reads them too.
 """
 
 import contextlib
@@ -11,13 +11,14 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
-
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import Metadata
+from typing import TYPE_CHECKING, Any
 
 from geofm_lib import files
-from geofm_lib.distributed.context import Context
+
+if TYPE_CHECKING:
+    from torch.distributed.checkpoint.metadata import Metadata
+
+    from geofm_lib.distributed.context import Context
 
 NAME = "manifest.json"
 
@@ -45,12 +46,11 @@ def commit(part: Path, final: Path, content: dict[str, Any]) -> str:
     return ""
 
 
-def verify(source: Path, context: Context) -> tuple[str, dict[str, Any]]:
+def verify(source: Path, context: "Context") -> tuple[str, dict[str, Any]]:
     """('' or what is wrong, manifest). Every rank calls this; the files are shared out over the ranks."""
     fault, found = content(source)
     if not fault:
-        names = sorted({*found["files"], ".metadata"})[context.rank :: context.world_size]
-        fault = first_fault(names, found, lambda name: files.digest(source / name))
+        fault = changed(source, found, slice(context.rank, None, context.world_size))
     return context.broadcast(next((each for each in context.gather(fault) if each), "")), found
 
 
@@ -63,6 +63,11 @@ def content(source: Path) -> tuple[str, dict[str, Any]]:
         return ("" if found["digest"] == _own_digest(found) else f"{NAME} has changed"), found
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"its {NAME} is missing or unreadable", found
+
+
+def changed(source: Path, content: dict[str, Any], part: slice = slice(None)) -> str:
+    """What is wrong with the first file, of this part of them all, that is not what was written; ''."""
+    return first_fault(sorted({*content["files"], ".metadata"})[part], content, lambda name: files.digest(source / name))
 
 
 def first_fault(names: Iterable[str], content: dict[str, Any], digest: Callable[[str], str]) -> str:
@@ -78,7 +83,7 @@ def first_fault(names: Iterable[str], content: dict[str, Any], digest: Callable[
     return ""
 
 
-def refuse_strays(source: Path, index: Metadata, content: dict[str, Any]) -> None:
+def refuse_strays(source: Path, index: "Metadata", content: dict[str, Any]) -> None:
     """CheckpointError for an index that refers to files which the manifest does not list."""
     strays = {each.relative_path for each in index.storage_data.values()} - content["files"].keys()
     if strays:
@@ -103,8 +108,8 @@ def differing(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def reason(error: BaseException) -> str:
     """Why writing or reading failed, in a few words; torch hides each rank's own error in one of its own."""
-    if isinstance(error, CheckpointException) and error.failures:
-        rank, (first, _) = min(error.failures.items())
+    if failures := getattr(error, "failures", None):  # torch's CheckpointException
+        rank, (first, _) = min(failures.items())
         return f"rank {rank}: {reason(first)}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full"

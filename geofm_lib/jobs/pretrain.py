@@ -1,5 +1,6 @@
 """Job: masked-autoencoder pretraining under any sharding strategy, with checkpoints; ends with the exported encoder."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,12 +17,16 @@ from geofm_lib.data.sources import prepared
 from geofm_lib.data.transforms import apart, mask_noise, normalise
 from geofm_lib.distributed import checkpoint, sharding, training
 from geofm_lib.distributed.context import Context
-from geofm_lib.jobs import pretrain_files, pretrain_start
+from geofm_lib.jobs import pretrain_failed, pretrain_files, pretrain_start
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import mae
 from geofm_lib.planning.conditions import gib
 from geofm_lib.profiling import meters
 from geofm_lib.settings import PretrainSettings
+from geofm_lib.settings.branch import ranges
+
+Losses = Iterator[Callable[[], torch.Tensor]]
+Steps = Iterator[tuple[int, int, list[loader.Batch]]]
 
 
 def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, Any]:
@@ -56,14 +61,23 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         run.sync()
         checkpoint.save(folder, step, model, optimiser, state, context, keep, settings.keep_every)
 
+    per_epoch = sampler.steps_per_epoch(len(shards), settings.global_batch)
+    total = per_epoch * settings.epochs
+    skipped = ranges(settings.skip_steps)
+    final = _final(total, skipped)
     done = checkpoint.load(run.path / "checkpoint", model, optimiser, identity, context)
-    if not done:
-        start.apply(model, autoencoder)
+    if start.fresh:
+        done = start.apply(model, optimiser, autoencoder)
+        if done >= final:
+            raise ValueError(f"branch: step {done} is the end of {settings.epochs} epochs; set more epochs to go on")
     run.drop_metrics_after(done)
+    if start.fresh and done:  # from here on the run that was branched may change, or go
+        save(run.path / "checkpoint", done, settings.keep_checkpoints)
     parts = settings.accumulation(context.world_size)
     warmup = settings.warmup_epochs * per_epoch
     peak = settings.base_learning_rate * settings.global_batch / 256
-    rows, mark, marked = run.metrics(), time.perf_counter(), done
+    rows, mark, taken = run.metrics(), time.perf_counter(), 0
+    losses_so_far = {row["step"]: row["loss"] for row in rows}
     steps = loader.stream(
         shards,
         seed=settings.seed,
@@ -77,25 +91,26 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         workers=settings.workers,
         pin=context.device.type == "cuda",
         crop_scale=(settings.crop_scale_min, 1.0),
+        skipped=skipped,
     )
     milestones = (settings.checkpoint_every, settings.keep_every)
+
+    def losses(epoch: int, batches: list[loader.Batch], shares: list[torch.Tensor]) -> Losses:
+        for images, indices in batches:
+            pixels, valid = apart(images.to(context.device, non_blocking=True), shards.masked)
+            pixels = normalise(pixels, shards.mean, shards.std)
+            noise = mask_noise(settings.seed, epoch, indices.tolist(), autoencoder.patches).to(context.device)
+            yield partial(model, pixels, noise, valid)
+            shares.append(autoencoder.not_measured)
+
     for step, epoch, micro_batches in steps:
         rate = training.learning_rate(step, peak=peak, warmup_steps=warmup, total_steps=total)
         shares: list[torch.Tensor] = []
-
-        def losses(micro_batches=micro_batches, epoch=epoch, shares=shares) -> Iterator[Callable[[], torch.Tensor]]:
-            for images, indices in micro_batches:
-                pixels, valid = apart(images.to(context.device, non_blocking=True), shards.masked)
-                pixels = normalise(pixels, shards.mean, shards.std)
-                noise = mask_noise(settings.seed, epoch, indices.tolist(), autoencoder.patches).to(context.device)
-                yield partial(model, pixels, noise, valid)
-                shares.append(autoencoder.not_measured)
-
         try:
             loss, norm, stop, not_measured = training.step(
                 model,
                 optimiser,
-                losses(),
+                losses(epoch, micro_batches, shares),
                 parts=parts,
                 rate=rate,
                 clip=settings.clip_grad_norm,
@@ -104,15 +119,20 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
             )
         except training.NotFinite as fault:
             where = {"step": step + 1, "epoch": epoch, "learning_rate": rate}
-            images = [int(index) for _, indices in micro_batches for index in indices]
-            keep, folder = partial(save, step=done, keep=1), run.path / "not-finite"
-            fault.args = (pretrain_files.failed_step(fault, folder, model, context, where, images, keep),)
+            images = {int(index): shards.names[index] for _, indices in micro_batches for index in indices}
+            after = _loss_of_next(steps, losses, context)
+            keep = partial(save, step=done, keep=1)
+            told = pretrain_failed.failed_step(
+                fault, run, settings, model, context, where, images, losses_so_far, after, keep
+            )
+            fault.args = (told,)
             raise
-        done = step + 1
+        done, taken = step + 1, taken + 1
+        losses_so_far[done] = loss
         run.at(done)
-        if done % settings.log_every == 0 or done in (1, total) or stop:
+        if done % settings.log_every == 0 or done in (1, final) or stop:
             now = time.perf_counter()
-            step_s, mark, marked = (now - mark) / max(1, done - marked), now, done
+            step_s, mark, taken = (now - mark) / taken, now, 0
             row = {
                 "step": done,
                 "total_steps": total,
@@ -127,9 +147,9 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
             }
             rows.append(row)
             run.log_metrics(**row)
-        if stop or done == total or any(each and done % each == 0 for each in milestones):
+        if stop or done == final or any(each and done % each == 0 for each in milestones):
             save(run.path / "checkpoint", done, settings.keep_checkpoints)
-        if stop and done < total:
+        if stop and done < final:
             raise Stopped(f"a stop was asked for; saved at step {done} of {total}")
     test = Shards(settings.data, split="test")
     file = run.path / "reconstruction.npz"
@@ -160,6 +180,28 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         **start.told(),
         **({"not_measured": float(np.mean([row["not_measured"] for row in rows]))} if shards.masked and rows else {}),
     }
+
+
+def _final(total: int, skipped: list[range]) -> int:
+    """The last step that is taken. ValueError for steps to skip that are not there, or are all."""
+    if skipped and skipped[-1].stop > total + 1:
+        raise ValueError(f"skip_steps: step {skipped[-1].stop - 1} is beyond the last one, {total}; name others")
+    final = next((step for step in range(total, 0, -1) if not any(step in each for each in skipped)), 0)
+    if not final:
+        raise ValueError("skip_steps: no step is left; name fewer")
+    return final
+
+
+def _loss_of_next(steps: Steps, losses: Callable[..., Losses], context: Context) -> float | None:
+    """The loss of the images that come next, over all ranks and without training; None if there are none."""
+    found = None
+    with contextlib.suppress(ValueError):  # images that cannot be read are another fault
+        found = next(steps, None)
+    if not context.broadcast(all(context.gather(found is not None))) or found is None:
+        return None
+    with torch.no_grad():
+        own = [float(loss()) for loss in losses(found[1], found[2], [])]
+    return context.broadcast(float(np.mean(context.gather(float(np.mean(own))))) if context.is_main else 0.0)
 
 
 def _mean(values: list[torch.Tensor]) -> torch.Tensor:

@@ -1,7 +1,5 @@
-"""The files that a pretraining leaves beside its checkpoints: reconstructions, the encoder, and a step that failed."""
+"""The files that a pretraining leaves beside its checkpoints: reconstructions and the encoder; what the run is."""
 
-import contextlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,8 @@ from geofm_lib.data.decode import FULL
 from geofm_lib.data.loader import batches
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import apart, mask_noise, normalise, to_rgb, to_type
-from geofm_lib.distributed import export, training
+from geofm_lib.distributed import export
 from geofm_lib.distributed.context import Context
-from geofm_lib.distributed.manifest import CheckpointError
 from geofm_lib.model.interop import folders, formats, locate
 from geofm_lib.model.mae import MaskedAutoencoder
 from geofm_lib.model.vit import NORM_EPS
@@ -29,6 +26,7 @@ FINGERPRINTED = (
     "images_per_class",
     "data",
     "init",
+    "branch",
 )  # settings that say no more than a fingerprint of what they name
 
 
@@ -63,7 +61,8 @@ def identity(settings: PretrainSettings, resolved: Resolved) -> dict[str, Any]:
     """What a checkpoint belongs to: all settings that can change a result, and the images by their fingerprint."""
     own = {name: value for name, value in settings.results_only().items() if name not in FINGERPRINTED}
     known = {"model": settings.model, "data": resolved.data_fingerprint, "seed": settings.seed, "settings": own}
-    return known | ({"init": resolved.init_digest} if settings.init else {})
+    known |= {"init": resolved.init_digest} if settings.init else {}
+    return known | ({"branch": resolved.ancestry[-1]["digest"]} if resolved.ancestry else {})
 
 
 def stored(folder: Path) -> dict[str, Any]:
@@ -101,50 +100,3 @@ def reconstruct(file: Path, model: MaskedAutoencoder, train: Shards, test: Shard
     sheets = [each.permute(0, 2, 3, 1).numpy() for each in (original, seen, torch.where(masked, pixels, original))]
     with files.whole(file) as fresh, open(fresh, "wb") as stream:
         np.savez_compressed(stream, original=sheets[0], masked=sheets[1], rebuilt=sheets[2])
-
-
-def failed_step(
-    fault: training.NotFinite,
-    folder: Path,
-    model: nn.Module,
-    context: Context,
-    where: dict[str, Any],
-    images: list[int],
-    save: Callable[[Path], None],
-) -> str:
-    """Write `folder`/step-<step>.json with every rank's part in it, and the weights; every rank calls this.
-
-    Args:
-        where: the `step` that failed, counted from 1, its `epoch` and `learning_rate`.
-        images: positions of this rank's images in the train side.
-        save: writes a checkpoint of the weights before the step into a folder.
-
-    Returns:
-        One sentence or more: what happened, where, and what to change.
-    """
-    own = {
-        "rank": context.rank,
-        "loss": str(fault.own_loss),  # JSON has no nan
-        "images": images,
-        "gradients_not_finite": training.not_finite(model),
-    }
-    rows = context.gather(own)
-    if context.is_main:
-        evidence = {**where, "loss": str(fault.loss), "grad_norm": str(fault.norm), "ranks": rows}
-        with contextlib.suppress(OSError):  # saving the weights, next, says why
-            folder.mkdir(exist_ok=True)
-            files.write_json(folder / f"step-{where['step']:08d}.json", evidence)
-    rows = context.broadcast(rows)
-    guilty = [str(row["rank"]) for row in rows if not np.isfinite(float(row["loss"]))]
-    loss = f"the loss of rank {', '.join(guilty)} is not finite" if guilty else f"the loss is {fault.loss:.4g}"
-    weight = next((row["gradients_not_finite"][0] for row in rows if row["gradients_not_finite"]), "no single weight")
-    try:
-        save(folder)
-        kept = f"The weights before it, its images and the gradients concerned are in {folder}."
-    except CheckpointError as error:
-        kept = f"What led to it could not be kept: {error}."
-    return (
-        f"step {where['step']}: {loss} and the gradient norm is {fault.norm} (first in {weight}) at learning rate "
-        f"{where['learning_rate']:.3g}; this step changed nothing. {kept} "
-        "Lower base_learning_rate or set clip_grad_norm"
-    )

@@ -28,6 +28,7 @@ from geofm_lib.settings import Resolved
 
 UNKNOWN = Resolved()
 HEARTBEATS, REQUESTS = "heartbeats", "requests"
+ANCESTORS = "ancestors.jsonl"  # a branch's rows of metrics until it began, of the runs that it comes from
 LAUNCHER = f"{HEARTBEATS}/launcher"
 STOP, WAITING, END = (f"{REQUESTS}/{name}" for name in ("stop", "waiting", "end"))
 HEARTBEAT_S = 2.0  # unless the launcher says otherwise (GEOFM_HEARTBEAT_S: many ranks write theirs less often)

@@ -12,10 +12,10 @@ from geofm_lib import files, settings
 from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.data.sources import chosen, given, labels, listing, prepared, tiles
 from geofm_lib.model.interop import locate
-from geofm_lib.runs import unfinished
+from geofm_lib.runs import branch, unfinished
 from geofm_lib.runs.results import ROOT
 from geofm_lib.runs.run import Run
-from geofm_lib.settings import JobSettings, PrepareSettings, Settings, SettingsError, expanded
+from geofm_lib.settings import JobSettings, PrepareSettings, PretrainSettings, Settings, SettingsError, expanded
 from geofm_lib.settings.base import naming
 
 FOLDER = ROOT / "notebooks"
@@ -85,7 +85,7 @@ def check(settings: JobSettings, ranks: int = 0) -> None:
                 prepared.refuse_options(settings)
         for name in ("encoder", "init"):
             typed = getattr(settings, name, "")
-            begun = name == "init" and any((settings.folder() / each).exists() for each in BEGUN)
+            begun = name == "init" and (_of_weights(settings) or any((settings.folder() / n).exists() for n in BEGUN))
             if typed and (name, typed) != ("encoder", "random") and not begun:
                 with naming(name):
                     if name == "encoder" and unfinished.names_checkpoint(typed):
@@ -94,6 +94,8 @@ def check(settings: JobSettings, ranks: int = 0) -> None:
                         continue
                     place = locate.find(expanded(typed), typed)
                     locate.described(place) if name == "encoder" else None
+        if isinstance(settings, PretrainSettings):
+            branch.check(settings)
         _writable(settings.folder())
         if ranks:
             settings.check_ranks(ranks)
@@ -101,6 +103,10 @@ def check(settings: JobSettings, ranks: int = 0) -> None:
         raise SettingsError(files.told(error)) from None
     except ValueError as error:
         raise SettingsError(str(error)) from None
+
+
+def _of_weights(settings: JobSettings) -> bool:
+    return isinstance(settings, PretrainSettings) and branch.of_weights(settings)
 
 
 def _check_data(data: str) -> None:

@@ -21,7 +21,7 @@ from geofm_lib import __version__, files
 from geofm_lib.data.sources import listing, prepared, probeable
 from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, REQUESTS
 from geofm_lib.model.interop import locate
-from geofm_lib.runs import results, slurm, unfinished, watch
+from geofm_lib.runs import branch, results, slurm, unfinished, watch
 from geofm_lib.runs.check import check
 from geofm_lib.runs.run import SETTINGS, Run, shown
 from geofm_lib.settings import (
@@ -68,6 +68,7 @@ def _launch(settings: JobSettings, checkpoint: Path | None) -> Run:
         raise watch.RunStopped("a stop was asked for before the ranks were started; run this cell again to go on")
     _prepare_folder(run.folder, settings, resolved)
     unfinished.put(checkpoint, run.folder)
+    branch.keep(run.folder, resolved)
     log_from = (run.folder / "log.txt").stat().st_size if (run.folder / "log.txt").exists() else 0
     watch.watch(run, start_ranks(run.folder, ranks, settings.device), ranks, log_from)
     return run
@@ -100,7 +101,7 @@ def _wait_for_orphans(run: Run) -> None:
 
 def _resolved(settings: JobSettings, ranks: int) -> Resolved:
     """What the settings came to: the run folders this job reads, made first if they are not there."""
-    found: dict[str, str] = {}
+    found: dict[str, Any] = {}
     if isinstance(settings, PrepareSettings):
         found["source"] = listing.signature(settings.dataset)
     asked = settings.asked()
@@ -116,8 +117,10 @@ def _resolved(settings: JobSettings, ranks: int) -> Resolved:
             found["encoder"] = str(settings.folder() / unfinished.TAKEN)
         else:
             found["encoder"] = str(locate.find(expanded(given)).folder)
-    if isinstance(settings, PretrainSettings) and settings.init:
+    if isinstance(settings, PretrainSettings) and settings.init and not branch.of_weights(settings):
         found |= _first_weights(settings)
+    if isinstance(settings, PretrainSettings) and settings.branch:
+        found |= branch.resolved(settings, found["data_fingerprint"], found.get("init_digest", ""))
     return Resolved(ranks=ranks, **found)
 
 

@@ -38,13 +38,15 @@ class SettingsError(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
-def setting(default: Any, about: str, group: str, execution: bool = False, **limits: Any) -> Any:
+def setting(default: Any, about: str, group: str, execution: bool = False, later: bool = False, **limits: Any) -> Any:
     """A field with its help text; `limits` are pydantic's (ge, le, gt, lt).
 
     `execution=True` marks a choice that changes speed and memory, never results: a run may be read, or resumed,
-    under another value of it.
+    under another value of it. `later=True` marks one that is younger than the first runs: its default is left out of
+    names.
     """
-    return Field(default, description=about, json_schema_extra={"group": group, "execution": execution}, **limits)
+    marks: Any = {"group": group, "execution": execution, "later": later}
+    return Field(default, description=about, json_schema_extra=marks, **limits)
 
 
 class Settings(BaseModel):
@@ -78,13 +80,23 @@ class Settings(BaseModel):
     def from_notebook(cls, namespace: dict[str, Any]) -> Self:
         """Settings from a notebook's globals: the names assigned in its parameters cell and in papermill's.
 
-        Other variables of the notebook are never looked at, so running the cell again is never an error.
+        Other variables of the notebook are never looked at, so running the cell again is never an error. What the
+        parameters cell leaves at its default is not given to the class: a branch takes it from the run it begins in.
         Raises SettingsError for a name that is no setting, or a value that cannot be used.
         """
         names = _assigned_names(namespace.get("In", []))
         if names is None:  # a plain script: take what is there
-            names = [name for name in cls.model_fields if name in namespace]
-        return cls(**{name: namespace[name] for name in names if name in namespace})
+            names = {name: False for name in cls.model_fields}
+        given = {
+            n: namespace[n] for n, typed in names.items() if n in namespace and (typed or cls._changed(n, namespace))
+        }
+        return cls(**given)
+
+    @classmethod
+    def _changed(cls, name: str, namespace: dict[str, Any]) -> bool:
+        """Is this variable no setting, or not a setting's default?"""
+        field = cls.model_fields.get(name)
+        return field is None or (type(field.default), field.default) != (type(namespace[name]), namespace[name])
 
     @classmethod
     def parameters_cell(cls) -> str:
@@ -126,7 +138,9 @@ class Resolved(BaseModel):
     """What a job's settings came to when it was launched, as `resolved` in settings.json.
 
     data, encoder, init: the folders that are read. data_fingerprint: of the index and split in `data`. init_digest: of
-    the files in `init`. source: the signature of the files that a preparation was made of.
+    the files in `init`. source: the signature of the files that a preparation was made of. branch: run folder@step.
+    ancestry: of a branch, the runs that it comes from, oldest first: `run` (its folder), `step`, `checkpoint` (its
+    folder, '' for step 0), `digest` (of its manifest) and `changed` ({setting: [there, here]}).
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -136,6 +150,8 @@ class Resolved(BaseModel):
     encoder: str = ""
     init: str = ""
     init_digest: str = ""
+    branch: str = ""
+    ancestry: list[dict[str, Any]] = []
     source: str = ""
 
 
@@ -152,7 +168,10 @@ class JobSettings(Settings):
         encoder, model, dataset = (getattr(self, field, "") for field in ("encoder", "model", "dataset"))
         subject = _slug(encoder) if encoder not in ("", "random") else model or _slug(dataset)
         about = [subject, getattr(self, "strategy", "")]
-        digest = hashlib.sha256(json.dumps(self.results_only(), sort_keys=True).encode()).hexdigest()[:6]
+        fields = type(self).model_fields
+        own = self.results_only().items()
+        named = {n: value for n, value in own if not (_about(fields[n])["later"] and value == fields[n].default)}
+        digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:6]
         return "-".join([self.job, *(part for part in about if part), digest])
 
     def folder(self) -> Path:
@@ -226,19 +245,19 @@ def _slug(dataset: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in stem) or "data"
 
 
-def _assigned_names(cells: list[str]) -> list[str] | None:
-    """Names assigned in the last parameters cell that ran and in papermill's injected cell after it."""
+def _assigned_names(cells: list[str]) -> dict[str, bool] | None:
+    """Names assigned in the last parameters cell that ran and in papermill's after it, and whether in the latter."""
     starts = [i for i, cell in enumerate(cells) if cell.lstrip().startswith(CELL_MARK)]
     injected = [i for i, cell in enumerate(cells) if cell.lstrip().splitlines()[:1] == [INJECTED_MARK]]
     if not starts and not injected:
         return None
     chosen = starts[-1:] + [i for i in injected if not starts or i > starts[-1]]
-    names: dict[str, None] = {}
+    names: dict[str, bool] = {}
     for index in chosen:
         for node in ast.walk(ast.parse(textwrap.dedent(cells[index]))):
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-            names.update({t.id: None for t in targets if isinstance(t, ast.Name)})
-    return list(names)
+            names.update({t.id: index in injected for t in targets if isinstance(t, ast.Name)})
+    return names
 
 
 def _sentence(cls, error: ValidationError) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from geofm_lib.catalog.datasets import DOWNLOADS
 
-PATHS = ("dataset", "data", "encoder", "init")  # settings that may be a path, or several with commas
+PATHS = ("dataset", "data", "encoder", "init", "branch")  # settings that may be a path, or several with commas
 NO_PATHS = {"", "scenes", "random", *DOWNLOADS}  # what they may be besides
 
 

@@ -1,9 +1,11 @@
 """Settings of 02_pretrain and 05_probe: pretraining of an encoder, and what its frozen features are good for."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
+
+from pydantic import field_validator
 
 from geofm_lib.catalog.models import lookup
-from geofm_lib.settings import base
+from geofm_lib.settings import base, branch
 from geofm_lib.settings.base import DATA, DATASET, DEVICE, IMAGES_PER_CLASS, RANKS, RUN_DIR, WHERE, WORKERS, setting
 from geofm_lib.settings.data import ImageSettings
 
@@ -29,6 +31,12 @@ class PretrainSettings(ImageSettings):
     init_bands: Literal["mean", "repeat", "new"] = setting(
         "mean", "init's first projection for other bands: mean | repeat (its bands in turn) | new", "model"
     )
+    branch: str = setting(
+        "",
+        "run@step to go on from; what is at its default here is as there (run alone: last checkpoint)",
+        "model",
+        later=True,
+    )
     decoder_width: int = setting(0, "0: the model's own", "model", ge=0)
     decoder_depth: int = setting(0, "blocks (0: the model's own)", "model", ge=0)
     decoder_heads: int = setting(0, "0: the model's own", "model", ge=0)
@@ -42,6 +50,7 @@ class PretrainSettings(ImageSettings):
     clip_grad_norm: float = setting(1.0, "largest gradient norm (0: no clipping)", "recipe", ge=0)
     precision: base.Precision = setting("fp32", "fp32 | bf16 (bf16 compute, fp32 weights)", "recipe")
     reduce_dtype: base.Precision = setting("fp32", base.REDUCE, "recipe")
+    skip_steps: str = setting("", "steps whose images are left out, such as 1201,1300-1305", "recipe", later=True)
     seed: int = setting(0, "of weights, order, crops and masks", "recipe", ge=0)
     strategy: str = setting("FULL_SHARD", "FULL_SHARD, SHARD_GRAD_OP, NO_SHARD, HYBRID_kGPUs or DDP", WHERE, True)
     ranks: int = RANKS
@@ -57,6 +66,17 @@ class PretrainSettings(ImageSettings):
     keep_every: int = setting(0, "steps between checkpoints that stay for good (0: none)", WHERE, True, ge=0)
     log_every: int = setting(5, "steps", WHERE, True, ge=1)
     run_dir: str = RUN_DIR
+
+    @field_validator("skip_steps", mode="before")
+    @classmethod
+    def _ranges_of_steps(cls, value: object) -> str:
+        return branch.spelled(branch.ranges(value))
+
+    def __init__(self, **values: Any) -> None:
+        there = branch.inherited(values) if values.get("branch") else {}
+        super().__init__(**(there | values))
+        if there:
+            branch.refuse(self, there)
 
     def check_ranks(self, ranks: int) -> None:
         base.check_strategy(self.strategy, ranks)
