@@ -200,8 +200,8 @@ def _loss_of_next(steps: Steps, losses: Callable[..., Losses], context: Context)
     if not context.broadcast(all(context.gather(found is not None))) or found is None:
         return None
     with torch.no_grad():
-        own = [float(loss()) for loss in losses(found[1], found[2], [])]
-    return context.broadcast(float(np.mean(context.gather(float(np.mean(own))))) if context.is_main else 0.0)
+        own = context.gather(float(np.mean([float(loss()) for loss in losses(found[1], found[2], [])])))
+    return context.broadcast(float(np.mean(own)) if own else 0.0)
 
 
 def _mean(values: list[torch.Tensor]) -> torch.Tensor:
