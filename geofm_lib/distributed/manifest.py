@@ -67,7 +67,9 @@ def content(source: Path) -> tuple[str, dict[str, Any]]:
 
 def changed(source: Path, content: dict[str, Any], part: slice = slice(None)) -> str:
     """What is wrong with the first file, of this part of them all, that is not what was written; ''."""
-    return first_fault(sorted({*content["files"], ".metadata"})[part], content, lambda name: files.digest(source / name))
+    return first_fault(
+        sorted({*content["files"], ".metadata"})[part], content, lambda name: files.digest(source / name)
+    )
 
 
 def first_fault(names: Iterable[str], content: dict[str, Any], digest: Callable[[str], str]) -> str:

@@ -108,7 +108,8 @@ def advised(
         rate = min(settings.base_learning_rate / SLOWER, default)
         changes |= {"base_learning_rate": float(f"{rate:.3g}")}
         changes |= {} if settings.clip_grad_norm else {"clip_grad_norm": 1.0}
-        why = "The weights before it were spoilt already. Lower base_learning_rate from the last sound step:"
+        told = f"the next ones give a loss of {next_loss:.4g}"
+        why = f"Its images are not at fault: {told}, so the weights were spoilt before. Lower base_learning_rate:"
     return f"{why} {command(changes)}"
 
 
