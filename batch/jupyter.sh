@@ -14,7 +14,7 @@ GEOFM_RUNS="$(realpath -m "${GEOFM_RUNS:-runs}")"
 export GEOFM_RUNS
 
 # The token stands in a file for your eyes only, not in the job's output.
-note="$GEOFM_RUNS/.queue/jupyter-$SLURM_JOB_ID.txt"
+note="$("$python" -c 'from geofm_lib.settings import own_folder; print(own_folder("queue"))')/jupyter-$SLURM_JOB_ID.txt"
 mkdir -p "$(dirname "$note")"
 (
   umask 077

@@ -13,7 +13,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from geofm_lib import streams
+from geofm_lib import rights, streams
 from geofm_lib.catalog.machines import MACHINES
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.catalog.strategies import STRATEGIES
@@ -197,7 +197,9 @@ def _run_folder(name: str) -> Path:
     from geofm_lib.settings import expanded, runs_root
 
     for folder in (Path(name), expanded(name), runs_root() / name):
-        if any((folder / file).is_file() for file in SMALL_FILES):
+        if any(os.path.isfile(folder / file) for file in SMALL_FILES) or (
+            folder.is_dir() and not rights.readable(folder)
+        ):
             return folder
     near = did_you_mean(Path(name).name, [run.folder.name for run in find_runs(runs_root())])
     raise ValueError(f"there is no run '{name}'{near or '; geofm status lists the runs'}")
@@ -310,7 +312,9 @@ def main(arguments: list[str] | None = None) -> int:
         return commands.main(arguments, prog_name="geofm", standalone_mode=False, obj=arguments is None) or 0
     except click.exceptions.Abort:
         return 130
-    except (click.ClickException, ValueError, RuntimeError, OSError) as error:
+    except OSError as error:
+        fault = rights.told(error)
+    except (click.ClickException, ValueError, RuntimeError) as error:
         fault = error.format_message() if isinstance(error, click.ClickException) else str(error)
         code = getattr(error, "exit_code", 2) if isinstance(error, RuntimeError) else 2
     print(" ".join(fault.split()), file=sys.stderr)

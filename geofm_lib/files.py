@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from geofm_lib import rights
+
 SUMS = "SHA256SUMS"
 SUM = re.compile(r"([0-9a-f]{64})  (\S.*)")  # a line of it
 
@@ -26,11 +28,8 @@ class Damaged(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
-def told(error: OSError) -> str:
-    """The sentence of a fault of the file system."""
-    if error.filename is None:
-        return str(error)
-    return f"'{error.filename}' cannot be used: {error.strerror}"
+class Private(Damaged):
+    """A file that this user may not read: whose it is, and what they can do."""
 
 
 @contextmanager
@@ -92,6 +91,8 @@ def read_json(file: str | Path) -> dict[str, Any]:
         found = json.loads(Path(file).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise
+    except PermissionError:
+        raise Private(rights.denied(file)) from None
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else f"it is no JSON: {error}"
         raise Damaged(f"{file} cannot be read ({why})") from None
@@ -122,6 +123,8 @@ def sums(folder: str | Path) -> dict[str, str]:
         lines = file.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         return {}
+    except PermissionError:
+        raise Private(rights.denied(file)) from None
     except (OSError, ValueError) as error:
         raise Damaged(f"{file} cannot be read ({error}); {_accept(folder)}") from None
     found = [SUM.fullmatch(line) for line in lines[:-1]]
@@ -142,6 +145,8 @@ def prove(folder: str | Path, names: Iterable[str] | None = None) -> None:
             good = known.get(name) == digest(file)
         except FileNotFoundError:
             raise Damaged(f"{file} is missing, and {SUMS} lists it; {_accept(folder)}") from None
+        except PermissionError:
+            raise Private(rights.denied(file)) from None
         except OSError as error:
             raise Damaged(f"{file} cannot be read ({error.strerror})") from None
         if name not in known:

@@ -13,6 +13,7 @@ import nbformat
 import psutil
 import pytest
 
+from geofm_lib import rights
 from geofm_lib.report import ending, execute, kernel
 from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run
@@ -90,7 +91,7 @@ def test_a_notebook_that_refuses_what_it_was_given_has_a_page_and_no_run_folder(
     assert "epochs: '0' cannot be used" in error
     assert "FAILED" in page.read_text().upper()
     assert "cannot be used" in page.read_text()
-    assert [p.name for p in (tmp_path / "runs").iterdir()] == [".execute"]  # and no run folder
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == [f".{rights.user()}"]  # and no run folder
 
 
 def test_finishes_with_a_page_and_reads_the_second_time(small, tmp_path):

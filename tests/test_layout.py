@@ -24,7 +24,8 @@ MOST_CELL_LINES = 12  # a longer cell wants a function in the library
 
 # Imports only go down: each room may import from itself and from the rooms named here.
 MAY_IMPORT = {
-    "files": set(),  # writes a file whole or not at all: every room may, without a second way of doing it
+    "rights": set(),
+    "files": {"rights"},  # writes a file whole or not at all: every room may, without a second way of doing it
     "streams": set(),  # standard output that cannot fail: for whoever has a process of its own
     "catalog": set(),
     "planning": {"catalog"},
@@ -67,8 +68,8 @@ MUST_NOT_IMPORT = {
     "profiling": NOTEBOOK,
     "jobs": NOTEBOOK,
 }
-EVERYBODYS = {"", "__version__", "files", "streams"}
-STANDARD_ONLY = {"files", "streams", "catalog", "planning"}  # settings may add pydantic
+EVERYBODYS = {"", "__version__", "files", "rights", "streams"}
+STANDARD_ONLY = {"files", "rights", "streams", "catalog", "planning"}  # settings may add pydantic
 A_COMMAND = "geofm_lib/planning/calibrate.py"  # fits with scipy
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from geofm_lib import rights
 from geofm_lib.jobs import run_folder
 from geofm_lib.runs.run import Run
 from tests.support import slurm_jobs
@@ -296,7 +297,7 @@ def test_jupyterlab_in_an_allocation_starts_ranks_on_all_its_nodes(cluster, root
     env = {**slurm_jobs.environment(tmp_path), "GEOFM_RUNS": os.path.relpath(tmp_path / "runs", root)}
     number = cluster.submit(*TWO_BY_ONE, f"--output={tmp_path}/job.txt", "batch/slurm.sh", "jupyter", cwd=root, env=env)
     try:
-        note = tmp_path / "runs" / ".queue" / f"jupyter-{number}.txt"
+        note = tmp_path / "runs" / f".{rights.user()}" / "queue" / f"jupyter-{number}.txt"
         wait_for(note.exists, 60, "JupyterLab did not say where it is", cluster.logs)
         assert note.stat().st_mode & 0o077 == 0, "the token is for its owner"
         url, token = re.search(r"(http://\S+)/lab\?token=(\w+)", note.read_text()).groups()

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from geofm_lib import files, streams
+from geofm_lib import files, rights, streams
 from geofm_lib.jobs.run_folder import END, STOP, Folder, Heartbeat, Stopped, request, seal, stop_signals
 from geofm_lib.settings import load
 
@@ -84,7 +84,9 @@ def _failure(error: BaseException, run_dir: Path) -> dict[str, str]:
     """A sentence for the page; faults of the input speak for themselves, others keep their type and trace."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         text = f"the disk of {run_dir} is full ({error}); make room and start again"
-    elif isinstance(error, ValueError | OSError) or type(error).__module__.startswith("geofm_lib"):
+    elif isinstance(error, OSError):
+        text = rights.told(error)
+    elif isinstance(error, ValueError) or type(error).__module__.startswith("geofm_lib"):
         text = str(error)
     else:
         text = f"{type(error).__name__}: {error}"

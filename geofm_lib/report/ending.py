@@ -17,18 +17,19 @@ from geofm_lib.report import notebook_outputs
 from geofm_lib.runs import slurm
 from geofm_lib.runs.overview import duration
 from geofm_lib.runs.run import Run
-from geofm_lib.settings import runs_root
+from geofm_lib.settings import own_folder
 
 # finished; failed; 75 is EX_TEMPFAIL: stopped with a checkpoint, run again to go on (batch/run.sh requeues on it);
 # 137 as a shell says SIGKILL.
 EXIT_CODES = {"finished": 0, "failed": 1, "stopped": 75, "killed": 137}
 INTERRUPTED = "a stop was asked for, and the cell that was running was interrupted; run the notebook again to go on"
-ENDED_BADLY = ("failed", "killed", "stopped", "damaged")
+ENDED_BADLY = ("failed", "killed", "stopped", "damaged", "private")
 SENTENCES = {
     "stopped": "The run was stopped and saved what it needs; execute the notebook again to go on.",
     "failed": "This page is incomplete.",
     "killed": "The kernel or its ranks were killed before the run could end; execute the notebook again to go on.",
     "damaged": "A file of the run cannot be believed, so neither can this page.",
+    "private": "The run belongs to somebody else, who lets nobody read it.",
     "running": "The run had not ended when this page was made.",
     "waiting": "The run had not begun when this page was made.",
 }
@@ -71,14 +72,14 @@ def judge(
 def no_progress(run: Run | None) -> str:
     """Why a stopped job must not be queued again: two starts of it in a row that saved nothing new. '' if it may.
 
-    Each start that stops leaves a line in `runs/.queue/<job>.jsonl`, also when it did not come to start any ranks
+    Each start that stops leaves a line in `runs/.USER/queue/<job>.jsonl`, also when it did not come to start any ranks
     (run None).
     """
     if not slurm.in_allocation():
         return ""
     this = run.this_slice if run else {}
     mine = {"start": slurm.slice_name(), "from_step": this.get("from_step", 0), "to_step": this.get("to_step", 0)}
-    file = runs_root() / ".queue" / f"{os.environ['SLURM_JOB_ID']}.jsonl"
+    file = own_folder("queue") / f"{os.environ['SLURM_JOB_ID']}.jsonl"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with open(file, "a+") as log:
@@ -113,7 +114,7 @@ def banner(notebook: NotebookNode, run: Run | None, said: dict[str, Any]) -> dic
     text = _finished(run, said.get("seconds")) if status == "finished" else SENTENCES[status]
     log = notebook_outputs.plain(run.log_tail(25)) if run and status in ENDED_BADLY else ""
     stop = summary.get("reason") or said.get("error", "")
-    cause = stop if status == "stopped" else run.trouble if run and status == "damaged" else ""
+    cause = stop if status == "stopped" else run.trouble if run else ""
     if status in ("failed", "killed"):
         cause = summary.get("error") or said.get("error") or raised
         if summary.get("error") and summary.get("rank") is not None:

@@ -25,7 +25,7 @@ from geofm_lib.report.page import render
 from geofm_lib.report.stopping import Requests
 from geofm_lib.runs import overview, slurm
 from geofm_lib.runs.run import Run
-from geofm_lib.settings import runs_root
+from geofm_lib.settings import own_folder
 
 SPEAKING = ("SettingsError", "RunFailed", "RunStopped", "Damaged")  # their text is the whole message
 TERMINAL_LINE_S, LOG_LINE_S = 1.0, 15.0  # how often progress is shown
@@ -60,7 +60,7 @@ def execute(
         with Requests() as requests:
             return execute(notebook, parameters, page, requests)
     started = time.time()
-    work = runs_root() / ".execute" / f"{notebook.stem}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    work = own_folder("execute") / f"{notebook.stem}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     work.mkdir(parents=True)
     executed = work / "notebook.ipynb"
     shutil.copyfile(notebook, executed)  # something to render even if papermill fails before its first save
@@ -134,7 +134,8 @@ def _publish(notebook: Path, work: Path, run: Run | None, facts: dict[str, Any],
             home.mkdir(parents=True, exist_ok=True)
             files.write_json(home / "execution.json", facts)
             if source != home / "notebook.ipynb":
-                shutil.copyfile(source, home / "notebook.ipynb")
+                with files.whole(home / "notebook.ipynb") as fresh:  # whoever wrote the one that is there
+                    shutil.copyfile(source, fresh)
             if home in own and slurm.in_allocation():
                 (home / "slices").mkdir(exist_ok=True)
                 shutil.copyfile(source, home / "slices" / f"notebook-{slurm.slice_name()}.ipynb")

@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 
-from geofm_lib import files, settings
+from geofm_lib import rights, settings
 from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.data.sources import chosen, given, labels, listing, prepared, tiles
 from geofm_lib.model.interop import locate
@@ -100,7 +100,7 @@ def check(settings: JobSettings, ranks: int = 0) -> None:
         if ranks:
             settings.check_ranks(ranks)
     except OSError as error:
-        raise SettingsError(files.told(error)) from None
+        raise SettingsError(rights.told(error)) from None
     except ValueError as error:
         raise SettingsError(str(error)) from None
 
@@ -120,9 +120,12 @@ def _check_data(data: str) -> None:
 
 
 def _writable(folder: Path) -> None:
+    """Refuse a run folder that cannot be made, or that holds somebody else's run."""
     nearest = folder
     while not nearest.exists():
         nearest = nearest.parent
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        reason = "is not writable" if nearest.is_dir() else "is a file"
-        raise ValueError(f"run_dir: '{folder}' cannot be made because '{nearest}' {reason}; choose another folder")
+    if not nearest.is_dir():
+        raise ValueError(f"run_dir: '{folder}' cannot be made because '{nearest}' is a file; choose another folder")
+    there = [nearest, *nearest.iterdir()] if nearest == folder else [nearest]
+    if closed := next((each for each in there if each.exists() and not os.access(each, os.W_OK)), None):
+        raise ValueError(f"run_dir: {rights.denied(closed)} (run_dir names one, GEOFM_RUNS the folder of all runs)")

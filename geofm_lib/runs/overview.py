@@ -1,5 +1,6 @@
 """Where runs stand, as text: the line of a run that goes, one run, all runs, or the rows of a grid."""
 
+import os
 import re
 import sys
 import time
@@ -100,7 +101,7 @@ def of_run(folder: Path) -> str:
     ]  # fmt: skip
     lines += [_text(pd.DataFrame(starts))] if starts else []
     page = folder / "report.html"
-    return "\n".join([*lines, *([f"page: {shown(page)}"] if page.is_file() else [])])
+    return "\n".join([*lines, *([f"page: {shown(page)}"] if os.path.isfile(page) else [])])
 
 
 def of_all(root: Path) -> str:
@@ -116,7 +117,7 @@ def of_all(root: Path) -> str:
 def status(rows: list[Row]) -> pd.DataFrame:
     """One row each: name, state, detail, step, images_per_s, left, node_hours.
 
-    state: not sent, waiting, running, finished, stopped or failed. node_hours: spent by every job of the run so far.
+    state: not sent, waiting, running, finished, stopped, failed or private. node_hours: spent by every job of the run so far.
     """
     jobs = {job.folder: job for job in slurm.queued() if job.state in queue.ACTIVE}
     table: list[tuple[Any, ...]] = []
@@ -144,8 +145,8 @@ def _state(run: Run, job: slurm.Queued | None) -> tuple[str, str]:
     starts = len(run.slices)
     if now == "finished":
         return "finished", f"in {starts} starts" if starts > 1 else ""
-    if now == "damaged":
-        return "failed", run.trouble
+    if run.trouble:
+        return {"damaged": "failed"}.get(now, now), run.trouble
     if job:
         if job.state in ("RUNNING", "COMPLETING"):
             return "running", "" if now == "running" else "starting or ending"

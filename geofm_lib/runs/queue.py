@@ -15,7 +15,7 @@ from pathlib import Path
 from geofm_lib.catalog.machines import MACHINES, Machine
 from geofm_lib.runs import grid, slurm
 from geofm_lib.runs.run import shown
-from geofm_lib.settings import runs_root
+from geofm_lib.settings import own_folder
 
 BATCH = Path("batch")  # submitted from the repository's folder, as the scripts say
 LEAD_S = 300  # the stop signal comes so long before the time limit, or a quarter of a shorter limit
@@ -95,8 +95,8 @@ def send(rows: list[grid.Row], site: Site, limit: int | None = None) -> Iterator
 
 
 def outputs_folder() -> Path:
-    """Where jobs of grids write their output: the job's own words, when there is no run to hold them."""
-    return runs_root() / ".queue"
+    """Where jobs of this user's grids write their output: the job's own words, when there is no run to hold them."""
+    return own_folder("queue")
 
 
 def run_here(rows: list[grid.Row], limit: int | None = None) -> Iterator[tuple[grid.Row, str]]:

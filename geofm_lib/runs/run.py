@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from geofm_lib import files
+from geofm_lib import files, rights
 from geofm_lib.jobs.run_folder import HEARTBEATS
 from geofm_lib.settings import clone, expanded
 
@@ -35,10 +35,10 @@ class Run:
     def status(self) -> str:
         """The summary's word (finished, stopped, failed); without one waiting, running while heard of, or killed.
 
-        Damaged when a file that says so cannot be believed: `trouble` names it.
+        Damaged when a file that says so cannot be believed, private when this user may not read it: `trouble` names it.
         """
         if self.trouble:
-            return "damaged"
+            return "private" if self._private else "damaged"
         if ended := self.summary.get("status"):
             return str(ended)
         heard = self.last_heartbeat
@@ -58,6 +58,8 @@ class Run:
             if there and SETTINGS not in there:
                 raise files.Damaged(f"{self.folder / SETTINGS} is missing")
             files.prove(self.folder, [name for name in there if sealed])
+        except files.Private as fault:
+            return str(fault)
         except files.Damaged as fault:
             if files.SUMS in str(fault):
                 return str(fault)
@@ -72,9 +74,12 @@ class Run:
 
     def proved(self, name: str) -> Path:
         """A file of the run to be read now; files.Damaged when the run is sealed and it is not what was written."""
+        file = self.folder / name
         if name in files.sums(self.folder):
             files.prove(self.folder, [name])
-        return self.folder / name
+        elif os.path.lexists(file) and not rights.readable(file):
+            raise files.Private(rights.denied(file))
+        return file
 
     @property
     def last_heartbeat(self) -> float | None:
@@ -209,8 +214,9 @@ class Run:
 
     def log_tail(self, lines: int = 20) -> str:
         """The last lines of all ranks' output."""
-        file = self.folder / "log.txt"
-        return "\n".join(file.read_text(errors="replace").splitlines()[-lines:]) if file.is_file() else ""
+        with suppress(OSError):
+            return "\n".join((self.folder / "log.txt").read_text(errors="replace").splitlines()[-lines:])
+        return ""
 
     def written(self, name: str) -> float | None:
         """When a file of the run was last written, in seconds since 1970; None if it is not there."""
@@ -218,6 +224,11 @@ class Run:
             return (self.folder / name).stat().st_mtime
         except OSError:
             return None
+
+    @property
+    def _private(self) -> bool:
+        named = (self.folder, *(self.folder / name for name in (files.SUMS, *SMALL_FILES)))
+        return not all(rights.readable(each) for each in named if os.path.lexists(each))
 
     def _manifests(self) -> list[Path]:
         """Those of its whole checkpoints, oldest first. The file `latest` is for people and may be older."""
@@ -230,10 +241,19 @@ class Run:
 
 
 def find_runs(root: str | Path, job: str | None = None) -> list[Run]:
-    """The run folders under `root`, oldest first; also those whose settings.json is lost."""
-    folders = {file.parent for name in SMALL_FILES for file in Path(root).glob(f"*/{name}")}
+    """The run folders under `root`, oldest first; also those whose settings.json is lost, or that are others' own."""
+    root = Path(root)
+    if root.exists() and not os.access(root, os.R_OK | os.X_OK):
+        raise ValueError(rights.denied(root))
+    folders = {file.parent for name in SMALL_FILES for file in root.glob(f"*/{name}")}
+    folders |= {each for each in root.glob("[!.]*") if closed(each) and each.name != "lost+found"}
     found = sorted(map(Run, folders), key=lambda run: (run.written(SETTINGS) or 0.0, run.folder))
     return [run for run in found if job is None or run.job == job]
+
+
+def closed(folder: Path) -> bool:
+    """Is it a folder into which this user may not look? Then it counts as a run: others' umask makes such folders."""
+    return os.path.isdir(folder) and not rights.readable(folder)
 
 
 def run_table(root: str | Path) -> pd.DataFrame:

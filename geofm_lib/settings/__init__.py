@@ -9,7 +9,7 @@ from pathlib import Path
 
 from geofm_lib.settings.base import JobSettings, Resolved, Settings, SettingsError
 from geofm_lib.settings.data import PrepareSettings
-from geofm_lib.settings.places import at_step, clone, expanded, runs_root
+from geofm_lib.settings.places import at_step, clone, expanded, own_folder, runs_root
 from geofm_lib.settings.pretrain import PretrainSettings, ProbeSettings
 from geofm_lib.settings.throughput import (
     FindingsSettings,
@@ -22,7 +22,7 @@ from geofm_lib.settings.throughput import (
 __all__ = [
     "JOBS", "FindingsSettings", "JobSettings", "PaperSettings", "PrepareSettings",
     "PretrainSettings", "ProbeSettings", "ScalingSettings", "Settings", "SettingsError", "SimulateSettings",
-    "ThroughputSettings", "Resolved", "at_step", "clone", "expanded", "load", "runs_root",
+    "ThroughputSettings", "Resolved", "at_step", "clone", "expanded", "load", "own_folder", "runs_root",
 ]  # fmt: skip
 
 _OF_JOBS = (PrepareSettings, PretrainSettings, ThroughputSettings, SimulateSettings, ProbeSettings, FindingsSettings)

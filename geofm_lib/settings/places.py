@@ -6,8 +6,10 @@ a shell, a notebook and a batch job; outside of a clone they count from the curr
 
 import os
 import re
+import tempfile
 from pathlib import Path
 
+from geofm_lib import rights
 from geofm_lib.catalog.datasets import DOWNLOADS
 
 PATHS = ("dataset", "data", "encoder", "init", "branch")  # settings that may be a path, or several with commas
@@ -27,6 +29,18 @@ def runs_root() -> Path:
     JupyterLab starts a kernel in the notebook's folder, papermill in the caller's; both mean the same runs.
     """
     return expanded(os.environ.get("GEOFM_RUNS") or "runs")
+
+
+def own_folder(kind: str) -> Path:
+    """Where this user's own files of a kind (`execute`, `queue`) go; made by whoever writes there.
+
+    `.USER/KIND` of the runs folder, which several users may share whatever their umask; where that is somebody else's
+    to write, a folder among the temporary files.
+    """
+    user = rights.user()
+    shared = runs_root() / f".{user}" / kind
+    nearest = next(folder for folder in (shared, *shared.parents) if os.path.exists(folder))
+    return shared if os.access(nearest, os.W_OK) else Path(tempfile.gettempdir()) / f"geofm-{user}" / kind
 
 
 def expanded(path: str | os.PathLike) -> Path:

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from geofm_lib import rights
+
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
 PICKLE = "pytorch_model.bin"
 INDEX = ".index.json"  # added to either name when the weights are cut into several files
@@ -30,6 +32,8 @@ def find(path: str | Path, typed: str = "") -> Place:
     """
     try:
         return _found(Path(path).expanduser(), typed or str(path))
+    except PermissionError as error:
+        raise ValueError(rights.told(error)) from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); mend its rights, or give another one.") from None
 
