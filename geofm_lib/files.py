@@ -33,14 +33,15 @@ class Private(Damaged):
 
 
 @contextmanager
-def whole(file: str | Path, replace: bool = True) -> Iterator[Path]:
+def whole(file: str | Path, replace: bool = True, shared: bool = False) -> Iterator[Path]:
     """The path to write to; it becomes `file` when the block ends, and is removed when the block fails.
 
     It gets to the disk before it gets its name, so that a power cut cannot leave half of it. With `replace` it takes
-    the place of a file that is there; else the first writer's stays.
+    the place of a file that is there; else the first writer's stays. `shared`: several processes may write it at once.
     """
     file = Path(file)
-    fresh = file.with_name(f".{file.name}.new" if replace else f".{file.name}-{uuid.uuid4().hex[:8]}.new")
+    own = f"-{uuid.uuid4().hex[:8]}" if shared or not replace else ""  # else what a crash left is written over
+    fresh = file.with_name(f".{file.name}{own}.new")
     try:
         yield fresh
         with open(fresh, "rb") as stream:
@@ -56,7 +57,7 @@ def whole(file: str | Path, replace: bool = True) -> Iterator[Path]:
 
 def write_text(file: str | Path, text: str, replace: bool = True) -> None:
     """Write a text file in UTF-8."""
-    with whole(file, replace=replace) as fresh:
+    with whole(file, replace=replace, shared=True) as fresh:
         fresh.write_text(text, encoding="utf-8")
 
 
@@ -99,6 +100,15 @@ def read_json(file: str | Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Damaged(f"{file} cannot be read (it holds a {type(found).__name__}, no object)")
     return found
+
+
+def changed(file: str | Path) -> int | None:
+    """A file's time of change in ns, None if it is not there. It is opened: NFS tells an old time to who only asks."""
+    try:
+        with open(file, "rb") as stream:
+            return os.fstat(stream.fileno()).st_mtime_ns
+    except OSError:
+        return None
 
 
 def digest(file: str | Path) -> str:

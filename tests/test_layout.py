@@ -45,12 +45,13 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 # Modules of a room above that a room below may import all the same: data/sources lists files, and knows no torch.
-# jobs/run_folder names the files by which launcher and ranks know of each other; model/interop/locate finds encoders',
-# and distributed/manifest says which checkpoint is whole.
+# jobs/run_folder and jobs/owner name the files by which launcher and ranks know of each other; model/interop/locate
+# finds encoders', and distributed/manifest says which checkpoint is whole.
 ALSO = {
     "runs": {
         "geofm_lib.data.sources",
         "geofm_lib.distributed.manifest",
+        "geofm_lib.jobs.owner",
         "geofm_lib.jobs.run_folder",
         "geofm_lib.model.interop.locate",
     },

@@ -15,6 +15,7 @@ from geofm_lib.runs import grid, overview, queue, slurm
 from geofm_lib.runs.check import check
 from geofm_lib.runs.queue import Site
 from geofm_lib.settings import PrepareSettings, PretrainSettings
+from tests.support.runs import beating
 
 GRIDS = sorted((Path(__file__).parents[1] / "batch" / "grids").glob("*.csv"))
 SMALL = next(path for path in GRIDS if path.stem == "small")
@@ -276,8 +277,6 @@ def test_status_tells_the_queue_and_the_folders_apart(written, monkeypatch):
     fake.jobs = [slurm.Queued("2", "RUNNING", "None", str(long.folder))]
     finish(long)
     (long.folder / "summary.json").unlink()
-    (long.folder / "heartbeats").mkdir()
-    (long.folder / "heartbeats" / "0").touch()
     row = {"step": 5, "total_steps": 20, "images_per_s": 12.34, "seconds_left": 90.0}
     (long.folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
     finish(short, "failed", error="killed by signal 9\nmore")
@@ -287,7 +286,8 @@ def test_status_tells_the_queue_and_the_folders_apart(written, monkeypatch):
         "05_probe.ipynb: FAILED in 3.2 s, runs/x.html",
     ]
     (queue.outputs_folder() / f"{probe.folder.name}-9.out").write_text("\n".join(job))
-    table = overview.status(rows).set_index("name")
+    with beating(long.folder):
+        table = overview.status(rows).set_index("name")
     assert list(table["state"]) == ["finished", "running", "failed", "failed"]
     assert table.loc["long", ["step", "images_per_s", "left"]].tolist() == ["5/20", 12.3, "1 min 30 s"]
     assert table.loc["short", "detail"] == "killed by signal 9"

@@ -12,8 +12,8 @@ import pytest
 
 from geofm_lib.jobs.run_folder import heartbeat_timeout_s
 from geofm_lib.report import ending
-from geofm_lib.runs import slurm, watch
-from geofm_lib.runs.run import HEARTBEAT_OLD_S, Run
+from geofm_lib.runs import life, slurm, watch
+from geofm_lib.runs.run import Run
 from geofm_lib.runs.watch import heartbeat_s
 from tests.support.timing import scaled, wait_for
 
@@ -82,7 +82,7 @@ def test_ranks_may_save_for_as_long_as_the_job_has_left(monkeypatch, left, given
 
 def test_heartbeats_of_very_many_ranks_still_come_in_time():
     assert heartbeat_s(8) == 2.0
-    assert heartbeat_s(100_000) == heartbeat_timeout_s() / 6 < HEARTBEAT_OLD_S
+    assert heartbeat_s(100_000) == heartbeat_timeout_s() / 6 < life.OLD_S
 
 
 def test_a_silent_rank_is_given_up_after_the_bound_and_before_its_first_step_after_ten_minutes(run, monkeypatch):

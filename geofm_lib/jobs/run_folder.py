@@ -9,8 +9,10 @@ Launcher and ranks know of each other by these files, and by nothing else:
 | `requests/stop`       | anybody                    | save a checkpoint and end                                    |
 | `requests/waiting`    | the launcher               | say in your heartbeat which collective you wait in           |
 | `requests/end`        | a rank without a launcher  | the ranks end one by one; a partner that is lost is no fault |
+| `owners/<number>`     | a launch (`jobs/owner`)    | the folder is its own, until there is a higher number        |
 
-Only the change of a heartbeat's time counts, since clocks differ between machines.
+Only the change of a heartbeat's time counts, since clocks differ between machines. A rank whose launch is no longer the
+folder's owner ends without another word in it.
 """
 
 import json
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from geofm_lib import files
+from geofm_lib.jobs import owner
 from geofm_lib.settings import Resolved
 
 UNKNOWN = Resolved()
@@ -37,7 +40,7 @@ LAUNCHER_GONE = 70  # what a rank ends with then
 PAGE = ("notebook.ipynb", "report.html", "page.json", "execution.json", "slices")  # made anew whenever somebody asks
 KEPT = "kept"  # what a job that is under way needs to go on, besides checkpoints
 PROVED = ("checkpoint", "not-finite", "download", KEPT)  # have digests of their own
-UNSEALED = {files.SUMS, "log.txt", HEARTBEATS, REQUESTS, *PAGE, *PROVED}
+UNSEALED = {files.SUMS, "log.txt", HEARTBEATS, REQUESTS, owner.OWNERS, *PAGE, *PROVED}
 
 
 class Stopped(Exception):
@@ -61,6 +64,7 @@ class Folder:
 
     def drop_metrics_after(self, step: int) -> None:
         """Forget rows of steps that will be done again after a resume, so that each step has one row."""
+        self.end_if_taken()
         if not self._metrics:
             return
         self._metrics.close()
@@ -71,6 +75,7 @@ class Folder:
 
     def sync(self) -> None:
         """Bring the rows to the disk, so that a checkpoint never knows more steps than they do."""
+        self.end_if_taken()
         if self._metrics:
             os.fsync(self._metrics.fileno())
 
@@ -80,6 +85,7 @@ class Folder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file whole or not at all (rank 0; elsewhere nothing)."""
+        self.end_if_taken()
         if self.is_main:
             files.write_json(self.path / name, value)
 
@@ -87,6 +93,11 @@ class Folder:
         """This rank has done `step` steps: its next heartbeat says so. Costs nothing; call it on every rank."""
         if self._heartbeat:
             self._heartbeat.step = step
+
+    def end_if_taken(self) -> None:
+        """End this rank if the run folder belongs to another launch: called before what is lasting is written."""
+        if self._heartbeat:
+            self._heartbeat.end_if_taken()
 
     def stop_requested(self) -> bool:
         """Has somebody asked this run to stop? Ask on one rank and tell the others in a reduction."""
@@ -118,13 +129,16 @@ def heartbeat_timeout_s() -> float:
 
 
 class Heartbeat:
-    """A thread that writes this rank's heartbeat, and ends the rank when its launcher is gone.
+    """A thread that writes this rank's heartbeat, and ends the rank when its launcher or its folder is gone.
 
-    A killed kernel cannot stop its ranks, so they watch its heartbeat.
+    A killed kernel cannot stop its ranks, so they watch its heartbeat. `launch` is the id of their launch, '' of ranks
+    that nobody watches.
     """
 
-    def __init__(self, folder: Path, rank: int, launched: bool):
-        self.folder, self.rank, self.launched = folder, rank, launched
+    def __init__(self, folder: Path, rank: int, launch: str):
+        self.folder, self.rank, self.launch = folder, rank, launch
+        self.process = owner.this_process()
+        self.end_if_taken()
         self.step = 0
         self.waiting: Callable[[], str] = lambda: ""  # the worker puts torch's answer here, once torch is there
         self.every = float(os.environ.get("GEOFM_HEARTBEAT_S", HEARTBEAT_S))
@@ -140,11 +154,9 @@ class Heartbeat:
             # A full disk or a lost folder is reported by whoever writes there next; this thread must go on watching.
             with suppress(OSError):
                 self._write()
-            if self.launched:
-                try:
-                    now = (self.folder / LAUNCHER).stat().st_mtime_ns
-                except OSError:
-                    now = None
+            self.end_if_taken()
+            if self.launch:
+                now = files.changed(self.folder / LAUNCHER)
                 if now != seen or time.monotonic() - began > self.every:  # it stood still for the launcher too
                     seen, changed = now, time.monotonic()
                 elif time.monotonic() - changed > self.gone:
@@ -153,10 +165,15 @@ class Heartbeat:
                     os._exit(LAUNCHER_GONE)
             time.sleep(self.every)
 
+    def end_if_taken(self) -> None:
+        """End this rank if the folder belongs to another launch by now, which will write the same files."""
+        if owner.taken(self.folder, self.launch):
+            os._exit(owner.TAKEN)
+
     def _write(self) -> None:
-        node = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
         waiting = self.waiting() if (self.folder / WAITING).exists() else ""
-        text = json.dumps({"node": node, "step": self.step, "waiting": waiting})
+        said = {"node": owner.node(), "step": self.step, "waiting": waiting, "process": self.process}
+        text = json.dumps(said)
         (self.folder / HEARTBEATS / str(self.rank)).write_text(text)
 
 

@@ -27,12 +27,12 @@ def main(run_dir: Path) -> int:
     rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
     if "GEOFM_LABEL" in os.environ:  # srun labels lines itself
         sys.stdout, sys.stderr = _Labelled(sys.stdout, rank), _Labelled(sys.stderr, rank)
-    heartbeat = Heartbeat(run_dir, rank, launched="GEOFM_LAUNCH" in os.environ)
+    heartbeat = Heartbeat(run_dir, rank, launch=os.environ.get("GEOFM_LAUNCH", ""))
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "64")  # torch's flight recorder: which collective a rank waits in
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the profiler of a CUDA build says that there is no GPU
     # Slurm preempts with SIGTERM: ask for a clean stop; the ranks agree on it in their next reduction.
     for number in (signal.SIGINT, *stop_signals()):
-        signal.signal(number, lambda *_: _ask_to_stop(run_dir))
+        signal.signal(number, lambda *_: _ask_to_stop(run_dir, heartbeat))
     try:
         summary = _work(run_dir, heartbeat)
     except Stopped as stop:
@@ -42,12 +42,14 @@ def main(run_dir: Path) -> int:
             traceback.print_exc()
         code = 1
         try:
+            heartbeat.end_if_taken()
             failed = {"status": "failed", **_failure(error, run_dir), "rank": rank, "seconds": _since(started)}
             _write_first(run_dir, failed)
             sys.stdout.flush()
         except OSError:  # nor can this be written: the launcher learns it from the exit code
             code = os.EX_IOERR
         os._exit(code)  # other ranks may hold threads of ours in a collective; do not wait for them
+    heartbeat.end_if_taken()
     if rank == 0:
         _write_first(run_dir, {**summary, "seconds": _since(started), "started": started})
         with suppress(OSError):  # without room for it, the run is as good, only unproved
@@ -56,7 +58,8 @@ def main(run_dir: Path) -> int:
     return 0
 
 
-def _ask_to_stop(run_dir: Path) -> None:
+def _ask_to_stop(run_dir: Path, heartbeat: Heartbeat) -> None:
+    heartbeat.end_if_taken()  # it would stop another launch
     with suppress(OSError):  # a full disk is told by whoever must write to it
         request(run_dir, STOP)
 

@@ -121,7 +121,7 @@ def sizes() -> Rows:
 def experiments() -> Rows:
     """Every finished run of the small grids (ValueError if none); on several nodes only the peak, simulated."""
     rows = [(name, row) for name in GRIDS for row in grid.read(results.ROOT / "batch" / "grids" / f"{name}.csv")[0]]
-    found = [_experiment(name, row) for name, row in rows if row.nodes > 1 or Run(row.folder).status == "finished"]
+    found = [_experiment(name, row) for name, row in rows if row.nodes > 1 or Run(row.folder).finished]
     if not found:
         raise ValueError("No row of the small grids has finished here; `make experiments` runs them.")
     return found
@@ -188,7 +188,7 @@ def readme_block(root: Path) -> str:
         ordered = ", ".join(f"{run['strategy']} {run['images_per_s']:.0f}" for run in fastest)
         what = f"Strategies, images/s, {speeds[0]['model']} on {speeds[0]['ranks']:.0f} CPU ranks"
         lines.append(f"| {what} | on 8 to 1024 GPUs, see 06 | {ordered} | not comparable (no GPU) |")
-    evidence = next((run.summary for run in find_runs(root, "findings") if run.status == "finished"), {})
+    evidence = next((run.summary for run in find_runs(root, "findings") if run.finished), {})
     words = Counter(each.verdict for _, each in answers(evidence, "table", "figure", "claim"))
     said = ", ".join(f"{words[word]} {word}" for word in VERDICTS if words[word])
     lines.append(f"| All {words.total()} items | [06](reports/recorded/06_paper.html) | | {said} |")

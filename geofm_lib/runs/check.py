@@ -68,7 +68,7 @@ def check(settings: JobSettings, ranks: int = 0) -> None:
 
     Of a finished run nothing is asked: it is read, which needs neither its data nor the right to write.
     """
-    if Run(settings.folder()).status == "finished":
+    if Run(settings.folder()).finished:
         return
     data = getattr(settings, "data", "")
     try:

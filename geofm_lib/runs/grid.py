@@ -74,7 +74,7 @@ class Row:
     @property
     def finished(self) -> bool:
         """Its run needs nothing more."""
-        return Run(self.folder).status == "finished"
+        return Run(self.folder).finished
 
 
 def read(file: str | Path, machine: Machine | None = None) -> tuple[list[Row], list[Fault]]:

@@ -12,16 +12,17 @@ import shutil
 import subprocess
 import sys
 import time
-import uuid
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from geofm_lib import __version__, files
 from geofm_lib.data.sources import listing, prepared, probeable
+from geofm_lib.jobs.owner import OWNERS
 from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, REQUESTS
 from geofm_lib.model.interop import locate
-from geofm_lib.runs import branch, results, slurm, unfinished, watch
+from geofm_lib.runs import branch, follow, results, slurm, unfinished, watch
 from geofm_lib.runs.check import check
 from geofm_lib.runs.run import SETTINGS, Run, shown
 from geofm_lib.settings import (
@@ -36,8 +37,11 @@ from geofm_lib.settings import (
 from geofm_lib.settings.data import ImageSettings
 
 
-def launch(settings: JobSettings) -> Run:
+def launch(settings: JobSettings, needed: bool = False) -> Run:
     """Run the job of these settings, or read it if it has finished; returns the run.
+
+    While another launch is running it, this one shows its progress, then reads the result. `needed`: another run wants
+    this one.
 
     Raises:
         SettingsError: the settings cannot run here, or the folder holds a run with other settings.
@@ -45,33 +49,46 @@ def launch(settings: JobSettings) -> Run:
         RunStopped: a stop was asked for and a checkpoint was written.
     """
     with unfinished.taken(settings) as (settings, checkpoint):
-        return _launch(settings, checkpoint)
+        return _launch(settings, checkpoint, needed)
 
 
-def _launch(settings: JobSettings, checkpoint: Path | None) -> Run:
+def _launch(settings: JobSettings, checkpoint: Path | None, needed: bool) -> Run:
     """The same for settings that name one certain encoder; `checkpoint`: the folder of one that was taken for it."""
     run = Run(settings.folder())
-    _refuse_damage(run)
-    check(settings)
-    _refuse_other_settings(run, settings)
-    if run.status == "finished":
-        run.prove()
+    while True:
+        _refuse_damage(run)
+        check(settings)
+        _refuse_other_settings(run, settings)
+        if run.finished:
+            run.prove()
+            _name_to_runner(run)
+            print(f"{settings.job}: finished before, read from {shown(run.folder)}", flush=True)
+            return run
+        turn = follow.turn(run, partial(_refuse_other_settings, run, settings), needed)
+        if run.finished:
+            continue
+        ranks = count_ranks(settings)
+        resolved = _resolved(settings, ranks)
         _name_to_runner(run)
-        print(f"{settings.job}: finished before, read from {shown(run.folder)}", flush=True)
-        return run
-    if run.status == "running":
-        _wait_for_orphans(run)
-    ranks = count_ranks(settings)
-    resolved = _resolved(settings, ranks)
-    _name_to_runner(run)
-    if watch.stop_asked():
-        raise watch.RunStopped("a stop was asked for before the ranks were started; run this cell again to go on")
+        if watch.stop_asked():
+            raise watch.RunStopped("a stop was asked for before the ranks were started; run this cell again to go on")
+        if mine := turn.take():  # else another launch was faster: follow it
+            break
+    try:
+        _run_ranks(run, settings, resolved, checkpoint, mine.id)
+    finally:
+        mine.end()
+    return run
+
+
+def _run_ranks(run: Run, settings: JobSettings, resolved: Resolved, checkpoint: Path | None, launch_id: str) -> None:
+    """Start the ranks in a folder that is ours, and watch them to their end."""
     _prepare_folder(run.folder, settings, resolved)
     unfinished.put(checkpoint, run.folder)
     branch.keep(run.folder, resolved)
     log_from = (run.folder / "log.txt").stat().st_size if (run.folder / "log.txt").exists() else 0
-    watch.watch(run, start_ranks(run.folder, ranks, settings.device), ranks, log_from)
-    return run
+    processes = start_ranks(run.folder, resolved.ranks, settings.device, launch_id)
+    watch.watch(run, processes, resolved.ranks, log_from, launch_id)
 
 
 def _refuse_damage(run: Run) -> None:
@@ -82,21 +99,6 @@ def _refuse_damage(run: Run) -> None:
             print(f"{shown(run.folder)}: {SETTINGS} was lost, and is rebuilt from the last checkpoint", flush=True)
     if run.trouble:
         raise SettingsError(f"run_dir: {run.trouble}")
-
-
-def _wait_for_orphans(run: Run) -> None:
-    """Ranks whose kernel was killed or restarted end by themselves within seconds; those of a live one are not ours.
-
-    Raises SettingsError while another process is running this folder.
-    """
-    touched = run.written(LAUNCHER)
-    time.sleep(2 * watch.POLL_S + 1)
-    if run.written(LAUNCHER) != touched:
-        other = "is being run by another process; wait for it or choose another run_dir"
-        raise SettingsError(f"run_dir: '{run.folder}' {other}")
-    print("the ranks of an earlier kernel are ending; waiting for them", flush=True)
-    while run.status == "running":
-        time.sleep(watch.POLL_S)
 
 
 def _resolved(settings: JobSettings, ranks: int) -> Resolved:
@@ -160,7 +162,7 @@ def _prepared(preparation: PrepareSettings) -> Run:
     """The preparation of a data set: reused while its source is unchanged."""
     run = Run(preparation.folder())
     now = listing.signature(preparation.dataset)
-    if run.status == "finished" and _content(run.resolved.get("source", "")) != _content(now):
+    if run.finished and _content(run.resolved.get("source", "")) != _content(now):
         raise SettingsError(
             f"dataset: '{preparation.dataset}' has changed since '{run.folder}' was made of it; delete that folder, or "
             "prepare it with 01_data into a run_dir of its own and give that as data"
@@ -177,7 +179,7 @@ def launch_quietly(settings: JobSettings) -> Run:
     """Launch a run that another one needs: the page stays that of the run that asked."""
     kept = os.environ.pop("GEOFM_EXECUTION", None)
     try:
-        return launch(settings)
+        return launch(settings, needed=True)
     finally:
         if kept is not None:
             os.environ["GEOFM_EXECUTION"] = kept
@@ -186,7 +188,7 @@ def launch_quietly(settings: JobSettings) -> Run:
 def _refuse_other_settings(run: Run, settings: JobSettings) -> None:
     before = run.stored
     if not before:
-        if run.folder.is_dir() and any(run.folder.iterdir()):
+        if run.folder.is_dir() and {each.name for each in run.folder.iterdir()} - {OWNERS}:
             raise SettingsError(f"run_dir: '{run.folder}' holds other files and no run; choose a new or empty folder")
         return
     if before["job"] != settings.job:
@@ -205,9 +207,10 @@ def _refuse_other_settings(run: Run, settings: JobSettings) -> None:
 def _prepare_folder(folder: Path, settings: JobSettings, resolved: Resolved) -> None:
     """settings.json and environment.json of this launch; the ends of earlier launches go to history.jsonl."""
     folder.mkdir(parents=True, exist_ok=True)
-    ended = Run(folder).this_slice
+    run = Run(folder)
+    ended = run.slice(run.summary.get("status", "killed"))
     if ended:
-        before = Run(folder).read_rows("history.jsonl")  # whole rows, whatever a crash left of the last one
+        before = run.read_rows("history.jsonl")  # whole rows, whatever a crash left of the last one
         files.write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in [*before, ended]))
     for name in (files.SUMS, "summary.json"):
         (folder / name).unlink(missing_ok=True)
@@ -255,10 +258,10 @@ def _gpus() -> int:
         raise SettingsError(f"device: torch cannot be asked for its devices: {done.stderr.strip()[-300:]}") from None
 
 
-def start_ranks(folder: Path, ranks: int, device: str) -> list[subprocess.Popen[bytes]]:
+def start_ranks(folder: Path, ranks: int, device: str, launch_id: str) -> list[subprocess.Popen[bytes]]:
     """Start them on a prepared run folder; their output goes to its log.txt."""
     worker = [sys.executable, "-m", "geofm_lib.jobs.worker", str(folder)]
-    base = {**os.environ, "GEOFM_LAUNCH": uuid.uuid4().hex[:8], "PYTHONUNBUFFERED": "1"}
+    base = {**os.environ, "GEOFM_LAUNCH": launch_id, "PYTHONUNBUFFERED": "1"}
     base["GEOFM_HEARTBEAT_S"] = str(watch.heartbeat_s(ranks))
     base["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), base.get("PYTHONPATH")]))
     base.pop("MPLBACKEND", None)

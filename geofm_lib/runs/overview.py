@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from geofm_lib.runs import queue, slurm
+from geofm_lib.runs import life, queue, slurm
 from geofm_lib.runs.grid import Row
 from geofm_lib.runs.run import Run, find_runs, shown
 
@@ -91,7 +91,7 @@ def of_run(folder: Path) -> str:
     run = Run(folder)
     lines = [f"{shown(folder)}: {run.status}"]
     if run.status == "running":
-        lines.append(progress(run))
+        lines += [progress(run), *([f"run by {run.owner.who}"] if run.owner else [])]
     lines += [run.trouble] if run.trouble else []
     lines += [str(run.summary[each]) for each in ("error", "reason") if run.summary.get(each)]
     starts = [
@@ -119,6 +119,7 @@ def status(rows: list[Row]) -> pd.DataFrame:
 
     state: not sent, waiting, running, finished, stopped, failed or private. node_hours: spent by every job of the run so far.
     """
+    life.first_look(row.folder for row in rows)
     jobs = {job.folder: job for job in slurm.queued() if job.state in queue.ACTIVE}
     table: list[tuple[Any, ...]] = []
     states: dict[str, str] = {}

@@ -12,10 +12,11 @@ from typing import Any
 import pandas as pd
 
 from geofm_lib import files, rights
+from geofm_lib.jobs import owner
 from geofm_lib.jobs.run_folder import HEARTBEATS
+from geofm_lib.runs import life
 from geofm_lib.settings import clone, expanded
 
-HEARTBEAT_OLD_S = 30.0  # a run whose last heartbeat is older lives no more
 SETTINGS = "settings.json"
 SMALL_FILES = {  # the small files of a run that every reader believes -> what to do when one cannot be read
     SETTINGS: "run its notebook on this folder again: it is rebuilt from the last checkpoint",
@@ -36,15 +37,26 @@ class Run:
         """The summary's word (finished, stopped, failed); without one waiting, running while heard of, or killed.
 
         Damaged when a file that says so cannot be believed, private when this user may not read it: `trouble` names it.
+        Whether a run without a summary lives is found by looking, for up to `life.LOOK_S`.
         """
         if self.trouble:
             return "private" if self._private else "damaged"
         if ended := self.summary.get("status"):
             return str(ended)
-        heard = self.last_heartbeat
-        if heard is None:
+        last = self.owner
+        if self.last_heartbeat is None and (last is None or last.ended):
             return "waiting"
-        return "running" if time.time() - heard < HEARTBEAT_OLD_S else "killed"
+        return "running" if life.lives(self.folder) else "killed"
+
+    @property
+    def finished(self) -> bool:
+        """Has it ended well? Known at once, also of a run that goes."""
+        return self.summary.get("status") == "finished" and not self.trouble
+
+    @property
+    def owner(self) -> owner.Owner | None:
+        """The launch that has it, or had it last; None of a run that an older version made."""
+        return owner.newest(self.folder)
 
     @property
     def trouble(self) -> str:
@@ -159,12 +171,16 @@ class Run:
 
     @property
     def this_slice(self) -> dict[str, Any]:
-        """The last launch in one row, {} if there was none; `slices` gives them all.
+        """The last launch in one row, {} if there was none; `slices` gives them all."""
+        return self.slice(self.status)
+
+    def slice(self, state: str) -> dict[str, Any]:
+        """The last launch in one row, {} if there was none, when the run's status is known to be `state`.
 
         job, restart (of Slurm, '' elsewhere), nodes, started and ended (seconds since 1970; a running slice ends now),
         from_step and to_step (checkpoints), status, reason, node_hours.
         """
-        where, state, ended = self.environment, self.status, time.time()
+        where, ended = self.environment, time.time()
         if not where:
             return {}
         if state != "running":
@@ -246,6 +262,7 @@ def find_runs(root: str | Path, job: str | None = None) -> list[Run]:
     if root.exists() and not os.access(root, os.R_OK | os.X_OK):
         raise ValueError(rights.denied(root))
     folders = {file.parent for name in SMALL_FILES for file in root.glob(f"*/{name}")}
+    life.first_look(folders)
     folders |= {each for each in root.glob("[!.]*") if closed(each) and each.name != "lost+found"}
     found = sorted(map(Run, folders), key=lambda run: (run.written(SETTINGS) or 0.0, run.folder))
     return [run for run in found if job is None or run.job == job]

@@ -65,7 +65,7 @@ def taken(settings: JobSettings) -> Iterator[tuple[JobSettings, Path | None]]:
 
 def put(folder: Path | None, run: Path) -> None:
     """Put what was `taken` into the probe's folder."""
-    if folder:
+    if folder and not (run / TAKEN / locate.SETTINGS).is_file():  # else a launch that was followed has put the same
         folder.replace(run / TAKEN)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from geofm_lib import files
-from geofm_lib.jobs import run_folder
+from geofm_lib.jobs import owner, run_folder
 from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, STOP, WAITING, heartbeat_timeout_s, request
 from geofm_lib.advice import memory
 from geofm_lib.runs import overview, slurm
@@ -67,7 +67,7 @@ def _request() -> str | None:
 
 
 @contextlib.contextmanager
-def _watched() -> Iterator[None]:
+def watched() -> Iterator[None]:
     """While this block runs, a file tells the runner that a launcher follows requests to stop."""
     mark = Path(os.environ["GEOFM_STOP"] + WATCHED) if "GEOFM_STOP" in os.environ else None
     with contextlib.suppress(OSError):
@@ -81,13 +81,14 @@ def _watched() -> Iterator[None]:
                 mark.unlink()
 
 
-def watch(run: Run, processes: list[subprocess.Popen[bytes]], ranks: int, log_from: int = 0) -> None:
+def watch(run: Run, processes: list[subprocess.Popen[bytes]], ranks: int, log_from: int = 0, launch: str = "") -> None:
     """Show progress until the ranks end; returns if the run finished, raises RunStopped or RunFailed otherwise.
 
-    `processes` are one for each rank, or one srun for all; `log_from` is where this launch begins in log.txt.
+    `processes` are one for each rank, or one srun for all; `log_from` is where this launch begins in log.txt, `launch`
+    its id as the folder's owner.
     """
-    watcher, line = Watcher(run, processes, ranks, log_from), overview.Line()
-    with _watched(), watcher.signals_are_a_stop():
+    watcher, line = Watcher(run, processes, ranks, log_from, launch), overview.Line()
+    with watched(), watcher.signals_are_a_stop():
         while True:
             try:
                 while (action := decide(watcher.observe())).do is not Do.CONCLUDE:
@@ -160,8 +161,9 @@ class Heartbeats:
 class Watcher:
     """What the launcher has seen of its ranks so far, and what it can do to them."""
 
-    def __init__(self, run: Run, processes: list[subprocess.Popen[bytes]], ranks: int, log_from: int):
+    def __init__(self, run: Run, processes: list[subprocess.Popen[bytes]], ranks: int, log_from: int, launch: str):
         self.run, self.processes, self.log_from, self.interrupts = run, processes, log_from, 0
+        self.launch = launch
         self.heartbeats, self.one_a_rank = Heartbeats(run.folder, ranks), len(processes) == ranks
         self.seen = Observations((), job=run.job, folder=str(run.folder), save_s=STOP_S)
         self.seen.timeout_s, self.seen.heartbeat_s = heartbeat_timeout_s(), heartbeat_s(ranks)
@@ -169,8 +171,17 @@ class Watcher:
         self.seen.by_srun = isinstance(command, list) and "srun" in command[0]
 
     def observe(self) -> Observations:
-        """Look at the processes, the run folder and the heartbeats; touch the launcher's own."""
+        """Look at the processes, the run folder and the heartbeats; touch the launcher's own.
+
+        RunFailed when the folder has another owner: nothing in it is ours to write any more, not even how this ended.
+        """
         seen = self.seen
+        if owner.taken(self.run.folder, self.launch):
+            other = owner.newest(self.run.folder)
+            raise RunFailed(
+                f"{shown(self.run.folder)} is now being run by {other.who if other else 'another launch'}, since "
+                "this one was not heard for too long; its ranks were ended. Run this cell again to follow the other"
+            )
         request = _request()
         if request is not None or seen.stop_wanted:  # before the ranks are looked at: the same signal may end them
             seen.stop_wanted = True
@@ -304,10 +315,15 @@ def _conclude(run: Run, summary: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):
         if summary != run.summary:
             files.write_json(run.folder / "summary.json", summary)
+    ended(run, summary)
+
+
+def ended(run: Run, summary: dict[str, Any]) -> None:
+    """Raise how a run ended: RunStopped, RunFailed, or nothing."""
     where = shown(run.folder)
-    if summary["status"] == "stopped":
+    if summary.get("status") == "stopped":
         raise RunStopped(f"The run stopped: {summary['reason']}. Run this cell again to go on. ({where})")
-    if summary["status"] == "failed":
+    if summary.get("status") == "failed":
         of = f"rank {summary['rank']} failed: " if summary.get("rank") is not None else ""
         tail = "\n".join(f"    {text}" for text in run.log_tail().splitlines())
         raise RunFailed(f"{of}{summary['error']}\nRun folder: {where}\nEnd of log.txt:\n{tail}")
