@@ -1,6 +1,7 @@
 """Signals and lost streams at every moment of a notebook: the exit code, the page and the checkpoint that are left."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -55,6 +56,12 @@ class Execution:
     def page(self) -> str:
         found = [*self.folder.glob("run/report.html"), *self.folder.glob(".execute/*/report.html")]
         return found[0].read_text() if found else ""
+
+    @property
+    def says(self) -> str:
+        """The page's own status; none without a page."""
+        facts = [*self.folder.glob("run/page.json"), *self.folder.glob(".execute/*/page.json")]
+        return json.loads(facts[0].read_text())["status"] if facts and self.page else "none"
 
     def end(self, seconds: float = 90) -> int:
         """Its exit code."""
@@ -181,7 +188,7 @@ def test_every_end_at_every_moment(way, moment, small, own_cell, tmp_path):
     code = began.end()
     kept = began.run.saved_step if not own else ""
     part = list(began.run.folder.glob("checkpoint/*.part"))
-    said = "finished" if "FINISHED" in began.page.upper() else "stopped" if "STOPPED" in began.page.upper() else "none"
+    said = began.says
     with open(os.environ.get("GEOFM_MATRIX", os.devnull), "a") as table:
         print(f"| {way} | {moment} | {code} | {said} | {kept} |", file=table)
     twice = way == "INT twice" and moment == "page"  # the page is being made, and may be left
