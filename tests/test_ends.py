@@ -36,11 +36,11 @@ if "GEOFM_LAUNCH" in os.environ:  # a rank: every checkpoint takes a second
 class Execution:
     """`geofm run` of a notebook in a folder of its own, watched from outside."""
 
-    def __init__(self, folder: Path, notebook: Path, parameters: dict, grace: float = 1.0, streams: str = "pipe"):
+    def __init__(self, folder: Path, notebook: Path, parameters: dict, streams: str = "pipe", custom: str = SLOW):
         self.folder, self.run = folder, Run(folder / "run")
-        (folder / "sitecustomize.py").write_text(SLOW)
+        (folder / "sitecustomize.py").write_text(custom)
         typed = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
-        env = {**os.environ, "GEOFM_RUNS": str(folder), "GEOFM_STOP_GRACE_S": str(grace),
+        env = {**os.environ, "GEOFM_RUNS": str(folder), "GEOFM_STOP_GRACE_S": "1",
                "PYTHONPATH": os.pathsep.join([str(folder), str(REPO)])}  # fmt: skip
         command = [sys.executable, "-m", "geofm_lib", "run", str(notebook), *typed]
         full = open("/dev/full", "w") if streams == "full" else None
@@ -104,6 +104,7 @@ def test_a_cell_without_ranks_is_interrupted_and_leaves_a_page(number, own_cell,
     assert "it began" in began.page
 
 
+@pytest.mark.long
 def test_a_cell_that_catches_the_interrupt_is_ended(tmp_path):
     source = f"""\
 import time
@@ -124,6 +125,7 @@ while True:
     assert "a stop was asked for and ended the kernel" in began.page
 
 
+@pytest.mark.long
 def test_nohup_is_not_asked_to_stop(own_cell, tmp_path):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -199,3 +201,56 @@ def test_every_end_at_every_moment(way, moment, small, own_cell, tmp_path):
         assert kept >= 20
     if code == 75 and not own and moment != "kernel start":
         assert began.run.status == "stopped"
+
+
+FAULTS = {  # what sitecustomize does in the kernel, or in the runner -> exit code, starts, words
+    "dies at its first start": ("if kernel and starts == 1: os._exit(3)", 0, 2,
+                                "it ended by itself); trying once more"),
+    "dies at every start": ("if kernel: os._exit(3)", 1, 2,
+                            "did not start, twice (it ended by itself); see what `geofm doctor` says"),
+    "hangs at every start": ("if kernel: time.sleep(600)", 1, 2, "did not start, twice (it did not answer for"),
+    "never takes a cell": ("""
+if not kernel and "run" in sys.orig_argv:
+    from jupyter_client.asynchronous import AsyncKernelClient
+    AsyncKernelClient.execute = lambda self, *given, **options: self.session.msg("execute_request")["msg_id"]
+""", 137, 1, "(it never took up a cell that was sent to it)"),
+    "its answer is lost": ("""
+if not kernel and "run" in sys.orig_argv:
+    import asyncio
+    from nbclient import NotebookClient
+    async def lost(self, *given):
+        await asyncio.sleep(600)
+    NotebookClient._async_poll_for_reply = lost
+""", 137, 1, "(the end of a cell never arrived)"),
+    "stands still": ("", 137, 1, "(it stands still)"),
+}  # fmt: skip
+IN_KERNEL = """
+import os, sys, time
+kernel = any("ipykernel_launcher" in word for word in sys.orig_argv)
+if kernel:
+    with open({log!r}, "a+") as log:
+        print("started", file=log, flush=True)
+        log.seek(0)
+        starts = len(log.readlines())
+"""
+
+
+@pytest.mark.parametrize(
+    "fault", [pytest.param(each, marks=[] if " first " in each else pytest.mark.long) for each in FAULTS]
+)
+def test_a_kernel_that_does_not_answer_is_bounded_and_told(fault, own_cell, tmp_path, monkeypatch):
+    """Within bounds of 10 s (20 for the start) of a quiet machine, instead of a minute or two."""
+    code, expected, starts, words = FAULTS[fault]
+    own_cell.write_text(own_cell.read_text().replace("sleep(600)", "sleep(600)" if "still" in fault else "sleep(1)"))
+    monkeypatch.setenv("GEOFM_KERNEL_TIMEOUT_S", str(scaled(10)))
+    began = Execution(tmp_path, own_cell, {}, custom=IN_KERNEL.format(log=str(tmp_path / "log")) + code)
+    if "still" in fault:
+        wait_for((tmp_path / "mark").exists)
+        kernels = psutil.Process(began.process.pid).children()
+        next(each for each in kernels if "ipykernel_launcher" in " ".join(each.cmdline())).suspend()
+    assert began.end(120) == expected, began.output
+    assert words in began.output
+    assert len((tmp_path / "log").read_text().splitlines()) == starts
+    assert began.says == {0: "finished", 1: "failed", 137: "killed"}[expected]
+    if expected:
+        assert words.split("(")[0] in began.page

@@ -44,6 +44,40 @@ def test_a_task_that_ran_out_of_memory_is_named(run, code):
         watch.watch(run, ended(code), ranks=4)
 
 
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    """asked(text) leaves the runner's request to stop."""
+    monkeypatch.setenv("GEOFM_STOP", str(tmp_path / "asked"))
+    return (tmp_path / "asked").write_text
+
+
+def test_ranks_that_the_same_signal_ended_are_no_failure(run, asked):
+    """Slurm signals every process of a job, and ranks that still start have no ears."""
+    (run.folder / "log.txt").write_text("srun: error: node1: task 0: Terminated\n")
+    asked("")
+    with pytest.raises(watch.RunStopped, match="the ranks ended before they could save"):
+        watch.watch(run, ended(143), ranks=2)
+
+
+def test_a_second_request_ends_the_ranks_at_once(run, asked):
+    asked("now")
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    began = time.monotonic()
+    with pytest.raises(watch.RunStopped, match="before they could save; it goes on from its last checkpoint"):
+        watch.watch(run, [process], ranks=1)
+    assert time.monotonic() - began < scaled(10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_to_the_launcher_is_a_request(run, number, monkeypatch):
+    monkeypatch.setattr(watch, "save_s", lambda: 0.5)
+    code = f"import os, signal, time; os.kill({os.getpid()}, {int(number)}); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    with pytest.raises(watch.RunStopped):
+        watch.watch(run, [process], ranks=1)
+    assert (run.folder / "requests" / "stop").exists()
+
+
 def test_an_exit_code_that_is_no_known_signal_is_told(run):
     with pytest.raises(watch.RunFailed, match="killed by signal 125 .unknown."):
         watch.watch(run, ended(253), ranks=4)

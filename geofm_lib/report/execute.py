@@ -21,6 +21,7 @@ from nbclient.exceptions import DeadKernelError
 from geofm_lib import files
 from geofm_lib.jobs.run_folder import heartbeat_timeout_s
 from geofm_lib.report import ending, kernel
+from geofm_lib.report.answering import Answers, silence_s
 from geofm_lib.report.page import render
 from geofm_lib.report.stopping import Requests
 from geofm_lib.runs import overview, slurm
@@ -66,7 +67,7 @@ def execute(
     shutil.copyfile(notebook, executed)  # something to render even if papermill fails before its first save
     with _shown(work, notebook.stem):
         with _told(work, started), requests.reaching(work):
-            kind, error = _papermill(notebook, executed, parameters)
+            kind, error = _papermill(notebook, executed, parameters, requests)
             asked, cut = requests.asked, requests.cut
         run = _run_of(work)
         launched = run is not None and run.environment.get("job_started") == started
@@ -98,23 +99,42 @@ def _told(work: Path, started: float) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _papermill(notebook: Path, executed: Path, parameters: dict[str, str]) -> tuple[str, str]:
-    """(the exception's name, what went wrong), empty if nothing. Only papermill's exception is believed."""
-    base = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"  # a socket's path is short
-    try:
-        with tempfile.TemporaryDirectory(prefix="geofm-", dir=base, ignore_cleanup_errors=True) as sockets:
-            how = kernel.config(executed.parent, sockets)
-            options = {"progress_bar": False, "kernel_name": "python3", "config": how}
-            papermill.execute_notebook(str(notebook), str(executed), parameters=parameters, **options)
-    except papermill.PapermillExecutionError as error:
-        return error.ename, f"{error.ename}: {error.evalue}" if error.ename not in SPEAKING else error.evalue
-    except Exception as error:
-        # The second while it started: jupyter_client's RuntimeError.
-        if isinstance(error, DeadKernelError) or "Kernel died" in str(error):
-            return "DeadKernelError", kernel.last_words(executed)
-        return type(error).__name__, f"{type(error).__name__}: {error}"
+def _papermill(notebook: Path, executed: Path, parameters: dict[str, str], requests: Requests) -> tuple[str, str]:
+    """(the exception's name, what went wrong), empty if nothing. Only papermill's exception is believed.
+
+    A kernel that has never answered is started once more: nothing has been executed.
+    """
+    for again in (True, False):
+        answers = Answers()
+        try:
+            with _sockets() as sockets, answers.listening():
+                options = {"progress_bar": False, "kernel_name": "python3", **answers.hooks()}
+                options["config"] = kernel.config(executed.parent, sockets)
+                papermill.execute_notebook(str(notebook), str(executed), parameters=parameters, **options)
+        except papermill.PapermillExecutionError as error:
+            return error.ename, f"{error.ename}: {error.evalue}" if error.ename not in SPEAKING else error.evalue
+        except Exception as error:
+            died = isinstance(error, DeadKernelError) or "Kernel died" in str(error)  # later, or while it started
+            if answers.started or requests.asked or kernel.Kernels.live is None:
+                if died or (requests.asked and not answers.started):
+                    return "DeadKernelError", kernel.last_words(executed, answers.fault or kernel.DIED)
+                return type(error).__name__, f"{type(error).__name__}: {error}"
+            why = "it ended by itself" if died else f"it did not answer for {2 * silence_s():.0f} s"
+            if again:
+                print(f"the kernel did not start ({why}); trying once more", file=sys.stderr, flush=True)
+                continue
+            fault = f"the kernel did not start, twice ({why}); see what `geofm doctor` says, and run it again"
+            return "NoKernel", kernel.last_words(executed, fault)
+        break
     kernel.repeat(executed.parent)
     return "", ""
+
+
+@contextlib.contextmanager
+def _sockets() -> Iterator[str]:
+    base = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"  # a socket's path is short
+    with tempfile.TemporaryDirectory(prefix="geofm-", dir=base, ignore_cleanup_errors=True) as folder:
+        yield folder
 
 
 def _publish(notebook: Path, work: Path, run: Run | None, facts: dict[str, Any], page: Path | None) -> Path:

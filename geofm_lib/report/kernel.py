@@ -77,13 +77,13 @@ def config(work: Path, sockets: str) -> Config:
     return Config({"Kernels": kernels, "NotebookClient": {"kernel_manager_class": Kernels}})
 
 
-def last_words(executed: Path) -> str:
-    """`DIED`, with the last lines that the kernel of this notebook wrote to its standard error."""
+def last_words(executed: Path, fault: str = DIED) -> str:
+    """The fault, with the last lines that the kernel of this notebook wrote to its standard error."""
     lines = [*_printed(executed), *_said(executed.parent).splitlines()]
     marks = [next((k for k, line in enumerate(lines) if line.startswith(mark)), None) for mark in CRASH]
     if marks[0] is not None and marks[1] is not None:  # of a crash: what went before, and where it happened
         lines = (lines[: marks[0] + 1] + lines[marks[1] :])[max(0, marks[0] - 3) :][:LAST_WORDS]
-    return f"{DIED}; its last words:\n" + "\n".join(lines[-LAST_WORDS:]) if lines else DIED
+    return f"{fault}; its last words:\n" + "\n".join(lines[-LAST_WORDS:]) if lines else fault
 
 
 def repeat(work: Path) -> None:
