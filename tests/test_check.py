@@ -1,7 +1,10 @@
 """What the file system must have for a run: refused in one sentence before anything is made."""
 
+import time
+
 import pytest
 
+from geofm_lib.data.sources import early, tables
 from geofm_lib.runs.check import check
 from geofm_lib.settings import PrepareSettings, PretrainSettings, ProbeSettings, SettingsError
 from tests.support.pictures import class_folders
@@ -55,6 +58,91 @@ def test_labels_that_cannot_be_had_are_refused_at_launch(tmp_path):
         (",", "labels: ',' names no file"),
     ):
         assert fact in refusal(PrepareSettings(dataset=str(source), labels=labels))
-    (source / "labels.csv").write_text("image,label\n")
+    (source / "labels.csv").write_text("image,label\ncrop land 0.jpg,x\nrío 0.jpg,y\n")
     check(PrepareSettings(dataset=str(source), labels="labels.csv", run_dir=str(tmp_path / "run")))
     check(PrepareSettings(dataset=str(source), labels="folders", run_dir=str(tmp_path / "run")))
+
+
+COCO = '{"info": {}, "images": [{"id": 1, "file_name": "0.jpg"}], "annotations": []}'
+WRONG = {  # table, its text, what stands behind its name in the setting -> what is told at launch
+    "column": ("t.csv", "file,class\n0.jpg,x\n", ":label=klass", "no column 'klass' for label; did you mean 'class'"),
+    "no row": (
+        "t.csv",
+        "image,label\nz/9.jpg,x\n",
+        "",
+        "none of the 1 rows of 't.csv' names an image: they say 'z/9.jpg'",
+    ),
+    "side": ("t.csv", "image,split\n0.jpg,oops\n", "", "line 2 of 't.csv' has the side 'oops'"),
+    "COCO": ("t.json", COCO, "", "'t.json' holds boxes of objects (COCO), not a label for each image; write them as"),
+    "map": ("t.json", '{"type": "FeatureCollection", "features": []}', "", "holds shapes on a map (GeoJSON)"),
+    "Excel": ("t.csv", "PK\3\4xx", "", "an Excel workbook or a zip; save it as CSV"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+@pytest.mark.parametrize("pattern", ["", "*.jpg", "{n}_{band}.jpg"])
+def test_tables_that_cannot_be_meant_are_refused_at_launch(tmp_path, case, pattern):
+    name, text, columns, fact = WRONG[case]
+    stacked = "band" in pattern
+    for n in range(3):
+        for band in ("_B02", "_B03") if stacked else ("",):
+            tmp_path.joinpath(f"{n}{band}.jpg").touch()
+    (tmp_path / name).write_text(text)
+    if stacked and case in ("no row", "side"):  # known when bands are put together
+        check(PrepareSettings(dataset=str(tmp_path), labels=name + columns, pattern=pattern))
+    else:
+        assert fact in refusal(PrepareSettings(dataset=str(tmp_path), labels=name + columns, pattern=pattern))
+
+
+def test_bands_and_masks_are_refused_at_launch(tmp_path):
+    for kinds, fact in (
+        (("B02", "B03"), "looks like one band of a sample"),
+        (("sat", "mask"), "look like masks of images"),
+    ):
+        folder = tmp_path / kinds[0]
+        folder.mkdir()
+        for n in range(5):
+            for kind in kinds:
+                (folder / f"{n}_{kind}.tif").touch()
+        assert fact in refusal(PrepareSettings(dataset=str(folder)))
+        check(PrepareSettings(dataset=str(folder), pattern="*", run_dir=str(tmp_path / "run")))
+
+
+def test_launch_looks_at_no_more_than_takes_two_seconds(tmp_path, monkeypatch):
+    """With thresholds a thousandth of what they are: of more files and rows the first are looked at."""
+    monkeypatch.setattr(early, "AT_LAUNCH", 100)
+    monkeypatch.setattr(early, "MOST_BYTES", 2**12)
+    monkeypatch.setattr(tables, "MOST_WHOLE", 2**12)
+    source = tmp_path / "set"
+    for n in range(150):
+        (source / f"{n % 3}").mkdir(parents=True, exist_ok=True)
+        (source / f"{n % 3}" / f"{n}.jpg").touch()
+    (tmp_path / "long.csv").write_text("image,label\n" + "gone.jpg,x\n" * 2000)
+    (tmp_path / "bare.txt").write_text("0/0.jpg 3\n1/1.jpg 4\n" * 500)
+    (tmp_path / "long.json").write_text(COCO[:-1] + " " * 5000 + "}")
+    (tmp_path / "labels.json").write_text('{"0.jpg": "a", ' + " " * 5000 + "broken")
+    for files in (150, 60):  # of which not all, and all, are known by name
+        for name in ("long.csv", "bare.txt", "labels.json"):  # what stands further down is for the job to read
+            check(PrepareSettings(dataset=str(source), labels=str(tmp_path / name), run_dir=str(tmp_path / "run")))
+        for name, fact in (("long.csv:label=y", "no column 'y' for label"), ("long.json", "boxes of objects (COCO)")):
+            assert fact in refusal(PrepareSettings(dataset=str(source), labels=str(tmp_path / name)))
+        for n in range(60, files):
+            (source / f"{n % 3}" / f"{n}.jpg").unlink()
+
+
+@pytest.mark.long
+def test_launch_takes_two_seconds_of_a_large_set(tmp_path):
+    for k in range(10):
+        (tmp_path / "set" / f"{k}").mkdir(parents=True)
+        for n in range(20_000):
+            (tmp_path / "set" / f"{k}" / f"{k}_{n}.jpg").touch()
+    with open(tmp_path / "labels.csv", "w") as file:
+        file.write("image,label\n")
+        file.writelines(f"{n % 10}_{n // 10}.jpg,{n % 10}\n" for n in range(2_000_000))
+    started = time.process_time()
+    check(
+        PrepareSettings(
+            dataset=str(tmp_path / "set"), labels=str(tmp_path / "labels.csv"), run_dir=str(tmp_path / "run")
+        )
+    )
+    assert time.process_time() - started < 2

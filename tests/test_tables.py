@@ -493,6 +493,14 @@ def test_names_that_only_refused_previews_share_are_clear(tmp_path):
     assert summary["classes"] == {"x": 4, "y": 4}
 
 
+def test_a_list_without_header_is_read_beside_a_pattern(tmp_path):
+    source = class_folders(tmp_path / "set", ("a", "b"), each=4)
+    names = sorted(path.relative_to(source).as_posix() for path in source.rglob("[ab]*.jpg"))
+    (source / "all.txt").write_text("".join(f"{name} {n % 2}\n" for n, name in enumerate(names)))
+    summary, _, _ = prepared(tmp_path / "run", source, labels="all.txt", pattern="*.jpg")
+    assert (summary["classes"], summary["labels_from"]) == ({"0": 4, "1": 4}, "all.txt")
+
+
 def test_bad_labels_stop_before_anything_is_packed(tmp_path):
     source = class_folders(tmp_path / "set")
     (source / "labels.csv").write_text("image,label\nnothing.jpg,x\n")

@@ -7,7 +7,7 @@ from contextlib import closing
 
 from geofm_lib.data import pack, pool
 from geofm_lib.data.sample import Sample
-from geofm_lib.data.sources import labels, listing, tiles
+from geofm_lib.data.sources import early, labels, listing, tiles
 from geofm_lib.data.verify import Fit
 from geofm_lib.jobs import prepare_source
 from geofm_lib.jobs.prepare_collection import LARGE, Collection, Gathered
@@ -42,7 +42,7 @@ def gather(settings: PrepareSettings, place: listing.Source, run: Folder) -> Gat
         pack.leave_out(run.path, misfits, shard_bytes)
         images = _packed(settings, run)
     if not settings.pattern and source.source and source.total is None and not source.labels_from:
-        prepare_source.refuse_parts(images.names)  # a compressed tar, whose names are known by now
+        early.parts(images.names)  # a compressed tar, whose names are known by now
     named = [tiles.scene_of(name) for name in images.names] if settings.tile else images.names
     tables = source.unused.tables
     known = labels.assign(named, images.given, settings.labels, source.labels_from, source.source, tables)

@@ -1,10 +1,9 @@
 """Where the images of a preparation come from, and what its data shards are made of."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from geofm_lib.data.sources import archives, file_names, labels, listing, reading, tiles
+from geofm_lib.data.sources import early, listing, reading, tiles
 from geofm_lib.data.sources.reading import Reading
 from geofm_lib.scenes import generate
 from geofm_lib.settings import PrepareSettings
@@ -26,10 +25,7 @@ def read(settings: PrepareSettings, source: listing.Source, folder: Path) -> tup
         source = listing.find(listing.fetch(source.name, folder / "download"))
     if settings.tile:
         tiles.check(source)
-    listed = settings.labels not in labels.WORDS and not settings.pattern  # which says how samples are called
-    labels.check(settings.labels, source, archives.names(source) if listed else None)
-    if not settings.pattern and (names := archives.names(source)) is not None:
-        refuse_parts(list(names))
+    early.in_job(source, settings.pattern, settings.labels)
     how = settings.nodata, settings.alpha
     found = reading.read(source, settings.pattern, settings.bands, *how, apart=settings.tile > 0)
     if settings.tile:
@@ -38,9 +34,3 @@ def read(settings: PrepareSettings, source: listing.Source, folder: Path) -> tup
             words = f"{left_out:.1%} of the scenes' pixels lie in no tile"
             found.warnings.append(f"{words}, since stride is larger than tile")
     return found, made_of
-
-
-def refuse_parts(names: Sequence[str]) -> None:
-    """Raise ValueError, one sentence, where files are single bands of samples, or masks: without a pattern."""
-    file_names.refuse_bands(names)
-    file_names.refuse_masks(names)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from geofm_lib import rights, settings
 from geofm_lib.catalog.suggest import did_you_mean
-from geofm_lib.data.sources import chosen, given, labels, listing, prepared, tiles
+from geofm_lib.data.sources import early, listing, prepared, tiles
 from geofm_lib.model.interop import locate
 from geofm_lib.runs import branch, unfinished
 from geofm_lib.runs.results import ROOT
@@ -75,10 +75,7 @@ def check(settings: JobSettings, ranks: int = 0) -> None:
         _check_data(data)
         if not data and hasattr(settings, "dataset"):  # a simulation reads no images
             found = listing.find(settings.dataset)
-            chosen.check(getattr(settings, "pattern", ""), getattr(settings, "bands", ""), found)
-            choice = getattr(settings, "labels", "")
-            if choice not in labels.WORDS:
-                given.check(choice, found)
+            early.at_launch(found, *(getattr(settings, name, "") for name in ("pattern", "bands", "labels")))
             if getattr(settings, "tile", 0):
                 tiles.check(found)
             if found.kind == "prepared" and isinstance(settings, PrepareSettings):

@@ -51,8 +51,11 @@ class Survey:
         return {name: sum(n for mask, n in masks.items() if mask >> k & 1) for k, name in enumerate(self.bands)}
 
 
-def check(text: str, chosen: str, source: listing.Source) -> None:
-    """Raise ValueError, one sentence, for settings `pattern` and `bands` that the first files show to be wrong."""
+def check(text: str, chosen: str, source: listing.Source) -> Survey | None:
+    """Raise ValueError, one sentence, for settings `pattern` and `bands` that the first files show to be wrong.
+
+    Returns what the pattern finds among these files, None where they were not looked at.
+    """
     names = bands.order(chosen)
     if names and (not text or "band" not in pattern.parse(text).fields):
         raise ValueError(f"bands: '{chosen}' needs a pattern with {{band}}, such as pattern='{{patch}}/*_{{band}}.tif'")
@@ -62,8 +65,10 @@ def check(text: str, chosen: str, source: listing.Source) -> None:
         found = survey(source, text, AT_LAUNCH)
         if found.samples and not found.cut_short:
             bands.choose(found.counts(), len(found.samples), chosen)
-    elif text:
+        return found
+    if text:
         pattern.parse(text)
+    return None
 
 
 def survey(source: listing.Source, text: str, most: int | None = None) -> Survey:

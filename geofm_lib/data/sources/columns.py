@@ -71,8 +71,8 @@ def choose(
     if not header:
         return _without_header(name, rows, find)
     found = Columns(first, [])
-    for role, columns in asked.items():
-        setattr(found, role, [_place(name, role, column, first) for column in columns])
+    for role, places in named(name, first, asked).items():
+        setattr(found, role, places)
     _paths(name, found, plain, rest, find)
     taken = {place for role in ROLES for place in getattr(found, role)}
     left = [k for k in range(len(first)) if k not in taken]
@@ -138,6 +138,11 @@ def _are_classes(cells: Sequence[str]) -> bool:
         return False
     numbers = sum(bool(re.fullmatch(r"[+-]?[\d.,:eE/+-]*\d[\d.,:eETZ/ +-]*%?", cell)) for cell in cells)
     return numbers < 0.5 * len(cells) and 1 < len(set(cells)) <= max(2, len(cells) // 2)
+
+
+def named(name: str, header: list[str], asked: dict[str, list[str]]) -> dict[str, list[int]]:
+    """The places of the columns that the setting names, by role; ValueError, one sentence, for one that is missing."""
+    return {role: [_place(name, role, column, header) for column in columns] for role, columns in asked.items()}
 
 
 def _place(name: str, role: str, column: str, header: list[str]) -> int:

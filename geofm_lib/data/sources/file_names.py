@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from geofm_lib.data.sources import guards, masks, pattern, sides
 
-SAMPLE, MOST_MASKS = 20_000, 100_000  # names looked at, for bands and labels, and for masks
+SAMPLE, MOST_MASKS = 20_000, 50_000  # names looked at, for bands and labels, and for masks
 BLOCK = 1000  # names that lie beside each other, of which all are looked at
 MOST = 0.9  # of the names must read so
 _BAND = re.compile(

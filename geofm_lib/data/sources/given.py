@@ -5,12 +5,13 @@ and `group=` for images that stay on one side; several columns of one kind with 
 `lists/train.txt,lists/test.txt`, or `lists/*.txt`, is a published split: the names of the files say the sides.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from geofm_lib.data.sources import archives, listing, sides, tables
+from geofm_lib.data.sources import archives, columns, listing, sides, tables
 from geofm_lib.data.sources.collect import Collected, Given
 from geofm_lib.data.sources.columns import ROLES
 from geofm_lib.data.sources.finder import Finder, is_pattern
@@ -73,19 +74,43 @@ def check(setting: str, source: listing.Source) -> None:
             locate(spec.file, source)
 
 
+def size(setting: str, source: listing.Source) -> int:
+    """Bytes of all its files."""
+    contents = [file.content for spec in parse(setting) for file, _ in locate(spec.file, source)]
+    return sum(len(each) if isinstance(each, bytes) else each.stat().st_size for each in contents)
+
+
+def glance(setting: str, source: listing.Source, names: Sequence[str] | None) -> None:
+    """Raise ValueError, one sentence, for what the first rows of the files show: no table, a column that is missing.
+
+    names: of the images, None where they are not known.
+    """
+    files = [(file, inside, spec.columns) for spec in parse(setting) for file, inside in locate(spec.file, source)]
+    into = Collected(names or (), lenient=True)
+    for file, inside, asked in files:
+        if not file.glance():
+            continue
+        if names is None:
+            with tables.reading(file) as rows:
+                head = [row for _, row in itertools.islice(rows, tables.SAMPLE)]
+            columns.named(file.name, head[0], asked)
+        else:
+            side = sides.mentioned(Path(file.name).name) if len(files) > 1 else ""
+            into.add(file, asked, Finder(names, inside), side, tables.SAMPLE)
+
+
 def read(
     setting: str,
     source: listing.Source,
     names: Sequence[str],
     partly: bool = False,
     lenient: bool = False,
-    most: int | None = None,
 ) -> Given:
     """What the files of `setting` say of the images called `names`.
 
     Raises ValueError, one sentence, for a file that is missing, damaged or contradicts itself, and when it names none
     of the images (unless `partly`: the names are not the final ones). lenient: a row that could mean several images
-    means none, since some of them may yet be refused. most: rows of each file to read.
+    means none, since some of them may yet be refused.
     """
     found = [
         (file._replace(typed="" if is_pattern(spec.file) else spec.file), inside, spec.columns)
@@ -95,7 +120,7 @@ def read(
     into = Collected(names, lenient)
     for file, inside, asked in found:
         side = sides.mentioned(Path(file.name).name) if len(found) > 1 else ""
-        into.add(file, asked, Finder(names, inside), side, most)
+        into.add(file, asked, Finder(names, inside), side)
     return into.result(partly)
 
 

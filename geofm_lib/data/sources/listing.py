@@ -6,6 +6,7 @@ No torch but where a set is fetched: the notebook's side uses this module too.
 """
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -97,15 +98,22 @@ def find(dataset: str | os.PathLike) -> Source:
         raise ValueError(_unknown(text))
     if not os.access(path, os.R_OK):
         raise ValueError(f"dataset: '{text}' may not be read by this user; change its permissions")
-    kind = _kind(path)
-    if kind == "folder" and not any(map(is_image_name, names(path, kind))) and next(archives(path, []), None):
-        kind = "archives"
-    if not any(is_image_name(name) for name in names(path, kind)):
+    found = Source(path.name.split(".")[0] or path.name, path.resolve(), _kind(path))
+    if found.kind == "folder" and not _has_images(found) and next(archives(path, []), None):
+        found = dataclasses.replace(found, kind="archives")
+    if not _has_images(found):
         from geofm_lib.data.sources.unused import instead  # it imports this module
 
         looked = " ".join(sorted(IMAGE_SUFFIXES))
-        raise ValueError(f"dataset: '{text}' holds no images (looked for {looked}){instead(path, kind)}")
-    return Source(path.name.split(".")[0] or path.name, path.resolve(), kind)
+        raise ValueError(f"dataset: '{text}' holds no images (looked for {looked}){instead(path, found.kind)}")
+    return found
+
+
+def _has_images(source: Source) -> bool:
+    """Looks no further than the first; ValueError where an archive is damaged before it."""
+    assert source.path is not None
+    listed = source.listed.names([]) if source.kind == "folder" else names(source.path, source.kind)
+    return any(map(is_image_name, listed))
 
 
 def names(

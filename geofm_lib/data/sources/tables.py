@@ -8,6 +8,7 @@ import csv
 import io
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,11 @@ from typing import BinaryIO, NamedTuple
 SUFFIXES = (".csv", ".tsv", ".txt", ".lst", ".parquet", ".jsonl", ".ndjson", ".json")
 DELIMITERS = ",\t;|"
 SAMPLE = 200  # rows by which the form is found
+MOST_WHOLE = 2**23  # bytes of a JSON file, which is read as a whole
 MOST_CELL = 131_072  # letters, as csv has it
+# What a JSON file begins with that is about objects in images, or shapes on a map.
+_COCO = re.compile(rb'\s*\{\s*"(info|licenses|images|annotations|categories|videos)"\s*:\s*[\[{]')
+_GEOJSON = re.compile(rb'\s*\{\s*"type"\s*:\s*"FeatureCollection"')
 # First bytes of what is no table, and what to do with it.
 _OTHERS = {
     b"PK\3\4": "an Excel workbook or a zip; save it as CSV",
@@ -42,6 +47,15 @@ class File(NamedTuple):
     def open(self) -> BinaryIO:
         """Its bytes from the beginning."""
         return io.BytesIO(self.content) if isinstance(self.content, bytes) else open(self.content, "rb")
+
+    def glance(self) -> bool:
+        """May its first rows be read without the rest? ValueError for what is no table by its first bytes."""
+        with self.open() as stream:
+            start = stream.read(4096)
+            size = stream.seek(0, io.SEEK_END)
+        if self.name.lower().endswith(".json"):
+            _refuse_objects(self.name, start)
+        return size <= MOST_WHOLE or not self.name.lower().endswith(".json")
 
 
 @contextmanager
@@ -71,6 +85,7 @@ def _rows(file: File, stream: BinaryIO) -> Iterator[tuple[int, list[str]]]:
     stream.seek(0)
     text = io.TextIOWrapper(stream, encoding, newline="")
     if file.name.lower().endswith((".jsonl", ".ndjson", ".json")):
+        _refuse_objects(file.name, start)
         yield from _json(file, text)
         return
     head = text.read(65_536)
@@ -187,10 +202,7 @@ def _json(file: File, text: io.TextIOWrapper) -> Iterator[tuple[int, list[str]]]
         if first == "[" or file.name.lower().endswith(".json"):
             whole = json.load(text)
             if isinstance(whole, dict) and {"images", "annotations"} <= set(whole):
-                raise ValueError(
-                    f"labels: '{file.name}' holds boxes of objects (COCO), not a label for each image; "
-                    "write them as a table of path,label (several labels as a|b), or use labels='none'"
-                )
+                raise ValueError(_no_labels(file.name, "boxes of objects (COCO)"))
             if isinstance(whole, dict):
                 whole = [{"path": path, "label": label} for path, label in whole.items()]
             records: Iterator = iter(enumerate(whole, start=1))
@@ -209,6 +221,18 @@ def _json(file: File, text: io.TextIOWrapper) -> Iterator[tuple[int, list[str]]]
             yield number, [_text(record.get(name)) for name in header]
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"labels: '{file.name}' is no JSON that can be read: {error}") from None
+
+
+def _refuse_objects(name: str, start: bytes) -> None:
+    """Raise ValueError, one sentence, for JSON whose first bytes say that it is about objects or shapes."""
+    for form, what in ((_COCO, "boxes of objects (COCO)"), (_GEOJSON, "shapes on a map (GeoJSON)")):
+        if form.match(start.removeprefix(codecs.BOM_UTF8)):
+            raise ValueError(_no_labels(name, what))
+
+
+def _no_labels(name: str, what: str) -> str:
+    how = "write them as a table of path,label (several labels as a|b), or use labels='none'"
+    return f"labels: '{name}' holds {what}, not a label for each image; {how}"
 
 
 def _text(value: object) -> str:

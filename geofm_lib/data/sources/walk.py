@@ -5,34 +5,36 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-BLOCK = 10_000  # names that are kept as one text
+MOST = 10_000  # names that are kept as one text
 
 
 class Listed:
-    """The names of a source, kept once they were read to the end. A million of 30 letters take 30 MB.
+    """The names of a source, kept as they are read: a million of 30 letters take 30 MB.
 
     repeated: (name, reason) of folders that are passed over, since they are read under another name.
     """
 
     def __init__(self, names: Callable[[list, list], Iterator[str]]):
-        self._names = names
-        self._blocks: list[str] | None = None
+        """names: a function that lists them; it fills a list of troubles and one of repeated folders."""
+        self._blocks: list[str] = []
         self._troubles: list[tuple[str, str]] = []
         self.repeated: list[tuple[str, str]] = []
+        self._rest = names(self._troubles, self.repeated)
 
     def names(self, troubles: list[tuple[str, str]]) -> Iterator[str]:
         """The names, in an order that never changes. troubles: gets what cannot be listed, as (name, reason)."""
-        if self._blocks is None:
-            blocks, found, repeated = list[str](), list[tuple[str, str]](), list[tuple[str, str]]()
-            names = self._names(found, repeated)
-            while block := list(islice(names, BLOCK)):
-                blocks.append("\0".join(block))
-                yield from block
-            self._blocks, self._troubles, self.repeated = blocks, found, repeated
-        else:
-            for text in self._blocks:
-                yield from text.split("\0")
+        place = 0
+        while place < len(self._blocks) or self._read():
+            yield from self._blocks[place].split("\0")
+            place += 1
         troubles += self._troubles
+
+    def _read(self) -> bool:
+        """Read on, first a name, then ten, then a hundred; False at the end."""
+        block = list(islice(self._rest, min(MOST, 10 ** len(self._blocks))))
+        if block:
+            self._blocks.append("\0".join(block))
+        return bool(block)
 
 
 def folder(root: Path, troubles: list[tuple[str, str]], repeated: list[tuple[str, str]]) -> Iterator[str]:

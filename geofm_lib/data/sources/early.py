@@ -1,0 +1,58 @@
+"""What names and tables tell before an image is read: wrong settings, bands, masks, tables that do not fit."""
+
+from collections.abc import Iterable
+from itertools import islice
+
+from geofm_lib.data.sources import archives, chosen, file_names, given, labels, listing, pattern
+
+AT_LAUNCH = chosen.AT_LAUNCH  # files that are looked at before a run is started
+MOST_BYTES = 2**22  # of tables that are read whole by then
+
+
+def at_launch(source: listing.Source, text: str, bands: str, choice: str) -> None:
+    """Raise ValueError, one sentence, for what can be known within seconds. text, choice: settings pattern and labels.
+
+    Tars are not read for it, of larger folders and tables it is what the first files and rows tell.
+    """
+    found = chosen.check(text, bands, source)
+    if choice not in labels.WORDS:
+        given.check(choice, source)
+    if source.kind not in ("folder", "zip"):
+        return
+    images = list(islice(archives.names(source) or (), AT_LAUNCH + 1))
+    names = None if len(images) > AT_LAUNCH else _called(images, text, found)
+    if names is not None and not text:
+        parts(names)
+    if choice in labels.WORDS:
+        return
+    if names is not None and given.size(choice, source) <= MOST_BYTES:
+        labels.check(choice, source, names)
+    else:
+        given.glance(choice, source, names)
+
+
+def in_job(source: listing.Source, text: str, choice: str) -> None:
+    """Raise ValueError, one sentence, for what all names and whole tables tell, before anything is packed."""
+    listed = archives.names(source)
+    images = None if listed is None else list(listed)
+    if images and not text:
+        parts(images)
+    if choice not in labels.WORDS:
+        found = chosen.survey(source, text) if text and images else None
+        labels.check(choice, source, images and _called(images, text, found))
+
+
+def parts(names: list[str]) -> None:
+    """Raise ValueError, one sentence, where files are single bands of samples, or masks, and no pattern says so."""
+    file_names.refuse_bands(names)
+    file_names.refuse_masks(names)
+
+
+def _called(images: Iterable[str], text: str, found: chosen.Survey | None) -> list[str] | None:
+    """The names that the images of a pattern will have, None for those of stacks."""
+    if not text or found is None:
+        return list(images)
+    template = pattern.parse(text)
+    if "band" in template.fields:
+        return None
+    return [name for name in images if chosen.is_chosen(template, name, found.top)]
