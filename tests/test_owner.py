@@ -16,7 +16,8 @@ import pytest
 
 from geofm_lib import files
 from geofm_lib.jobs import owner
-from geofm_lib.runs import follow, life, overview, watch
+from geofm_lib.runs import check, follow, life, overview, watch
+from geofm_lib.runs import launch as launch_module
 from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import PretrainSettings, SettingsError
@@ -252,6 +253,31 @@ def test_who_follows_is_told_whose_run_it_is_and_how_it_ended(run, soon, capsys,
         later(lambda: files.write_json(run.folder / "settings.json", {"job": "probe"}))
         with pytest.raises(SettingsError, match="other settings"):
             follow.turn(run, refuse, needed=False)
+
+
+def test_data_that_are_being_prepared_are_waited_for(run, soon, capsys, monkeypatch, tmp_path):
+    """Given by their folder, too; the runner is told whose progress to show."""
+    monkeypatch.setenv("GEOFM_EXECUTION", str(tmp_path))
+    settings, shown = PretrainSettings(data=str(run.folder)), []
+    (run.folder / "settings.json").write_text(json.dumps({"job": "prepare", "asked": {}, "resolved": {}}))
+    files.write_json(run.folder / "environment.json", {})
+
+    def finish():
+        shown.append((tmp_path / "needed").read_text())
+        files.write_json(run.folder / "summary.json", {"status": "finished"})
+        run.owner.end()
+
+    with beating(run.folder):
+        check._check_data(settings.data)
+        assert overview.followed(run).endswith(f"(run by {run.owner.who})")
+        threading.Timer(0.3, finish).start()
+        assert launch_module._data(settings) == run.folder
+    assert shown == [str(run.folder)]
+    assert not (tmp_path / "needed").exists()
+    assert "is being run by anna" in capsys.readouterr().out
+    (run.folder / "summary.json").unlink()
+    with pytest.raises(ValueError, match="is not a run folder of 01_data"):
+        check._check_data(settings.data)
 
 
 SMALL = {"images_per_class": 6, "model": "ViT-Atto", "image_size": 32, "epochs": 3}

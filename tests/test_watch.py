@@ -12,9 +12,9 @@ import pytest
 
 from geofm_lib.jobs.run_folder import heartbeat_timeout_s
 from geofm_lib.report import ending
-from geofm_lib.runs import life, slurm, watch
+from geofm_lib.runs import heartbeats, life, slurm, watch
+from geofm_lib.runs.heartbeats import heartbeat_s
 from geofm_lib.runs.run import Run
-from geofm_lib.runs.watch import heartbeat_s
 from tests.support.timing import scaled, wait_for
 
 
@@ -121,28 +121,28 @@ def test_heartbeats_of_very_many_ranks_still_come_in_time():
 
 def test_a_silent_rank_is_given_up_after_the_bound_and_before_its_first_step_after_ten_minutes(run, monkeypatch):
     now = 0.0
-    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(heartbeats, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setenv("GEOFM_HEARTBEAT_TIMEOUT_S", "60")
 
     def heard(rank, step):
         text = json.dumps({"node": "node1", "step": step, "waiting": ""})
         (run.folder / "heartbeats" / str(rank)).write_text(text)
 
-    heartbeats = watch.Heartbeats(run.folder, 2)
+    ranks = heartbeats.Heartbeats(run.folder, 2)
     heard(0, 0)
     heard(1, 0)
     now = 1.0
-    assert heartbeats.silent(set()) == ()
+    assert ranks.silent(set()) == ()
     now = 600.0
-    assert heartbeats.silent(set()) == (), "both may still import or compile"
+    assert ranks.silent(set()) == (), "both may still import or compile"
     now = 611.0
-    assert heartbeats.silent(set()) == (0, 1)
+    assert ranks.silent(set()) == (0, 1)
     now = 622.0
     heard(0, 7)
-    assert heartbeats.silent(set()) == (1,), "one of them has done steps"
+    assert ranks.silent(set()) == (1,), "one of them has done steps"
     now = 633.0
-    assert heartbeats.silent({1}) == (), "it has ended"
-    assert "rank 1 on node1 (last step 0)" in heartbeats.sentence((1,))
+    assert ranks.silent({1}) == (), "it has ended"
+    assert "rank 1 on node1 (last step 0)" in ranks.sentence((1,))
 
 
 def starts(run, monkeypatch, tmp_path, progress):

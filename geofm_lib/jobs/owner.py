@@ -6,7 +6,6 @@ Claims are never changed or removed, so that nobody can take an old one's place 
 leaves `owners/0001.ended`. Where that is missing, `runs/life` says whether the owner lives.
 """
 
-import getpass
 import os
 import re
 import time
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geofm_lib import files
+from geofm_lib import files, rights
 
 OWNERS = "owners"
 CLAIM = re.compile(r"(\d+)\.json")
@@ -35,6 +34,7 @@ class Owner:
     job: str = ""  # of Slurm
     since: str = ""  # in its own machine's time, for people
     process: tuple[Any, ...] = ()
+    execution: str = ""  # the runner that its notebook was started by
 
     @property
     def ended(self) -> bool:
@@ -46,6 +46,11 @@ class Owner:
         """'anna on node3 since 2026-11-26 07:50'; words where the claim cannot be read."""
         job = f" (job {self.job})" if self.job else ""
         return f"{self.user} on {self.host}{job} since {self.since}" if self.id else "somebody"
+
+    @property
+    def ours(self) -> bool:
+        """Is it a launch of this process, or of the notebook that this process executes?"""
+        return (bool(self.id) and self.process == this_process()) or self.execution == execution() != ""
 
     def end(self) -> None:
         """Say that its ranks have ended. On a full or lost disk that is not said, and its silence tells."""
@@ -71,11 +76,12 @@ def take(folder: Path, after: int) -> Owner | None:
     mine = f"{after + 1:04d}-{uuid.uuid4().hex[:8]}"
     claim = {
         "id": mine,
-        "user": _user(),
+        "user": rights.user(),
         "host": node(),
         "job": os.environ.get("SLURM_JOB_ID", ""),
         "since": time.strftime("%Y-%m-%d %H:%M"),
         "process": this_process(),
+        "execution": execution(),
     }
     (folder / OWNERS).mkdir(parents=True, exist_ok=True)
     files.write_json(folder / OWNERS / f"{after + 1:04d}.json", claim, replace=False)
@@ -114,6 +120,11 @@ def is_dead(process: tuple[Any, ...] | list[Any]) -> bool:
     return state in "ZX" or started != process[3]
 
 
+def execution() -> str:
+    """Which execution of a notebook this is: when its runner began; '' without a runner."""
+    return os.environ.get("GEOFM_STARTED", "")
+
+
 def node() -> str:
     """This machine's name, as Slurm calls it in an allocation."""
     return os.environ.get("SLURMD_NODENAME") or os.uname().nodename
@@ -128,13 +139,6 @@ def _state(number: int) -> tuple[str, str]:
 def _read(folder: Path, number: int) -> Owner:
     with suppress(OSError, ValueError, KeyError, TypeError):
         found = files.read_json(folder / OWNERS / f"{number:04d}.json")
-        words = {name: str(found[name]) for name in ("id", "user", "host", "job", "since")}
+        words = {name: str(found[name]) for name in ("id", "user", "host", "job", "since", "execution")}
         return Owner(folder, number, **words, process=tuple(found["process"]))
     return Owner(folder, number)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container without a name for this number
-        return f"user {os.getuid()}"

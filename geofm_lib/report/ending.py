@@ -97,7 +97,7 @@ def no_progress(run: Run | None) -> str:
             f"no progress in two consecutive jobs ({last['start']} and {mine['start']}): {where}, so it is not queued "
             "again; give it more --time, an earlier stop signal, or a smaller checkpoint_every"
         )
-    if run:
+    if run and not (run.owner and not run.owner.ended):  # else another launch has it by now
         with contextlib.suppress(OSError):
             files.write_json(run.folder / "summary.json", {**run.summary, "status": "failed", "error": fault})
     return fault

@@ -25,7 +25,7 @@ from geofm_lib.report.answering import Answers, silence_s
 from geofm_lib.report.page import render
 from geofm_lib.report.stopping import Requests
 from geofm_lib.runs import overview, slurm
-from geofm_lib.runs.run import Run
+from geofm_lib.runs.run import NEEDED, Run
 from geofm_lib.settings import own_folder
 
 SPEAKING = ("SettingsError", "RunFailed", "RunStopped", "Damaged")  # their text is the whole message
@@ -154,7 +154,8 @@ def _publish(notebook: Path, work: Path, run: Run | None, facts: dict[str, Any],
             home.mkdir(parents=True, exist_ok=True)
             files.write_json(home / "execution.json", facts)
             if source != home / "notebook.ipynb":
-                with files.whole(home / "notebook.ipynb") as fresh:  # whoever wrote the one that is there
+                # Whoever wrote the one that is there; a launch that followed ours may write its own now.
+                with files.whole(home / "notebook.ipynb", shared=True) as fresh:
                     shutil.copyfile(source, fresh)
             if home in own and slurm.in_allocation():
                 (home / "slices").mkdir(exist_ok=True)
@@ -172,10 +173,10 @@ def _publish(notebook: Path, work: Path, run: Run | None, facts: dict[str, Any],
     raise fault
 
 
-def _run_of(work: Path) -> Run | None:
+def _run_of(work: Path, name: str = "run") -> Run | None:
     """The run that the notebook executed in this folder has launched or read; None before that."""
     try:
-        return Run(Path((work / "run").read_text()))
+        return Run(Path((work / name).read_text()))
     except FileNotFoundError:
         return None
 
@@ -200,8 +201,8 @@ def _show(work: Path, name: str, over: threading.Event) -> None:
     while not over.wait(TERMINAL_LINE_S):
         line = last
         with contextlib.suppress(OSError):  # an answer too
-            run = _run_of(work)
-            line = f"{name}: {overview.progress(run)}" if run else last
+            run = _run_of(work, NEEDED) or _run_of(work)
+            line = f"{name}: {overview.followed(run)}" if run else last
         unanswered[0], now = 0.0, time.monotonic()
         if line != last and (terminal or now - printed > LOG_LINE_S):
             print(f"\r{line:<110}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)

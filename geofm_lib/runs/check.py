@@ -110,10 +110,16 @@ def _check_data(data: str) -> None:
     with naming("data"):
         if prepared.is_list(data):
             prepared.find(data)
+        elif data and _being_prepared(Run(expanded(data))):
+            pass  # its launch waits until that has ended
         elif data and not (expanded(data) / "index.csv").is_file():
             raise ValueError(f"'{data}' is not a run folder of 01_data (it has no index.csv); leave data empty")
         elif data:
             prepared.check(expanded(data))
+
+
+def _being_prepared(run: Run) -> bool:
+    return run.job == "prepare" and not run.finished and run.status == "running"
 
 
 def _writable(folder: Path) -> None:
@@ -125,4 +131,6 @@ def _writable(folder: Path) -> None:
         raise ValueError(f"run_dir: '{folder}' cannot be made because '{nearest}' is a file; choose another folder")
     there = [nearest, *nearest.iterdir()] if nearest == folder else [nearest]
     if closed := next((each for each in there if each.exists() and not os.access(each, os.W_OK)), None):
+        if nearest == folder and Run(folder).status == "running":
+            return  # it is followed, and then read
         raise ValueError(f"run_dir: {rights.denied(closed)} (run_dir names one, GEOFM_RUNS the folder of all runs)")

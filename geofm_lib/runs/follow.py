@@ -72,7 +72,7 @@ def _turn(run: Run, check: Callable[[], None], needed: bool) -> Turn:
             check()
         silent = mine.signs.silent
         wait = f"; silent for {silent:.0f} s, and taken over after {life.silence_s():.0f} s"
-        line.show(overview.progress(run) + (wait if silent > SILENT_S else ""))
+        line.show(overview.followed(run) + (wait if silent > SILENT_S else ""))
         time.sleep(watch.POLL_S)
         if mine.stale():
             mine, followed = Turn(run), ""

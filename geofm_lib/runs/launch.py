@@ -12,19 +12,19 @@ import shutil
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from geofm_lib import __version__, files
 from geofm_lib.data.sources import listing, prepared, probeable
-from geofm_lib.jobs.owner import OWNERS
 from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, REQUESTS
 from geofm_lib.model.interop import locate
-from geofm_lib.runs import branch, follow, results, slurm, unfinished, watch
+from geofm_lib.runs import branch, follow, results, slurm, start, unfinished, watch
 from geofm_lib.runs.check import check
-from geofm_lib.runs.run import SETTINGS, Run, shown
+from geofm_lib.runs.run import NEEDED, SETTINGS, Run, shown
 from geofm_lib.settings import (
     JobSettings,
     PrepareSettings,
@@ -64,12 +64,12 @@ def _launch(settings: JobSettings, checkpoint: Path | None, needed: bool) -> Run
             _name_to_runner(run)
             print(f"{settings.job}: finished before, read from {shown(run.folder)}", flush=True)
             return run
+        _name_to_runner(run)
         turn = follow.turn(run, partial(_refuse_other_settings, run, settings), needed)
         if run.finished:
             continue
-        ranks = count_ranks(settings)
+        ranks = start.count_ranks(settings)
         resolved = _resolved(settings, ranks)
-        _name_to_runner(run)
         if watch.stop_asked():
             raise watch.RunStopped("a stop was asked for before the ranks were started; run this cell again to go on")
         if mine := turn.take():  # else another launch was faster: follow it
@@ -87,7 +87,7 @@ def _run_ranks(run: Run, settings: JobSettings, resolved: Resolved, checkpoint: 
     unfinished.put(checkpoint, run.folder)
     branch.keep(run.folder, resolved)
     log_from = (run.folder / "log.txt").stat().st_size if (run.folder / "log.txt").exists() else 0
-    processes = start_ranks(run.folder, resolved.ranks, settings.device, launch_id)
+    processes = start.start_ranks(run.folder, resolved.ranks, settings.device, launch_id)
     watch.watch(run, processes, resolved.ranks, log_from, launch_id)
 
 
@@ -152,7 +152,10 @@ def _data(settings: ImageSettings) -> Path:
     if not data or prepared.is_list(data):
         return _prepared(settings.preparation()).folder
     run = Run(expanded(data))
-    if run.job and run.status != "finished":  # a copy may hold the data files alone
+    if run.job and run.status == "running":
+        with _needed(run.folder):
+            follow.turn(run, lambda: None, needed=True)
+    if run.job and not run.finished:  # a copy may hold the data files alone
         why = f"the preparation in '{run.folder}' is {run.status}; run 01_data on it again"
         raise SettingsError(f"data: {run.trouble or why}")
     return run.folder
@@ -177,18 +180,29 @@ def _content(signature: str) -> str:
 
 def launch_quietly(settings: JobSettings) -> Run:
     """Launch a run that another one needs: the page stays that of the run that asked."""
-    kept = os.environ.pop("GEOFM_EXECUTION", None)
-    try:
+    with _needed(settings.folder()):
         return launch(settings, needed=True)
+
+
+@contextmanager
+def _needed(folder: Path) -> Iterator[None]:
+    """While this block runs, the runner shows the progress of the run in this folder, which is not its page's run."""
+    kept = os.environ.pop("GEOFM_EXECUTION", None)
+    if kept is None:  # or in such a block already
+        yield
+        return
+    try:
+        Path(kept, NEEDED).write_text(str(folder))
+        yield
     finally:
-        if kept is not None:
-            os.environ["GEOFM_EXECUTION"] = kept
+        Path(kept, NEEDED).unlink(missing_ok=True)
+        os.environ["GEOFM_EXECUTION"] = kept
 
 
 def _refuse_other_settings(run: Run, settings: JobSettings) -> None:
     before = run.stored
     if not before:
-        if run.folder.is_dir() and {each.name for each in run.folder.iterdir()} - {OWNERS}:
+        if run.owner is None and run.folder.is_dir() and any(run.folder.iterdir()):
             raise SettingsError(f"run_dir: '{run.folder}' holds other files and no run; choose a new or empty folder")
         return
     if before["job"] != settings.job:
@@ -229,75 +243,3 @@ def _name_to_runner(run: Run) -> None:
     """Leave word for the runner (report/execute) which run this notebook is about."""
     if "GEOFM_EXECUTION" in os.environ:
         Path(os.environ["GEOFM_EXECUTION"], "run").write_text(str(run.folder))
-
-
-def count_ranks(settings: JobSettings) -> int:
-    """How many ranks: as asked, else the Slurm tasks, else the GPUs that one short process reports, else 1."""
-    tasks = _slurm_tasks() if slurm.in_allocation() else 0
-    ranks = settings.ranks or tasks or (1 if settings.device == "cpu" else max(1, _gpus()))
-    if tasks and ranks > tasks:
-        raise SettingsError(f"ranks: {ranks} were asked for, but this Slurm allocation has {tasks} tasks; use ranks=0")
-    check(settings, ranks)
-    return ranks
-
-
-def _slurm_tasks() -> int:
-    """Tasks of the allocation; `salloc -N2` alone says only how many a node may hold: "2(x2),1"."""
-    if "SLURM_NTASKS" in os.environ:
-        return int(os.environ["SLURM_NTASKS"])
-    found = re.findall(r"(\d+)(?:\(x(\d+)\))?", os.environ.get("SLURM_TASKS_PER_NODE", ""))
-    return sum(int(tasks) * int(nodes or 1) for tasks, nodes in found)
-
-
-def _gpus() -> int:
-    command = [sys.executable, "-m", "geofm_lib.profiling.devices"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    try:
-        return int(json.loads(done.stdout)["count"])
-    except (ValueError, KeyError, TypeError):
-        raise SettingsError(f"device: torch cannot be asked for its devices: {done.stderr.strip()[-300:]}") from None
-
-
-def start_ranks(folder: Path, ranks: int, device: str, launch_id: str) -> list[subprocess.Popen[bytes]]:
-    """Start them on a prepared run folder; their output goes to its log.txt."""
-    worker = [sys.executable, "-m", "geofm_lib.jobs.worker", str(folder)]
-    base = {**os.environ, "GEOFM_LAUNCH": launch_id, "PYTHONUNBUFFERED": "1"}
-    base["GEOFM_HEARTBEAT_S"] = str(watch.heartbeat_s(ranks))
-    base["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), base.get("PYTHONPATH")]))
-    base.pop("MPLBACKEND", None)
-    starts = _by_srun(base, ranks) if slurm.in_allocation() else _local(base, ranks, device)
-    with open(folder / "log.txt", "ab") as log:
-        # A session of its own: an interrupt of the kernel must not kill ranks that are about to save.
-        how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
-        return [subprocess.Popen([*srun, *worker], env=environment, **how) for srun, environment in starts]
-
-
-def _by_srun(base: dict[str, str], ranks: int) -> list[tuple[list[str], dict[str, str]]]:
-    """[(words before the worker's, environment)] of the one process that starts all ranks."""
-    for name in [n for n in base if n.startswith("SLURM_CPU_BIND")]:
-        del base[name]  # of the batch step; it would bind every rank to that step's cores
-    # -n alone: how tasks spread over the nodes is the allocation's business.
-    command = ["srun", "--overlap", "--kill-on-bad-exit=1", "--label", f"--ntasks={ranks}"]
-    threads = base.get("SLURM_CPUS_PER_TASK")
-    command += [f"--cpus-per-task={threads}"] if threads else []
-    command += shlex.split(os.environ.get("GEOFM_SRUN", ""))  # the site's own options, from its batch script
-    base.setdefault("OMP_NUM_THREADS", threads or "1")
-    return [(command, base)]
-
-
-def _local(base: dict[str, str], ranks: int, device: str) -> list[tuple[list[str], dict[str, str]]]:
-    """The same for a process a rank."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    base["OMP_NUM_THREADS"] = str(max(1, cores // ranks))
-    base.update(WORLD_SIZE=str(ranks), LOCAL_WORLD_SIZE=str(ranks), GEOFM_LABEL="1")
-    if sys.platform == "linux":
-        base.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: do not depend on its host name resolving
-    visible = base.get("CUDA_VISIBLE_DEVICES", "")
-    gpus = visible.split(",") if visible else [str(i) for i in range(ranks)]
-    starts: list[tuple[list[str], dict[str, str]]] = []
-    for rank in range(ranks):
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        if device != "cpu" and rank < len(gpus):
-            own["CUDA_VISIBLE_DEVICES"] = gpus[rank]  # each rank sees its own GPU as device 0
-        starts.append(([], {**base, **own}))
-    return starts

@@ -61,7 +61,8 @@ def silence_s() -> float:
 
 def gone(life: Life, last: Owner | None) -> bool:
     """May the folder be taken from its last owner, though that has not said that it ended?"""
-    return all_dead(life.folder, last) or life.look() >= silence_s()
+    here = last is not None and last.process == owner.this_process()  # this kernel, whose cell has ended: it asks us
+    return all_dead(life.folder, last) or life.look() >= (LOOK_S if here else silence_s())
 
 
 def all_dead(folder: Path, last: Owner | None) -> bool:

@@ -42,6 +42,12 @@ def progress(run: Run) -> str:
     return ", ".join(parts)
 
 
+def followed(run: Run) -> str:
+    """The same line, and who runs it where that is another launch."""
+    last = run.owner
+    return progress(run) + ("" if last is None or last.ours or last.ended else f" (run by {last.who})")
+
+
 def duration(seconds: float) -> str:
     """Seconds in words: 42 s, 3 min 12 s, 2 h 05 min.
 

@@ -18,6 +18,7 @@ from geofm_lib.runs import life
 from geofm_lib.settings import clone, expanded
 
 SETTINGS = "settings.json"
+NEEDED = "needed"  # in the runner's folder: the run that its run waits for
 SMALL_FILES = {  # the small files of a run that every reader believes -> what to do when one cannot be read
     SETTINGS: "run its notebook on this folder again: it is rebuilt from the last checkpoint",
     "summary.json": "delete it and run again: the run goes on from its last checkpoint",

@@ -22,6 +22,7 @@ from geofm_lib.jobs import owner, run_folder
 from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, STOP, WAITING, heartbeat_timeout_s, request
 from geofm_lib.advice import memory
 from geofm_lib.runs import overview, slurm
+from geofm_lib.runs.heartbeats import Heartbeats, heartbeat_s
 from geofm_lib.runs.endings import WITHOUT_STOP, Do, Event, Observations, decide
 from geofm_lib.runs.run import Run, shown
 
@@ -32,7 +33,6 @@ FULL_BYTES = 4 * 2**20  # a disk with less free than this is full
 TASK = r"\S+: tasks? .*"  # srun's words on a task that ended badly
 NODE = r"Node failure on .*"  # and on a node
 NOBODY_LISTENS = {Event.FOLDER_LOST, Event.RANK_FAILED, Event.RANK_SILENT, Event.SUMMARY_WRITTEN}
-STARTING_S = 600.0  # before the first step a rank may be silent this long: it imports, compiles, reads a busy disk
 
 
 class RunFailed(RuntimeError):
@@ -106,56 +106,6 @@ def watch(run: Run, processes: list[subprocess.Popen[bytes]], ranks: int, log_fr
     with contextlib.suppress(OSError):
         line.show(overview.progress(run), last=True)
     _conclude(run, action.summary)
-
-
-def heartbeat_s(ranks: int) -> float:
-    """Seconds between two heartbeats of a rank: a thousand ranks must not keep a shared file system busy."""
-    return max(2.0, min(ranks / 100, heartbeat_timeout_s() / 6))
-
-
-class Heartbeats:
-    """When each rank was last heard, by the change of its file: clocks of machines differ."""
-
-    def __init__(self, folder: Path, ranks: int):
-        self.folder, self.ranks = folder, ranks
-        self.seen = {rank: (0, time.monotonic()) for rank in range(ranks)}
-        self.due = 0.0
-
-    def silent(self, ended: Collection[int]) -> tuple[int, ...]:
-        """The ranks, but for those that have ended, that were silent too long; looked for a few times in that bound."""
-        now, bound = time.monotonic(), heartbeat_timeout_s()
-        if now < self.due:
-            return ()
-        self.due = now + bound / 6
-        for rank, (before, _) in self.seen.items():
-            with contextlib.suppress(FileNotFoundError):
-                changed = (self.folder / HEARTBEATS / str(rank)).stat().st_mtime_ns
-                if changed != before:
-                    self.seen[rank] = (changed, now)
-        late = [rank for rank, (_, since) in self.seen.items() if now - since > bound and rank not in ended]
-        if late and not any(self.last(rank).get("step") for rank in self.seen):
-            late = [rank for rank in late if now - self.seen[rank][1] > STARTING_S]
-        return tuple(late)
-
-    def last(self, rank: int) -> dict[str, Any]:
-        """A rank's last heartbeat: {"node", "step", "waiting"}; {} if it was never heard."""
-        with contextlib.suppress(OSError, ValueError):
-            return dict(json.loads((self.folder / HEARTBEATS / str(rank)).read_text()))
-        return {}
-
-    def sentence(self, silent: tuple[int, ...]) -> str:
-        """Which ranks fell silent, where, at which step, and what the others wait in."""
-        where: dict[tuple[str, int], list[int]] = {}
-        for rank in silent:
-            last = self.last(rank)
-            where.setdefault((last.get("node", ""), last.get("step", 0)), []).append(rank)
-        parts = []
-        for (node, step), ranks in where.items():
-            named = f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
-            parts.append(f"{named} on {node} (last step {step})" if node else f"{named} (never heard)")
-        waiting = {self.last(rank).get("waiting", "") for rank in range(self.ranks) if rank not in silent} - {""}
-        text = f"no sign of life for {heartbeat_timeout_s():.0f} s from {'; '.join(parts)}"
-        return text + (f"; the others wait in {', '.join(sorted(waiting))}" if waiting else "")
 
 
 class Watcher:
