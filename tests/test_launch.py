@@ -142,6 +142,8 @@ def test_an_interrupt_saves_and_the_next_launch_goes_on(whole, small, tmp_path):
     assert losses(run) == losses(whole)
     assert digest(run) == digest(whole)
     assert json.loads((run.folder / "history.jsonl").read_text())["status"] == "stopped"
+    first, second = (each["seconds"] for each in run.slices)
+    assert run.summary["seconds"] == run.seconds == pytest.approx(first + second, abs=0.051)
 
 
 @pytest.mark.long  # test_many_ranks moves the job itself from 4 ranks to 2; this is the launcher's side

@@ -52,10 +52,11 @@ ALSO = {
         "geofm_lib.data.sources",
         "geofm_lib.distributed.manifest",
         "geofm_lib.jobs.owner",
+        "geofm_lib.jobs.pace",
         "geofm_lib.jobs.run_folder",
         "geofm_lib.model.interop.locate",
     },
-    "report": {"geofm_lib.jobs.run_folder"},
+    "report": {"geofm_lib.jobs.run_folder", "geofm_lib.jobs.pace"},
 }
 KERNEL = ("advice", "runs", "paper", "figures", "report", "cli")  # the notebook's side: it must not load torch
 PLOTTING = {"matplotlib", "seaborn", "IPython"}

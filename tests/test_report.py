@@ -11,7 +11,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from geofm_lib import cli
 from geofm_lib.report import notebook_outputs
 from geofm_lib.report.page import render, write_index
-from geofm_lib.runs.run import Run
+from geofm_lib.runs import overview
+from geofm_lib.runs.run import Run, run_table
 from tests.support.runs import beating
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -172,6 +173,33 @@ def test_the_index_is_made_from_the_pages_notebooks(tmp_path, executed, run):
         write_index(tmp_path / "pages")
     with pytest.raises(ValueError, match="holds no pages"):
         write_index(tmp_path)
+
+
+def test_a_time_is_of_all_starts_and_the_same_everywhere(tmp_path, executed, run, monkeypatch):
+    """Starts of 100 s (as older versions wrote it), 50 s and 42.5 s: page, facts, index, status and table."""
+    now = 1_700_000_000.0
+    asked = run({"status": "finished", "ended": now + 1000, "seconds": 192.5, "ranks": 2})
+    began = {"job_started": now + 950, "began": now + 957.5, "from_step": 4}
+    (asked.folder / "environment.json").write_text(json.dumps(asked.environment | began))
+    row = {"job": "", "restart": "", "nodes": 1, "from_step": 0, "to_step": 2, "status": "stopped", "reason": "",
+           "node_hours": 0.1}  # fmt: skip
+    before = [{**row, "started": now, "ended": now + 100}, {**row, "started": now, "ended": now + 90, "seconds": 50.0}]
+    (asked.folder / "history.jsonl").write_text("".join(json.dumps(each) + "\n" for each in before))
+    assert asked.seconds == 192.5 == asked.summary["seconds"]
+    text = page(tmp_path, executed(), run=asked, seconds=7.0)
+    assert "3 min 12 s on 2 ranks, over 3 starts." in banner(text)[1]
+    assert "This run took 3 min 12 s in 3 starts" in text
+    for took in ("1 min 40 s", "50.0 s", "42.5 s"):
+        assert took in text
+        assert took in overview.of_run(asked.folder)
+    assert len(re.findall(r"3 min 12 s", text)) == 3, "banner, starts and provenance"
+    assert "3 min 12 s in all" in overview.of_run(asked.folder)
+    facts = json.loads((tmp_path / "pages" / "02_x.json").read_text())
+    assert facts["seconds"] == 192.5
+    assert facts["ended"] == "2023-11-14 22:30 UTC"
+    assert "3 min 12 s" in write_index(tmp_path / "pages").read_text()
+    (shown,) = run_table(tmp_path)["seconds"]
+    assert shown == 192.5
 
 
 def test_a_run_keeps_the_facts_of_its_page(executed, run):

@@ -9,7 +9,7 @@ from geofm_lib.data import pack, pool
 from geofm_lib.data.sample import Sample
 from geofm_lib.data.sources import early, labels, listing, tiles
 from geofm_lib.data.verify import Fit
-from geofm_lib.jobs import prepare_source
+from geofm_lib.jobs import pace, prepare_source
 from geofm_lib.jobs.prepare_collection import LARGE, Collection, Gathered
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.settings import PrepareSettings
@@ -28,13 +28,13 @@ def gather(settings: PrepareSettings, place: listing.Source, run: Folder) -> Gat
     images = _packed(settings, run)
     before = len(images.names) + images.refused.images
     run.drop_metrics_after(before)
-    started = time.monotonic()
+    clock = Clock(run, before)
     fit = Fit(settings.short_side, settings.quality, settings.nodata, settings.alpha, settings.valid_min)
     rest = itertools.islice(source.items, before, None)
     checked = images.admit(pool.samples(rest, source.total, settings.workers, fit))
     with closing(pack.pack(checked, run.path, shard_bytes, first_shard)) as packed:
-        done = _watched(packed, run, before, source.total, started)
-    speed = round((done - before) / max(time.monotonic() - started, 1e-3), 1)
+        done = _watched(packed, run, before, source.total, clock)
+    speed = clock.rate(done)
     if not settings.tile and 2 * images.large > len(images.names):
         words = f"{images.large} images have {LARGE} pixels a side or more, of which a crop shows a small part"
         warnings.append(f"{words}: tile=512 cuts them into tiles")
@@ -61,15 +61,35 @@ def _packed(settings: PrepareSettings, run: Folder) -> Collection:
     return images
 
 
-def _watched(packed: Iterable[Sample], run: Folder, before: int, total: int | None, started: float) -> int:
+class Clock:
+    """How long packing has taken, over all starts: a start that goes on knows it by the last row before it."""
+
+    def __init__(self, run: Folder, done: int):
+        kept = next((row for row in reversed(run.metrics()) if row.get("packing_s")), None)
+        self.earlier = kept["packing_s"] * done / kept["step"] if kept else 0.0
+        self.unknown = 0 if kept else done  # images of a start that left no word of its time
+        self.began = time.monotonic()
+
+    def seconds(self) -> float:
+        """Seconds of packing so far."""
+        return self.earlier + time.monotonic() - self.began
+
+    def rate(self, done: int) -> float:
+        """Images/s over all starts, when so many are done."""
+        return round((done - self.unknown) / max(self.seconds(), 1e-3), 1)
+
+
+def _watched(packed: Iterable[Sample], run: Folder, before: int, total: int | None, clock: Clock) -> int:
     """Images done once `packed` is through; logs how far it is, and leaves by Stopped when that is asked for."""
-    done, logged = before, 0.0
+    done, speed, marked, logged = before, pace.Pace(), before, clock.seconds()
     for done, _ in enumerate(packed, start=before + 1):
-        seconds = time.monotonic() - started
-        if seconds - logged > LOG_S or done == total:
-            logged, speed = seconds, (done - before) / seconds
-            left = {"seconds_left": round((total - done) / speed, 1)} if total else {}
-            run.log_metrics(step=done, total=total, packed_images_per_s=round(speed, 1), **left)
+        now = clock.seconds()
+        if now - logged > LOG_S or done == total:
+            speed.took(done - marked, now - logged)
+            marked, logged = done, now
+            left = {"seconds_left": speed.left(total - done)} if total else {}
+            rate = clock.rate(done)
+            run.log_metrics(step=done, total=total, packed_images_per_s=rate, packing_s=round(now, 3), **left)
             if run.stop_requested():
                 raise Stopped(f"stopped after {done} images; finished data shards stay, the next start goes on")
     return done

@@ -17,7 +17,7 @@ from geofm_lib.data.sources import prepared
 from geofm_lib.data.transforms import apart, mask_noise, normalise
 from geofm_lib.distributed import checkpoint, sharding, training
 from geofm_lib.distributed.context import Context
-from geofm_lib.jobs import pretrain_failed, pretrain_files, pretrain_start
+from geofm_lib.jobs import pace, pretrain_failed, pretrain_files, pretrain_start
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import mae
 from geofm_lib.planning.conditions import gib
@@ -76,7 +76,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
     parts = settings.accumulation(context.world_size)
     warmup = settings.warmup_epochs * per_epoch
     peak = settings.base_learning_rate * settings.global_batch / 256
-    rows, mark, taken = run.metrics(), time.perf_counter(), 0
+    rows, speed, mark, taken = run.metrics(), pace.Pace(), time.perf_counter(), 0
     losses_so_far = {row["step"]: row["loss"] for row in rows}
     steps = loader.stream(
         shards,
@@ -132,6 +132,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         run.at(done)
         if done % settings.log_every == 0 or done in (1, final) or stop:
             now = time.perf_counter()
+            speed.took(taken, now - mark)
             step_s, mark, taken = (now - mark) / taken, now, 0
             row = {
                 "step": done,
@@ -142,7 +143,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
                 "grad_norm": norm,
                 "step_s": step_s,
                 "images_per_s": settings.global_batch / step_s,
-                "seconds_left": round((total - done) * step_s, 1),
+                "seconds_left": speed.left(total - done),
                 **({"not_measured": not_measured} if shards.masked else {}),
             }
             rows.append(row)
@@ -164,7 +165,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
     table = context.gather(own)
     if context.is_main:
         files.write_csv(run.path / "ranks.csv", own, table)
-    rates = [row["images_per_s"] for row in rows[1:] or rows]  # the first holds start-up
+    rates = [row["images_per_s"] for row in pace.steady(rows, run.path)]
     return {
         "parameters": sum(p.numel() for p in autoencoder.parameters()),
         "steps": total,

@@ -29,7 +29,7 @@ from geofm_lib.data.sources import prepared, probeable
 from geofm_lib.distributed.context import Context
 from geofm_lib.distributed.features import Extractor, Features, cut
 from geofm_lib.distributed.training import learning_rate
-from geofm_lib.jobs import probe_kept, probe_metrics, probe_summary
+from geofm_lib.jobs import pace, probe_kept, probe_metrics, probe_summary
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import probe_heads, vit
 from geofm_lib.model.interop import folders, load
@@ -250,7 +250,8 @@ class Progress:
     def __init__(self, run: Folder, world_size: int) -> None:
         self.run, self.world_size = run, world_size
         self.total = self.steps = self.kept = self.images = 0
-        self.started = self.logged = time.perf_counter()
+        self.encoding_s, self.speed, self.marked = 0.0, pace.Pace(), 0
+        self.began = self.logged = time.perf_counter()
 
     def begin(self, total: int, kept: int) -> None:
         """There are so many steps, of which so many need not be done again."""
@@ -260,15 +261,18 @@ class Progress:
     def encoded(self, images: int, batches: int) -> None:
         """A batch of so many images is encoded on this rank, while all ranks encode so many."""
         self.images += images
+        self.encoding_s = time.perf_counter() - self.began
         self.advance(batches, phase="encoding")
 
     def advance(self, steps: int = 1, **row: Any) -> None:
         """Count steps, and log them now and then."""
-        self.steps += steps
+        self.steps, self.marked = self.steps + steps, self.marked + steps
         self.run.at(self.steps)
         now = time.perf_counter()
         if now - self.logged > LOG_S or self.steps == self.total:
-            self.logged, spent = now, now - self.started
-            row["encoded_images_per_s"] = round(self.images * self.world_size / spent, 1)
-            row["seconds_left"] = round(spent * (self.total - self.steps) / (self.steps - self.kept), 1)
+            self.speed.took(self.marked, now - self.logged)
+            self.logged, self.marked = now, 0
+            if self.images:  # not of the heads' time, nor when an earlier start encoded all
+                row["encoded_images_per_s"] = round(self.images * self.world_size / self.encoding_s, 1)
+            row["seconds_left"] = self.speed.left(self.total - self.steps)
             self.run.log_metrics(step=self.steps, total_steps=self.total, **row)

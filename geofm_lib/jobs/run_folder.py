@@ -20,7 +20,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,21 @@ class Folder:
     def stop_requested(self) -> bool:
         """Has somebody asked this run to stop? Ask on one rank and tell the others in a reduction."""
         return (self.path / STOP).exists()
+
+
+def rows(file: Path) -> list[dict[str, Any]]:
+    """The whole rows of a file of JSON lines, [] if it is not there."""
+    with suppress(OSError):
+        return list(whole_rows(file.read_text(errors="replace").splitlines()))
+    return []
+
+
+def whole_rows(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Those that are JSON: one is half written when a run is killed, or is being written now."""
+    for line in lines:
+        with suppress(ValueError):
+            if isinstance(found := json.loads(line), dict):
+                yield found
 
 
 def seal(folder: Path) -> None:

@@ -23,6 +23,7 @@ from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import apart, mask_noise, normalise
 from geofm_lib.distributed import sharding
 from geofm_lib.distributed.context import Context, fake_group
+from geofm_lib.jobs import pace
 from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.planning.conditions import PAPER_STEPS, gib
 from geofm_lib.planning.flops import training_flops
@@ -115,7 +116,7 @@ def _real(settings: ThroughputSettings, context: Context, shards: Shards) -> Ima
 def _window(settings: ThroughputSettings, context: Context, run: Folder, steps: Steps) -> dict[str, Any]:
     """Warm-up and steady window: median seconds, those of PAPER_STEPS steps, bytes of the first step, power."""
     began, total = time.perf_counter(), settings.warmup_steps + settings.steps
-    sent, paper_s = meters.CollectiveBytes(), None
+    sent, paper_s, speed = meters.CollectiveBytes(), None, pace.Pace()
     rows: list[Row] = []
     for number in range(1, total + 1):
         warm = number > settings.warmup_steps
@@ -124,6 +125,7 @@ def _window(settings: ThroughputSettings, context: Context, run: Folder, steps: 
         with sent if number == 1 else nullcontext():
             rows.append(steps.take())
         step_s = rows[-1]["step_s"]
+        speed.took(1, step_s)
         run.at(number)
         if number == PAPER_STEPS:
             paper_s = time.perf_counter() - began
@@ -133,7 +135,7 @@ def _window(settings: ThroughputSettings, context: Context, run: Folder, steps: 
             images_per_s=settings.batch_per_gpu * context.world_size / step_s,
             total_steps=total,
             phase="steady window" if warm else "warm-up",
-            seconds_left=(total - number) * step_s,
+            seconds_left=speed.left(total - number),
         )
         if warm:
             power.sample()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from geofm_lib import files, rights, streams
+from geofm_lib.jobs import pace
 from geofm_lib.jobs.run_folder import END, STOP, Folder, Heartbeat, Stopped, request, seal, stop_signals
 from geofm_lib.settings import load
 
@@ -43,7 +44,7 @@ def main(run_dir: Path) -> int:
         code = 1
         try:
             heartbeat.end_if_taken()
-            failed = {"status": "failed", **_failure(error, run_dir), "rank": rank, "seconds": _since(started)}
+            failed = {"status": "failed", **_failure(error, run_dir), "rank": rank, **_time(run_dir, started)}
             _write_first(run_dir, failed)
             sys.stdout.flush()
         except OSError:  # nor can this be written: the launcher learns it from the exit code
@@ -51,7 +52,7 @@ def main(run_dir: Path) -> int:
         os._exit(code)  # other ranks may hold threads of ours in a collective; do not wait for them
     heartbeat.end_if_taken()
     if rank == 0:
-        _write_first(run_dir, {**summary, "seconds": _since(started), "started": started})
+        _write_first(run_dir, {**summary, **_time(run_dir, started)})
         with suppress(OSError):  # without room for it, the run is as good, only unproved
             if files.read_json(run_dir / "summary.json")["status"] == "finished":
                 seal(run_dir)
@@ -103,8 +104,13 @@ def _write_first(run_dir: Path, summary: dict[str, Any]) -> None:
         files.write_json(run_dir / "summary.json", summary, replace=False)
 
 
-def _since(start: float) -> float:
-    return round(time.time() - start, 2)
+def _time(run_dir: Path, started: float) -> dict[str, float]:
+    """When this start ended, and how long all starts took, as every reader reckons it."""
+    ended, began = time.time(), started
+    with suppress(OSError, ValueError):
+        began = files.read_json(run_dir / "environment.json").get("began", started)
+    this = {"seconds": round(max(0.0, ended - began), 1)}
+    return {"ended": round(ended, 3), "seconds": pace.seconds([*pace.earlier(run_dir), this])}
 
 
 class _Labelled:

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from geofm_lib.figures.display import Table, facts
+from geofm_lib.jobs import pace
 from geofm_lib.runs import results
 from geofm_lib.runs.overview import duration
 from geofm_lib.runs.run import Run
@@ -18,15 +19,16 @@ def chain(run: Run) -> Table:
             "job": f"{each['job']}-{each['restart']}" if each["job"] else "",
             "nodes": each["nodes"],
             "began": datetime.fromtimestamp(each["started"], UTC).strftime("%Y-%m-%d %H:%M:%S"),
-            "took": duration(each["ended"] - each["started"]),
+            "took": duration(pace.seconds([each])),
             "saved steps": f"{each['from_step']} to {each['to_step']}",
             "status": each["status"],
             "reason": each["reason"],
         }
         for each in run.slices
     ]
-    hours = sum(each["node_hours"] for each in run.slices)
-    return Table(pd.DataFrame(rows), f"This run took {len(rows)} starts and {hours:.2f} node-hours (times are UTC)")
+    hours, took = sum(each["node_hours"] for each in run.slices), duration(run.seconds or 0.0)
+    words = f"This run took {took} in {len(rows)} starts, and {hours:.2f} node-hours of jobs (times are UTC)"
+    return Table(pd.DataFrame(rows), words)
 
 
 def colophon(run: Run | None = None) -> Table:
@@ -43,7 +45,7 @@ def colophon(run: Run | None = None) -> Table:
         "status": run.status,
         "commit": where.get("commit"),
         "launched": where.get("launched"),
-        "duration": duration(summary["seconds"]) if "seconds" in summary else None,
+        "duration": None if run.seconds is None else duration(run.seconds),
         "host": ", ".join(where.get("nodes") or []) or where.get("host") or where.get("launcher_host"),
         "device": where.get("device"),
         "torch is built for": where.get("torch_build"),

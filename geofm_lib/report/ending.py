@@ -128,9 +128,10 @@ def banner(notebook: NotebookNode, run: Run | None, said: dict[str, Any]) -> dic
 
 def _finished(run: Run | None, seconds: float | None) -> str:
     summary = run.summary if run else {}
-    if "seconds" in summary:
-        ranks = summary.get("ranks", 1)
-        return f"The run took {duration(summary['seconds'])} on {ranks} rank{'s' if ranks != 1 else ''}."
+    if run and run.seconds is not None:
+        ranks, starts = summary.get("ranks", 1), len(run.slices)
+        over = f", over {starts} starts" if starts > 1 else ""
+        return f"The run took {duration(run.seconds)} on {ranks} rank{'s' if ranks != 1 else ''}{over}."
     if run:
         return "The run finished."
     return "Every cell ran." if seconds is None else f"Every cell ran, in {duration(seconds)}."

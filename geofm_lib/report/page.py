@@ -39,9 +39,9 @@ def render(notebook_path: Path, page_path: Path, run: Run | None = None) -> Path
     notebook = notebook_outputs.clean(source, pages_beside=not alone)
     top = banner(notebook, run, said)
     summary, where = (run.summary, run.environment) if run else ({}, {})
-    seconds = summary.get("seconds", said.get("seconds"))
-    known = summary.get("started") is not None and "seconds" in summary
-    ended = datetime.fromtimestamp(summary["started"] + summary["seconds"], UTC) if known else datetime.now(UTC)
+    seconds = said.get("seconds") if run is None or run.seconds is None else run.seconds
+    last = run.this_slice if run and run.summary else {}
+    ended = datetime.fromtimestamp(last["ended"], UTC) if last else datetime.now(UTC)
     facts = {
         "notebook": said.get("notebook", f"{page_path.stem}.ipynb"),
         "digest": notebook_outputs.digest(source),

@@ -234,6 +234,7 @@ def _prepare_folder(folder: Path, settings: JobSettings, resolved: Resolved) -> 
     came_to = resolved.model_dump(exclude_unset=True)
     stored = {"job": settings.job, "asked": settings.asked(), "resolved": came_to, "geofm_version": __version__}
     began = {"job_started": float(os.environ.get("GEOFM_STARTED", time.time())), "from_step": Run(folder).saved_step}
+    began |= {"began": time.time()}
     files.write_json(folder / SETTINGS, stored)
     files.write_json(folder / "environment.json", {**results.environment(), **slurm.here(), **began})
     (folder / LAUNCHER).touch()

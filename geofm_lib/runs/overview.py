@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from geofm_lib.jobs import pace
 from geofm_lib.runs import life, queue, slurm
 from geofm_lib.runs.grid import Row
 from geofm_lib.runs.run import Run, find_runs, shown
@@ -101,11 +102,11 @@ def of_run(folder: Path) -> str:
     lines += [run.trouble] if run.trouble else []
     lines += [str(run.summary[each]) for each in ("error", "reason") if run.summary.get(each)]
     starts = [
-        {"began": _when(each["started"]), "status": each["status"],
+        {"began": _when(each["started"]), "took": duration(pace.seconds([each])), "status": each["status"],
          "saved steps": f"{each['from_step']} to {each['to_step']}", "node_hours": f"{each['node_hours']:.3f}"}
         for each in run.slices
     ]  # fmt: skip
-    lines += [_text(pd.DataFrame(starts))] if starts else []
+    lines += [_text(pd.DataFrame(starts)), f"{duration(run.seconds or 0.0)} in all"] if starts else []
     page = folder / "report.html"
     return "\n".join([*lines, *([f"page: {shown(page)}"] if os.path.isfile(page) else [])])
 

@@ -3,7 +3,6 @@
 import json
 import os
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from geofm_lib import files, rights
-from geofm_lib.jobs import owner
-from geofm_lib.jobs.run_folder import HEARTBEATS
+from geofm_lib.jobs import owner, pace
+from geofm_lib.jobs.run_folder import HEARTBEATS, rows, whole_rows
 from geofm_lib.runs import life
 from geofm_lib.settings import clone, expanded
 
@@ -163,7 +162,7 @@ class Run:
                 lines = stream.read().decode(errors="replace").splitlines()
         except OSError:
             return {}
-        return next(_whole(reversed(lines)), {})
+        return next(whole_rows(reversed(lines)), {})
 
     @property
     def ranks(self) -> pd.DataFrame:
@@ -179,14 +178,15 @@ class Run:
         """The last launch in one row, {} if there was none, when the run's status is known to be `state`.
 
         job, restart (of Slurm, '' elsewhere), nodes, started and ended (seconds since 1970; a running slice ends now),
-        from_step and to_step (checkpoints), status, reason, node_hours.
+        seconds (of its ranks), from_step and to_step (checkpoints), status, reason, node_hours (of its job).
         """
         where, ended = self.environment, time.time()
         if not where:
             return {}
         if state != "running":
             seen = self.written("summary.json"), self.last_heartbeat, self.written("environment.json")
-            ended = next(filter(None, seen))
+            ended = self.summary.get("ended") or next(filter(None, seen))
+        began = where.get("began", where.get("job_started", ended - self.summary.get("seconds", 0.0)))
         started, nodes = where.get("job_started", ended), where.get("slurm_nodes", 1)
         return {
             "job": where.get("slurm_job", ""),
@@ -194,6 +194,7 @@ class Run:
             "nodes": nodes,
             "started": round(started, 1),
             "ended": round(ended, 1),
+            "seconds": round(max(0.0, ended - began), 1),
             "from_step": where.get("from_step", 0),
             "to_step": self.saved_step,
             "status": state,
@@ -207,6 +208,12 @@ class Run:
         now = self.this_slice
         return self.read_rows("history.jsonl") + ([now] if now else [])
 
+    @property
+    def seconds(self) -> float | None:
+        """How long the run took, or takes so far, over all its launches; None if it was never launched."""
+        starts = self.slices
+        return pace.seconds(starts) if starts else self.summary.get("seconds")
+
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON file of the run, {} if it is not there or cannot be read: then `trouble` says so."""
         with suppress(OSError, ValueError):
@@ -215,9 +222,7 @@ class Run:
 
     def read_rows(self, name: str) -> list[dict[str, Any]]:
         """The whole rows of a file of JSON lines, [] if it is not there."""
-        with suppress(OSError):
-            return list(_whole((self.folder / name).read_text(errors="replace").splitlines()))
-        return []
+        return rows(self.folder / name)
 
     def read_csv(self, name: str) -> pd.DataFrame:
         """A CSV file of the run, an empty table if it is not there; files.Damaged when it cannot be read."""
@@ -276,22 +281,16 @@ def closed(folder: Path) -> bool:
 
 def run_table(root: str | Path) -> pd.DataFrame:
     """One row per run folder under `root`: its settings, its headline numbers, status and folder."""
-    rows = []
+    found = []
     for run in sorted(find_runs(root), key=lambda run: run.folder):
         scalars = {k: v for k, v in run.summary.items() if not isinstance(v, dict | list)}
-        rows.append({"job": run.job, **run.settings, **scalars, "status": run.status, "folder": str(run.folder)})
-    return pd.DataFrame(rows)
+        seconds = run.seconds
+        took = {} if seconds is None else {"seconds": seconds}
+        found.append({"job": run.job, **run.settings, **scalars, **took, "status": run.status, "folder": str(run.folder)})
+    return pd.DataFrame(found)
 
 
 def shown(folder: str | Path) -> str:
     """A path as a reader here can paste it into a shell or a setting: short in the clone's folder, else absolute."""
     place, here = expanded(folder), Path.cwd()
     return str(place.relative_to(here)) if here == (clone() or here) and place.is_relative_to(here) else str(place)
-
-
-def _whole(lines: Iterator[str] | list[str]) -> Iterator[dict[str, Any]]:
-    """Those that are JSON: one is half written when a run is killed, or is being written now."""
-    for line in lines:
-        with suppress(ValueError):
-            if isinstance(found := json.loads(line), dict):
-                yield found
