@@ -75,6 +75,32 @@ def test_a_ratio_that_is_not_reached_is_told():
     assert split.missed(decide(ratio=0.7), FOREST, 0.7) == []
 
 
+@pytest.mark.parametrize(
+    ("each", "asked", "twins", "reached", "why"),
+    [
+        (2, 0.9, False, "0.50", "classes have few images, of which one at least trains and one is tested on"),
+        (2, 0.1, False, "0.50", "classes have few images, of which one at least trains and one is tested on"),
+        (3, 0.5, False, "0.67", "classes have few images, and their shares are rounded to whole ones"),
+        (20, 0.9, True, "0.50", "a random split keeps images that belong together on one side"),
+    ],
+)
+def test_why_a_ratio_is_not_reached_is_true(each, asked, twins, reached, why):
+    classes = [f"c{n // each}" for n in range(40 // each * each)]
+    names = [f"{n}.png" for n in range(len(classes))]
+    same_as = {name: names[n // 10 * 10] for n, name in enumerate(names) if n % 10} if twins else {}
+    found = split.decide("auto", names, classes, [""] * len(names), [""] * len(names), same_as, asked, 0)
+    (told,) = split.missed(found, classes, asked)
+    assert f"{reached} of the train and test images train: {why}" in told
+    assert split.missed(found, classes, float(reached)) == []
+
+
+def test_a_ratio_of_images_without_labels_is_not_used():
+    found = decide(labels=[""] * 40, ratio=0.7)
+    assert set(found.sides) == {"train"}
+    assert split.missed(found, [""] * 40, 0.7) == ["train_ratio=0.7 is not used, since images without labels all train"]
+    assert split.missed(found, [""] * 40, 1.0) == []
+
+
 def test_scenes_stay_whole_with_labels_and_without():
     scenes = [f"s{n // 4}" for n in range(40)]
     for classes in (FOREST, [""] * 40, ["forest"] * 20 + ["water"] * 20):

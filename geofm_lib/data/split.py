@@ -4,9 +4,9 @@ from collections import Counter
 from typing import NamedTuple
 
 from geofm_lib.data import duplicates, several
+from geofm_lib.data.sources.sides import SIDES
 
 MISSED = 0.05  # of train_ratio, from which on it is told
-SIDES = ("train", "val", "test")  # val is kept apart: neither pretrained on nor tested on
 
 
 class Split(NamedTuple):
@@ -74,16 +74,30 @@ def missed(split: Split, labels: list[str], asked: float) -> list[str]:
         return []
     if split.by.startswith("given"):
         return [f"train_ratio={asked:g} is not used, since the split is {split.by}; split=random splits anew"]
-    counted = Counter(side for side, label in zip(split.sides, labels, strict=True) if label or not any(labels))
-    total = counted["train"] + counted["test"]
-    reached = counted["train"] / total if total else 1.0
+    any_label = any(labels)
+    if split.by == "random" and not any_label:
+        return [] if asked == 1 else [f"train_ratio={asked:g} is not used, since images without labels all train"]
+    sized: Counter[str] = Counter()  # images of each class that train or are tested on
+    trained = 0
+    for side, label, kind in zip(split.sides, labels, several.strata(labels), strict=True):
+        if side != "val" and (label or not any_label):
+            sized[kind] += 1
+            trained += side == "train"
+    total = sized.total()
+    reached = trained / total if total else 1.0
     if abs(reached - asked) <= MISSED:
         return []
-    why = "a random split keeps" if split.by == "random" else f"a split by {split.by} keeps"
-    return [
-        f"train_ratio={asked:g} was asked for, and {reached:.2f} of the train and test images train: {why} images that "
-        "belong together on one side, and there are few such groups"
-    ]
+    # What comes of it step by step, had every image a side of its own: the longest step is why.
+    rounded = sum(round(count * asked) for count in sized.values()) / total
+    both = sum(max(1, min(round(count * asked), count - 1)) for count in sized.values()) / total
+    steps = {
+        "classes have few images, and their shares are rounded to whole ones": abs(rounded - asked),
+        "classes have few images, of which one at least trains and one is tested on": abs(both - rounded),
+        f"a {'random split' if split.by == 'random' else f'split by {split.by}'} keeps images that belong together on "
+        "one side, and there are few such groups": abs(reached - both),
+    }
+    why = max(steps, key=lambda step: steps[step])
+    return [f"train_ratio={asked:g} was asked for, and {reached:.2f} of the train and test images train: {why}"]
 
 
 def _as_given(given: list[str], labels: list[str], warnings: list[str]) -> list[str]:

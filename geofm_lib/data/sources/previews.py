@@ -5,7 +5,7 @@ from collections import Counter
 
 from geofm_lib.data.sources import archives, listing, unused
 
-ARRAYS = frozenset(".npy .npz .h5 .hdf5 .he5 .nc .nc4 .mat .pt .pth .zarr".split())
+ARRAYS = frozenset(unused.ARRAYS.split())
 
 
 def count(source: listing.Source) -> int | None:

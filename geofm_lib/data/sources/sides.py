@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-TRAIN, VAL, TEST = "train", "val", "test"
+SIDES = TRAIN, VAL, TEST = "train", "val", "test"  # val is kept apart: neither pretrained on nor tested on
 MOST = 64  # folders beside each other of which some may be sides; a set of a million places has more
 WORDS = {
     TRAIN: "train training trn trainval trainvalid trainset",

@@ -10,6 +10,7 @@ from geofm_lib.data.sources import listing, sides, tables
 COLUMNS = ("suffix", "reason", "files", "example")
 MOST_TABLES = 64  # names of tables and lists that are remembered, to be looked into
 
+ARRAYS = ".npy .npz .h5 .hdf5 .he5 .nc .nc4 .mat .pt .pth .zarr"  # by their suffix alone
 ARRAY, TABLE, ARCHIVE, FORMAT = (
     "an array, which is not read",
     "a table or text",
@@ -20,7 +21,7 @@ LEFT_OUT = "an image that pattern leaves out"
 _REASONS = {
     suffix: reason
     for reason, suffixes in {
-        ARRAY: ".npy .npz .h5 .hdf5 .he5 .hdf .nc .nc4 .mat .pt .pth .pkl .pickle .zarr .bin .raw .dat .safetensors",
+        ARRAY: f"{ARRAYS} .hdf .pkl .pickle .bin .raw .dat .safetensors",
         TABLE: ".csv .tsv .txt .lst .parquet .json .jsonl .ndjson .xlsx .xls .xml .yaml .yml .md .geojson .shp .dbf "
         ".shx .prj .gpkg .kml .cpg .pdf .html .htm .rst .toml .ini .log .cls",
         ARCHIVE: ".tar .zip .gz .tgz .bz2 .xz .7z .rar .zst .tbz .txz",
