@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import seaborn as sns
 
-from geofm_lib.figures._axes import BLUE, ORANGE
+from geofm_lib.figures._axes import BLUE, GREY, ORANGE
 from geofm_lib.figures.display import Figure, Note, axes, sheet, styled
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import expanded
@@ -32,19 +33,28 @@ def images(run: Run) -> Note:
 
 @styled
 def loss(run: Run) -> Figure | Note:
-    """Training loss against epochs."""
-    metrics = run.metrics
-    if "loss" not in metrics or not metrics["loss"].notna().any():
+    """Training loss against epochs; of a branch, after that of the runs that it comes from."""
+    before, own = _logged(run, "loss")
+    if own.empty:
         return Note("The run logged no step, so there is no loss to draw.")
-    metrics = metrics.dropna(subset=["loss"])
+    metrics = pd.concat([before, own])
     x = "epoch" if "epoch" in metrics and metrics["epoch"].is_unique else "step"
     figure, ax = axes()
-    sns.lineplot(metrics, x=x, y="loss", ax=ax, color=BLUE, alpha=0.35, linewidth=1)
-    ax.plot(metrics[x], metrics["loss"].rolling(max(1, len(metrics) // 30), min_periods=1).mean(), color=BLUE)
+    for part, colour, label in ((before, GREY, "before the branch"), (own, BLUE, "this run")):
+        if part.empty:
+            continue
+        sns.lineplot(part, x=x, y="loss", ax=ax, color=colour, alpha=0.35, linewidth=1)
+        mean = part["loss"].rolling(max(1, len(metrics) // 30), min_periods=1).mean()
+        ax.plot(part[x], mean, color=colour, label=label)
     ax.set(xlabel=x, ylabel="loss on masked patches")
     first, last = metrics["loss"].iloc[0], metrics["loss"].iloc[-1]
     change = f"{'falls' if last < first else 'rises'} from {first:.4f} to {last:.4f}"
     alt = f"Line: the training loss {change} over {int(metrics['step'].iloc[-1])} steps."
+    if not before.empty:
+        ax.legend()
+        alt += (
+            f" Those until step {int(before['step'].iloc[-1])}, in grey, are of {' and '.join(before['run'].unique())}."
+        )
     if "not_measured" in metrics:
         told = f"{100 * metrics['not_measured'].mean():.1f} % of the masked pixels were not measured and do not count"
         ax.set_title(told)
@@ -55,21 +65,32 @@ def loss(run: Run) -> Figure | Note:
 
 @styled
 def learning_rate(run: Run) -> Figure | Note:
-    """Learning rate and gradient norm against steps."""
-    metrics = run.metrics
-    if "learning_rate" not in metrics or not metrics["learning_rate"].notna().any():
+    """Learning rate and gradient norm against steps; of a branch, after those of the runs that it comes from."""
+    before, own = _logged(run, "learning_rate")
+    if own.empty:
         return Note("The run logged no learning rate.")
-    rates = metrics["learning_rate"]
+    rates = own["learning_rate"]
     alt = f"Line: the learning rate peaks at {rates.max():.3g} and ends at {rates.iloc[-1]:.3g}."
+    if not before.empty:
+        alt += f" At the branch it goes from {before['learning_rate'].iloc[-1]:.3g} to {rates.iloc[0]:.3g}."
     curves = [("learning_rate", "learning rate", BLUE)]
-    if "grad_norm" in metrics and metrics["grad_norm"].notna().any():
+    if "grad_norm" in own and own["grad_norm"].notna().any():
         curves.append(("grad_norm", "gradient norm", ORANGE))
-        alt += f" Beside it the gradient norm, median {metrics['grad_norm'].median():.3g}."
+        alt += f" Beside it the gradient norm, median {own['grad_norm'].median():.3g}."
     figure, panels = axes(height=2.5, columns=len(curves), squeeze=False)
     for ax, (column, words, colour) in zip(panels[0], curves, strict=True):
-        sns.lineplot(metrics, x="step", y=column, ax=ax, color=colour)
+        sns.lineplot(before, x="step", y=column, ax=ax, color=GREY) if column in before else None
+        sns.lineplot(own, x="step", y=column, ax=ax, color=colour)
         ax.set(xlabel="step", ylabel=words)
     return Figure(figure, alt)
+
+
+def _logged(run: Run, column: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows that have this column: of the runs that a branch comes from, and of the run itself."""
+    parts = [
+        each if column in each else pd.DataFrame(columns=["step", column]) for each in (run.ancestors, run.metrics)
+    ]
+    return parts[0].dropna(subset=[column]), parts[1].dropna(subset=[column])
 
 
 def contact_sheet(run: Run, columns: int = 8) -> Figure | Note:

@@ -53,6 +53,7 @@ def colophon(run: Run | None = None) -> Table:
         "threads per rank": where.get("threads_per_rank"),
         "data fingerprint": summary.get("fingerprint") or run.resolved.get("data_fingerprint"),
         "started from": f"{start['from']} (SHA-256 {start['digest']})" if start else "",
+        "branch of": "; before that ".join(map(_branched, reversed(run.resolved.get("ancestry", [])))),
         "changed for this model": "; ".join(start.get("notes", [])),
         "Slurm job": slurm,
         "Python": where.get("python") and f"{where['python']} on {where.get('platform', '')}",
@@ -60,6 +61,13 @@ def colophon(run: Run | None = None) -> Table:
         "parameters": ", ".join(f"{name}={value!r}" for name, value in run.settings.items()),
     }
     return facts(found, "Provenance, read from the run folder")
+
+
+def _branched(ancestor: dict[str, Any]) -> str:
+    """A run that this one comes from: its folder and step, the checkpoint's digest, and what was changed there."""
+    changed = ", ".join(f"{name} {there!r} -> {here!r}" for name, (there, here) in ancestor["changed"].items())
+    digest = f" (manifest SHA-256 {ancestor['digest']})" if ancestor["digest"] else ", its first weights"
+    return f"{ancestor['run']} at step {ancestor['step']}{digest}: {changed or 'nothing changed'}"
 
 
 def _packages(environment: dict[str, Any]) -> str:

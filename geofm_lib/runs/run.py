@@ -12,7 +12,7 @@ import pandas as pd
 
 from geofm_lib import files, rights
 from geofm_lib.jobs import owner, pace
-from geofm_lib.jobs.run_folder import HEARTBEATS, rows, whole_rows
+from geofm_lib.jobs.run_folder import ANCESTORS, HEARTBEATS, rows, whole_rows
 from geofm_lib.runs import life
 from geofm_lib.settings import clone, expanded
 
@@ -151,6 +151,11 @@ class Run:
     def metrics(self) -> pd.DataFrame:
         """One row per logged step."""
         return pd.DataFrame(self.read_rows(self.proved("metrics.jsonl").name))
+
+    @property
+    def ancestors(self) -> pd.DataFrame:
+        """Of a branch, the rows until it began, with the name of the run that each is of (`run`); else no rows."""
+        return pd.DataFrame(self.read_rows(self.proved(ANCESTORS).name))
 
     @property
     def last_row(self) -> dict[str, Any]:
