@@ -5,16 +5,13 @@ import json
 import shutil
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import tifffile
 import timm
 import torch
 from timm.models import save_for_hf
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from geofm_lib.data import loader
-from geofm_lib.data.sample import Sample
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import mask_noise, normalise
 from geofm_lib.jobs import pretrain_start
@@ -34,7 +31,6 @@ SIZE = {"image_size": 32, "patch_size": 8}
 DECODER = {"decoder_hidden_size": 64, "decoder_num_hidden_layers": 2, "decoder_num_attention_heads": 2}
 TARGET = {"decoder_intermediate_size": 256, "norm_pix_loss": True}
 SIZES = {"embed_dim": 64, "depth": 4, "num_heads": 2, "img_size": 32, "patch_size": 8}  # the same for timm
-IMAGES = 24
 
 
 def stir(model):
@@ -65,28 +61,13 @@ def timm_folder(folder, **more):
     return theirs
 
 
-def images(folder, bands):
-    random, samples = np.random.default_rng(0), []
-    for number in range(IMAGES):
-        soft = np.kron(random.integers(40, 215, (8, 8, bands)), np.ones((4, 4, 1))).astype(np.uint8)
-        how = {"photometric": "rgb"} if bands == 3 else {"photometric": "minisblack", "planarconfig": "contig"}
-        tifffile.imwrite(folder / "one.tif", soft, **how)
-        sample = Sample(f"{number:02d}.tif", "all", width=32, height=32, channels=bands)
-        sample.data = (folder / "one.tif").read_bytes()
-        samples.append(sample)
-    packed.write(folder, samples, ["train"] * IMAGES, mean=[0.5] * bands, std=[0.2] * bands)
-    statistics = json.loads((folder / "statistics.json").read_text())
-    (folder / "statistics.json").write_text(json.dumps(statistics | {"channels": bands}))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """Pretrainings of one rank, each with its `init`, and the models that they started from."""
     place = tmp_path_factory.mktemp("init")
     for bands in (3, 13):
         (place / f"{bands} bands").mkdir()
-        images(place / f"{bands} bands", bands)
+        packed.textures(place / f"{bands} bands", bands)
     theirs = {"hf": hf_folder(place / "hf"), "timm": timm_folder(place / "timm")}
     shutil.copytree(place / "hf", place / "gone")
 

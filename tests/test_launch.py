@@ -22,7 +22,7 @@ from geofm_lib.data.transforms import mask_noise, normalise
 from geofm_lib.jobs import run_folder
 from geofm_lib.model.interop import load
 from geofm_lib.runs.launch import launch
-from geofm_lib.runs.run import Run, run_table
+from geofm_lib.runs.run import Run, find_runs, run_table
 from geofm_lib.runs.watch import RunFailed
 from geofm_lib.settings import PrepareSettings, PretrainSettings, SettingsError
 from tests.conftest import need
@@ -249,18 +249,72 @@ def test_a_disk_that_fills_up_during_a_checkpoint_spoils_nothing(whole, small, t
     assert bytes.fromhex(told["encoder"]) == digest(whole)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_led_to_it(small, tmp_path):
-    odd = {**small, "base_learning_rate": 1e30, "clip_grad_norm": 0.0, "warmup_epochs": 0}
+def test_a_loss_that_is_no_number_stops_the_run_and_the_command_in_its_message_works(small, tmp_path):
+    """The command is given to a shell, as it is printed, from another folder."""
+    odd = {**small, "base_learning_rate": 1e30, "clip_grad_norm": 0.0, "warmup_epochs": 0, "epochs": 2}
+    place = tmp_path / "a run"
     with pytest.raises(RunFailed, match=r"step \d+: the loss .* at learning rate .*Lower base_learning_rate") as caught:
-        launch(PretrainSettings(**odd, run_dir=str(tmp_path / "run")))
+        launch(PretrainSettings(**odd, run_dir=str(place)))
     step = int(re.search(r"step (\d+)", str(caught.value)).group(1))
-    evidence = json.loads((tmp_path / "run" / "not-finite" / f"step-{step:08d}.json").read_text())
+    evidence = json.loads((place / "not-finite" / f"step-{step:08d}.json").read_text())
     assert [row["rank"] for row in evidence["ranks"]] == [0, 1]
     images = [image for row in evidence["ranks"] for image in row["images"]]
     assert len(set(images)) == 16
     assert evidence["ranks"][0]["gradients_not_finite"]
-    before = json.loads((tmp_path / "run" / "not-finite" / f"step-{step - 1:08d}" / "manifest.json").read_text())
+    before = json.loads((place / "not-finite" / f"step-{step - 1:08d}" / "manifest.json").read_text())
     assert before["step"] == step - 1
+    command = str(caught.value).splitlines()[0].rpartition(": ")[2]
+    assert f" -p branch '{place}@0' -p base_learning_rate 0.001 -p clip_grad_norm 1.0" in command
+    here = {**os.environ, "GEOFM_RUNS": str(tmp_path / "runs"), "PYTHONPATH": str(REPO)}
+    done = subprocess.run(command, shell=True, cwd=tmp_path, env=here, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (run,) = find_runs(tmp_path / "runs", "pretrain")
+    assert run.status == "finished"
+    assert run.metrics["loss"].iloc[-1] < run.metrics["loss"].iloc[0]
+    page = (run.folder / "report.html").read_text()
+    assert "branch of" in page
+    assert "base_learning_rate 1e+30 -&gt; 0.001" in page
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_killed_while_branching(whole, small, tmp_path):
+    """kill -9 of a rank or of the launcher soon after the start, again and again: the bits of a branch left alone.
+
+    Then the run that was branched is deleted, and it goes on without.
+    """
+    copy, dice = tmp_path / "parent", random.Random(6)
+    shutil.copytree(whole.folder, copy)
+    settings = {"branch": f"{copy}@20", "epochs": 16}
+    undisturbed = launch(PretrainSettings(**settings, run_dir=str(tmp_path / "undisturbed")))
+    killed = PretrainSettings(**settings, run_dir=str(tmp_path / "run"))
+    run, own = Run(tmp_path / "run"), lambda: list((tmp_path / "run" / "checkpoint").glob("step-*/manifest.json"))
+    early = 0
+    for number in range(12):
+        process = start(killed)
+        wait_for(lambda: len(ranks_of(run.folder)) == 2)
+        time.sleep(dice.random() * (8 if number else 1))
+        early += not own()
+        if number % 3 == 2:
+            process.kill()
+            process.communicate()
+            wait_for(lambda: not ranks_of(run.folder), seconds=60)
+            age_heartbeats(run.folder)
+        else:
+            for rank in ranks_of(run.folder)[:1]:
+                rank.kill()
+            process.communicate(timeout=scaled(60))
+        if run.status == "finished":
+            break
+    if own():
+        shutil.rmtree(copy)
+    killed = PretrainSettings(**settings, run_dir=str(tmp_path / "run"))
+    launch(killed)
+    assert early
+    assert list(run.metrics["step"]) == list(range(21, 49))
+    assert losses(run) == losses(undisturbed)
+    assert digest(run) == digest(undisturbed)
+    print(f"{number + 1} kills, {early} of them before the branch had a checkpoint of its own")
 
 
 @pytest.mark.long  # test_execute kills a kernel that is the launcher

@@ -40,7 +40,8 @@ def loss(run: Run) -> Figure | Note:
     metrics = pd.concat([before, own])
     x = "epoch" if "epoch" in metrics and metrics["epoch"].is_unique else "step"
     figure, ax = axes()
-    for part, colour, label in ((before, GREY, "before the branch"), (own, BLUE, "this run")):
+    joined = pd.concat([before.tail(1), own])
+    for part, colour, label in ((before, GREY, "before the branch"), (joined, BLUE, "this run")):
         if part.empty:
             continue
         sns.lineplot(part, x=x, y="loss", ax=ax, color=colour, alpha=0.35, linewidth=1)

@@ -123,7 +123,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
             after = _loss_of_next(steps, losses, context)
             keep = partial(save, step=done, keep=1)
             told = pretrain_failed.failed_step(
-                fault, run, settings, model, context, where, images, losses_so_far, after, keep
+                fault, run, settings, model, context, done, where, images, losses_so_far, after, keep
             )
             fault.args = (told,)
             raise

@@ -32,6 +32,7 @@ def failed_step(
     settings: PretrainSettings,
     model: nn.Module,
     context: Context,
+    done: int,
     where: dict[str, Any],
     images: dict[int, str],
     losses: dict[int, float],
@@ -41,6 +42,7 @@ def failed_step(
     """Write not-finite/step-<step>.json with every rank's part in it, and the weights; every rank calls this.
 
     Args:
+        done: the step that the weights have done; those after it may have been left out.
         where: the `step` that failed, counted from 1, its `epoch` and `learning_rate`.
         images: this rank's images: position in the train side, name.
         losses: loss of each step of this launch, and of those logged before.
@@ -73,7 +75,8 @@ def failed_step(
         kept = f"The weights before it, its images and the gradients concerned are in {folder}."
     except CheckpointError as error:
         kept = f"What led to it could not be kept: {error}."
-    advice = context.broadcast(advised(run, settings, where["step"], losses, next_loss) if context.is_main else "")
+    advice = advised(run, settings, done, where["step"], losses, next_loss) if context.is_main else ""
+    advice = context.broadcast(advice)
     return (
         f"step {where['step']}: {loss} and the gradient norm is {fault.norm} (first in {weight}) at learning rate "
         f"{where['learning_rate']:.3g}; this step changed nothing. {kept} {advice}"
@@ -81,17 +84,17 @@ def failed_step(
 
 
 def advised(
-    run: Folder, settings: PretrainSettings, step: int, losses: dict[int, float], next_loss: float | None
+    run: Folder, settings: PretrainSettings, done: int, step: int, losses: dict[int, float], next_loss: float | None
 ) -> str:
     """What was at fault, the images of the step or the weights before it, and the command for a branch without that.
 
     It is asked of the next images: weights that are sound give them a usual loss. The first weights always are.
     """
     usual = SOUND * min(losses.values(), default=math.inf)
-    images = step == 1 or next_loss is None or math.isfinite(next_loss) and next_loss <= usual
+    images = not done or next_loss is None or math.isfinite(next_loss) and next_loss <= usual
     begun: dict[str, Any] = run.resolved.ancestry[-1] if run.resolved.ancestry else {"step": 0}
     saved = {int(place.name[5:]) for place in run.path.glob(f"*/{STEPS}")} | ({0} if not begun["step"] else set())
-    sound = [n for n in saved if n < (step if images else step - 1) and (not n or losses.get(n + 1, 0.0) <= usual)]
+    sound = [n for n in saved if n < done + images and (not n or losses.get(n + 1, 0.0) <= usual)]
     changes: dict[str, Any] = {"branch": f"{run.path}@{max(sound or saved or {0})}"}
     if not sound and begun["step"] and Path(begun["checkpoint"]).is_dir():  # begin again where this branch began
         named = {name: here for name, (_, here) in begun["changed"].items()}

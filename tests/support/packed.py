@@ -5,6 +5,9 @@ import operator
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+import tifffile
+
 from geofm_lib import files
 from geofm_lib.data import pack, shards
 from geofm_lib.data.sample import Sample
@@ -29,4 +32,20 @@ def write(
         files.write_table(folder / "split.csv", ("name", "split"), zip(names, sides, strict=True))
     statistics = {"mean": list(mean), "std": list(std), "channels": CHANNELS}
     (folder / "statistics.json").write_text(json.dumps(statistics))
+    return folder
+
+
+def textures(folder: Path, bands: int = 3, count: int = 24) -> Path:
+    """The same with soft random images of 32 pixels a side, all of them for training."""
+    random, samples = np.random.default_rng(0), []
+    for number in range(count):
+        soft = np.kron(random.integers(40, 215, (8, 8, bands)), np.ones((4, 4, 1))).astype(np.uint8)
+        how = {"photometric": "rgb"} if bands == 3 else {"photometric": "minisblack", "planarconfig": "contig"}
+        tifffile.imwrite(folder / "one.tif", soft, **how)
+        sample = Sample(f"{number:02d}.tif", "all", width=32, height=32, channels=bands)
+        sample.data = (folder / "one.tif").read_bytes()
+        samples.append(sample)
+    write(folder, samples, ["train"] * count, mean=[0.5] * bands, std=[0.2] * bands)
+    statistics = json.loads((folder / "statistics.json").read_text())
+    (folder / "statistics.json").write_text(json.dumps(statistics | {"channels": bands}))
     return folder

@@ -4,6 +4,7 @@ The ranks are forked from one process that has imported torch and done nothing w
 several seconds. (Runs are started otherwise, see geofm_lib/runs/launch.py.)
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -279,9 +280,13 @@ def _gathers(context, depth):
 
 def curves(context, arguments):
     """The pretraining job itself, several times, each with its settings, the step at which it is asked to stop, a
-    folder to remove before it, and one to which its run is copied after it; how each of them ended."""
+    folder to remove before it, and one to which its run is copied after it; how each of them ended.
+
+    `nan`: the steps at which its images are not finite. `launched`: with the files that the launcher leaves.
+    """
+    from geofm_lib.distributed import training
     from geofm_lib.jobs import pretrain, run_folder
-    from geofm_lib.settings import PretrainSettings
+    from geofm_lib.settings import PretrainSettings, Resolved
 
     class StopsAt(run_folder.Folder):
         steps, asked = None, 0
@@ -297,17 +302,52 @@ def curves(context, arguments):
             settings.folder().mkdir(parents=True, exist_ok=True)
             shutil.rmtree(each.get("remove", ""), ignore_errors=True)
         context.barrier()
-        run = StopsAt(settings.folder(), context.is_main)
+        came_to = context.broadcast(_launched(settings) if context.is_main and each.get("launched") else {})
+        run = StopsAt(settings.folder(), context.is_main, resolved=Resolved(**came_to))
         run.steps = each.get("stop")
         try:
-            pretrain.run(settings, context, run)
+            with _spoilt(pretrain, each.get("nan", ())):
+                pretrain.run(settings, context, run)
             ended.append("finished")
-        except run_folder.Stopped as stop:
+        except (run_folder.Stopped, training.NotFinite, ValueError) as stop:
             ended.append(str(stop))
         context.barrier()
         if context.is_main and "copy" in each:
             shutil.copytree(settings.folder(), each["copy"])
     return ended
+
+
+def _launched(settings) -> dict:
+    """settings.json and what a branch needs, as the launcher leaves them; what the settings came to."""
+    from geofm_lib import files
+    from geofm_lib.data.sources import prepared
+    from geofm_lib.runs import branch
+    from geofm_lib.settings import Resolved
+
+    found = {"data": settings.data, "data_fingerprint": prepared.fingerprint(Path(settings.data))}
+    found |= branch.resolved(settings, found["data_fingerprint"], "") if settings.branch else {}
+    asked = {"job": "pretrain", "asked": settings.asked(), "resolved": found}
+    files.write_json(settings.folder() / "settings.json", asked)
+    branch.keep(settings.folder(), Resolved(**found))
+    return found
+
+
+@contextlib.contextmanager
+def _spoilt(job, steps):
+    """Make the images of these steps not finite, as a decoder's fault would."""
+    usual = job.loader.stream
+
+    def stream(*args, **how):
+        for step, epoch, batches in usual(*args, **how):
+            if step + 1 in steps:
+                batches = [(images.float() * float("nan"), indices) for images, indices in batches]
+            yield step, epoch, batches
+
+    job.loader.stream = stream
+    try:
+        yield
+    finally:
+        job.loader.stream = usual
 
 
 def first_weights(context, arguments):
