@@ -285,9 +285,10 @@ SMALL |= {"warmup_epochs": 1, "global_batch": 16, "ranks": 1, "log_every": 1, "c
 ASKED = {seed: (PretrainSettings(**SMALL, seed=seed), b"") for seed in (1, 2)}
 
 
-def start(settings: PretrainSettings, runs: Path) -> subprocess.Popen:
-    """A process that launches the run, as a kernel would, with its own folder of runs."""
-    code = f"from geofm_lib.runs.launch import launch\nfrom geofm_lib.settings import *\nlaunch({settings!r})"
+def start(settings: PretrainSettings, runs: Path, shift: float = 0.0) -> subprocess.Popen:
+    """A process that launches the run, as a kernel would; `shift`: seconds that its clock is ahead."""
+    code = f"import time\nnow = time.time\ntime.time = lambda: now() + {shift}\n"
+    code += f"from geofm_lib.runs.launch import launch\nfrom geofm_lib.settings import *\nlaunch({settings!r})"
     return subprocess.Popen([sys.executable, "-c", code], cwd=REPO, env={**os.environ, "GEOFM_RUNS": str(runs)},
                             stdout=subprocess.PIPE, stderr=-2, text=True)  # fmt: skip
 
@@ -300,7 +301,7 @@ class Watch:
         self.thread = threading.Thread(target=self._sample)
 
     def _sample(self):
-        while not self.over.wait(0.1):
+        while not self.over.wait(0.5):
             live = set()
             for process in ranks_of(self.runs):
                 try:
@@ -333,10 +334,14 @@ def results(runs_folder):
     return {seed: (settings, bits(launch(settings).folder)) for seed, (settings, _) in ASKED.items()}
 
 
-def at_once(runs: Path, results: dict, seeds: tuple[int, ...]) -> list[str]:
-    """Launch these in one moment over a set that is not prepared; what each has said, when all have their bits."""
+def at_once(runs: Path, results: dict, seeds: tuple[int, ...], shift: float = 0.0) -> list[str]:
+    """Launch these in one moment over a set that is not prepared; what each has said, when all have their bits.
+
+    shift: of the last one's clock.
+    """
     with Watch(runs) as sampled:
-        processes = [start(results[seed][0], runs) for seed in seeds]
+        shifts = [0.0] * (len(seeds) - 1) + [shift]
+        processes = [start(results[seed][0], runs, own) for seed, own in zip(seeds, shifts, strict=True)]
         said = [each.communicate(timeout=scaled(200))[0] for each in processes]
     assert [each.returncode for each in processes] == [0] * len(seeds), "\n".join(said)
     assert not sampled.together
@@ -349,7 +354,7 @@ def at_once(runs: Path, results: dict, seeds: tuple[int, ...]) -> list[str]:
 
 def test_three_launches_in_one_moment(tmp_path):
     """Two of the same run and one of another seed, over one set that is not prepared. (Their bits: below.)"""
-    said = at_once(tmp_path, ASKED, (1, 1, 2))
+    said = at_once(tmp_path, ASKED, (1, 1, 2), shift=-3600.0)
     assert sum("prepare: " in each and "is being run by" in each for each in said) == 2
     assert sum("pretrain: " in each for each in said) == 1, "one of the two that are the same"
 
@@ -359,7 +364,10 @@ def test_three_launches_in_one_moment(tmp_path):
 @pytest.mark.parametrize("seeds", [(1, 1), (1, 2)], ids=["same run", "one unprepared set"])
 def test_ten_pairs_in_one_moment(results, tmp_path, seeds):
     for pair in range(10):
-        at_once(tmp_path / str(pair), results, seeds)
+        began = time.monotonic()
+        said = at_once(tmp_path / str(pair), results, seeds, shift=(0.0, *SHIFTS)[pair % 5])
+        waited = sum("is being run by" in each for each in said)
+        print(f"pair {pair}: {waited} waited, {time.monotonic() - began:.0f} s", flush=True)
 
 
 @pytest.mark.long

@@ -48,9 +48,14 @@ class Owner:
         return f"{self.user} on {self.host}{job} since {self.since}" if self.id else "somebody"
 
     @property
+    def here(self) -> bool:
+        """Is it a launch of this very process?"""
+        return self.process == this_process() != ()
+
+    @property
     def ours(self) -> bool:
         """Is it a launch of this process, or of the notebook that this process executes?"""
-        return (bool(self.id) and self.process == this_process()) or self.execution == execution() != ""
+        return self.here or self.execution == execution() != ""
 
     def end(self) -> None:
         """Say that its ranks have ended. On a full or lost disk that is not said, and its silence tells."""

@@ -61,8 +61,8 @@ def silence_s() -> float:
 
 def gone(life: Life, last: Owner | None) -> bool:
     """May the folder be taken from its last owner, though that has not said that it ended?"""
-    here = last is not None and last.process == owner.this_process()  # this kernel, whose cell has ended: it asks us
-    return all_dead(life.folder, last) or life.look() >= (LOOK_S if here else silence_s())
+    bound = LOOK_S if last and last.here else silence_s()  # this kernel asks, so its own cell has ended
+    return all_dead(life.folder, last) or life.look() >= bound
 
 
 def all_dead(folder: Path, last: Owner | None) -> bool:

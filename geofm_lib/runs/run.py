@@ -182,15 +182,15 @@ class Run:
     def slice(self, state: str) -> dict[str, Any]:
         """The last launch in one row, {} if there was none, when the run's status is known to be `state`.
 
-        job, restart (of Slurm, '' elsewhere), nodes, started and ended (seconds since 1970; a running slice ends now),
-        seconds (of its ranks), from_step and to_step (checkpoints), status, reason, node_hours (of its job).
+        job, restart (of Slurm, '' elsewhere), nodes, started and ended (seconds since 1970), seconds (of its ranks),
+        from_step and to_step (checkpoints), status, reason, node_hours (of its job).
         """
-        where, ended = self.environment, time.time()
+        where = self.environment
         if not where:
             return {}
-        if state != "running":
-            seen = self.written("summary.json"), self.last_heartbeat, self.written("environment.json")
-            ended = self.summary.get("ended") or next(filter(None, seen))
+        # Of a run that goes, its last heartbeat: the clock of who looks now may be another one.
+        seen = self.written("summary.json"), self.last_heartbeat, self.written("environment.json")
+        ended = self.summary.get("ended") or next(filter(None, seen))
         began = where.get("began", where.get("job_started", ended - self.summary.get("seconds", 0.0)))
         started, nodes = where.get("job_started", ended), where.get("slurm_nodes", 1)
         return {
