@@ -12,10 +12,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from geofm_lib import files
+from geofm_lib.data.baselines import ridge
+from geofm_lib.data.loader import batches
+from geofm_lib.data.shards import Shards
+from geofm_lib.data.transforms import normalise
 from geofm_lib.distributed import snapshot
+from geofm_lib.figures import pretrain
+from geofm_lib.jobs import pretrain_probe, run_folder
 from geofm_lib.jobs import probe as job
-from geofm_lib.jobs import run_folder
 from geofm_lib.jobs.run_folder import Folder
+from geofm_lib.model import mae, vit
 from geofm_lib.model.interop import folders, load, locate
 from geofm_lib.runs import check, unfinished
 from geofm_lib.runs.launch import launch
@@ -25,24 +32,29 @@ from tests.support import ranks, striped
 from tests.support.ranks import REPO
 from tests.support.timing import scaled, wait_for
 
-STEPS = 20
+STRATEGIES = ("FULL_SHARD", "SHARD_GRAD_OP", "NO_SHARD", "HYBRID_1GPU", "HYBRID_2GPUs", "DDP")
+
+
+def run(place, name, stop=None, copy=None, **more):
+    """One row of the program `curves`."""
+    usual = {"model": "ViT-Atto", "epochs": 4, "warmup_epochs": 1, "global_batch": 12, "log_every": 1}
+    usual |= {"image_size": 32, "data": str(place / "data"), "device": "cpu", "checkpoint_every": 4}
+    settings = usual | {"keep_every": 8, "keep_checkpoints": 1, "run_dir": str(place / name)} | more
+    return {"settings": settings, "stop": stop} | ({"copy": copy} if copy else {})
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Two pretrainings of 20 steps on 2 ranks: `whole`, which nobody disturbed, and `stopped`, as it was after 12."""
+    """Pretrainings of 20 steps on 2 ranks: `whole`, which nobody disturbed; `stopped`, as one was after 12; and
+    `probed`, which was stopped at a milestone and probed along the way."""
     place = tmp_path_factory.mktemp("unfinished")
     (place / "data").mkdir()
     striped.write(place / "data")
 
-    def run(name, **more):
-        usual = {"model": "ViT-Atto", "epochs": 4, "warmup_epochs": 1, "global_batch": 12, "log_every": 1}
-        usual |= {"image_size": 32, "data": str(place / "data"), "device": "cpu", "checkpoint_every": 4}
-        settings = usual | {"keep_every": 8, "keep_checkpoints": 1} | more.pop("settings", {})
-        return {"settings": settings | {"run_dir": str(place / name)}, **more}
-
-    stopped = run("goes on", stop=12, copy=str(place / "stopped"))
-    ranks.start("curves", place / "ranks", 2, runs=[run("whole"), stopped, run("goes on")])
+    stopped = run(place, "goes on", stop=12, copy=str(place / "stopped"))
+    runs = [run(place, "whole"), stopped, run(place, "goes on")]
+    runs += [run(place, "probed", probe_every=5) | more for more in ({"stop": 10}, {"stop": 3}, {})]
+    ranks.start("curves", place / "ranks", 2, runs=runs)
     return place
 
 
@@ -84,6 +96,50 @@ def test_a_checkpoint_is_the_model_of_its_step_and_the_run_is_not_touched(place,
 
 def test_a_run_that_was_looked_at_ends_with_the_bits_of_one_that_was_not(place):
     assert same(weights(place / "goes on" / "encoder"), weights(place / "whole" / "encoder"))
+
+
+def test_probes_along_the_training_change_nothing_of_it_and_survive_a_resume(place):
+    assert same(weights(place / "probed" / "encoder"), weights(place / "whole" / "encoder"))
+    table = Run(place / "probed").read_csv("probe_along.csv")
+    assert list(table["step"]) == [0, 5, 10, 15, 20], "and 10, at which it was stopped before it was probed"
+    assert set(table["train_images"]) == set(table["test_images"]) == {60}
+    assert (table["seconds"] > 0).all()
+    assert table["chance"].tolist() == pytest.approx([100 / 6] * 5, abs=1e-3)
+    # the last point by hand: the exported encoder through 05's features, and the baseline's ridge regression
+    encoder, config = load.load_encoder(place / "probed")
+    sides = {}
+    for side in ("train", "test"):
+        images = Shards(place / "data", side)
+        pixels, _ = next(batches(images, [range(60)], image_size=32, transform="probe_test"))
+        with torch.no_grad():
+            found = vit.features(encoder, normalise(pixels, config["mean"], config["std"])).numpy()
+        sides[side] = found, images.labels
+    scores = ridge(*sides["train"], sides["test"][0])
+    assert table["top1"].iloc[-1] == pytest.approx(100 * (scores.argmax(1) == sides["test"][1]).mean(), abs=2)
+    figure = pretrain.probe_along(Run(place / "probed"))
+    for words in ("top-1 accuracy of 60 test images", "before the first step", "5 probes took", "chance 16.7 %"):
+        assert words in figure.alt
+    assert "probe_every" in str(pretrain.probe_along(Run(place / "whole")))
+
+
+def test_probes_along_start_anew_where_rows_are_of_other_images(place, tmp_path):
+    row = {"step": 4, "top1": 1.0, "data": "of another set"}
+    files.write_csv(tmp_path / "probe_along.csv", row, [row])
+    settings = PretrainSettings(**run(place, "x", probe_every=8)["settings"])
+    model = mae.build("ViT-Atto", 32, seed=0)
+    along = pretrain_probe.Along(settings, Folder(tmp_path), one_rank(), model, [0.5] * 3, [0.2] * 3)
+    along.go_on(4)
+    assert along.rows == []
+    with pytest.raises(SettingsError, match="probe_data: it is for probe_every, which is 0"):
+        PretrainSettings(probe_data="x")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("more", [{"strategy": each} for each in STRATEGIES] + [{"precision": "bf16"}], ids=str)
+def test_probes_along_change_nothing_under_any_strategy(place, tmp_path, more):
+    both = [run(place, tmp_path / name, probe_every=every, **more) for name, every in (("a", 0), ("b", 3))]
+    ranks.start("curves", tmp_path / "ranks", 2, runs=both)
+    assert same(weights(tmp_path / "a" / "encoder"), weights(tmp_path / "b" / "encoder"))
 
 
 def test_what_cannot_be_taken_is_one_sentence(place, tmp_path, capsys):
@@ -193,7 +249,7 @@ def test_a_run_that_stopped_at_60_percent_is_probed_while_it_goes_on(tmp_path, m
     """And ends with the bits of a run that nobody looked at."""
     monkeypatch.setenv("GEOFM_RUNS", str(tmp_path / "runs"))
     data = launch(PrepareSettings(images_per_class=12, scene_size=32)).folder
-    usual = {"model": "ViT-Atto", "image_size": 32, "epochs": 100, "global_batch": 16, "ranks": 2, "device": "cpu"}
+    usual = {"model": "ViT-Atto", "image_size": 32, "epochs": 40, "global_batch": 16, "ranks": 2, "device": "cpu"}
     usual |= {"data": str(data), "checkpoint_every": 1, "keep_checkpoints": 1, "log_every": 1}
     whole = launch(PretrainSettings(**usual, run_dir=str(tmp_path / "whole")))
     settings = PretrainSettings(**usual, run_dir=str(tmp_path / "run"))

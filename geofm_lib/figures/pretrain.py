@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from geofm_lib.figures._axes import BLUE, GREY, ORANGE
+from geofm_lib.catalog.metrics import LONG
+from geofm_lib.figures._axes import BLUE, GREY, LIMIT, ORANGE
 from geofm_lib.figures.display import Figure, Note, axes, sheet, styled
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import expanded
@@ -92,6 +93,30 @@ def _logged(run: Run, column: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         each if column in each else pd.DataFrame(columns=["step", column]) for each in (run.ancestors, run.metrics)
     ]
     return parts[0].dropna(subset=[column]), parts[1].dropna(subset=[column])
+
+
+@styled
+def probe_along(run: Run) -> Figure | Note:
+    """What a quick probe found of the features at milestones of the training, beside what guessing gives."""
+    frame = run.read_csv("probe_along.csv")
+    if frame.empty:
+        return Note("The features were not probed while they were trained; `probe_every` asks for it.")
+    key = next(each for each in LONG if each in frame)
+    first, last = frame.iloc[0], frame.iloc[-1]
+    figure, ax = axes(height=2.9)
+    sns.lineplot(frame, x="step", y=key, ax=ax, color=BLUE, marker="o")
+    ax.axhline(last["chance"], **LIMIT)
+    ax.text(0, last["chance"], " chance", fontsize=8, color="#444444", va="bottom")
+    start = "before the first step" if first["step"] == 0 else f"after {first['step']:.0f} steps, where it was begun"
+    ax.set(xlabel="step", ylabel=f"{LONG[key]}, %", ylim=(0, None))
+    seconds, steps = frame["seconds"].sum(), run.metrics
+    cost = f"{len(frame)} probes took {seconds:.1f} s"
+    if "step_s" in steps:
+        cost += f", {100 * seconds / (seconds + steps['step_s'].median() * last['step']):.1f} % of the training's time"
+    ax.set_title(cost)
+    alt = f"Line: {LONG[key]} of {last['test_images']:.0f} test images, by ridge regression on frozen features, "
+    alt += f"goes from {first[key]:.1f} % {start} to {last[key]:.1f} % after {last['step']:.0f} steps"
+    return Figure(figure, f"{alt}; chance {last['chance']:.1f} %. {cost}.", frame.drop(columns="data"))
 
 
 def contact_sheet(run: Run, columns: int = 8) -> Figure | Note:

@@ -17,7 +17,7 @@ from geofm_lib.data.sources import prepared
 from geofm_lib.data.transforms import apart, mask_noise, normalise
 from geofm_lib.distributed import checkpoint, sharding, training
 from geofm_lib.distributed.context import Context
-from geofm_lib.jobs import pace, pretrain_failed, pretrain_files, pretrain_start
+from geofm_lib.jobs import pace, pretrain_failed, pretrain_files, pretrain_probe, pretrain_start
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import mae
 from geofm_lib.planning.conditions import gib
@@ -73,6 +73,8 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
     run.drop_metrics_after(done)
     if start.fresh and done:  # from here on the run that was branched may change, or go
         save(run.path / "checkpoint", done, settings.keep_checkpoints)
+    along = pretrain_probe.Along(settings, run, context, autoencoder, shards.mean, shards.std)
+    along.go_on(done)
     parts = settings.accumulation(context.world_size)
     warmup = settings.warmup_epochs * per_epoch
     peak = settings.base_learning_rate * settings.global_batch / 256
@@ -148,6 +150,8 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
             }
             rows.append(row)
             run.log_metrics(**row)
+        if not stop:  # a resume makes up for it
+            mark += along.at(done, final)
         if stop or done == final or any(each and done % each == 0 for each in milestones):
             save(run.path / "checkpoint", done, settings.keep_checkpoints)
         if stop and done < final:
@@ -179,6 +183,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         "micro_batches": parts,
         "rebuilt": "test" if len(test) else "train",  # the side that reconstruction.npz shows
         **start.told(),
+        **along.told(),
         **({"not_measured": float(np.mean([row["not_measured"] for row in rows]))} if shards.masked and rows else {}),
     }
 

@@ -145,6 +145,11 @@ class MaskedAutoencoder(nn.Module):
             tokens = block(tokens)
         return self.decoder_norm(tokens)[:, 1:]
 
+    def features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """[B, D] in fp32: the mean of the encoder's patch tokens, none masked, as a probe takes them."""
+        every = torch.arange(self.patches, device=images_BCHW.device).expand(len(images_BCHW), -1)
+        return self.encode(patchify(images_BCHW, self.patch), every)[:, 1:].mean(dim=1).float()
+
     def target(self, patches: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
         """What is predicted, of the shape [B, any, P], in fp32; ``norm_pix_loss`` makes it mean 0 and variance 1."""
         patches = patches.float()

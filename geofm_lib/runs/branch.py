@@ -11,6 +11,7 @@ from typing import Any
 from geofm_lib import files
 from geofm_lib.distributed import manifest
 from geofm_lib.jobs.run_folder import ANCESTORS
+from geofm_lib.jobs.run_folder import ALONG
 from geofm_lib.runs.run import Run, shown
 from geofm_lib.settings import PretrainSettings, Resolved, SettingsError, at_step, expanded
 from geofm_lib.settings.branch import MAY_CHANGE, ranges
@@ -74,8 +75,9 @@ def keep(folder: Path, came_to: Resolved) -> None:
     rows = [row | {"run": parent.folder.name} for row in parent.read_rows(parent.proved("metrics.jsonl").name)]
     rows = [row for row in (*parent.read_rows(ANCESTORS), *rows) if row.get("step", 0) <= last["step"]]
     files.write_text(folder / ANCESTORS, "".join(json.dumps(row) + "\n" for row in rows))
-    if last["checkpoint"] and (parent.folder / "init.json").is_file():
-        shutil.copyfile(parent.proved("init.json"), folder / "init.json")
+    for name in ("init.json", ALONG) if last["checkpoint"] else ():
+        if (parent.folder / name).is_file():
+            shutil.copyfile(parent.proved(name), folder / name)
     changes = ", ".join(f"{name} {there!r} -> {here!r}" for name, (there, here) in last["changed"].items())
     where = f"{shown(parent.folder)} at step {last['step']}"
     print(f"branch of {where}: {changes or 'nothing changed'}; all other settings are as there", flush=True)

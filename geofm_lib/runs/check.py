@@ -80,6 +80,10 @@ def check(settings: JobSettings, ranks: int = 0) -> None:
                 tiles.check(found)
             if found.kind == "prepared" and isinstance(settings, PrepareSettings):
                 prepared.refuse_options(settings)
+        if labelled := getattr(settings, "probe_data", ""):
+            if prepared.is_list(labelled):
+                raise ValueError("probe_data: it is one prepared folder; put the sets together with 01_data first")
+            _check_data(labelled, "probe_data")
         for name in ("encoder", "init"):
             typed = getattr(settings, name, "")
             begun = name == "init" and (_of_weights(settings) or any((settings.folder() / n).exists() for n in BEGUN))
@@ -106,8 +110,8 @@ def _of_weights(settings: JobSettings) -> bool:
     return isinstance(settings, PretrainSettings) and branch.of_weights(settings)
 
 
-def _check_data(data: str) -> None:
-    with naming("data"):
+def _check_data(data: str, name: str = "data") -> None:
+    with naming(name):
         if prepared.is_list(data):
             prepared.find(data)
         elif data and _being_prepared(Run(expanded(data))):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from geofm_lib import __version__, files
-from geofm_lib.data.sources import listing, prepared, probeable
+from geofm_lib.data.sources import listing, prepared, probeable, rows
 from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, REQUESTS
 from geofm_lib.model.interop import locate
 from geofm_lib.runs import branch, follow, results, slurm, start, unfinished, watch
@@ -112,7 +112,9 @@ def _resolved(settings: JobSettings, ranks: int) -> Resolved:
         folder = _data(settings)
         found |= {"data": str(folder), "data_fingerprint": prepared.fingerprint(folder)}
         if isinstance(settings, ProbeSettings):
-            _probeable(folder)
+            _probeable(folder, "data")
+        if isinstance(settings, PretrainSettings) and settings.probe_every:
+            found["probe_data"] = str(_probed_along(settings, folder))
     if isinstance(settings, ProbeSettings) and settings.encoder != "random":
         given = settings.encoder or launch_quietly(settings.pretraining()).folder
         if unfinished.names_checkpoint(settings.encoder):
@@ -126,12 +128,22 @@ def _resolved(settings: JobSettings, ranks: int) -> Resolved:
     return Resolved(ranks=ranks, **found)
 
 
-def _probeable(folder: Path) -> None:
+def _probeable(folder: Path, name: str) -> None:
     """Refuse a set that cannot be probed before anything is pretrained for it."""
     try:
         probeable.check(folder)
     except ValueError as error:
-        raise SettingsError(f"data: {error}") from None
+        raise SettingsError(f"{name}: {error}") from None
+
+
+def _probed_along(settings: PretrainSettings, data: Path) -> Path:
+    """The prepared folder that `probe_every` looks at: labelled, and of images of the kind that are trained on."""
+    folder = expanded(settings.probe_data) if settings.probe_data else data
+    _probeable(folder, "probe_data" if settings.probe_data else "probe_every")
+    (own, _), (theirs, _) = rows.kind(data), rows.kind(folder)
+    if own != theirs:
+        raise SettingsError(f"probe_data: its images have {theirs} bands, and those of the training {own}; give others")
+    return folder
 
 
 def _first_weights(settings: PretrainSettings) -> dict[str, str]:

@@ -137,10 +137,10 @@ def _about(field: FieldInfo) -> dict[str, Any]:
 class Resolved(BaseModel):
     """What a job's settings came to when it was launched, as `resolved` in settings.json.
 
-    data, encoder, init: the folders that are read. data_fingerprint: of the index and split in `data`. init_digest: of
-    the files in `init`. source: the signature of the files that a preparation was made of. branch: run folder@step.
-    ancestry: of a branch, the runs that it comes from, oldest first: `run` (its folder), `step`, `checkpoint` (its
-    folder, '' for step 0), `digest` (of its manifest) and `changed` ({setting: [there, here]}).
+    data, encoder, init, probe_data: the folders that are read. data_fingerprint: of the index and split in `data`.
+    init_digest: of the files in `init`. source: the signature of the files that a preparation was made of. branch: run
+    folder@step. ancestry: of a branch, the runs that it comes from, oldest first: `run` (its folder), `step`,
+    `checkpoint` (its folder, '' for step 0), `digest` (of its manifest) and `changed` ({setting: [there, here]}).
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -152,6 +152,7 @@ class Resolved(BaseModel):
     init_digest: str = ""
     branch: str = ""
     ancestry: list[dict[str, Any]] = []
+    probe_data: str = ""
     source: str = ""
 
 

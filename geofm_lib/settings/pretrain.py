@@ -1,8 +1,8 @@
 """Settings of 02_pretrain and 05_probe: pretraining of an encoder, and what its frozen features are good for."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from geofm_lib.catalog.models import lookup
 from geofm_lib.settings import base, branch
@@ -65,6 +65,8 @@ class PretrainSettings(ImageSettings):
     keep_checkpoints: int = setting(2, "how many to keep", WHERE, True, ge=1)
     keep_every: int = setting(0, "steps between checkpoints that stay for good (0: none)", WHERE, True, ge=0)
     log_every: int = setting(5, "steps", WHERE, True, ge=1)
+    probe_every: int = setting(0, "steps between quick probes of the features (0: none)", WHERE, True, ge=0)
+    probe_data: str = setting("", "labelled run folder of 01_data for them (empty: the data set above)", WHERE, True)
     run_dir: str = RUN_DIR
 
     @field_validator("skip_steps", mode="before")
@@ -77,6 +79,12 @@ class PretrainSettings(ImageSettings):
         super().__init__(**(there | values))
         if there:
             branch.refuse(self, there)
+
+    @model_validator(mode="after")
+    def _probed(self) -> Self:
+        if self.probe_data and not self.probe_every:
+            raise ValueError("probe_data: it is for probe_every, which is 0; set that as well")
+        return self
 
     def check_ranks(self, ranks: int) -> None:
         base.check_strategy(self.strategy, ranks)
