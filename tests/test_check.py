@@ -94,6 +94,13 @@ def test_tables_that_cannot_be_meant_are_refused_at_launch(tmp_path, case, patte
         assert fact in refusal(PrepareSettings(dataset=str(tmp_path), labels=name + columns, pattern=pattern))
 
 
+def test_previews_of_arrays_are_refused_at_launch(tmp_path):
+    for n in range(9):
+        (tmp_path / f"{n}.npy").touch()
+    (tmp_path / "preview.jpg").touch()
+    assert "beside 1 images, such as 'preview.jpg', lie 9 arrays" in refusal(PrepareSettings(dataset=str(tmp_path)))
+
+
 def test_bands_and_masks_are_refused_at_launch(tmp_path):
     for kinds, fact in (
         (("B02", "B03"), "looks like one band of a sample"),
@@ -121,6 +128,11 @@ def test_launch_looks_at_no_more_than_takes_two_seconds(tmp_path, monkeypatch):
     (tmp_path / "bare.txt").write_text("0/0.jpg 3\n1/1.jpg 4\n" * 500)
     (tmp_path / "long.json").write_text(COCO[:-1] + " " * 5000 + "}")
     (tmp_path / "labels.json").write_text('{"0.jpg": "a", ' + " " * 5000 + "broken")
+    for n in range(200):  # files that are no images count too
+        (source / f"{n}.npy").touch()
+    check(PrepareSettings(dataset=str(source), run_dir=str(tmp_path / "run")))
+    for n in range(200):
+        (source / f"{n}.npy").unlink()
     for files in (150, 60):  # of which not all, and all, are known by name
         for name in ("long.csv", "bare.txt", "labels.json"):  # what stands further down is for the job to read
             check(PrepareSettings(dataset=str(source), labels=str(tmp_path / name), run_dir=str(tmp_path / "run")))

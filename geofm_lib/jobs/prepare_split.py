@@ -1,7 +1,5 @@
 """The split of prepared images where it is known where they lie: by scenes, by blocks, and what still overlaps."""
 
-import contextlib
-
 from geofm_lib.data import places
 from geofm_lib.data.places import Places
 from geofm_lib.data.sources.labels import Assigned
@@ -41,14 +39,17 @@ def sides(
         return _by_blocks(by, settings, known, where, ratio)
     found = by(how, known.scenes, known.scenes_from)
     shared = places.overlapping(where, found.sides) if ratio < 1 else []
-    words = f"{len(shared)} training images, such as '{names[shared[0]]}'," if shared else ""
-    if shared and free and not known.grouped:
-        with contextlib.suppress(ValueError):  # ground too small for blocks: what overlaps is told
-            blocks = _by_blocks(by, settings, known, where, ratio)
-            told = f"split by {found.by}, {words} would cover ground that test images cover too: blocks of ground keep"
-            return blocks._replace(warnings=[f"{told} it apart", *blocks.warnings])
     if shared:
-        found.warnings.append(f"{words} cover ground that test images cover too: split=block keeps ground apart")
+        words = f"{len(shared)} training images, such as '{names[shared[0]]}',"
+        remedy = "split=block keeps ground apart"
+        if free and not known.grouped:
+            try:
+                blocks = _by_blocks(by, settings, known, where, ratio)
+                told = f"split by {found.by}, {words} would cover ground that test images cover too: blocks of ground"
+                return blocks._replace(warnings=[f"{told} keep it apart", *blocks.warnings])
+            except ValueError:
+                remedy = "all lie too close together to be split by blocks of ground"
+        found.warnings.append(f"{words} cover ground that test images cover too: {remedy}")
     elif found.by == "random" and any(known.scenes):
         found.warnings.append("split=random puts neighbouring tiles of a scene on both sides, which look alike")
     return found

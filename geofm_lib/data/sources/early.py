@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from itertools import islice
 
-from geofm_lib.data.sources import archives, chosen, file_names, given, labels, listing, pattern
+from geofm_lib.data.sources import archives, chosen, file_names, given, labels, listing, pattern, previews
 
 AT_LAUNCH = chosen.AT_LAUNCH  # files that are looked at before a run is started
 MOST_BYTES = 2**22  # of tables that are read whole by then
@@ -19,10 +19,13 @@ def at_launch(source: listing.Source, text: str, bands: str, choice: str) -> Non
         given.check(choice, source)
     if source.kind not in ("folder", "zip"):
         return
-    images = list(islice(archives.names(source) or (), AT_LAUNCH + 1))
-    names = None if len(images) > AT_LAUNCH else _called(images, text, found)
-    if names is not None and not text:
-        parts(names)
+    files = list(islice(archives.every(source), AT_LAUNCH + 1))
+    names = None
+    if len(files) <= AT_LAUNCH:
+        names = _called(filter(listing.is_image_name, files), text, found)
+        if not text:
+            parts(names or [])
+            previews.count(source)
     if choice in labels.WORDS:
         return
     if names is not None and given.size(choice, source) <= MOST_BYTES:

@@ -19,8 +19,9 @@ def count(source: listing.Source) -> int | None:
     for name in archives.every(source):
         images += listing.is_image_name(name)
         arrays.add(_array(name))
+    arrays.discard("")
     folders, stems, example = set[str](), set[str](), ""
-    if len(arrays) - 1 <= images:
+    if len(arrays) <= images:
         return images
     for name in filter(listing.is_image_name, archives.every(source)):
         example = example or name
