@@ -91,7 +91,8 @@ $(STAMP): pyproject.toml constraints.txt constraints-torch.txt
 # $(call pages,reports|recorded,FOLDER): 03 under other strategies, every notebook, then the index. A notebook that fails
 # does not stop the others: its page says what went wrong, and make fails at the end.
 define pages
-	@failed=; try() { echo "== $$1"; shift; $(GEOFM) run "$$@" || failed+=" $$1"; }; \
+	@failed=; try() { echo "== $$1"; shift; $(GEOFM) run "$$@" || \
+	  case $$? in 75 | 130) echo "== stopped; make it again to go on" >&2; exit 75 ;; *) failed+=" $$1" ;; esac; }; \
 	$(foreach s,$($(1)_strategies),try "03_throughput $(s) (under 1 min)" \
 	  03_throughput $($(1)_speed) -p profile_steps 0 -p strategy $(s);) \
 	$(foreach n,$(NOTEBOOKS),try "$(n) (about $(patsubst $(n)=%,%,$(filter $(n)=%,$($(1)_minutes))) min)" \

@@ -3,8 +3,10 @@
 #
 # The runner works in the background and this shell waits, since bash runs a trap only then. USR1 (sbatch --signal, ahead
 # of the time limit) and TERM (preemption) become a stop request: the ranks save, the runner ends with 75, and the job
-# goes back into the queue to go on from there. A run that stops twice without progress ends with 1 and stays out.
+# goes back into the queue to go on from there. So do HUP and INT (scancel --signal=INT --full). A run that stops twice
+# without progress ends with 1 and stays out.
 set -u
+trap '' PIPE # a line that nobody takes must not end this shell before the job is queued again
 python="$1" runner=""
 shift
 if [ "$1" = jupyter ]; then exec bash batch/jupyter.sh "$python"; fi
@@ -18,9 +20,9 @@ ask() {
   done
 }
 asked=""
-trap 'asked=yes; if [ -n "$runner" ]; then ask & fi' USR1 TERM
+trap 'asked=yes; if [ -n "$runner" ]; then ask & fi' USR1 TERM HUP INT
 (
-  trap '' USR1 TERM
+  trap '' USR1 TERM HUP INT
   exec "$python" -m geofm_lib run "$@"
 ) &
 runner=$!

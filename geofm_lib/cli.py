@@ -141,7 +141,7 @@ def submit(grid: Path, sbatch: tuple[str, ...], send: bool, here: bool, limit: i
 
     GRID is a CSV file, a row a run (geofm_lib/runs/grid.py says what stands in it); paths in it count from the clone's
     folder. Without --send or --here the sbatch lines are shown. Exit code 1 when a row was refused or failed; the
-    others are sent, or run, nevertheless.
+    others are sent, or run, nevertheless. 75 when a row was stopped.
     """
     from geofm_lib.runs import queue
     from geofm_lib.settings import clone
@@ -152,14 +152,15 @@ def submit(grid: Path, sbatch: tuple[str, ...], send: bool, here: bool, limit: i
         raise ValueError(f"there is no '{chosen.script}' here; start in a clone of geofm, or name another --site")
     if here and send:
         raise ValueError("--here runs the rows on this machine and --send gives them to Slurm; choose one")
-    rows, failed = _rows(grid, chosen)
+    (rows, failed), stopped = _rows(grid, chosen), False
     if here or send:
         for row, answer in queue.run_here(rows, limit) if here else queue.send(rows, chosen, limit):
             click.echo(f"{row.name}: {answer}")
             failed |= answer.startswith("failed")
+            stopped |= answer.startswith(("stopped", "left: a stop"))
     else:
         click.echo("\n".join(queue.lines(rows, chosen)))
-    return int(failed)
+    return os.EX_TEMPFAIL if stopped else int(failed)
 
 
 def _rows(grid: Path, site: Any) -> tuple[list[Any], bool]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -339,6 +340,24 @@ def test_what_runs_here_and_what_is_left(written, monkeypatch):
     finish(rows[0], "finished")
     monkeypatch.setattr(queue, "command_here", lambda row: [sys.executable, "-c", ""])
     assert [outcome for _, outcome in queue.run_here(rows)] == ["finished before", beyond, "finished"]
+
+
+STOPPED = """
+import os, signal, sys, time
+signal.signal({number}, lambda *_: sys.exit(75))
+os.kill(os.getppid(), {number})
+time.sleep(20)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_reaches_the_row_that_runs_here_and_leaves_the_others(number, written, monkeypatch):
+    rows, _ = grid.read(written(ROWS_HERE))
+    code = STOPPED.format(number=int(number))
+    monkeypatch.setattr(queue, "command_here", lambda row: [sys.executable, "-c", code])
+    first, *others = [outcome for _, outcome in queue.run_here(rows)]
+    assert first == "stopped; the same command goes on from there"
+    assert set(others) == {"left: a stop was asked for"}
 
 
 @pytest.mark.long

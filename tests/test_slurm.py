@@ -101,11 +101,14 @@ KILL_S = 60  # from a killed rank, a failed node or a full disk to the job's end
 SILENT_S = slurm_jobs.TIMEOUT_S + 60  # from a rank's last sign of life to the job's end
 
 
+HUP, INT = ["--signal=HUP", "--full"], ["--signal=INT"]
+
+
 def test_terminated_jobs_save_queue_again_and_go_on_to_the_same_losses(cluster, tmp_path, whole):
-    """SIGTERM to the ranks, as a preemption sends it; then to every process of the job; then left alone."""
+    """SIGTERM to the ranks, as a preemption sends it; to every process of the job; HUP, INT; then left alone."""
     job = submit(cluster, tmp_path, *TWO_BY_ONE, epochs=30, pace=0.3)
-    for restarts, how in enumerate((["--signal=TERM"], ["--signal=TERM", "--full"]), start=1):
-        step = job.until_step(12 * restarts)
+    for restarts, how in enumerate((["--signal=TERM"], ["--signal=TERM", "--full"], HUP, INT), start=1):
+        step = job.until_step(11 * restarts)
         with slurm_jobs.timed(f"scancel {' '.join(how)}: queued again"):
             cluster.run("scancel", *how, job.number)
             job.until(lambda n=restarts: job.fields()["Restarts"] == str(n), SAVE_S, f"{how}: not queued again")
@@ -114,8 +117,18 @@ def test_terminated_jobs_save_queue_again_and_go_on_to_the_same_losses(cluster, 
         assert "STOPPED" in page(job.run)
     assert job.wait()["JobState"] == "COMPLETED", job.story()
     assert losses(job.run) == pytest.approx(losses(whole), rel=1e-4)
-    assert [each["status"] for each in job.run.slices] == ["stopped", "stopped", "finished"]
-    assert len(list((job.run.folder / "slices").iterdir())) == 3
+    assert [each["status"] for each in job.run.slices] == [*["stopped"] * 4, "finished"]
+    assert len(list((job.run.folder / "slices").iterdir())) == 5
+
+
+def test_a_job_whose_output_is_full_is_queued_again_too(cluster, tmp_path):
+    job = submit(cluster, tmp_path, "--nodes=1", "--ntasks-per-node=1", epochs=500, pace=0.3, output="/dev/full")
+    step = job.until_step(3)
+    cluster.run("scancel", "--signal=INT", "--full", job.number)
+    job.until(lambda: job.fields()["Restarts"] == "1", SAVE_S, "not queued again")
+    assert job.run.status in ("stopped", "running"), job.story()
+    assert job.run.saved_step >= step
+    assert "STOPPED" in page(job.run)
 
 
 def test_a_killed_a_hung_rank_and_a_failed_node_are_named_and_the_next_job_goes_on(cluster, tmp_path, whole):

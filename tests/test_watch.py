@@ -214,7 +214,7 @@ def script(root, tmp_path):
         cases = "".join(f"{k}) {answer};; " for k, answer in enumerate(answers, 1))
         (commands / name).write_text(f"#!/bin/bash\necho >> {count}\ncase $(wc -l < {count}) in {cases}esac\n")
 
-    def call(squeue, scontrol=("exit 0",), deaf=0.0, code=75):
+    def call(squeue, scontrol=("exit 0",), deaf=0.0, code=75, number=signal.SIGUSR1, stdout=subprocess.PIPE):
         stub("squeue", squeue)
         stub("scontrol", scontrol)
         for file in commands.iterdir():
@@ -223,9 +223,9 @@ def script(root, tmp_path):
         env |= {"DEAF_S": str(deaf), "PATIENCE_S": str(scaled(20))}
         (tmp_path / "started").unlink(missing_ok=True)
         process = subprocess.Popen(["bash", "batch/run.sh", "python", "x.ipynb"], cwd=root, text=True, env=env,
-                                   stdout=subprocess.PIPE)  # fmt: skip
+                                   stdout=stdout)  # fmt: skip
         wait_for((tmp_path / "started").exists)
-        process.send_signal(signal.SIGUSR1)
+        process.send_signal(number)
         said, _ = process.communicate(timeout=scaled(60))
         return process.returncode, said
 
@@ -236,6 +236,16 @@ def test_a_job_goes_back_into_the_queue_though_slurm_is_slow_to_answer(script):
     code, said = script(["exit 1", "echo RUNNING", "echo RUNNING"], ["exit 1", "exit 0"])
     assert code == 0
     assert said.count("queueing job 7 again") == 2
+
+
+def test_a_job_whose_output_is_full_or_gone_goes_back_into_the_queue(script, tmp_path):
+    with open("/dev/full", "w") as full:
+        assert script(["echo RUNNING"], number=signal.SIGHUP, stdout=full)[0] == 0
+    reader, gone = os.pipe()
+    os.close(reader)
+    with os.fdopen(gone, "w") as pipe:
+        assert script(["echo RUNNING"], number=signal.SIGINT, stdout=pipe)[0] == 0
+    assert len((tmp_path / "scontrol.count").read_text().splitlines()) == 1
 
 
 def test_a_stop_in_the_first_seconds_is_heard_and_a_cancelled_job_stays_out(script):

@@ -127,10 +127,14 @@ def seal(folder: Path) -> None:
     files.seal(folder, (each.relative_to(folder).as_posix() for each in found))
 
 
-def stop_signals() -> list[signal.Signals]:
-    """What asks a process of a run to save and stop: TERM and USR1 (Slurm), HUP (a lost terminal; nohup ignores it)."""
-    hup = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
-    return [signal.SIGTERM, signal.SIGUSR1, *hup]
+def stop_signals(*more: signal.Signals) -> list[signal.Signals]:
+    """What asks a process of a run to save and stop: TERM and USR1 (Slurm), HUP (a lost terminal) and `more`.
+
+    Not what whoever started it ignores, HUP under nohup or INT in a script's background; batch/run.sh ignores the
+    first two only until somebody listens.
+    """
+    both = [each for each in (signal.SIGHUP, *more) if signal.getsignal(each) != signal.SIG_IGN]
+    return [signal.SIGTERM, signal.SIGUSR1, *both]
 
 
 def request(folder: Path, name: str, text: str = "") -> None:

@@ -32,7 +32,7 @@ def main(run_dir: Path) -> int:
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "64")  # torch's flight recorder: which collective a rank waits in
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the profiler of a CUDA build says that there is no GPU
     # Slurm preempts with SIGTERM: ask for a clean stop; the ranks agree on it in their next reduction.
-    for number in (signal.SIGINT, *stop_signals()):
+    for number in stop_signals(signal.SIGINT):
         signal.signal(number, lambda *_: _ask_to_stop(run_dir, heartbeat))
     try:
         summary = _work(run_dir, heartbeat)

@@ -5,7 +5,7 @@
 | TERM, USR1, HUP | the file `stop`: a launcher that watches ranks has them save; another kernel has a grace period |
 | INT (Ctrl-C) | the same, without a grace period |
 | INT again | the ranks, or the kernel, are ended at once; the page is still made |
-| while the page is made | nothing; a second INT leaves without it |
+| while the page is made | nothing, since it takes seconds; a third INT leaves without it |
 
 HUP and INT stay ignored where whoever started us ignores them (nohup, a script's background job).
 """
@@ -30,12 +30,6 @@ KILL_S = 30.0  # after the first interrupt; its cell may catch it, or be in comp
 HURRY_S = {False: 2.0, True: 10.0}  # the same after a second Ctrl-C; longer where a launcher is ending ranks
 
 
-def heard() -> list[signal.Signals]:
-    """The signals that ask for a stop here."""
-    ctrl_c = [signal.SIGINT] if signal.getsignal(signal.SIGINT) != signal.SIG_IGN else []
-    return [*stop_signals(), *ctrl_c]
-
-
 def grace_s() -> float:
     """How long cells without ranks may go on: less than batch systems leave between TERM and KILL (30 s)."""
     return float(os.environ.get("GEOFM_STOP_GRACE_S", 10))
@@ -45,9 +39,9 @@ class Requests:
     """The requests to one runner, as a context of all that it does; `reaching` is that of its kernel."""
 
     def __init__(self, restore: bool = True):
-        self.restore, self.before = restore, {each: signal.getsignal(each) for each in heard()}
+        self.restore, self.before = restore, {each: signal.getsignal(each) for each in stop_signals(signal.SIGINT)}
         self.asked = self.cut = False  # a stop was asked for; the kernel was interrupted for it
-        self.interrupts, self.most = 0, 0  # how many INTs; one more than `most` ends all
+        self.interrupts, self.most = 0, 0  # how many INTs; more than `most` end all
         self.file: Path | None = None
 
     def __enter__(self) -> Self:
@@ -72,7 +66,7 @@ class Requests:
         try:
             yield
         finally:
-            self.file, self.most = None, self.interrupts + 1
+            self.file, self.most = None, self.interrupts + 2
             over.set()
             thread.join()
             os.environ.pop("GEOFM_STOP", None)

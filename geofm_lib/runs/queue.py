@@ -5,7 +5,9 @@ carries its run folder as its comment. So sending the same grid again sends only
 rows that failed go on from their last checkpoint, the others stay as they are.
 """
 
+import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geofm_lib.catalog.machines import MACHINES, Machine
+from geofm_lib.jobs.run_folder import stop_signals
 from geofm_lib.runs import grid, slurm
 from geofm_lib.runs.run import shown
 from geofm_lib.settings import own_folder
@@ -100,12 +103,17 @@ def outputs_folder() -> Path:
 
 
 def run_here(rows: list[grid.Row], limit: int | None = None) -> Iterator[tuple[grid.Row, str]]:
-    """Run what is not finished here, one by one, `limit` rows at most; gives (row, what became of it) for every row."""
-    started = 0
+    """Run what is not finished here, one by one, `limit` rows at most; gives (row, what became of it) for every row.
+
+    A stop (Ctrl-C, TERM, HUP) is passed on to the row that runs, and leaves the others.
+    """
+    started, stop = 0, False
     for row in rows:
         missing = [each.name for each in rows if each.name in row.after and not each.finished]
         if row.finished:
             yield row, "finished before"
+        elif stop:
+            yield row, "left: a stop was asked for"
         elif row.nodes > 1:
             yield row, f"left: it needs {row.nodes} nodes, and this is one machine"
         elif missing:
@@ -114,9 +122,27 @@ def run_here(rows: list[grid.Row], limit: int | None = None) -> Iterator[tuple[g
             yield row, f"left: {limit} rows were asked for"
         else:
             started += 1
-            code = subprocess.run(command_here(row), check=False).returncode
+            code, stop = _run_here(command_here(row))
             why = f"failed with exit code {code}; its page is in {shown(row.folder)}"
+            why = "stopped; the same command goes on from there" if code == os.EX_TEMPFAIL else why
             yield row, why if code else "finished"
+
+
+def _run_here(words: list[str]) -> tuple[int, bool]:
+    """(exit code, was it asked to stop). A process group of its own, so that Ctrl-C reaches it once, by us."""
+    asked = []
+    with subprocess.Popen(words, process_group=0) as process:
+
+        def pass_on(number: int, _: object) -> None:
+            asked.append(number)
+            process.send_signal(number)
+
+        before = {each: signal.signal(each, pass_on) for each in stop_signals(signal.SIGINT)}
+        try:
+            return process.wait(), bool(asked)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def command_here(row: grid.Row) -> list[str]:

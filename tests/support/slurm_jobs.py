@@ -91,13 +91,14 @@ class Job:
 
 
 def submit(
-    cluster, folder: Path, *allocation, notebook="02_pretrain", script="batch/slurm.sh", pace=0.0, **values
+    cluster, folder: Path, *allocation, notebook="02_pretrain", script="batch/slurm.sh", pace=0.0, output="", **values
 ) -> Job:
-    """sbatch SCRIPT NOTEBOOK with these settings; the run and the job's output lie in `folder`."""
+    """sbatch SCRIPT NOTEBOOK with these settings; the run and the job's output (or where it is) lie in `folder`."""
     run_dir = values.pop("run_dir", folder / "run")
     settings = {**(SMALL if notebook == "02_pretrain" else {}), **values, "run_dir": run_dir}
     words = [word for name, value in settings.items() for word in ("-p", name, value)]
-    number = cluster.submit(*allocation, f"--output={folder}/job-%j.txt", script, f"notebooks/{notebook}.ipynb", *words,
+    output = f"--output={output or folder / 'job-%j.txt'}"
+    number = cluster.submit(*allocation, output, script, f"notebooks/{notebook}.ipynb", *words,
                             cwd=ROOT, env=environment(folder, pace))  # fmt: skip
     return Job(cluster, number, Run(Path(run_dir)), folder / f"job-{number}.txt")
 
