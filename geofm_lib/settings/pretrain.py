@@ -113,7 +113,7 @@ class ProbeSettings(ImageSettings):
     images_per_class: int = IMAGES_PER_CLASS
     data: str = DATA
     encoder: str = setting(
-        "", "run or encoder folder, ours, timm's or Hugging Face's; or 'random' (empty: 02's default)", "encoder"
+        "", "run, RUN@STEP, encoder folder (timm's, Hugging Face's too) or 'random' (empty: 02's default)", "encoder"
     )
     model: str = setting("ViT-Femto", "used by encoder random and by 02's default run", "encoder")
     image_size: int = setting(64, "pixels a side of what the model sees", "encoder", ge=8, le=2048)
