@@ -96,7 +96,7 @@ def run(own: bool, notebook: str, parameters: tuple[tuple[str, str], ...], file:
     """Execute a notebook with parameters and render its page.
 
     NOTEBOOK is a file, or one of the project's by name or number: notebooks/02_pretrain.ipynb, 02_pretrain, 02. Exit
-    codes: 0 finished, 1 failed, 2 a setting cannot be used, 75 stopped with a checkpoint, 137 killed.
+    codes: 0 finished, 1 failed, 2 a setting cannot be used, 75 stopped (run it again to go on), 137 killed.
     """
     from geofm_lib.runs import check
 

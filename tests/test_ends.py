@@ -50,17 +50,17 @@ class Execution:
 
     @property
     def work(self) -> Path | None:
-        return next(self.folder.glob(".execute/*"), None)
+        return next(self.folder.glob(".*/execute/*"), None)
 
     @property
     def page(self) -> str:
-        found = [*self.folder.glob("run/report.html"), *self.folder.glob(".execute/*/report.html")]
+        found = [*self.folder.glob("run/report.html"), *self.folder.glob(".*/execute/*/report.html")]
         return found[0].read_text() if found else ""
 
     @property
     def says(self) -> str:
         """The page's own status; none without a page."""
-        facts = [*self.folder.glob("run/page.json"), *self.folder.glob(".execute/*/page.json")]
+        facts = [*self.folder.glob("run/page.json"), *self.folder.glob(".*/execute/*/page.json")]
         return json.loads(facts[0].read_text())["status"] if facts and self.page else "none"
 
     def end(self, seconds: float = 90) -> int:

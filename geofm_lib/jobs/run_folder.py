@@ -145,7 +145,16 @@ def request(folder: Path, name: str, text: str = "") -> None:
 
 def heartbeat_timeout_s() -> float:
     """Silence after which a rank, or the file system under the run, is given up."""
-    return float(os.environ.get("GEOFM_HEARTBEAT_TIMEOUT_S", 60))
+    return seconds("GEOFM_HEARTBEAT_TIMEOUT_S", 60)
+
+
+def seconds(variable: str, usual: float) -> float:
+    """The seconds that an environment variable gives; ValueError when it gives none."""
+    text = os.environ.get(variable, str(usual))
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{variable}: '{text}' is no number of seconds") from None
 
 
 class Heartbeat:

@@ -4,7 +4,6 @@ nbclient bounds the start alone. It waits without an end for a kernel that stand
 whose answer was lost on the way (a race of its event loop with the sockets). A cell that runs may take its time.
 """
 
-import os
 import signal
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import Any
 import psutil
 from jupyter_client.blocking import BlockingKernelClient
 
+from geofm_lib.jobs.run_folder import seconds
 from geofm_lib.report import kernel
 
 WHAT = {  # what is waited for -> what did not happen
@@ -28,7 +28,7 @@ BUSY_S = 0.2  # of a second's processor time: it works, though it cannot say so 
 
 def silence_s() -> float:
     """How long a kernel may be silent; twice as long while it starts."""
-    return float(os.environ.get("GEOFM_KERNEL_TIMEOUT_S", 60))
+    return seconds("GEOFM_KERNEL_TIMEOUT_S", 60)
 
 
 class Answers:

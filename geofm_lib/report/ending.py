@@ -25,7 +25,7 @@ EXIT_CODES = {"finished": 0, "failed": 1, "stopped": 75, "killed": 137}
 INTERRUPTED = "a stop was asked for, and the cell that was running was interrupted; run the notebook again to go on"
 ENDED_BADLY = ("failed", "killed", "stopped", "damaged", "private")
 SENTENCES = {
-    "stopped": "The run was stopped and saved what it needs; execute the notebook again to go on.",
+    "stopped": "This was stopped before its end; execute the notebook again to go on.",
     "failed": "This page is incomplete.",
     "killed": "The kernel or its ranks were killed before the run could end; execute the notebook again to go on.",
     "damaged": "A file of the run cannot be believed, so neither can this page.",

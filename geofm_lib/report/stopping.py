@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
-from geofm_lib.jobs.run_folder import stop_signals
+from geofm_lib.jobs.run_folder import seconds, stop_signals
 from geofm_lib.report import kernel
 from geofm_lib.runs.watch import WATCHED
 
@@ -30,16 +30,13 @@ KILL_S = 30.0  # after the first interrupt; its cell may catch it, or be in comp
 HURRY_S = {False: 2.0, True: 10.0}  # the same after a second Ctrl-C; longer where a launcher is ending ranks
 
 
-def grace_s() -> float:
-    """How long cells without ranks may go on: less than batch systems leave between TERM and KILL (30 s)."""
-    return float(os.environ.get("GEOFM_STOP_GRACE_S", 10))
-
-
 class Requests:
     """The requests to one runner, as a context of all that it does; `reaching` is that of its kernel."""
 
     def __init__(self, restore: bool = True):
         self.restore, self.before = restore, {each: signal.getsignal(each) for each in stop_signals(signal.SIGINT)}
+        # of cells without ranks: less than batch systems leave between TERM and KILL (30 s)
+        self.grace_s = seconds("GEOFM_STOP_GRACE_S", 10)
         self.asked = self.cut = False  # a stop was asked for; the kernel was interrupted for it
         self.interrupts, self.most = 0, 0  # how many INTs; more than `most` end all
         self.file: Path | None = None
@@ -68,7 +65,7 @@ class Requests:
         finally:
             self.file, self.most = None, self.interrupts + 2
             over.set()
-            thread.join()
+            thread.join(10)
             os.environ.pop("GEOFM_STOP", None)
 
     def _hear(self, number: int, _frame: FrameType | None) -> None:
@@ -96,7 +93,7 @@ class Requests:
                 self._say("stopping: interrupt again to end at once" if told == 1 else "ending at once")
             watched, hurry = file.with_name(file.name + WATCHED).exists(), self.interrupts > 1
             waited = 0.0 if watched and not hurry else waited + TICK_S
-            patience = 0.0 if self.interrupts else grace_s()
+            patience = 0.0 if self.interrupts else self.grace_s
             if waited >= patience + (HURRY_S[watched] if hurry else KILL_S):
                 kernel.send(signal.SIGKILL)
             elif not watched and waited >= max(patience, sent + AGAIN_S):
