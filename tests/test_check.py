@@ -7,7 +7,7 @@ import pytest
 from geofm_lib.data.sources import early, tables
 from geofm_lib.runs.check import check
 from geofm_lib.settings import PrepareSettings, PretrainSettings, ProbeSettings, SettingsError
-from tests.support.pictures import class_folders
+from tests.support.pictures import as_archive, class_folders
 
 
 def refusal(settings, ranks=0):
@@ -92,6 +92,18 @@ def test_tables_that_cannot_be_meant_are_refused_at_launch(tmp_path, case, patte
         check(PrepareSettings(dataset=str(tmp_path), labels=name + columns, pattern=pattern))
     else:
         assert fact in refusal(PrepareSettings(dataset=str(tmp_path), labels=name + columns, pattern=pattern))
+
+
+def test_a_table_beside_a_tar_is_looked_at(tmp_path):
+    source = as_archive(class_folders(tmp_path / "set"), tmp_path / "set.tar.gz")
+    (tmp_path / "coco.json").write_text(COCO)
+    for labels, fact in (
+        (f"{tmp_path}/coco.json", "boxes of objects (COCO)"),
+        ("table.csv:kind=x", "'kind' of 'kind=x' is none of path"),
+    ):
+        assert fact in refusal(PrepareSettings(dataset=str(source), labels=labels))
+    check(PrepareSettings(dataset=str(source), labels="may be in it.csv", run_dir=str(tmp_path / "run")))
+    assert "'gone.csv' is nowhere" in refusal(PrepareSettings(dataset="scenes", labels="gone.csv"))
 
 
 def test_previews_of_arrays_are_refused_at_launch(tmp_path):

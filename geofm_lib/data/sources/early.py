@@ -15,9 +15,9 @@ def at_launch(source: listing.Source, text: str, bands: str, choice: str) -> Non
     Tars are not read for it, of larger folders and tables it is what the first files and rows tell.
     """
     found = chosen.check(text, bands, source)
-    if choice not in labels.WORDS:
-        given.check(choice, source)
     if source.kind not in ("folder", "zip"):
+        if choice not in labels.WORDS:
+            given.glance(choice, source, None)
         return
     files = list(islice(archives.every(source), AT_LAUNCH + 1))
     names = None

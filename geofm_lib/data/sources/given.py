@@ -64,16 +64,6 @@ def _option(spec: Spec, text: str) -> None:
         raise ValueError(f"labels: {role} is one column, not {len(spec.columns[role])}")
 
 
-def check(setting: str, source: listing.Source) -> None:
-    """Raise ValueError, one sentence, for a setting that cannot be meant, or a file that is nowhere.
-
-    Archives are not opened for that: they may be long.
-    """
-    for spec in parse(setting):
-        if source.path is None or source.kind == "folder":
-            locate(spec.file, source)
-
-
 def size(setting: str, source: listing.Source) -> int:
     """Bytes of all its files."""
     contents = [file.content for spec in parse(setting) for file, _ in locate(spec.file, source)]
@@ -83,9 +73,12 @@ def size(setting: str, source: listing.Source) -> int:
 def glance(setting: str, source: listing.Source, names: Sequence[str] | None) -> None:
     """Raise ValueError, one sentence, for what the first rows of the files show: no table, a column that is missing.
 
-    names: of the images, None where they are not known.
+    names: of the images, None where they are not known. A tar is not searched for them.
     """
-    files = [(file, inside, spec.columns) for spec in parse(setting) for file, inside in locate(spec.file, source)]
+    closed = source.kind not in ("folder", "zip")
+    files = [
+        (file, inside, spec.columns) for spec in parse(setting) for file, inside in locate(spec.file, source, closed)
+    ]
     into = Collected(names or (), lenient=True)
     for file, inside, asked in files:
         if not file.glance():
@@ -124,8 +117,11 @@ def read(
     return into.result(partly)
 
 
-def locate(text: str, source: listing.Source) -> list[tuple[tables.File, str]]:
-    """(file, its folder within the data set) of a path or pattern: as typed, in the data set's folder or archive."""
+def locate(text: str, source: listing.Source, closed: bool = False) -> list[tuple[tables.File, str]]:
+    """(file, its folder within the data set) of a path or pattern: as typed, in the data set's folder or archive.
+
+    closed: archives are not opened for it; then nothing is found where the file could be in one.
+    """
     typed, relative = expanded(text), not Path(text).expanduser().is_absolute()
     base = source.path if source.kind == "folder" and source.path else None
     if is_pattern(text):
@@ -138,6 +134,8 @@ def locate(text: str, source: listing.Source) -> list[tuple[tables.File, str]]:
     if not found and (typed.is_dir() or base is not None and (base / text).is_dir()):
         raise ValueError(f"labels: '{text}' is a folder; name its files, as in labels='{text}/*.txt'")
     if not found and source.path and source.kind != "folder":
+        if closed:
+            return []
         found = _in_archive(text, source)
     if not found:
         where = f"neither here nor in '{source.path}'" if source.path else "nowhere"

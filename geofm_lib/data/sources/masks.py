@@ -14,6 +14,7 @@ _CLEAR = set(
     "segmentation segmentations".split()
 )
 WORDS = _CLEAR | set("target targets colormask semantic instance".split())
+_HINT = re.compile("|".join(sorted(WORDS)), re.IGNORECASE)
 LEAST = 0.02  # of the files
 PAIRED = 0.5  # of what looks like masks must have an image of the same name
 
@@ -117,6 +118,8 @@ def _key(name: str, tokens: list[str]) -> str:
 
 def _mask(name: str) -> str:
     """The key of what looks like a mask by its name, or by its folder's; "" for others."""
+    if not _HINT.search(name):
+        return ""
     tokens = _tokens(name)
     end = len(tokens)
     while end > 1 and tokens[end - 1].isdigit():  # 1_mask_0

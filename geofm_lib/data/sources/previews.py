@@ -5,7 +5,7 @@ from collections import Counter
 
 from geofm_lib.data.sources import archives, listing, unused
 
-ARRAYS = frozenset(unused.ARRAYS.split())
+ARRAYS = tuple(unused.ARRAYS.split())
 
 
 def count(source: listing.Source) -> int | None:
@@ -41,9 +41,12 @@ def count(source: listing.Source) -> int | None:
 
 def _array(name: str) -> str:
     """The name of the array that a file is, or is a part of; "" for other files."""
-    at = name.lower().find(".zarr/")
+    lower = name.lower()
+    at = lower.find(".zarr/")
+    if at < 0 and not lower.endswith(ARRAYS):
+        return ""
     whole = name[: at + 5] if at >= 0 else name
-    return whole if os.path.splitext(whole)[1].lower() in ARRAYS and not listing.is_hidden(whole) else ""
+    return "" if listing.is_hidden(whole) else whole
 
 
 def _stem(name: str) -> str:
