@@ -318,5 +318,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (click.ClickException, ValueError, RuntimeError) as error:
         fault = error.format_message() if isinstance(error, click.ClickException) else str(error)
         code = getattr(error, "exit_code", 2) if isinstance(error, RuntimeError) else 2
-    print(" ".join(fault.split()), file=sys.stderr)
+    from geofm_lib.settings.masking import mask
+
+    print(" ".join(mask(fault).split()), file=sys.stderr)
     return int(code)

@@ -53,6 +53,6 @@ def test_a_kernel_that_cannot_start_says_why(executed, tmp_path, monkeypatch):
     (tmp_path / "ipykernel_launcher.py").write_text("raise SystemExit('libxyz.so.6: cannot open shared object file')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path) + os.pathsep + os.environ.get("PYTHONPATH", ""))
     state, error, _, page = executed("1")
-    assert state == "killed"
+    assert state == "failed"
     assert "libxyz.so.6: cannot open" in error
     assert "libxyz.so.6: cannot open" in page

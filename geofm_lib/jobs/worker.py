@@ -16,6 +16,7 @@ from geofm_lib import files, rights, streams
 from geofm_lib.jobs import pace
 from geofm_lib.jobs.run_folder import END, STOP, Folder, Heartbeat, Stopped, request, seal, stop_signals
 from geofm_lib.settings import load
+from geofm_lib.settings.masking import mask
 
 PRINT_S = 5.0  # a srun that no longer takes lines is waited for so long
 
@@ -26,8 +27,8 @@ def main(run_dir: Path) -> int:
     faulthandler.enable()
     started = time.time()
     rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
-    if "GEOFM_LABEL" in os.environ:  # srun labels lines itself
-        sys.stdout, sys.stderr = _Labelled(sys.stdout, rank), _Labelled(sys.stderr, rank)
+    label = f"{rank}: " if "GEOFM_LABEL" in os.environ else ""  # srun labels lines itself
+    sys.stdout, sys.stderr = _Labelled(sys.stdout, label), _Labelled(sys.stderr, label)
     heartbeat = Heartbeat(run_dir, rank, launch=os.environ.get("GEOFM_LAUNCH", ""))
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "64")  # torch's flight recorder: which collective a rank waits in
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the profiler of a CUDA build says that there is no GPU
@@ -95,7 +96,7 @@ def _failure(error: BaseException, run_dir: Path) -> dict[str, str]:
     else:
         text = f"{type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(error))[-4000:]
-    return {"error": text, "kind": type(error).__name__, "traceback": trace}
+    return {"error": mask(text), "kind": type(error).__name__, "traceback": mask(trace)}
 
 
 def _write_first(run_dir: Path, summary: dict[str, Any]) -> None:
@@ -114,13 +115,13 @@ def _time(run_dir: Path, started: float) -> dict[str, float]:
 
 
 class _Labelled:
-    """Text stream that puts the rank before each line, as `srun --label` does."""
+    """Text stream that puts the rank before each line, as `srun --label` does, and masks passwords and tokens."""
 
-    def __init__(self, stream: TextIO, rank: int):
-        self.stream, self.label, self.fresh = stream, f"{rank}: ", True
+    def __init__(self, stream: TextIO, label: str):
+        self.stream, self.label, self.fresh = stream, label, True
 
     def write(self, text: str) -> int:
-        for line in text.splitlines(keepends=True):
+        for line in mask(text).splitlines(keepends=True):
             self.stream.write(self.label + line if self.fresh else line)
             self.fresh = line.endswith("\n")
         self.stream.flush()

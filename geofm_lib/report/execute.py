@@ -20,13 +20,14 @@ from nbclient.exceptions import DeadKernelError
 
 from geofm_lib import files
 from geofm_lib.jobs.run_folder import heartbeat_timeout_s
-from geofm_lib.report import ending, kernel
+from geofm_lib.report import ending, kernel, masking
 from geofm_lib.report.answering import Answers, silence_s
 from geofm_lib.report.page import render
 from geofm_lib.report.stopping import Requests
 from geofm_lib.runs import overview, slurm
 from geofm_lib.runs.run import NEEDED, Run
 from geofm_lib.settings import own_folder
+from geofm_lib.settings.masking import mask, masked, secrets
 
 SPEAKING = ("SettingsError", "RunFailed", "RunStopped", "Damaged")  # their text is the whole message
 TERMINAL_LINE_S, LOG_LINE_S = 1.0, 15.0  # how often progress is shown
@@ -62,13 +63,15 @@ def execute(
             return execute(notebook, parameters, page, requests)
     started = time.time()
     work = own_folder("execute") / f"{notebook.stem}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    work.mkdir(parents=True)
+    work.mkdir(0o700 if secrets(parameters) else 0o777, parents=True)
     executed = work / "notebook.ipynb"
     shutil.copyfile(notebook, executed)  # something to render even if papermill fails before its first save
     with _shown(work, notebook.stem):
         with _told(work, started), requests.reaching(work):
             kind, error = _papermill(notebook, executed, parameters, requests)
             asked, cut = requests.asked, requests.cut
+        known = masking.without_secrets(executed, secrets(parameters))
+        error = mask(error, known)
         run = _run_of(work)
         launched = run is not None and run.environment.get("job_started") == started
         state, error = ending.judge(executed, kind, error, run, launched, asked, cut)
@@ -76,15 +79,16 @@ def execute(
             state, error = "failed", fault
         facts = {
             "notebook": notebook.name,
-            "parameters": parameters,
+            "parameters": masked(parameters, known),
             "status": state,
-            "error": error,
+            "error": mask(error, known),
             "started": started,
             "seconds": round(time.time() - started, 1),
             "run": str(run.folder) if run else "",
         }
         made = _publish(notebook, work, run, facts, page)
-    return state, error, made
+        (work / kernel.WORDS).unlink(missing_ok=True)
+    return state, mask(error, known), made
 
 
 @contextlib.contextmanager
@@ -108,7 +112,7 @@ def _papermill(notebook: Path, executed: Path, parameters: dict[str, str], reque
         answers = Answers()
         try:
             with _sockets() as sockets, answers.listening():
-                options = {"progress_bar": False, "kernel_name": "python3", **answers.hooks()}
+                options = {"progress_bar": False, "kernel_name": "python3", "language": "python", **answers.hooks()}
                 options["config"] = kernel.config(executed.parent, sockets)
                 papermill.execute_notebook(str(notebook), str(executed), parameters=parameters, **options)
         except papermill.PapermillExecutionError as error:
@@ -126,7 +130,7 @@ def _papermill(notebook: Path, executed: Path, parameters: dict[str, str], reque
             fault = f"the kernel did not start, twice ({why}); see what `geofm doctor` says, and run it again"
             return "NoKernel", kernel.last_words(executed, fault)
         break
-    kernel.repeat(executed.parent)
+    kernel.repeat(executed.parent, secrets(parameters))
     return "", ""
 
 

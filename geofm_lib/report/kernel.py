@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +12,8 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from traitlets import Unicode
 from traitlets.config import Config
+
+from geofm_lib.settings.masking import mask
 
 DIED = "the kernel was killed; the ranks end by themselves, and the run can be started again"
 WORDS, LAST_WORDS = "kernel.txt", 12  # what it wrote to its standard error, and the lines of it that a message has
@@ -86,10 +89,11 @@ def last_words(executed: Path, fault: str = DIED) -> str:
     return f"{fault}; its last words:\n" + "\n".join(lines[-LAST_WORDS:]) if lines else fault
 
 
-def repeat(work: Path) -> None:
-    """Hand on what the kernel wrote to its standard error, as if it had ours."""
-    with suppress(OSError):
-        print(_said(work), end="\n" * bool(_said(work)), file=sys.stderr, flush=True)
+def repeat(work: Path, known: Iterable[str] = ()) -> None:
+    """Hand on what the kernel wrote to its standard error, as if it had ours, but for secrets."""
+    if text := mask(_said(work), known):
+        with suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
 
 
 def _said(work: Path) -> str:

@@ -26,6 +26,7 @@ from geofm_lib.runs import branch, follow, results, slurm, start, unfinished, wa
 from geofm_lib.runs.check import check
 from geofm_lib.runs.run import NEEDED, SETTINGS, Run, shown
 from geofm_lib.settings import (
+    TRUE_SETTINGS,
     JobSettings,
     PrepareSettings,
     PretrainSettings,
@@ -35,6 +36,7 @@ from geofm_lib.settings import (
     expanded,
 )
 from geofm_lib.settings.data import ImageSettings
+from geofm_lib.settings.masking import masked
 
 
 def launch(settings: JobSettings, needed: bool = False) -> Run:
@@ -83,11 +85,12 @@ def _launch(settings: JobSettings, checkpoint: Path | None, needed: bool) -> Run
 
 def _run_ranks(run: Run, settings: JobSettings, resolved: Resolved, checkpoint: Path | None, launch_id: str) -> None:
     """Start the ranks in a folder that is ours, and watch them to their end."""
-    _prepare_folder(run.folder, settings, resolved)
+    true = _prepare_folder(run.folder, settings, resolved)
     unfinished.put(checkpoint, run.folder)
     branch.keep(run.folder, resolved)
     log_from = (run.folder / "log.txt").stat().st_size if (run.folder / "log.txt").exists() else 0
-    processes = start.start_ranks(run.folder, resolved.ranks, settings.device, launch_id)
+    secret = {TRUE_SETTINGS: json.dumps(true)} if masked(true) != true else {}
+    processes = start.start_ranks(run.folder, resolved.ranks, settings.device, launch_id, secret)
     watch.watch(run, processes, resolved.ranks, log_from, launch_id)
 
 
@@ -230,8 +233,11 @@ def _refuse_other_settings(run: Run, settings: JobSettings) -> None:
         raise SettingsError(f"run_dir: '{run.folder}' holds a run with {others}")
 
 
-def _prepare_folder(folder: Path, settings: JobSettings, resolved: Resolved) -> None:
-    """settings.json and environment.json of this launch; the ends of earlier launches go to history.jsonl."""
+def _prepare_folder(folder: Path, settings: JobSettings, resolved: Resolved) -> dict[str, Any]:
+    """settings.json and environment.json of this launch; the ends of earlier launches go to history.jsonl.
+
+    Returns settings.json with its secrets.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder)
     ended = run.slice(run.summary.get("status", "killed"))
@@ -244,12 +250,13 @@ def _prepare_folder(folder: Path, settings: JobSettings, resolved: Resolved) -> 
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir()
     came_to = resolved.model_dump(exclude_unset=True)
-    stored = {"job": settings.job, "asked": settings.asked(), "resolved": came_to, "geofm_version": __version__}
+    stored = {"job": settings.job, "asked": settings.model_dump(mode="json"), "resolved": came_to, "geofm_version": __version__}
     began = {"job_started": float(os.environ.get("GEOFM_STARTED", time.time())), "from_step": Run(folder).saved_step}
     began |= {"began": time.time()}
-    files.write_json(folder / SETTINGS, stored)
+    files.write_json(folder / SETTINGS, masked(stored))
     files.write_json(folder / "environment.json", {**results.environment(), **slurm.here(), **began})
     (folder / LAUNCHER).touch()
+    return stored
 
 
 def _name_to_runner(run: Run) -> None:

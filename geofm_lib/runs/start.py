@@ -41,10 +41,12 @@ def _gpus() -> int:
         raise SettingsError(f"device: torch cannot be asked for its devices: {done.stderr.strip()[-300:]}") from None
 
 
-def start_ranks(folder: Path, ranks: int, device: str, launch_id: str) -> list[subprocess.Popen[bytes]]:
-    """Start them on a prepared run folder; their output goes to its log.txt."""
+def start_ranks(
+    folder: Path, ranks: int, device: str, launch_id: str, secret: dict[str, str] | None = None
+) -> list[subprocess.Popen[bytes]]:
+    """Start them on a prepared run folder; their output goes to its log.txt. `secret` is for their environment alone."""
     worker = [sys.executable, "-m", "geofm_lib.jobs.worker", str(folder)]
-    base = {**os.environ, "GEOFM_LAUNCH": launch_id, "PYTHONUNBUFFERED": "1"}
+    base = {**os.environ, **(secret or {}), "GEOFM_LAUNCH": launch_id, "PYTHONUNBUFFERED": "1"}
     base["GEOFM_HEARTBEAT_S"] = str(watch.heartbeat_s(ranks))
     base["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), base.get("PYTHONPATH")]))
     base.pop("MPLBACKEND", None)

@@ -5,6 +5,7 @@ The same field is a line of the notebook's parameters cell, a papermill `-p` nam
 """
 
 import json
+import os
 from pathlib import Path
 
 from geofm_lib.settings.base import JobSettings, Resolved, Settings, SettingsError
@@ -27,6 +28,7 @@ __all__ = [
 
 _OF_JOBS = (PrepareSettings, PretrainSettings, ThroughputSettings, SimulateSettings, ProbeSettings, FindingsSettings)
 JOBS = {cls.job: cls for cls in _OF_JOBS}
+TRUE_SETTINGS = "GEOFM_TRUE_SETTINGS"  # settings.json with its secrets, in the environment of the ranks alone
 
 
 def load(run_dir: str | Path) -> tuple[JobSettings, Resolved]:
@@ -34,7 +36,7 @@ def load(run_dir: str | Path) -> tuple[JobSettings, Resolved]:
 
     The folders and the number of ranks that they came to stand in the settings too, in place of what was asked.
     """
-    stored = json.loads((Path(run_dir) / "settings.json").read_text())
+    stored = json.loads(os.environ.get(TRUE_SETTINGS) or (Path(run_dir) / "settings.json").read_text())
     job = JOBS[stored["job"]]
     values = stored["asked"] | {name: each for name, each in stored["resolved"].items() if name in job.model_fields}
     return job.model_construct(**values), Resolved(**stored["resolved"])

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 
 from geofm_lib.catalog import strategies
 from geofm_lib.catalog.suggest import did_you_mean
+from geofm_lib.settings.masking import mask, masked
 from geofm_lib.settings.places import PATHS, expanded, one_spelling, runs_root
 
 CELL_MARK = "# Settings of this notebook"  # first line of every parameters cell
@@ -32,7 +33,7 @@ class SettingsError(ValueError):
     """A setting that cannot be used: one sentence saying what is wrong, where, and the fix."""
 
     def __init__(self, sentence: str):
-        super().__init__(shortened(sentence, 2000))
+        super().__init__(mask(shortened(sentence, 2000)))
 
     def _render_traceback_(self):  # IPython shows these lines instead of a stack trace
         return [f"{type(self).__name__}: {self}"]
@@ -112,14 +113,15 @@ class Settings(BaseModel):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        rows = [(n, str(getattr(self, n)), field.description or "") for n, field in type(self).model_fields.items()]
+        asked = self.asked()
+        rows = [(n, str(asked[n]), field.description or "") for n, field in type(self).model_fields.items()]
         cells = "".join("<tr>" + "".join(f"<td>{escape(each)}</td>" for each in row) + "</tr>" for row in rows)
         head = "<tr><th>setting</th><th>value</th><th>meaning</th></tr>"
         return f"<details><summary>Settings</summary><table>{head}{cells}</table></details>"
 
     def asked(self) -> dict[str, Any]:
-        """Plain values, as they go into `settings.json`."""
-        return self.model_dump(mode="json")
+        """Plain values, as they go into `settings.json` and names: passwords and tokens are masked (`masking`)."""
+        return masked(self.model_dump(mode="json"))
 
     def results_only(self) -> dict[str, Any]:
         """The settings that can change a result, paths in one spelling; runs that agree on these are the same run."""
@@ -242,7 +244,7 @@ def nearest_multiples(size: int, step: int) -> str:
 def _slug(dataset: str) -> str:
     if "," in dataset:
         return f"{dataset.count(',') + 1}_sets"
-    stem = Path(os.path.realpath(expanded(one_spelling(dataset)))).name.split(".")[0]
+    stem = Path(os.path.realpath(expanded(mask(one_spelling(dataset))))).name.split(".")[0]
     return "".join(c if c.isalnum() else "_" for c in stem) or "data"
 
 
