@@ -2,10 +2,12 @@
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -30,6 +32,7 @@ from geofm_lib.runs.run import Run
 from geofm_lib.settings import PrepareSettings, PretrainSettings, ProbeSettings, SettingsError
 from tests.support import ranks, striped
 from tests.support.ranks import REPO
+from tests.support.runs import ranks_of
 from tests.support.timing import scaled, wait_for
 
 STRATEGIES = ("FULL_SHARD", "SHARD_GRAD_OP", "NO_SHARD", "HYBRID_1GPU", "HYBRID_2GPUs", "DDP")
@@ -192,7 +195,7 @@ def test_readers_and_retention_at_once(tmp_path, place):
     writer.start()
     try:
         expected = snapshot.read(place / "stopped", 12).encoder
-        assert all(same(snapshot.read(run).encoder, expected) for _ in range(10))
+        assert all(same(snapshot.read(run).encoder, expected) for _ in range(5))
     finally:
         over.set()
         writer.join()
@@ -215,6 +218,9 @@ def test_a_probe_is_of_one_checkpoint_by_name(place, tmp_path, monkeypatch):
     run = place / "stopped"
     with unfinished.taken(probe(place, run)) as (settings, folder):
         assert settings.encoder == f"{run}@12"
+        with monkeypatch.context() as changed:
+            changed.setattr(locate, "steps", lambda run: [])
+            check.check(settings)  # the run has deleted it, and it is taken
         assert "stopped_12" in settings.name()
         settings.folder().mkdir()
         unfinished.put(folder, settings.folder())
@@ -280,3 +286,32 @@ def test_a_run_that_stopped_at_60_percent_is_probed_while_it_goes_on(tmp_path, m
     third = launch(probe(data, run.folder, data=str(data)))
     assert len({each.folder for each in (first, second, third)}) == 3
     assert "encoder_checkpoint" not in third.summary
+
+
+@pytest.mark.long
+def test_a_probe_that_is_killed_goes_on(place, tmp_path):
+    """Killed with its launcher again and again, on 2 ranks: its curves are those of one that nobody disturbed."""
+    more = {"ranks": 2, "views": 0, "epochs": 40, "probe_seeds": 2, "compare_random": True}
+    whole = launch(probe(place, place / "whole", **more, run_dir=str(tmp_path / "whole")))
+    settings = probe(place, place / "whole", **more, run_dir=str(tmp_path / "run"))
+    run, dice, kept = Run(settings.folder()), random.Random(0), set()
+
+    def names():
+        return frozenset(each.name for each in run.folder.glob("kept/*/*"))
+
+    for _ in range(4):
+        code = f"from geofm_lib.runs.launch import launch\nfrom geofm_lib.settings import *\nlaunch({settings!r})"
+        process, before = subprocess.Popen([sys.executable, "-c", code], cwd=REPO), names()
+        wait_for(lambda before=before: names() - before, 120)
+        time.sleep(dice.uniform(0, 1.5))
+        for each in ranks_of(tmp_path):
+            each.kill()
+        process.kill()
+        process.wait()
+        kept.add(names())
+    assert len(kept) > 1
+    again = launch(settings)
+    assert again.read_csv("probe.csv").equals(whole.read_csv("probe.csv"))
+    assert not (run.folder / "kept").exists()
+    measured = [key for key in whole.summary if key.startswith(("top", "knn", "loss", "verdict", "head"))]
+    assert [again.summary[key] for key in measured] == [whole.summary[key] for key in measured]

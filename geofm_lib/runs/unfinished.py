@@ -18,6 +18,7 @@ from geofm_lib.runs.run import Run, find_runs, shown
 from geofm_lib.settings import JobSettings, ProbeSettings, SettingsError, at_step, expanded, runs_root
 
 TAKEN = "encoder"  # in the probe's folder
+_held: set[Path] = set()  # folders of probes for which this process has an encoder that is not put yet
 
 
 def names_checkpoint(encoder: str) -> bool:
@@ -36,8 +37,8 @@ def check(encoder: str) -> None:
 
 
 def is_taken(settings: JobSettings) -> bool:
-    """Does the probe's folder hold the checkpoint's encoder already?"""
-    return (settings.folder() / TAKEN / locate.SETTINGS).is_file()
+    """Is the checkpoint's encoder in the probe's folder, or about to be put there? Then the run may delete its own."""
+    return settings.folder() in _held or (settings.folder() / TAKEN / locate.SETTINGS).is_file()
 
 
 @contextmanager
@@ -60,7 +61,12 @@ def taken(settings: JobSettings) -> Iterator[tuple[JobSettings, Path | None]]:
         yield known, None
         return
     with _taken_out(settings, path, step) as (folder, found):
-        yield _of(settings, path, found), folder
+        known = _of(settings, path, found)
+        _held.add(known.folder())
+        try:
+            yield known, folder
+        finally:
+            _held.discard(known.folder())
 
 
 def put(folder: Path | None, run: Path) -> None:
