@@ -256,6 +256,25 @@ def test_who_follows_is_told_whose_run_it_is_and_how_it_ended(run, soon, capsys,
             follow.turn(run, refuse, needed=False)
 
 
+def test_a_folder_that_is_claimed_between_two_looks_is_no_foreign_one(tmp_path, monkeypatch):
+    """Seen in pairs of launches: no claim at the first look, files of the other launch at the second."""
+    settings = PretrainSettings(run_dir=str(tmp_path / "run"))
+    run, looked = Run(settings.folder()), Run.stored.fget
+
+    def stored(self):
+        found = looked(self)
+        owner.take(run.folder, 0)
+        (run.folder / "heartbeats").mkdir(exist_ok=True)
+        return found
+
+    monkeypatch.setattr(Run, "stored", property(stored))
+    launch_module._refuse_other_settings(run, settings)
+    (run.folder / "owners" / "0001.json").unlink()
+    monkeypatch.setattr(Run, "stored", property(looked))
+    with pytest.raises(SettingsError, match="holds other files and no run"):
+        launch_module._refuse_other_settings(run, settings)
+
+
 def test_data_that_are_being_prepared_are_waited_for(run, soon, capsys, monkeypatch, tmp_path):
     """Given by their folder, too; the runner is told whose progress to show."""
     monkeypatch.setenv("GEOFM_EXECUTION", str(tmp_path))
@@ -370,7 +389,7 @@ def test_ten_pairs_in_one_moment(results, tmp_path, seeds):
         waited = sum("is being run by" in each for each in said)
         print(f"{seeds} pair {pair}: {waited} waited, {time.monotonic() - began:.0f} s", flush=True)
 
-    with ThreadPoolExecutor(2) as pool:  # two pairs beside one another, which makes their moments less alike
+    with ThreadPoolExecutor(4) as pool:  # pairs beside one another, which makes their moments less alike
         list(pool.map(launch_both, range(10)))
 
 
@@ -408,3 +427,22 @@ def test_who_waits_goes_on_when_the_owner_is_killed(results, tmp_path, victim):
     else:
         assert (first.returncode, claims(run.folder)) == (0, 1)
     assert bits(run.folder) == whole
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_two_runners_in_one_moment(tmp_path):
+    """Of two `geofm run` of one run, the second shows the first one's progress; both end well, with a page."""
+    asked = [word for name, value in SMALL.items() for word in ("-p", name, str(value))]
+    words = [sys.executable, "-m", "geofm_lib", "run", "02", *asked]
+    env = {**os.environ, "GEOFM_RUNS": str(tmp_path)}
+    with Watch(tmp_path) as sampled:
+        both = [subprocess.Popen(words, cwd=REPO, env=env, stdout=-1, stderr=-2, text=True) for _ in range(2)]
+        said = [each.communicate(timeout=scaled(300))[0] for each in both]
+    assert [each.returncode for each in both] == [0, 0], "\n".join(said)
+    assert not sampled.together
+    assert all("02_pretrain.ipynb: FINISHED" in each for each in said)
+    assert sum("(run by " in each for each in said) == 1
+    (run,) = tmp_path.glob("pretrain-*")
+    assert claims(run) == 1
+    assert "FINISHED" in (run / "report.html").read_text().upper()

@@ -20,6 +20,7 @@ from typing import Any
 
 from geofm_lib import __version__, files
 from geofm_lib.data.sources import listing, prepared, probeable, rows
+from geofm_lib.jobs.owner import OWNERS
 from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, REQUESTS
 from geofm_lib.model.interop import locate
 from geofm_lib.runs import branch, follow, results, slurm, start, unfinished, watch
@@ -217,7 +218,8 @@ def _needed(folder: Path) -> Iterator[None]:
 def _refuse_other_settings(run: Run, settings: JobSettings) -> None:
     before = run.stored
     if not before:
-        if run.owner is None and run.folder.is_dir() and any(run.folder.iterdir()):
+        foreign = {each.name for each in run.folder.glob("*")} - {OWNERS}
+        if foreign and run.owner is None:  # asked after the look: a launch in this moment claims before it writes
             raise SettingsError(f"run_dir: '{run.folder}' holds other files and no run; choose a new or empty folder")
         return
     if before["job"] != settings.job:
