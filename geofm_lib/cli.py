@@ -5,6 +5,7 @@ one sentence on standard error and exit code 2.
 """
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -144,23 +145,30 @@ def submit(grid: Path, sbatch: tuple[str, ...], send: bool, here: bool, limit: i
     others are sent, or run, nevertheless. 75 when a row was stopped.
     """
     from geofm_lib.runs import queue
-    from geofm_lib.settings import clone
+    from geofm_lib.settings import in_clone
 
-    chosen, grid = queue.Site(site, sbatch), grid.absolute()
-    os.chdir(clone() or ".")  # from here the grid's paths count, and the site's scripts
-    if not chosen.script.is_file():
-        raise ValueError(f"there is no '{chosen.script}' here; start in a clone of geofm, or name another --site")
-    if here and send:
-        raise ValueError("--here runs the rows on this machine and --send gives them to Slurm; choose one")
-    (rows, failed), stopped = _rows(grid, chosen), False
-    if here or send:
-        for row, answer in queue.run_here(rows, limit) if here else queue.send(rows, chosen, limit):
-            click.echo(f"{row.name}: {answer}")
-            failed |= answer.startswith("failed")
-            stopped |= answer.startswith(("stopped", "left: a stop"))
-    else:
-        click.echo("\n".join(queue.lines(rows, chosen)))
-    return os.EX_TEMPFAIL if stopped else int(failed)
+    chosen, grid = queue.Site(site, sbatch), _typed(grid)
+    with in_clone() as elsewhere:  # from there the grid's paths count, and the site's scripts
+        if not chosen.script.is_file():
+            raise ValueError(f"there is no '{chosen.script}' here; start in a clone of geofm, or name another --site")
+        if here and send:
+            raise ValueError("--here runs the rows on this machine and --send gives them to Slurm; choose one")
+        rows, failed = _rows(grid, chosen)
+        if here or send:
+            for row, answer in queue.run_here(rows, limit) if here else queue.send(rows, chosen, limit):
+                click.echo(f"{row.name}: {answer}")
+                failed |= answer.startswith("failed")
+        else:
+            before = [shlex.join(["cd", os.getcwd()])] if elsewhere else []  # the lines count from there
+            click.echo("\n".join([*before, *queue.lines(rows, chosen)]))
+    return int(failed)
+
+
+def _typed(path: str | Path) -> Path:
+    """The absolute path that was typed: as in a shell where that exists, else as in a setting."""
+    from geofm_lib.settings import expanded
+
+    return Path(path).absolute() if os.path.exists(path) else expanded(path)
 
 
 def _rows(grid: Path, site: Any) -> tuple[list[Any], bool]:
@@ -179,13 +187,13 @@ def _rows(grid: Path, site: Any) -> tuple[list[Any], bool]:
 def status(subject: str | None, site: str) -> int:
     """Say where runs stand: a grid's rows, one run, or all runs."""
     from geofm_lib.runs import overview, queue
-    from geofm_lib.settings import clone, runs_root
+    from geofm_lib.settings import in_clone, runs_root
 
     if subject and subject.endswith(".csv"):
-        grid = Path(subject).absolute()
-        os.chdir(clone() or ".")
-        rows, faults = _rows(grid, queue.Site(site))
-        click.echo(overview.of_grid(rows))
+        grid = _typed(subject)
+        with in_clone():
+            rows, faults = _rows(grid, queue.Site(site))
+            click.echo(overview.of_grid(rows))
         return int(faults)
     click.echo(overview.of_run(_run_folder(subject)) if subject else overview.of_all(runs_root()))
     return 0
@@ -197,7 +205,7 @@ def _run_folder(name: str) -> Path:
     from geofm_lib.runs.run import SMALL_FILES, find_runs
     from geofm_lib.settings import expanded, runs_root
 
-    for folder in (Path(name), expanded(name), runs_root() / name):
+    for folder in (Path(name).absolute(), expanded(name), runs_root() / name):
         if any(os.path.isfile(folder / file) for file in SMALL_FILES) or (
             folder.is_dir() and not rights.readable(folder)
         ):
@@ -246,11 +254,10 @@ def export(source: str, target: str, kind: str) -> int:
     SOURCE is a run or an encoder folder of any of these formats, TARGET a new or empty folder. RUN@STEP is a run's
     checkpoint; of a run that has not ended it is the newest one, unless a step is given. The run goes on undisturbed.
     """
-    from geofm_lib.settings import at_step, expanded
+    from geofm_lib.settings import at_step
 
     source, step = at_step(source)
-    place = source if os.path.exists(source) else str(expanded(source))  # as in a shell, else as in a setting
-    words = [sys.executable, "-m", "geofm_lib.distributed.snapshot", place, target, kind]
+    words = [sys.executable, "-m", "geofm_lib.distributed.snapshot", str(_typed(source)), target, kind]
     words += [] if step is None else [str(step)]
     return 2 if subprocess.run(words, check=False).returncode else 0  # torch stays out of this process
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -230,3 +231,29 @@ def test_names_are_completed(root):
     assert "strategy" in completed("run", "02", "-p", "stra")
     assert completed("plan", "ViT-3") == ["ViT-3B"]
     assert completed("plan", "ViT-3B", "--machine", "front") == ["frontier"]
+
+
+def test_a_printed_path_can_be_pasted_where_it_was_printed(said, tmp_path, monkeypatch):
+    clone = tmp_path / "clone"
+    for each in ("geofm_lib", "notebooks", "batch", "runs/a b"):
+        (clone / each).mkdir(parents=True)
+    (clone / "batch" / "slurm.sh").write_text("")
+    (clone / "batch" / "g.csv").write_text("name,notebook,images_per_class\none,01_data,5\n")
+    (clone / "runs" / "a b" / "settings.json").write_text(json.dumps({"job": "prepare", "asked": {}, "resolved": {}}))
+    (clone / "runs" / "a b" / "report.html").write_text("")
+    monkeypatch.delenv("GEOFM_RUNS")
+    monkeypatch.setattr(slurm, "queued", list)
+    for start, typed in (("", "runs/a b"), ("notebooks", "../runs/a b"), ("notebooks", "runs/a b"), ("batch", "a b")):
+        monkeypatch.chdir(clone / start)
+        code, out, err = said("status", typed)
+        assert (code, err) == (0, "")
+        page = shlex.split(out.splitlines()[-1])[1]
+        assert os.path.isfile(page), "as a shell in this folder reads it"
+        assert os.path.isabs(page) == bool(start)
+    monkeypatch.chdir(clone / "notebooks")
+    code, out, _ = said("submit", "batch/g.csv")
+    assert (code, out.splitlines()[0]) == (0, f"cd {clone}")
+    assert "sbatch" in out.splitlines()[1]
+    assert os.getcwd() == str(clone / "notebooks")
+    monkeypatch.chdir(clone)
+    assert said("submit", "batch/g.csv")[1].startswith("sbatch")

@@ -13,6 +13,7 @@ from geofm_lib.jobs import pace, prepare_source
 from geofm_lib.jobs.prepare_collection import LARGE, Collection, Gathered
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.settings import PrepareSettings
+from geofm_lib.settings.masking import masked
 
 LOG_S = 0.5  # seconds between two rows of metrics
 
@@ -24,7 +25,7 @@ def gather(settings: PrepareSettings, place: listing.Source, run: Folder) -> Gat
     """
     source, made_of = prepare_source.read(settings, place, run.path)
     shard_bytes, warnings = int(settings.shard_mib * 2**20), list(source.warnings)
-    first_shard = pack.resume(run.path, made_of)
+    first_shard = pack.resume(run.path, masked(made_of))
     images = _packed(settings, run)
     before = len(images.names) + images.refused.images
     run.drop_metrics_after(before)

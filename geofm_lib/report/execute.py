@@ -5,6 +5,7 @@
 
 import contextlib
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -36,7 +37,7 @@ TERMINAL_LINE_S, LOG_LINE_S = 1.0, 15.0  # how often progress is shown
 def run(notebook: Path, parameters: dict[str, str], page: Path | None, requests: Requests) -> int:
     """Execute, say how it ended, and return the exit code (`ending.EXIT_CODES`; 74, EX_IOERR: nothing can be written).
 
-    Its last line on standard output is `NAME.ipynb: STATUS in DURATION, PAGE`.
+    Its last line on standard output is `NAME.ipynb: STATUS in DURATION, PAGE`, which can be pasted into a shell.
     """
     began = time.monotonic()
     try:
@@ -46,7 +47,8 @@ def run(notebook: Path, parameters: dict[str, str], page: Path | None, requests:
         return os.EX_IOERR
     if error:
         print(f"{notebook.name}: {error}", file=sys.stderr, flush=True)
-    print(f"{notebook.name}: {state.upper()} in {overview.duration(time.monotonic() - began)}, {made}", flush=True)
+    took = overview.duration(time.monotonic() - began)
+    print(f"{notebook.name}: {state.upper()} in {took}, {shlex.quote(str(made))}", flush=True)
     return ending.EXIT_CODES[state]
 
 

@@ -48,11 +48,11 @@ def resolved(settings: PretrainSettings, fingerprint: str, init_digest: str) -> 
     there = parent.resolved.get("data_fingerprint")
     if there != fingerprint:
         raise SettingsError(
-            f"branch: '{shown(parent.folder)}' was trained on other images (fingerprint {there} there, {fingerprint} "
+            f"branch: {shown(parent.folder)} was trained on other images (fingerprint {there} there, {fingerprint} "
             f"here); give its own prepared folder as data: {parent.resolved.get('data')}"
         )
     if init_digest and init_digest != parent.resolved.get("init_digest"):
-        raise SettingsError(f"init: '{settings.init}' has changed since '{shown(parent.folder)}' began from it")
+        raise SettingsError(f"init: '{settings.init}' has changed since {shown(parent.folder)} began from it")
     _, content = manifest.content(place) if place else ("", {})
     last = {
         "run": str(parent.folder),

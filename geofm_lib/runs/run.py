@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from geofm_lib import files, rights
 from geofm_lib.jobs import owner, pace
 from geofm_lib.jobs.run_folder import ANCESTORS, HEARTBEATS, rows, whole_rows
 from geofm_lib.runs import life
-from geofm_lib.settings import clone, expanded
+from geofm_lib.settings import clone, expanded, shell_folder
 
 SETTINGS = "settings.json"
 NEEDED = "needed"  # in the runner's folder: the run that its run waits for
@@ -297,5 +298,6 @@ def run_table(root: str | Path) -> pd.DataFrame:
 
 def shown(folder: str | Path) -> str:
     """A path as a reader here can paste it into a shell or a setting: short in the clone's folder, else absolute."""
-    place, here = expanded(folder), Path.cwd()
-    return str(place.relative_to(here)) if here == (clone() or here) and place.is_relative_to(here) else str(place)
+    place, here = expanded(folder), shell_folder()
+    short = here == (clone() or here) and place.is_relative_to(here)
+    return shlex.quote(str(place.relative_to(here) if short else place))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from geofm_lib.settings.base import JobSettings, Resolved, Settings, SettingsError
 from geofm_lib.settings.data import PrepareSettings
-from geofm_lib.settings.places import at_step, clone, expanded, own_folder, runs_root
+from geofm_lib.settings.places import at_step, clone, expanded, in_clone, own_folder, runs_root, shell_folder
 from geofm_lib.settings.pretrain import PretrainSettings, ProbeSettings
 from geofm_lib.settings.throughput import (
     FindingsSettings,
@@ -23,7 +23,8 @@ from geofm_lib.settings.throughput import (
 __all__ = [
     "JOBS", "FindingsSettings", "JobSettings", "PaperSettings", "PrepareSettings",
     "PretrainSettings", "ProbeSettings", "ScalingSettings", "Settings", "SettingsError", "SimulateSettings",
-    "ThroughputSettings", "Resolved", "at_step", "clone", "expanded", "load", "own_folder", "runs_root",
+    "ThroughputSettings", "Resolved", "at_step", "clone", "expanded", "in_clone", "load", "own_folder", "runs_root",
+    "shell_folder",
 ]  # fmt: skip
 
 _OF_JOBS = (PrepareSettings, PretrainSettings, ThroughputSettings, SimulateSettings, ProbeSettings, FindingsSettings)

@@ -7,6 +7,8 @@ a shell, a notebook and a batch job; outside of a clone they count from the curr
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from geofm_lib import rights
@@ -14,6 +16,7 @@ from geofm_lib.catalog.datasets import DOWNLOADS
 
 PATHS = ("dataset", "data", "encoder", "init", "branch")  # settings that may be a path, or several with commas
 NO_PATHS = {"", "scenes", "random", *DOWNLOADS}  # what they may be besides
+_shells: list[Path] = []  # where `in_clone` was entered
 
 
 def clone() -> Path | None:
@@ -21,6 +24,23 @@ def clone() -> Path | None:
     here = Path.cwd()
     marks = ("geofm_lib", "notebooks")
     return next((each for each in (here, *here.parents) if all((each / mark).is_dir() for mark in marks)), None)
+
+
+@contextmanager
+def in_clone() -> Iterator[bool]:
+    """Work in the clone's folder, as batch scripts and grids need it; gives whether the shell is in another one."""
+    start = Path.cwd()
+    _shells.append(start)
+    os.chdir(clone() or start)
+    try:
+        yield Path.cwd() != start
+    finally:
+        os.chdir(_shells.pop())
+
+
+def shell_folder() -> Path:
+    """Where the user typed the command: what is printed is pasted there."""
+    return _shells[-1] if _shells else Path.cwd()
 
 
 def runs_root() -> Path:
