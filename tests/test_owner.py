@@ -256,6 +256,16 @@ def test_who_follows_is_told_whose_run_it_is_and_how_it_ended(run, soon, capsys,
             follow.turn(run, refuse, needed=False)
 
 
+def test_who_follows_hears_a_request_to_stop(run, monkeypatch, tmp_path):
+    """It ends alone; the run that it follows goes on."""
+    monkeypatch.setenv("GEOFM_STOP", str(tmp_path / "stop"))
+    with beating(run.folder):
+        threading.Timer(0.3, (tmp_path / "stop").touch).start()
+        with pytest.raises(watch.RunStopped, match="a stop was asked for while this launch waited for"):
+            follow.turn(run, lambda: None, needed=False)
+    assert not list(run.folder.glob("requests/*"))
+
+
 def test_a_folder_that_is_claimed_between_two_looks_is_no_foreign_one(tmp_path, monkeypatch):
     """Seen in pairs of launches: no claim at the first look, files of the other launch at the second."""
     settings = PretrainSettings(run_dir=str(tmp_path / "run"))

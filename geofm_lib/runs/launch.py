@@ -250,7 +250,7 @@ def _prepare_folder(folder: Path, settings: JobSettings, resolved: Resolved) -> 
         (folder / name).unlink(missing_ok=True)
     for name in (HEARTBEATS, REQUESTS):
         shutil.rmtree(folder / name, ignore_errors=True)
-        (folder / name).mkdir()
+        (folder / name).mkdir(exist_ok=True)
     came_to = resolved.model_dump(exclude_unset=True)
     stored = {"job": settings.job, "asked": settings.model_dump(mode="json"), "resolved": came_to, "geofm_version": __version__}
     began = {"job_started": float(os.environ.get("GEOFM_STARTED", time.time())), "from_step": Run(folder).saved_step}
