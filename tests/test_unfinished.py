@@ -216,6 +216,7 @@ def test_a_probe_is_of_one_checkpoint_by_name(place, tmp_path, monkeypatch):
     """The launcher's side without ranks: which checkpoint, where its encoder lies, and when it is not taken again."""
     monkeypatch.setenv("GEOFM_RUNS", str(tmp_path))
     run = place / "stopped"
+    (tmp_path / f".taken-{os.uname().nodename}-{2**30}-x" / "encoder").mkdir(parents=True)
     with unfinished.taken(probe(place, run)) as (settings, folder):
         assert settings.encoder == f"{run}@12"
         with monkeypatch.context() as changed:
@@ -224,7 +225,7 @@ def test_a_probe_is_of_one_checkpoint_by_name(place, tmp_path, monkeypatch):
         assert "stopped_12" in settings.name()
         settings.folder().mkdir()
         unfinished.put(folder, settings.folder())
-    assert list(tmp_path.iterdir()) == [settings.folder()]
+    assert list(tmp_path.iterdir()) == [settings.folder()], "and not what a launcher that was killed had left"
     with unfinished.taken(probe(place, f"{run}@12")) as (again, folder):
         assert (again, folder) == (settings, None)
     config = settings.folder() / "encoder" / "config.json"
@@ -239,6 +240,14 @@ def test_a_probe_is_of_one_checkpoint_by_name(place, tmp_path, monkeypatch):
     with pytest.raises(SettingsError, match="encoder: '.*' has no checkpoint of step 4, but those of 8, 12"):
         check.check(probe(place, f"{run}@4"))
     check.check(probe(place, run))
+    for encoder, words in (
+        (f"{tmp_path}/no@3", "there is no run '.*/no'"),
+        (f"{tmp_path}@3", "'.*' has no checkpoint, so"),
+    ):
+        with pytest.raises(SettingsError, match=f"encoder: {words}"):
+            check.check(probe(place, encoder))
+    with pytest.raises(SettingsError, match="init: '.*@8' is a checkpoint of a run; export it first: geofm export "):
+        check.check(PretrainSettings(init=f"{run}@8", data=str(place / "data")))
 
 
 def test_the_summary_says_which_step_was_probed(place, tmp_path):

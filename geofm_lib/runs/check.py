@@ -15,7 +15,7 @@ from geofm_lib.model.interop import locate
 from geofm_lib.runs import branch, unfinished
 from geofm_lib.runs.results import ROOT
 from geofm_lib.runs.run import Run
-from geofm_lib.settings import JobSettings, PrepareSettings, PretrainSettings, Settings, SettingsError, expanded
+from geofm_lib.settings import JobSettings, PrepareSettings, PretrainSettings, Settings, SettingsError, at_step, expanded
 from geofm_lib.settings.base import naming
 
 FOLDER = ROOT / "notebooks"
@@ -89,6 +89,9 @@ def check(settings: JobSettings, ranks: int = 0) -> None:
             begun = name == "init" and (_of_weights(settings) or any((settings.folder() / n).exists() for n in BEGUN))
             if typed and (name, typed) != ("encoder", "random") and not begun:
                 with naming(name):
+                    if name == "init" and at_step(typed)[1] is not None:
+                        how = f"export it first: geofm export {typed} FOLDER --format geofm"
+                        raise ValueError(f"'{typed}' is a checkpoint of a run; {how}; or go on from it by branch")
                     if name == "encoder" and unfinished.names_checkpoint(typed):
                         if not unfinished.is_taken(settings):
                             unfinished.check(typed)

@@ -4,6 +4,7 @@ The probe's `encoder` becomes RUN@STEP, so each checkpoint has a probe of its ow
 checkpoint's encoder lies in the probe's folder: the run may go on, and may delete what was read.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from geofm_lib import files
 from geofm_lib.model.interop import locate
@@ -31,9 +34,13 @@ def check(encoder: str) -> None:
     """ValueError, one sentence, for RUN@STEP where the run has no such checkpoint."""
     path, step = at_step(encoder)
     there = locate.steps(expanded(path))
-    if step is not None and step not in there:
-        listed = f"those of {', '.join(map(str, there))}" if there else "none"
-        raise ValueError(f"'{path}' has no checkpoint of step {step}, but {listed}; give one that it has.")
+    if step is None or step in there:
+        return
+    if not expanded(path).is_dir():
+        raise ValueError(f"there is no run '{path}'; give the folder of a run before @{step}")
+    if not there:
+        raise ValueError(f"'{path}' has no checkpoint, so none of step {step}; give its folder alone")
+    raise ValueError(f"'{path}' has no checkpoint of step {step}, but those of {', '.join(map(str, there))}; give one")
 
 
 def is_taken(settings: JobSettings) -> bool:
@@ -106,13 +113,22 @@ def _same(settings: JobSettings, run: Path, step: int) -> None:
         )
 
 
+def _clear(folder: Path) -> None:
+    """Remove what processes of this machine that were killed have left."""
+    for left in folder.glob(f".taken-{os.uname().nodename}-*"):
+        number = left.name.split("-")[-2]
+        if number.isdigit() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 @contextmanager
 def _taken_out(settings: ProbeSettings, path: str, step: int | None) -> Iterator[tuple[Path, int]]:
     """(folder of the encoder in a checkpoint, its step), beside the probe's folder while that has not begun."""
     run, beside = expanded(path), settings.folder().parent
     try:
         beside.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=".taken-", dir=beside))
+        _clear(beside)
+        place = Path(tempfile.mkdtemp(prefix=f".taken-{os.uname().nodename}-{os.getpid()}-", dir=beside))
     except OSError as error:
         raise SettingsError(f"run_dir: '{beside}' cannot be written ({error.strerror}); choose another") from None
     try:
