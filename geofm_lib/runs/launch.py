@@ -252,8 +252,14 @@ def _prepare_folder(folder: Path, settings: JobSettings, resolved: Resolved) -> 
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir(exist_ok=True)
     came_to = resolved.model_dump(exclude_unset=True)
-    stored = {"job": settings.job, "asked": settings.model_dump(mode="json"), "resolved": came_to, "geofm_version": __version__}
-    began = {"job_started": float(os.environ.get("GEOFM_STARTED", time.time())), "from_step": Run(folder).saved_step}
+    stored = {
+        "job": settings.job,
+        "asked": settings.model_dump(mode="json"),
+        "resolved": came_to,
+        "geofm_version": __version__,
+    }
+    from_step = max([run.saved_step, *(each["step"] for each in resolved.ancestry[-1:])])
+    began = {"job_started": float(os.environ.get("GEOFM_STARTED", time.time())), "from_step": from_step}
     began |= {"began": time.time()}
     files.write_json(folder / SETTINGS, masked(stored))
     files.write_json(folder / "environment.json", {**results.environment(), **slurm.here(), **began})
