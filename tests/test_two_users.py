@@ -21,7 +21,7 @@ from pathlib import Path
 from geofm_lib import cli
 from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run, run_table
-from geofm_lib.settings import PrepareSettings, PretrainSettings, SettingsError, runs_root
+from geofm_lib.settings import PrepareSettings, PretrainSettings, SettingsError, own_folder, runs_root
 def said(settings):
     try:
         return launch(settings).status
@@ -35,6 +35,8 @@ print("DATA", said(PretrainSettings(data=folder, run_dir=str(runs_root() / "mine
 print("TABLE", list(run_table(runs_root())["status"]))
 cli.main(["status"])
 cli.main(["status", folder])
+os.environ["GEOFM_RUNS"] = str(runs_root().parent / "theirs")
+print("OWN", own_folder("queue"), os.access(own_folder("queue").parents[1], os.W_OK))
 """
 
 
@@ -62,6 +64,7 @@ def test_a_run_is_read_by_others_or_told_as_closed_to_them(place, monkeypatch):
     assert read.returncode == 0, read.stderr
     assert "RUN finished" in read.stdout
     assert "TABLE ['finished']" in read.stdout
+    assert f"OWN {tempfile.gettempdir()}/geofm-{TWO}/queue True" in read.stdout, "the folder of runs is not theirs"
     closed = user(ONE, 0o022, ["chmod", "-R", "go-rwx", str(folder)])  # what umask 077 would have left
     assert closed.returncode == 0
     read = user(TWO, 0o022, [sys.executable, "-c", READ, str(folder), "closed"], **runs)

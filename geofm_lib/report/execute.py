@@ -30,7 +30,7 @@ from geofm_lib.runs.run import NEEDED, Run
 from geofm_lib.settings import own_folder
 from geofm_lib.settings.masking import mask, masked, secrets
 
-SPEAKING = ("SettingsError", "RunFailed", "RunStopped", "Damaged")  # their text is the whole message
+SPEAKING = ("SettingsError", "RunFailed", "RunStopped", "Damaged", "Private")  # their text is the whole message
 TERMINAL_LINE_S, LOG_LINE_S = 1.0, 15.0  # how often progress is shown
 
 
