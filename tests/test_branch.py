@@ -9,7 +9,7 @@ import pytest
 from geofm_lib.data.sources import prepared
 from geofm_lib.figures import pretrain
 from geofm_lib.jobs import pretrain_failed
-from geofm_lib.jobs.run_folder import Folder
+from geofm_lib.jobs.run_folder import Folder, seal
 from geofm_lib.report.colophon import colophon
 from geofm_lib.runs import branch
 from geofm_lib.runs.check import check
@@ -280,8 +280,18 @@ def test_what_cannot_be_branched_is_one_sentence(found, tmp_path):
     with pytest.raises(SettingsError, match="is a probe run, and only a pretraining .02. can be branched"):
         PretrainSettings(branch=str(tmp_path))
     (tmp_path / "settings.json").write_text("{")
-    with pytest.raises(SettingsError, match="settings.json' cannot be read .*start that run again"):
+    with pytest.raises(SettingsError, match="settings.json cannot be read .*start that run again"):
         PretrainSettings(branch=str(tmp_path))
+
+
+def test_a_curve_that_is_not_what_was_written_is_not_taken(found, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(found[0] / "whole", copy)
+    seal(copy)
+    (copy / "metrics.jsonl").write_text((copy / "metrics.jsonl").read_text().replace("1", "2", 1))
+    settings = PretrainSettings(branch=f"{copy}@5", run_dir=str(tmp_path / "run"))
+    with pytest.raises(ValueError, match="metrics.jsonl is not what was written"):
+        branch.resolved(settings, prepared.fingerprint(found[0] / "images"), "")
 
 
 def test_the_last_good_checkpoint_is_taken_where_no_step_is_named(found, tmp_path, capsys):

@@ -45,6 +45,8 @@ def resolved(settings: PretrainSettings, fingerprint: str, init_digest: str) -> 
     if begun(settings) and "ancestry" in own:
         return {name: own[name] for name in KEPT if name in own}
     parent, step, place = _checkpoint(settings, whole=True)
+    for name in ("metrics.jsonl", "init.json"):
+        parent.proved(name)
     there = parent.resolved.get("data_fingerprint")
     if there != fingerprint:
         raise SettingsError(

@@ -4,12 +4,12 @@ Only the settings in MAY_CHANGE may differ, and those that say where and how a r
 where settings come from a file: the `settings.json` of the run that is branched.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geofm_lib import files
 from geofm_lib.settings.base import SettingsError
 from geofm_lib.settings.places import at_step, expanded, one_spelling, runs_root
 
@@ -96,15 +96,17 @@ def spelled(found: Iterable[range]) -> str:
 def _asked(folder: Path) -> dict[str, Any] | None:
     """What a pretraining was asked, None where there is no run. Raises SettingsError for what is no pretraining."""
     try:
-        stored = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+        stored = files.read_json(folder / "settings.json")
         job, asked = stored["job"], dict(stored["asked"])
     except (FileNotFoundError, NotADirectoryError):
         if folder.is_dir():
             raise SettingsError(f"branch: '{folder}' is no run folder, it has no settings.json") from None
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        again = "start that run again, which rebuilds it"
-        raise SettingsError(f"branch: '{folder / 'settings.json'}' cannot be read ({error}); {again}") from None
+    except files.Private as error:
+        raise SettingsError(f"branch: {error}") from None
+    except (files.Damaged, KeyError, TypeError, ValueError) as error:
+        why = error if isinstance(error, files.Damaged) else f"'{folder}' has a settings.json that is none"
+        raise SettingsError(f"branch: {why}; start that run again, which rebuilds it") from None
     if job != "pretrain":
         raise SettingsError(f"branch: '{folder}' is a {job} run, and only a pretraining (02) can be branched")
     return asked
