@@ -32,10 +32,11 @@ def user(
     home.mkdir(exist_ok=True)
     os.chown(home, uid, uid)
     given = {**os.environ, "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT), **environment}
-    command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *words]
+    command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+    command += ["bash", "-c", 'umask "$0"; exec "$@"', f"{umask:03o}", *words]
     interpreter = Path(sys.base_prefix).resolve()
     closed = [each for each in (*reversed(interpreter.parents), interpreter) if not each.stat().st_mode & 0o001]
     if closed:
         command = ["unshare", "--mount", "bash", "-c", PASSABLE, "-", str(closed[0]), str(interpreter), *command]
-    how = {"capture_output": True, "text": True, "timeout": scaled(seconds), "umask": umask}
+    how = {"capture_output": True, "text": True, "timeout": scaled(seconds), "umask": 0o022}
     return subprocess.run(command, cwd=ROOT, env=given, **how)
