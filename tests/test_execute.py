@@ -18,7 +18,7 @@ from geofm_lib.report import ending, execute, kernel
 from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import PrepareSettings
-from tests.support.runs import age_heartbeats, ranks_of
+from tests.support.runs import ranks_of
 from tests.support.timing import scaled, wait_for
 
 REPO = Path(__file__).parents[1]
@@ -125,7 +125,6 @@ def test_a_killed_kernel_is_told_and_resumed(small, tmp_path):
     assert "KILLED" in (folder / "report.html").read_text().upper()
     wait_for(lambda: not ranks_of(folder), seconds=30)
     reached = len(run.metrics)
-    age_heartbeats(folder)
     process = runner(PRETRAIN, {**small, "epochs": "60", "run_dir": str(folder)})
     wait_for(lambda: len(run.metrics) > reached)
     steps = list(run.metrics["step"])

@@ -26,7 +26,7 @@ from geofm_lib.runs.run import Run, find_runs, run_table
 from geofm_lib.runs.watch import RunFailed
 from geofm_lib.settings import PrepareSettings, PretrainSettings, SettingsError
 from tests.conftest import need
-from tests.support.runs import age_heartbeats, ranks_of
+from tests.support.runs import ranks_of
 from tests.support.timing import scaled, wait_for
 
 REPO = Path(__file__).parents[1]
@@ -320,12 +320,9 @@ def test_ranks_end_when_their_launcher_is_killed(whole, small, tmp_path):
     run = Run(tmp_path / "run")
     wait_for(lambda: len(run.metrics) > 3)
     assert len(ranks_of(run.folder)) == 2
-    with pytest.raises(SettingsError, match="is being run by another process"):
-        launch(settings)
     process.kill()
     wait_for(lambda: not ranks_of(run.folder), seconds=30)
     assert not (run.folder / "summary.json").exists()
-    age_heartbeats(run.folder)
     assert run.status == "killed"
 
 

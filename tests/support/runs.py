@@ -21,13 +21,6 @@ def ranks_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def age_heartbeats(folder: Path) -> None:
-    """Make them look as they will in a minute."""
-    old = time.time() - 60
-    for file in (folder / "heartbeats").iterdir():
-        os.utime(file, (old, old))
-
-
 @contextlib.contextmanager
 def beating(folder: Path, name: str = "launcher", shift: float = 0.0):
     """A heartbeat that changes while the block runs, on a machine whose clock is `shift` seconds ahead."""
