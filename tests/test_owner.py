@@ -409,15 +409,16 @@ def test_ten_pairs_in_one_moment(results, tmp_path, seeds):
 def test_who_waits_goes_on_when_the_owner_is_killed(results, tmp_path, victim):
     """kill -9 while another launch follows: of the kernel (it takes over), the ranks (told), the waiter (no matter)."""
     settings, _ = results[1]
-    settings = settings.model_copy(update={"epochs": 30})
+    settings = settings.model_copy(update={"epochs": 300, "checkpoint_every": 20})
     whole = bits(launch(settings).folder)
     run = Run(tmp_path / settings.name())
     with Watch(tmp_path) as sampled:
         first = start(settings, tmp_path)
         wait_for(lambda: len(run.metrics) > 3)
         second = start(settings, tmp_path)
-        time.sleep(scaled(4))
-        assert second.poll() is None
+        while "pretrain: " not in (line := second.stdout.readline()):
+            assert line, "it ended"
+        assert "is being run by" in line
         killed = time.monotonic()
         {"kernel": first, "ranks": ranks_of(run.folder)[0], "waiter": second}[victim].kill()
         said = {each: each.communicate(timeout=scaled(300))[0] for each in (first, second)}
