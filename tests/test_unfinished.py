@@ -125,6 +125,12 @@ def test_probes_along_the_training_change_nothing_of_it_and_survive_a_resume(pla
     assert "probe_every" in str(pretrain.probe_along(Run(place / "whole")))
 
 
+@torch.no_grad()
+def test_features_along_the_training_are_those_that_a_probe_takes():
+    model, images = mae.build("ViT-Atto", 32, seed=0), torch.randn(3, 3, 32, 32)
+    assert torch.allclose(model.features(images), vit.features(model.encoder, images), atol=1e-5)
+
+
 def test_probes_along_start_anew_where_rows_are_of_other_images(place, tmp_path):
     row = {"step": 4, "top1": 1.0, "data": "of another set"}
     files.write_csv(tmp_path / "probe_along.csv", row, [row])
