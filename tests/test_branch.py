@@ -198,6 +198,27 @@ def test_what_was_at_fault_decides_the_advice(tmp_path, saved, losses, after, st
     assert command(told) == {"branch": f"{tmp_path}@{step}"} | changes
 
 
+@pytest.mark.parametrize(
+    "statistics, done, after, words",
+    [
+        ({"mean": [0.3, -6.8e37], "std": [0.1, 1e38], "left_out": 0}, 7, float("nan"), "the std of a band is 1e+38"),
+        ({"mean_stored": [-6.8e37], "std_stored": [1.0], "left_out": 0}, 0, float("inf"), "of a band is -6.8e+37"),
+        ({"mean": [0.3], "std": [0.1], "left_out": 3}, 0, float("nan"), "the numbers of 3 images"),
+        ({"mean": [0.3], "std": [0.1], "left_out": 3}, 7, float("nan"), ""),
+        ({"mean": [0.3], "std": [0.1], "left_out": 0}, 0, float("nan"), ""),
+        ({"mean": [-6.8e37], "std": [1e38], "left_out": 0}, 0, 1.1, ""),
+        ({"mean": [-6.8e37], "std": [1e38], "left_out": 0}, 0, None, ""),
+        (None, 0, float("nan"), ""),
+    ],
+)
+def test_fill_that_was_packed_as_data_is_at_fault_not_the_images_of_a_step(tmp_path, statistics, done, after, words):
+    if statistics is not None:
+        (tmp_path / "statistics.json").write_text(json.dumps(statistics))
+    told = pretrain_failed.fill_in(tmp_path, done, after)
+    assert words in told and bool(told) == bool(words)
+    assert "with nodata" in told or not words
+
+
 def test_a_rate_far_above_the_default_is_not_lowered_step_by_step(tmp_path):
     wild = PretrainSettings(**USUAL | {"base_learning_rate": 1e30}, clip_grad_norm=0)
     told = command(pretrain_failed.advised(Folder(tmp_path), wild, 1, 2, {1: 1.5}, float("nan")))

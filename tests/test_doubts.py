@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 
 from geofm_lib.data import verify
-from geofm_lib.data.sources import listing, previews, raster, tiles, unused
+from geofm_lib.data.sources import listing, previews, raster, stack, tiles, unused
 from geofm_lib.data.statistics import other_scale
 from geofm_lib.jobs.prepare_collection import looks_swapped
 from tests.support.preparations import prepared
@@ -72,6 +72,42 @@ def test_a_few_pixels_of_fill_in_one_band_are_chance(tmp_path):
     values = (3000 * soft(1, 4)).astype("int16")
     values[0, :10, 2] = -9999
     assert verify.check(write(tmp_path / "a.tif", values).read_bytes()).valid is None
+
+
+@pytest.mark.parametrize("nodata", ["", "none", "-9999"])
+@pytest.mark.parametrize(
+    ("kind", "fills"),
+    [(kind, (-3.4028234663852886e38,)) for kind in FLOATS]
+    + [(kind, (-3.4e38, 1e30)) for kind in FLOATS]  # two bands, each with its own
+    + [("float64", (1e40,)), ("float64", (-1.7976931348623157e308,))],
+)
+def test_numbers_beyond_any_measurement_are_fill_however_few(tmp_path, kind, fills, nodata):
+    values = soft(1, 4).astype(kind)
+    for k, fill in enumerate(fills):
+        values[k, 3, k] = fill
+    checked = verify.check(write(tmp_path / "a.tif", values).read_bytes(), verify.Fit(nodata=nodata))
+    assert np.argwhere(~checked.valid).tolist() == [[k, 3] for k in range(len(fills))]
+    assert f"not measured: fill of {' '.join(f'{fill:g}' for fill in sorted(fills))}" in checked.converted
+    assert np.isfinite(checked.values).all()
+    assert np.abs(checked.values).max() < 10
+
+
+def test_fill_that_differs_from_pixel_to_pixel_is_told_once(tmp_path):
+    values = soft(1, 4).astype("float32")
+    values[:2, :, 0] *= np.float32(1e36)
+    checked = verify.check(write(tmp_path / "a.tif", values).read_bytes())
+    assert (checked.converted, (~checked.valid).sum()) == ("not measured: fill of numbers beyond 1e+30", 64)
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+@pytest.mark.parametrize("fill", [-3.4028234663852886e38, np.nan])
+def test_fill_in_the_file_of_one_band_is_not_measured_in_the_stack(tmp_path, kind, fill):
+    fine, coarse = soft(1, 1).astype(kind), soft(2, 1)[:16, :16].astype(kind)
+    coarse[2, 3] = fill
+    loads = [(name, write(tmp_path / name, each).read_bytes) for name, each in (("B1", fine), ("B2", coarse))]
+    found = stack.read(loads)
+    assert np.argwhere(~found.valid).tolist() == [[y, x] for y in (4, 5) for x in (6, 7)]
+    assert np.abs(found.values[found.valid]).max() < 10
 
 
 def test_nan_and_infinity_are_told_as_what_they_are(tmp_path):

@@ -23,6 +23,7 @@ from geofm_lib.settings.branch import ranges, spelled
 
 FOLDER = "not-finite"
 SOUND = 2.0  # a loss above so many times the lowest one is that of weights that were spoilt
+ABSURD = 1e15  # a mean or spread of stored numbers beyond it is that of fill that was taken as data
 SLOWER = 10.0  # where the rate was at fault the next one is so many times lower, and never above the default
 
 
@@ -75,11 +76,38 @@ def failed_step(
         kept = f"The weights before it, its images and the gradients concerned are in {folder}."
     except CheckpointError as error:
         kept = f"What led to it could not be kept: {error}."
-    advice = advised(run, settings, done, where["step"], losses, next_loss) if context.is_main else ""
+    advice = ""
+    if context.is_main:
+        advice = fill_in(Path(settings.data), done, next_loss)
+        advice = advice or advised(run, settings, done, where["step"], losses, next_loss)
     advice = context.broadcast(advice)
     return (
         f"step {where['step']}: {loss} and the gradient norm is {fault.norm} (first in {weight}) at learning rate "
         f"{where['learning_rate']:.3g}; this step changed nothing. {kept} {advice}"
+    )
+
+
+def fill_in(data: Path, done: int, next_loss: float | None) -> str:
+    """The advice where neither these images nor the next are finite since fill was packed as data; "" elsewhere.
+
+    It shows in the statistics, or, while the weights are the first, in images that these leave out as impossible.
+    """
+    if next_loss is None or math.isfinite(next_loss):
+        return ""
+    found: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        found = files.read_json(data / "statistics.json")
+    numbers = [(name, value) for name in ("mean", "std") for value in found.get(f"{name}_stored", found.get(name, []))]
+    name, value = max(numbers, key=lambda each: abs(each[1]), default=("mean", 0.0))
+    if abs(value) > ABSURD:
+        why = f"the {name} of a band is {value:.3g}, which no measurement has"
+    elif found.get("left_out") and not done:
+        why = f"the numbers of {found['left_out']} images lie absurdly far from the others'"
+    else:
+        return ""
+    return (
+        f"The data are at fault, since the next images give a loss of {next_loss:.4g} as well: in {data} {why}. "
+        "Prepare them again by 01 with nodata, the value that means not measured."
     )
 
 

@@ -204,11 +204,13 @@ def _known_type(bands: np.ndarray, valid: np.ndarray | None) -> tuple[np.ndarray
     kind = bands.dtype.name
     if kind not in BECOMES:
         return bands, ""
-    if valid is not None:
-        bands = np.where(valid[..., None], bands, bands.dtype.type(0))  # what is not measured has no say
+    if valid is not None:  # what is not measured has no say, and stays to be seen where it is asked again (stacks)
+        end = np.finfo(np.float32).max
+        unseen = bands.clip(-end, end) if bands.dtype.kind == "f" else bands.dtype.type(0)
+        bands = np.where(valid[..., None], bands, unseen)
     with np.errstate(over="ignore"):
         known = bands.astype(BECOMES[kind])
-    if not np.isfinite(known).all():
+    if not np.isfinite(known if valid is None else known[valid]).all():
         raise Refused(f"numbers of {kind} beyond the range of float32; save it in other units")
     return known, f"{kind} to {known.dtype}{_rounded(bands, known)}"
 

@@ -95,7 +95,7 @@ def _grown(part: Part, finest: Grid) -> np.ndarray:
     values = part.found.values
     if values.shape[:2] == (finest.height, finest.width):
         return values
-    special = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
+    special = validity.beyond(values)
     for value in (*part.declared, *validity.FILLS.get(values.dtype.name, ())):
         if value is not None:
             special |= values == value

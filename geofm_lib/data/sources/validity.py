@@ -8,15 +8,17 @@ from geofm_lib.data.sources.item import FULL
 
 # Values that mean "nothing here" though the file does not say so. Zero counts only with several bands: one band alone
 # may well be zero (the sea of a height model).
-_WHOLE, _NETCDF = (-9999, -32768, -99999), (9.969209968386869e36, -9.969209968386869e36)
+_WHOLE, _FLOAT = (-9999, -32768, -99999), (1e20, -1e20)
 FILLS: dict[str, tuple[float, ...]] = {
     "uint16": (65535, 0),
     "int16": (-9999, -32768, 32767, 0),
     "uint32": (2**32 - 1, 0),
     "int32": (*_WHOLE, -(2**31), 2**31 - 1, 0),
-    "float32": (*_WHOLE, *_NETCDF, float(np.finfo(np.float32).min), float(np.finfo(np.float32).max), 0),
-    "float64": (*_WHOLE, *_NETCDF, float(np.finfo(np.float64).min), float(np.finfo(np.float64).max), 0),
+    "float32": (*_WHOLE, *_FLOAT, 0),
+    "float64": (*_WHOLE, *_FLOAT, 0),
 }
+# No measurement is so large: the ends of float32 and float64, netCDF's 9.97e36 and every rounding of them are fill.
+BEYOND, NAMED = 1e30, 3  # the size from which a number is fill; so many different ones are told by their value
 # Those that a band can also measure, dark or saturated: they count where all bands of a pixel hold them. Of the others
 # one band is enough.
 MEASURABLE = (0, 2**15 - 1, 2**16 - 1, 2**31 - 1, 2**32 - 1)
@@ -66,11 +68,13 @@ def measured(
     """(where all of a pixel [H, W, C] was measured or None for everywhere, why the rest was not).
 
     declared: of each band by its file. mask: of the file, as by_alpha: where it was measured. nodata: as in
-    `verify.Fit`. NaN and infinity are never measurements.
+    `verify.Fit`. NaN, infinity and what is BEYOND are never measurements.
     """
     missing: dict[str, np.ndarray] = {}
-    if bands.dtype.kind == "f" and not np.isfinite(bands).all():
+    impossible = beyond(bands)
+    if impossible.any():
         missing["NaN"], missing["infinity"] = np.isnan(bands).any(-1), np.isinf(bands).any(-1)
+        impossible &= np.isfinite(bands)
     if by_alpha is not None:
         missing["alpha"] = ~by_alpha
     values: Sequence[float | None] = ()
@@ -79,6 +83,10 @@ def measured(
             missing["mask"] = ~mask
         values = [float(nodata)] * bands.shape[-1] if nodata else declared
         missing[" ".join(sorted({f"{value:g}" for value in values if value is not None}))] = _holds(bands, values)
+    if impossible.any():
+        told = np.unique(bands[impossible])
+        name = " ".join(f"{value:g}" for value in told) if len(told) <= NAMED else f"numbers beyond {BEYOND:g}"
+        missing[f"fill of {name}"] = impossible.any(-1) & ~np.logical_or.reduce(list(missing.values()))
     if nodata == "":
         low, high = bands.min(), bands.max()  # much faster than looking for each fill; NaN compares with nothing
         for fill in FILLS.get(bands.dtype.name, ()):
@@ -94,6 +102,14 @@ def measured(
         return None, []
     lost = np.logical_or.reduce(list(reasons.values()))
     return ~lost, [f"not measured: {why}" for why in reasons]
+
+
+def beyond(bands: np.ndarray) -> np.ndarray:
+    """Which numbers no measurement can be: NaN, infinity, and those of a size BEYOND any. bool, of the same shape."""
+    if bands.dtype.kind != "f":
+        return np.zeros(bands.shape, bool)
+    with np.errstate(over="ignore"):  # float16 ends before
+        return ~(np.abs(bands) < bands.dtype.type(BEYOND))
 
 
 def filled(bands: np.ndarray, fill: float) -> np.ndarray:
