@@ -8,8 +8,12 @@ import sys
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from geofm_lib.data import statistics
+from geofm_lib.data.sources import bands, item, pattern, stack
+from geofm_lib.jobs import worker
 from geofm_lib.jobs.run_folder import heartbeat_timeout_s
 from geofm_lib.report import ending
 from geofm_lib.runs import heartbeats, life, slurm, watch
@@ -42,6 +46,28 @@ def test_a_task_that_ran_out_of_memory_is_named(run, code):
     (run.folder / "summary.json").write_text(json.dumps(echo))
     with pytest.raises(watch.RunFailed, match="rank 3 failed: out of host memory .node2: task 3: Out Of Memory"):
         watch.watch(run, ended(code), ranks=4)
+
+
+@pytest.mark.parametrize(
+    "fault, told",
+    [
+        (lambda: pattern.parse("/a"), True),  # raised by a check of ours
+        (lambda: item.FULL["none"], False),
+        (lambda: bands.natural(3), False),  # a TypeError
+        (lambda: stack.bilinear(np.zeros((0, 2)), 3, 3), False),  # what numpy raises
+        (lambda: statistics._numbers(["a b"]), False),  # a ValueError of float() in a line of ours
+    ],
+)
+def test_a_sentence_of_a_check_comes_without_frames(run, fault, told):
+    try:
+        fault()
+    except Exception as error:
+        summary = {"status": "failed", "rank": 0, **worker._failure(error, run.folder)}
+    (run.folder / "log.txt").write_text("0: Traceback")
+    with pytest.raises(watch.RunFailed) as shown:
+        watch.ended(run, summary)
+    assert ("Traceback" in str(shown.value)) != told
+    assert str(shown.value).startswith("pattern: '/a' begins" if told else "rank 0 failed: ")
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from geofm_lib.jobs.run_folder import END, STOP, Folder, Heartbeat, Stopped, req
 from geofm_lib.settings import load
 from geofm_lib.settings.masking import mask
 
+PACKAGE = Path(files.__file__).parent
 PRINT_S = 5.0  # a srun that no longer takes lines is waited for so long
 
 
@@ -85,8 +86,11 @@ def _work(run_dir: Path, heartbeat: Heartbeat) -> dict[str, Any]:
     return {"status": "finished", "ranks": context.world_size, **summary}
 
 
-def _failure(error: BaseException, run_dir: Path) -> dict[str, str]:
-    """A sentence for the page; faults of the input speak for themselves, others keep their type and trace."""
+def _failure(error: BaseException, run_dir: Path) -> dict[str, Any]:
+    """A sentence for the page; faults of the input speak for themselves, others keep their type and trace.
+
+    `told`: the sentence is all that a reader needs; where it was raised stands in the log.
+    """
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         text = f"the disk of {run_dir} is full ({error}); make room and start again"
     elif isinstance(error, OSError):
@@ -96,7 +100,16 @@ def _failure(error: BaseException, run_dir: Path) -> dict[str, str]:
     else:
         text = f"{type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(error))[-4000:]
-    return {"error": mask(text), "kind": type(error).__name__, "traceback": mask(trace)}
+    told = {"told": True} if _is_told(error) else {}
+    return {"error": mask(text), "kind": type(error).__name__, **told, "traceback": mask(trace)}
+
+
+def _is_told(error: BaseException) -> bool:
+    """Was an error raised as a sentence, by a check of ours? One out of an operation is a fault of the code."""
+    if not isinstance(error, ValueError) and not type(error).__module__.startswith("geofm_lib"):
+        return False
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return Path(last.filename).is_relative_to(PACKAGE) and (last.line or "").startswith("raise")
 
 
 def _write_first(run_dir: Path, summary: dict[str, Any]) -> None:

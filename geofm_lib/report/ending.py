@@ -112,12 +112,13 @@ def banner(notebook: NotebookNode, run: Run | None, said: dict[str, Any]) -> dic
     status = _status(run, said.get("status", ""), raised, notebook_outputs.complete(notebook))
     summary, where = (run.summary, run.environment) if run else ({}, {})
     text = _finished(run, said.get("seconds")) if status == "finished" else SENTENCES[status]
-    log = notebook_outputs.plain(run.log_tail(25)) if run and status in ENDED_BADLY else ""
+    shows_log = run and status in ENDED_BADLY and not summary.get("told")
+    log = notebook_outputs.plain(run.log_tail(25)) if run and shows_log else ""
     stop = summary.get("reason") or said.get("error", "")
     cause = stop if status == "stopped" else run.trouble if run else ""
     if status in ("failed", "killed"):
         cause = summary.get("error") or said.get("error") or raised
-        if summary.get("error") and summary.get("rank") is not None:
+        if summary.get("error") and summary.get("rank") is not None and not summary.get("told"):
             text += f" Rank {summary['rank']} failed:"
         elif run and run.status == "finished":
             text += " The run itself finished; a cell after it failed:"

@@ -36,7 +36,7 @@ NOBODY_LISTENS = {Event.FOLDER_LOST, Event.RANK_FAILED, Event.RANK_SILENT, Event
 
 
 class RunFailed(RuntimeError):
-    """A rank failed: its own error and the end of the log."""
+    """A rank failed: its own error, and the end of the log where that is no sentence of a check."""
 
     def _render_traceback_(self) -> list[str]:
         return str(self).splitlines()
@@ -273,6 +273,8 @@ def ended(run: Run, summary: dict[str, Any]) -> None:
     where = shown(run.folder)
     if summary.get("status") == "stopped":
         raise RunStopped(f"The run stopped: {summary['reason']}. Run this cell again to go on. ({where})")
+    if summary.get("status") == "failed" and summary.get("told"):
+        raise RunFailed(f"{summary['error']}\nRun folder: {where}")
     if summary.get("status") == "failed":
         of = f"rank {summary['rank']} failed: " if summary.get("rank") is not None else ""
         tail = "\n".join(f"    {text}" for text in run.log_tail().splitlines())
