@@ -137,3 +137,44 @@ def test_channels_chooses_and_a_mix_within_it_is_still_asked(tmp_path):
     summary, refused, _ = prepared(tmp_path / "five", tmp_path / "set", workers=1, channels=5)
     assert summary["images"] == 2
     assert refused["0_b.tif"] == "it has 3 bands of uint8, not 5; channels=3 takes those that have"
+
+
+def test_channels_of_two_kinds_separates_neither(tmp_path):
+    """Eleven of sixteen images of three bands are two thirds, and yet of the kinds that are named."""
+    for i in range(20):
+        bands, dtype = (4 if i > 17 else 5, np.uint8) if i > 15 else (3, np.uint16 if i > 10 else np.uint8)
+        chips(tmp_path / "set" / "ab"[i % 2], 1, bands, f"m{i}.tif", dtype)
+    told = refuses(tmp_path, tmp_path / "set")
+    assert "mixes 11 images of 3 bands of uint8" in told and "with 5 images of 3 bands of uint16" in told
+    assert told.endswith("and 4 of 2 other kinds; put each kind into a folder of its own")
+
+
+@pytest.mark.parametrize(
+    "names, ways",
+    [
+        (("ms_{}.tif", "pan_{}.tif"), ("ms_*", "pan_*")),
+        (("{}/ms/a.tif", "{}/pan/a.tif"), ("**/ms/**", "**/pan/**")),
+        (("{}a.tif", "{}b.tif"), ()),
+    ],
+)
+def test_a_pattern_is_named_by_what_the_names_of_a_kind_share(tmp_path, names, ways):
+    for each, dtype in zip(names, (np.uint16, np.uint8), strict=True):
+        for i in range(6):
+            path = tmp_path / "set" / each.format(i)
+            chips(path.parent, 1, 3, path.name, dtype)
+    told = refuses(tmp_path, tmp_path / "set")
+    wanted = "say which are meant, by " + " or ".join(f"pattern='{way}'" for way in ways)
+    assert told.endswith(wanted if ways else "put each kind into a folder of its own")
+    for number, way in enumerate(ways):
+        assert prepared(tmp_path / str(number), tmp_path / "set", workers=1, pattern=way)[0]["images"] == 6
+
+
+def test_the_reason_for_a_refused_image_says_how_to_take_it(tmp_path):
+    chips(tmp_path / "set", 15, 3, "{}.tif", np.uint8)
+    chips(tmp_path / "set", 3, 3, "{}_toa.tif")
+    chips(tmp_path / "set", 2, 3, "1{}9.tif", np.int16)
+    _, refused, _ = prepared(tmp_path / "run", tmp_path / "set", workers=1)
+    begin = "it has 3 bands of {}, not 3 bands of uint8 as most; "
+    assert refused["0_toa.tif"] == begin.format("uint16") + "pattern='*_toa.tif' takes those that have"
+    apart = "to take those that have, put each kind into a folder of its own"
+    assert refused["109.tif"] == begin.format("int16") + apart

@@ -22,6 +22,7 @@ from geofm_lib.jobs.prepare_refused import Refusals
 
 _ALPHA = "if its last band is transparency, {} takes all images alike"
 OTHER_KIND = "it has "  # begins the reason for refusing an image whose bands are not those of the others
+TAKES, APART = "takes those that have", "put each kind into a folder of its own"
 MAJORITY = 2 / 3  # of the images must be of one kind; with less it is not for us to say which are meant
 MANY_BANDS = 32  # more than most sensors have
 LARGE = 1024  # pixels of the short side
@@ -86,7 +87,8 @@ class Collection:
             return "another image has the same name"
         if self._channels in (0, sample.channels):
             return ""
-        return _other((sample.channels, sample.dtype), str(self._channels))
+        kind = _words((sample.channels, sample.dtype))
+        return f"{OTHER_KIND}{kind}, not {self._channels}; channels={sample.channels} {TAKES}"
 
     def misfits(self, dataset: str) -> dict[str, str]:
         """{name: reason} of the images that are not of the kind of most.
@@ -101,13 +103,16 @@ class Collection:
         most, *others = sorted(self.kinds, key=lambda kind: len(self.kinds[kind]), reverse=True)
         if len(self.kinds[most]) < MAJORITY * len(self.names):
             raise ValueError(f"dataset: '{dataset}' mixes {_mix(self.kinds, [most, *others], self.alphas)}")
-        return {name: self._reason(kind, most) for kind in others for name in self.kinds[kind]}
+        reasons = {kind: self._reason(kind, most) for kind in others}
+        return {name: reasons[kind] for kind in others for name in self.kinds[kind]}
 
     def _reason(self, kind: Kind, most: Kind) -> str:
         """Why an image of a kind cannot be among those of most."""
-        reason = _other(kind, f"{_words(most)} as most")
-        alpha = _alpha_ways(self.kinds, self.alphas, kind, most)
-        return f"{reason.partition(';')[0]}; {_ALPHA.format(' or '.join(alpha))}" if alpha else reason
+        if alpha := _alpha_ways(self.kinds, self.alphas, kind, most):
+            how = _ALPHA.format(" or ".join(alpha))
+        else:
+            how = next((f"{way} {TAKES}" for way in _ways(self.kinds, kind)), "to take those that have, " + APART)
+        return f"{OTHER_KIND}{_words(kind)}, not {_words(most)} as most; {how}"
 
     def hashes(self) -> tuple[np.ndarray, np.ndarray]:
         """Digests and looks (0: flat) of the good images, uint64 [n]; nothing can be added while they are in use."""
@@ -130,11 +135,6 @@ def _words(kind: Kind) -> str:
     return f"{kind[0]} band{'s' * (kind[0] != 1)} of {kind[1]}"
 
 
-def _other(kind: Kind, wanted: str) -> str:
-    instead = "" if wanted.startswith(f"{kind[0]} ") else f"; channels={kind[0]} takes those that have"
-    return f"{OTHER_KIND}{_words(kind)}, not {wanted}{instead}"
-
-
 def _alpha_ways(kinds: dict[Kind, list[str]], alphas: Counter[Kind], one: Kind, other: Kind) -> list[str]:
     """The settings, as text, that make two kinds one if only the alpha band sets them apart; none where it does not.
 
@@ -152,23 +152,30 @@ def _mix(kinds: dict[Kind, list[str]], order: list[Kind], alphas: Counter[Kind])
     more = sum(len(kinds[kind]) for kind in order[2:])
     parts += [f"{more} of {len(order) - 2} other kinds"] * (len(order) > 2)
     ways = _alpha_ways(kinds, alphas, *order[:2]) + [way for kind in order[:2] for way in _ways(kinds, kind)]
-    choose = f"say which are meant, by {' or '.join(ways)}" if ways else "put each kind into a folder of its own"
+    choose = f"say which are meant, by {' or '.join(ways)}" if ways else APART
     return f"{' with '.join(parts[:2])}{' and '.join(['', *parts[2:]])}; {choose}"
 
 
 def _ways(kinds: dict[Kind, list[str]], kind: Kind) -> list[str]:
     """The settings, as text, that choose the images of a kind and no other: those that work, at most two."""
-    channels = kind[0]
-    same = sum(len(kinds[other]) for other in kinds if other[0] == channels)
-    ways = [f"channels={channels}"] * (len(kinds[kind]) >= MAJORITY * same)
     names = [tiles.scene_of(name) for name in kinds[kind]]
     others = [tiles.scene_of(name) for other in kinds if other != kind for name in kinds[other]]
-    # What all their names end with, from a separator on, or begin with, up to a folder.
-    end = os.path.commonprefix([name[::-1] for name in names])[::-1].rpartition("/")[2]
+    ways = [f"channels={kind[0]}"] * all(other[0] != kind[0] for other in kinds if other != kind)
+    return ways + [f"pattern='{text}'" for text in _shared_by(names) if _separates(text, names, others)][:1]
+
+
+def _shared_by(names: list[str]) -> list[str]:
+    """Patterns of what names have in common: their end and begin, to a separator, their first folder, any folder."""
+    files = [name.rpartition("/")[2] for name in names]
+    end = os.path.commonprefix([name[::-1] for name in files])[::-1]
     end = end[min((at for at in map(end.find, "_-.") if at >= 0), default=len(end)) :]
+    begin = os.path.commonprefix(files)
+    begin = begin[: max(map(begin.rfind, "_-.")) + 1]
     start = os.path.commonprefix(names).rpartition("/")[0]
-    tried = [f"*{end}"] * bool(end) + [f"{start}/**"] * bool(start)
-    return ways + [f"pattern='{text}'" for text in tried if _separates(text, names, others)][:1]
+    folders = [name.split("/")[:-1] for name in names]
+    anywhere = [folder for folder in folders[0] if all(folder in each for each in folders)]
+    tried = [f"*{end}"] * bool(end) + [f"{start}/**"] * bool(start) + [f"{begin}*"] * bool(begin)
+    return tried + [f"**/{folder}/**" for folder in anywhere]
 
 
 def _separates(text: str, names: list[str], others: list[str]) -> bool:
