@@ -11,6 +11,7 @@ from geofm_lib.data.sources import listing
 from geofm_lib.jobs.prepare_collection import compare, recognise
 from geofm_lib.scenes import generate
 from tests.support.pictures import as_archive, class_folders
+from tests.support.preparations import prepared
 
 
 def test_cards_are_complete():
@@ -123,6 +124,25 @@ def test_a_table_or_an_image_as_dataset_is_answered_with_the_settings_that_work(
         assert f"is a table or list, not images; set dataset='{folder}' and labels='{table}'" in str(told.value)
     with pytest.raises(ValueError, match=f"is one image; set dataset='{tmp_path}/set/.*' and pattern='.*.jpg'"):
         listing.find(tmp_path / images[0])
+
+
+def test_a_plain_list_of_paths_is_the_images_that_it_names(tmp_path):
+    source = class_folders(tmp_path / "set")
+    images = sorted(path for path in source.glob("*/[a-z]*.jpg"))[1::2]
+    (source / "some.txt").write_text("".join(f"{image}\n" for image in images))
+    (tmp_path / "some.csv").write_text("path\n" + "".join(f"{image.relative_to(tmp_path)}\n" for image in images))
+    names = [image.relative_to(source).as_posix() for image in images]
+    for plain in (source / "some.txt", tmp_path / "some.csv"):
+        found = listing.find(plain)
+        assert (found.path, found.kind, list(found.listed.names([]))) == (source, "folder", names)
+    assert (
+        listing.signature(source / "some.txt") == listing.signature(tmp_path / "some.csv") != listing.signature(source)
+    )
+    summary = prepared(tmp_path / "run", source / "some.txt", workers=1)[0]
+    assert (summary["images"], summary["classes"]) == (6, {"crop land": 3, "río": 3})
+    (tmp_path / "gone.lst").write_text("a/1.jpg\na/2.jpg\n")
+    with pytest.raises(ValueError, match="the images that '.*gone.lst' lists, such as 'a/1.jpg', are not there; write"):
+        listing.find(tmp_path / "gone.lst")
 
 
 def test_archive_without_images_is_refused(tmp_path):

@@ -107,6 +107,25 @@ def test_what_is_no_class_is_told_with_what_mends_it(text, each, look, mends):
     assert not insisting.warnings
 
 
+def test_a_folder_above_is_named_only_where_there_are_several():
+    (told,) = folders.read(tree("{2021-01-15,2021-02-15,2021-03-15}")).warnings
+    assert "{label}" not in told
+    (told,) = folders.read(
+        tree("img_1/{2021-01-15,2021-02-15} img_2/{2021-01-15,2021-03-15} img_3/2022-01-15")
+    ).warnings
+    assert "pattern='**/{label}/{place}/*' from the folder above" in told
+
+
+def test_images_without_their_masks_are_no_class_that_is_alone():
+    images, others = tree("img_dir/{train,val}"), tree("ann_dir/{train,val}")
+    assert labels.one_class(labels.assign(images, [("", "", "")] * 6), images, others) == []
+    alone = tree("set/forest")
+    assert (
+        "one class cannot be told"
+        in labels.one_class(labels.assign(alone, [("", "", "")] * 3), alone, tree("set/sea"))[0]
+    )
+
+
 def test_files_of_the_same_names_are_pairs_but_running_numbers_are_not():
     stems = ["tile_10_31", "tile_11_31", "tile_14_90", "tile_10_90"]
     assert (

@@ -66,9 +66,19 @@ def test_pretraining_shows_train_images_and_says_so(both, tmp_path):
 
 def test_a_probe_is_refused_before_anything_is_pretrained(both, tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "launch", lambda settings: pytest.fail("a run was launched"))
-    with pytest.raises(SettingsError, match="has 24 train and 0 test images, and a probe needs both") as caught:
+    with pytest.raises(
+        SettingsError, match="has 24 train and 0 test images with labels, and a probe needs both"
+    ) as caught:
         launch._resolved(ProbeSettings(data=str(both)), 1)
     assert str(caught.value).startswith("data: ")
+    assert "prepare it with a train_ratio below 1, or" in str(caught.value)
+    each = class_folders(tmp_path / "each", tuple("abcd"), each=1)
+    summary = prepared(tmp_path / "one each", each, labels="folders", workers=1)[0]
+    assert (summary["train"], summary["test"]) == (4, 0)
+    assert "each of the 4 classes has one image, which trains" in summary["warnings"][0]
+    with pytest.raises(SettingsError, match="each of its 4 classes has one image") as caught:
+        launch._resolved(ProbeSettings(data=str(tmp_path / "one each")), 1)
+    assert "train_ratio" not in str(caught.value)
     summary = prepared(tmp_path / "bare", class_folders(tmp_path / "files"), labels="none", workers=1)[0]
     assert (summary["train"], summary["test"], summary["classes"]) == (12, 0, {})
     with pytest.raises(SettingsError, match="has no labels, so it cannot be probed"):

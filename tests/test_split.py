@@ -40,7 +40,12 @@ def test_a_given_split_is_exact_and_its_duplicates_are_told():
     ("given", "labelled", "sides", "told"),
     [
         ({"train": 30, "val": 10}, "all", {"train": 30, "test": 10}, "its 10 val images are tested on"),
-        ({"train": 30, "val": 10}, "none", {"train": 30, "test": 10}, "its 10 val images are tested on"),
+        (
+            {"train": 30, "val": 10},
+            "none",
+            {"train": 30, "test": 10},
+            "has no test side: its 10 val images are tested on",
+        ),
         (
             {"train": 20, "val": 10, "test": 10},
             "not test",
@@ -48,7 +53,8 @@ def test_a_given_split_is_exact_and_its_duplicates_are_told():
             "has no labels, so its 10 images",
         ),
         ({"train": 30, "test": 10}, "not test", {"train": 26, "test": 14}, "there is only train"),
-        ({"train": 40}, "all", {"train": 20, "test": 20}, "there is only train: the images are split anew"),
+        ({"train": 40}, "all", {"train": 20, "test": 20}, "only train: the images are split anew; train_ratio=1 keeps"),
+        ({"train": 40}, "none", {"train": 40}, "there is only train: all images train"),
         ({"test": 40}, "all", {"train": 20, "test": 20}, "there is only test"),
         ({"val": 20, "test": 20}, "all", {"train": 20, "test": 20}, "is only val and test"),
         ({"train": 20, "test": 10, "": 10}, "all", {"train": 20, "test": 10, "val": 10}, "names no side for 10 images"),

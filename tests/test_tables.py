@@ -175,7 +175,7 @@ SILENT = {
     "two that can be": ("Datei,Klasse,Land", (ENDS, TRUE, ["de", "fr"] * 6), "labels='labels.csv:path=Datei,label=Klasse'"),
     "a number": ("Datei,Klasse", (ENDS, range(12)), "labels='labels.csv:path=Datei,label=Klasse'"),
     "each its own": ("Datei,Text", (ENDS, STEMS), "labels='labels.csv:path=Datei,label=Text'"),
-    "paths alone": ("", (ENDS,), "says neither labels, sides nor groups"),
+    "paths alone": ("", (ENDS,), "says neither labels, sides nor groups; to take only the images that it lists, set dataset='"),
     "paths and a header": ("Datei", (ENDS,), "add one beside the paths"),
     "an empty label": ("image,label", (ENDS, [""] * 12), "neither labels, sides nor groups: column label of labels.csv"),
 }  # fmt: skip
@@ -302,17 +302,17 @@ HOSTILE = {
     "absolute": ("labels.csv", {"labels_csv": "image,label\n/etc/passwd,x\n/etc/hosts,y\n"}, "none of the 2 rows"),
     "numbers as paths": ("labels.csv", {"labels_csv": rows("image,label", range(12), TRUE)}, "they say '0'"),
     "no path column": ("labels.csv", {"labels_csv": rows("a,label", range(12), TRUE)}, "no column of 'labels.csv' names images"),
-    "two labels": ("labels.csv", {"labels_csv": GOOD + "forest_1.png,crop\n"}, "is 'forest' in line 3, and 'crop' in line 14"),
+    "two labels": ("labels.csv", {"labels_csv": GOOD + "forest_1.png,crop\n"}, "is 'forest' in line 3 of 'labels.csv', and 'crop' in line 14"),
     "two sides of one image": (
         "labels.csv",
         {"labels_csv": rows("image,split", ENDS, SIDES) + "forest_0.png,test\n"},
-        "has the side 'train' in line 2, and 'test' in line 14",
+        "has the side 'train' in line 2 of 'labels.csv', and 'test' in line 14",
     ),
     "two groups": ("labels.csv", {"labels_csv": "image,cell\nforest_0.png,1\nforest_0.png,2\n"}, "has the group '1' in line 2"),
     "in two lists": (
         "*.txt",
         {"train_txt": "forest_0.png\nforest_1.png\n", "test_txt": "forest_1.png\nforest_2.png\n"},
-        "has the side 'test' in line 1, and 'train' in line 2 of 'train.txt'",
+        "has the side 'test' in line 1 of 'test.txt', and 'train' in line 2 of 'train.txt'; an image has one: take it out of one of",
     ),
     "unknown side": ("labels.csv", {"labels_csv": "image,split\nforest_0.png,train\nforest_1.png,oops\n"}, "the side 'oops'"),
     "sides as numbers": ("labels.csv", {"labels_csv": rows("image,split", ENDS, [0, 1] * 6)}, "the side '0' in split"),
@@ -325,6 +325,16 @@ HOSTILE = {
     "header twice": ("labels.csv", {"labels_csv": rows("image,label,label", ENDS, TRUE, TRUE)}, "'label' 2 times"),
     "asked for twice": ("labels.csv:label=x", {"labels_csv": rows("image,x,x", ENDS, TRUE, TRUE)}, "'x' 2 times"),
     "two texts, no header": ("labels.csv", {"labels_csv": rows("", ENDS, TRUE, STEMS)}, "has no header, and 2 columns"),
+    "measured values": (
+        "labels.csv:label=biomass",
+        {"labels_csv": rows("image,biomass", ENDS, [0.0, *(f"{1.37 * n:.2f}" for n in range(1, 12))])},
+        "12 different numbers for 12 images, such as 1.37: measured values, and no classes; name another column",
+    ),
+    "measured with exponents": (
+        "labels.csv",
+        {"labels_csv": rows("image;label", ENDS, [f"{n}e-03" for n in range(12)]).replace(",", ";")},
+        "measured values, and no classes",
+    ),
     "every label its own": (
         "labels.csv",
         {"labels_csv": rows("image,label", [f"{n}.png" for n in range(99)], [f"x{n}" for n in range(99)])},
@@ -451,6 +461,14 @@ def test_tables_of_the_cases(tmp_path):
     assert "pattern='{label}_{n}.png' takes it" in summary["warnings"][0]
     summary, _, _ = prepared(tmp_path / "names", tmp_path / "in" / "names", workers=1, pattern="{label}_{n}.png")
     assert summary["classes"] == {"crop": 6, "forest": 6, "water": 6}
+
+
+def test_boxes_of_objects_beside_the_images_are_told(tmp_path):
+    source = class_folders(tmp_path / "set", ("images",))
+    for name in ("instances.json", "else.json"):
+        (source / name).write_text('{"info": {}, "images": [{"id": 1, "file_name": "0.jpg"}], "annotations": []}')
+    (told,) = prepared(tmp_path / "run", source, workers=1)[0]["warnings"]
+    assert told.startswith("'else.json' and 1 more beside the images: boxes of objects (COCO), not a label for each")
 
 
 def test_a_single_table_with_a_side_in_its_name_is_told(tmp_path):

@@ -31,10 +31,12 @@ class Shards:
     names: list of str. labels: int64 [len], the first of each image, -1 where there is none. several: has any image of
     the folder more than one? classes: of the whole folder, sorted.
     mean, std: per channel in 0..1 units, over the train side. sizes: int64 [len, 2], height and width. masked: has any
-    image of the folder pixels that were not measured?
+    image of the folder pixels that were not measured? labelled: are images without a label left out?
     """
 
-    def __init__(self, folder: str | Path, split: str | None = None, keep_bytes: int = KEEP_BYTES):
+    def __init__(
+        self, folder: str | Path, split: str | None = None, keep_bytes: int = KEEP_BYTES, labelled: bool = False
+    ):
         self.folder = Path(folder)
         if not (self.folder / "index.csv").is_file():
             raise ValueError(
@@ -51,7 +53,7 @@ class Shards:
                 raise ValueError(f"{self.folder} has no split.csv; copy the whole folder, or prepare it again")
             with open(self.folder / "split.csv", encoding="utf-8", newline="") as file:
                 side = {row[0] for row in csv.reader(file) if row[1] == split}
-        self._read_index(side)
+        self._read_index(side, labelled)
         statistics = json.loads((self.folder / "statistics.json").read_text(encoding="utf-8"))
         self.mean, self.std, self.channels = statistics["mean"], statistics["std"], statistics["channels"]
         self.masked = bool(statistics.get("masked_images"))
@@ -61,7 +63,7 @@ class Shards:
         fits = int(self.sizes.prod(axis=1).sum()) * (self.channels * value + self.masked) <= keep_bytes
         self._kept: dict[int, Pixels] | None = {} if fits else None
 
-    def _read_index(self, side: set[str] | None) -> None:
+    def _read_index(self, side: set[str] | None, labelled: bool) -> None:
         """The rows of index.csv, those named in `side` only, as one array a column: a million rows a rank must fit."""
         names, labels, places, sizes = [], array("q"), array("q"), array("q")
         numbers: dict[str, int] = {}  # label -> number, in the order in which they come
@@ -71,7 +73,7 @@ class Shards:
             next(rows)
             for name, label, shard, offset, size, checksum, width, height, _ in rows:
                 number = numbers.setdefault(label, len(numbers))
-                if side is not None and name not in side:
+                if side is not None and name not in side or labelled and not label:
                     continue
                 names.append(name)
                 labels.append(number)

@@ -50,6 +50,9 @@ def decide(
         by = scenes_by
     strata = several.strata(labels)
     sides = duplicates.split(names, strata, same_as, train_ratio, seed, scenes if by != "random" else None)
+    if how == "auto" and any(given):
+        anew = "the images are split anew; train_ratio=1 keeps all in train"
+        warnings[-1] += f": {anew if 'test' in sides else 'all images train'}"
     if by != "random" and train_ratio < 1:
         alone = [i for i, scene in enumerate(scenes) if not scene]
         if alone and len(alone) < len(names):
@@ -65,7 +68,7 @@ def decide(
         if apart:
             warnings.append(f"{len(apart)} training images have a twin on the test side: they are kept apart (val)")
         warnings += _unseen(sides, labels)
-    return Split(sides, by, warnings)
+    return Split(sides, by, warnings + (_untested(sides, labels) if train_ratio < 1 else []))
 
 
 def missed(split: Split, labels: list[str], asked: float) -> list[str]:
@@ -114,16 +117,29 @@ def _as_given(given: list[str], labels: list[str], warnings: list[str]) -> list[
     tested = counts["test"] and turn["test"] == "test"
     if not tested and labelled["val"] + (counts["val"] if not labelled else 0) and counts["train"]:
         turn["val"] = "test"
-        warnings.append(f"the given split has no test side with labels: its {counts['val']} val images are tested on")
+        which = "no test side with labels" if labelled else "no test side"
+        warnings.append(f"the given split has {which}: its {counts['val']} val images are tested on")
         tested = True
     if not tested or not counts["train"]:
         there = " and ".join(side for side in SIDES if counts[side] and turn[side] == side)
-        warnings.append(f"of a given split there is only {there}: the images are split anew")
+        warnings.append(f"of a given split there is only {there}")
         return []
     if counts[""]:
         warnings.append(f"the given split names no side for {counts['']} images: they are kept apart (val)")
     sides = [turn[side] for side in given]
     return sides
+
+
+def _untested(sides: list[str], labels: list[str]) -> list[str]:
+    """What is told where images have labels, and none of them is on the test side."""
+    classes = several.counts(labels)
+    if not classes or any(side == "test" and label for side, label in zip(sides, labels, strict=True)):
+        return []
+    if max(classes.values()) == 1:
+        why = f"each of the {len(classes)} classes has one image, which trains: another column may say the classes"
+    else:
+        why = "the images of each class belong together, as duplicates or by their scene"
+    return [f"no image is tested on, so 05 cannot probe this set: {why}"]
 
 
 def _train_twins(names: list[str], sides: list[str], same_as: dict[str, str]) -> list[int]:

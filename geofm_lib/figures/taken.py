@@ -64,7 +64,13 @@ def _taken(run: Run) -> str:
     if found.get("channels"):
         kind = f", {_count(found['channels'], 'band')} of {found.get('dtype', 'uint8')}"
     several = " (an image may have several)" if found.get("several_labels") else ""
-    return f"{_count(found['images'], 'image')}, " + (f"{classes} classes{several}" if classes else "no labels") + kind
+    bare = found.get("unlabelled", 0)
+    labelled = f" ({found['images'] - bare:,} with a label, {bare:,} without)" if bare else ""
+    return (
+        f"{_count(found['images'], 'image')}{labelled}, "
+        + (f"{classes} classes{several}" if classes else "no labels")
+        + kind
+    )
 
 
 def _sides(found: Mapping) -> str:

@@ -25,6 +25,7 @@ from geofm_lib.settings import PrepareSettings
 
 LISTS = ("index.csv", "split.csv", "refused.csv", "duplicates.csv", "places.csv", "statistics.json")
 CARD_COLUMNS = ("class", "card", "found", "missing")
+UNLABELLED = "{count} of {images} images have no label: 02 trains on those of the train side, 05 leaves all of them out"
 TRAIN_RATIO = 0.5  # where neither the settings nor a card says more
 
 
@@ -48,7 +49,7 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     same_as, kinds = prepare_lists.list_duplicates(run.path, images)
     split = united.split(images) if united else prepare_split.sides(settings, images, known, same_as, ratio)
     missed = missed_ratio(split, known.labels, settings.train_ratio)
-    sides = split.sides
+    sides, bare = split.sides, known.labels.count("") if classes else 0
     if "train" not in sides:
         words = f"{sides.count('val')} kept apart as val, {sides.count('test')} to test on"
         raise ValueError(f"split: no image is left to train on ({words}); use split=random, or train_ratio=1")
@@ -65,6 +66,7 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
         "duplicates": kinds["exact"],
         "near_duplicates": kinds["near"],
         "classes": classes,
+        "unlabelled": bare,
         "several_labels": several.are_several(known.labels),
         "card": card.name if card else "",
         "train_ratio": ratio,
@@ -78,6 +80,7 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
         "warnings": [
             *found.warnings,
             *known.warnings,
+            *([UNLABELLED.format(count=bare, images=len(images.names))] if bare else []),
             *split.warnings,
             *missed,
             *prepare_doubts.of(images),

@@ -54,7 +54,7 @@ class Along:
             return
         register_fsdp_forward_method(autoencoder, "features")
         folder = Path(settings.probe_data or settings.data)
-        self.known, self.tested = (Shards(folder, side, KEEP_BYTES) for side in ("train", "test"))
+        self.known, self.tested = (Shards(folder, side, KEEP_BYTES, labelled=True) for side in ("train", "test"))
         self.metric = probe_metrics.of(self.known)
         self.set = prepared.fingerprint(folder)
 

@@ -55,8 +55,8 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
     ValueError in one sentence for data without labels or with fewer than two classes, and for an encoder that is
     missing or does not fit the images.
     """
-    probeable.check(Path(settings.data))
-    train, test = Shards(settings.data, split="train"), Shards(settings.data, split="test")
+    unlabelled = probeable.check(Path(settings.data))
+    train, test = (Shards(settings.data, split=side, labelled=True) for side in ("train", "test"))
     device = context.device
     encoders, config = _encoders(settings, train.channels, device)
     progress = Progress(run, context.world_size)
@@ -136,6 +136,7 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
         **probe_metrics.guessing(train, test),
         "train_images": len(train),
         "test_images": len(test),
+        **({"unlabelled": unlabelled} if unlabelled else {}),
         "probe_seeds": settings.probe_seeds,
         "intervals": probe_summary.INTERVALS,
         **probe_summary.accuracies(last, neighbours, metric.columns),

@@ -102,4 +102,6 @@ def verdict(found: dict[str, Any]) -> str:
         parts.append(words)
     if untested := found.get("classes_untested"):
         parts.append(f"{len(untested)} classes without a test image are not in it: {', '.join(untested[:5])}")
+    if bare := found.get("unlabelled"):
+        parts.append(f"{bare} image{'s' * (bare != 1)} without a label {'are' if bare != 1 else 'is'} left out")
     return "; ".join(parts) + "."

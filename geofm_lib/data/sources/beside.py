@@ -1,6 +1,7 @@
 """Tables and lists beside the images: what alone says labels or sides is used unasked, everything else is told."""
 
 import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -28,9 +29,13 @@ def look(source: listing.Source, names: Sequence[str], candidates: Sequence[str]
     alone: dict[str, str] = {}  # folder -> what is told of its only list
     by_folder: dict[str, dict[str, str]] = {}  # folder -> {list: its side}
     new: dict[str, str] = {}  # table that says what is not known -> what is told of it
+    objects: dict[str, list[str]] = defaultdict(list)  # what they hold -> JSON files that are no tables
     wanted, find = set(candidates), Finder(names)
     for name, load in archives.entries(source, wanted.__contains__, [], apart=True):
-        read = _roles(name, load() if callable(load) else load, find)
+        data = load() if callable(load) else load
+        if name.lower().endswith(".json") and (what := tables.objects(data[:4096])):
+            objects[what].append(archives.clean(name))
+        read = _roles(name, data, find)
         if read is None:
             continue
         roles, options = read
@@ -46,6 +51,10 @@ def look(source: listing.Source, names: Sequence[str], candidates: Sequence[str]
             warnings.append(told)
             if {"label", "side"} & set(roles) - known and not options:
                 new[name] = told
+    for what, files in objects.items():
+        more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        told = f"'{files[0]}'{more} beside the images: {what}, not a label for each image, and not used"
+        warnings.append(f"{told}; labels='table.csv' takes labels from a table of path,label")
     found = ""
     for folder, lists in by_folder.items():
         setting = ",".join(sorted(lists))

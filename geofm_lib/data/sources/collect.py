@@ -6,6 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from geofm_lib.data import several
 from geofm_lib.data.sources import cells, tables
@@ -14,6 +15,7 @@ from geofm_lib.data.sources.finder import NONE, SEVERAL, Finder, is_pattern
 
 SEVERAL_SHARE = 0.2  # of the images have several labels in rows of their own, where that is meant
 TOO_MANY = 50  # different labels, when most images have their own: they are no classes
+_MEASURED = re.compile(r"[+-]?(?:\d*[.,]\d*[1-9]\d*(?:e[+-]?\d+)?|\d+(?:[.,]\d*)?e[+-]\d+)", re.IGNORECASE)
 
 
 @dataclass
@@ -41,11 +43,12 @@ class Collected:
         self.names = names
         self.values: dict[str, list[str]] = {role: [""] * count for role in ("label", "side", "group")}
         self.line = array("q", bytes(8 * count))  # of the first row of each image, 0 for none
+        self.file = array("i", bytes(4 * count))  # the place in `files` of the file that has this row
         self.more: dict[int, list[str]] = {}  # image -> labels of further rows
         self.shared: dict[str, str] = {}
         self.words: dict[str, list[str]] = {"label": [], "side": [], "group": []}
         self.rows = self.lost = self.unlabelled = 0
-        self.example = self.conflict = ""
+        self.example = self.conflict = self.bare = ""  # bare: a list of paths alone
         self.told: list[str] = []
         self.missing: Counter[str] = Counter()  # words that stand for no label
         self.files: list[str] = []
@@ -65,6 +68,9 @@ class Collected:
             split = (lambda row: cells.cut(row[0], words)) if words else (lambda row: row)
             columns = choose(file.name, [split(row) for _, row in head], asked, find, False, file.typed, bool(side))
             self.told += [columns.told] * bool(columns.told)
+            self.bare = self.bare or (
+                str(file.content) if lines and not words and isinstance(file.content, Path) else ""
+            )
             for role in ("label", "side", "group"):
                 if getattr(columns, role) or (role == "side" and columns.flags):
                     self.words[role].append(_said(columns, role, file.name))
@@ -89,18 +95,20 @@ class Collected:
             nothing = False
             again = self.line[place]
             self.line[place] = again or number
+            self.file[place] = self.file[place] if again else len(self.files) - 1
+            before, here = f"line {again} of '{self.files[self.file[place]]}'", f"line {number} of '{name}'"
             for role, value in (("side", side), ("group", group)):
                 if value and self._set(role, place, value):
                     raise ValueError(
-                        f"labels: '{self.names[place]}' has the {role} '{self.values[role][place]}' in line {again}, "
-                        f"and '{value}' in line {number} of '{name}'; an image has one"
+                        f"labels: '{self.names[place]}' has the {role} '{self.values[role][place]}' in {before}, and "
+                        f"'{value}' in {here}; an image has one: take it out of one of them, or correct it there"
                     )
             if label and self._set("label", place, label):
                 more = self.more.setdefault(place, [])
                 more.append(self.shared.setdefault(label, label))
                 self.conflict = self.conflict or (
-                    f"labels: '{self.names[place]}' is '{self.values['label'][place]}' in line {again}, and '{label}' "
-                    f"in line {number} of '{name}'; correct one, or write several labels in one row, as in 'a|b'"
+                    f"labels: '{self.names[place]}' is '{self.values['label'][place]}' in {before}, and '{label}' "
+                    f"in {here}; correct one, or write several labels in one row, as in 'a|b'"
                 )
         if nothing:
             self.lost += 1
@@ -133,6 +141,12 @@ class Collected:
         labelled = sum(map(bool, labels))
         kinds = set(labels) - {"", several.NONE}
         parts = {part for label in kinds for part in label.split("|")}
+        measured = [part for part in parts if _MEASURED.fullmatch(part)]
+        if 2 * len(measured) > len(parts) > min(TOO_MANY, 0.5 * labelled):
+            raise ValueError(
+                f"labels: {self.words['label'][0]} has {len(parts)} different numbers for {labelled} images, such as "
+                f"{min(measured)}: measured values, and no classes; name another column (label=...), or use labels=none"
+            )
         if len(parts) > max(TOO_MANY, 0.5 * labelled):
             raise ValueError(
                 f"labels: {self.words['label'][0]} has {len(parts)} different values for {labelled} images, such as "
@@ -158,9 +172,11 @@ class Collected:
             warnings.append(f"{count - labelled} rows of {which} have no label{hint}")
         if not partly and not any(any(values) for values in self.values.values()):
             empty = f": {self.words['label'][0]} has none" if self.words["label"] else ""
+            how = "name a column, as in labels='table.csv:path=...,label=...'"
+            if self.bare:
+                how = f"to take only the images that it lists, set dataset='{self.bare}'"
             raise ValueError(
-                f"labels: {which} says neither labels, sides nor groups{empty}; name a column, as in "
-                "labels='table.csv:path=...,label=...', or use 'folders' or 'none'"
+                f"labels: {which} says neither labels, sides nor groups{empty}; {how}, or use 'folders' or 'none'"
             )
         words = {role: ", ".join(dict.fromkeys(told)) for role, told in self.words.items() if any(self.values[role])}
         sided, grouped = (self.values[role] if role in words else [] for role in ("side", "group"))

@@ -127,7 +127,9 @@ def _guess(name: str, typed: str, found: Columns, rows: Sequence[list[str]], sid
         )
     elif rows and not sided:
         columns = ", ".join(found.header[:8])
-        how = f"say labels='{typed}{options[0]}'" if options else "add one beside the paths"
+        how = (
+            f"say labels='{typed}{options[0]}'" if options else "add one beside the paths, or give the list as dataset"
+        )
         raise ValueError(f"labels: no column of '{name}' is known as a label, side or group (it has {columns}); {how}")
 
 

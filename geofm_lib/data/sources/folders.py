@@ -13,12 +13,13 @@ LOOKED_AT = 4  # folders whose file names are compared
 _REMEDY = {
     "images and masks": "pattern='{images}/**' takes the images alone",
     "two dates of the same places": "pattern='{images}/**' takes one of them alone",
-    "single bands": "pattern='**/{{band}}/*' stacks them",
+    "single bands": "pattern='**/{band}/*' stacks them",
     "sensors or file formats": "pattern='{images}/**' takes one of them alone",
     "resolutions": "pattern='{images}/**' takes one of them alone",
     "the same images several times": "pattern='{images}/**' takes one of them alone",
 }
-_OTHER = "labels='table.csv' takes them from a table, pattern='**/{{label}}/{{place}}/*' from another folder"
+_OTHER = "labels='table.csv' takes them from a table"
+_ABOVE = ", pattern='**/{label}/{place}/*' from the folder above"
 
 
 @dataclass
@@ -105,13 +106,17 @@ def _classes(
             return {folder: _inside(folder, nodes) for folder in counts}, told, places
         inner = sorted({guards.last_part(node) for node in nodes})
         doubt = doubt or _looks(why, inner)
-        first = first or _told(why, inner, f"**/{guards.last_part(_images(nodes))}" if sided else _images(nodes))
+        images = f"**/{guards.last_part(_images(nodes))}" if sided else _images(nodes)
+        first = first or _told(
+            why, inner, images, len({guards.last_part(_ancestor(node, 1)) for node in nodes} - {""}) > 1
+        )
         places = places or set(leaves if why == guards.PLACES else ())
     return {}, [first] if first else [], set()
 
 
-def _told(why: str, names: list[str], images: str) -> str:
-    remedy = _REMEDY.get(why, _OTHER).format(images=images)
+def _told(why: str, names: list[str], images: str, above: bool = False) -> str:
+    """above: do they lie in several folders, which may be the classes?"""
+    remedy = _REMEDY.get(why, _OTHER + _ABOVE * above).replace("{images}", images)
     return f"{_looks(why, names)}, not classes, and give no labels: {remedy}, and labels=folders insists"
 
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from geofm_lib.data.sources import beside, file_names, folders, given, listing, webdataset
+from geofm_lib.data.sources import beside, file_names, folders, given, listing, masks, webdataset
 
 LOOKED_AT = 10_000  # names of images that are and of such that are not taken
 WORDS = ("", "folders", "none")  # what the setting `labels` may be instead of files
@@ -113,7 +113,10 @@ def one_class(found: Assigned, names: Sequence[str], others: Iterable[str], choi
     if classes or choice not in ("", "folders"):
         return []
     some = names[:LOOKED_AT]
-    left = set(folders.read([*some, *itertools.islice(others, LOOKED_AT)]).labels[: len(some)]) - {""}
+    rest = list(itertools.islice(others, LOOKED_AT))
+    if any(masks.is_folder(part) for name in rest for part in name.split("/")[:-1]):
+        return []  # the images of a segmentation set, which has no classes of images
+    left = set(folders.read([*some, *rest]).labels[: len(some)]) - {""}
     if len(left) != 1:
         return []
     what = f"only images of the class folder '{left.pop()}' are left"

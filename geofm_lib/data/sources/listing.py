@@ -22,7 +22,7 @@ from pathlib import Path
 
 from geofm_lib.catalog.datasets import DATASETS, DOWNLOADS
 from geofm_lib.catalog.suggest import did_you_mean
-from geofm_lib.data.sources import prepared, tables, walk
+from geofm_lib.data.sources import path_list, prepared, tables, walk
 from geofm_lib.data.sources.sides import side_of
 from geofm_lib.data.sources.walk import Listed
 from geofm_lib.settings.base import naming
@@ -47,17 +47,19 @@ class Source:
 
     kind: "scenes" (drawn), "download", "prepared" (these three: path None), "folder", "tar", "zip" or "archives".
     "archives": a folder whose images all lie in tars and zips. They are read as if unpacked there.
+    only: of a list of paths, the images that it names, all there is of the folder; () for everything.
     """
 
     name: str
     path: Path | None
     kind: str
+    only: tuple[str, ...] = ()
 
     @functools.cached_property
     def listed(self) -> Listed:
         """The names of its files, as in `names`, which are listed once however often they are asked for."""
         assert self.path is not None, "drawn and downloaded images have no path"
-        return Listed(functools.partial(names, self.path, self.kind))
+        return Listed(functools.partial(names, self.path, self.kind) if not self.only else lambda *_: iter(self.only))
 
 
 def is_image_name(name: str) -> bool:
@@ -98,7 +100,9 @@ def find(dataset: str | os.PathLike) -> Source:
         raise ValueError(_unknown(text))
     if not os.access(path, os.R_OK):
         raise ValueError(f"dataset: '{text}' may not be read by this user; change its permissions")
-    found = Source(path.name.split(".")[0] or path.name, path.resolve(), _kind(path))
+    name = path.name.split(".")[0] or path.name
+    listed = path_list.read(path, is_image_name)
+    found = Source(name, listed[0], "folder", listed[1]) if listed else Source(name, path.resolve(), _kind(path))
     if found.kind == "folder" and not _has_images(found) and next(archives(path, []), None):
         found = dataclasses.replace(found, kind="archives")
     if not _has_images(found):

@@ -137,6 +137,11 @@ def told(folder: str | Path) -> dict[str, Any]:
     return {"data_warnings": found.get("warnings", []), "data_split": found.get("split_by", "")} if found else {}
 
 
+def all_train(folder: Path) -> bool:
+    """May a train_ratio of 1 be why no image is tested on? Also where nothing says so, as of a union's members."""
+    return bool(_json(folder / UNION)) or _json(folder / "summary.json").get("train_ratio", 1) == 1
+
+
 def fingerprint(folder: Path) -> str:
     """Which images there are, their bytes and their split: 16 digits, the same for a copy of the folder elsewhere."""
     union, digest = _json(folder / UNION), hashlib.sha256()

@@ -225,9 +225,14 @@ def _json(file: File, text: io.TextIOWrapper) -> Iterator[tuple[int, list[str]]]
 
 def _refuse_objects(name: str, start: bytes) -> None:
     """Raise ValueError, one sentence, for JSON whose first bytes say that it is about objects or shapes."""
-    for form, what in ((_COCO, "boxes of objects (COCO)"), (_GEOJSON, "shapes on a map (GeoJSON)")):
-        if form.match(start.removeprefix(codecs.BOM_UTF8)):
-            raise ValueError(_no_labels(name, what))
+    if what := objects(start):
+        raise ValueError(_no_labels(name, what))
+
+
+def objects(start: bytes) -> str:
+    """What JSON is about by its first bytes, where that is objects in images or shapes; "" for anything else."""
+    forms = (_COCO, "boxes of objects (COCO)"), (_GEOJSON, "shapes on a map (GeoJSON)")
+    return next((what for form, what in forms if form.match(start.removeprefix(codecs.BOM_UTF8))), "")
 
 
 def _no_labels(name: str, what: str) -> str:

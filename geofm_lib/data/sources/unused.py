@@ -8,6 +8,7 @@ from pathlib import Path
 from geofm_lib.data.sources import listing, sides, tables
 
 COLUMNS = ("suffix", "reason", "files", "example")
+FEW = 4  # JSON files, of which each is looked into
 MOST_TABLES = 64  # names of tables and lists that are remembered, to be looked into
 
 ARRAYS = ".npy .npz .h5 .hdf5 .he5 .nc .nc4 .mat .pt .pth .zarr"  # by their suffix alone
@@ -56,7 +57,8 @@ class Unused:
         self.counts[key] += 1
         if self.counts[key] == 1:
             self.examples[key] = name
-        if why == TABLE and len(self.tables) < MOST_TABLES and _is_telling(name, suffix):
+        few = suffix == ".json" and self.counts[key] <= FEW  # they may be of objects, whatever their names
+        if why == TABLE and len(self.tables) < MOST_TABLES and (few or _is_telling(name, suffix)):
             self.tables.append(name)
 
     def add_all(self, suffix: str, reason: str, files: int, example: str) -> None:
