@@ -1,7 +1,10 @@
 """01's answer: what was taken, converted, refused and not used, in words that add up."""
 
+import numpy as np
+import tifffile
+
 from geofm_lib import files
-from geofm_lib.figures import taken
+from geofm_lib.figures import data, taken
 from geofm_lib.runs.run import Run
 from tests.support.cases import arrays, nodata_uint16
 from tests.support.preparations import prepared
@@ -24,6 +27,24 @@ def test_what_was_converted_and_refused_is_counted_in_images(tmp_path):
     assert rows["not measured"].startswith("15 % of all pixels, in 9 images")
     assert rows["refused"] == "only 0 % of its pixels were measured; at least 10 % are needed (valid_min) (3)"
     assert conversions.caption.startswith("9 images not stored as they came")
+
+
+def test_stacked_bands_are_named(tmp_path):
+    for n in range(4):
+        for k, band in enumerate(("B10", "B02", "B8A")):
+            pixels = np.full((16, 16), 100 * k + n, np.uint16) + np.arange(16, dtype=np.uint16)
+            path = tmp_path / "set" / f"p{n}" / f"x_{band}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(path, pixels, photometric="minisblack")
+    for options, names in (({}, ["B02", "B8A", "B10"]), ({"bands": "B10,B02"}, ["B10", "B02"])):
+        folder = tmp_path / options.get("bands", "all")
+        rows, _, _ = shown(folder, tmp_path / "set", pattern="{patch}/*_{band}.tif", **options)
+        assert rows["taken"] == f"4 images, no labels, {len(names)} bands of uint16 ({', '.join(names)})"
+        statistics = data.statistics(Run(folder)).frame
+        assert list(statistics["band"]) == names
+        assert statistics["mean_stored"].round(-2).tolist() == [{"B10": 0, "B02": 100, "B8A": 200}[n] for n in names]
+    rows, _, _ = shown(tmp_path / "union", tmp_path / "all")
+    assert rows["taken"].endswith("(B02, B8A, B10)")
 
 
 def test_what_was_not_used_is_listed_by_suffix(tmp_path):

@@ -63,6 +63,7 @@ def _taken(run: Run) -> str:
     classes, kind = len(found.get("classes") or {}), ""
     if found.get("channels"):
         kind = f", {_count(found['channels'], 'band')} of {found.get('dtype', 'uint8')}"
+        kind += f" ({', '.join(found['bands'])})" if found.get("bands") else ""
     several = " (an image may have several)" if found.get("several_labels") else ""
     bare = found.get("unlabelled", 0)
     labelled = f" ({found['images'] - bare:,} with a label, {bare:,} without)" if bare else ""

@@ -56,7 +56,7 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     prepare_lists.list_files(run.path, found, sides)
     if card and settings.dataset != "scenes":
         files.write_csv(run.path / "card.csv", CARD_COLUMNS, compare(card, classes, known.labels.count("")))
-    packed = prepare_lists.list_images(run, images.names, known.labels, sides, settings.seed)
+    packed = prepare_lists.list_images(run, images.names, known.labels, sides, settings.seed, found.bands)
     return {
         "images": len(images.names),
         "refused": len(images.refused),

@@ -122,13 +122,17 @@ class Collection:
 
 @dataclass
 class Gathered:
-    """What a source gave. warnings: sentences for the page. unused: other files. speed: packed images/s."""
+    """What a source gave. warnings: sentences for the page. unused: other files. speed: packed images/s.
+
+    bands: names of those that were stacked, in their order.
+    """
 
     images: Collection
     known: Assigned
     warnings: list[str] = field(default_factory=list)
     unused: Unused = field(default_factory=Unused)
     speed: float = 0.0
+    bands: list[str] = field(default_factory=list)
 
 
 def _words(kind: Kind) -> str:

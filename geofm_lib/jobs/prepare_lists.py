@@ -40,8 +40,13 @@ def list_files(folder: Path, found: Gathered, sides: list[str]) -> None:
     files.write_table(folder / "split.csv", ("name", "split"), zip(images.names, sides, strict=True))
 
 
-def list_images(run: Folder, names: list[str], labels: list[str], sides: list[str], seed: int) -> dict[str, Any]:
-    """Write index.csv, after statistics and previews of what it lists; what the summary says of what is packed."""
+def list_images(
+    run: Folder, names: list[str], labels: list[str], sides: list[str], seed: int, bands: list[str]
+) -> dict[str, Any]:
+    """Write index.csv, after statistics and previews of what it lists; what the summary says of what is packed.
+
+    bands: names of stacked files, [] for none. A file may hold several bands: these have numbers.
+    """
     size, tars, statistics, preview = 0, set[str](), Statistics(), Preview(labels, sides)
     found: dict[str, Any] = {}
 
@@ -60,13 +65,14 @@ def list_images(run: Folder, names: list[str], labels: list[str], sides: list[st
             preview.take(block, start)
             yield from zip(*(block[name] for name in COLUMNS), strict=True)
             start = end
-        found.update(statistics.result())
+        found.update(statistics.result(), **({"bands": bands} if bands else {}))
         run.write_json("statistics.json", found)
-        bands = zip(itertools.count(1), *(found[name] for name in STATISTICS_COLUMNS[1:]), strict=False)
-        files.write_table(run.path / "statistics.csv", STATISTICS_COLUMNS, bands)
+        numbered = bands if len(bands) == found["channels"] else itertools.count(1)
+        rows = zip(numbered, *(found[name] for name in STATISTICS_COLUMNS[1:]), strict=False)
+        files.write_table(run.path / "statistics.csv", STATISTICS_COLUMNS, rows)
         preview.write(run.path, found["mean"], found["std"], seed)
 
     files.write_table(run.path / "index.csv", COLUMNS, index())
     train = list(itertools.compress(names, (side == "train" for side in sides)))
-    kind = {name: found[name] for name in ("channels", "dtype")}
+    kind: dict[str, Any] = {name: found[name] for name in ("channels", "dtype", "bands") if name in found}
     return {"bytes": size, "shards": len(tars), **kind, **statistics.summary(train)}

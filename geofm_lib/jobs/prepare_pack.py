@@ -51,7 +51,7 @@ def gather(settings: PrepareSettings, place: listing.Source, run: Folder) -> Gat
         left_out = itertools.chain((name for name, _ in images.refused), source.others)
         warnings += labels.one_class(known, named, left_out, settings.labels)
     source.unused.take_out(known.files)
-    return Gathered(images, known, warnings, source.unused, speed)
+    return Gathered(images, known, warnings, source.unused, speed, source.bands)
 
 
 def _packed(settings: PrepareSettings, run: Folder) -> Collection:

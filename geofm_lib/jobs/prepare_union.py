@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from geofm_lib import files
 from geofm_lib.data import overlap, pack, union
 from geofm_lib.data.sources import listing, prepared
 from geofm_lib.data.sources.labels import Assigned
@@ -34,7 +35,9 @@ class United:
         if images.misfits(settings.dataset):
             raise ValueError(f"dataset: '{settings.dataset}' holds images of several kinds; prepare them again")
         labels, sides, scenes = ([each[k] for each in images.given] for k in range(3))
-        return Gathered(images, Assigned(labels, sides, scenes, SAID, SAID))
+        named = [files.read_json(member.folder / "statistics.json").get("bands", []) for member in self.members]
+        same = named[0] if all(each == named[0] for each in named) else []
+        return Gathered(images, Assigned(labels, sides, scenes, SAID, SAID), bands=same)
 
     def split(self, images: Collection) -> Split:
         """The side of each image; ValueError when not one is left to train on."""

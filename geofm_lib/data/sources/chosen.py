@@ -50,6 +50,10 @@ class Survey:
         masks = Counter(self.samples.values())
         return {name: sum(n for mask, n in masks.items() if mask >> k & 1) for k, name in enumerate(self.bands)}
 
+    def choose(self, which: str = "") -> tuple[list[str], list[str]]:
+        """As `bands.choose`, which raises; which: setting `bands`."""
+        return bands.choose(self.counts(), len(self.samples), which)
+
 
 def check(text: str, chosen: str, source: listing.Source) -> Survey | None:
     """Raise ValueError, one sentence, for settings `pattern` and `bands` that the first files show to be wrong.
@@ -64,7 +68,7 @@ def check(text: str, chosen: str, source: listing.Source) -> Survey | None:
     if text and source.kind in ("folder", "zip"):
         found = survey(source, text, AT_LAUNCH)
         if found.samples and not found.cut_short:
-            bands.choose(found.counts(), len(found.samples), chosen)
+            found.choose(chosen)
         return found
     if text:
         pattern.parse(text)
@@ -109,7 +113,7 @@ def items(
     template = pattern.parse(text)
     if "band" not in template.fields:
         return _files(source, template, found, apart)
-    chosen, others = bands.choose(found.counts(), len(found.samples), which)
+    chosen, others = found.choose(which)
     return _stacks(source, template, found, chosen, [] if which else others, (nodata, alpha))
 
 

@@ -15,7 +15,7 @@ class Reading:
 
     labels_from: what gives labels and sides, in words, "" where folders may. others: an image of each of a few folders
     that the pattern leaves out. warnings: sentences for the page. unused: counts files that are no images,
-    while `items` is read. source: where they are from, None for drawn ones.
+    while `items` is read. source: where they are from, None for drawn ones. bands: names of those that are stacked.
     """
 
     items: Iterator[Item]
@@ -25,6 +25,7 @@ class Reading:
     warnings: list[str] = field(default_factory=list)
     unused: Unused = field(default_factory=Unused)
     source: listing.Source | None = None
+    bands: list[str] = field(default_factory=list)
 
 
 def read(
@@ -60,4 +61,5 @@ def read(
         unused.add_all(suffix, LEFT_OUT, images, others[0])
     if "label" not in fields:
         unused.use(found.described().values())
-    return Reading(items, total, labels_from, others, unused=unused, source=source)
+    named = found.choose(bands)[0] if "band" in fields else []
+    return Reading(items, total, labels_from, others, unused=unused, source=source, bands=named)
