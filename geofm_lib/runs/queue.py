@@ -130,19 +130,24 @@ def run_here(rows: list[grid.Row], limit: int | None = None) -> Iterator[tuple[g
 
 def _run_here(words: list[str]) -> tuple[int, bool]:
     """(exit code, was it asked to stop). A process group of its own, so that Ctrl-C reaches it once, by us."""
-    asked = []
-    with subprocess.Popen(words, process_group=0) as process:
+    asked: list[int] = []
+    process: subprocess.Popen | None = None
 
-        def pass_on(number: int, _: object) -> None:
-            asked.append(number)
+    def pass_on(number: int, _: object) -> None:
+        asked.append(number)
+        if process:
             process.send_signal(number)
 
-        before = {each: signal.signal(each, pass_on) for each in stop_signals(signal.SIGINT)}
-        try:
+    # Before the row is started: it may take no time until the first signal comes.
+    before = {each: signal.signal(each, pass_on) for each in stop_signals(signal.SIGINT)}
+    try:
+        with subprocess.Popen(words, process_group=0) as process:
+            if asked:
+                process.send_signal(asked[-1])
             return process.wait(), bool(asked)
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def command_here(row: grid.Row) -> list[str]:
