@@ -141,8 +141,13 @@ def test_a_plain_list_of_paths_is_the_images_that_it_names(tmp_path):
     summary = prepared(tmp_path / "run", source / "some.txt", workers=1)[0]
     assert (summary["images"], summary["classes"]) == (6, {"crop land": 3, "río": 3})
     (tmp_path / "gone.lst").write_text("a/1.jpg\na/2.jpg\n")
-    with pytest.raises(ValueError, match="the images that '.*gone.lst' lists, such as 'a/1.jpg', are not there; write"):
-        listing.find(tmp_path / "gone.lst")
+    (tmp_path / "bare.txt").write_text("2007_000032\n2007_000033\n")
+    for name, words in (
+        ("gone.lst", "the images that '.*gone.lst' lists, such as 'a/1.jpg', are not there; write whole paths"),
+        ("bare.txt", "'.*bare.txt' lists '2007_000032', which is no image by its suffix; write whole paths"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            listing.find(tmp_path / name)
 
 
 def test_archive_without_images_is_refused(tmp_path):

@@ -175,7 +175,7 @@ SILENT = {
     "two that can be": ("Datei,Klasse,Land", (ENDS, TRUE, ["de", "fr"] * 6), "labels='labels.csv:path=Datei,label=Klasse'"),
     "a number": ("Datei,Klasse", (ENDS, range(12)), "labels='labels.csv:path=Datei,label=Klasse'"),
     "each its own": ("Datei,Text", (ENDS, STEMS), "labels='labels.csv:path=Datei,label=Text'"),
-    "paths alone": ("", (ENDS,), "says neither labels, sides nor groups; to take only the images that it lists, set dataset='"),
+    "paths alone": ("", (ENDS,), "says neither labels, sides nor groups; to take only the images that it lists, with their paths, set dataset='"),
     "paths and a header": ("Datei", (ENDS,), "add one beside the paths"),
     "an empty label": ("image,label", (ENDS, [""] * 12), "neither labels, sides nor groups: column label of labels.csv"),
 }  # fmt: skip

@@ -174,7 +174,7 @@ class Collected:
             empty = f": {self.words['label'][0]} has none" if self.words["label"] else ""
             how = "name a column, as in labels='table.csv:path=...,label=...'"
             if self.bare:
-                how = f"to take only the images that it lists, set dataset='{self.bare}'"
+                how = f"to take only the images that it lists, with their paths, set dataset='{self.bare}'"
             raise ValueError(
                 f"labels: {which} says neither labels, sides nor groups{empty}; {how}, or use 'folders' or 'none'"
             )
