@@ -15,6 +15,7 @@ from geofm_lib.data import verify
 from geofm_lib.data.sources import listing, previews, raster, stack, tiles, unused
 from geofm_lib.data.statistics import other_scale
 from geofm_lib.jobs.prepare_collection import looks_swapped
+from tests.support.pictures import encode
 from tests.support.preparations import prepared
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -108,6 +109,27 @@ def test_fill_in_the_file_of_one_band_is_not_measured_in_the_stack(tmp_path, kin
     found = stack.read(loads)
     assert np.argwhere(~found.valid).tolist() == [[y, x] for y in (4, 5) for x in (6, 7)]
     assert np.abs(found.values[found.valid]).max() < 10
+
+
+GREYS = [  # a grey picture's mode and format, how it is taken, what is told
+    ("L", "PNG", {}, "grey to RGB"),
+    ("L", "JPEG", {}, "grey to RGB"),
+    ("L", "BMP", {}, "grey to RGB, BMP to PNG"),
+    ("L", "PNG", {"short_side": 16}, "grey to RGB, reduced to 16 pixels"),
+    ("L", "JPEG", {"quality": 90}, "grey to RGB, JPEG 90"),
+    ("L", "PNG", {"nodata": "7"}, "not measured: 7, grey to RGB"),
+    ("LA", "PNG", {}, "full alpha dropped, grey to RGB"),
+    ("RGB", "PNG", {}, ""),
+    ("RGB", "JPEG", {}, ""),
+]
+
+
+@pytest.mark.parametrize(("mode", "form", "fit", "told"), GREYS)
+def test_a_grey_picture_that_becomes_three_bands_is_told(mode, form, fit, told):
+    grey = (255 * soft(1, 1)[..., 0]).astype(np.uint8)
+    grey[:4] = 7
+    checked = verify.check(encode(Image.fromarray(grey).convert(mode), form), verify.Fit(**fit))
+    assert (checked.converted, checked.values.shape[-1]) == (told, 3)
 
 
 def test_nan_and_infinity_are_told_as_what_they_are(tmp_path):

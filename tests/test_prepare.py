@@ -57,7 +57,7 @@ def test_bad_and_odd_images(tmp_path):
     assert set(refused) == {f"crop land/{name}" for name in bad}
     for name, (_, words) in bad.items():
         assert words in refused[f"crop land/{name}"], refused
-    assert (summary["images"], summary["refused"], summary["converted"]) == (16, 8, 2)
+    assert (summary["images"], summary["refused"], summary["converted"]) == (16, 8, 3)
     assert summary["classes"] == {"crop land": 10, "río": 6}
     assert summary["train"] + summary["test"] == 16
 

@@ -28,6 +28,10 @@ ALL = (
 
 REFUSED = {
     "an unknown name": ({"stratgy": "FULL_SHARD"}, "unknown setting 'stratgy'; did you mean 'strategy'?"),
+    "a name like no other": (
+        {"foo": 1},
+        "unknown setting 'foo'; the settings here are dataset, images_per_class, data, ",
+    ),
     "a strategy that does not exist": ({"strategy": "FULL_SHRD"}, "did you mean 'FULL_SHARD'?"),
     "a shard group that does not divide": ({"strategy": "HYBRID_3GPUs", "ranks": 4}, "3 divides; 4 ranks"),
     "a batch the ranks cannot share": ({"global_batch": 101, "ranks": 2}, "use 100 or 102"),

@@ -168,6 +168,7 @@ def test_a_grey_picture_is_rgb_and_a_single_band_stays_one(tmp_path):
     write(tmp_path / "band.tif", pixels(0, 64, 64, 1, np.uint8))
     found, _ = cut(tmp_path, 64)
     assert {name[:4]: raster.values.shape[-1] for name, raster in found.items()} == {"grey": 3, "band": 1}
+    assert {name[:4]: raster.converted for name, raster in found.items()} == {"grey": ["grey to RGB"], "band": []}
 
 
 def test_scenes_in_archives(tmp_path):

@@ -74,8 +74,8 @@ def check(data: bytes | Raster, fit: Fit = AS_IT_IS) -> Checked:
             return _raster(data, b"", fit)
         if not data:
             raise Refused("the file is empty")
-        if not fit.quality and fit.nodata in ("", "none") and _is_plain(data, fit.short_side):
-            return Checked(data, "", decode.read(data)[0])
+        if not fit.quality and fit.nodata in ("", "none") and (colours := _plain_colours(data, fit.short_side)):
+            return Checked(data, raster.GREY if colours == 1 else "", decode.read(data)[0])
         if raster.driver(data):
             plain = _plain(data)
             return _raster(raster.read(data, fit.nodata, fit.alpha, plain), data, fit, plain)
@@ -164,7 +164,7 @@ def _picture(data: bytes, fit: Fit) -> Checked:
     _check_side(*image.size)
     if image.format == "PNG":
         Image.open(io.BytesIO(data)).verify()  # the checksum of every chunk, which decoding leaves out
-    kind = _format(image)
+    kind, grey = _format(image), image.mode == "L" and not image.has_transparency_data
     if image.has_transparency_data or fit.nodata not in ("", "none"):
         found = _bands(ImageOps.exif_transpose(image), fit)
         if found.valid is not None or found.values.shape[-1] != 3:
@@ -182,6 +182,7 @@ def _picture(data: bytes, fit: Fit) -> Checked:
         data = _encode(image, "JPEG" if fit.quality else kind, fit.quality)
         steps = [what, f"reduced to {fit.short_side} pixels" if reduced else ""]
         what = ", ".join(filter(None, [*steps, f"JPEG {fit.quality}" if fit.quality else ""]))
+    what = ", ".join(filter(None, [raster.GREY if grey else "", what]))
     return Checked(data, what, decode.read(data)[0])
 
 
@@ -191,6 +192,7 @@ def _bands(image: Image.Image, fit: Fit) -> Raster:
     Transparency that is stored as samples may be a band; clear colours of a palette are always a mask.
     """
     stored = not image.has_transparency_data or image.mode in ("RGBA", "LA")
+    grey = image.mode in ("L", "LA")
     if not image.has_transparency_data:
         image = image.convert("RGB")
     elif not stored:
@@ -202,29 +204,34 @@ def _bands(image: Image.Image, fit: Fit) -> Raster:
         np.moveaxis(pixels, -1, 0), [None] * 4, None, names, nodata=fit.nodata, alpha=fit.alpha if stored else "mask"
     )
     found.compressed = True
-    if found.values.shape[-1] == 1:  # a picture in grey
+    if found.values.shape[-1] == 1:
         found.values = found.values.repeat(3, axis=-1)
+    if grey and found.values.shape[-1] == 3:
+        found.converted.append(raster.GREY)
     return found
 
 
-def _is_plain(data: bytes, short_side: int) -> bool:
-    """Is this a JPEG that needs no more than to be decoded? Read from its segments in a fiftieth of Pillow's time."""
+def _plain_colours(data: bytes, short_side: int) -> int:
+    """Colours of a JPEG that needs no more than to be decoded, 0 for any other file.
+
+    They are read from its segments, in a fiftieth of Pillow's time.
+    """
     width = height = colours = kind = 0
     at = 2
     try:
         while data[:3] == decode.JPEG and data[at] == 0xFF and kind != START_OF_SCAN:
             kind, length = data[at + 1], 256 * data[at + 2] + data[at + 3]
             if kind in APP and data.startswith((b"Exif\0", b"MPF\0"), at + 4):
-                return False  # it may have to be turned, or hold several pictures
+                return 0  # it may have to be turned, or hold several pictures
             if kind in FRAMES:
                 height, width, colours = struct.unpack_from(">HHB", data, at + 5)
             at += 2 + length
     except (IndexError, struct.error):
-        return False
+        return 0
     if kind != START_OF_SCAN or colours not in (1, 3) or not height or height * width > MOST_PIXELS:
-        return False
+        return 0
     _check_side(width, height)
-    return not 0 < short_side < min(height, width)
+    return 0 if 0 < short_side < min(height, width) else colours
 
 
 def _check_side(width: int, height: int) -> None:

@@ -66,7 +66,9 @@ class Settings(BaseModel):
     def __init__(self, **values):
         for name in values:
             if name not in type(self).model_fields:
-                raise SettingsError(f"unknown setting '{shortened(name)}'{did_you_mean(name, type(self).model_fields)}")
+                known = type(self).model_fields
+                fix = did_you_mean(name, known) or f"; the settings here are {', '.join(known)}"
+                raise SettingsError(f"unknown setting '{shortened(name)}'{fix}")
         for name, value in values.items():
             if isinstance(value, str) and max(len(value) / MOST_TEXT, *map(len, value.split(","))) > LONGEST_PATH:
                 raise SettingsError(

@@ -39,6 +39,7 @@ OPTIONS = {
 NAME_IN_MEMORY = r"'?(/vsimem/)?[0-9a-f/-]{36,}(\.\w*)?[:,' ]*| at scanline 4294967295;?| at row 4294967295, col \d+;?"
 CUT = r"(?i)read error|io error|segment too long|not enough data|premature|too short|got \d+ bytes|VSIFReadL"
 MERGED = 0.01  # of an image's different numbers: if more become equal, it is said
+GREY = "grey to RGB"  # of a picture; a raster of one band stays one
 UNSCALED = "stored numbers kept:"  # begins what is told of a file's own scale and offset
 # Numbers that training does not know -> those that they become: always the same, so that a set stays of one kind.
 BECOMES = {"int8": "int16"} | dict.fromkeys(("uint32", "int32", "uint64", "int64", "float16", "float64"), "float32")

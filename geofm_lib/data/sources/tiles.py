@@ -272,7 +272,8 @@ def _read(tile: Tile) -> Raster:
     values = part.values[rows, columns].transpose(2, 0, 1)
     found = raster.understand(values, part.declared, mask, part.colours, part.palette, tile.nodata, tile.alpha)
     if found.values.dtype == np.uint8 and found.values.shape[-1] == 1 and file.driver not in RASTERS:
-        found.values = found.values.repeat(3, axis=-1)  # a grey picture
+        found.values = found.values.repeat(3, axis=-1)
+        found.converted.append(raster.GREY)
     found.converted += raster.scaling(file)
     found.geo = raster.geo(file, _window(tile.box))
     found.converted[:0] = tile.told
