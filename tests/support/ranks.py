@@ -352,7 +352,7 @@ def _spoilt(job, steps):
 
 def first_weights(context, arguments):
     """The digests of all weights that `init` gives a model under each strategy."""
-    from geofm_lib.distributed import export
+    from geofm_lib.distributed import export, training
     from geofm_lib.jobs import pretrain_start, run_folder
     from geofm_lib.settings import PretrainSettings
 
@@ -366,7 +366,7 @@ def first_weights(context, arguments):
         start = pretrain_start.Start(settings, run_folder.Folder(folder, context.is_main), context)
         plain = _model(image_size=64, channels=13)
         model = _sharded(plain, strategy, context, seed=7)
-        start.apply(model, plain)
+        start.apply(model, training.optimiser(model, 0.05), plain)
         weights = export.whole(export.weights_of(model))
         found[strategy] = {n: hashlib.sha256(t.detach().numpy().tobytes()).hexdigest() for n, t in weights}
     return found
