@@ -152,3 +152,8 @@ def test_the_measured_pipelines_give_the_same_batches_in_distribution(tmp_path):
         found[name] = torch.stack([batch.mean((0, 2, 3)), batch.std((0, 2, 3))])
     for name, each in found.items():
         assert (each - found["imagefolder"]).abs().max() < 0.15, name
+
+
+@pytest.mark.timeout(20)
+def test_images_without_end_are_not_listed_first(packed):
+    assert next(iter(stream(packed, epochs=10**9)))[0] == 0

@@ -151,7 +151,12 @@ def stream(
     places = Places(seed, len(images), global_batch, rank, world, parts)
     steps = epochs * sampler.steps_per_epoch(len(images), global_batch)
     dataset = Batches(images, places, image_size, "pretrain", seed, crop_scale, images.masked)
-    left = [step for step in range(done, steps) if not any(step + 1 in each for each in skipped)]
-    found = load(dataset, [step * parts + part for step in left for part in range(parts)], workers, pin)
-    for step in left:
+    # Ranges, not lists: a throughput run has images without end.
+    taken: Sequence[int] = range(done, steps)
+    numbers: Sequence[int] = range(done * parts, steps * parts)
+    if skipped:
+        taken = [step for step in taken if not any(step + 1 in each for each in skipped)]
+        numbers = [step * parts + part for step in taken for part in range(parts)]
+    found = load(dataset, numbers, workers, pin)
+    for step in taken:
         yield step, places(step * parts)[0], [next(found) for _ in range(parts)]
