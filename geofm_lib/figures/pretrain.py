@@ -23,7 +23,8 @@ def images(run: Run) -> Note:
     """On how many images of which split it trains, what an epoch leaves out, and what 01 warns of."""
     found = run.summary
     if not found.get("train_images"):
-        return Note("Which images it trains on is told when the run has ended.")
+        why = "an earlier version made it and did not note them" if run.finished else "that is told when it has ended"
+        return Note(f"On how many images the run trains: {why}.")
     split = f" (split: {found['data_split']})" if found.get("data_split") else ""
     words = f"It trains on the {found['train_images']:,} images of the train side{split}, in "
     words += f"{found['steps'] // found['epochs']:,} steps an epoch of {found['global_batch']} images"
