@@ -25,6 +25,7 @@ PURPOSES = {
     "Before and after": ("plan", "doctor", "export"),
     "How the repository's own tables are made": ("study", "calibrate"),
 }
+MAKING = {"run", "report", "export", "study", "calibrate", "--send", "--here"}  # more than the text that they print
 PRINT_S = 5.0  # a terminal that takes no lines (Ctrl-S) holds the end of a run for so long
 FORMATS = ("geofm", "timm", "vit", "vitmae")
 
@@ -100,9 +101,14 @@ def run(own: bool, notebook: str, parameters: tuple[tuple[str, str], ...], file:
     codes: 0 finished, 1 failed, 2 a setting cannot be used, 75 stopped (run it again to go on), 137 killed.
     """
     from geofm_lib.runs import check
+    from geofm_lib.settings.masking import mask
 
     found = check.find(notebook)
-    given = {**(_from_yaml(file) if file else {}), **dict(parameters)}
+    given = _from_yaml(file) if file else {}
+    given |= dict(parameters)
+    for name, value in dict.fromkeys(parameters):
+        if given[name] != value:
+            click.echo(mask(f"{found.name}: {name} is given twice; {given[name]} counts, not {value}"), err=True)
     try:
         check.check_notebook(found, given)
     except ValueError as error:
@@ -203,8 +209,11 @@ def _run_folder(name: str) -> Path:
     """A run folder: a path from here, or its name in the runs folder."""
     from geofm_lib.catalog.suggest import did_you_mean
     from geofm_lib.runs.run import SMALL_FILES, find_runs
-    from geofm_lib.settings import expanded, runs_root
+    from geofm_lib.settings import at_step, expanded, runs_root
 
+    path, step = at_step(name)
+    if step is not None:
+        raise ValueError(f"'{name}' is a checkpoint, and this is of a whole run: '{path}'")
     for folder in (Path(name).absolute(), expanded(name), runs_root() / name):
         if any(os.path.isfile(folder / file) for file in SMALL_FILES) or (
             folder.is_dir() and not rights.readable(folder)
@@ -216,12 +225,12 @@ def _run_folder(name: str) -> Path:
 
 @commands.command(**example("geofm report runs/pretrain-ViT-Tiny-FULL_SHARD-3f9a01"))
 @click.argument("run_folder", required=False, metavar="RUN")
-@click.argument("notebook", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("notebook", required=False, shell_complete=_notebooks)
 @click.option("--index", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="FOLDER",
               help="Make FOLDER/index.html of the pages in it instead.")  # fmt: skip
 @click.option("--rebuilt", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.jpg",
               help="Save what a pretraining on the built-in scenes rebuilt instead.")  # fmt: skip
-def report(run_folder: str | None, notebook: Path | None, index: Path | None, rebuilt: Path | None) -> None:
+def report(run_folder: str | None, notebook: str | None, index: Path | None, rebuilt: Path | None) -> None:
     """Render the page of a run, or the index of a folder of pages.
 
     `geofm run` renders pages by itself. For a notebook that JupyterLab or plain papermill executed, give its file as
@@ -239,7 +248,9 @@ def report(run_folder: str | None, notebook: Path | None, index: Path | None, re
 
         made = save_rebuilt(Run(_run_folder(run_folder)), rebuilt)
     else:
-        made = render_run(_run_folder(run_folder), notebook)
+        from geofm_lib.runs import check
+
+        made = render_run(_run_folder(run_folder), check.find(notebook) if notebook else None)
     click.echo(made)
 
 
@@ -314,10 +325,16 @@ def study(name: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line (None: this process's own); returns the exit code. A fault is one sentence on standard error."""
+    """The command line (None: this process's own); returns the exit code. A fault is one sentence on standard error.
+
+    Where all that a command makes is text, and it was lost, the code is 74 (EX_IOERR).
+    """
     streams.secure()
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        return commands.main(arguments, prog_name="geofm", standalone_mode=False, obj=arguments is None) or 0
+        code = commands.main(arguments, prog_name="geofm", standalone_mode=False, obj=arguments is None) or 0
+        lost = streams.Dropping.lost and ("--help" in words or not MAKING.intersection(words))
+        return code or (os.EX_IOERR if lost else 0)
     except click.exceptions.Abort:
         return 130
     except OSError as error:

@@ -20,6 +20,7 @@ class Dropping(io.FileIO):
     """A file descriptor whose faults are no exceptions: bytes that cannot be written are dropped."""
 
     patience_s: ClassVar[float | None] = None  # for a reader that does not read; None: as long as it takes
+    lost: ClassVar[bool] = False  # lines of standard output, and not to a reader who has seen enough
 
     def __init__(self, number: int, name: str):
         super().__init__(number, "w", closefd=False)
@@ -52,7 +53,7 @@ class Dropping(io.FileIO):
     def _tell(self, error: OSError) -> None:
         """Say once on standard error that lines are lost, but not of a reader who has seen enough."""
         if self.label == LABELS["stdout"] and not self.told and error.errno != errno.EPIPE:
-            self.told = True
+            self.told = Dropping.lost = True
             print(f"standard output cannot be written ({error.strerror}): its lines are lost", file=sys.stderr)
 
 
@@ -70,6 +71,7 @@ def secure(patience_s: float | None = None) -> None:
         if stream is None:
             number = os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this stream's
             os.set_inheritable(number, True)
+            Dropping.lost |= name == "stdout"
         if name == "stdin" or stream is not getattr(sys, f"__{name}__"):
             continue
         # backslashreplace: a character that the terminal's encoding lacks is no fault either

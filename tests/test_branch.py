@@ -14,7 +14,7 @@ from geofm_lib.report.colophon import colophon
 from geofm_lib.runs import branch
 from geofm_lib.runs.check import check
 from geofm_lib.runs.run import Run
-from geofm_lib.settings import PretrainSettings, Resolved, SettingsError
+from geofm_lib.settings import PretrainSettings, ProbeSettings, Resolved, SettingsError
 from geofm_lib.settings.branch import FIXED, MAY_CHANGE, ranges, spelled
 from tests.support import packed, ranks
 
@@ -325,3 +325,23 @@ def test_the_last_good_checkpoint_is_taken_where_no_step_is_named(found, tmp_pat
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     assert branch.resolved(settings, known, "")["branch"] == f"{copy}@10"
     assert "step-00000012 is damaged (__0_0.distcp has changed" in capsys.readouterr().out
+
+
+def test_what_a_branch_cannot_do_is_refused_before_ranks_start(found, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(found[0] / "whole", copy)
+    for text, how, told in (
+        (f"{copy}@12", {}, "^branch: step 12 is the end of 4 epochs; set more epochs to go on$"),
+        (f"{copy}@5", {"skip_steps": "13"}, "^skip_steps: step 13 is beyond the last one, 12; name others$"),
+        (f"{copy}@10", {}, "^branch: .*step-00000010 cannot be branched .__0_0.distcp has changed.*another step$"),
+    ):
+        settings = PretrainSettings(branch=text, run_dir=str(tmp_path / "run"), **how)
+        if text.endswith("@10"):
+            check(settings)
+            file = copy / "checkpoint" / "step-00000010" / "__0_0.distcp"
+            file.write_bytes(file.read_bytes()[:-1] + b"x")
+        with pytest.raises(SettingsError, match=told):
+            check(settings)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(SettingsError, match="^encoder: the checkpoint of step 10 in .* is damaged .*5, 12$"):
+        check(ProbeSettings(encoder=f"{copy}@10", run_dir=str(tmp_path / "probe")))

@@ -2,11 +2,15 @@
 
 import time
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from geofm_lib.data.sources import early, tables
+from geofm_lib.data.sources import early, prepared, tables
+from geofm_lib.files import seal
 from geofm_lib.runs.check import check
 from geofm_lib.settings import PrepareSettings, PretrainSettings, ProbeSettings, SettingsError
+from tests.support import packed
 from tests.support.pictures import as_archive, class_folders
 
 
@@ -31,6 +35,61 @@ def test_a_run_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     assert "is a file; choose another folder" in refusal(PretrainSettings(run_dir=str(tmp_path / "file" / "below")))
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+    fact = "cannot be made because nothing can be made in '/proc' (No such file or directory); choose another folder"
+    assert refusal(PretrainSettings(run_dir="/proc/x")) == f"run_dir: '/proc/x' {fact}"
+
+
+def test_steps_that_the_images_do_not_give_are_refused_at_launch(tmp_path):
+    (tmp_path / "images").mkdir()
+    packed.textures(tmp_path / "images")
+    train = prepared.train_images(tmp_path / "images")
+    usual = {"data": str(tmp_path / "images"), "model": "ViT-Atto", "global_batch": 8, "epochs": 2}
+    last = 2 * (train // 8)
+    for wrong, told in (
+        ({"global_batch": 500}, f"global_batch: 500 images are more than the {train} of the train side; use fewer"),
+        ({"skip_steps": f"{last + 1}"}, f"skip_steps: step {last + 1} is beyond the last one, {last}; name others"),
+        ({"skip_steps": f"1-{last}"}, "skip_steps: no step is left; name fewer"),
+    ):
+        assert refusal(PretrainSettings(**(usual | wrong))) == told
+    check(PretrainSettings(**usual, skip_steps=f"1-{last - 1}", run_dir=str(tmp_path / "run")))
+    assert [each.name for each in tmp_path.iterdir()] == ["images"]
+
+
+def test_an_encoder_that_cannot_be_used_is_refused_at_launch(tmp_path):
+    """By its header alone: `tests/test_init.py` holds the same sentences against weights that are read."""
+    shapes = {"patch_embed.proj.weight": (64, 3, 16, 16)}
+    shapes |= {f"blocks.{k}.norm1.weight": (64,) for k in range(4)}
+    weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    usual = {"init": str(tmp_path), "run_dir": str(tmp_path / "run")}
+    other = f"init: {tmp_path} has patches of 16 pixels and this model of 8; set patch_size=16."
+    assert refusal(PretrainSettings(**usual, model="ViT-Atto", patch_size=8)) == other
+    check(PretrainSettings(**usual, model="ViT-Atto", patch_size=16))
+    assert "set model=ViT-Atto." in refusal(PretrainSettings(**usual, model="ViT-Tiny"))
+    seal(tmp_path, ["model.safetensors", "config.json"])
+    content = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(content[:-1] + b"x")
+    for settings in (PretrainSettings(**usual), ProbeSettings(encoder=str(tmp_path))):
+        assert "model.safetensors is not what was written" in refusal(settings)
+    (tmp_path / "SHA256SUMS").unlink()
+    (tmp_path / "model.safetensors").write_bytes(content[:-1])
+    assert "is no whole safetensors file" in refusal(ProbeSettings(encoder=str(tmp_path)))
+
+
+def test_runs_and_steps_that_are_not_there_are_named_with_what_was_meant(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEOFM_RUNS", str(tmp_path))
+    (tmp_path / "a").mkdir()
+    step = f"; '@xyz' is no step: a checkpoint is named by its number, such as {tmp_path}/a@1200"
+    assert refusal(ProbeSettings(encoder="a@830")) == f"encoder: there is no run 'a'; did you mean '{tmp_path}/a@830'?"
+    assert refusal(ProbeSettings(encoder=f"{tmp_path}/a@xyz")).endswith(step)
+    with pytest.raises(SettingsError, match="did you mean"):
+        PretrainSettings(branch="a@830")
+    with pytest.raises(SettingsError, match="'@xyz' is no step"):
+        PretrainSettings(branch=f"{tmp_path}/a@xyz")
+    told = "init: 'https://u:***@h/x.pth' is an address, and nothing is downloaded by itself; fetch it"
+    assert refusal(PretrainSettings(init="https://u:pw@h/x.pth")).startswith(told)
 
 
 def test_an_encoder_that_is_none(tmp_path):

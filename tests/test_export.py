@@ -139,7 +139,7 @@ def test_transformers_prepares_images_as_we_do(tmp_path):
 def test_there_and_back_is_bitwise(run, tmp_path, kind):
     export.convert(run, tmp_path / kind, kind)
     back = export.convert(tmp_path / kind, tmp_path / "back", "geofm")
-    names = [locate.WEIGHTS, folders.DECODER] if kind != "vit" else [locate.WEIGHTS]
+    names = [locate.WEIGHTS, locate.DECODER] if kind != "vit" else [locate.WEIGHTS]
     for name in names:
         before, after = (folders.read_weights(folder / name) for folder in (run / "encoder", tmp_path / "back"))
         assert before.keys() == after.keys()
@@ -149,7 +149,7 @@ def test_there_and_back_is_bitwise(run, tmp_path, kind):
         expected = {key: value for key, value in expected.items() if key not in DECODER}
     assert json.loads((tmp_path / "back" / "config.json").read_text()) == expected
     assert not back.left_out
-    assert (tmp_path / "back" / folders.DECODER).exists() == (kind != "vit")
+    assert (tmp_path / "back" / locate.DECODER).exists() == (kind != "vit")
 
 
 def test_there_and_back_through_timm_is_bitwise(tmp_path):

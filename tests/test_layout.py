@@ -46,7 +46,7 @@ MAY_IMPORT = {
 }
 # Modules of a room above that a room below may import all the same: data/sources lists files, and knows no torch.
 # jobs/run_folder and jobs/owner name the files by which launcher and ranks know of each other; model/interop/locate
-# finds encoders', and distributed/manifest says which checkpoint is whole.
+# finds encoders', headers says what is in them, and distributed/manifest says which checkpoint is whole.
 ALSO = {
     "runs": {
         "geofm_lib.data.sources",
@@ -55,6 +55,7 @@ ALSO = {
         "geofm_lib.jobs.pace",
         "geofm_lib.jobs.run_folder",
         "geofm_lib.model.interop.locate",
+        "geofm_lib.model.interop.headers",
     },
     "report": {"geofm_lib.jobs.run_folder", "geofm_lib.jobs.pace"},
 }

@@ -164,6 +164,11 @@ def test_the_command_renders_a_run_folder(executed, run, capsys):
     assert "01_data" not in text, "no link to a page that is not beside it"
     assert cli.main(["report", str(done.folder / "none")]) == 2
     assert "there is no run" in capsys.readouterr().err
+    assert cli.main(["report", f"{done.folder}@40"]) == 2
+    assert "is a checkpoint, and this is of a whole run" in capsys.readouterr().err
+    assert cli.main(["report", str(done.folder), "02"]) == 2
+    assert "02_pretrain.ipynb' has not been executed; leave it out" in capsys.readouterr().err
+    assert (done.folder / "report.html").read_text() == text
     assert cli.main(["report"]) == 2
 
 

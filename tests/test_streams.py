@@ -64,9 +64,16 @@ COMMANDS = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_command_ends_otherwise_because_nobody_hears_it(command, ends):
+    """But one whose only product is the text that was lost: 74. A reader who has left has lost nothing."""
     whole = subprocess.run([sys.executable, "-m", "geofm_lib", *command.split()], capture_output=True, text=True)
     assert whole.stdout + whole.stderr
-    assert ends(COMMANDS[command], "-m", "geofm_lib", *command.split()).returncode == whole.returncode
+    done = ends(COMMANDS[command], "-m", "geofm_lib", *command.split())
+    assert done.returncode == (whole.returncode or 74), done.stderr
+
+
+def test_text_that_was_lost_is_told_by_the_exit_code(ends):
+    for how, code in (("all heard", 0), ("output full", 74), ("output closed", 74), ("the reader has left", 0)):
+        assert ends(how, "-m", "geofm_lib", "status").returncode == code, how
 
 
 def test_a_reader_that_stands_still_is_waited_for_once(root, tmp_path):

@@ -33,10 +33,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
     """Pretrain from the last good checkpoint (or from nothing) to the end; returns the headline numbers."""
     torch.manual_seed(settings.seed)
     shards = Shards(settings.data, split="train")
-    if len(shards) < settings.global_batch:
-        raise ValueError(
-            f"global_batch: {settings.global_batch} images are more than the {len(shards)} of the train side; use fewer"
-        )
+    total, final = settings.steps(len(shards))
     start = pretrain_start.Start(settings, run, context)
     autoencoder = mae.build(
         settings.model,
@@ -53,8 +50,6 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
     optimiser = training.optimiser(model, settings.weight_decay)
     identity = pretrain_files.identity(settings, run.resolved)
     config = pretrain_files.config(settings, shards, start.norm_eps)
-    per_epoch = sampler.steps_per_epoch(len(shards), settings.global_batch)
-    total = per_epoch * settings.epochs
     state = identity | {"stored": pretrain_files.stored(run.path), "encoder": config, "total_steps": total}
 
     def save(folder: Path, step: int, keep: int) -> None:
@@ -62,14 +57,10 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         checkpoint.save(folder, step, model, optimiser, state, context, keep, settings.keep_every)
 
     per_epoch = sampler.steps_per_epoch(len(shards), settings.global_batch)
-    total = per_epoch * settings.epochs
-    skipped = ranges(settings.skip_steps)
-    final = _final(total, skipped)
     done = checkpoint.load(run.path / "checkpoint", model, optimiser, identity, context)
     if start.fresh:
         done = start.apply(model, optimiser, autoencoder)
-        if done >= final:
-            raise ValueError(f"branch: step {done} is the end of {settings.epochs} epochs; set more epochs to go on")
+        settings.steps(len(shards), done)
     run.drop_metrics_after(done)
     if start.fresh and done:  # from here on the run that was branched may change, or go
         save(run.path / "checkpoint", done, settings.keep_checkpoints)
@@ -93,7 +84,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         workers=settings.workers,
         pin=context.device.type == "cuda",
         crop_scale=(settings.crop_scale_min, 1.0),
-        skipped=skipped,
+        skipped=ranges(settings.skip_steps),
     )
     milestones = (settings.checkpoint_every, settings.keep_every)
 
@@ -186,16 +177,6 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         **along.told(),
         **({"not_measured": float(np.mean([row["not_measured"] for row in rows]))} if shards.masked and rows else {}),
     }
-
-
-def _final(total: int, skipped: list[range]) -> int:
-    """The last step that is taken. ValueError for steps to skip that are not there, or are all."""
-    if skipped and skipped[-1].stop > total + 1:
-        raise ValueError(f"skip_steps: step {skipped[-1].stop - 1} is beyond the last one, {total}; name others")
-    final = next((step for step in range(total, 0, -1) if not any(step in each for each in skipped)), 0)
-    if not final:
-        raise ValueError("skip_steps: no step is left; name fewer")
-    return final
 
 
 def _loss_of_next(steps: Steps, losses: Callable[..., Losses], context: Context) -> float | None:

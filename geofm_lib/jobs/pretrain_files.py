@@ -34,10 +34,10 @@ def encoder(folder: Path, model: nn.Module, config: dict[str, Any], context: Con
     """The encoder as timm and `model.interop.export` read it, and its decoder beside it; every rank calls this."""
     weights, decoder = folders.split(export.weights_of(model))
     export.write(folder / locate.WEIGHTS, weights, context)
-    export.write(folder / folders.DECODER, decoder, context)
+    export.write(folder / locate.DECODER, decoder, context)
     if context.is_main:
         files.write_json(folder / locate.SETTINGS, formats.settings(config))  # last: it makes the folder an encoder's
-        files.seal(folder, (locate.WEIGHTS, folders.DECODER, locate.SETTINGS))
+        files.seal(folder, (locate.WEIGHTS, locate.DECODER, locate.SETTINGS))
 
 
 def config(settings: PretrainSettings, shards: Shards, norm_eps: float) -> dict[str, Any]:

@@ -83,6 +83,8 @@ def render_run(folder: Path, notebook: Path | None = None) -> Path:
     executed = notebook or folder / "notebook.ipynb"
     if not executed.is_file():
         raise ValueError(f"there is no '{executed}'; name the executed notebook after the run: RUN NOTEBOOK")
+    if notebook and not any(cell.get("execution_count") for cell in nbformat.read(executed, as_version=4).cells):
+        raise ValueError(f"'{executed}' has not been executed; leave it out for the page of the run's own notebook")
     return render(executed, folder / "report.html", Run(folder))
 
 

@@ -24,11 +24,13 @@ def begun(settings: PretrainSettings) -> bool:
     return any((settings.folder() / "checkpoint").glob("step-*"))
 
 
-def check(settings: PretrainSettings) -> None:
-    """Raise SettingsError, one sentence, for a branch that cannot be begun."""
-    if settings.branch and not begun(settings):
-        parent, step, _ = _checkpoint(settings, whole=False)
-        _changed(settings, parent, step)
+def check(settings: PretrainSettings) -> int:
+    """The step that a new branch begins after, 0 of other runs. SettingsError for a branch that cannot be begun."""
+    if not settings.branch or begun(settings):
+        return 0
+    parent, step, _ = _checkpoint(settings, whole=False)
+    _changed(settings, parent, step)
+    return step
 
 
 def of_weights(settings: PretrainSettings) -> bool:
@@ -103,6 +105,8 @@ def _checkpoint(settings: PretrainSettings, whole: bool) -> tuple[Run, int, Path
             listed = f"it has those of {', '.join(map(str, sorted(found)))}" if found else "it has none yet"
             start = "" if first else ", or branch from step 0, which is its first weights"
             raise SettingsError(f"branch: '{text}' has no checkpoint of step {step}; {listed}{start}")
+        if fault := manifest.small_fault(found[step]):
+            raise SettingsError(f"branch: {found[step]} cannot be branched ({fault}); branch from another step")
         return parent, step, found[step]
     for number in sorted(found, reverse=True):
         fault, content = manifest.content(found[number])

@@ -6,17 +6,19 @@ All of it is asked before anything is made.
 import json
 import os
 import re
+import tempfile
 from pathlib import Path
 
 from geofm_lib import rights, settings
 from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.data.sources import early, listing, prepared, tiles
-from geofm_lib.model.interop import locate
+from geofm_lib.model.interop import headers, locate
 from geofm_lib.runs import branch, unfinished
 from geofm_lib.runs.results import ROOT
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import JobSettings, PrepareSettings, PretrainSettings, Settings, SettingsError, at_step, expanded
 from geofm_lib.settings.base import naming
+from geofm_lib.settings.places import instead
 
 FOLDER = ROOT / "notebooks"
 BEGUN = ("summary.json", "init.json")  # of a run that has its first weights: their source may be gone
@@ -63,10 +65,11 @@ def check_notebook(notebook: Path, parameters: dict[str, str]) -> None:
             check(given)
 
 
-def check(settings: JobSettings, ranks: int = 0) -> None:
+def check(settings: JobSettings, ranks: int = 0, images: bool = True) -> None:
     """Raise SettingsError, in one sentence, for settings that cannot run here, or on so many ranks (0: any).
 
-    Of a finished run nothing is asked: it is read, which needs neither its data nor the right to write.
+    images: do the settings name those that it reads? A grid's may be still to come. Of a finished run nothing is
+    asked: it is read, which needs neither its data nor the right to write.
     """
     if Run(settings.folder()).finished:
         return
@@ -96,10 +99,17 @@ def check(settings: JobSettings, ranks: int = 0) -> None:
                         if not unfinished.is_taken(settings):
                             unfinished.check(typed)
                         continue
+                    if not os.path.lexists(expanded(typed)) and (advice := instead(typed)):
+                        raise ValueError(f"there is no '{typed}'{advice}")
                     place = locate.find(expanded(typed), typed)
                     locate.described(place) if name == "encoder" else None
+                    headers.check(place)
+                    if isinstance(settings, PretrainSettings):
+                        headers.same_model(place, settings.model, settings.patch())
         if isinstance(settings, PretrainSettings):
-            branch.check(settings)
+            done = branch.check(settings)
+            if images and (folder := _prepared(settings)):
+                settings.steps(prepared.train_images(folder), done)
         _writable(settings.folder())
         if ranks:
             settings.check_ranks(ranks)
@@ -125,6 +135,13 @@ def _check_data(data: str, name: str = "data") -> None:
             prepared.check(expanded(data))
 
 
+def _prepared(settings: PretrainSettings) -> Path | None:
+    """The prepared folder that is read, None where it is still to be made."""
+    own = settings.data and not prepared.is_list(settings.data)
+    folder = expanded(settings.data) if own else settings.preparation().folder()
+    return folder if prepared.is_prepared(folder) and (folder / "split.csv").is_file() else None
+
+
 def _being_prepared(run: Run) -> bool:
     return run.job == "prepare" and not run.finished and run.status == "running"
 
@@ -141,3 +158,9 @@ def _writable(folder: Path) -> None:
         if nearest == folder and Run(folder).status == "running":
             return  # it is followed, and then read
         raise ValueError(f"run_dir: {rights.denied(closed)} (run_dir names one, GEOFM_RUNS the folder of all runs)")
+    if nearest != folder:
+        try:
+            os.rmdir(tempfile.mkdtemp(prefix=".geofm-", dir=nearest))
+        except OSError as error:  # what the rights allow, a file system may not: /proc, a disk mounted read-only
+            why = f"nothing can be made in '{nearest}' ({error.strerror})"
+            raise ValueError(f"run_dir: '{folder}' cannot be made because {why}; choose another folder") from None

@@ -221,7 +221,7 @@ def _settings(job: type[JobSettings], parameters: dict[str, str], to_come: set[s
         values["encoder"] = "random"  # stands for one that exists; the data set of data to come need not be here again
     with _speaking_of("notebook"):
         checked = job(**values)
-        check(checked)
+        check(checked, images="data" not in to_come)
     return checked.model_copy(update={column: parameters[column] for column in to_come})
 
 

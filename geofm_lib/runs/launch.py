@@ -129,7 +129,17 @@ def _resolved(settings: JobSettings, ranks: int) -> Resolved:
         found |= _first_weights(settings)
     if isinstance(settings, PretrainSettings) and settings.branch:
         found |= branch.resolved(settings, found["data_fingerprint"], found.get("init_digest", ""))
+    if isinstance(settings, PretrainSettings):
+        _steps(settings, Path(found["data"]), found.get("ancestry", []))
     return Resolved(ranks=ranks, **found)
+
+
+def _steps(settings: PretrainSettings, data: Path, ancestry: list[dict[str, Any]]) -> None:
+    """Refuse what the images, which may be prepared only now, leave no step for."""
+    try:
+        settings.steps(prepared.train_images(data), next((each["step"] for each in ancestry[-1:]), 0))
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
 
 
 def _probeable(folder: Path, name: str) -> None:

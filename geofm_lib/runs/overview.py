@@ -33,7 +33,7 @@ def progress(run: Run) -> str:
     """One line: where the run is (step, loss, images/s, time left)."""
     row = run.last_row
     if not row:
-        return f"{run.job}: starting"
+        return f"{run.job}: starting" if run.job else "starting"
     total = row.get("total_steps") or row.get("total")
     parts = [f"{run.job}: step {row.get('step', 0)}" + (f"/{total}" if total else "")]
     parts += [str(row["phase"])] if row.get("phase") else []

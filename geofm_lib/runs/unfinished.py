@@ -16,9 +16,11 @@ from pathlib import Path
 import psutil
 
 from geofm_lib import files
+from geofm_lib.distributed import manifest
 from geofm_lib.model.interop import locate
 from geofm_lib.runs.run import Run, find_runs, shown
 from geofm_lib.settings import JobSettings, ProbeSettings, SettingsError, at_step, expanded, runs_root
+from geofm_lib.settings.places import instead
 
 TAKEN = "encoder"  # in the probe's folder
 _held: set[Path] = set()  # folders of probes for which this process has an encoder that is not put yet
@@ -34,10 +36,16 @@ def check(encoder: str) -> None:
     """ValueError, one sentence, for RUN@STEP where the run has no such checkpoint."""
     path, step = at_step(encoder)
     there = locate.steps(expanded(path))
-    if step is None or step in there:
+    if step is None:
+        return
+    if step in there:
+        if fault := manifest.small_fault(locate.checkpoint(expanded(path), step)):
+            others = ", ".join(str(each) for each in there if each != step)
+            way = f"give another of its steps, {others}" if others else "give another run"
+            raise ValueError(f"the checkpoint of step {step} in '{path}' is damaged ({fault}); {way}")
         return
     if not expanded(path).is_dir():
-        raise ValueError(f"there is no run '{path}'; give the folder of a run before @{step}")
+        raise ValueError(f"there is no run '{path}'{instead(encoder) or f'; give the folder of a run before @{step}'}")
     if not there:
         raise ValueError(f"'{path}' has no checkpoint, so none of step {step}; give its folder alone")
     raise ValueError(f"'{path}' has no checkpoint of step {step}, but those of {', '.join(map(str, there))}; give one")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from geofm_lib import files
 from geofm_lib.settings.base import SettingsError
-from geofm_lib.settings.places import at_step, expanded, one_spelling, runs_root
+from geofm_lib.settings.places import at_step, expanded, instead, one_spelling, runs_root
 
 if TYPE_CHECKING:
     from geofm_lib.settings.pretrain import PretrainSettings
@@ -49,7 +49,7 @@ def inherited(given: dict[str, Any]) -> dict[str, Any]:
         found = list(_started(text, given))
         if len(found) != 1:
             more = f"; {len(found)} branches of it are here, say which one by run_dir" if found else ""
-            raise SettingsError(f"branch: there is no run folder '{at_step(text)[0]}'{more}")
+            raise SettingsError(f"branch: there is no run folder '{at_step(text)[0]}'{instead(text) or more}")
         asked = found[0]
     return {name: value for name, value in asked.items() if name not in OWN}
 

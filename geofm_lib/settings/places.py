@@ -79,6 +79,16 @@ def at_step(text: str) -> tuple[str, int | None]:
     return (found[1], int(found[2])) if found and not os.path.lexists(expanded(text)) else (text, None)
 
 
+def instead(text: str) -> str:
+    """The end of a sentence on a run that is not there: its step is no number, or it is in the runs folder; ''."""
+    path, mark, step = text.rpartition("@")
+    if mark and not step.isdigit() and expanded(path).is_dir():
+        return f"; '@{step}' is no step: a checkpoint is named by its number, such as {path}@1200"
+    if text and os.path.isdir(runs_root() / at_step(text)[0]):
+        return f"; did you mean '{runs_root() / text}'?"
+    return ""
+
+
 def one_spelling(paths: str) -> str:
     """The one text for all spellings of a path (`imgs`, `./imgs`, `imgs/`, the absolute one, a link to it).
 

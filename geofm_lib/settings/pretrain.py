@@ -92,6 +92,25 @@ class PretrainSettings(ImageSettings):
             near = base.nearest_multiples(self.global_batch, ranks)
             raise ValueError(f"global_batch: {self.global_batch} images cannot be shared by {ranks} ranks; use {near}")
 
+    def steps(self, images: int, done: int = 0) -> tuple[int, int]:
+        """(all steps, the last one that is taken) on so many training images, of which a branch has done some.
+
+        ValueError, one sentence, where no step is left to take, or one that is left out is not there.
+        """
+        if images < self.global_batch:
+            raise ValueError(
+                f"global_batch: {self.global_batch} images are more than the {images} of the train side; use fewer"
+            )
+        total, skipped = images // self.global_batch * self.epochs, branch.ranges(self.skip_steps)
+        if skipped and skipped[-1].stop > total + 1:
+            raise ValueError(f"skip_steps: step {skipped[-1].stop - 1} is beyond the last one, {total}; name others")
+        final = next((step for step in range(total, 0, -1) if not any(step in each for each in skipped)), 0)
+        if not final:
+            raise ValueError("skip_steps: no step is left; name fewer")
+        if done >= final:
+            raise ValueError(f"branch: step {done} is the end of {self.epochs} epochs; set more epochs to go on")
+        return total, final
+
     def accumulation(self, ranks: int) -> int:
         """Micro-batches a rank takes for one step: the fewest equal ones within `max_batch_per_rank`."""
         own = self.global_batch // ranks

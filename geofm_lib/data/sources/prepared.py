@@ -4,6 +4,7 @@ A prepared folder holds index.csv, split.csv, statistics.json and shards/ with t
 holds no image: its rows and index name the tars of its members, and union.json says which folders these were.
 """
 
+import csv
 import hashlib
 import itertools
 import json
@@ -135,6 +136,12 @@ def told(folder: str | Path) -> dict[str, Any]:
     """What later pages tell of a preparation: its warnings and how it was split; nothing where that is not there."""
     found = _json(Path(folder) / "summary.json")
     return {"data_warnings": found.get("warnings", []), "data_split": found.get("split_by", "")} if found else {}
+
+
+def train_images(folder: Path) -> int:
+    """How many images its split gives to the train side."""
+    with open(folder / "split.csv", encoding="utf-8", newline="") as file:
+        return sum(row[1] == "train" for row in csv.reader(file))
 
 
 def all_train(folder: Path) -> bool:

@@ -11,9 +11,8 @@ from safetensors.torch import load_file
 
 from geofm_lib import files
 from geofm_lib.catalog.models import MODELS
-from geofm_lib.model.interop import pickles
+from geofm_lib.model.interop import headers, pickles
 
-DECODER = "decoder.safetensors"
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}  # by their names in safetensors
 
 Weights = dict[str, torch.Tensor]
@@ -90,7 +89,7 @@ def _safetensors(path: Path) -> Weights:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is no whole safetensors file ({error}); copy the folder again.") from None
+        raise ValueError(headers.not_whole(path, error)) from None
 
 
 def write(folder: str | Path, contents: dict[str, Any]) -> Path:

@@ -3,8 +3,8 @@
 from typing import Any
 
 from geofm_lib.model.interop import bare, huggingface, timm_folder
-from geofm_lib.model.interop.folders import DECODER, Config, Saved, check, read_json, read_weights
-from geofm_lib.model.interop.locate import SETTINGS, WEIGHTS, Place
+from geofm_lib.model.interop.folders import Config, Saved, check, read_json, read_weights
+from geofm_lib.model.interop.locate import DECODER, SETTINGS, WEIGHTS, Place
 
 FORMATS = ("geofm", "timm", "vit", "vitmae")
 NEEDED = ("model", "image_size", "patch_size", "channels")

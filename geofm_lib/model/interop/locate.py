@@ -9,6 +9,7 @@ from typing import NamedTuple
 from geofm_lib import rights
 
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
+DECODER = "decoder.safetensors"
 PICKLE = "pytorch_model.bin"
 INDEX = ".index.json"  # added to either name when the weights are cut into several files
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
@@ -99,8 +100,7 @@ def described(place: Place) -> Path:
 
 def digest(place: Place) -> str:
     """SHA-256 over those of all files of a place in their order: the config, the weights, a run's decoder."""
-    decoder = place.folder / "decoder.safetensors"
-    found = [each for each in (place.config, *place.weights, decoder) if each and each.is_file()]
+    found = [each for each in (place.config, *place.weights, place.folder / DECODER) if each and each.is_file()]
     whole = hashlib.sha256()
     for each in found:
         try:
@@ -138,6 +138,9 @@ def _job(path: Path) -> str:
 
 def _absent(given: str, path: Path) -> str:
     """The sentence for a path that does not exist."""
+    if "://" in given:
+        advice = "fetch it where there is a network, and give the file"
+        return f"'{given}' is an address, and nothing is downloaded by itself; {advice}."
     hub = HUB_ID.fullmatch(given)
     name = hub[1] if hub else f"timm/{given}" if TIMM_NAME.fullmatch(given) else ""
     if name and ("/" not in given or not path.parent.is_dir()):

@@ -6,9 +6,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from geofm_lib.catalog.models import grid, lookup
+from geofm_lib.catalog.models import grid
 from geofm_lib.model.init import plain_name, write
-from geofm_lib.model.interop import load
+from geofm_lib.model.interop import headers, load
 from geofm_lib.model.interop.folders import Saved, Weights, pair
 from geofm_lib.model.mae import MaskedAutoencoder
 from geofm_lib.model.vit import sincos_positions
@@ -69,15 +69,7 @@ def same_model(saved: Saved, name: str, patch: int, where: str) -> None:
         raise ValueError(saved.foreign)
     if saved.config.get("family", "pretrain") != "pretrain":
         raise ValueError(f"{where} is of family '{saved.config['family']}', which cannot be pretrained; give another.")
-    if saved.config["model"] != name:
-        here, there = (
-            f"{row.name} ({row.width} wide, {row.depth} deep, {row.heads} heads, MLP {row.mlp_dim})"
-            for row in (lookup(name), lookup(saved.config["model"]))
-        )
-        raise ValueError(f"{where} is {there} and model is {here}; set model={saved.config['model']}.")
-    theirs = saved.config["patch_size"]
-    if theirs != patch:
-        raise ValueError(f"{where} has patches of {theirs} pixels and this model of {patch}; set patch_size={theirs}.")
+    headers.refuse_other(saved.config["model"], saved.config["patch_size"], name, patch, where)
 
 
 def _sines(positions: torch.Tensor, width: int, grid: tuple[int, int]) -> bool:
