@@ -136,10 +136,10 @@ def sums(folder: str | Path) -> dict[str, str]:
     except PermissionError:
         raise Private(rights.denied(file)) from None
     except (OSError, ValueError) as error:
-        raise Damaged(f"{file} cannot be read ({error}); {_accept(folder)}") from None
+        raise Damaged(f"{file} cannot be read ({error}); {_accept(file)}") from None
     found = [SUM.fullmatch(line) for line in lines[:-1]]
     if lines[-1] or not all(found):
-        raise Damaged(f"{file} is damaged: not every line is a digest and a name; {_accept(folder)}")
+        raise Damaged(f"{file} is damaged: not every line is a digest and a name; {_accept(file)}")
     return {each[2]: each[1] for each in found if each}
 
 
@@ -154,16 +154,48 @@ def prove(folder: str | Path, names: Iterable[str] | None = None) -> None:
         try:
             good = known.get(name) == digest(file)
         except FileNotFoundError:
-            raise Damaged(f"{file} is missing, and {SUMS} lists it; {_accept(folder)}") from None
+            raise Damaged(f"{file} is missing, and {SUMS} lists it; {_accept(file)}") from None
         except PermissionError:
             raise Private(rights.denied(file)) from None
         except OSError as error:
             raise Damaged(f"{file} cannot be read ({error.strerror})") from None
         if name not in known:
-            raise Damaged(f"{file} is not listed in {SUMS}; {_accept(folder)}")
+            raise Damaged(f"{file} is not listed in {SUMS}; {_accept(file)}")
         if not good:
-            raise Damaged(f"{file} is not what was written: its digest differs from that in {SUMS}; {_accept(folder)}")
+            raise Damaged(f"{file} is not what was written: its digest differs from that in {SUMS}; {_accept(file)}")
 
 
-def _accept(folder: str | Path) -> str:
-    return f"restore it from a copy, or delete {Path(folder) / SUMS} to take the folder as it is"
+def written_since(folder: str | Path) -> list[str]:
+    """The files of a sealed folder that are not there or were written after the seal: the only ones to look at."""
+    known = sums(folder)
+    sealed = os.stat(Path(folder) / SUMS).st_mtime_ns if known else 0
+    found = []
+    for name in known:
+        try:
+            new = os.stat(Path(folder) / name).st_mtime_ns > sealed
+        except OSError as error:
+            new = isinstance(error, FileNotFoundError)
+        found += [name] if new else []
+    return found
+
+
+def seals(file: str | Path) -> list[Path]:
+    """Every SHA256SUMS that lists a file, of its folder and of those around it; itself, if the file is one."""
+    file = Path(os.path.abspath(file))
+    found = [file] if file.name == SUMS else []
+    for folder in (each for each in file.parents if each / SUMS != file):
+        with suppress(Damaged):  # then it lists nothing, and who reads that folder is told
+            if file.relative_to(folder).as_posix() in sums(folder):
+                found.append(folder / SUMS)
+    return found
+
+
+def to_delete(file: str | Path) -> str:
+    """A damaged file, if it is there, and its seals: what has to go so that the folder is read without it."""
+    there = [Path(file)] if os.path.lexists(file) else []
+    return " and ".join(map(str, dict.fromkeys([*there, *seals(file)])))
+
+
+def _accept(file: str | Path) -> str:
+    listed = " and ".join(map(str, seals(file)))
+    return f"restore it from a copy, or delete {listed} to take the folder as it is"

@@ -139,7 +139,7 @@ def test_every_reader_of_an_encoder_says_what_has_changed(copied, tmp_path):
 @pytest.mark.parametrize("name", ["reconstruction.npz", "metrics.jsonl", "ranks.csv", "encoder/model.safetensors"])
 def test_a_changed_result_is_never_read_again_as_if_it_were_whole(copied, asked, name):
     for _ in itertools.islice(flips(copied.folder / name), 1):
-        with pytest.raises(files.Damaged, match=f"{name} is not what was written.*restore it.*or delete"):
+        with pytest.raises(ValueError, match=f"{name} is not what was written.*restore it.*or delete"):
             launch(PretrainSettings(**asked | {"run_dir": str(copied.folder)}))
 
 
@@ -197,7 +197,7 @@ def test_an_unreadable_small_file_harms_its_own_run_only(run, tmp_path, name, se
         assert "\n" not in fault
         assert fault in said
         assert fault in overview.of_run(root / each)
-        if name == "settings.json" and not sealed:
+        if name == "settings.json":
             assert fault.endswith("move the folder away and run again"), "no checkpoint keeps it"
         with pytest.raises(SettingsError, match=name):
             launch(PretrainSettings(run_dir=str(root / each)))
@@ -210,7 +210,9 @@ def test_a_lost_settings_file_comes_back_from_the_checkpoint(copied, asked):
     for spoil in ("gone", "cut short"):
         SPOILED[spoil](file)
         assert copied.settings["model"] == "ViT-Atto"  # tables have it all the same
-        assert "rebuilt from the last checkpoint" in copied.trouble or spoil == "gone"
+        assert "run again: it is rebuilt from the last checkpoint" in copied.trouble
+        with pytest.raises(SettingsError, match="settings.json .*run again: it is rebuilt"):
+            PretrainSettings(branch=str(copied.folder))
         read = launch(PretrainSettings(**asked | {"run_dir": str(copied.folder)}))
         assert read.status == "finished"
         assert file.read_bytes() == before
@@ -226,8 +228,90 @@ def test_a_run_killed_after_its_last_checkpoint_keeps_its_numbers(copied, asked)
     assert again["loss"] == before["loss"]
     assert again["images_per_s"] == before["images_per_s"]
     assert again.keys() == before.keys()
-    assert [row["status"] for row in copied.slices] == ["killed", "finished"]
+    assert [row["status"] for row in copied.slices] == ["unknown", "finished"]
     assert fault_of(copied) == ""
+
+
+def done(fault: str) -> None:
+    """Delete what a sentence says is to be deleted, word by word."""
+    told = re.split(r"[: ]*(?:to take|and run again|run again|only)", fault.split("delete ")[-1])[0]
+    for each in told.split(" and "):
+        Path(each).unlink()
+
+
+@pytest.mark.parametrize("spoil", ["empty", "gone"])
+@pytest.mark.parametrize("name", ["summary.json", "environment.json"])
+def test_what_is_said_of_a_damaged_small_file_is_enough(copied, asked, name, spoil):
+    before = copied.seconds
+    SPOILED[spoil](copied.folder / name)
+    with pytest.raises(SettingsError) as fault:
+        launch(PretrainSettings(**asked | {"run_dir": str(copied.folder)}))
+    assert copied.trouble in str(fault.value)
+    done(copied.trouble)
+    assert copied.status == ("unknown" if name == "summary.json" else "finished")
+    if (name, spoil) == ("summary.json", "gone"):
+        return  # as above
+    assert launch(PretrainSettings(**asked | {"run_dir": str(copied.folder)})).status == "finished"
+    if name == "summary.json":
+        assert [row["status"] for row in copied.slices] == ["unknown", "finished"]
+        assert "without a word" not in overview.of_run(copied.folder)
+        assert copied.slices[0]["seconds"] <= before + 3, "to its last heartbeat, not to the file's damage"
+
+
+def test_a_changed_result_has_one_way_out_for_every_reader(copied, asked, tmp_path):
+    weights = copied.folder / "encoder" / "model.safetensors"
+    for _ in itertools.islice(flips(weights), 1):
+        assert copied.status == "damaged"
+        said = {copied.trouble}
+        for read in (
+            lambda: launch(PretrainSettings(**asked | {"run_dir": str(copied.folder)})),
+            lambda: export.convert(copied.folder, tmp_path / "exported", "vit"),
+            lambda: load.load_encoder(copied.folder / "encoder"),
+            copied.prove,
+        ):
+            with pytest.raises(ValueError, match="is not what was written") as fault:
+                read()
+            said.add(str(fault.value).removeprefix("run_dir: "))
+        assert len(said) == 1, said
+        assert said.pop() in overview.of_all(copied.folder.parent)
+        done(copied.trouble)
+        assert launch(PretrainSettings(**asked | {"run_dir": str(copied.folder)})).status == "finished"
+        load.load_encoder(copied.folder / "encoder")
+    for name in ("encoder/SHA256SUMS", "SHA256SUMS"):  # a seal that is damaged itself
+        (copied.folder / name).write_text("x")
+        done(copied.trouble) if name == "SHA256SUMS" else (copied.folder / name).unlink()
+    assert copied.status == "finished"
+
+
+def test_settings_that_were_changed_are_told_before_a_rank_starts(copied, asked):
+    file, usual = copied.folder / "settings.json", PretrainSettings(**asked | {"run_dir": str(copied.folder)})
+    before = file.read_bytes()
+    for name in ("summary.json", "SHA256SUMS"):
+        (copied.folder / name).unlink()
+    for change in (
+        lambda each: each["asked"].update(epochs=3),
+        lambda each: each["asked"].update(epochs="many"),
+        lambda each: each["asked"].pop("global_batch"),
+        lambda each: each["resolved"].update(data_fingerprint="another"),
+        lambda each: each.update(job="probe"),
+        lambda each: each.update(asked=[]),
+        lambda each: each.clear(),
+    ):
+        found = json.loads(before)
+        change(found)
+        file.write_text(json.dumps(found))
+        assert copied.status == "damaged"
+        assert copied.trouble in overview.of_all(copied.folder.parent)
+        assert copied.trouble.endswith("delete it and run again: it is rebuilt from the last checkpoint")
+        for settings in (usual, usual.model_copy(update={"epochs": 3})) if found else ():  # {} is rebuilt
+            with pytest.raises(SettingsError, match="(was changed|is no settings.json of a run).*delete it and run"):
+                launch(settings)
+    file.unlink()
+    more = usual.model_copy(update={"checkpoint_every": 3, "strategy": "DDP"})
+    assert launch(more).status == "finished", "what one start may change is no damage"
+    (copied.folder / "SHA256SUMS").unlink()
+    assert copied.status == "finished"
+    assert copied.slices[0]["status"] == "unknown"
 
 
 def test_the_newest_whole_checkpoint_counts_whatever_latest_says(copied):

@@ -271,9 +271,9 @@ def test_status_tells_the_queue_and_the_folders_apart(written, monkeypatch):
     fake = Slurm(monkeypatch)
     rows, _ = grid.read(written(CHAIN))
     images, long, short, probe = rows
-    assert set(overview.status(rows)["state"]) == {"not sent"}
+    assert set(overview.status(rows, overview._queued()[0])["state"]) == {"not sent"}
     assert len(list(queue.send(rows, Site()))) == 4
-    assert set(overview.status(rows)["state"]) == {"waiting"}
+    assert set(overview.status(rows, overview._queued()[0])["state"]) == {"waiting"}
     finish(images)
     fake.jobs = [slurm.Queued("2", "RUNNING", "None", str(long.folder))]
     finish(long)
@@ -288,15 +288,15 @@ def test_status_tells_the_queue_and_the_folders_apart(written, monkeypatch):
     ]
     (queue.outputs_folder() / f"{probe.folder.name}-9.out").write_text("\n".join(job))
     with beating(long.folder):
-        table = overview.status(rows).set_index("name")
+        table = overview.status(rows, overview._queued()[0]).set_index("name")
     assert list(table["state"]) == ["finished", "running", "failed", "failed"]
     assert table.loc["long", ["step", "images_per_s", "left"]].tolist() == ["5/20", 12.3, "1 min 30 s"]
     assert table.loc["short", "detail"] == "killed by signal 9"
     assert "views: '-1' cannot" in table.loc["probe", "detail"]
     assert table.loc["images", "node_hours"] == 1.0, "2 nodes for half an hour"
-    assert list(overview.status([])) == list(table.reset_index()), "also when no row is good"
+    assert list(overview.status([], {})) == list(table.reset_index()), "also when no row is good"
     (long.folder / "metrics.jsonl").write_text(json.dumps({"step": 7, "total": 9}) + "\n")
-    assert overview.status(rows).set_index("name").loc["long", "step"] == "7/9", "as 01 logs"
+    assert overview.status(rows, overview._queued()[0]).set_index("name").loc["long", "step"] == "7/9", "as 01 logs"
 
 
 def test_what_slurm_refuses_is_told_after_what_was_sent(written, monkeypatch):
@@ -369,3 +369,18 @@ def test_a_grid_runs_here_without_slurm(written, root):
     assert "trained: left: 1 rows were asked for" in done.stdout
     (row, *_) = grid.read(command[4])[0]
     assert (row.folder / "report.html").is_file()
+
+
+def test_status_without_an_answer_of_slurm_says_what_the_folders_say(written, monkeypatch):
+    def silent():
+        raise RuntimeError("squeue does not answer: timed out")
+
+    monkeypatch.setattr(slurm, "queued", silent)
+    rows, _ = grid.read(written(CHAIN))
+    finish(rows[0])
+    finish(rows[1], "failed", error="a disk")
+    table = overview.status(rows, overview._queued()[0])
+    assert list(table["state"]) == ["finished", "failed", "unknown", "unknown"]
+    said = overview.of_grid(rows).splitlines()
+    assert len(said) == 1 + 4 + 2
+    assert said[-1] == "the queue is not known, so this is what the run folders say: squeue does not answer: timed out"

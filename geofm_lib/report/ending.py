@@ -23,11 +23,12 @@ from geofm_lib.settings import own_folder
 # 137 as a shell says SIGKILL.
 EXIT_CODES = {"finished": 0, "failed": 1, "stopped": 75, "killed": 137}
 INTERRUPTED = "a stop was asked for, and the cell that was running was interrupted; run the notebook again to go on"
-ENDED_BADLY = ("failed", "killed", "stopped", "damaged", "private")
+ENDED_BADLY = ("failed", "killed", "unknown", "stopped", "damaged", "private")
 SENTENCES = {
     "stopped": "This was stopped before its end; execute the notebook again to go on.",
     "failed": "This page is incomplete.",
     "killed": "The kernel or its ranks were killed before the run could end; execute the notebook again to go on.",
+    "unknown": "How the run ended is not known, since its summary.json is gone; execute the notebook again to go on.",
     "damaged": "A file of the run cannot be believed, so neither can this page.",
     "private": "The run belongs to somebody else, who lets nobody read it.",
     "running": "The run had not ended when this page was made.",

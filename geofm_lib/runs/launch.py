@@ -78,15 +78,18 @@ def _launch(settings: JobSettings, checkpoint: Path | None, needed: bool) -> Run
         if mine := turn.take():  # else another launch was faster: follow it
             break
     try:
-        _run_ranks(run, settings, resolved, checkpoint, mine.id)
+        word = "unknown" if turn.last and turn.last.ended else "killed"  # of a launch that left no summary
+        _run_ranks(run, settings, resolved, checkpoint, mine.id, word)
     finally:
         mine.end()
     return run
 
 
-def _run_ranks(run: Run, settings: JobSettings, resolved: Resolved, checkpoint: Path | None, launch_id: str) -> None:
+def _run_ranks(
+    run: Run, settings: JobSettings, resolved: Resolved, checkpoint: Path | None, launch_id: str, before: str
+) -> None:
     """Start the ranks in a folder that is ours, and watch them to their end."""
-    true = _prepare_folder(run.folder, settings, resolved)
+    true = _prepare_folder(run.folder, settings, resolved, before)
     unfinished.put(checkpoint, run.folder)
     branch.keep(run.folder, resolved)
     log_from = (run.folder / "log.txt").stat().st_size if (run.folder / "log.txt").exists() else 0
@@ -245,14 +248,14 @@ def _refuse_other_settings(run: Run, settings: JobSettings) -> None:
         raise SettingsError(f"run_dir: '{run.folder}' holds a run with {others}")
 
 
-def _prepare_folder(folder: Path, settings: JobSettings, resolved: Resolved) -> dict[str, Any]:
+def _prepare_folder(folder: Path, settings: JobSettings, resolved: Resolved, word: str) -> dict[str, Any]:
     """settings.json and environment.json of this launch; the ends of earlier launches go to history.jsonl.
 
-    Returns settings.json with its secrets.
+    word: the status of the last launch if it left no summary. Returns settings.json with its secrets.
     """
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder)
-    ended = run.slice(run.summary.get("status", "killed"))
+    ended = run.slice(run.summary.get("status") or word)
     if ended:
         before = run.read_rows("history.jsonl")  # whole rows, whatever a crash left of the last one
         files.write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in [*before, ended]))

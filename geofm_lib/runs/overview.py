@@ -88,8 +88,9 @@ class Line:
 
 def of_grid(rows: list[Row]) -> str:
     """A table with a line a row, and how many are in which state."""
-    table = status(rows)
-    total = f"{len(table)} runs: {_counted(table['state'])}; {table['node_hours'].sum():.2f} node-hours"
+    jobs, silence = _queued()
+    table = status(rows, jobs)
+    total = f"{len(table)} runs: {_counted(table['state'])}; {table['node_hours'].sum():.2f} node-hours{silence}"
     return f"{_text(table)}\n{total}" if len(table) else total
 
 
@@ -121,18 +122,26 @@ def of_all(root: Path) -> str:
     return "\n".join([_text(table), f"runs in {root}: {_counted(table['status'])}", *troubles])
 
 
-def status(rows: list[Row]) -> pd.DataFrame:
+def _queued() -> tuple[dict[str, slurm.Queued] | None, str]:
+    """This user's jobs by the folder of their run; None, and a sentence, when Slurm does not answer."""
+    try:
+        return {job.folder: job for job in slurm.queued() if job.state in queue.ACTIVE}, ""
+    except RuntimeError as error:
+        return None, f"\nthe queue is not known, so this is what the run folders say: {error}"
+
+
+def status(rows: list[Row], jobs: dict[str, slurm.Queued] | None) -> pd.DataFrame:
     """One row each: name, state, detail, step, images_per_s, left, node_hours.
 
-    state: not sent, waiting, running, finished, stopped, failed or private. node_hours: spent by every job of the run so far.
+    state: not sent, waiting, running, finished, stopped, failed or private; unknown where only the queue could tell
+    (`jobs` is None). node_hours: spent by every job of the run so far.
     """
     life.first_look(row.folder for row in rows)
-    jobs = {job.folder: job for job in slurm.queued() if job.state in queue.ACTIVE}
     table: list[tuple[Any, ...]] = []
     states: dict[str, str] = {}
     for row in rows:
         run = Run(row.folder)
-        state, detail = _state(run, jobs.get(str(row.folder)))
+        state, detail = _state(run, (jobs or {}).get(str(row.folder)), known=jobs is not None)
         if state == "not sent" and (lost := [name for name in row.after if states.get(name) in ("failed", "not sent")]):
             detail = f"needs {', '.join(lost)}"
         states[row.name] = state
@@ -147,8 +156,8 @@ def status(rows: list[Row]) -> pd.DataFrame:
     return pd.DataFrame(table, columns=list(COLUMNS))
 
 
-def _state(run: Run, job: slurm.Queued | None) -> tuple[str, str]:
-    """(state, detail): the run folder knows how a run ended, the queue whether it lives."""
+def _state(run: Run, job: slurm.Queued | None, known: bool) -> tuple[str, str]:
+    """(state, detail): the run folder knows how a run ended, the queue (if it is known) whether it lives."""
     now = run.status
     starts = len(run.slices)
     if now == "finished":
@@ -160,14 +169,14 @@ def _state(run: Run, job: slurm.Queued | None) -> tuple[str, str]:
             return "running", "" if now == "running" else "starting or ending"
         return "waiting", job.reason + (f", start {starts + 1}" if starts else "")
     if now == "running":
-        return "running", "outside the queue"
-    if now in ("stopped", "failed", "killed"):
+        return "running", "outside the queue" if known else ""
+    if now in ("stopped", "failed", "killed", "unknown"):
         reason = run.this_slice["reason"].splitlines()
         return "stopped" if now == "stopped" else "failed", reason[0] if reason else now
     outputs = sorted(queue.outputs_folder().glob(f"{run.folder.name}-*.out"), key=lambda file: file.stat().st_mtime)
     if outputs:  # it ran, and left no run
         return "failed", f"{_last_words(outputs[-1])} ({outputs[-1].name})"
-    return "not sent", ""
+    return ("not sent", "") if known else ("unknown", "not begun; sent or not")
 
 
 def _last_words(output: Path) -> str:

@@ -14,17 +14,16 @@ import pandas as pd
 from geofm_lib import files, rights
 from geofm_lib.jobs import owner, pace
 from geofm_lib.jobs.run_folder import ANCESTORS, HEARTBEATS, rows, whole_rows
-from geofm_lib.runs import life
-from geofm_lib.settings import clone, expanded, shell_folder
+from geofm_lib.runs import life, trouble
+from geofm_lib.runs.trouble import SMALL_FILES
+from geofm_lib.settings import clone, expanded, shell_folder, stored
+from geofm_lib.settings.stored import SETTINGS
 
-SETTINGS = "settings.json"
 NEEDED = "needed"  # in the runner's folder: the run that its run waits for
-SMALL_FILES = {  # the small files of a run that every reader believes -> what to do when one cannot be read
-    SETTINGS: "run its notebook on this folder again: it is rebuilt from the last checkpoint",
-    "summary.json": "delete it and run again: the run goes on from its last checkpoint",
-    "environment.json": "delete it: only where the run was made is lost",
+REASONS = {
+    "killed": "its job ended without a word: over its time limit, out of memory, or its node failed",
+    "unknown": "how it ended is not known: there is no summary.json of it",
 }
-REASONS = {"killed": "its job ended without a word: over its time limit, out of memory, or its node failed"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class Run:
     def status(self) -> str:
         """The summary's word (finished, stopped, failed); without one waiting, running while heard of, or killed.
 
+        Unknown where the launch has said that all had ended, and the summary is gone.
         Damaged when a file that says so cannot be believed, private when this user may not read it: `trouble` names it.
         Whether a run without a summary lives is found by looking, for up to `life.LOOK_S`.
         """
@@ -47,6 +47,8 @@ class Run:
         last = self.owner
         if self.last_heartbeat is None and (last is None or last.ended):
             return "waiting"
+        if last is not None and last.ended:
+            return "unknown"
         return "running" if life.lives(self.folder) else "killed"
 
     @property
@@ -61,25 +63,8 @@ class Run:
 
     @property
     def trouble(self) -> str:
-        """Which of settings, summary and environment cannot be read or is not what was written, and the way out; ''."""
-        try:
-            sealed = files.sums(self.folder)
-            there = [name for name in SMALL_FILES if os.path.exists(self.folder / name) or name in sealed]
-            for name in there:
-                with suppress(FileNotFoundError):  # where it is missed, the seal says so
-                    files.read_json(self.folder / name)
-            if there and SETTINGS not in there:
-                raise files.Damaged(f"{self.folder / SETTINGS} is missing")
-            files.prove(self.folder, [name for name in there if sealed])
-        except files.Private as fault:
-            return str(fault)
-        except files.Damaged as fault:
-            if files.SUMS in str(fault):
-                return str(fault)
-            name = next((name for name in SMALL_FILES if str(self.folder / name) in str(fault)), SETTINGS)
-            lost = name == SETTINGS and not self.kept_settings
-            return f"{fault}; {'move the folder away and run again' if lost else SMALL_FILES[name]}"
-        return ""
+        """Which file cannot be believed, and the way out (`runs/trouble`); ''."""
+        return trouble.of(self.folder)
 
     def prove(self) -> None:
         """Raise files.Damaged unless every file of a sealed run is what was written."""
@@ -103,7 +88,7 @@ class Run:
     @property
     def saved_step(self) -> int:
         """The step of its last whole checkpoint, a probe's last one, or how many data shards are finished; else 0."""
-        if manifests := self._manifests():
+        if manifests := stored.manifests(self.folder):
             return int(manifests[-1].parent.name.removeprefix("step-"))
         if self.job == "probe":  # it keeps what it has encoded, and its heads
             return int(self.last_row.get("step", 0))
@@ -117,11 +102,7 @@ class Run:
     @property
     def kept_settings(self) -> dict[str, Any]:
         """The settings.json that the newest checkpoint keeps, {} if none does."""
-        for manifest in reversed(self._manifests()):
-            with suppress(OSError, ValueError):
-                if found := files.read_json(manifest).get("state", {}).get("stored"):
-                    return found
-        return {}
+        return stored.kept(self.folder)
 
     @property
     def job(self) -> str:
@@ -190,7 +171,8 @@ class Run:
         if not where:
             return {}
         # Of a run that goes, its last heartbeat: the clock of who looks now may be another one.
-        seen = self.written("summary.json"), self.last_heartbeat, self.written("environment.json")
+        file = self.written("summary.json") if self.summary else None  # of an older version, without `ended`
+        seen = file, self.last_heartbeat, self.last_row.get("time"), self.written("environment.json")
         ended = self.summary.get("ended") or next(filter(None, seen))
         began = where.get("began", where.get("job_started", ended - self.summary.get("seconds", 0.0)))
         started, nodes = where.get("job_started", ended), where.get("slurm_nodes", 1)
@@ -257,12 +239,6 @@ class Run:
     def _private(self) -> bool:
         named = (self.folder, *(self.folder / name for name in (files.SUMS, *SMALL_FILES)))
         return not all(rights.readable(each) for each in named if os.path.lexists(each))
-
-    def _manifests(self) -> list[Path]:
-        """Those of its whole checkpoints, oldest first. The file `latest` is for people and may be older."""
-        with suppress(OSError):
-            return sorted((self.folder / "checkpoint").glob("step-????????/manifest.json"))
-        return []
 
     def _repr_html_(self) -> str:
         return f"<p>Run <code>{shown(self.folder)}</code>: <b>{self.status}</b></p>"

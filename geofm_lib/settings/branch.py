@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from geofm_lib import files
 from geofm_lib.settings.base import SettingsError
 from geofm_lib.settings.places import at_step, expanded, instead, one_spelling, runs_root
+from geofm_lib.settings.stored import SETTINGS, way_out
 
 if TYPE_CHECKING:
     from geofm_lib.settings.pretrain import PretrainSettings
@@ -96,17 +97,19 @@ def spelled(found: Iterable[range]) -> str:
 def _asked(folder: Path) -> dict[str, Any] | None:
     """What a pretraining was asked, None where there is no run. Raises SettingsError for what is no pretraining."""
     try:
-        stored = files.read_json(folder / "settings.json")
+        stored = files.read_json(folder / SETTINGS)
         job, asked = stored["job"], dict(stored["asked"])
     except (FileNotFoundError, NotADirectoryError):
+        if any((folder / name).is_file() for name in ("environment.json", "summary.json")):
+            raise SettingsError(f"branch: {folder / SETTINGS} is missing; {way_out(folder)}") from None
         if folder.is_dir():
             raise SettingsError(f"branch: '{folder}' is no run folder, it has no settings.json") from None
         return None
     except files.Private as error:
         raise SettingsError(f"branch: {error}") from None
     except (files.Damaged, KeyError, TypeError, ValueError) as error:
-        why = error if isinstance(error, files.Damaged) else f"'{folder}' has a settings.json that is none"
-        raise SettingsError(f"branch: {why}; start that run again, which rebuilds it") from None
+        why = error if isinstance(error, files.Damaged) else f"{folder / SETTINGS} is no settings.json of a run"
+        raise SettingsError(f"branch: {why}; {way_out(folder)}") from None
     if job != "pretrain":
         raise SettingsError(f"branch: '{folder}' is a {job} run, and only a pretraining (02) can be branched")
     return asked
