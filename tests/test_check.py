@@ -52,6 +52,8 @@ def test_steps_that_the_images_do_not_give_are_refused_at_launch(tmp_path):
         ({"skip_steps": f"1-{last}"}, "skip_steps: no step is left; name fewer"),
     ):
         assert refusal(PretrainSettings(**(usual | wrong))) == told
+    told = f"global_batch: 100 images are more than the {train} of the train side; use fewer"
+    assert refusal(ProbeSettings(data=usual["data"])) == told, "of the pretraining that it starts first"
     check(PretrainSettings(**usual, skip_steps=f"1-{last - 1}", run_dir=str(tmp_path / "run")))
     assert [each.name for each in tmp_path.iterdir()] == ["images"]
 

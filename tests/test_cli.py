@@ -216,7 +216,7 @@ def test_a_path_of_the_clone_is_exported_from_any_folder(root, monkeypatch):
     monkeypatch.chdir(root / "notebooks")
     for typed in ("geofm_lib/model", "01_data.ipynb", str(root)):
         cli.main(["export", typed, "new", "--format", "timm"])
-    assert said == [str(root / "geofm_lib" / "model"), "01_data.ipynb", str(root)]
+    assert said == [str(root / "geofm_lib" / "model"), str(root / "notebooks" / "01_data.ipynb"), str(root)]
 
 
 def test_names_are_completed(root):

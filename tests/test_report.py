@@ -97,7 +97,9 @@ def test_a_failed_run_shows_the_rank_its_error_and_the_log(tmp_path, executed, r
 
 def test_the_sentence_of_a_check_stands_alone_on_the_page(tmp_path, executed, run):
     failed = run({"status": "failed", "rank": 1, "error": "data: too few", "told": True}, "0: Traceback ...")
-    text = page(tmp_path, executed(), run=failed, status="failed", error="RunFailed: data: too few")
+    said = new_output("error", ename="RunFailed", evalue="data: too few\nRun folder: a", traceback=["RunFailed"])
+    text = page(tmp_path, executed(said), run=failed, status="failed", error="RunFailed: data: too few")
+    assert text.count("data: too few") == 1 and "<strong>RunFailed</strong>: see the top of this page" in text
     status, words = banner(text)
     assert (status, words.count("data: too few")) == ("failed", 1)
     assert "Rank" not in words and "Traceback" not in text

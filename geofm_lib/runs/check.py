@@ -16,7 +16,7 @@ from geofm_lib.model.interop import headers, locate
 from geofm_lib.runs import branch, unfinished
 from geofm_lib.runs.results import ROOT
 from geofm_lib.runs.run import Run
-from geofm_lib.settings import JobSettings, PrepareSettings, PretrainSettings, Settings, SettingsError, at_step, expanded
+from geofm_lib.settings import JobSettings, PrepareSettings, PretrainSettings, ProbeSettings, Settings, SettingsError, at_step, expanded
 from geofm_lib.settings.base import naming
 from geofm_lib.settings.places import instead
 
@@ -110,6 +110,8 @@ def check(settings: JobSettings, ranks: int = 0, images: bool = True) -> None:
             done = branch.check(settings)
             if images and (folder := _prepared(settings)):
                 settings.steps(prepared.train_images(folder), done)
+        if isinstance(settings, ProbeSettings) and not settings.encoder:
+            check(settings.pretraining(), images=images)
         _writable(settings.folder())
         if ranks:
             settings.check_ranks(ranks)
