@@ -301,7 +301,9 @@ def test_what_cannot_be_branched_is_one_sentence(found, tmp_path):
     with pytest.raises(SettingsError, match="is a probe run, and only a pretraining .02. can be branched"):
         PretrainSettings(branch=str(tmp_path))
     (tmp_path / "settings.json").write_text("{")
-    with pytest.raises(SettingsError, match="settings.json cannot be read .*move the folder away and run again"):
+    with pytest.raises(
+        SettingsError, match="settings.json cannot be read .*move the folder away and start that run again"
+    ):
         PretrainSettings(branch=str(tmp_path))
 
 

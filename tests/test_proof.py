@@ -198,7 +198,7 @@ def test_an_unreadable_small_file_harms_its_own_run_only(run, tmp_path, name, se
         assert fault in said
         assert fault in overview.of_run(root / each)
         if name == "settings.json":
-            assert fault.endswith("move the folder away and run again"), "no checkpoint keeps it"
+            assert fault.endswith("move the folder away and start that run again"), "no checkpoint keeps it"
         with pytest.raises(SettingsError, match=name):
             launch(PretrainSettings(run_dir=str(root / each)))
     assert len(find_runs(root)) == len(SPOILED) + 1
@@ -234,7 +234,7 @@ def test_a_run_killed_after_its_last_checkpoint_keeps_its_numbers(copied, asked)
 
 def done(fault: str) -> None:
     """Delete what a sentence says is to be deleted, word by word."""
-    told = re.split(r"[: ]*(?:to take|and run again|run again|only)", fault.split("delete ")[-1])[0]
+    told = re.split(r"[: ]*(?:to take|and start that run|start that run|only)", fault.split("delete ")[-1])[0]
     for each in told.split(" and "):
         Path(each).unlink()
 
@@ -302,9 +302,11 @@ def test_settings_that_were_changed_are_told_before_a_rank_starts(copied, asked)
         file.write_text(json.dumps(found))
         assert copied.status == "damaged"
         assert copied.trouble in overview.of_all(copied.folder.parent)
-        assert copied.trouble.endswith("delete it and run again: it is rebuilt from the last checkpoint")
+        assert copied.trouble.endswith("delete it and start that run again: it is rebuilt from the last checkpoint")
         for settings in (usual, usual.model_copy(update={"epochs": 3})) if found else ():  # {} is rebuilt
-            with pytest.raises(SettingsError, match="(was changed|is no settings.json of a run).*delete it and run"):
+            with pytest.raises(
+                SettingsError, match="(was changed|is no settings.json of a run).*delete it and start that run"
+            ):
                 launch(settings)
     file.unlink()
     more = usual.model_copy(update={"checkpoint_every": 3, "strategy": "DDP"})

@@ -9,7 +9,7 @@ from geofm_lib.settings.stored import SETTINGS
 
 SMALL_FILES = {  # the small files of a run that every reader believes -> what it means to delete one
     SETTINGS: "",  # `stored.way_out`
-    "summary.json": " and run again: the run goes on from what it has saved",
+    "summary.json": " and start that run again: it goes on from what it has saved",
     "environment.json": ": only where the run was made is lost",
 }
 

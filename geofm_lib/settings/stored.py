@@ -32,9 +32,9 @@ def kept(folder: Path) -> dict[str, Any]:
 def way_out(folder: Path) -> str:
     """What to do about a settings.json that is missing, cannot be read or was changed."""
     if not kept(folder):
-        return "restore it from a copy, or move the folder away and run again"
+        return "restore it from a copy, or move the folder away and start that run again"
     there = (folder / SETTINGS).exists()
-    return f"{'delete it and ' if there else ''}run again: it is rebuilt from the last checkpoint"
+    return f"{'delete it and ' if there else ''}start that run again: it is rebuilt from the last checkpoint"
 
 
 def check(folder: Path, jobs: Mapping[str, type[JobSettings]]) -> None:
