@@ -108,8 +108,8 @@ def test_statistics_are_those_of_all_train_pixels(sets, tmp_path):
 def test_a_copy_is_as_good_and_one_folder_keeps_its_names(sets, tmp_path):
     """The data files of a preparation alone, moved from another machine; `shards` in it means the whole."""
     one = copy(sets[0], tmp_path / "co,py", "index.csv", "split.csv", "statistics.json", "shards")
-    check(PretrainSettings(data=str(one), run_dir=str(tmp_path / "run")))
-    assert launch._data(PretrainSettings(data=str(one))) == one
+    check(PretrainSettings(data=str(one), run_dir=str(tmp_path / "run"), global_batch=8))
+    assert launch._data(PretrainSettings(data=str(one), global_batch=8)) == one
     assert prepared.fingerprint(one) == prepared.fingerprint(sets[0])
     summary = prepare(tmp_path / "again", one / "shards")[0]
     assert Shards(tmp_path / "again").names == Shards(one).names
@@ -237,11 +237,11 @@ def test_members_that_change_or_go(sets, tmp_path):
     (tmp_path / "a").rename(tmp_path / "b")  # all of them moved: nothing is lost
     one, two, both = (tmp_path / "b" / path.name for path in (one, two, both))
     assert Shards(both, "test").read(0, verify=True) == before
-    check(PretrainSettings(data=str(both)))
+    check(PretrainSettings(data=str(both), global_batch=8))
 
     edit(one, "split.csv", lambda rows: [row.update(split="test") for row in rows][:0])
     assert listing.signature(f"{one},{two}").split()[0] != source.split()[0]
-    for fails in (lambda: Shards(both), lambda: check(PretrainSettings(data=str(both)))):
+    for fails in (lambda: Shards(both), lambda: check(PretrainSettings(data=str(both), global_batch=8))):
         with pytest.raises(ValueError, match="the set 'one' of the union in .* has changed"):
             fails()
     shutil.rmtree(one)
@@ -306,15 +306,15 @@ def test_a_list_as_data_is_one_run_that_is_made_once(sets, tmp_path, monkeypatch
         return run
 
     monkeypatch.setattr(launch, "launch_quietly", in_this_process)
-    first = launch._resolved(PretrainSettings(data=f"{one},{two}", ranks=1), 1)
-    again = launch._resolved(PretrainSettings(data=f"{two}, {one}/", ranks=1), 1)
+    first = launch._resolved(PretrainSettings(data=f"{one},{two}", ranks=1, global_batch=8), 1)
+    again = launch._resolved(PretrainSettings(data=f"{two}, {one}/", ranks=1, global_batch=8), 1)
     assert first.data == again.data
     assert first.data_fingerprint == again.data_fingerprint == prepared.fingerprint(expanded(first.data))
     assert len(made) == 1
     assert len(Shards(first.data, "train")) + len(Shards(first.data, "test")) == 36 - 4
     edit(one, "split.csv", lambda rows: [row.update(split="test") for row in rows][:0])
     with pytest.raises(SettingsError, match="has changed since .* was made of it"):
-        launch._resolved(PretrainSettings(data=f"{one},{two}", ranks=1), 1)
+        launch._resolved(PretrainSettings(data=f"{one},{two}", ranks=1, global_batch=8), 1)
 
 
 def test_somebody_elses_index_and_shards_are_no_prepared_folder(tmp_path):

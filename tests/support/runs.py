@@ -34,6 +34,7 @@ def beating(folder: Path, name: str = "launcher", shift: float = 0.0):
             os.utime(file, (now, now))
             over.wait(0.1)
 
+    file.touch()  # before anybody looks: who has looked in vain for long enough looks once more, and no longer
     thread = threading.Thread(target=beat)
     thread.start()
     try:
