@@ -171,10 +171,13 @@ class Run:
         if not where:
             return {}
         # Of a run that goes, its last heartbeat: the clock of who looks now may be another one.
-        file = self.written("summary.json") if self.summary else None  # of an older version, without `ended`
-        seen = file, self.last_heartbeat, self.last_row.get("time"), self.written("environment.json")
-        ended = self.summary.get("ended") or next(filter(None, seen))
-        began = where.get("began", where.get("job_started", ended - self.summary.get("seconds", 0.0)))
+        summary, old = self.summary, None  # an older version wrote no `ended`, and some of them when it `started`
+        if summary:
+            old = summary["started"] + summary["seconds"] if "started" in summary else self.written("summary.json")
+        seen = old, self.last_heartbeat, self.last_row.get("time"), self.written("environment.json")
+        ended = summary.get("ended") or next(filter(None, seen))
+        began = summary.get("started", where.get("job_started", ended - summary.get("seconds", 0.0)))
+        began = where.get("began", began)
         started, nodes = where.get("job_started", ended), where.get("slurm_nodes", 1)
         return {
             "job": where.get("slurm_job", ""),
