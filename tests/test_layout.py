@@ -333,3 +333,11 @@ def test_files_of_the_repository_are_small():
     files = [ROOT / name for name in done.stdout.split("\0") if name]
     large = [name_of(path) for path in files if path.is_file() and path.stat().st_size > 2**20]
     assert not large, f"over 1 MiB: {large}"
+
+
+def test_every_module_is_linted():
+    """An exclusion of runs/, where run folders go, once took in the room geofm_lib/runs."""
+    seen = subprocess.run([sys.executable, "-m", "ruff", "check", "--show-files", ROOT], capture_output=True, text=True)
+    assert {str(file) for each in ("geofm_lib", "tests") for file in (ROOT / each).rglob("*.py")} <= set(
+        seen.stdout.splitlines()
+    )

@@ -10,8 +10,7 @@ from typing import Any
 
 from geofm_lib import files
 from geofm_lib.distributed import manifest
-from geofm_lib.jobs.run_folder import ANCESTORS
-from geofm_lib.jobs.run_folder import ALONG
+from geofm_lib.jobs.run_folder import ALONG, ANCESTORS
 from geofm_lib.runs.run import Run, shown
 from geofm_lib.settings import PretrainSettings, Resolved, SettingsError, at_step, expanded
 from geofm_lib.settings.branch import MAY_CHANGE, ranges
@@ -95,7 +94,9 @@ def _checkpoint(settings: PretrainSettings, whole: bool) -> tuple[Run, int, Path
         raise SettingsError(f"branch: {parent.trouble or f'there is no run folder {text!r}'}")
     first = next((each["step"] for each in reversed(parent.resolved.get("ancestry", []))), 0)
     if step == 0 and first:
-        raise SettingsError(f"branch: '{text}' is a branch itself, which began at step {first}; give that step or later")
+        raise SettingsError(
+            f"branch: '{text}' is a branch itself, which began at step {first}; give that step or later"
+        )
     if step == 0:
         return parent, 0, None
     found = {int(each.parent.name[5:]): each.parent for each in parent.folder.glob("*/step-????????/manifest.json")}

@@ -16,7 +16,16 @@ from geofm_lib.model.interop import headers, locate
 from geofm_lib.runs import branch, unfinished
 from geofm_lib.runs.results import ROOT
 from geofm_lib.runs.run import Run
-from geofm_lib.settings import JobSettings, PrepareSettings, PretrainSettings, ProbeSettings, Settings, SettingsError, at_step, expanded
+from geofm_lib.settings import (
+    JobSettings,
+    PrepareSettings,
+    PretrainSettings,
+    ProbeSettings,
+    Settings,
+    SettingsError,
+    at_step,
+    expanded,
+)
 from geofm_lib.settings.base import naming
 from geofm_lib.settings.places import instead
 

@@ -33,7 +33,8 @@ COLUMNS = ("name", "notebook", "nodes", "tasks_per_node", "walltime", "after")
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 BEYOND = "(none)"  # where cells stand that have no column
 TIME = re.compile(r"(?:(?:(?P<d>\d+)-)?(?P<h>\d+):(?P<m>\d\d):(?P<s>\d\d))|(?P<minutes>\d+)")
-REFERS_TO = {"data": "prepare", "encoder": "pretrain", "init": "pretrain"}  # setting that may be @row -> the job that row must be
+# Setting that may be @row -> the job that row must be.
+REFERS_TO = {"data": "prepare", "encoder": "pretrain", "init": "pretrain"}
 
 
 class Fault(ValueError):
@@ -131,7 +132,9 @@ def _check_header(file: Path, header: list[str]) -> None:
     if "notebook" not in header:
         other = next((name for mark, name in SEPARATORS.items() if "notebook" in _split(header, mark)), None)
         if other:
-            raise ValueError(f"'{file}' has {other} between its columns, and a grid has commas; save it as CSV with commas")
+            raise ValueError(
+                f"'{file}' has {other} between its columns, and a grid has commas; save it as CSV with commas"
+            )
         raise ValueError(f"'{file}' is no grid: its first line must name the columns, 'notebook' among them")
     if twice := sorted({column for column in header if column and header.count(column) > 1}):
         raise ValueError(f"'{file}' names the column {twice[0]} twice; keep one")
@@ -158,12 +161,17 @@ def _row(line: int, name: str, cells: dict[str, str], rows: dict[str, Row], mach
     nodes = _count("nodes", cells, 1, machine.nodes if machine else None)
     per_node = machine.devices_per_node if machine else None
     tasks = _count("tasks_per_node", cells, per_node or 1, per_node)
-    needed = [*(_known("after", each, rows) for each in cells.get("after", "").split()), *itertools.chain(*used.values())]
+    needed = [
+        *(_known("after", each, rows) for each in cells.get("after", "").split()),
+        *itertools.chain(*used.values()),
+    ]
     after = tuple(dict.fromkeys(each.name for each in needed))
     parameters = {column: _folders(cell, rows) if column in used else cell for column, cell in given.items()}
     if job.job == "throughput":
         parameters.setdefault("ranks", str(nodes * tasks))  # it is what is measured: another number is another run
-    settings = _settings(job, parameters, {column for column, each in used.items() if not all(r.finished for r in each)})
+    settings = _settings(
+        job, parameters, {column for column, each in used.items() if not all(r.finished for r in each)}
+    )
     folder, walltime = settings.folder(), cells.get("walltime", "1:00:00")
     row = Row(line, name, notebook, settings, parameters, folder, nodes, tasks, walltime, after)
     if row.ranks > nodes * tasks:
@@ -197,7 +205,7 @@ def _known(column: str, name: str, rows: dict[str, Row]) -> Row:
 
 
 def _referred(column: str, cell: str, rows: dict[str, Row]) -> list[Row]:
-    """The rows that @name, or a list of them with commas, means; each must be of the job whose run this setting takes."""
+    """The rows that @name, or a list of them with commas, means; each must be of the job that this setting takes."""
     found = []
     for part in filter(lambda part: part.startswith("@"), map(str.strip, cell.split(","))):
         row, job = _known(column, part[1:], rows), REFERS_TO.get(column)

@@ -7,10 +7,7 @@ know it lives, and shows one line of progress. A finished run is read, an unfini
 import json
 import os
 import re
-import shlex
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

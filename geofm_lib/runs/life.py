@@ -117,4 +117,3 @@ def _heartbeats(folder: Path) -> Iterator[str]:
     yield LAUNCHER
     with suppress(OSError):
         yield from (f"{HEARTBEATS}/{each}" for each in os.listdir(folder / HEARTBEATS) if each != "launcher")
-

@@ -1,9 +1,7 @@
 """Run folders, read when asked: what was asked, how it stands, what it measured. Results come from nowhere else."""
 
-import json
 import os
 import shlex
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -271,7 +269,9 @@ def run_table(root: str | Path) -> pd.DataFrame:
         scalars = {k: v for k, v in run.summary.items() if not isinstance(v, dict | list)}
         seconds = run.seconds
         took = {} if seconds is None else {"seconds": seconds}
-        found.append({"job": run.job, **run.settings, **scalars, **took, "status": run.status, "folder": str(run.folder)})
+        found.append(
+            {"job": run.job, **run.settings, **scalars, **took, "status": run.status, "folder": str(run.folder)}
+        )
     return pd.DataFrame(found)
 
 

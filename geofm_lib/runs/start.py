@@ -44,7 +44,7 @@ def _gpus() -> int:
 def start_ranks(
     folder: Path, ranks: int, device: str, launch_id: str, secret: dict[str, str] | None = None
 ) -> list[subprocess.Popen[bytes]]:
-    """Start them on a prepared run folder; their output goes to its log.txt. `secret` is for their environment alone."""
+    """Start them on a prepared run folder; their output goes to its log.txt. secret: for their environment alone."""
     worker = [sys.executable, "-m", "geofm_lib.jobs.worker", str(folder)]
     base = {**os.environ, **(secret or {}), "GEOFM_LAUNCH": launch_id, "PYTHONUNBUFFERED": "1"}
     base["GEOFM_HEARTBEAT_S"] = str(watch.heartbeat_s(ranks))

@@ -13,17 +13,17 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from geofm_lib import files
-from geofm_lib.jobs import owner, run_folder
-from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, STOP, WAITING, heartbeat_timeout_s, request
 from geofm_lib.advice import memory
+from geofm_lib.jobs import owner, run_folder
+from geofm_lib.jobs.run_folder import LAUNCHER, STOP, WAITING, heartbeat_timeout_s, request
 from geofm_lib.runs import overview, slurm
-from geofm_lib.runs.heartbeats import Heartbeats, heartbeat_s
 from geofm_lib.runs.endings import WITHOUT_STOP, Do, Event, Observations, decide
+from geofm_lib.runs.heartbeats import Heartbeats, heartbeat_s
 from geofm_lib.runs.run import Run, shown
 
 POLL_S = 0.5
