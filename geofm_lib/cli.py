@@ -208,16 +208,14 @@ def status(subject: str | None, site: str) -> int:
 def _run_folder(name: str) -> Path:
     """A run folder: a path from here, or its name in the runs folder."""
     from geofm_lib.catalog.suggest import did_you_mean
-    from geofm_lib.runs.run import SMALL_FILES, find_runs
+    from geofm_lib.runs.run import SMALL_FILES, closed, find_runs
     from geofm_lib.settings import at_step, expanded, runs_root
 
     path, step = at_step(name)
     if step is not None:
         raise ValueError(f"'{name}' is a checkpoint, and this is of a whole run: '{path}'")
     for folder in (Path(name).absolute(), expanded(name), runs_root() / name):
-        if any(os.path.isfile(folder / file) for file in SMALL_FILES) or (
-            folder.is_dir() and not rights.readable(folder)
-        ):
+        if any(os.path.isfile(folder / file) for file in SMALL_FILES) or closed(folder):
             return folder
     near = did_you_mean(Path(name).name, [run.folder.name for run in find_runs(runs_root())])
     raise ValueError(f"there is no run '{name}'{near or '; geofm status lists the runs'}")

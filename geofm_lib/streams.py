@@ -64,9 +64,7 @@ def secure(patience_s: float | None = None) -> None:
     closed stream becomes /dev/null. Else the next file to be opened would get its number, and a child's lines.
     """
     Dropping.patience_s = patience_s
-    for number, (name, label) in enumerate(
-        (("stdin", ""), ("stdout", "standard output"), ("stderr", "standard error"))
-    ):
+    for number, (name, label) in enumerate(LABELS.items()):
         stream = getattr(sys, name)
         if stream is None:
             number = os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this stream's

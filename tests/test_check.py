@@ -8,15 +8,16 @@ from safetensors.numpy import save_file
 
 from geofm_lib.data.sources import early, prepared, tables
 from geofm_lib.files import seal
+from geofm_lib.runs import start
 from geofm_lib.runs.check import check
 from geofm_lib.settings import PrepareSettings, PretrainSettings, ProbeSettings, SettingsError
 from tests.support import packed
 from tests.support.pictures import as_archive, class_folders
 
 
-def refusal(settings, ranks=0):
+def refusal(settings):
     with pytest.raises(SettingsError) as caught:
-        check(settings, ranks)
+        check(settings)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -98,8 +99,12 @@ def test_an_encoder_that_is_none(tmp_path):
     assert "holds no model.safetensors" in refusal(ProbeSettings(encoder=str(tmp_path)))
 
 
-def test_ranks_that_do_not_fit():
-    assert "3 divides" in refusal(PretrainSettings(strategy="HYBRID_3GPUs"), ranks=4)
+def test_ranks_that_do_not_fit(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    with pytest.raises(SettingsError, match="3 divides") as caught:
+        start.count_ranks(PretrainSettings(strategy="HYBRID_3GPUs"))
+    assert "\n" not in str(caught.value)
 
 
 def test_constructors_look_at_no_file(tmp_path):
@@ -107,7 +112,9 @@ def test_constructors_look_at_no_file(tmp_path):
 
 
 def test_what_can_run_is_not_refused(tmp_path):
-    check(PretrainSettings(run_dir=str(tmp_path / "run")), ranks=2)
+    asked = PretrainSettings(run_dir=str(tmp_path / "run"))
+    check(asked)
+    asked.check_ranks(2)
     assert not list(tmp_path.iterdir())
 
 

@@ -432,7 +432,7 @@ def test_a_file_that_points_elsewhere_is_not_followed(tmp_path):
 
 
 def test_without_rasterio_one_sentence_says_what_to_install(monkeypatch):
-    raster.library.cache_clear()
+    raster.gdal.cache_clear()
     monkeypatch.setitem(__import__("sys").modules, "rasterio", None)
     try:
         with pytest.raises(
@@ -441,4 +441,4 @@ def test_without_rasterio_one_sentence_says_what_to_install(monkeypatch):
             verify.check(geotiffs.write(geotiffs.values("uint8", 1)))
         assert verify.check(encode(noise(), "JPEG")).converted == ""
     finally:
-        raster.library.cache_clear()
+        raster.gdal.cache_clear()

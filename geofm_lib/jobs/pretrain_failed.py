@@ -120,7 +120,7 @@ def advised(
     """
     usual = SOUND * min(losses.values(), default=math.inf)
     images = not done or next_loss is None or math.isfinite(next_loss) and next_loss <= usual
-    begun: dict[str, Any] = run.resolved.ancestry[-1] if run.resolved.ancestry else {"step": 0}
+    begun = run.resolved.parent or {"step": 0}
     saved = {int(place.name[5:]) for place in run.path.glob(f"*/{STEPS}")} | ({0} if not begun["step"] else set())
     sound = [n for n in saved if n < done + images and (not n or losses.get(n + 1, 0.0) <= usual)]
     changes: dict[str, Any] = {"branch": f"{run.path}@{max(sound or saved or {0})}"}

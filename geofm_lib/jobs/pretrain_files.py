@@ -62,7 +62,7 @@ def identity(settings: PretrainSettings, resolved: Resolved) -> dict[str, Any]:
     own = {name: value for name, value in settings.results_only().items() if name not in FINGERPRINTED}
     known = {"model": settings.model, "data": resolved.data_fingerprint, "seed": settings.seed, "settings": own}
     known |= {"init": resolved.init_digest} if settings.init else {}
-    return known | ({"branch": resolved.ancestry[-1]["digest"]} if resolved.ancestry else {})
+    return known | ({"branch": resolved.parent["digest"]} if resolved.parent else {})
 
 
 def stored(folder: Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Start:
         self.saved: folders.Saved | None = None
         trained = any((run.path / "checkpoint").glob(checkpoint.STEPS)) if context.is_main else False
         self.fresh = not context.broadcast(trained)
-        self.parent = run.resolved.ancestry[-1] if run.resolved.ancestry else {}
+        self.parent = run.resolved.parent
         if settings.init:
             self.record = context.broadcast(self._kept() if context.is_main else {})
             if not self.record:

@@ -36,6 +36,7 @@ from geofm_lib.model.interop import folders, load
 from geofm_lib.settings import ProbeSettings
 
 LOG_S = 1.0  # seconds between progress rows
+KEEPS = "a stop was asked for; what is encoded and the heads are kept"
 RANDOM_SEEDS = 1000  # the random encoders' seeds start here, apart from those of heads and crops
 
 
@@ -232,13 +233,13 @@ def _histograms(train: Shards, test: Shards, metric: probe_metrics.Metric) -> di
 def _stop_together(run: Folder, context: Context) -> None:
     """Stop when asked. Every rank comes here each epoch, so none waits for rank 0's heads too long."""
     if context.broadcast(run.stop_requested()):
-        raise Stopped("a stop was asked for; what is encoded and the heads are kept")
+        raise Stopped(KEEPS)
 
 
 def _encoded(found: Features | None) -> Features:
     """What an extractor returned; Stopped where it was asked to stop."""
     if found is None:
-        raise Stopped("a stop was asked for; what is encoded and the heads are kept")
+        raise Stopped(KEEPS)
     return found
 
 

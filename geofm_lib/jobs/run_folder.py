@@ -21,7 +21,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,17 @@ def stop_signals(*more: signal.Signals) -> list[signal.Signals]:
     """
     both = [each for each in (signal.SIGHUP, *more) if signal.getsignal(each) != signal.SIG_IGN]
     return [signal.SIGTERM, signal.SIGUSR1, *both]
+
+
+@contextmanager
+def handling(numbers: Iterable[int], handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """While this block runs, these signals come to `handler`."""
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, each in before.items():
+            signal.signal(number, each)
 
 
 def request(folder: Path, name: str, text: str = "") -> None:

@@ -18,14 +18,9 @@ from geofm_lib.settings.branch import MAY_CHANGE, ranges
 KEPT = ("branch", "ancestry", "init", "init_digest")  # of what a branch resolved to once it has trained
 
 
-def begun(settings: PretrainSettings) -> bool:
-    """Has this run a checkpoint of its own? Then it goes on from that, and its source may be gone."""
-    return any((settings.folder() / "checkpoint").glob("step-*"))
-
-
 def check(settings: PretrainSettings) -> int:
     """The step that a new branch begins after, 0 of other runs. SettingsError for a branch that cannot be begun."""
-    if not settings.branch or begun(settings):
+    if not settings.branch or Run(settings.folder()).trained:
         return 0
     parent, step, _ = _checkpoint(settings, whole=False)
     _changed(settings, parent, step)
@@ -42,9 +37,9 @@ def resolved(settings: PretrainSettings, fingerprint: str, init_digest: str) -> 
 
     fingerprint: of its images. init_digest: of what `init` names now, where it is read (at step 0).
     """
-    own = Run(settings.folder()).resolved
-    if begun(settings) and "ancestry" in own:
-        return {name: own[name] for name in KEPT if name in own}
+    run = Run(settings.folder())
+    if run.trained and "ancestry" in run.resolved:
+        return {name: run.resolved[name] for name in KEPT if name in run.resolved}
     parent, step, place = _checkpoint(settings, whole=True)
     for name in ("metrics.jsonl", "init.json"):
         parent.proved(name)
@@ -71,9 +66,9 @@ def resolved(settings: PretrainSettings, fingerprint: str, init_digest: str) -> 
 
 def keep(folder: Path, came_to: Resolved) -> None:
     """Copy what a new branch's page and model need of the run that it begins in: rows of metrics, and init.json."""
-    if not came_to.ancestry or any((folder / "checkpoint").glob("step-*")):
+    last = came_to.parent
+    if not last or Run(folder).trained:
         return
-    last = came_to.ancestry[-1]
     parent = Run(Path(last["run"]))
     rows = [row | {"run": parent.folder.name} for row in parent.read_rows(parent.proved("metrics.jsonl").name)]
     rows = [row for row in (*parent.read_rows(ANCESTORS), *rows) if row.get("step", 0) <= last["step"]]

@@ -74,8 +74,8 @@ def check_notebook(notebook: Path, parameters: dict[str, str]) -> None:
             check(given)
 
 
-def check(settings: JobSettings, ranks: int = 0, images: bool = True) -> None:
-    """Raise SettingsError, in one sentence, for settings that cannot run here, or on so many ranks (0: any).
+def check(settings: JobSettings, images: bool = True) -> None:
+    """Raise SettingsError, in one sentence, for settings that cannot run here.
 
     images: do the settings name those that it reads? A grid's may be still to come. Of a finished run nothing is
     asked: it is read, which needs neither its data nor the right to write.
@@ -122,8 +122,6 @@ def check(settings: JobSettings, ranks: int = 0, images: bool = True) -> None:
         if isinstance(settings, ProbeSettings) and not settings.encoder:
             check(settings.pretraining(), images=images)
         _writable(settings.folder())
-        if ranks:
-            settings.check_ranks(ranks)
     except OSError as error:
         raise SettingsError(rights.told(error)) from None
     except ValueError as error:

@@ -129,15 +129,16 @@ def _resolved(settings: JobSettings, ranks: int) -> Resolved:
         found |= _first_weights(settings)
     if isinstance(settings, PretrainSettings) and settings.branch:
         found |= branch.resolved(settings, found["data_fingerprint"], found.get("init_digest", ""))
+    came_to = Resolved(ranks=ranks, **found)
     if isinstance(settings, PretrainSettings):
-        _steps(settings, Path(found["data"]), found.get("ancestry", []))
-    return Resolved(ranks=ranks, **found)
+        _steps(settings, came_to)
+    return came_to
 
 
-def _steps(settings: PretrainSettings, data: Path, ancestry: list[dict[str, Any]]) -> None:
+def _steps(settings: PretrainSettings, came_to: Resolved) -> None:
     """Refuse what the images, which may be prepared only now, leave no step for."""
     try:
-        settings.steps(prepared.train_images(data), next((each["step"] for each in ancestry[-1:]), 0))
+        settings.steps(prepared.train_images(Path(came_to.data)), came_to.parent.get("step", 0))
     except ValueError as error:
         raise SettingsError(str(error)) from None
 
@@ -163,7 +164,7 @@ def _probed_along(settings: PretrainSettings, data: Path) -> Path:
 def _first_weights(settings: PretrainSettings) -> dict[str, str]:
     """The files that `init` names, with their digest. A run that has trained keeps what it was started from."""
     run = Run(settings.folder())
-    if "init" in run.resolved and any((run.folder / "checkpoint").glob("step-*")):
+    if "init" in run.resolved and run.trained:
         return {name: run.resolved[name] for name in ("init", "init_digest")}
     try:
         place = locate.find(expanded(settings.init), settings.init)
@@ -268,7 +269,7 @@ def _prepare_folder(folder: Path, settings: JobSettings, resolved: Resolved, wor
         "resolved": came_to,
         "geofm_version": __version__,
     }
-    from_step = max([run.saved_step, *(each["step"] for each in resolved.ancestry[-1:])])
+    from_step = max(run.saved_step, resolved.parent.get("step", 0))
     began = {"job_started": float(os.environ.get("GEOFM_STARTED", time.time())), "from_step": from_step}
     began |= {"began": time.time()}
     files.write_json(folder / SETTINGS, masked(stored))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geofm_lib.catalog.machines import MACHINES, Machine
-from geofm_lib.jobs.run_folder import stop_signals
+from geofm_lib.jobs.run_folder import handling, stop_signals
 from geofm_lib.runs import grid, slurm
 from geofm_lib.runs.run import shown
 from geofm_lib.settings import own_folder
@@ -139,15 +139,11 @@ def _run_here(words: list[str]) -> tuple[int, bool]:
             process.send_signal(number)
 
     # Before the row is started: it may take no time until the first signal comes.
-    before = {each: signal.signal(each, pass_on) for each in stop_signals(signal.SIGINT)}
-    try:
-        with subprocess.Popen(words, process_group=0) as process:
-            if asked:
-                process.send_signal(asked[-1])
-            return process.wait(), bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with handling(stop_signals(signal.SIGINT), pass_on):
+        process = subprocess.Popen(words, process_group=0)
+        if asked:
+            process.send_signal(asked[-1])
+        return process.wait(), bool(asked)
 
 
 def command_here(row: grid.Row) -> list[str]:

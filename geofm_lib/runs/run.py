@@ -84,6 +84,11 @@ class Run:
         return max(filter(None, map(self.written, names)), default=None)
 
     @property
+    def trained(self) -> bool:
+        """Has it a checkpoint, whole or not? It goes on from its own, and what it began from may be gone."""
+        return any((self.folder / "checkpoint").glob("step-*"))
+
+    @property
     def saved_step(self) -> int:
         """The step of its last whole checkpoint, a probe's last one, or how many data shards are finished; else 0."""
         if manifests := stored.manifests(self.folder):

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from geofm_lib.runs import slurm, watch
-from geofm_lib.runs.check import check
 from geofm_lib.settings import JobSettings, SettingsError
 
 
@@ -20,7 +19,10 @@ def count_ranks(settings: JobSettings) -> int:
     ranks = settings.ranks or tasks or (1 if settings.device == "cpu" else max(1, _gpus()))
     if tasks and ranks > tasks:
         raise SettingsError(f"ranks: {ranks} were asked for, but this Slurm allocation has {tasks} tasks; use ranks=0")
-    check(settings, ranks)
+    try:
+        settings.check_ranks(ranks)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
     return ranks
 
 

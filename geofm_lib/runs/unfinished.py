@@ -99,7 +99,7 @@ def _begun(settings: ProbeSettings, path: str) -> int | None:
     runs = [Run(settings.folder())] if settings.run_dir else find_runs(runs_root(), "probe")
     for run in reversed(runs):
         _, step = at_step(str(run.settings.get("encoder", "")))
-        if step is None or run.status == "finished" or not is_taken(same := _of(settings, path, step)):
+        if step is None or run.finished or not is_taken(same := _of(settings, path, step)):
             continue
         there = ProbeSettings.model_construct(**run.settings)
         if same.folder() == run.folder and there.results_only() == same.results_only():

@@ -206,15 +206,9 @@ class Watcher:
     @contextlib.contextmanager
     def signals_are_a_stop(self) -> Iterator[None]:
         """What Slurm or a lost terminal may send to every process asks the ranks to save; the watch goes on."""
-        before = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in run_folder.stop_signals():
-                before[number] = signal.signal(number, lambda *_: setattr(self.seen, "stop_wanted", True))
-        try:
+        heard = run_folder.stop_signals() if threading.current_thread() is threading.main_thread() else []
+        with run_folder.handling(heard, lambda *_: setattr(self.seen, "stop_wanted", True)):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _note(self, event: Event) -> None:
         self.seen.since.setdefault(event, time.monotonic())

@@ -159,6 +159,11 @@ class Resolved(BaseModel):
     probe_data: str = ""
     source: str = ""
 
+    @property
+    def parent(self) -> dict[str, Any]:
+        """Of a branch, the run that it begins in, as in `ancestry`; {} of other runs."""
+        return self.ancestry[-1] if self.ancestry else {}
+
 
 class JobSettings(Settings):
     """What every job has: where it writes, its ranks and device."""

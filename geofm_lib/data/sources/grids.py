@@ -45,7 +45,7 @@ def virtual(places: list[tuple[str, str]]) -> tuple[str, list[str]]:
     Raises Refused as `together`, OSError or rasterio's errors where a file cannot be opened.
     """
     grids, lines, block = list[Grid](), list[tuple[Grid, str, int, float | None]](), (0, 0)
-    with raster.library().Env(**raster.OPTIONS):
+    with raster.gdal().Env(**raster.OPTIONS):
         for name, place in places:
             with raster.opened(place, None) as file:
                 grid = Grid(name, file.height, file.width, file.dtypes[0], raster.geo(file, None))
@@ -104,5 +104,5 @@ def _metres(grid: Grid) -> float:
     """The side of a pixel, 0 where it is not known in metres."""
     if grid.geo is None or not grid.geo.crs:
         return 0.0
-    units = raster.library().crs.CRS.from_user_input(grid.geo.crs).linear_units
+    units = raster.gdal().crs.CRS.from_user_input(grid.geo.crs).linear_units
     return round(abs(grid.geo.transform[0]), 2) if units in ("metre", "meter") else 0.0

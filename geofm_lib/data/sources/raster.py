@@ -58,7 +58,7 @@ def driver(data: bytes) -> str:
 
 
 @functools.cache
-def library() -> Any:
+def gdal() -> Any:
     """rasterio, and with it GDAL. Raises ImportError, one sentence, where it is not installed."""
     try:
         import rasterio
@@ -76,7 +76,7 @@ def read(data: bytes, nodata: str = "", alpha: str = "auto", plain: np.ndarray |
     Several grey pages of one size are bands; of other files with several pages the first is read, which is told.
     Raises Refused for what is intact and of no use, OSError for what is damaged.
     """
-    rasterio = library()
+    rasterio = gdal()
     count = len(tiff.pages(data)) if data[:4] in tiff.SIGNS else 1
     head = NETPBM.match(data[:1000])
     if head and len(data) - head.end() < 2 * int(head[2]) * int(head[3]) * {b"5": 1, b"6": 3}[head[1]]:
@@ -99,7 +99,7 @@ def read(data: bytes, nodata: str = "", alpha: str = "auto", plain: np.ndarray |
 
 def opened(path: str, driver: str | None = "GTiff") -> Any:
     """The open data set of a file, within `rasterio.Env(**OPTIONS)`; driver None: any of FORMATS. CMYK stays CMYK."""
-    rasterio = library()
+    rasterio = gdal()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         dataset = rasterio.io.DatasetReader(path, driver=[driver] if driver else [*FORMATS])
@@ -258,8 +258,8 @@ def geo(dataset: Any, window: Any) -> Geo | None:
 def _system(wkt: str) -> str:
     """EPSG code of a reference system where it has one."""
     try:
-        code = library().crs.CRS.from_wkt(wkt).to_epsg()
-    except library().errors.CRSError:
+        code = gdal().crs.CRS.from_wkt(wkt).to_epsg()
+    except gdal().errors.CRSError:
         code = None
     return f"EPSG:{code}" if code else wkt
 

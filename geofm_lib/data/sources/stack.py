@@ -72,7 +72,7 @@ def read(loads: Iterable[tuple[str, Callable[[], bytes]]], nodata: str = "", alp
 
 
 def _part(name: str, data: bytes) -> Part:
-    library = raster.library()
+    library = raster.gdal()
     kind = raster.driver(data) or next((kind for kind, begin in PICTURES.items() if data.startswith(begin)), "")
     if not kind:
         raise Refused(f"band {name} is {'empty' if not data else 'no image in a format that can be stacked'}")

@@ -302,7 +302,7 @@ def _group(place: str, group: Box, process: int) -> _Part:
     colours = [each.name for each in file.colorinterp]
     flags = {flag.name for flag in file.mask_flag_enums[0]}
     values = np.empty((group.height, group.width, file.count), file.dtypes[0])
-    with raster.library().Env(**OPTIONS):
+    with raster.gdal().Env(**OPTIONS):
         file.read(window=_window(group), out=values.transpose(2, 0, 1))
         masked = "per_dataset" in flags and "alpha" not in flags
         mask = file.read_masks(1, window=_window(group)) > 0 if masked else None
@@ -323,12 +323,12 @@ def _dataset(place: str, process: int) -> Any:
 
 def _open(place: str) -> Any:
     """A scene, open for reading by GDAL."""
-    with raster.library().Env(**OPTIONS):
+    with raster.gdal().Env(**OPTIONS):
         return raster.opened(place, "VRT" if place.startswith("<VRTDataset") else None)  # of `stack`, no user's file
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    return raster.library().errors.RasterioError, OSError
+    return raster.gdal().errors.RasterioError, OSError
 
 
 def why(error: BaseException) -> str:
