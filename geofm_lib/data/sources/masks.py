@@ -14,7 +14,7 @@ _CLEAR = set(
     "segmentation segmentations".split()
 )
 WORDS = _CLEAR | set("target targets colormask semantic instance".split())
-_HINT = re.compile("|".join(sorted(WORDS)), re.IGNORECASE)
+_HINT = re.compile("|".join(sorted(WORDS)))  # in small letters: ignoring case takes fifteen times as long
 LEAST = 0.02  # of the files
 PAIRED = 0.5  # of what looks like masks must have an image of the same name
 
@@ -118,7 +118,7 @@ def _key(name: str, tokens: list[str]) -> str:
 
 def _mask(name: str) -> str:
     """The key of what looks like a mask by its name, or by its folder's; "" for others."""
-    if not _HINT.search(name):
+    if not _HINT.search(name.lower()):
         return ""
     tokens = _tokens(name)
     end = len(tokens)
