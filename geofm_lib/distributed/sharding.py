@@ -1,4 +1,4 @@
-"""Strategy table -> mesh -> activation checkpointing -> compile -> `fully_shard` (or DDP), in this one place.
+"""Strategy table -> mesh -> activation checkpointing -> compile -> `fully_shard`, DDP or nothing, in this one place.
 
 Every strategy of the paper is two numbers: the size of the shard group and whether a block's weights are dropped
 again after its forward pass. Precision is an independent choice, the same for every strategy. Weights and optimiser
@@ -17,12 +17,12 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import Shard
 from torch.nn.parallel import DistributedDataParallel
 
 from geofm_lib.catalog import strategies
-from geofm_lib.distributed import ddp
+from geofm_lib.distributed import casts, ddp
 from geofm_lib.distributed.context import Context
 from geofm_lib.model.init import materialise
 
@@ -46,8 +46,9 @@ def apply(
     backward_prefetch: int = 1,
     seed: int | None = 0,
     fake: dist.ProcessGroup | None = None,
+    wrapped: bool = False,
 ) -> nn.Module:
-    """Spread a model over the ranks; returns the module to train (the same object for FSDP2, a wrapper for DDP).
+    """Spread a model over the ranks; returns the module to train (the same object, but a wrapper for DDP).
 
     Args:
         model: a ViT or a masked autoencoder. On the meta device it gets its weights here, drawn from `seed`, after
@@ -58,27 +59,34 @@ def apply(
         reduce_dtype: in which bf16's gradients are reduced, and added up under FSDP2; fp32's always are in fp32.
         forward_prefetch, backward_prefetch: how many blocks ahead are gathered (0: only when needed); see above.
         fake: `context.fake_group()` for a model that makes the same calls and sends nothing.
+        wrapped: a single rank has the strategy's wrapper as several have; else it needs none, and trains the bare
+            module to the same bits (micro-batches of bf16 are added up in fp32, whatever `reduce_dtype` is).
     """
     row = strategies.lookup(strategy)
     replicas, shard = strategies.resolve(row, world_size)
     if device.type == "cpu" and sum(parameter.numel() for parameter in model.parameters()) >= LARGE:
         _give_back_freed_memory()
-    if row.ddp:
+    alone = world_size == 1 and not wrapped
+    if row.ddp or (alone and seed is not None):
         _materialise(model, device, seed)
     dtype = BF16 if precision == "bf16" else None
     reduced = dtype and (BF16 if reduce_dtype == "bf16" else torch.float32)
     blocks: list[nn.Module] = []
     for stack in stacks(model):
         for index, block in enumerate(stack):
-            if row.ddp and dtype:
-                ddp.compute_in(block, dtype, cast_inputs=True)
+            if (row.ddp or alone) and dtype:
+                casts.compute_in(block, dtype, cast_inputs=True)
             if compile:
                 block.compile()
             blocks.append(checkpoint_wrapper(block) if activation_checkpointing else block)
             stack[index] = blocks[-1]
 
+    if dtype and (row.ddp or alone):
+        casts.compute_in(model, dtype, cast_inputs=False, skip=blocks)
+    if alone:
+        return model
     if row.ddp:
-        return ddp.wrap(model, blocks, dtype, reduced, fake)
+        return ddp.wrap(model, reduced, fake)
     mesh = _mesh(device.type, replicas, shard, fake is not None)
     how: dict[str, Any] = {"reshard_after_forward": row.reshard_after_forward, "shard_placement_fn": _cut(shard)}
     for block in blocks:
@@ -175,6 +183,12 @@ def _materialise(model: nn.Module, device: torch.device, seed: int | None) -> No
         materialise(model, device, seed)
     else:
         model.to(device)
+
+
+def forward_method(model: nn.Module, name: str) -> None:
+    """Let a method of a model that was spread compute as its forward pass does."""
+    register_fsdp_forward_method(model, name)
+    casts.forward_method(model, name)
 
 
 def last_micro_batch(model: nn.Module, last: bool) -> None:

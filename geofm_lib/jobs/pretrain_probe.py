@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule
 
 from geofm_lib import files
 from geofm_lib.data import baselines
@@ -21,6 +21,7 @@ from geofm_lib.data.loader import batches
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.sources import prepared
 from geofm_lib.data.transforms import normalise
+from geofm_lib.distributed import sharding
 from geofm_lib.distributed.context import Context
 from geofm_lib.jobs import probe_metrics
 from geofm_lib.jobs.run_folder import ALONG, Folder
@@ -52,7 +53,7 @@ class Along:
         self.rows: list[dict[str, Any]] = []
         if not settings.probe_every:
             return
-        register_fsdp_forward_method(autoencoder, "features")
+        sharding.forward_method(autoencoder, "features")
         folder = Path(settings.probe_data or settings.data)
         self.known, self.tested = (Shards(folder, side, KEEP_BYTES, labelled=True) for side in ("train", "test"))
         self.metric = probe_metrics.of(self.known)

@@ -133,12 +133,23 @@ class Ddp:
     """
 
     def in_flight(self, now: Moment) -> float:
-        casts = now.block + now.root if now.how.activation_checkpointing else sum(now.whole)
-        return sum(now.trained) + (0 if now.how.compute_bytes == MASTER else casts)
+        return sum(now.trained) + self.casts(now)
+
+    def casts(self, now: Moment) -> int:
+        if now.how.compute_bytes == MASTER:
+            return 0
+        return now.block + now.root if now.how.activation_checkpointing else sum(now.whole)
+
+
+class Alone:
+    """One rank, without a wrapper: the graph keeps bf16 copies of all weights, unless blocks make their own again."""
+
+    def in_flight(self, now: Moment) -> float:
+        return Fsdp2.last_product * now.block + DDP.casts(now)
 
 
 STACKS: dict[str, Fsdp1 | Fsdp2] = {"fsdp2": Fsdp2(), "fsdp1": Fsdp1()}
-DDP = Ddp()
+DDP, ALONE = Ddp(), Alone()
 
 
 @dataclass(frozen=True)
@@ -181,7 +192,9 @@ def rank_memory(
     """
     row, stacked = lookup(strategy), STACKS[stack]
     replicas, shard = resolve(row, world)
-    library = DDP if row.ddp else stacked
+    library: Fsdp1 | Fsdp2 | Ddp | Alone = DDP if row.ddp else stacked
+    if world == 1 and stack == "fsdp2":
+        library = ALONE
     found = units(model, how.workload, **size)
     whole = [how.compute_bytes * unit.gathered(shard, stacked.padded) for unit in found]
     trained = [MASTER * unit.shard(shard, trainable=True) for unit in found]

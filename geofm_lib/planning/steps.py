@@ -57,6 +57,8 @@ def step_traffic(
     padded = STACKS[stack].padded
     found = units(model, how.workload, **size)
     traffic = dict.fromkeys(("all_gather", "reduce_scatter", "all_reduce"), Traffic(1, 0, 0, 0))
+    if world == 1:  # it needs no wrapper
+        return traffic
     if row.ddp:
         trained = sum(unit.count(trainable=True) for unit in found)
         return traffic | {"all_reduce": _ring(world, ceil(trained * MASTER / BUCKET), how.reduce_bytes * trained, 2)}

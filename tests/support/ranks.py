@@ -151,6 +151,25 @@ def equality(context, arguments):
     return {"trained": out, "bytes": bytes_sent(context, arguments["strategies"]), "guard": guard(context)}
 
 
+def alone(context, arguments):
+    """One rank with the strategy's wrapper and without: losses, norms, and the digests of the last weights.
+
+    By `hows` (further arguments of `apply`) and the number of micro-batches. What both save, and load of the other's.
+    """
+    out, place, kinds = {}, arguments["place"], {"wrapped": True, "bare": False}
+    same = {"strategy": "FULL_SHARD"}
+    saved = {k: save(context, same | {"checkpoint": f"{place}/{k}", "wrapped": w}) for k, w in kinds.items()}
+    loads = [same | {"checkpoint": f"{place}/{kind}", "wrapped": not wrapped} for kind, wrapped in kinds.items()]
+    loaded = dict(zip(kinds, load(context, {"loads": loads}), strict=True))
+    for name, how in arguments["hows"].items():
+        for parts in arguments["parts"]:
+            for wrapped in (True, False):
+                model = _sharded(_model(), "FULL_SHARD", context, seed=7, wrapped=wrapped, **how)
+                found = _train(model, context, parts=parts) | {"weights": _digests(model)}
+                out.setdefault(f"{name}/{parts}", []).append(found)
+    return {"trained": out, "saved": saved, "loaded": loaded}
+
+
 def gradients(context, arguments):
     """How far one global batch's bf16 gradient is from fp32's on one process, of the latter's norm; its dtypes.
 
@@ -472,7 +491,8 @@ def save(context, arguments):
         ("zero", "-zero", (0,), 0),
     ):
         folder = Path(arguments["checkpoint"] + suffix)
-        model = _sharded(_model(), arguments["strategy"], context, seed=7)
+        how = {"wrapped": arguments.get("wrapped", False)}
+        model = _sharded(_model(), arguments["strategy"], context, seed=7, **how)
         optimiser = training.optimiser(model, 0.05)
         torch.manual_seed(11)
         for step in range(steps + 1):
@@ -496,6 +516,7 @@ def load(context, arguments):
             case["strategy"],
             context,
             seed=8,
+            wrapped=case.get("wrapped", False),
         )
         optimiser = training.optimiser(model, 0.05)
         before = _digests(model)
