@@ -86,8 +86,8 @@ def test_papermill_stops_at_bad_settings(case, tmp_path):
 def test_a_notebook_that_refuses_what_it_was_given_has_a_page_and_no_run_folder(tmp_path, monkeypatch):
     """`geofm run` refuses such settings before (tests/test_cli.py); a notebook can still raise its own."""
     monkeypatch.setenv("GEOFM_RUNS", str(tmp_path / "runs"))
-    state, error, page = execute.execute(PRETRAIN, {"epochs": "0"})
-    assert state == "failed"
+    state, error, page, code = execute.execute(PRETRAIN, {"epochs": "0"})
+    assert (state, code) == ("failed", 2)
     assert "epochs: '0' cannot be used" in error
     assert "FAILED" in page.read_text().upper()
     assert "cannot be used" in page.read_text()
@@ -142,10 +142,29 @@ def test_an_exit_inside_a_cell_is_no_success(tmp_path, monkeypatch):
     code = [nbformat.v4.new_code_cell(source) for source in ("import sys; sys.exit(0)", "print('never')")]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Is this a success?"), *code])
     nbformat.write(notebook, tmp_path / "exit.ipynb")
-    state, error, page = execute.execute(tmp_path / "exit.ipynb", {})
-    assert state == "failed"
+    state, error, page, code = execute.execute(tmp_path / "exit.ipynb", {})
+    assert (state, code) == ("failed", 1)
     assert "ended early" in error
     assert "FAILED" in page.read_text().upper()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("by", ["launch", "ranks"])
+def test_what_is_refused_while_its_data_are_prepared_ends_with_2(by, tmp_path, monkeypatch):
+    """Steps that the images, prepared by the same command, do not give; and images of which none can be used."""
+    monkeypatch.setenv("GEOFM_RUNS", str(tmp_path / "runs"))
+    asked = {
+        "launch": {"images_per_class": "2", "global_batch": "1000", "ranks": "1"},
+        "ranks": {"dataset": str(tmp_path / "images")},
+    }[by]
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(b"no image")
+    process = runner(PRETRAIN, asked)
+    output = process.communicate(timeout=scaled(120))[0]
+    assert process.returncode == 2, output
+    assert {"launch": "global_batch: 1000 images are more than", "ranks": "dataset: none of the 1 images"}[by] in output
+    assert list((tmp_path / "runs").glob("prepare-*")), "it was refused only then"
+    assert "Traceback" not in output
 
 
 def test_what_the_runner_knows_is_kept(small, tmp_path):

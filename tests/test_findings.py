@@ -100,7 +100,7 @@ def test_the_front_page_shows_them(evidence, root, tmp_path, monkeypatch):
     stored = {"job": settings.job, "asked": settings.asked(), "resolved": {"ranks": 4}}
     (settings.folder() / "settings.json").write_text(json.dumps(stored))
     (settings.folder() / "summary.json").write_text(json.dumps(evidence))
-    state, error, page = execute.execute(root / "notebooks" / "06_paper.ipynb", {})
+    state, error, page, _ = execute.execute(root / "notebooks" / "06_paper.ipynb", {})
     assert (state, error) == ("finished", "")
     text = page.read_text()
     assert text.count('<tr class="more">') == len(published.claims())

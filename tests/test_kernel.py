@@ -19,7 +19,7 @@ def executed(tmp_path, monkeypatch):
         code = [nbformat.v4.new_code_cell(source) for source in cells]
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Who answers?"), *code])
         nbformat.write(notebook, tmp_path / "own.ipynb")
-        state, error, page = execute.execute(tmp_path / "own.ipynb", parameters)
+        state, error, page, _ = execute.execute(tmp_path / "own.ipynb", parameters)
         return state, error, nbformat.read(page.with_name("notebook.ipynb"), as_version=4), page.read_text()
 
     return run

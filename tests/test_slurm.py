@@ -91,7 +91,7 @@ def test_a_job_whose_settings_cannot_work_fails_with_the_sentence(cluster, tmp_p
     job = submit(cluster, tmp_path, "--nodes=2", strategy="HYBRID_3GPUs", epochs=2)
     ended = job.wait()
     assert ended["JobState"] == "FAILED"
-    assert ended["ExitCode"] == "1:0"
+    assert ended["ExitCode"] == "2:0"
     assert "HYBRID_3GPUs needs a number of ranks that 3 divides; 2 ranks" in job.output.read_text(), "one task a node"
     assert not job.run.folder.exists(), "no half-made run"
 

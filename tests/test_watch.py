@@ -66,6 +66,7 @@ def test_a_sentence_of_a_check_comes_without_frames(run, fault, told):
     (run.folder / "log.txt").write_text("0: Traceback")
     with pytest.raises(watch.RunFailed) as shown:
         watch.ended(run, summary)
+    assert isinstance(shown.value, watch.RunRefused) == told, "an exit code of its own"
     assert ("Traceback" in str(shown.value)) != told
     assert str(shown.value).startswith("pattern: '/a' begins" if told else "rank 0 failed: ")
 

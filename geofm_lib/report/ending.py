@@ -22,6 +22,8 @@ from geofm_lib.settings import own_folder
 # finished; failed; 75 is EX_TEMPFAIL: stopped with a checkpoint, run again to go on (batch/run.sh requeues on it);
 # 137 as a shell says SIGKILL.
 EXIT_CODES = {"finished": 0, "failed": 1, "stopped": 75, "killed": 137}
+REFUSED = ("SettingsError", "RunRefused", "Damaged", "Private")  # what was given can be mended: 2, as of any command
+SAID = (*REFUSED, "RunFailed", "RunStopped")  # errors whose text is the whole message
 INTERRUPTED = "a stop was asked for, and the cell that was running was interrupted; run the notebook again to go on"
 ENDED_BADLY = ("failed", "killed", "unknown", "stopped", "damaged", "private")
 SENTENCES = {
@@ -56,7 +58,7 @@ def judge(
         if kind == "OSError" and own and own.status == "failed":
             error = own.summary["error"]  # papermill's own trouble with the same disk says less
         stopped = kind == "RunStopped" or (own is not None and own.status == "stopped")
-        if cut and not stopped and kind not in ("RunFailed", "SettingsError"):
+        if cut and not stopped and kind not in ("RunFailed", *REFUSED):
             return "stopped", INTERRUPTED
         return ("stopped" if stopped else "failed"), error
     cells = [cell for cell in nbformat.read(executed, as_version=4).cells if cell.cell_type == "code" and cell.source]
@@ -68,6 +70,11 @@ def judge(
     if run is not None and run.status != "finished":
         return "failed", run.trouble or f"the notebook ran to its end, but its run is {run.status}"
     return "finished", ""
+
+
+def exit_code(state: str, kind: str) -> int:
+    """What the runner ends with; `kind`: name of the exception that ended the execution, '' if none."""
+    return 2 if state == "failed" and kind in REFUSED else EXIT_CODES[state]
 
 
 def no_progress(run: Run | None) -> str:

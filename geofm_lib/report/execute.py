@@ -30,18 +30,17 @@ from geofm_lib.runs.run import NEEDED, Run
 from geofm_lib.settings import own_folder
 from geofm_lib.settings.masking import mask, masked, secrets
 
-SPEAKING = ("SettingsError", "RunFailed", "RunStopped", "Damaged", "Private")  # their text is the whole message
 TERMINAL_LINE_S, LOG_LINE_S = 1.0, 15.0  # how often progress is shown
 
 
 def run(notebook: Path, parameters: dict[str, str], page: Path | None, requests: Requests) -> int:
-    """Execute, say how it ended, and return the exit code (`ending.EXIT_CODES`; 74, EX_IOERR: nothing can be written).
+    """Execute, say how it ended, and return the exit code (`ending.exit_code`; 74, EX_IOERR: nothing can be written).
 
     Its last line on standard output is `NAME.ipynb: STATUS in DURATION, PAGE`, which can be pasted into a shell.
     """
     began = time.monotonic()
     try:
-        state, error, made = execute(notebook, parameters, page, requests)
+        state, error, made, code = execute(notebook, parameters, page, requests)
     except OSError as fault:
         print(f"{notebook.name}: FAILED, nothing can be written: {fault}", file=sys.stderr, flush=True)
         return os.EX_IOERR
@@ -49,13 +48,13 @@ def run(notebook: Path, parameters: dict[str, str], page: Path | None, requests:
         print(f"{notebook.name}: {error}", file=sys.stderr, flush=True)
     took = overview.duration(time.monotonic() - began)
     print(f"{notebook.name}: {state.upper()} in {took}, {shlex.quote(str(made))}", flush=True)
-    return ending.EXIT_CODES[state]
+    return code
 
 
 def execute(
     notebook: Path, parameters: dict[str, str], page: Path | None = None, requests: Requests | None = None
-) -> tuple[str, str, Path]:
-    """Run a notebook; returns (finished | failed | stopped | killed, what went wrong, the rendered page).
+) -> tuple[str, str, Path, int]:
+    """Run a notebook; returns (finished | failed | stopped | killed, what went wrong, the rendered page, exit code).
 
     `requests` (report/stopping) are the signals that ask for a stop with a checkpoint. Parameters are text as typed,
     since the settings class reads them. `page` is where the page is put beside the run folder.
@@ -90,7 +89,7 @@ def execute(
         }
         made = _publish(notebook, work, run, facts, page)
         (work / kernel.WORDS).unlink(missing_ok=True)
-    return state, mask(error, known), made
+    return state, mask(error, known), made, ending.exit_code(state, kind)
 
 
 @contextlib.contextmanager
@@ -118,7 +117,7 @@ def _papermill(notebook: Path, executed: Path, parameters: dict[str, str], reque
                 options["config"] = kernel.config(executed.parent, sockets)
                 papermill.execute_notebook(str(notebook), str(executed), parameters=parameters, **options)
         except papermill.PapermillExecutionError as error:
-            return error.ename, f"{error.ename}: {error.evalue}" if error.ename not in SPEAKING else error.evalue
+            return error.ename, f"{error.ename}: {error.evalue}" if error.ename not in ending.SAID else error.evalue
         except Exception as error:
             died = isinstance(error, DeadKernelError) or "Kernel died" in str(error)  # later, or while it started
             if answers.started or requests.asked or kernel.Kernels.live is None:

@@ -32,6 +32,7 @@ STOP_S = 240.0  # ranks get this long to write a checkpoint after a stop request
 FULL_BYTES = 4 * 2**20  # a disk with less free than this is full
 TASK = r"\S+: tasks? .*"  # srun's words on a task that ended badly
 NODE = r"Node failure on .*"  # and on a node
+REFUSALS = ("ValueError", "SettingsError", "Refused", "Damaged", "Private")  # of ranks: about what they were given
 NOBODY_LISTENS = {Event.FOLDER_LOST, Event.RANK_FAILED, Event.RANK_SILENT, Event.SUMMARY_WRITTEN}
 
 
@@ -40,6 +41,12 @@ class RunFailed(RuntimeError):
 
     def _render_traceback_(self) -> list[str]:
         return str(self).splitlines()
+
+
+class RunRefused(RunFailed):
+    """A check of the ranks' refused what the run was given."""
+
+    exit_code = 2  # of a command
 
 
 class RunStopped(RunFailed):
@@ -263,12 +270,13 @@ def _conclude(run: Run, summary: dict[str, Any]) -> None:
 
 
 def ended(run: Run, summary: dict[str, Any]) -> None:
-    """Raise how a run ended: RunStopped, RunFailed, or nothing."""
+    """Raise how a run ended: RunStopped, RunRefused, RunFailed, or nothing."""
     where = shown(run.folder)
     if summary.get("status") == "stopped":
         raise RunStopped(f"The run stopped: {summary['reason']}. Run this cell again to go on. ({where})")
     if summary.get("status") == "failed" and summary.get("told"):
-        raise RunFailed(f"{summary['error']}\nRun folder: {where}")
+        raised = RunRefused if summary.get("kind") in REFUSALS else RunFailed
+        raise raised(f"{summary['error']}\nRun folder: {where}")
     if summary.get("status") == "failed":
         of = f"rank {summary['rank']} failed: " if summary.get("rank") is not None else ""
         tail = "\n".join(f"    {text}" for text in run.log_tail().splitlines())
