@@ -105,6 +105,25 @@ def test_statistics_are_those_of_all_train_pixels(sets, tmp_path):
     np.testing.assert_allclose(summary["sets"][1]["std"], pixels.std(1), atol=2e-6)
 
 
+BANDS = {  # names of the bands of both -> part of the warning, or none
+    ("B02,B03,B04", "B04,B03,B02"): "the bands of 'two' (B04, B03, B02) have other names than those of 'one' (B02, B03",
+    ("red,green,blue", "nir,red,green"): "bands at one place count as the same, so prepare with bands=... in one order",
+    ("red,green,blue", "Red,Green,Blue"): "",
+    ("red,green,blue", ""): "",
+}
+
+
+@pytest.mark.parametrize("names", BANDS)
+def test_bands_of_other_names_are_told(sets, tmp_path, names):
+    for folder, bands in zip(sets, names, strict=True):
+        file = shutil.copytree(folder, tmp_path / folder.name) / "statistics.json"
+        known = {"bands": bands.split(",")} if bands else {}
+        files.write_json(file, files.read_json(file) | known)
+    told = unite(tmp_path / "both", tmp_path / "one", tmp_path / "two")["warnings"]
+    assert len(told) == 1 + bool(BANDS[names]), told
+    assert BANDS[names] in told[0]
+
+
 def test_a_copy_is_as_good_and_one_folder_keeps_its_names(sets, tmp_path):
     """The data files of a preparation alone, moved from another machine; `shards` in it means the whole."""
     one = copy(sets[0], tmp_path / "co,py", "index.csv", "split.csv", "statistics.json", "shards")

@@ -7,6 +7,7 @@ from typing import Any
 from geofm_lib import files
 from geofm_lib.data import overlap, pack, union
 from geofm_lib.data.sources import listing, prepared
+from geofm_lib.data.sources.bands import few
 from geofm_lib.data.sources.labels import Assigned
 from geofm_lib.data.split import Split
 from geofm_lib.jobs.prepare_collection import Collection, Gathered
@@ -37,7 +38,8 @@ class United:
         labels, sides, scenes = ([each[k] for each in images.given] for k in range(3))
         named = [files.read_json(member.folder / "statistics.json").get("bands", []) for member in self.members]
         same = named[0] if all(each == named[0] for each in named) else []
-        return Gathered(images, Assigned(labels, sides, scenes, SAID, SAID), bands=same)
+        told = other_names({member.name: bands for member, bands in zip(self.members, named, strict=True)})
+        return Gathered(images, Assigned(labels, sides, scenes, SAID, SAID), told, bands=same)
 
     def split(self, images: Collection) -> Split:
         """The side of each image; ValueError when not one is left to train on."""
@@ -54,6 +56,18 @@ class United:
         """What is told of a union beside what is told of any preparation."""
         rows = union.sets(folder, self.members, self.counts, sides, self.leaks)
         return {"sets": rows, "leaks": sides.count(union.LEAK)}
+
+
+def other_names(named: dict[str, list[str]]) -> list[str]:
+    """A sentence where members name their bands otherwise, or in another order. named: member -> names, or none."""
+    known = {name: bands for name, bands in named.items() if bands}
+    first = next(iter(known), "")
+    others = [name for name in known if ",".join(known[name]).lower() != ",".join(known[first]).lower()]
+    if not others:
+        return []
+    told = f"the bands of '{others[0]}' ({few(known[others[0]])}) have other names than those of '{first}' "
+    told += f"({few(known[first])})" + (f", and so have those of {few(others[1:])}" if others[1:] else "")
+    return [f"{told}: bands at one place count as the same, so prepare with bands=... in one order if they are not"]
 
 
 def members(settings: PrepareSettings, source: listing.Source, folder: Path) -> list[prepared.Member]:
