@@ -182,8 +182,8 @@ PROBE: tuple[tuple[str, Evidence, str | Callable[[dict[str, Any]], str]], ...] =
     ("few images a class", _few_images, _more_images),
     ("no better than random weights",
      lambda found, _: _not_above(found, "METRIC_random_mean", "METRIC_random_interval", "random weights"),
-     "pretrain for longer, or on more images, until 02's loss is well below its start; probe at the pretraining's own "
-     "image_size and on images like its own"),
+     "pretrain for longer, or on more images like these, until 02's loss is well below its start; probe at a larger "
+     "image_size, up to the images' own, also where the pretraining's was smaller"),
     ("no better than histograms",
      lambda found, _: _not_above(found, "histograms_METRIC", "histograms_interval", "histograms"),
      "colours and gradients alone tell these classes apart as well: pretrain for longer or a larger model, or try the "

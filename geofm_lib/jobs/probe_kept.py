@@ -37,7 +37,7 @@ def folder(settings: ProbeSettings, run: Folder, context: Context) -> Path:
 def _identity(settings: ProbeSettings, run: Folder, context: Context) -> str:
     encoder = "" if settings.encoder == "random" else locate.digest(locate.find(settings.encoder))
     own = {n: v for n, v in settings.results_only().items() if n not in ("data", "encoder")}
-    made_by = [__version__, torch.__version__, context.device.type]
+    made_by = [__version__, torch.__version__, context.device.type, probe_heads.PROTOCOL]
     known = json.dumps([own, prepared.fingerprint(Path(settings.data)), encoder, made_by], sort_keys=True)
     found = hashlib.sha256(known.encode()).hexdigest()[:12]
     for other in (run.path / KEPT).glob("*"):
