@@ -23,7 +23,7 @@ STAMP := .venv/.installed
 # What each notebook is given, and the minutes to expect on two cores. The notebooks' own defaults are laptop size.
 # A linear probe's learning rate of 0.1 per 256 images is for a million of them: on a few thousand it needs 30
 # (reports/LOG.md). 03 also runs under each strategy of *_strategies, for 04's table, and has no step breakdown there.
-NOTEBOOKS := 01_data 02_pretrain 03_throughput 04_scaling 05_probe 06_paper
+NOTEBOOKS := 01_data 02_pretrain 03_throughput 04_scaling 05_probe 06_paper 11_peers
 reports_speed := -p ranks $(RANKS)
 reports_01_data =
 reports_02_pretrain = -p ranks $(RANKS)
@@ -31,7 +31,8 @@ reports_03_throughput = $(reports_speed) -p compare True
 reports_04_scaling =
 reports_05_probe = -p ranks $(RANKS) -p base_learning_rate 30
 reports_06_paper =
-reports_minutes := 01_data=1 02_pretrain=5 03_throughput=2 04_scaling=1 05_probe=3 06_paper=2
+reports_11_peers = -p steps 3 -p warmup_steps 1 -p stages False
+reports_minutes := 01_data=1 02_pretrain=5 03_throughput=2 04_scaling=1 05_probe=3 06_paper=2 11_peers=1
 reports_strategies = NO_SHARD DDP
 
 recorded_scenes := -p images_per_class 400
@@ -44,10 +45,11 @@ recorded_04_scaling =
 recorded_05_probe = -p ranks $(RANKS) $(recorded_scenes) -p encoder runs/recorded/pretrain -p views 4 \
 	-p base_learning_rate 30
 recorded_06_paper =
-recorded_minutes := 01_data=1 02_pretrain=18 03_throughput=2 04_scaling=1 05_probe=8 06_paper=2
+recorded_11_peers = -p configs base,small -p steps 7 -p warmup_steps 1
+recorded_minutes := 01_data=1 02_pretrain=18 03_throughput=2 04_scaling=1 05_probe=8 06_paper=2 11_peers=8
 recorded_strategies = SHARD_GRAD_OP NO_SHARD HYBRID_1GPU HYBRID_2GPUs DDP
 
-.PHONY: help .venv reports recorded predictions simulations sizes experiments loader test test-slurm test-long lint \
+.PHONY: help .venv reports recorded predictions simulations sizes experiments peers loader test test-slurm test-long lint \
 	doctor clean
 
 help:  ## This list
@@ -102,7 +104,7 @@ define pages
 	[ -z "$$failed" ] || { echo "== failed:$$failed (its page and log.txt in its run folder say why)" >&2; exit 1; }
 endef
 
-reports: $(STAMP)  ## The six reports at laptop size -> reports/index.html (up to 15 minutes on 2 cores; read again in 2)
+reports: $(STAMP)  ## All reports at laptop size -> reports/index.html (up to 15 minutes on 2 cores; read again in 2)
 	$(call pages,reports,reports)
 
 recorded: export GEOFM_RUNS = runs/recorded
@@ -125,6 +127,11 @@ simulations: $(STAMP)  ## reports/simulated.csv: the paper's memory figures, sim
 experiments: $(STAMP)  ## reports/experiments.csv: the small grids of batch/grids, run here (20 minutes on 2 cores; read again in 1)
 	for name in experiments prefetch_small scaling_small; do $(GEOFM) submit batch/grids/$$name.csv --here; done
 	$(GEOFM) study experiments
+
+peers: export GEOFM_RUNS = runs/recorded
+peers: $(STAMP)  ## reports/peers.csv: speed beside transformers and lightly (8 minutes; pip install -e '.[peers]' before)
+	$(GEOFM) run 11_peers --page reports/recorded/11_peers.html $(recorded_11_peers)
+	$(GEOFM) study peers
 
 test: $(STAMP)  ## The tests (up to 10 minutes on 2 cores): two files at a time, then those that measure time
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slurm and not long and not alone" $(PYTEST_ARGS) || [ $$? -eq 5 ]

@@ -180,8 +180,8 @@ def test_public_functions_are_annotated():
             assert not bare, f"{name_of(path)}:{function.lineno} {name}: annotate {bare}"
 
 
-def test_the_six_notebooks_are_there():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
+def test_the_notebooks_are_there():
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "11"]
 
 
 @pytest.fixture(scope="module", params=NOTEBOOKS, ids=name_of)

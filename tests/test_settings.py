@@ -11,6 +11,7 @@ from geofm_lib.runs.run import shown
 from geofm_lib.settings import (
     FindingsSettings,
     PaperSettings,
+    PeersSettings,
     PrepareSettings,
     PretrainSettings,
     ProbeSettings,
@@ -23,7 +24,7 @@ from geofm_lib.settings import (
 
 ALL = (
     PrepareSettings, PretrainSettings, ThroughputSettings, SimulateSettings, ProbeSettings, ScalingSettings,
-    PaperSettings, FindingsSettings,
+    PaperSettings, FindingsSettings, PeersSettings,
 )  # fmt: skip
 
 REFUSED = {

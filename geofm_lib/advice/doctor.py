@@ -1,6 +1,6 @@
 """`geofm doctor`: one page that says what this machine can run, and what is missing for which notebook, with the fix.
 
-Exit code 0 when notebooks 01 to 06 can run here. `ROWS` has a line for each thing that is looked at, with who needs it
+Exit code 0 when all notebooks can run here. `ROWS` has a line for each thing that is looked at, with who needs it
 and how to mend it; the functions below only look. torch is asked in a short process of its own.
 """
 
@@ -20,8 +20,8 @@ import psutil
 
 from geofm_lib.settings import runs_root
 
-NOTEBOOKS = ("01_data", "02_pretrain", "03_throughput", "04_scaling", "05_probe", "06_paper")
-TORCH = ("01_data", "02_pretrain", "03_throughput", "05_probe")  # those that start torch
+NOTEBOOKS = ("01_data", "02_pretrain", "03_throughput", "04_scaling", "05_probe", "06_paper", "11_peers")
+TORCH = ("01_data", "02_pretrain", "03_throughput", "05_probe", "11_peers")  # those that start torch
 FREE_DISK_GIB = 2  # the runs and pages of `make reports`, with room to spare
 FREE_MEMORY_GIB = 3  # two ranks at laptop size and the kernel beside them
 ASK_TORCH_S = 300  # a cold import from a shared file system can take minutes

@@ -10,7 +10,7 @@ import pandas as pd
 from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES, lookup
 from geofm_lib.catalog.suggest import did_you_mean
-from geofm_lib.files import write_text
+from geofm_lib.files import read_csv, write_text
 from geofm_lib.paper.claims import answers
 from geofm_lib.paper.verdicts import VERDICTS, of_counts
 from geofm_lib.planning.conditions import BATCH, FRONTIER, TABLE_I, conditions, gib, nodes_of
@@ -48,6 +48,8 @@ KEPT = {  # job -> settings, then headline numbers, of a row of measured.csv
     "findings": ("model", "larger_model", "ranks", "device", "fsdp1", *DRIFT, "DDP_fp32_step_s", "NO_SHARD_fp32_step_s",
                  "DDP_bf16_step_s", "NO_SHARD_bf16_step_s", "small_window_over_steady", "larger_window_over_steady"),
 }  # fmt: skip
+PEERS = ("config", "precision", "implementation", "images_per_s", "ratio_to_best_peer", "low", "high",
+         "peak_memory_gib")  # fmt: skip
 PROBED = {"pretrained": ("top1_pretrained_mean", "top1_pretrained_interval"),
           "random weights": ("top1_random_mean", "top1_random_interval"),
           "histograms": ("histograms_top1", "histograms_interval")}  # fmt: skip
@@ -206,7 +208,24 @@ def measured() -> Rows:
     return measured_rows(root)
 
 
-_ALL: tuple[Callable[[], Rows], ...] = (predictions, unseen, simulated, sizes, experiments, measured)
+def peers() -> Rows:
+    """The newest finished run of 11_peers, in the columns that others agreed on; its page has its conditions."""
+    found = max((run for run in find_runs(runs_root(), "peers") if run.finished), key=lambda run: run.summary["ended"],
+                default=None)  # fmt: skip
+    if found is None:
+        raise ValueError(f"There is no finished run of 11_peers in {runs_root()}; `make peers` makes one.")
+    return [{name: _short(row[name]) for name in PEERS} for row in read_csv(found.proved("peers.csv"))]
+
+
+def _short(value: str) -> str:
+    """A number as text with four digits; anything else as it is."""
+    try:
+        return f"{float(value):.4g}"
+    except ValueError:
+        return value
+
+
+_ALL: tuple[Callable[[], Rows], ...] = (predictions, unseen, simulated, sizes, experiments, measured, peers)
 STUDIES = {study.__name__: study for study in _ALL}  # the name is also that of the CSV file under reports/
 
 
@@ -215,4 +234,4 @@ def study(name: str) -> Path:
     if name not in STUDIES:
         near = did_you_mean(name, STUDIES)
         raise ValueError(f"There is no study '{name}'{near or '.'} The studies are {', '.join(STUDIES)}.")
-    return results.write(name, STUDIES[name]())
+    return results.write(name, STUDIES[name](), marked=name != "peers")

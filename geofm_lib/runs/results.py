@@ -30,11 +30,11 @@ def read(name: str) -> list[dict[str, str]]:
     return read_csv(file(name)) if file(name).is_file() else []
 
 
-def write(name: str, rows: list[dict[str, Any]]) -> Path:
-    """Write the rows, each with the commit, date, machine and torch they were made with."""
+def write(name: str, rows: list[dict[str, Any]], marked: bool = True) -> Path:
+    """Write the rows; `marked`: each with the commit, date, machine and torch they were made with."""
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     today = datetime.now(UTC).strftime("%Y-%m-%d")
-    marks = {"commit": commit(), "date": today, "machine": machine, "torch": _version("torch")}
+    marks = {"commit": commit(), "date": today, "machine": machine, "torch": _version("torch")} if marked else {}
     REPORTS.mkdir(exist_ok=True)
     with whole(file(name)) as fresh, open(fresh, "w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=[*rows[0], *marks])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from geofm_lib.settings.base import JobSettings, Resolved, Settings, SettingsError
 from geofm_lib.settings.data import PrepareSettings
+from geofm_lib.settings.peers import PeersSettings
 from geofm_lib.settings.places import at_step, clone, expanded, in_clone, own_folder, runs_root, shell_folder
 from geofm_lib.settings.pretrain import PretrainSettings, ProbeSettings
 from geofm_lib.settings.throughput import (
@@ -21,13 +22,16 @@ from geofm_lib.settings.throughput import (
 )
 
 __all__ = [
-    "JOBS", "FindingsSettings", "JobSettings", "PaperSettings", "PrepareSettings",
+    "JOBS", "FindingsSettings", "JobSettings", "PaperSettings", "PeersSettings", "PrepareSettings",
     "PretrainSettings", "ProbeSettings", "ScalingSettings", "Settings", "SettingsError", "SimulateSettings",
     "ThroughputSettings", "Resolved", "at_step", "clone", "expanded", "in_clone", "load", "own_folder", "runs_root",
     "shell_folder",
 ]  # fmt: skip
 
-_OF_JOBS = (PrepareSettings, PretrainSettings, ThroughputSettings, SimulateSettings, ProbeSettings, FindingsSettings)
+_OF_JOBS = (
+    PrepareSettings, PretrainSettings, ThroughputSettings, SimulateSettings, ProbeSettings, FindingsSettings,
+    PeersSettings,
+)  # fmt: skip
 JOBS = {cls.job: cls for cls in _OF_JOBS}
 TRUE_SETTINGS = "GEOFM_TRUE_SETTINGS"  # settings.json with its secrets, in the environment of the ranks alone
 

@@ -234,16 +234,19 @@ def to_theirs(saved: Saved, kind: str) -> Weights:
     return found
 
 
+def hub_name(name: str) -> str:
+    """A weight's name on the hub, without the model's before it, from that or from a name of transformers 5."""
+    for old, new in RENAMED:
+        name = re.sub(old, new, name)
+    return name
+
+
 def to_ours(weights: Weights, config: Config) -> Saved:
     """Weights by the names of the hub, or of transformers 5, in our words.
 
     A weight that has no place with us keeps its name, and one that is missing stays missing: who loads them says so.
     """
-    waiting = {}
-    for name, value in weights.items():
-        for old, new in RENAMED:
-            name = re.sub(old, new, name)
-        waiting[name] = value
+    waiting = {hub_name(name): value for name, value in weights.items()}
     left_out = tuple(name for name in waiting if LEFT_OUT.fullmatch(name))
     found = {}
     for ours, theirs in _names(lookup(config["model"]).depth, config.get("decoder_depth", 0)).items():
