@@ -9,13 +9,14 @@ pytestmark = pytest.mark.timeout(900)
 
 NEAR = 0.01  # of fp32's gradient; rounding weights and activations to bf16 once makes 0.008
 RECOMPUTED = {"plain": {}, "recomputed": {"activation_checkpointing": True}}
+OTHER = {"other kernels": {"kernels": ["plain", "convolution"], "activation_checkpointing": True}}
 
 
 def test_the_gradient_is_fp32s_in_few_and_many_micro_batches(tmp_path):
     found = ranks.start(
-        "gradients", tmp_path, 2, batch=128, strategies=["DDP", "FULL_SHARD"], parts=[1, 64], hows=RECOMPUTED
+        "gradients", tmp_path, 2, batch=128, strategies=["DDP", "FULL_SHARD"], parts=[1, 64], hows=RECOMPUTED | OTHER
     )
-    assert len(found) == 8
+    assert len(found) == 12
     for name, each in found.items():
         assert each["types"] == ["torch.float32"]
         assert each["off"] < NEAR, (name, each)

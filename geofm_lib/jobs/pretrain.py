@@ -17,7 +17,7 @@ from geofm_lib.data.sources import prepared
 from geofm_lib.data.transforms import apart, mask_noise, normalise
 from geofm_lib.distributed import checkpoint, sharding, training
 from geofm_lib.distributed.context import Context
-from geofm_lib.jobs import pace, pretrain_failed, pretrain_files, pretrain_probe, pretrain_start
+from geofm_lib.jobs import kernels, pace, pretrain_failed, pretrain_files, pretrain_probe, pretrain_start
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import mae
 from geofm_lib.planning.conditions import gib
@@ -46,6 +46,10 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         norm_pix_loss=settings.norm_pix_loss,
         norm_eps=start.norm_eps,
     )
+    parts = settings.accumulation(context.world_size)
+    together = settings.global_batch // context.world_size // parts
+    begun = not start.fresh or bool(start.parent)
+    kernels.choose(autoencoder, settings, together, context, run, begun)
     model = sharding.apply_settings(autoencoder, settings, context)
     optimiser = training.optimiser(model, settings.weight_decay)
     identity = pretrain_files.identity(settings, run.resolved)
@@ -66,7 +70,6 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         save(run.path / "checkpoint", done, settings.keep_checkpoints)
     along = pretrain_probe.Along(settings, run, context, autoencoder, shards.mean, shards.std)
     along.go_on(done)
-    parts = settings.accumulation(context.world_size)
     warmup = settings.warmup_epochs * per_epoch
     peak = settings.base_learning_rate * settings.global_batch / 256
     rows, speed, mark, taken = run.metrics(), pace.Pace(), time.perf_counter(), 0

@@ -38,6 +38,7 @@ HEARTBEAT_S = 2.0  # unless the launcher says otherwise (GEOFM_HEARTBEAT_S: many
 LAUNCHER_GONE_S = 12.0  # the launcher touches its file every second; this long without it, it is gone
 LAUNCHER_GONE = 70  # what a rank ends with then
 PAGE = ("notebook.ipynb", "report.html", "page.json", "execution.json", "slices")  # made anew whenever somebody asks
+KERNELS = "kernels.json"  # how the blocks of each stack compute, and what was measured for it
 ALONG = "probe_along.csv"  # of a pretraining: a row a probe (`probe_every`)
 KEPT = "kept"  # what a job that is under way needs to go on, besides checkpoints
 PROVED = ("checkpoint", "not-finite", "download", KEPT)  # have digests of their own

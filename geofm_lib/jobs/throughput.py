@@ -23,7 +23,7 @@ from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import apart, mask_noise, normalise
 from geofm_lib.distributed import sharding
 from geofm_lib.distributed.context import Context, fake_group
-from geofm_lib.jobs import pace
+from geofm_lib.jobs import kernels, pace
 from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.planning.conditions import PAPER_STEPS, gib
 from geofm_lib.planning.flops import training_flops
@@ -52,7 +52,7 @@ def run(settings: ThroughputSettings, context: Context, run: Folder) -> dict[str
         sampler.steps_per_epoch(len(shards), settings.batch_per_gpu * context.world_size)
     channels = shards.channels if shards else 3
     images = _inputs(settings, context, channels, shards if settings.input == "real" else None)
-    steps = _steps(settings, context, channels, images)
+    steps = _steps(settings, context, run, channels, images)
     context.barrier()
     start_up_s = time.perf_counter() - began
     peak = matmul_peak(settings.precision, context.device, PEAK_S)
@@ -70,10 +70,16 @@ def run(settings: ThroughputSettings, context: Context, run: Folder) -> dict[str
 
 
 def _steps(
-    settings: ThroughputSettings, context: Context, channels: int, stream: Iterator[Inputs], group: Group = None
+    settings: ThroughputSettings,
+    context: Context,
+    run: Folder,
+    channels: int,
+    stream: Iterator[Inputs],
+    group: Group = None,
 ) -> Steps:
     """Steps of a new model on these inputs; `group`: what it talks through, None for all ranks."""
     network = step_timing.build(settings.workload, settings.model, settings.image_size, channels, settings.patch())
+    kernels.choose(network, settings, settings.batch_per_gpu, context, run)
     model = sharding.apply_settings(network, settings, context, group)
     return Steps(model, step_timing.optimiser(model), stream, context.device, group)
 
@@ -178,7 +184,7 @@ def _breakdown(
     settings: ThroughputSettings, context: Context, run: Folder, steps: Steps, shards: Shards | None
 ) -> dict[str, float]:
     """What is usual for this rank's profiled steps, and for those with other images or without communication."""
-    others = _compared(settings, context, steps, shards) if settings.compare and shards else {}
+    others = _compared(settings, context, run, steps, shards) if settings.compare and shards else {}
     # With loader processes in a row of its own: in turn with other steps they would have time to read ahead.
     real = others.pop("real", None) if settings.workers else None
     window = settings.warmup_steps + settings.steps
@@ -199,7 +205,9 @@ def _breakdown(
     return {f"{kind}_{name}": value for kind, rows in taken.items() for name, value in usual(rows).items()}
 
 
-def _compared(settings: ThroughputSettings, context: Context, steps: Steps, shards: Shards) -> dict[str, Steps]:
+def _compared(
+    settings: ThroughputSettings, context: Context, run: Folder, steps: Steps, shards: Shards
+) -> dict[str, Steps]:
     """COMPARED: the same step with real and with synthetic images, and the latter of a model that sends nothing."""
     channels = shards.channels
     found = {
@@ -207,7 +215,7 @@ def _compared(settings: ThroughputSettings, context: Context, steps: Steps, shar
         "synthetic": replace(steps, stream=_inputs(settings, context, channels, None)),
     }
     found[settings.input] = steps
-    alone = _steps(settings, context, channels, found["synthetic"].stream, fake_group())
+    alone = _steps(settings, context, run, channels, found["synthetic"].stream, fake_group())
     return found | {"no_communication": alone}
 
 

@@ -83,6 +83,11 @@ class MaskedAutoencoder(nn.Module):
         width = self.decoder_pos_embed.shape[-1]
         return {"decoder_pos_embed": sincos_positions(width, *self.encoder.patch_embed.grid_size)}
 
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Of an image in the encoder, and in the decoder."""
+        return 1 + self.visible, 1 + self.patches
+
     def forward(
         self,
         images_BCHW: torch.Tensor,

@@ -39,6 +39,7 @@ class Classifier(nn.Module):
         # where those divide neither N nor D. That is 2.5 GiB for ViT-15B on 1,024. As a matrix they add just the same.
         network.pos_embed = nn.Parameter(network.pos_embed.detach()[0])
         self.network = network
+        self.tokens = (network.num_prefix_tokens + network.patch_embed.num_patches,)
 
     def forward(self, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy over the batch, in fp32."""

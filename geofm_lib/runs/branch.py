@@ -10,7 +10,7 @@ from typing import Any
 
 from geofm_lib import files
 from geofm_lib.distributed import manifest
-from geofm_lib.jobs.run_folder import ALONG, ANCESTORS
+from geofm_lib.jobs.run_folder import ALONG, ANCESTORS, KERNELS
 from geofm_lib.runs.run import Run, shown
 from geofm_lib.settings import PretrainSettings, Resolved, SettingsError, at_step, expanded
 from geofm_lib.settings.branch import MAY_CHANGE, ranges
@@ -73,7 +73,7 @@ def keep(folder: Path, came_to: Resolved) -> None:
     rows = [row | {"run": parent.folder.name} for row in parent.read_rows(parent.proved("metrics.jsonl").name)]
     rows = [row for row in (*parent.read_rows(ANCESTORS), *rows) if row.get("step", 0) <= last["step"]]
     files.write_text(folder / ANCESTORS, "".join(json.dumps(row) + "\n" for row in rows))
-    for name in ("init.json", ALONG) if last["checkpoint"] else ():
+    for name in ("init.json", ALONG, KERNELS) if last["checkpoint"] else (KERNELS,):
         if (parent.folder / name).is_file():
             shutil.copyfile(parent.proved(name), folder / name)
     changes = ", ".join(f"{name} {there!r} -> {here!r}" for name, (there, here) in last["changed"].items())

@@ -210,6 +210,8 @@ class ReadingSettings(Settings):
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
+Attention = Literal["auto", "fused", "plain"]
+Linear = Literal["auto", "matmul", "convolution"]
 Workload = Literal["mae", "classify"]
 MEASURED = "what is measured"
 REDUCE = "with bf16, gradients are reduced in fp32 | bf16 (the paper's)"
@@ -222,6 +224,8 @@ DATA = setting("", "run folder of 01_data, several with commas (empty: prepare t
 RANKS = setting(0, "processes (0: the Slurm tasks, else the GPUs, else 1)", WHERE, True, ge=0, le=100_000)
 DEVICE = setting("auto", "auto | cpu | cuda", WHERE, True)
 WORKERS = setting(0, "loader processes a rank (0: none)", WHERE, True, ge=0, le=128)
+ATTENTION = "how attention is computed: auto (the faster, measured here) | fused | plain"
+LINEAR = "how linear layers are: auto (the faster, measured here) | matmul | convolution"
 RUN_DIR = setting("", "run folder (empty: runs/<a name from the settings>)", WHERE, True)
 
 

@@ -58,6 +58,8 @@ class PretrainSettings(ImageSettings):
     max_batch_per_rank: int = setting(0, "images a rank holds at once (0: all; else it accumulates)", WHERE, True, ge=0)
     activation_checkpointing: bool = setting(False, "recompute activations in the backward pass", WHERE, True)
     compile: bool = setting(False, "torch.compile each block", WHERE, True)
+    attention: base.Attention = setting("auto", base.ATTENTION, WHERE, True)
+    linear: base.Linear = setting("auto", base.LINEAR, WHERE, True)
     forward_prefetch: int = setting(1, "blocks gathered ahead in the forward pass", WHERE, True, ge=0, le=8)
     backward_prefetch: int = setting(1, "blocks gathered ahead in the backward pass", WHERE, True, ge=0, le=8)
     workers: int = WORKERS

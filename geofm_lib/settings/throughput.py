@@ -27,6 +27,8 @@ class ThroughputSettings(ImageSettings):
     reduce_dtype: base.Precision = setting("bf16", base.REDUCE, MEASURED)
     activation_checkpointing: bool = setting(False, "recompute activations in the backward pass", MEASURED)
     compile: bool = setting(False, "torch.compile each block", MEASURED)
+    attention: base.Attention = setting("auto", base.ATTENTION, MEASURED, later=True)
+    linear: base.Linear = setting("auto", base.LINEAR, MEASURED, later=True)
     forward_prefetch: int = setting(1, "blocks gathered ahead in the forward pass", MEASURED, ge=0, le=8)
     backward_prefetch: int = setting(1, "blocks gathered ahead in the backward pass", MEASURED, ge=0, le=8)
     input: Literal["synthetic", "real"] = setting("synthetic", "synthetic | real (from the data set below)", MEASURED)

@@ -43,9 +43,12 @@ def _model(decoder_depth=None, image_size=32, channels=3):
     return mae.build("ViT-Atto", image_size, channels, "meta", 8, decoder_depth=decoder_depth, norm_pix_loss=True)
 
 
-def _sharded(model, strategy, context, **how):
+def _sharded(model, strategy, context, kernels=(), **how):
     from geofm_lib.distributed import sharding
+    from geofm_lib.model.kernels import Kernels, use
 
+    for stack in sharding.stacks(model):
+        use(stack, Kernels(*kernels))
     return sharding.apply(model, strategy, world_size=context.world_size, device=context.device, **how)
 
 

@@ -1,0 +1,119 @@
+"""Which kernels the blocks of a run compute with: asked for, as before, or the faster ones of a short measurement."""
+
+import hashlib
+import json
+import statistics
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from geofm_lib import files
+from geofm_lib.distributed import sharding
+from geofm_lib.distributed.context import Context
+from geofm_lib.jobs.run_folder import KERNELS, Folder
+from geofm_lib.model import kernels
+from geofm_lib.model.kernels import USUAL, Kernels
+from geofm_lib.profiling import meters
+from geofm_lib.profiling.devices import PRECISIONS
+from geofm_lib.settings import own_folder
+
+STACKS = ("encoder", "decoder")
+KINDS = ("attention", "linear")
+ASKED, MEASURED, BEFORE = "as asked", "measured before the first step", "as in the run's earlier part"
+OLDER, UNMEASURED = "as of the version that began it", "the usual ones: only plain CPU blocks are measured"
+
+
+def choose(network: nn.Module, settings: Any, batch: int, context: Context, run: Folder, begun: bool = False) -> None:
+    """Set the kernels of a network that is not sharded yet, and write kernels.json; every rank calls this.
+
+    network: has `tokens`, the tokens of an image in each of its stacks. batch: images of a rank's micro-batch. begun:
+    has the run trained, or does it begin in another's checkpoint? Then it goes on with the kernels of then.
+    """
+    found = context.broadcast(_kept(run, settings, context) if context.is_main else {})
+    asked = Kernels(settings.attention, settings.linear)
+    how, measured = ASKED, "auto" in asked and not found and not begun
+    if "auto" in asked:
+        how = BEFORE if found else OLDER if begun else MEASURED
+    if context.device.type != "cpu" or settings.compile:
+        measured, how = False, UNMEASURED if "auto" in asked else ASKED
+    rows = []
+    for name, stack, tokens in zip(STACKS, sharding.stacks(network), network.tokens, strict=False):  # type: ignore[arg-type, union-attr]
+        row: dict[str, Any] = {"stack": name, "images": batch, "tokens": tokens}
+        if measured:
+            row["ms"] = _measured(stack[0], batch, tokens, asked, settings.precision, context)
+            then = kernels.fastest({Kernels(*each.split("+")): value for each, value in row["ms"].items()})
+        else:
+            before = found.get(name, {}) if how == BEFORE else {}
+            row |= {key: before[key] for key in ("images", "tokens", "ms") if key in before}
+            then = Kernels(*(before.get(kind, usual) for kind, usual in zip(KINDS, USUAL, strict=True)))
+        chosen = Kernels(*(b if a == "auto" else a for a, b in zip(asked, then, strict=True)))
+        kernels.use(stack, chosen)
+        rows.append(row | chosen._asdict())
+    record = {"how": how, **_where(settings, context), "stacks": rows}
+    if found.keys() != {row["stack"] for row in rows} or any(found[row["stack"]] != row for row in rows):
+        run.write_json(KERNELS, record)
+
+
+def _kept(run: Folder, settings: Any, context: Context) -> dict[str, dict[str, Any]]:
+    """The rows by stack that this run, or the one that it begins in, wrote; {} if they are of other conditions."""
+    with suppress(FileNotFoundError):
+        stored = files.read_json(run.path / KERNELS)
+        own = _where(settings, context)
+        rows = {row["stack"]: row for row in stored["stacks"]}
+        known = all(row["attention"] in kernels.ATTENTION and row["linear"] in kernels.LINEAR for row in rows.values())
+        if known and all(stored[name] == own[name] for name in ("precision", "device_type")):
+            return rows
+    return {}
+
+
+def _where(settings: Any, context: Context) -> dict[str, Any]:
+    return {
+        "device": meters.device_name(context.device),
+        "device_type": context.device.type,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "ranks": context.world_size,
+        "precision": settings.precision,
+    }
+
+
+def _measured(
+    block: nn.Module, batch: int, tokens: int, asked: Kernels, precision: str, context: Context
+) -> dict[str, float]:
+    """Milliseconds of one block by kernels ("fused+matmul"), the median over the ranks, all of which measure at once.
+
+    They are kept for this user, so that the same settings on the same machine get the same kernels, and the same bits.
+    """
+    options = kernels.candidates(*asked)
+    shape = {name: list(weight.shape) for name, weight in block.named_parameters()}
+    about: dict[str, Any] = {"block": shape, "heads": block.attn.num_heads, "images": batch, "tokens": tokens}  # type: ignore[union-attr]
+    where = [meters.device_name(context.device), torch.__version__, torch.get_num_threads(), context.world_size]
+    about |= {"precision": precision, "options": options, "where": where}
+    digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+    file = own_folder("kernels") / f"{digest}.json"
+    known = context.broadcast(_read(file) if context.is_main else {})
+    if not known:
+        own = context.gather(kernels.times(block, batch, tokens, PRECISIONS[precision], options))
+        medians = [1e3 * statistics.median(each) for each in zip(*own, strict=True)]
+        known = {"+".join(each): round(ms, 4) for each, ms in zip(options, medians, strict=False)}
+        if context.is_main:
+            known = _keep(file, known)
+        known = context.broadcast(known)
+    return known
+
+
+def _read(file: Path) -> dict[str, float]:
+    with suppress(OSError, ValueError):
+        return files.read_json(file)
+    return {}
+
+
+def _keep(file: Path, known: dict[str, float]) -> dict[str, float]:
+    """Write what was measured unless another run has meanwhile; what stands there then."""
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        files.write_json(file, known, replace=False)
+    return _read(file) or known
