@@ -121,6 +121,13 @@ def test_throughput_figures(folder):
     for note in (throughput.timeline(run), throughput.breakdown_compared(run), throughput.inputs(run)):
         assert "profile_steps" in repr(note) or "compare=True" in repr(note)
     assert "Nothing stands out" in repr(throughput.advice(run))
+    assert "before kernels were chosen" in repr(throughput.kernels(run))
+    row = {"stack": "encoder", "images": 4, "tokens": 17, "attention": "plain", "linear": "matmul"}
+    row["ms"] = {"fused+matmul": 2.5, "plain+matmul": 1.25}
+    (run.folder / "kernels.json").write_text(json.dumps({"how": "measured", "device": "a device", "stacks": [row]}))
+    table = throughput.kernels(run)
+    assert table.frame["ms, plain and matmul"][0] == 1.25
+    assert "a device" in table.caption and "plain" in table._repr_html_()
 
 
 def profiled(world=2, **seconds):

@@ -8,6 +8,7 @@ import seaborn as sns
 from geofm_lib.advice import signs
 from geofm_lib.figures._axes import BLUE, GREEN, ORANGE, PINK, RED, SKY, YELLOW, legend_below, stacked_bars
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
+from geofm_lib.jobs.run_folder import KERNELS
 from geofm_lib.planning.conditions import Conditions, gib
 from geofm_lib.planning.memory import rank_memory
 from geofm_lib.planning.steps import step_traffic
@@ -51,6 +52,25 @@ def speed(run: Run) -> Table:
     caption = ", ".join(str(run.settings.get(name)) for name in ("model", "workload", "strategy", "precision"))
     caption += f"; power: {summary['power_source']}" if "power_source" in summary else ""
     return Table(pd.DataFrame(rows, columns=["what", "value"]), caption, "The run measured nothing.")
+
+
+def kernels(run: Run) -> Table:
+    """How the blocks of each stack compute, and the milliseconds that were measured for it."""
+    found = run.read_json(KERNELS)
+    columns = {
+        "stack": "blocks of",
+        "images": "images",
+        "tokens": "tokens",
+        "attention": "attention",
+        "linear": "linear",
+    }
+    rows = [
+        {words: row.get(name) for name, words in columns.items()}
+        | {f"ms, {name.replace('+', ' and ')}": ms for name, ms in row.get("ms", {}).items()}
+        for row in found.get("stacks", [])
+    ]
+    caption = f"Chosen: {found.get('how')}; one block forward and backward on {found.get('device')}" if rows else ""
+    return Table(pd.DataFrame(rows), caption, "This run was made before kernels were chosen: fused attention, matmul.")
 
 
 @styled

@@ -14,6 +14,7 @@ import nbformat
 from nbconvert import HTMLExporter
 
 from geofm_lib import files
+from geofm_lib.jobs.run_folder import KERNELS
 from geofm_lib.report import notebook_outputs
 from geofm_lib.report.colophon import chain, colophon
 from geofm_lib.report.ending import banner
@@ -41,6 +42,7 @@ def render(notebook_path: Path, page_path: Path, run: Run | None = None) -> Path
     summary, where = (run.summary, run.environment) if run else ({}, {})
     seconds = said.get("seconds") if run is None or run.seconds is None else run.seconds
     last = run.this_slice if run and run.summary else {}
+    kernels = run.read_json(KERNELS).get("stacks", []) if run else []
     ended = datetime.fromtimestamp(last["ended"], UTC) if last else datetime.now(UTC)
     facts = {
         "notebook": said.get("notebook", f"{page_path.stem}.ipynb"),
@@ -55,6 +57,7 @@ def render(notebook_path: Path, page_path: Path, run: Run | None = None) -> Path
         "cpu": top["cpu"],
         "run": run.folder.name if run else "",
         "commit": where.get("commit") or results.commit(),
+        **({"kernels": kernels} if kernels else {}),
     }
     has_colophon = any(cell.get("id") == "colophon" and cell.get("outputs") for cell in notebook.cells)
     shown = facts | {
