@@ -165,6 +165,15 @@ def test_a_run_goes_on_with_its_kernels(rank):
     assert rank("a", begun=True, attention="fused", linear="matmul") == ([USUAL, USUAL], [])
 
 
+@pytest.mark.parametrize("content", ['{"stacks": [{"stack": "encoder"}]}', "{", '{"stacks": 3}'])
+def test_kernels_that_cannot_be_read_are_one_sentence(rank, content):
+    (rank.folder / "a").mkdir()
+    (rank.folder / "a" / "kernels.json").write_text(content)
+    with pytest.raises(files.Damaged, match="kernels.json .*(restore it|cannot be read)"):
+        rank("a", begun=True)
+    assert rank("a", begun=True, attention="plain", linear="matmul") == ([P, P], [])
+
+
 def test_what_is_asked_for_is_taken_and_nothing_is_measured(rank):
     assert rank("a", attention="plain", linear="convolution") == ([Kernels("plain", "convolution")] * 2, [])
 

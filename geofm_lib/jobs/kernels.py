@@ -32,8 +32,8 @@ def choose(network: nn.Module, settings: Any, batch: int, context: Context, run:
     network: has `tokens`, the tokens of an image in each of its stacks. batch: images of a rank's micro-batch. begun:
     has the run trained, or does it begin in another's checkpoint? Then it goes on with the kernels of then.
     """
-    found = context.broadcast(_kept(run, settings, context) if context.is_main else {})
     asked = Kernels(settings.attention, settings.linear)
+    found = context.broadcast(_kept(run, settings, context) if context.is_main and "auto" in asked else {})
     how, measured = ASKED, "auto" in asked and not found and not begun
     if "auto" in asked:
         how = BEFORE if found else OLDER if begun else MEASURED
@@ -59,14 +59,19 @@ def choose(network: nn.Module, settings: Any, batch: int, context: Context, run:
 
 def _kept(run: Folder, settings: Any, context: Context) -> dict[str, dict[str, Any]]:
     """The rows by stack that this run, or the one that it begins in, wrote; {} if they are of other conditions."""
-    with suppress(FileNotFoundError):
-        stored = files.read_json(run.path / KERNELS)
-        own = _where(settings, context)
+    file = run.path / KERNELS
+    if not file.exists():
+        return {}
+    stored, own = files.read_json(file), _where(settings, context)
+    try:
         rows = {row["stack"]: row for row in stored["stacks"]}
+        same = all(stored[name] == own[name] for name in ("precision", "device_type"))
         known = all(row["attention"] in kernels.ATTENTION and row["linear"] in kernels.LINEAR for row in rows.values())
-        if known and all(stored[name] == own[name] for name in ("precision", "device_type")):
-            return rows
-    return {}
+    except (KeyError, TypeError):
+        known = same = False
+    if not known:
+        raise files.Damaged(f"{file} names no kernels; restore it from a copy, or set attention and linear")
+    return rows if same else {}
 
 
 def _where(settings: Any, context: Context) -> dict[str, Any]:
@@ -94,20 +99,23 @@ def _measured(
     about |= {"precision": precision, "options": options, "where": where}
     digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
     file = own_folder("kernels") / f"{digest}.json"
-    known = context.broadcast(_read(file) if context.is_main else {})
+    names = ["+".join(each) for each in options]
+    known = context.broadcast(_read(file, names) if context.is_main else {})
     if not known:
         own = context.gather(kernels.times(block, batch, tokens, PRECISIONS[precision], options))
         medians = [1e3 * statistics.median(each) for each in zip(*own, strict=True)]
-        known = {"+".join(each): round(ms, 4) for each, ms in zip(options, medians, strict=False)}
+        known = {name: round(ms, 4) for name, ms in zip(names, medians, strict=False)}
         if context.is_main:
             known = _keep(file, known)
         known = context.broadcast(known)
     return known
 
 
-def _read(file: Path) -> dict[str, float]:
+def _read(file: Path, names: list[str]) -> dict[str, float]:
+    """Milliseconds by these names, {} where there is no such file."""
     with suppress(OSError, ValueError):
-        return files.read_json(file)
+        found = files.read_json(file)
+        return found if list(found) == names else {}
     return {}
 
 
@@ -116,4 +124,4 @@ def _keep(file: Path, known: dict[str, float]) -> dict[str, float]:
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(file, known, replace=False)
-    return _read(file) or known
+    return _read(file, list(known)) or known
