@@ -8,7 +8,6 @@ import seaborn as sns
 from geofm_lib.advice import signs
 from geofm_lib.figures._axes import BLUE, GREEN, ORANGE, PINK, RED, SKY, YELLOW, legend_below, stacked_bars
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
-from geofm_lib.jobs.run_folder import KERNELS
 from geofm_lib.planning.conditions import Conditions, gib
 from geofm_lib.planning.memory import rank_memory
 from geofm_lib.planning.steps import step_traffic
@@ -56,7 +55,7 @@ def speed(run: Run) -> Table:
 
 def kernels(run: Run) -> Table:
     """How the blocks of each stack compute, and the milliseconds that were measured for it."""
-    found = run.read_json(KERNELS)
+    found = run.kernels
     columns = {
         "stack": "blocks of",
         "images": "images",

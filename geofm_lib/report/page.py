@@ -14,7 +14,6 @@ import nbformat
 from nbconvert import HTMLExporter
 
 from geofm_lib import files
-from geofm_lib.jobs.run_folder import KERNELS
 from geofm_lib.report import notebook_outputs
 from geofm_lib.report.colophon import chain, colophon
 from geofm_lib.report.ending import banner
@@ -42,7 +41,7 @@ def render(notebook_path: Path, page_path: Path, run: Run | None = None) -> Path
     summary, where = (run.summary, run.environment) if run else ({}, {})
     seconds = said.get("seconds") if run is None or run.seconds is None else run.seconds
     last = run.this_slice if run and run.summary else {}
-    kernels = run.read_json(KERNELS).get("stacks", []) if run else []
+    kernels = run.kernels.get("stacks", []) if run else []
     ended = datetime.fromtimestamp(last["ended"], UTC) if last else datetime.now(UTC)
     facts = {
         "notebook": said.get("notebook", f"{page_path.stem}.ipynb"),

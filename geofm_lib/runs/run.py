@@ -11,7 +11,7 @@ import pandas as pd
 
 from geofm_lib import files, rights
 from geofm_lib.jobs import owner, pace
-from geofm_lib.jobs.run_folder import ANCESTORS, HEARTBEATS, rows, whole_rows
+from geofm_lib.jobs.run_folder import ANCESTORS, HEARTBEATS, KERNELS, rows, whole_rows
 from geofm_lib.runs import life, trouble
 from geofm_lib.runs.trouble import SMALL_FILES
 from geofm_lib.settings import clone, expanded, shell_folder, stored
@@ -126,6 +126,11 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """Status and headline numbers; empty until the run has ended."""
         return self.read_json("summary.json")
+
+    @property
+    def kernels(self) -> dict[str, Any]:
+        """How its blocks compute, and what was measured for it (`jobs/kernels`); {} of runs that chose none."""
+        return self.read_json(KERNELS)
 
     @property
     def environment(self) -> dict[str, Any]:
