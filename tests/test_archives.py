@@ -40,6 +40,9 @@ def test_labels_are_class_folders_or_nothing():
 def test_names_cannot_leave_the_shard():
     assert archives.clean("/etc/../../a b.jpg") == "etc/a b.jpg"
     assert archives.clean("x\\été.jpg") == "x/été.jpg"
+    assert [archives.clean(name) for name in ("a/b.jpg", "a/.b.jpg", "a/./b", "a//b", "./a", "a/", "")] == [
+        *("a/b.jpg", "a/.b.jpg", "a/b", "a/b", "a", "a", "")
+    ]
     assert archives.clean(b"caf\xe9.jpg".decode("utf-8", "surrogateescape")) == r"caf\xe9.jpg"
 
 

@@ -150,3 +150,12 @@ def test_short_side_and_quality(tmp_path):
     assert summary["converted"] == 2
     _, _, packed = prepared(tmp_path / "jpeg", dataset, quality=80)
     assert all(each.startswith(b"\xff\xd8\xff") for each in packed.values())
+
+
+def test_rows_are_read_alike_whether_or_not_names_are_quoted(tmp_path, monkeypatch):
+    monkeypatch.setattr(pack, "AT_ONCE", 4)
+    names = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg", 'f, "g"\nh.jpg', "\n\n.jpg", *map(str, range(9))]
+    for _ in pack.pack((Sample(name, data=b"x") for name in names), tmp_path, 2**20):
+        pass
+    assert [sample.name for sample in pack.rows(tmp_path)] == names
+    assert [len(block["name"]) for block in pack.columns(tmp_path)] == [4, 4, 4, 4]

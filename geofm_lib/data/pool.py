@@ -44,26 +44,25 @@ def samples(
     total: how many there are, if that is known; workers: processes, 0 for one a core. fit: see
     `verify.Fit`. The data of a sample is valid until the next one is asked for.
     """
-    workers = workers or _cores()
+    workers = processes(workers)
     chunks = _chunks(items)
     if workers == 1 or (total is not None and total <= 2 * CHUNK):
-        for chunk in chunks:
+        for chunk, _ in chunks:
             yield from _with_data(chunk, check(chunk, NO_SLOT, fit), memoryview(b""))
         return
-    method = "spawn" if torch.cuda.is_initialized() or os.name != "posix" else "fork"
+    method = "fork" if can_fork() else "spawn"
     measure.measure([(np.zeros((8, 8, 3), np.uint8), None)])  # compiled once, for all processes
     ahead = 3 * workers  # chunks at a time: bounds the bytes in memory
     shared = mmap.mmap(-1, ahead * SLOT) if method == "fork" else None  # only a fork inherits it
     view = memoryview(shared or b"")
     waiting: deque[tuple[list[Item], int, Future[Checked]]] = deque()
     context = multiprocessing.get_context(method)
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_process, initargs=(os.getpid(), shared))
+    pool = ProcessPoolExecutor(workers, context, initializer=start_process, initargs=(os.getpid(), shared))
     size = 0
     try:
-        for number, chunk in enumerate(chunks):
+        for number, (chunk, own) in enumerate(chunks):
             start = number % ahead * SLOT
             slot = (start, start + SLOT) if shared else NO_SLOT
-            own = sum(map(_size, chunk))
             waiting.append((chunk, own, pool.submit(check, chunk, slot, fit)))
             size += own
             while len(waiting) == ahead or size > MOST_WAITING and len(waiting) > workers:
@@ -119,21 +118,21 @@ def check(chunk: list[Item], slot: Slot, fit: verify.Fit) -> Checked:
     return found
 
 
-def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Some images at a time: at most CHUNK, fewer if their bytes are many; tiles that are read at once together."""
+def _chunks(items: Iterable[Item]) -> Iterator[tuple[list[Item], int]]:
+    """Some images and their bytes: at most CHUNK, fewer if they are large; tiles that are read at once together."""
     chunk: list[Item] = []
     size, before = 0, None
     for item in items:
         together = getattr(item.load, "together", None)
         full = len(chunk) >= CHUNK or size >= CHUNK_BYTES
         if chunk and (full and (together is None or together != before) or size > MOST_BYTES):
-            yield chunk
+            yield chunk, size
             chunk, size = [], 0
         chunk.append(item)
         size += _size(item)
         before = together
     if chunk:
-        yield chunk
+        yield chunk, size
 
 
 def _size(item: Item) -> int:
@@ -152,8 +151,8 @@ def _with_data(chunk: list[Item], checked: Checked, shared: memoryview) -> Itera
         yield sample
 
 
-def _start_process(parent: int, shared: mmap.mmap | None) -> None:
-    """Start of a pool process: one thread, a signal ends it, and it never outlives its parent."""
+def start_process(parent: int, shared: mmap.mmap | None = None) -> None:
+    """Start of another process: one thread, a signal ends it, and it never outlives its parent."""
     global _shared
     _shared = shared
     gc.freeze()  # what was inherited stays shared: collecting garbage would touch, and so copy, all of it
@@ -169,5 +168,11 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def can_fork() -> bool:
+    """Can this process be forked? Not after it has touched a GPU."""
+    return os.name == "posix" and not torch.cuda.is_initialized()
+
+
+def processes(workers: int) -> int:
+    """How many `workers` are, 0 for one a core."""
+    return workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

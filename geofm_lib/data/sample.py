@@ -1,5 +1,6 @@
 """One image on its way from a source into a data shard, with all that was found of it."""
 
+import operator
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -39,8 +40,13 @@ class Sample:
     reason: str = ""  # why it is refused
     data: Data = b""  # the encoded image; a view is valid until the next sample is asked for
 
+    def __reduce__(self) -> tuple[type, tuple]:
+        """How one gets to another process, without its data: in half the time of Python's own way."""
+        return Sample, _values(self)
+
 
 ROW = tuple(field.name for field in fields(Sample) if field.name != "data")
+_values = operator.attrgetter(*ROW)
 NUMBERS = {field.name: field.type for field in fields(Sample) if field.type in (int, float)}
 
 

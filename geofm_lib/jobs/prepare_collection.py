@@ -67,9 +67,10 @@ class Collection:
         self.given.append(self._shared.setdefault(given, given))
         self._seen.add(sample.name)
         self.kinds.setdefault((sample.channels, sample.dtype), []).append(sample.name)
-        self.alphas[sample.channels, sample.dtype] += "alpha" in sample.converted
-        self.converted += bool(sample.converted)
-        self.conversions.update(filter(None, sample.converted.split(", ")))
+        if sample.converted:
+            self.alphas[sample.channels, sample.dtype] += "alpha" in sample.converted
+            self.converted += 1
+            self.conversions.update(filter(None, sample.converted.split(", ")))
         self._digests.append(int(sample.digest, 16))
         self._looks.append(int(sample.look or "0", 16))
         self._contrasts.append(sample.contrast)

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import stat
 import tarfile
 import zipfile
@@ -16,6 +17,7 @@ from geofm_lib.data.sources.unused import Unused
 # What a member that cannot be read may raise (zipfile: RuntimeError when it is encrypted).
 READ_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError)
 MOST_BYTES = 2**29  # of one image file: more is no image, or a bomb
+_SAFE = re.compile(r"[^./\\][^/\\]*(?:/[^./\\][^/\\]*)*")  # no part is empty or begins with a dot
 
 
 def items(source: listing.Source, apart: bool = False, unused: Unused | None = None) -> Iterator[Item]:
@@ -104,6 +106,8 @@ def clean(name: str) -> str:
     >>> clean("/tmp/../été 1.jpg")
     'tmp/été 1.jpg'
     """
+    if name.isascii() and _SAFE.fullmatch(name):
+        return name  # as nearly all are, in a third of the time
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", "..", ".")]
     return "/".join(parts).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 

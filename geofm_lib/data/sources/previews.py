@@ -6,6 +6,7 @@ from collections import Counter
 from geofm_lib.data.sources import archives, listing, unused
 
 ARRAYS = tuple(unused.ARRAYS.split())
+_ZARR = ".zarr/"  # within a path: a folder that is one array
 
 
 def count(source: listing.Source) -> int | None:
@@ -17,8 +18,10 @@ def count(source: listing.Source) -> int | None:
         return None
     images, arrays = 0, set[str]()
     for name in archives.every(source):
-        images += listing.is_image_name(name)
-        arrays.add(_array(name))
+        image = listing.is_image_name(name)
+        images += image
+        if not image or _ZARR in name.lower():
+            arrays.add(_array(name))
     arrays.discard("")
     folders, stems, example = set[str](), set[str](), ""
     if len(arrays) <= images:
@@ -42,7 +45,7 @@ def count(source: listing.Source) -> int | None:
 def _array(name: str) -> str:
     """The name of the array that a file is, or is a part of; "" for other files."""
     lower = name.lower()
-    at = lower.find(".zarr/")
+    at = lower.find(_ZARR)
     if at < 0 and not lower.endswith(ARRAYS):
         return ""
     whole = name[: at + 5] if at >= 0 else name
