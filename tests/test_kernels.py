@@ -5,6 +5,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import timm
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
@@ -16,7 +17,7 @@ from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.model import kernels, mae, vit
 from geofm_lib.model.kernels import USUAL, Convolved, Kernels
 from geofm_lib.profiling import devices, step_timing
-from geofm_lib.settings import PretrainSettings, ThroughputSettings
+from geofm_lib.settings import PretrainSettings, ProbeSettings, ThroughputSettings
 
 OTHERS = [Kernels("plain", "matmul"), Kernels("fused", "convolution"), Kernels("plain", "convolution")]
 
@@ -115,21 +116,24 @@ def rank(tmp_path, monkeypatch):
     monkeypatch.setenv("GEOFM_RUNS", str(tmp_path))
     speeds, calls = {USUAL: 4e-3, P: 1e-3, C: 5e-3}, []
 
-    def times(block, batch, tokens, dtype, asked):
-        calls.append((batch, tokens, dtype))
+    def times(block, batch, tokens, dtype, asked, backward=True):
+        calls.append((batch, tokens, dtype, backward))
         return [speeds[each] for each in asked]
 
     monkeypatch.setattr(kernels, "times", times)
+
+    def context(device):
+        found = SimpleNamespace(rank=0, world_size=1, is_main=True, device=torch.device(device))
+        found.gather, found.broadcast = (lambda value: [value]), (lambda value: value)
+        return found
 
     def choose(name, begun=False, device="cpu", job=PretrainSettings, **asked):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         settings = job(model="ViT-Atto", **asked)
         network = mae.build("ViT-Atto", 32, device="meta", patch_size=8, mask_ratio=settings_ratio(settings))
-        context = SimpleNamespace(rank=0, world_size=1, is_main=True, device=torch.device(device))
-        context.gather, context.broadcast = (lambda value: [value]), (lambda value: value)
         before = len(calls)
-        jobs_kernels.choose(network, settings, 5, context, Folder(folder), begun)
+        jobs_kernels.choose(network, settings, 5, context(device), Folder(folder), begun)
         rows = files.read_json(folder / "kernels.json")["stacks"]
         fused = [stack[0].attn.fused_attn for stack in sharding.stacks(network)]
         assert fused == [row["attention"] == "fused" for row in rows]
@@ -137,7 +141,7 @@ def rank(tmp_path, monkeypatch):
         assert linear == [row["linear"] == "convolution" for row in rows]
         return [(row["attention"], row["linear"]) for row in rows], calls[before:]
 
-    choose.folder, choose.speeds = tmp_path, speeds
+    choose.folder, choose.speeds, choose.calls, choose.context = tmp_path, speeds, calls, context
     return choose
 
 
@@ -146,7 +150,7 @@ def settings_ratio(settings):
 
 
 def test_each_stack_is_measured_at_its_own_shape_once_on_a_machine(rank):
-    assert rank("a", precision="bf16") == ([P, P], [(5, 5, torch.bfloat16), (5, 17, torch.bfloat16)])
+    assert rank("a", precision="bf16") == ([P, P], [(5, 5, torch.bfloat16, True), (5, 17, torch.bfloat16, True)])
     row = files.read_json(rank.folder / "a" / "kernels.json")["stacks"][1]
     assert row["ms"] == {"fused+matmul": 4.0, "plain+matmul": 1.0, "fused+convolution": 5.0}
     rank.speeds[P] = 9e-3  # what a second measurement would say
@@ -192,6 +196,22 @@ def test_a_throughput_run_measures_too_and_old_runs_keep_their_names(rank):
     old = {n: v for n, v in ThroughputSettings().asked().items() if n not in ("attention", "linear")}
     assert ThroughputSettings.model_construct(**json.loads(json.dumps(old))).name() == ThroughputSettings().name()
     assert PretrainSettings(attention="plain").name() == PretrainSettings().name()
+
+
+def test_encoders_of_a_probe_are_measured_forward_and_all_set(rank):
+    (rank.folder / "a").mkdir()
+    rank.speeds[C] = 2e-3
+    encoders = [vit.build("ViT-Atto", image_size=32, seed=seed) for seed in range(2)]
+    context = rank.context("cpu")
+    jobs_kernels.choose_of_encoders(encoders, ProbeSettings(), 64, context, Folder(rank.folder / "a"), False)
+    record = files.read_json(rank.folder / "a" / "kernels.json")
+    (row,) = record["stacks"]
+    assert (row["attention"], row["linear"], row["images"], row["tokens"]) == ("plain", "convolution", 64, 17)
+    assert rank.calls == [(64, 17, torch.float32, False)]
+    assert {type(block.mlp.fc2) for each in encoders for block in each.blocks} == {Convolved}
+    theirs = timm.create_model("vit_base_patch16_dinov3", num_classes=0, embed_dim=32, depth=2, num_heads=2)
+    jobs_kernels.choose_of_encoders([theirs], ProbeSettings(), 64, context, Folder(rank.folder), False)
+    assert len(rank.calls) == 1
 
 
 def test_a_real_measurement_is_positive_and_leaves_the_generators_alone():

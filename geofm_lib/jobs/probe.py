@@ -27,10 +27,10 @@ from geofm_lib.data import baselines, sampler
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.sources import prepared, probeable
 from geofm_lib.distributed.context import Context
-from geofm_lib.distributed.features import Extractor, Features, cut
+from geofm_lib.distributed.features import BATCH, Extractor, Features, cut
 from geofm_lib.distributed.training import learning_rate
-from geofm_lib.jobs import pace, probe_kept, probe_metrics, probe_summary
-from geofm_lib.jobs.run_folder import Folder, Stopped
+from geofm_lib.jobs import kernels, pace, probe_kept, probe_metrics, probe_summary
+from geofm_lib.jobs.run_folder import KEPT, Folder, Stopped
 from geofm_lib.model import probe_heads, vit
 from geofm_lib.model.interop import folders, load
 from geofm_lib.settings import ProbeSettings
@@ -60,6 +60,7 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
     train, test = (Shards(settings.data, split=side, labelled=True) for side in ("train", "test"))
     device = context.device
     encoders, config = _encoders(settings, train.channels, device)
+    kernels.choose_of_encoders(encoders.values(), settings, BATCH, context, run, (run.path / KEPT).exists())
     progress = Progress(run, context.world_size)
     extract = Extractor(
         encoders,

@@ -152,6 +152,8 @@ class ProbeSettings(ImageSettings):
     seed: int = setting(0, "of crops, heads and the random encoder", "protocol", ge=0)
     ranks: int = RANKS
     device: base.Device = DEVICE
+    attention: base.Attention = setting("auto", base.ATTENTION, WHERE, True)
+    linear: base.Linear = setting("auto", base.LINEAR, WHERE, True)
     workers: int = WORKERS
     run_dir: str = RUN_DIR
 
