@@ -1,7 +1,10 @@
 """One rank alone needs no wrapper: the same bits as under the strategy's own, and checkpoints that fit both."""
 
 import pytest
+import torch
+from torch import nn
 
+from geofm_lib.distributed import casts, sharding
 from geofm_lib.jobs.simulate import simulate
 from geofm_lib.planning.conditions import Conditions
 from geofm_lib.planning.memory import rank_memory
@@ -52,3 +55,21 @@ def test_the_arithmetic_of_one_rank_is_what_is_traced(more):
     assert traced.memory.peak == pytest.approx(held.peak, rel=0.05)
     assert traced.bytes == {}
     assert not any(each.payload for each in step_traffic("ViT-Femto", settings.strategy, 1, how, **size).values())
+
+
+def test_micro_batches_share_the_casts_of_a_step_and_no_others():
+    layer = nn.Linear(2, 2)
+    casts.compute_in(layer, torch.bfloat16, cast_inputs=True)
+    seen = []
+    layer.register_forward_pre_hook(lambda module, _: seen.append(module.weight))
+    for part in (0, 1, 2, 0):
+        sharding.micro_batch(layer, part, 3)
+        layer(torch.ones(1, 2)).sum().backward()
+    sharding.micro_batch(layer, 0, 1)
+    layer(torch.ones(1, 2))
+    with torch.no_grad():
+        layer(torch.ones(1, 2))
+    first = [next(k for k, other in enumerate(seen) if other is each) for each in seen]
+    assert first == [0, 0, 0, 3, 4, 5]
+    assert torch.equal(layer.weight.grad, torch.full((2, 2), 4.0))
+    assert layer.weight.dtype == torch.float32

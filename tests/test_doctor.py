@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from geofm_lib.advice import doctor
+from geofm_lib.advice import doctor, waiting
 from geofm_lib.profiling import devices
 
 FOUR_GPUS = {
@@ -74,6 +74,13 @@ def test_an_allocation_says_how_many_ranks(monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_NTASKS", "16")
     assert doctor.describe_ranks(FOUR_GPUS).startswith("16 by default")
+
+
+def test_how_threads_wait_is_the_users_choice_or_ours():
+    assert waiting.variables({}) == {"GOMP_SPINCOUNT": str(waiting.SPINS)}
+    assert waiting.variables({"OMP_WAIT_POLICY": "active"}) == {}
+    assert waiting.told({"OMP_WAIT_POLICY": "active"}) == "as OMP_WAIT_POLICY=active says"
+    assert "then sleeps" in waiting.told({})
 
 
 def test_an_old_torch_is_refused_with_the_fix():

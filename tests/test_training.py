@@ -85,3 +85,17 @@ def test_what_decays_by_hand():
     assert inside == {"attn.qkv.weight", "attn.proj.weight", "mlp.fc1.weight", "mlp.fc2.weight"}
     assert {"encoder.cls_token", "mask_token", "encoder.norm.weight", "decoder_pred.bias"} <= others
     assert not {"encoder.pos_embed", "decoder_pos_embed"} & (decayed | others), "fixed positions are not trained"
+
+
+def test_a_gradient_below_the_limit_is_not_touched_and_one_above_is_cut(monkeypatch):
+    """As clip_grads_with_norm_ has it, which multiplies all of them by 1 as well."""
+    monkeypatch.setattr(training.dist, "get_world_size", lambda _: 1)
+    monkeypatch.setattr(training.dist, "all_reduce", lambda *_, **__: None)
+    cut = []
+    monkeypatch.setattr(training.nn.utils, "clip_grads_with_norm_", lambda _, clip, norm: cut.append(float(norm)))
+    model = nn.Linear(4, 1, bias=False)
+    for clip, times in ((0.0, 0), (3.0, 0), (2.0, 1), (1.9, 2)):  # a norm of 2 and 1e-6 for the quotient
+        optimiser = torch.optim.SGD(model.parameters(), lr=0.0)
+        step = {"parts": 1, "rate": 0.0, "clip": clip}
+        assert training.step(model, optimiser, [lambda: model(torch.ones(4)).sum()], **step).norm == 2
+        assert cut == [2.0] * times

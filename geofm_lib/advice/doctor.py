@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from geofm_lib.advice import waiting
 from geofm_lib.settings import runs_root
 
 NOTEBOOKS = ("01_data", "02_pretrain", "03_throughput", "04_scaling", "05_probe", "06_paper", "11_peers")
@@ -36,6 +37,7 @@ ROWS = {  # what is looked at: (section, who cannot run without it, the fix)
     "devices": ("machine", (), ""),
     "matrix products": ("machine", (), ""),
     "ranks": ("machine", (), ""),
+    "waiting threads": ("machine", (), ""),
     "memory": ("machine", TORCH, f"free {FREE_MEMORY_GIB} GiB: end other programs, or take ranks=1 and less a batch"),
     "disk": ("machine", TORCH, f"free {FREE_DISK_GIB} GiB, or set GEOFM_RUNS to a folder with room"),
     "run folders": ("machine", TORCH, "make that folder writable, or set GEOFM_RUNS to one that is"),
@@ -143,6 +145,7 @@ def machine(torch: dict[str, Any], runs: Path) -> list[Check]:
     disk, writable = shutil.disk_usage(nearest).free / 2**30, nearest.is_dir() and os.access(nearest, os.W_OK)
     free = f"{memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}"
     checks = [
+        Check("waiting threads", waiting.told(os.environ)),
         Check("memory", free, memory.available / 2**30 >= FREE_MEMORY_GIB),
         Check("disk", f"{disk:.1f} GiB free for {runs}/", disk >= FREE_DISK_GIB),
         Check("run folders", f"written below {runs}/" if writable else f"{nearest} is not writable", writable),

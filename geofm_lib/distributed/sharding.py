@@ -27,8 +27,15 @@ from geofm_lib.distributed.context import Context
 from geofm_lib.model.init import materialise
 
 BF16 = torch.bfloat16
-M_MMAP_THRESHOLD = -3  # in glibc's malloc.h
-LARGE = 2**28  # parameters from which on memory is worth more than a few percent of speed, on CPU
+LARGE = 2**28  # parameters from which on memory is worth more than a tenth of the speed, on CPU
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # in glibc's malloc.h
+# By `large`. By itself glibc keeps blocks of up to 32 MiB and gives larger ones back. Weights of large models that come
+# and go with FSDP then leave holes between gradients that stay: a rank of ViT-1B needs 1.5 GiB more. A small model's
+# activations would be made of fresh pages in every step, which takes a tenth of it (reports/LOG.md).
+ALLOCATOR = {
+    True: {M_MMAP_THRESHOLD: 4 * 2**20, M_MMAP_MAX: 65536},  # every freed block from there on goes back at once
+    False: {M_TRIM_THRESHOLD: -1, M_MMAP_MAX: 0},  # none does
+}
 Stack = nn.Sequential | nn.ModuleList  # of blocks
 
 
@@ -64,8 +71,8 @@ def apply(
     """
     row = strategies.lookup(strategy)
     replicas, shard = strategies.resolve(row, world_size)
-    if device.type == "cpu" and sum(parameter.numel() for parameter in model.parameters()) >= LARGE:
-        _give_back_freed_memory()
+    if device.type == "cpu":
+        _tell_allocator(large=sum(parameter.numel() for parameter in model.parameters()) >= LARGE)
     alone = world_size == 1 and not wrapped
     if row.ddp or (alone and seed is not None):
         _materialise(model, device, seed)
@@ -75,7 +82,7 @@ def apply(
     for stack in stacks(model):
         for index, block in enumerate(stack):
             if (row.ddp or alone) and dtype:
-                casts.compute_in(block, dtype, cast_inputs=True)
+                casts.compute_in(block, dtype, cast_inputs=True, may_share=not activation_checkpointing)
             if compile:
                 block.compile()
             blocks.append(checkpoint_wrapper(block) if activation_checkpointing else block)
@@ -127,16 +134,12 @@ def _cut(group: int) -> Callable[[nn.Parameter], Shard | None]:
     return place
 
 
-def _give_back_freed_memory() -> None:
-    """Let glibc return every freed block over 4 MiB to the system at once.
-
-    By itself it soon keeps blocks of up to 32 MiB; weights that come and go with FSDP then leave holes between
-    gradients that stay, and a rank of ViT-1B needs 1.5 GiB more. Small models lose up to 9 % of their speed by it
-    (reports/LOG.md).
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not in musl or on macOS
+def _tell_allocator(large: bool) -> None:
+    """Whether glibc gives freed memory back to the system (ALLOCATOR). musl and macOS have no such choice."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
-        mallopt(M_MMAP_THRESHOLD, 4 * 2**20)
+        for name, value in ALLOCATOR[large].items():
+            mallopt(name, value)
 
 
 def _prefetch(model: nn.Module, blocks: list[nn.Module], forward: int, backward: int) -> None:
@@ -191,8 +194,10 @@ def forward_method(model: nn.Module, name: str) -> None:
     casts.forward_method(model, name)
 
 
-def last_micro_batch(model: nn.Module, last: bool) -> None:
-    """Reduce gradients only after the last micro-batch of a step."""
+def micro_batch(model: nn.Module, part: int, parts: int) -> None:
+    """Before each of a step's micro-batches: gradients are reduced only after the last one, weights cast only once."""
+    last = part == parts - 1
+    casts.micro_batch(model, part, parts)
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)
     elif isinstance(model, DistributedDataParallel):

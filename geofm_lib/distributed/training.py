@@ -81,7 +81,7 @@ def step(
     """
     own_losses = []
     for part, loss_of in enumerate(losses):
-        sharding.last_micro_batch(model, part == parts - 1)
+        sharding.micro_batch(model, part, parts)
         with phases("forward"):
             loss = loss_of()
         with phases("backward"):
@@ -96,10 +96,11 @@ def step(
         more = [also().to(own.device).double() / ranks] if also else []
         shared = torch.stack([own.double() / ranks, own.new_tensor(float(stop)).double(), *more])
         dist.all_reduce(shared, group=group)
-        mean, stops, *others, length = torch.cat([shared, norm.double().reshape(1)]).tolist()
+        share = clip / (norm + 1e-6)  # as clip_grads_with_norm_ has it
+        mean, stops, *others, length, left = torch.cat([shared, torch.stack([norm, share]).double()]).tolist()
         if not math.isfinite(mean) or not math.isfinite(length):
             raise NotFinite(mean, float(own), length)
-        if clip:
+        if clip and left < 1.0:  # else it would take all gradients times 1
             nn.utils.clip_grads_with_norm_(model.parameters(), clip, norm)
         for parameter_group in optimiser.param_groups:
             parameter_group["lr"] = rate

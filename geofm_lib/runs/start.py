@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from geofm_lib.advice import waiting
 from geofm_lib.runs import slurm, watch
 from geofm_lib.settings import JobSettings, SettingsError
 
@@ -51,6 +52,7 @@ def start_ranks(
     base = {**os.environ, **(secret or {}), "GEOFM_LAUNCH": launch_id, "PYTHONUNBUFFERED": "1"}
     base["GEOFM_HEARTBEAT_S"] = str(watch.heartbeat_s(ranks))
     base["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), base.get("PYTHONPATH")]))
+    base |= waiting.variables(base)
     base.pop("MPLBACKEND", None)
     starts = _by_srun(base, ranks) if slurm.in_allocation() else _local(base, ranks, device)
     with open(folder / "log.txt", "ab") as log:
