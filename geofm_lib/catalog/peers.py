@@ -44,10 +44,14 @@ class Stage(NamedTuple):
 
 
 OURS = "geofm"
-OFF: dict[str, Any] = {"wrapped": True}  # how `jobs.peers_process` builds and runs ours without any of them
+OFF: dict[str, Any] = {"wrapped": True, "attention": "fused", "linear": "matmul"}
+"""How `jobs.peers_process` builds ours without any of them."""
 STAGES = (
     Stage("no wrapper on one rank", {"wrapped": False}),
-)  # switched on one after the other; after the last, ours is as it is by default
+    Stage("attention kernel", {"attention": "auto"}),
+    Stage("linear kernel", {"linear": "auto"}),
+)
+"""Switched on one after the other; after the last, ours is as it is by default."""
 
 
 def ours(stages: bool) -> dict[str, dict[str, Any]]:

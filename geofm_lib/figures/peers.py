@@ -22,8 +22,17 @@ SHOWN = {
     "high": "high",
     "mfu_of_measured_peak": "MFU, of the measured peak",
     "peak_memory_gib": "peak GiB",
+    "kernels": "kernels (attention and linear layers)",
 }
 DONE = {  # a part of an operator's name -> what was done about it
+    "scaled_dot_product": "plain softmax(q k) v where that is measured to be faster (bf16 on a CPU)",
+    "bmm": "is attention's plain softmax(q k) v, taken where it is measured to be faster",
+    "softmax": "is attention's plain softmax(q k) v, taken where it is measured to be faster",
+    "convolution": "is a linear layer by oneDNN, taken where it is measured to be faster than torch's own product",
+    "addmm": "linear layers: as a convolution by oneDNN where that is measured to be faster",
+    "aten::mm": "linear layers: as a convolution by oneDNN where that is measured to be faster",
+    "copy_": "bf16 weights are cast once a step, without a wrapper's copies on one rank",
+    "gelu": "nothing yet",
     "native_layer_norm": "sums in fp32, added piece by piece in the cache (model/norm)",
     "fused_adamw": "fused: one pass over weights, gradients and moments",
 }

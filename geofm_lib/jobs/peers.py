@@ -78,6 +78,7 @@ class Cell:
         named: dict[str, dict[str, Any]] = {name: {} for name in here} | ours(settings.stages)
         self.asked = {name: Asked(name, how, *told) for name, how in named.items()}
         self.taken: dict[str, list[dict[str, float]]] = {name: [] for name in self.asked}
+        self.kernels: dict[str, str] = {}
         self.memory: dict[str, float] = {}
         self.profiles: list[Row] = []
         self.peak = 0.0  # TFLOP/s of a matrix product
@@ -88,8 +89,7 @@ class Cell:
         with ExitStack() as stack:
             waiting = {name: stack.enter_context(started(each)) for name, each in self.asked.items()}
             processes = {name: process.ready() for name, process in waiting.items()}
-            for process in processes.values():
-                process.ask("build")
+            self.kernels = {name: process.ask("build") for name, process in processes.items()}
             names = list(processes)
             for number in range(self.settings.warmup_steps + self.settings.steps):
                 first = number % len(names)  # another begins each time
@@ -108,8 +108,8 @@ class Cell:
         counted = {name: steps[self.settings.warmup_steps :] for name, steps in self.taken.items()}
         seconds = {name: [step["step_s"] for step in steps] for name, steps in counted.items()}
         rows = compared(seconds, self.config, self.peak, self.here)
-        for row in rows:
-            row |= {"peak_memory_gib": self.memory[row["implementation"]], "loss": losses[row["implementation"]]}
+        more: dict[str, dict[str, Any]] = {"peak_memory_gib": self.memory, "loss": losses, "kernels": self.kernels}
+        rows = [row | {column: found[row["implementation"]] for column, found in more.items()} for row in rows]
         each = [(name, k, s) for name, steps in seconds.items() for k, s in enumerate(steps, 1)]
         rounds = [{"implementation": name, "round": k, "step_s": s} for name, k, s in each]
         return {"peers": rows, "rounds": rounds, "profile": self.profiles}

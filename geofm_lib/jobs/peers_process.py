@@ -4,10 +4,13 @@ So its peak of memory is its own, and what it sets of its process (kernels, allo
 """
 
 import multiprocessing
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -15,9 +18,13 @@ import torch.distributed as dist
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from geofm_lib import files
 from geofm_lib.catalog.peers import CONFIGS, MASK_RATIO, PEERS
 from geofm_lib.data.transforms import mask_noise
 from geofm_lib.distributed import sharding, training
+from geofm_lib.distributed.context import Context
+from geofm_lib.jobs import kernels
+from geofm_lib.jobs.run_folder import KERNELS, Folder
 from geofm_lib.model import mae
 from geofm_lib.model.interop import peers
 from geofm_lib.profiling import meters
@@ -46,15 +53,18 @@ class Trained:
         self.asked, self.config, self.device = asked, CONFIGS[asked.config], torch.device(asked.device)
         self.number = 0
 
-    def build(self) -> None:
-        """Make the model, its optimiser and the images; the first word."""
-        asked = self.asked
+    def build(self) -> str:
+        """Make the model, its optimiser and the images: the first word. Says which kernels ours computes with."""
+        asked, chosen = self.asked, ""
         side, batch = self.config.image_size, self.config.batch
         generator = torch.Generator().manual_seed(asked.seed)
         self.images = torch.randn((batch, 3, side, side), generator=generator).to(self.device)
-        self.model = _peer(asked, self.device) if asked.implementation in PEERS else _ours(asked, self.device)
-        self._step = self._of_peer if asked.implementation in PEERS else self._of_ours
+        if asked.implementation in PEERS:
+            self.model, self._step = _peer(asked, self.device), self._of_peer
+        else:
+            (self.model, chosen), self._step = _ours(asked, self.device), self._of_ours
         self.optimiser = training.optimiser(self.model, WEIGHT_DECAY)
+        return chosen
 
     def step(self) -> dict[str, float]:
         """Seconds of the next step, the device waited for at both ends, and its loss before the update."""
@@ -101,14 +111,22 @@ def _peer(asked: Asked, device: torch.device) -> nn.Module:
     return peers.build(asked.implementation, CONFIGS[asked.config], asked.seed).to(device).train()
 
 
-def _ours(asked: Asked, device: torch.device) -> nn.Module:
-    """As 02 trains it on one rank."""
+def _ours(asked: Asked, device: torch.device) -> tuple[nn.Module, str]:
+    """As 02 trains it on one rank, and the kernels of its stacks in words."""
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-    config = CONFIGS[asked.config]
+    config, how = CONFIGS[asked.config], dict(asked.how)
     model = mae.build(config.model, channels=3, device="meta", mask_ratio=MASK_RATIO, **config.sizes)
-    how: dict[str, Any] = {"precision": asked.precision, "seed": asked.seed, **asked.how}
-    return sharding.apply(model, "FULL_SHARD", world_size=1, device=device, **how)
+    wanted = {kind: how.pop(kind) for kind in kernels.KINDS}
+    settings = SimpleNamespace(precision=asked.precision, compile=False, **wanted)
+    with tempfile.TemporaryDirectory() as folder:
+        context = Context(0, 1, device, dist.HashStore())
+        kernels.choose(model, settings, config.batch, context, Folder(folder))
+        found = files.read_json(Path(folder) / KERNELS)["stacks"]
+    how |= {"precision": asked.precision, "seed": asked.seed, "world_size": 1, "device": device}
+    return sharding.apply(model, "FULL_SHARD", **how), ", ".join(
+        f"{row['stack']} {row['attention']} and {row['linear']}" for row in found
+    )
 
 
 WORDS: dict[str, Callable[[Trained], Any]] = {
