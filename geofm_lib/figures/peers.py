@@ -45,11 +45,13 @@ def answer(run: Run) -> Note:
     left_out = [PEERS[name] for name in summary["left_out"]]
     compared = len(left_out) < len(PEERS)
     said = [_said(row, _best(frame, row)) if compared else _alone(row) for row in own.to_dict("records")]
-    verb = "has these times the images/s of the best peer" if compared else "alone was measured"
     where = (f"{summary['device']}, {summary['threads']} threads, torch {summary['torch']}, medians of "
              f"{summary['measured_steps']} rounds after {summary['warmup_steps']} of warm-up")  # fmt: skip
-    words = f"{OURS} {verb}: {'; '.join(said)} ({where}{', 95 % intervals' if compared else ''})."
-    if left_out:
+    spread = ", in brackets 95 % of the ratios of rounds drawn anew" if compared else ""
+    words = f"{OURS} makes {'; '.join(said)} ({where}{spread})."
+    if not compared:
+        words += f" {ALONE}."
+    elif left_out:
         words += f" {' and '.join(left_out)} {'is' if len(left_out) == 1 else 'are'} not installed here and left out"
         words += f" ({INSTALL})."
     return Note(words)
@@ -62,12 +64,18 @@ def _rows(run: Run) -> pd.DataFrame:
 
 
 def _said(row: dict[str, Any], best: str) -> str:
-    return (f"{row['ratio_to_best_peer']:.2f} ({row['low']:.2f} to {row['high']:.2f}) on {row['config']} in "
-            f"{row['precision']}, beside {PEERS[best]}")  # fmt: skip
+    return (f"{row['ratio_to_best_peer']:.2f} times ({row['low']:.2f} to {row['high']:.2f}) the images/s of "
+            f"{PEERS[best]}, the best peer, on {_what(row)}")  # fmt: skip
 
 
 def _alone(row: dict[str, Any]) -> str:
-    return f"{row['images_per_s']:.3g} images/s on {row['config']} in {row['precision']}"
+    return f"{row['images_per_s']:.3g} images/s on {_what(row)}"
+
+
+def _what(row: dict[str, Any]) -> str:
+    config = CONFIGS[row["config"]]
+    return (f"{row['config']} in {row['precision']} ({config.model}, {config.image_size} px, {config.batch} images a "
+            "step)")  # fmt: skip
 
 
 def _best(frame: pd.DataFrame, row: dict[str, Any]) -> str:
