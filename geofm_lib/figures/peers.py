@@ -48,7 +48,7 @@ def answer(run: Run) -> Note:
     where = (f"{summary['device']}, {summary['threads']} threads, torch {summary['torch']}, medians of "
              f"{summary['measured_steps']} rounds after {summary['warmup_steps']} of warm-up")  # fmt: skip
     spread = ", in brackets 95 % of the ratios of rounds drawn anew" if compared else ""
-    words = f"{OURS} makes {'; '.join(said)} ({where}{spread})."
+    words = f"{OURS} makes {'; '.join(said)}; on {where}{spread}."
     if not compared:
         words += f" {ALONE}."
     elif left_out:
