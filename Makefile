@@ -140,7 +140,7 @@ test: $(STAMP)  ## The tests (up to 10 minutes on 2 cores): two files at a time,
 test-slurm: $(STAMP)  ## The tests on a real Slurm started on this machine (up to 20 minutes; apt install slurm-wlm munge)
 	$(PY) -m pytest -m slurm $(PYTEST_ARGS)
 
-test-long: $(STAMP)  ## The tests that take longer (up to 30 minutes)
+test-long: $(STAMP)  ## The tests that take longer (60 to 90 minutes on 2 cores)
 	$(PY) -m pytest -m long $(PYTEST_ARGS)
 
 loader: $(STAMP)  ## Images/s beside ImageFolder and webdataset -> reports/loader.csv (4 minutes; needs GEOFM_TEST_DATA)
