@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import torch
 from torch.nn import functional as F
-from torchvision.transforms.v2.functional import center_crop
 
 from geofm_lib.data import sampler
 from geofm_lib.data.decode import FULL
@@ -94,7 +93,8 @@ def centre(image: torch.Tensor, size: int) -> torch.Tensor:
     """Short side to size * 256/224, then the middle: how a probe is tested."""
     factor = size * PROBE_RESIZE / min(image.shape[-2:])
     height, width = (max(size, round(side * factor)) for side in image.shape[-2:])
-    return center_crop(resize(image, height, width), [size])
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return resize(image, height, width)[..., top : top + size, left : left + size]
 
 
 def squeeze(image: torch.Tensor, size: int) -> torch.Tensor:

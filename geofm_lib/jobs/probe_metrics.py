@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.metrics import average_precision_score
 
 from geofm_lib.data.shards import Shards
 
@@ -39,6 +38,8 @@ def top(scores_NK: np.ndarray, labels_N: np.ndarray) -> tuple[float, float]:
 
 def mean_average_precision(scores_NK: np.ndarray, targets_NK: np.ndarray) -> tuple[float]:
     """In percent, over the classes that some image has."""
+    from sklearn.metrics import average_precision_score  # a second and 140 MiB, which few ranks need
+
     there = targets_NK.any(0)
     return (100 * float(average_precision_score(targets_NK[:, there], scores_NK[:, there], average="macro")),)
 

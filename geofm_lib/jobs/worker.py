@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from geofm_lib import files, rights, streams
-from geofm_lib.jobs import pace
+from geofm_lib.jobs import imports, pace
 from geofm_lib.jobs.run_folder import END, STOP, Folder, Heartbeat, Stopped, request, seal, stop_signals
 from geofm_lib.settings import load
 from geofm_lib.settings.masking import mask
 
 PACKAGE = Path(files.__file__).parent
+SPARING = ("pretrain", "throughput")  # jobs whose ranks import no more than they use
 PRINT_S = 5.0  # a srun that no longer takes lines is waited for so long
 
 
@@ -69,6 +70,8 @@ def _ask_to_stop(run_dir: Path, heartbeat: Heartbeat) -> None:
 
 def _work(run_dir: Path, heartbeat: Heartbeat) -> dict[str, Any]:
     settings, resolved = load(run_dir)
+    if settings.job in SPARING and not settings.asked().get("compile"):
+        imports.spare()
 
     from geofm_lib.distributed.context import join, leave
     from geofm_lib.profiling import meters
@@ -145,4 +148,7 @@ class _Labelled:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    ended = main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(ended)  # all is written: taking torch apart takes the better part of a second

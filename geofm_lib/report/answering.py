@@ -23,6 +23,7 @@ WHAT = {  # what is waited for -> what did not happen
     "idle": "the end of a cell never arrived",
     "between": "it took no word after a cell",
 }
+LISTEN_S = 0.1  # at a time: the end of a notebook waits for it
 BUSY_S = 0.2  # of a second's processor time: it works, though it cannot say so (compiled code may hold Python's lock)
 
 
@@ -84,7 +85,7 @@ class Answers:
         unheard = unanswered = 0
         while not over.is_set() and max(unheard, unanswered) < silence_s():
             used = sum(process.cpu_times()[:2])
-            self._hear(client)
+            self._hear(client, over)
             works = sum(process.cpu_times()[:2]) - used > BUSY_S
             unheard = 0 if client.hb_channel.is_beating() else unheard + 1
             taken = self.state == "sent" and "iopub.status.busy" in self.cell.metadata.get("execution", {})
@@ -96,11 +97,11 @@ class Answers:
             )
             kernel.send(signal.SIGKILL)
 
-    def _hear(self, client: BlockingKernelClient) -> None:
-        """Take what the kernel publishes in a second."""
+    def _hear(self, client: BlockingKernelClient, over: threading.Event) -> None:
+        """Take what the kernel publishes in a second, or until it is over."""
         until = time.monotonic() + 1
-        while (left := until - time.monotonic()) > 0:
+        while not over.is_set() and (left := until - time.monotonic()) > 0:
             with suppress(Empty):
-                message = client.iopub_channel.get_msg(timeout=left)
+                message = client.iopub_channel.get_msg(timeout=min(left, LISTEN_S))
                 if message["msg_type"] == "status" and message["parent_header"].get("msg_type") == "execute_request":
                     self.state = {"busy": "running"}.get(message["content"]["execution_state"], "idle")

@@ -28,6 +28,8 @@ usual = OutStream.__init__
 def own(self, session, thread, name, *others, watchfd=True, **options):
     usual(self, session, thread, name, *others, watchfd=watchfd and name != "stderr", **options)
 OutStream.__init__ = own
+from geofm_lib.runs import ahead
+ahead.import_once_launched("geofm_lib.figures._axes", "geofm_lib.report.colophon")  # most of a second
 runpy.run_module("ipykernel_launcher", run_name="__main__", alter_sys=True)
 """
 

@@ -103,7 +103,7 @@ def watch(run: Run, processes: list[subprocess.Popen[bytes]], ranks: int, log_fr
                     with contextlib.suppress(OSError):  # only to show; what matters is written, and watched, above
                         line.show(overview.progress(run))
                     if action.do is not Do.ASK_SLURM:
-                        time.sleep(POLL_S)
+                        _pause(processes)
                 break
             except KeyboardInterrupt:
                 watcher.interrupted()
@@ -113,6 +113,16 @@ def watch(run: Run, processes: list[subprocess.Popen[bytes]], ranks: int, log_fr
     with contextlib.suppress(OSError):
         line.show(overview.progress(run), last=True)
     _conclude(run, action.summary)
+
+
+def _pause(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Until the next look: POLL_S, or the end of the first rank that lives."""
+    living = next((process for process in processes if process.returncode is None), None)
+    if living is None:
+        time.sleep(POLL_S)
+        return
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        living.wait(POLL_S)
 
 
 class Watcher:
