@@ -9,7 +9,7 @@ missing where a library changes: only the second is back.
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 from importlib.machinery import PathFinder
 from types import SimpleNamespace
 from typing import Any
@@ -26,12 +26,8 @@ def spare() -> None:
         return
     for name in BY_PARTS:
         _on_demand(name)
-    data = sys.modules["timm.data"]  # timm's models take means and spreads from it, and nothing else
-    spec = PathFinder.find_spec("constants", data.__path__)
-    if spec and spec.loader:
-        constants = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(constants)
-        vars(data).update({name: value for name, value in vars(constants).items() if name.isupper()})
+    if data := sys.modules.get("timm.data"):
+        vars(data).update(_constants(data.__path__))
 
     import torch  # noqa: F401  else it would find its compiler while it is imported
 
@@ -40,7 +36,18 @@ def spare() -> None:
 
     import timm
 
-    timm.data = data
+    if data:
+        timm.data = data
+
+
+def _constants(folder: MutableSequence[str]) -> dict[str, Any]:
+    """Means and spreads: all that timm's models take from timm.data."""
+    spec = PathFinder.find_spec("constants", folder)
+    if spec is None or spec.loader is None:
+        return {}
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return {name: value for name, value in vars(module).items() if name.isupper()}
 
 
 def _as_it_is(function: Any = None, *_: Any, **__: Any) -> Any:
@@ -68,7 +75,7 @@ def _on_demand(name: str, ready: dict[str, Any] | None = None, parts: bool = Tru
     root = above or (parent and importlib.util.module_from_spec(importlib.util.find_spec(parent)))  # type: ignore
     spec = PathFinder.find_spec(name, root.__path__) if root else importlib.util.find_spec(name)
     if spec is None or spec.loader is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError(f"there is no package {name}", name=name)
+        return  # whoever imports it says so
     loader, where = spec.loader, list(spec.submodule_search_locations)
     package = importlib.util.module_from_spec(spec)
     inside = vars(package)
