@@ -15,6 +15,7 @@ from geofm_lib.jobs.peers_process import Asked, Process, serve
 from geofm_lib.model import mae
 from geofm_lib.model.interop import peers
 from geofm_lib.paper import studies
+from geofm_lib.report import execute
 from geofm_lib.runs import results
 from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run
@@ -146,6 +147,16 @@ def test_a_page_without_any_other_library_says_so(finished, tmp_path):
     assert shown.answer(run).text.endswith(f"{shown.ALONE}.")
     assert shown.ratios(run).text == shown.ALONE
     assert len(shown.table(run).frame) == 1
+
+
+@pytest.mark.long  # .ci/run makes all pages anyway
+def test_the_notebook_begins_with_its_answer(root, monkeypatch, tmp_path):
+    monkeypatch.setenv("GEOFM_RUNS", str(tmp_path))
+    few = {"configs": "tiny", "precisions": "fp32", "steps": "2", "warmup_steps": "1"}
+    state, error, page = execute.execute(root / "notebooks" / "11_peers.ipynb", few)
+    assert (state, error) == ("finished", "")
+    text = page.read_text()
+    assert text.index(f"{OURS} makes ") < text.index("The run") < text.index(job.PROFILED[0])
 
 
 def test_the_study_has_the_agreed_columns(finished, monkeypatch, tmp_path):
