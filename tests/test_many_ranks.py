@@ -3,7 +3,10 @@
 import pytest
 
 from geofm_lib.catalog.strategies import lookup, resolve
+from geofm_lib.distributed import sharding
+from geofm_lib.distributed.sharding import SMALL
 from geofm_lib.jobs.simulate import simulate
+from geofm_lib.model import mae
 from geofm_lib.planning.conditions import Conditions
 from geofm_lib.planning.steps import step_traffic
 from geofm_lib.runs.launch import launch
@@ -22,6 +25,7 @@ STRATEGIES = {world: [n for n in NAMES if (n, world) not in REFUSED] for world i
 # (precision, activation checkpointing): all four on 2 ranks; on 1 and 4 the other two are left to `make test-long`.
 USUAL, OTHER = (("fp32", False), ("bf16", True)), (("fp32", True), ("bf16", False))
 HOW = {1: USUAL, 2: USUAL + OTHER, 4: USUAL}
+TOGETHER = {"FULL_SHARD": {"precision": "bf16", "activation_checkpointing": True}, "HYBRID_1GPU": {}}
 HELD = {2: ("FULL_SHARD",), 4: ("FULL_SHARD", "HYBRID_2GPUs")}
 _SMALL = {"model": "ViT-Atto", "image_size": 32, "batch_per_gpu": 4}
 SIMULATED = {2: _SMALL | {"workload": "mae", "precision": "fp32"}, 4: _SMALL | {"workload": "classify"}}
@@ -62,6 +66,7 @@ def found(place):
             programs["held"] = {"strategies": HELD[world], "settings": SIMULATED[world]}
         if world == 2:
             programs |= {"prefetch": {"depths": DEPTHS}, "unsynchronised": {}}
+            programs["together"] = {"hows": TOGETHER, "least": [0, 100_000, SMALL]}
         out[world] = ranks.start_all(programs, place / f"on {world}", world)
     return out
 
@@ -166,6 +171,14 @@ def test_the_depth_of_prefetch_moves_gathers_and_nothing_else(found):
             for way, past, before in (("F", events[:turn], block), ("B", events[turn:], 3 - block)):
                 computed = sum(event[0] == way for event in past[: past.index(f"G{block}")])
                 assert computed == max(0, before - depth), (depth, way, block, events)
+
+
+def test_blocks_gathered_as_one_train_the_same_bits(found):
+    model = mae.build("ViT-Atto", 32, 3, "meta", 8)  # four blocks of 50,000 parameters, and two
+    assert [[len(unit) for unit in sharding._units(model, least)] for least in (0, 100_000, SMALL)] == [
+        [1] * 6, [2, 2, 2], [4, 2]]  # fmt: skip
+    for strategy, (usual, *others) in found[2]["together"].items():
+        assert others == [usual] * 2, strategy
 
 
 @pytest.fixture(scope="module")

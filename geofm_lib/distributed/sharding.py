@@ -27,6 +27,7 @@ from geofm_lib.distributed.context import Context
 from geofm_lib.model.init import materialise
 
 BF16 = torch.bfloat16
+SMALL = 2**21  # parameters up to which a message between two ranks on CPU costs its two waits and nothing else
 LARGE = 2**28  # parameters from which on memory is worth more than a tenth of the speed, on CPU
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # in glibc's malloc.h
 # By `large`. By itself glibc keeps blocks of up to 32 MiB and gives larger ones back. Weights of large models that come
@@ -54,6 +55,7 @@ def apply(
     seed: int | None = 0,
     fake: dist.ProcessGroup | None = None,
     wrapped: bool = False,
+    together: int = 0,
 ) -> nn.Module:
     """Spread a model over the ranks; returns the module to train (the same object, but a wrapper for DDP).
 
@@ -68,6 +70,7 @@ def apply(
         fake: `context.fake_group()` for a model that makes the same calls and sends nothing.
         wrapped: a single rank has the strategy's wrapper as several have; else it needs none, and trains the bare
             module to the same bits (micro-batches of bf16 are added up in fp32, whatever `reduce_dtype` is).
+        together: on CPU neighbouring blocks, unless compiled, are gathered as one until they have so many parameters.
     """
     row = strategies.lookup(strategy)
     replicas, shard = strategies.resolve(row, world_size)
@@ -96,8 +99,9 @@ def apply(
         return ddp.wrap(model, reduced, fake)
     mesh = _mesh(device.type, replicas, shard, fake is not None)
     how: dict[str, Any] = {"reshard_after_forward": row.reshard_after_forward, "shard_placement_fn": _cut(shard)}
-    for block in blocks:
-        fully_shard(block, mesh=mesh, mp_policy=MixedPrecisionPolicy(dtype, reduced), **how)
+    units = _units(model, together if device.type == "cpu" and not compile else 0)
+    for unit in units:
+        fully_shard(unit, mesh=mesh, mp_policy=MixedPrecisionPolicy(dtype, reduced), **how)
     # The root takes images and masking noise as they are: rounding them would change targets and masks.
     policy = MixedPrecisionPolicy(dtype, reduced, cast_forward_inputs=False)
     # Fixed positions are not trained: each rank keeps them whole, and nothing is sent.
@@ -105,7 +109,7 @@ def apply(
     fully_shard(model, mesh=mesh, mp_policy=policy, ignored_params=fixed, **how)
     if seed is not None:
         _materialise(model, device, seed)
-    _prefetch(model, blocks, forward_prefetch, backward_prefetch)
+    _prefetch(model, [unit[0] for unit in units], forward_prefetch, backward_prefetch)
     return model
 
 
@@ -116,6 +120,20 @@ def _mesh(kind: str, replicas: int, shard: int, fake: bool) -> DeviceMesh:
         sizes = {f"fake_{name}": size for name, size in sizes.items()}
     backends: dict[int | str, Any] | None = dict.fromkeys(sizes, "fake") if fake else None
     return init_device_mesh(kind, tuple(sizes.values()), mesh_dim_names=tuple(sizes), backend_override=backends)
+
+
+def _units(model: nn.Module, least: int) -> list[list[nn.Module]]:
+    """What is gathered as one: neighbouring blocks of a stack, until they have `least` parameters."""
+    units: list[list[nn.Module]] = []
+    for stack in stacks(model):
+        held = least
+        for block in stack:
+            if held >= least:
+                units.append([])
+                held = 0
+            units[-1].append(block)
+            held += sum(parameter.numel() for parameter in block.parameters())
+    return units
 
 
 def _cut(group: int) -> Callable[[nn.Parameter], Shard | None]:
@@ -168,11 +186,12 @@ SETTINGS = (
 
 
 def apply_settings(
-    model: nn.Module, settings: Any, context: Context, fake: dist.ProcessGroup | None = None
+    model: nn.Module, settings: Any, context: Context, fake: dist.ProcessGroup | None = None, together: int = 0
 ) -> nn.Module:
     """`apply` as a job's settings say: their strategy, and SETTINGS."""
     how = {name: getattr(settings, name) for name in SETTINGS}
-    return apply(model, settings.strategy, world_size=context.world_size, device=context.device, fake=fake, **how)
+    how |= {"world_size": context.world_size, "device": context.device, "fake": fake, "together": together}
+    return apply(model, settings.strategy, **how)
 
 
 def stacks(model: nn.Module) -> list[Stack]:

@@ -50,7 +50,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
     together = settings.global_batch // context.world_size // parts
     begun = not start.fresh or bool(start.parent)
     kernels.choose(autoencoder, settings, together, context, run, begun)
-    model = sharding.apply_settings(autoencoder, settings, context)
+    model = sharding.apply_settings(autoencoder, settings, context, together=sharding.SMALL)
     optimiser = training.optimiser(model, settings.weight_decay)
     identity = pretrain_files.identity(settings, run.resolved)
     config = pretrain_files.config(settings, shards, start.norm_eps)

@@ -173,6 +173,16 @@ def alone(context, arguments):
     return {"trained": out, "saved": saved, "loaded": loaded}
 
 
+def together(context, arguments):
+    """Losses, norms and last weights with blocks gathered each by itself and as one: lists by strategy."""
+    out = {}
+    for strategy, how in arguments["hows"].items():
+        for least in arguments["least"]:
+            model = _sharded(_model(), strategy, context, seed=7, together=least, **how)
+            out.setdefault(strategy, []).append([_train(model, context, steps=2, parts=2), _digests(model)])
+    return out
+
+
 def gradients(context, arguments):
     """How far one global batch's bf16 gradient is from fp32's on one process, of the latter's norm; its dtypes.
 
