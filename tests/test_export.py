@@ -94,6 +94,13 @@ def test_timm_reads_the_folder_of_a_run(tmp_path, name, size, patch, channels, a
         assert torch.equal(tuned.forward_features(images), ours.forward_features(images))
         assert tuned(images).shape == (1, 3)
         assert torch.equal(theirs(images), ours(images))
+        pooled = timm.create_model(f"local-dir:{folder}", pretrained=True, global_pool="avg", fc_norm=False).eval()
+        by_hand = theirs.forward_features(images)[:, theirs.num_prefix_tokens :].mean(dim=1)
+        for found, pool in ((theirs(images), "cls"), (pooled(images), "mean"), (by_hand, "mean")):
+            torch.testing.assert_close(found, vit.features(ours, images, pool), atol=1e-5, rtol=0)
+    card = (folder / "README.md").read_text()
+    assert 'pretrained=True, global_pool="avg", fc_norm=False)' in card
+    assert "model.forward_features(images)[:, model.num_prefix_tokens :].mean(dim=1)" in card
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ import torch
 from geofm_lib.data.loader import batches
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import mask_noise, normalise
-from geofm_lib.jobs import run_folder
+from geofm_lib.jobs import pretrain_loss, run_folder
 from geofm_lib.model.interop import load
 from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run, find_runs, run_table
@@ -103,6 +104,27 @@ def test_the_exported_folder_is_read_by_timm_and_rebuilds(whole, small):
     assert loss == pytest.approx(whole.summary["loss"], rel=0.1)
 
 
+def test_the_loss_is_a_mean_and_the_held_out_one_that_of_one_process(whole, small):
+    """Two of 24 steps are the last tenth. Two ranks found what one process finds with the exported folder."""
+    found = whole.summary
+    assert found["loss_steps"] == 2
+    assert found["loss"] == np.mean(losses(whole)[-2:])
+    model, _ = load.load_autoencoder(whole.folder)
+    train, alone = (
+        Shards(small["data"], split="train"),
+        SimpleNamespace(rank=0, world_size=1, device=torch.device("cpu")),
+    )
+    alone.gather, alone.broadcast = lambda value: [value], lambda value: value
+    side, images = pretrain_loss.held_out(small["data"])
+    for seed in (0, 1):  # which is none of its masks
+        asked = PretrainSettings(**small | {"seed": seed})
+        again = pretrain_loss.fixed_masks(asked, model, model, train, side, images, alone)
+        assert again == {name: pytest.approx(found[name], rel=1e-6) if type(found[name]) is float else found[name]
+                         for name in again}  # fmt: skip
+    assert (found["held_out_side"], found["held_out_images"], found["trained_on_images"]) == ("test", 48, 48)
+    assert found["patch_mean_loss"] == pytest.approx(1, abs=0.02), "each target has mean 0 and variance 1"
+
+
 @pytest.mark.parametrize(
     "now, words",
     [({"epochs": 9}, "epochs (8 there, 9 now)"), ({"model": "ViT-Femto"}, "model ('ViT-Atto' there, 'ViT-Femto' now)")],
@@ -141,6 +163,8 @@ def test_an_interrupt_saves_and_the_next_launch_goes_on(whole, small, tmp_path):
     launch(settings)
     assert losses(run) == losses(whole)
     assert digest(run) == digest(whole)
+    told = ("loss", "loss_steps", "held_out_loss", "trained_on_loss", "patch_mean_loss")
+    assert [run.summary[each] for each in told] == [whole.summary[each] for each in told]
     assert json.loads((run.folder / "history.jsonl").read_text())["status"] == "stopped"
     first, second = (each["seconds"] for each in run.slices)
     assert run.summary["seconds"] == run.seconds == pytest.approx(first + second, abs=0.051)

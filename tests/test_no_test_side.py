@@ -59,7 +59,12 @@ def test_pretraining_shows_train_images_and_says_so(both, tmp_path):
     words = str(page.images(Run(run.folder)))
     assert "train side (split: random), in" in words and words.endswith("each epoch. 01 warns: a.")
     figure = page.reconstruction(run)
-    assert "the train image, which it was trained on since the set has no test side" in figure.alt
+    assert "the train image, which it was trained on since no image is held out" in figure.alt
+    assert (run.summary["held_out_side"], run.summary["held_out_loss"]) == ("", None)
+    assert "no image is held out, so there is no held-out loss" in str(page.result(run))
+    assert [row["doubt"] for row in page.doubts(run).frame.to_dict("records")][-1] == "no image is held out"
+    (run.folder / "summary.json").write_text(json.dumps({"status": "finished"}))
+    assert "the image of a side that was not noted, the patches" in page.reconstruction(Run(run.folder)).alt
     statistics = json.loads((tmp_path / "run" / "encoder" / "config.json").read_text())
     assert statistics["mean"] == pytest.approx(Shards(both).mean)
 

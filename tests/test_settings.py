@@ -213,3 +213,9 @@ def test_nodata_is_a_number_or_a_word(given, read):
     assert PrepareSettings(nodata=given).nodata == read
     with pytest.raises(SettingsError, match="'0,5' is no number; give the value of what was not measured, or 'none'"):
         PrepareSettings(nodata="0,5")
+
+
+def test_what_data_overrules_is_not_shown_as_if_it_counted():
+    rows = PretrainSettings(data="runs/a")._repr_html_()
+    assert rows.count("not used: data is given") == 2
+    assert "not used" not in PretrainSettings()._repr_html_()

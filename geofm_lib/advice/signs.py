@@ -171,11 +171,27 @@ def _overfitted(found: dict[str, Any], curves: pd.DataFrame) -> str:
     return f"{words} while the training loss kept falling"
 
 
+def _seen(found: dict[str, Any], _: pd.DataFrame) -> str:
+    exact, near = found.get("seen_exact", 0), found.get("seen_near", 0)
+    if not exact + near:
+        return ""
+    return f"{exact} of {found['test_images']} test images were pretrained on, and {near} that look nearly the same"
+
+
+def _not_known(found: dict[str, Any], _: pd.DataFrame) -> str:
+    how = found.get("pretrained_on", "known")  # an older probe never asked
+    return "" if how == "known" else f"which images the encoder was pretrained on is {how}"
+
+
 Evidence = Callable[[dict[str, Any], pd.DataFrame], str]
 PROBE: tuple[tuple[str, Evidence, str | Callable[[dict[str, Any]], str]], ...] = (
     ("classes without a training image", _unlearned,
      "give training images of them, use another split (split=random in 01), or leave their images out"),
     ("01 warned of the data", _warned, "read 01's page of this data set (look here), and mend what is meant otherwise"),
+    ("it has seen test images", _seen,
+     "pretrain without them (a union of prepared sets leaves them out), or probe on other images"),
+    ("it may have seen test images", _not_known,
+     "pretrain with this version, whose encoders keep fingerprints; of a foreign encoder read its authors' data"),
     ("the head is hardly trained", _untrained,
      "raise base_learning_rate (0.1 is for a million images; a few thousand need 10 to 30) or epochs, before anything "
      "else is believed"),

@@ -3,6 +3,7 @@
 So a test image that a pretraining has seen is found without opening an image.
 """
 
+import itertools
 from array import array
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from geofm_lib.data import duplicates
 from geofm_lib.data.sample import Sample, from_row
 from geofm_lib.data.sources import rows
 
+ARRAYS = ("digest", "look", "turned", "contrast")  # of fingerprints: uint64 [n] three times, then float32 [n]
+Arrays = dict[str, np.ndarray]
 Found = dict[str, np.ndarray]  # "exact": the same pixels; "near": nearly the same look; bool [n] each, never both
 
 
@@ -27,6 +30,12 @@ class Fingerprints:
         self._looks.append(int(sample.look or "0", 16))
         self._turned.append(int(sample.turned or "0", 16))  # rows of an older version have none
         self._contrasts.append(sample.contrast)
+
+    def add_all(self, found: Arrays) -> None:
+        """Take in many."""
+        for name, own in zip(ARRAYS, (self._digests, self._looks, self._turned), strict=False):
+            own.frombytes(found[name].tobytes())
+        self._contrasts.frombytes(found["contrast"].tobytes())
 
     def shown(self, asked: np.ndarray, known: np.ndarray) -> Found:
         """Which of the images `asked` for are among those `known`, also turned or mirrored; bool [n] each."""
@@ -52,3 +61,33 @@ def between(tested: Path, trained: Path) -> dict[str, list[str]]:
                     asked.append(side == "test")
     found = images.shown(np.array(asked, bool), ~np.array(asked, bool))
     return {kind: [names[i] for i in np.flatnonzero(which)] for kind, which in found.items()}
+
+
+def of_sides(folder: Path, sides: tuple[str, ...], labelled: bool = False) -> Arrays | None:
+    """The fingerprints of a prepared folder's images of these sides; None where its rows are gone, or have none.
+
+    labelled: only of images with a label.
+    """
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in ARRAYS}
+    try:
+        for block in rows.blocks(folder):
+            columns = zip(block["side"], block["label"], block["reason"], strict=True)
+            wanted = [side in sides and bool(label or not labelled) and not bad for side, label, bad in columns]
+            for name in ARRAYS[:3]:
+                texts = itertools.compress(block[name], wanted)
+                empty = "" if name == "digest" else "0"  # a digest that is missing is an error, a look is none
+                parts[name].append(np.array([int(text or empty, 16) for text in texts], np.uint64))
+            contrasts = itertools.compress(block["contrast"], wanted)
+            parts["contrast"].append(np.array([float(text or 0) for text in contrasts], np.float32))
+    except (OSError, ValueError):
+        return None
+    return {name: np.concatenate(each) for name, each in parts.items()} if parts["digest"] else None
+
+
+def among(asked: Arrays, known: Arrays) -> Found:
+    """Which of some images, bool [n], are among others: exact or near."""
+    images = Fingerprints()
+    images.add_all(asked)
+    images.add_all(known)
+    first = np.arange(len(asked["digest"]) + len(known["digest"])) < len(asked["digest"])
+    return {kind: which[first] for kind, which in images.shown(first, ~first).items()}

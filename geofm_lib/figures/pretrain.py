@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
+from geofm_lib.advice import pretraining
 from geofm_lib.catalog.metrics import LONG
 from geofm_lib.figures._axes import BLUE, GREY, LIMIT, ORANGE
-from geofm_lib.figures.display import Figure, Note, axes, sheet, styled
+from geofm_lib.figures.display import Figure, Note, Table, axes, sheet, styled
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import expanded
 
@@ -64,6 +65,21 @@ def loss(run: Run) -> Figure | Note:
         alt += f" {told}."
     kept = np.unique(np.linspace(0, len(metrics) - 1, MOST_ROWS).astype(int))
     return Figure(figure, alt, metrics[[name for name in COLUMNS if name in metrics]].iloc[kept])
+
+
+def result(run: Run) -> Note:
+    """What the loss came to: over the last steps, and with fixed masks on train and on held-out images."""
+    return Note(pretraining.result(run.summary))
+
+
+def doubts(run: Run) -> Table:
+    """What speaks against a pretraining, with its evidence and what to do; one sentence when nothing does."""
+    rows = pretraining.doubts(run.summary, run.metrics)
+    measured = "patch_mean_loss" in run.summary
+    empty = (
+        "None of the usual signs of a poor pretraining." if measured else "Its curve, as far as it goes, is not flat."
+    )
+    return Table(pd.DataFrame(rows), "What speaks against it", empty=empty)
 
 
 @styled
@@ -139,11 +155,12 @@ def model_view(run: Run) -> Figure | Note:
 
 
 def reconstruction(run: Run) -> Figure | Note:
-    """Images of the test side, else of the train side; what the model saw of them, and what it rebuilt."""
-    side = run.summary.get("rebuilt", "test")
-    names = {"original": f"{side} image", "masked": "visible patches", "rebuilt": "rebuilt"}
-    trained = ", which it was trained on since the set has no test side" if side == "train" else ""
-    words = f"the {side} image{trained}, the patches that the model saw, and the image that it rebuilt from them"
+    """Images that are held out, else of the train side; what the model saw of them, and what it rebuilt."""
+    side = run.summary.get("rebuilt", "")  # an earlier version took train images too, and did not say so
+    names = {"original": f"{side} image".strip(), "masked": "visible patches", "rebuilt": "rebuilt"}
+    trained = {"train": ", which it was trained on since no image is held out", "": " of a side that was not noted"}
+    shown = f"the {names['original']}{trained.get(side, '')}"
+    words = f"{shown}, the patches that the model saw, and the image that it rebuilt from them"
     return _rows(run, "reconstruction.npz", names, words)
 
 

@@ -19,7 +19,7 @@ KINDS = {
 }
 NUMBERS = (
     "encoder", "classes", "metric", "train_", "test_", "chance", "guess", "top", "map", "knn", "hist", "head", "loss",
-    "fewest", "unlearned", "unlabelled",
+    "fewest", "unlearned", "unlabelled", "pretrained_on", "seen",
 )  # fmt: skip
 
 

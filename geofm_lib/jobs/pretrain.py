@@ -17,7 +17,15 @@ from geofm_lib.data.sources import prepared
 from geofm_lib.data.transforms import apart, mask_noise, normalise
 from geofm_lib.distributed import checkpoint, sharding, training
 from geofm_lib.distributed.context import Context
-from geofm_lib.jobs import kernels, pace, pretrain_failed, pretrain_files, pretrain_probe, pretrain_start
+from geofm_lib.jobs import (
+    kernels,
+    pace,
+    pretrain_failed,
+    pretrain_files,
+    pretrain_loss,
+    pretrain_probe,
+    pretrain_start,
+)
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import mae
 from geofm_lib.planning.conditions import gib
@@ -53,12 +61,14 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
     model = sharding.apply_settings(autoencoder, settings, context, together=sharding.SMALL)
     optimiser = training.optimiser(model, settings.weight_decay)
     identity = pretrain_files.identity(settings, run.resolved)
-    config = pretrain_files.config(settings, shards, start.norm_eps)
+    config = pretrain_files.config(settings, shards, start.norm_eps) | pretrain_files.seen(settings, run, context)
     state = identity | {"stored": pretrain_files.stored(run.path), "encoder": config, "total_steps": total}
+
+    recent = pretrain_loss.Recent(total)
 
     def save(folder: Path, step: int, keep: int) -> None:
         run.sync()
-        checkpoint.save(folder, step, model, optimiser, state, context, keep, settings.keep_every)
+        checkpoint.save(folder, step, model, optimiser, state | recent.kept(), context, keep, settings.keep_every)
 
     per_epoch = sampler.steps_per_epoch(len(shards), settings.global_batch)
     done = checkpoint.load(run.path / "checkpoint", model, optimiser, identity, context)
@@ -66,13 +76,16 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         done = start.apply(model, optimiser, autoencoder)
         settings.steps(len(shards), done)
     run.drop_metrics_after(done)
+    rows = run.metrics()
+    if context.is_main:
+        recent.go_on(pretrain_loss.before(run.path, run.resolved.parent, done), done, rows)
     if start.fresh and done:  # from here on the run that was branched may change, or go
         save(run.path / "checkpoint", done, settings.keep_checkpoints)
     along = pretrain_probe.Along(settings, run, context, autoencoder, shards.mean, shards.std)
     along.go_on(done)
     warmup = settings.warmup_epochs * per_epoch
     peak = settings.base_learning_rate * settings.global_batch / 256
-    rows, speed, mark, taken = run.metrics(), pace.Pace(), time.perf_counter(), 0
+    speed, mark, taken = pace.Pace(), time.perf_counter(), 0
     losses_so_far = {row["step"]: row["loss"] for row in rows}
     steps = loader.stream(
         shards,
@@ -125,6 +138,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
             raise
         done, taken = step + 1, taken + 1
         losses_so_far[done] = loss
+        recent.losses.append(loss)
         run.at(done)
         if done % settings.log_every == 0 or done in (1, final) or stop:
             now = time.perf_counter()
@@ -150,9 +164,10 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
             save(run.path / "checkpoint", done, settings.keep_checkpoints)
         if stop and done < final:
             raise Stopped(f"a stop was asked for; saved at step {done} of {total}")
-    test = Shards(settings.data, split="test")
+    side, held = pretrain_loss.held_out(settings.data)
+    fixed_masks = pretrain_loss.fixed_masks(settings, model, autoencoder, shards, side, held, context)
     file = run.path / "reconstruction.npz"
-    pretrain_files.reconstruct(file, autoencoder, shards, test, settings.seed, context)
+    pretrain_files.reconstruct(file, autoencoder, shards, held or shards, settings.seed, context)
     pretrain_files.encoder(run.path / "encoder", model, config, context)
     own = {
         "rank": context.rank,
@@ -168,14 +183,15 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         "parameters": sum(p.numel() for p in autoencoder.parameters()),
         "steps": total,
         "epochs": settings.epochs,
-        "loss": rows[-1]["loss"] if rows else None,
+        **recent.told(),
+        **fixed_masks,
         "images_per_s": float(np.median(rates)) if rates else None,
         "global_batch": settings.global_batch,
         "train_images": len(shards),
         "left_out_images": len(shards) % settings.global_batch,  # of an epoch, which holds full batches only
         **prepared.told(settings.data),
         "micro_batches": parts,
-        "rebuilt": "test" if len(test) else "train",  # the side that reconstruction.npz shows
+        "rebuilt": side or "train",  # the side that reconstruction.npz shows
         **start.told(),
         **along.told(),
         **({"not_measured": float(np.mean([row["not_measured"] for row in rows]))} if shards.masked and rows else {}),

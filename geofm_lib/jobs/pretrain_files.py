@@ -1,5 +1,6 @@
 """The files that a pretraining leaves beside its checkpoints: reconstructions and the encoder; what the run is."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from geofm_lib import files
+from geofm_lib.data import trained_on
 from geofm_lib.data.decode import FULL
 from geofm_lib.data.loader import batches
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import apart, mask_noise, normalise, to_rgb, to_type
 from geofm_lib.distributed import export
 from geofm_lib.distributed.context import Context
+from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.model.interop import folders, formats, locate
 from geofm_lib.model.mae import MaskedAutoencoder
 from geofm_lib.model.vit import NORM_EPS
@@ -36,8 +39,11 @@ def encoder(folder: Path, model: nn.Module, config: dict[str, Any], context: Con
     export.write(folder / locate.WEIGHTS, weights, context)
     export.write(folder / locate.DECODER, decoder, context)
     if context.is_main:
+        folders.carry(folder.parent, folder, locate.TRAINED_ON)
+        for name, text in (card := formats.card(config)).items():
+            files.write_text(folder / name, text)
         files.write_json(folder / locate.SETTINGS, formats.settings(config))  # last: it makes the folder an encoder's
-        files.seal(folder, (locate.WEIGHTS, locate.DECODER, locate.SETTINGS))
+        files.seal(folder, {*files.sums(folder), locate.WEIGHTS, locate.DECODER, locate.SETTINGS, *card})
 
 
 def config(settings: PretrainSettings, shards: Shards, norm_eps: float) -> dict[str, Any]:
@@ -57,6 +63,18 @@ def config(settings: PretrainSettings, shards: Shards, norm_eps: float) -> dict[
     }
 
 
+def seen(settings: PretrainSettings, run: Folder, context: Context) -> dict[str, Any]:
+    """For `config`: what says on which images the run trains (`trained_on`), written once; every rank calls this."""
+    file = run.path / locate.TRAINED_ON
+    if context.is_main and not file.is_file():
+        parent = run.resolved.parent.get("run")
+        before = [Path(parent)] if parent else [Path(settings.init)] if settings.init else []
+        with contextlib.suppress(ValueError):  # the source of a run of an older version may be gone
+            before = before if parent else [locate.find(each).folder for each in before]
+        trained_on.write(file, Path(settings.data), [each / file.name for each in before])
+    return dict(context.broadcast(trained_on.told(file) if context.is_main else {}))
+
+
 def identity(settings: PretrainSettings, resolved: Resolved) -> dict[str, Any]:
     """What a checkpoint belongs to: all settings that can change a result, and the images by their fingerprint."""
     own = {name: value for name, value in settings.results_only().items() if name not in FINGERPRINTED}
@@ -73,12 +91,13 @@ def stored(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def reconstruct(file: Path, model: MaskedAutoencoder, train: Shards, test: Shards, seed: int, context: Context) -> None:
-    """Write `original`, `masked` and `rebuilt`, uint8 [B, H, W, 3], of held-out images; every rank calls this.
+def reconstruct(
+    file: Path, model: MaskedAutoencoder, train: Shards, shown: Shards, seed: int, context: Context
+) -> None:
+    """Write `original`, `masked` and `rebuilt`, uint8 [B, H, W, 3], of images of `shown`; every rank calls this.
 
-    Without a test side they are of the train side, whose mean and std are the ones that the model was trained with.
+    Their mean and std are those of the train side, which the model was trained with.
     """
-    shown = test if len(test) else train
     (rows, columns), patch = model.encoder.patch_embed.grid_size, model.patch
     # Spread over the set, which is sorted by class; every rank rebuilds the same ones, since FSDP gathers together.
     chosen = np.linspace(0, len(shown) - 1, min(SHOWN, len(shown))).astype(np.int64)

@@ -29,7 +29,7 @@ from geofm_lib.data.sources import prepared, probeable
 from geofm_lib.distributed.context import Context
 from geofm_lib.distributed.features import BATCH, Extractor, Features, cut
 from geofm_lib.distributed.training import learning_rate
-from geofm_lib.jobs import kernels, pace, probe_kept, probe_metrics, probe_summary
+from geofm_lib.jobs import kernels, pace, probe_kept, probe_metrics, probe_seen, probe_summary
 from geofm_lib.jobs.run_folder import KEPT, Folder, Stopped
 from geofm_lib.model import probe_heads, vit
 from geofm_lib.model.interop import folders, load
@@ -61,6 +61,7 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
     device = context.device
     encoders, config = _encoders(settings, train.channels, device)
     kernels.choose_of_encoders(encoders.values(), settings, BATCH, context, run, (run.path / KEPT).exists())
+    seen = probe_seen.compare(settings, config)
     progress = Progress(run, context.world_size)
     extract = Extractor(
         encoders,
@@ -139,6 +140,7 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
         "train_images": len(train),
         "test_images": len(test),
         **({"unlabelled": unlabelled} if unlabelled else {}),
+        **seen,
         "probe_seeds": settings.probe_seeds,
         "intervals": probe_summary.INTERVALS,
         **probe_summary.accuracies(last, neighbours, metric.columns),

@@ -39,9 +39,10 @@ PROBE: dict[str, Any] = {"views": 4, "base_learning_rate": 30.0, "compare_random
 MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")  # of README's table
 SPEED = ("model", "workload", "strategy", "ranks", "batch_per_gpu", "image_size", "precision", "device")
 DRIFT = [f"{kind}_group_{group}_gradient_difference" for kind in ("fsdp1", "ours") for group in (1, 2)]
+LOSSES = ("loss", "loss_steps", "held_out_loss", "held_out_interval", "held_out_side", "patch_mean_loss")
 KEPT = {  # job -> settings, then headline numbers, of a row of measured.csv
     "throughput": (*SPEED, "window", "step_s", "images_per_s", "paper_30_steps_images_per_s", "peak_memory_gib"),
-    "pretrain": ("model", "strategy", "ranks", "epochs", "global_batch", "image_size", "loss", "images_per_s"),
+    "pretrain": ("model", "strategy", "ranks", "epochs", "global_batch", "image_size", *LOSSES, "images_per_s"),
     "probe": ("encoder", "probe_seeds", "classes", "test_images", "top1_pretrained_mean", "top1_pretrained_interval",
               "top1_random_mean", "top1_random_interval", "histograms_top1", "histograms_interval",
               "knn_pretrained", "base_learning_rate"),
@@ -116,7 +117,8 @@ def sizes() -> Rows:
         probe = launch(ProbeSettings(model=model, encoder=str(trained.folder), **SAME, **PROBE)).summary
         names = ("top1_pretrained_mean", "top1_pretrained_interval", "classes", "test_images")
         how = {"dataset": "scenes", "images_per_class": SAME["images_per_class"], **RECIPE}
-        rows.append({"model": model, **how, "loss": trained.summary["loss"], **{name: probe[name] for name in names}})
+        losses = {name: trained.summary.get(name) for name in LOSSES}
+        rows.append({"model": model, **how, **losses, **{name: probe[name] for name in names}})
     return rows
 
 

@@ -10,6 +10,7 @@ from geofm_lib.jobs import pace
 from geofm_lib.runs import results
 from geofm_lib.runs.overview import duration
 from geofm_lib.runs.run import Run
+from geofm_lib.settings.base import OVERRULED
 
 
 def chain(run: Run) -> Table:
@@ -51,6 +52,7 @@ def colophon(run: Run | None = None) -> Table:
         "torch is built for": where.get("torch_build"),
         "ranks": where.get("ranks"),
         "threads per rank": where.get("threads_per_rank"),
+        "data": run.dataset,
         "data fingerprint": summary.get("fingerprint") or run.resolved.get("data_fingerprint"),
         "started from": f"{start['from']} (SHA-256 {start['digest']})" if start else "",
         "branch of": "; before that ".join(map(_branched, reversed(run.resolved.get("ancestry", [])))),
@@ -58,9 +60,15 @@ def colophon(run: Run | None = None) -> Table:
         "Slurm job": slurm,
         "Python": where.get("python") and f"{where['python']} on {where.get('platform', '')}",
         "packages": _packages(where),
-        "parameters": ", ".join(f"{name}={value!r}" for name, value in run.settings.items()),
+        "parameters": ", ".join(f"{name}={value!r}" for name, value in _counting(run).items()),
     }
     return facts(found, "Provenance, read from the run folder")
+
+
+def _counting(run: Run) -> dict[str, Any]:
+    """The settings without those that `data` overrules."""
+    unused = OVERRULED if run.settings.get("data") else ()
+    return {name: value for name, value in run.settings.items() if name not in unused}
 
 
 def _branched(ancestor: dict[str, Any]) -> str:

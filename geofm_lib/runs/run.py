@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from geofm_lib import files, rights
+from geofm_lib.data.sources import prepared
 from geofm_lib.jobs import owner, pace
 from geofm_lib.jobs.run_folder import ANCESTORS, HEARTBEATS, KERNELS, rows, whole_rows
 from geofm_lib.runs import life, trouble
@@ -121,6 +122,13 @@ class Run:
     def resolved(self) -> dict[str, Any]:
         """What it came to: data folder, encoder, ranks."""
         return self.stored.get("resolved", {})
+
+    @property
+    def dataset(self) -> str:
+        """The images that were read, by name: of a run on prepared ones (`data`) theirs, whatever `dataset` says."""
+        if not self.settings.get("data"):
+            return str(self.settings.get("dataset", ""))
+        return prepared.name(self.resolved.get("data") or expanded(self.settings["data"]))
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -280,9 +288,22 @@ def run_table(root: str | Path) -> pd.DataFrame:
         seconds = run.seconds
         took = {} if seconds is None else {"seconds": seconds}
         found.append(
-            {"job": run.job, **run.settings, **scalars, **took, "status": run.status, "folder": str(run.folder)}
+            {
+                "job": run.job,
+                **run.settings,
+                **_data(run),
+                **scalars,
+                **took,
+                "status": run.status,
+                "folder": str(run.folder),
+            }
         )
     return pd.DataFrame(found)
+
+
+def _data(run: Run) -> dict[str, Any]:
+    """The settings that name images, as they count: those that `data` overrules say nothing."""
+    return {"dataset": run.dataset, "images_per_class": None} if run.settings.get("data") else {}
 
 
 def shown(folder: str | Path) -> str:

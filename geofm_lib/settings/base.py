@@ -26,6 +26,7 @@ from geofm_lib.settings.places import PATHS, expanded, one_spelling, runs_root
 CELL_MARK = "# Settings of this notebook"  # first line of every parameters cell
 LONGEST_PATH = 4096  # characters, of any value
 MOST_TEXT = 16  # and so many times as long is a list of paths at most
+OVERRULED = ("dataset", "images_per_class")  # settings that say nothing where `data` names prepared images
 INJECTED_MARK = "# Parameters"  # first line of the cell that papermill injects
 
 
@@ -116,6 +117,7 @@ class Settings(BaseModel):
 
     def _repr_html_(self) -> str:
         asked = self.asked()
+        asked |= dict.fromkeys(OVERRULED, "not used: data is given") if asked.get("data") else {}
         rows = [(n, str(asked[n]), field.description or "") for n, field in type(self).model_fields.items()]
         cells = "".join("<tr>" + "".join(f"<td>{escape(each)}</td>" for each in row) + "</tr>" for row in rows)
         head = "<tr><th>setting</th><th>value</th><th>meaning</th></tr>"

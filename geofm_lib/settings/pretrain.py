@@ -149,6 +149,7 @@ class ProbeSettings(ImageSettings):
     knn_k: int = setting(20, "nearest neighbours that vote", "protocol", ge=1)
     compare_random: bool = setting(True, "probe the same encoder at random initialisation too", "protocol")
     compare_histograms: bool = setting(True, "score colour and gradient histograms too", "protocol")
+    allow_seen: bool = setting(False, "probe though most test images were pretrained on", "protocol", later=True)
     seed: int = setting(0, "of crops, heads and the random encoder", "protocol", ge=0)
     ranks: int = RANKS
     device: base.Device = DEVICE

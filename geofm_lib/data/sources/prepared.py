@@ -161,6 +161,12 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def name(folder: str | Path) -> str:
+    """What a prepared data set is called: as its source was when it was prepared, a union by its members."""
+    members = _json(Path(folder) / UNION).get("members", ())
+    return " + ".join(member["set"] for member in members) or _short_name(Path(folder))
+
+
 def signature(text: str) -> str:
     """A short text that changes when a prepared folder, or one of a list, does."""
     return " ".join(f"{member.folder}|{member.fingerprint}" for member in find(text))

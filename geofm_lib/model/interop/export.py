@@ -47,6 +47,7 @@ def convert(source: str | Path, target: str | Path, format: str, saved: folders.
     else:
         load.fill(load.shell(saved.config), saved.encoder, f"{where} does not fit {saved.config['model']}")
     folders.write(target, formats.files(saved, format))
+    folders.carry(where, target, locate.TRAINED_ON)
     return saved
 
 

@@ -1,6 +1,7 @@
 """What an encoder's folder holds, in our words, and its files. Of a pickle only tensors are read."""
 
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,16 +94,25 @@ def _safetensors(path: Path) -> Weights:
 
 
 def write(folder: str | Path, contents: dict[str, Any]) -> Path:
-    """Writes {file name: weights, or settings for a .json} and seals the folder; weights go to the CPU on the way."""
+    """Writes {file name: weights, text, or settings for a .json} and seals the folder; weights go by the CPU."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, value in contents.items():
-        if name.endswith(".json"):
+        if isinstance(value, str):
+            files.write_text(folder / name, value)
+        elif name.endswith(".json"):
             files.write_json(folder / name, value)
         else:
             write_tensors(folder / name, value.items(), value)
     files.seal(folder, {*files.sums(folder), *contents})
     return folder
+
+
+def carry(source: Path, target: Path, name: str) -> None:
+    """Copy a file, if it is there, into a folder that is sealed."""
+    if (source / name).is_file():
+        shutil.copyfile(source / name, target / name)
+        files.seal(target, {*files.sums(target), name})
 
 
 def write_tensors(file: str | Path, tensors: Iterable[tuple[str, torch.Tensor]], layout: Weights) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from geofm_lib.model.interop import bare, huggingface, timm_folder
 from geofm_lib.model.interop.folders import Config, Saved, check, read_json, read_weights
-from geofm_lib.model.interop.locate import DECODER, SETTINGS, WEIGHTS, Place
+from geofm_lib.model.interop.locate import CARD, DECODER, SETTINGS, WEIGHTS, Place
 
 FORMATS = ("geofm", "timm", "vit", "vitmae")
 NEEDED = ("model", "image_size", "patch_size", "channels")
@@ -35,15 +35,15 @@ def read(place: Place, decoder: bool = True) -> Saved:
 
 
 def files(saved: Saved, kind: str) -> dict[str, Any]:
-    """{file name: weights, or settings for a .json} in that format; ValueError where it cannot hold this model."""
+    """{file name: weights, text, or settings for a .json} in that format; ValueError where it cannot hold this."""
     reason = obstacle(saved, kind)
     if reason:
         raise ValueError(f"This {saved.config['model']} cannot be exported as {kind}: {reason}.")
     if kind in huggingface.MODEL_TYPES.values():
         return huggingface.files(saved, kind)
     if kind == "timm":
-        return {WEIGHTS: saved.encoder, SETTINGS: timm_folder.settings(saved.config)}
-    found = {WEIGHTS: saved.encoder, SETTINGS: settings(saved.config)}
+        return {WEIGHTS: saved.encoder, SETTINGS: timm_folder.settings(saved.config)} | card(saved.config)
+    found = {WEIGHTS: saved.encoder, SETTINGS: settings(saved.config)} | card(saved.config)
     return found | ({DECODER: saved.decoder} if saved.decoder else {})
 
 
@@ -52,6 +52,11 @@ def obstacle(saved: Saved, kind: str) -> str:
     if kind == "geofm":
         return ""
     return timm_folder.obstacle(saved.config) if kind == "timm" else huggingface.obstacle(saved, kind)
+
+
+def card(config: Config) -> dict[str, str]:
+    """{"README.md": what timm makes of the folder}, {} of one that timm does not read."""
+    return {} if timm_folder.obstacle(config) else {CARD: timm_folder.card(config)}
 
 
 def settings(config: Config) -> dict[str, Any]:

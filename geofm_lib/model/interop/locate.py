@@ -9,7 +9,7 @@ from typing import NamedTuple
 from geofm_lib import rights
 
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
-DECODER = "decoder.safetensors"
+DECODER, CARD, TRAINED_ON = "decoder.safetensors", "README.md", "trained_on.npz"  # the last: see data/trained_on
 PICKLE = "pytorch_model.bin"
 INDEX = ".index.json"  # added to either name when the weights are cut into several files
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")

@@ -30,6 +30,24 @@ from geofm_lib.model.vit import NORM_EPS
 
 KEYS = ("architecture", "num_classes", "num_features", "global_pool", "model_args", "pretrained_cfg")
 
+CARD = """# {model}, {channels} channels, {size} pixels in patches of {patch_size}
+
+Pretrained as a masked autoencoder by geofm. Images are in 0..1, less `mean`, divided by `std` (config.json).
+
+`timm.create_model("local-dir:FOLDER", pretrained=True)` returns the **class token** after the last norm. geofm's probe
+(05) takes the **mean of the patch tokens** (`pool=mean`), which mostly tells more. It is either of:
+
+```python
+model = timm.create_model("local-dir:FOLDER", pretrained=True, global_pool="avg", fc_norm=False)
+features = model(images)
+
+model = timm.create_model("local-dir:FOLDER", pretrained=True)
+features = model.forward_features(images)[:, model.num_prefix_tokens :].mean(dim=1)
+```
+
+Without `fc_norm=False`, timm puts the last norm behind the mean, where these weights have none.
+"""
+
 
 def obstacle(config: Config) -> str:
     """Why timm's config.json cannot hold this model; '' when it can."""
@@ -72,6 +90,12 @@ def settings(config: Config) -> dict[str, Any]:
         }
         | {key: config[key] for key in ("mean", "std") if key in config},
     }
+
+
+def card(config: Config) -> str:
+    """README.md of such a folder: what it holds, and both features that timm makes of it."""
+    height, width = pair(config["image_size"])
+    return CARD.format(**config | {"size": f"{height} x {width}", "mean": config.get("mean", "not known")})
 
 
 def read(place: Place, given: dict[str, Any]) -> Saved:

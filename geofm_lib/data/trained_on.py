@@ -1,0 +1,58 @@
+"""Which images an encoder was trained on: their fingerprints (`data.overlap`), in a file beside its weights. No torch.
+
+trained_on.npz holds digest, look and turned (uint64 [n]), contrast (float32 [n]), and whole: are these all of them? Not
+where the weights began from others of which that is not known. 28 bytes an image; config.json has its digest.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geofm_lib import files
+from geofm_lib.data import overlap
+
+KEY = "trained_on"  # of config.json
+
+
+def write(file: Path, data: Path, before: Iterable[Path] = ()) -> None:
+    """Write that of an encoder that trains on the train side of a prepared folder; nothing where it has none.
+
+    before: the same file of the encoders or runs that its weights begin from.
+    """
+    found, whole = [overlap.of_sides(data, ("train",))], True
+    if found[0] is None:
+        return
+    for each in before:
+        theirs = read(each)
+        found += [theirs[0]] if theirs else []
+        whole = whole and theirs is not None and theirs[1]
+    arrays: dict[str, Any] = {name: np.concatenate([each[name] for each in found if each]) for name in overlap.ARRAYS}
+    with files.whole(file) as fresh, open(fresh, "wb") as stream:
+        np.savez(stream, **arrays | {"whole": np.array(whole)})
+
+
+def told(file: Path) -> dict[str, Any]:
+    """For config.json: how many images, are these all, and the file's digest; {} where there is no file."""
+    if not (found := read(file)):
+        return {}
+    arrays, whole = found
+    return {KEY: {"images": len(arrays["digest"]), "whole": whole, "digest": files.digest(file)}}
+
+
+def read(file: Path, config: dict[str, Any] | None = None) -> tuple[overlap.Arrays, bool] | None:
+    """(fingerprints, are these all of them) of such a file; None where there is none.
+
+    ValueError, one sentence, for a file that is not what its config.json means.
+    """
+    said = (config or {}).get(KEY)
+    if not file.is_file():
+        return None
+    if said and files.digest(file) != said["digest"]:
+        raise ValueError(f"{file} is not what was written beside these weights; copy the folder again.")
+    try:
+        with np.load(file) as saved:
+            return {name: saved[name] for name in overlap.ARRAYS}, bool(saved["whole"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{file} cannot be read ({error}); copy the folder again.") from None

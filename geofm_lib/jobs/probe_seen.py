@@ -1,0 +1,35 @@
+"""Was an encoder pretrained on the images that it is probed with? By fingerprints, without opening an image."""
+
+from pathlib import Path
+from typing import Any
+
+from geofm_lib.data import overlap, trained_on
+from geofm_lib.model.interop import folders, locate
+from geofm_lib.settings import ProbeSettings
+
+MOST = 0.5  # of the test images: where more were pretrained on, a probe says nothing
+UNKNOWN, IN_PART = "not known", "known in part"  # the latter: its weights began from others of which it is not known
+
+
+def compare(settings: ProbeSettings, config: folders.Config) -> dict[str, Any]:
+    """For the summary: pretrained_on (known, or how far not), and how many test images are among those.
+
+    seen_exact have the same pixels, seen_near nearly the same look, also turned or mirrored. {} of random weights.
+    ValueError, one sentence, where most of them are and `allow_seen` is not set.
+    """
+    if settings.encoder == "random":
+        return {}
+    known = trained_on.read(locate.find(settings.encoder).folder / locate.TRAINED_ON, config)
+    tested = overlap.of_sides(Path(settings.data), ("test",), labelled=True)
+    if not known or not tested:
+        return {"pretrained_on": UNKNOWN}
+    arrays, whole = known
+    found = {kind: int(which.sum()) for kind, which in overlap.among(tested, arrays).items()}
+    count, seen = len(tested["digest"]), sum(found.values())
+    if seen > MOST * count and not settings.allow_seen:
+        raise ValueError(
+            f"encoder: it was pretrained on {seen} of the {count} test images of {settings.data}, so a probe would ask "
+            "for what it has seen; give another encoder or other data, or set allow_seen to probe it nevertheless."
+        )
+    how = "known" if whole else IN_PART
+    return {"pretrained_on": how, **{f"seen_{kind}": number for kind, number in found.items()}}
