@@ -5,9 +5,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from geofm_lib import settings
+from geofm_lib import files, settings
 from geofm_lib.data.sources import listing
-from geofm_lib.runs.run import shown
+from geofm_lib.report.colophon import colophon
+from geofm_lib.runs.run import Run, run_table, shown
 from geofm_lib.settings import (
     FindingsSettings,
     PaperSettings,
@@ -219,3 +220,25 @@ def test_what_data_overrules_is_not_shown_as_if_it_counted():
     rows = PretrainSettings(data="runs/a")._repr_html_()
     assert rows.count("not used: data is given") == 2
     assert "not used" not in PretrainSettings()._repr_html_()
+
+
+@pytest.mark.parametrize("members", [[], ["ucm", "aid"]])
+def test_tables_and_colophon_name_the_data_that_was_read(tmp_path, members):
+    data, run = tmp_path / "prepared", Run(tmp_path / "runs" / "probe")
+    for folder in (data, run.folder):
+        folder.mkdir(parents=True)
+    asked = {"job": "prepare", "asked": {"dataset": "photos/ucm.tar" if not members else "a,b"}}
+    files.write_json(data / "settings.json", asked)
+    if members:
+        sets = [{"set": each, "folder": each, "fingerprint": ""} for each in members]
+        files.write_json(data / "union.json", {"members": sets})
+    stored = {"job": "probe", "asked": ProbeSettings(data=str(data)).asked(), "resolved": {"data": str(data)}}
+    files.write_json(run.folder / "settings.json", stored)
+    files.write_json(run.folder / "summary.json", {"status": "finished"})
+    name = " + ".join(members) or "ucm"
+    (row,) = run_table(tmp_path / "runs").to_dict("records")
+    assert (run.dataset, row["dataset"], row["images_per_class"]) == (name, name, None)
+    page = str(colophon(run))
+    assert name in page and "scenes" not in page and "images_per_class" not in page
+    files.write_json(run.folder / "settings.json", stored | {"asked": ProbeSettings().asked()})
+    assert run.dataset == "scenes" and "dataset='scenes'" in str(colophon(run))
