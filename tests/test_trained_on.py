@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from geofm_lib import files
 from geofm_lib.advice import signs
 from geofm_lib.data import trained_on
 from geofm_lib.jobs import probe_seen
@@ -50,7 +51,7 @@ def place(tmp_path_factory):
         trained_on.write(run / locate.TRAINED_ON, root / f"{name} set")
         state = vit.build("ViT-Atto", image_size=32, seed=7).state_dict()
         encoder = encoders.write(run / "encoder", state, CONFIG | trained_on.told(run / locate.TRAINED_ON))
-        folders.carry(run, encoder, locate.TRAINED_ON)
+        files.seal(encoder, {*files.sums(encoder), *folders.carry(run, encoder, locate.TRAINED_ON)})
     return root
 
 
@@ -107,6 +108,11 @@ def test_weights_that_began_from_others_have_seen_those_images_too(place, tmp_pa
 def test_a_file_of_other_weights_is_refused(place, tmp_path):
     shutil.copytree(place / "clean run" / "encoder", tmp_path / "encoder")
     shutil.copyfile(place / "most run" / locate.TRAINED_ON, tmp_path / "encoder" / locate.TRAINED_ON)
+    with pytest.raises(ValueError, match="trained_on.npz is not what was written: its digest"):
+        trained_on.read(tmp_path / "encoder" / locate.TRAINED_ON)
+    (tmp_path / "encoder" / files.SUMS).unlink()
     config = json.loads((tmp_path / "encoder" / "config.json").read_text())
     with pytest.raises(ValueError, match="trained_on.npz is not what was written beside these weights"):
         trained_on.read(tmp_path / "encoder" / locate.TRAINED_ON, config)
+    (tmp_path / "encoder" / locate.TRAINED_ON).unlink()
+    assert trained_on.read(tmp_path / "encoder" / locate.TRAINED_ON, config) is None, "who copies the weights alone"

@@ -49,6 +49,8 @@ def read(file: Path, config: dict[str, Any] | None = None) -> tuple[overlap.Arra
     said = (config or {}).get(KEY)
     if not file.is_file():
         return None
+    if file.name in files.sums(file.parent):
+        files.prove(file.parent, [file.name])
     if said and files.digest(file) != said["digest"]:
         raise ValueError(f"{file} is not what was written beside these weights; copy the folder again.")
     try:

@@ -39,11 +39,11 @@ def encoder(folder: Path, model: nn.Module, config: dict[str, Any], context: Con
     export.write(folder / locate.WEIGHTS, weights, context)
     export.write(folder / locate.DECODER, decoder, context)
     if context.is_main:
-        folders.carry(folder.parent, folder, locate.TRAINED_ON)
+        more = folders.carry(folder.parent, folder, locate.TRAINED_ON)
         for name, text in (card := formats.card(config)).items():
             files.write_text(folder / name, text)
         files.write_json(folder / locate.SETTINGS, formats.settings(config))  # last: it makes the folder an encoder's
-        files.seal(folder, {*files.sums(folder), locate.WEIGHTS, locate.DECODER, locate.SETTINGS, *card})
+        files.seal(folder, (locate.WEIGHTS, locate.DECODER, locate.SETTINGS, *card, *more))
 
 
 def config(settings: PretrainSettings, shards: Shards, norm_eps: float) -> dict[str, Any]:

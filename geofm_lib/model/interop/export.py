@@ -7,6 +7,7 @@ command's. The format of what is read is found from its config.json, so the same
 
 from pathlib import Path
 
+from geofm_lib import files
 from geofm_lib.model.interop import folders, formats, load, locate
 
 
@@ -46,8 +47,10 @@ def convert(source: str | Path, target: str | Path, format: str, saved: folders.
         load.autoencoder(where, saved)
     else:
         load.fill(load.shell(saved.config), saved.encoder, f"{where} does not fit {saved.config['model']}")
+    if where.is_dir():  # before anything is written: what is carried, or made anew
+        files.prove(where, {locate.CARD, locate.TRAINED_ON} & files.sums(where).keys())
     folders.write(target, formats.files(saved, format))
-    folders.carry(where, target, locate.TRAINED_ON)
+    files.seal(target, {*files.sums(target), *folders.carry(where, target, locate.TRAINED_ON)})
     return saved
 
 
