@@ -31,7 +31,7 @@ def place(tmp_path_factory):
     """A labelled set (8 of 16 images are its test side) and what a pretraining may hold of it."""
     root = tmp_path_factory.mktemp("seen")
     for number in range(16):
-        folder = root / "files" / ("train" if number % 2 else "test") / f"class {number % 4 // 2}"
+        folder = root / "files" / ("train" if number % 2 else "test") / ("forest", "lake")[number % 4 // 2]
         folder.mkdir(parents=True, exist_ok=True)
         soft(number).save(folder / f"{number}.png")
     prepared(root / "set", root / "files", workers=1)
@@ -43,7 +43,7 @@ def place(tmp_path_factory):
         for number in numbers:
             leak = soft(number)
             if name == "mirrored":
-                leak = leak.transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize((60, 60))
+                leak = Image.eval(leak.transpose(Image.Transpose.FLIP_LEFT_RIGHT), lambda value: min(255, value + 3))
             leak.save(root / name / f"leak {number}.png")
         prepared(root / f"{name} set", root / name, workers=1, train_ratio=1.0)
         run = root / f"{name} run"
