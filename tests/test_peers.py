@@ -74,7 +74,7 @@ def test_a_library_that_trains_something_else_stops_the_run():
 def test_ours_by_default_is_the_last_stage():
     assert list(ours(True))[0] == job.PROFILED[0]
     assert list(ours(True))[-1] == OURS
-    assert ours(False) == {OURS: ours(True)[OURS]}
+    assert ours(False) == {name: ours(True)[name] for name in job.PROFILED}
     assert not set(ours(True)) & set(PEERS)
 
 
@@ -106,14 +106,14 @@ def test_a_process_that_dies_is_told():
 def finished(tmp_path_factory):
     """A run of the smallest form: one precision, ours by default alone beside what is installed."""
     folder = tmp_path_factory.mktemp("peers") / "run"
-    asked = {"configs": "tiny", "precisions": "fp32", "stages": False, "steps": 2, "warmup_steps": 1, "threads": 1}
+    asked = {"configs": "tiny", "precisions": "fp32", "stages": "", "steps": 2, "warmup_steps": 1, "threads": 1}
     return launch(PeersSettings(**asked, device="cpu", run_dir=str(folder)))
 
 
 def test_a_run_is_a_row_an_implementation_and_its_page_says_who_is_left_out(finished):
     rows = results.read_csv(finished.folder / "peers.csv")
     here = [name for name in PEERS if peers.installed(name)]
-    assert [row["implementation"] for row in rows] == [*here, OURS]
+    assert [row["implementation"] for row in rows] == [*here, *job.PROFILED]
     assert all(0.1 < float(row["peak_memory_gib"]) < 4 for row in rows)
     rounds = results.read_csv(finished.folder / "rounds.csv")
     for row in rows:
@@ -127,9 +127,9 @@ def test_a_run_is_a_row_an_implementation_and_its_page_says_who_is_left_out(fini
     for name in PEERS:
         assert (f"{PEERS[name]} is not installed here and left out (pip install" in said) == (name not in here)
     assert f"{OURS}: " in shown.ratios(finished).alt
-    assert list(shown.table(finished).frame["implementation"]) == [*here, OURS]
+    assert list(shown.table(finished).frame["implementation"]) == [*here, *job.PROFILED]
     assert shown.losses(finished).frame.iloc[:, -1].max() < job.EQUAL
-    assert len(shown.profile(finished).frame) == 5
+    assert len(shown.profile(finished).frame) == 10
     assert list(shown.configs(finished).frame["config"]) == ["tiny"]
 
 
@@ -190,6 +190,7 @@ def test_the_recorded_rows_have_the_agreed_columns_and_agree_with_each_other():
         ({"configs": "bas"}, "configs: 'bas' cannot be used: there is no 'bas'; did you mean 'base'"),
         ({"configs": " , "}, "nothing is named; use one of base, small, tiny"),
         ({"precisions": "fp32,fp16"}, "precisions: .*there is no 'fp16'"),
+        ({"stages": "basis"}, "stages: .*did you mean 'base'"),
         ({"ranks": 2}, "ranks: 2 cannot be used"),
         ({"steps": 1}, "steps: 1 cannot be used"),
     ],

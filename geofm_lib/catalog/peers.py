@@ -55,10 +55,10 @@ STAGES = (
 
 
 def ours(stages: bool) -> dict[str, dict[str, Any]]:
-    """Implementations of ours by name, the default last; with `stages` those on the way from `OFF` to it."""
+    """Implementations of ours by name, the default last; all off first, with `stages` those between."""
     found, how = {f"{OURS}: all off": OFF}, OFF
     for stage in STAGES:
         how = how | stage.change
         found[f"{OURS}: + {stage.name}"] = how
-    on = found.popitem()[1]
-    return found | {OURS: on} if stages else {OURS: on}
+    first, *between, (_, on) = found.items()
+    return dict([first, *(between if stages else []), (OURS, on)])

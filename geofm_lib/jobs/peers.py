@@ -23,6 +23,7 @@ from geofm_lib.planning.flops import training_flops
 from geofm_lib.profiling import meters
 from geofm_lib.profiling.devices import matmul_peak
 from geofm_lib.settings import PeersSettings
+from geofm_lib.settings.peers import listed
 
 PEAK_S = 0.5  # of matrix products
 DRAWS = 10_000  # of the bootstrap over rounds
@@ -43,20 +44,19 @@ def run(settings: PeersSettings, context: Context, run: Folder) -> dict[str, Any
     for cell in cells:
         for number, took in enumerate(cell.rounds()):
             done += 1
-            speed.took(1, took)
+            speed.took(1, sum(took.values()))
             run.at(done)
             run.log_metrics(
                 step=done,
                 total_steps=rounds * len(cells),
                 phase=f"{cell.config} {cell.precision}{'' if number >= settings.warmup_steps else ', warm-up'}",
-                step_s=took,
+                **{f"{name}_s": round(seconds, 4) for name, seconds in took.items()},
                 seconds_left=speed.left(rounds * len(cells) - done),
             )
         for name, rows in cell.tables().items():
             tables[name] += [{"config": cell.config, "precision": cell.precision, **row} for row in rows]
-    for name, rows in tables.items():
-        if rows:
-            files.write_csv(run.path / f"{name}.csv", list(rows[0]), rows)
+            if rows:
+                files.write_csv(run.path / f"{name}.csv", list(tables[name][0]), tables[name])
     return {
         "device": meters.device_name(context.device),
         "torch": torch.__version__,
@@ -75,7 +75,7 @@ class Cell:
         self.settings, self.config, self.precision, self.here = settings, config, precision, here
         self.device = context.device
         told = config, precision, str(context.device), settings.threads, settings.seed
-        named: dict[str, dict[str, Any]] = {name: {} for name in here} | ours(settings.stages)
+        named: dict[str, dict[str, Any]] = {name: {} for name in here} | ours(config in listed(settings.stages))
         self.asked = {name: Asked(name, how, *told) for name, how in named.items()}
         self.taken: dict[str, list[dict[str, float]]] = {name: [] for name in self.asked}
         self.kernels: dict[str, str] = {}
@@ -83,8 +83,8 @@ class Cell:
         self.profiles: list[Row] = []
         self.peak = 0.0  # TFLOP/s of a matrix product
 
-    def rounds(self) -> Iterator[float]:
-        """Seconds of each round, warm-up first, in which every implementation takes a step."""
+    def rounds(self) -> Iterator[dict[str, float]]:
+        """Seconds of each implementation's step, round by round, warm-up first."""
         self.peak = matmul_peak(self.precision, self.device, PEAK_S)
         with ExitStack() as stack:
             waiting = {name: stack.enter_context(started(each)) for name, each in self.asked.items()}
@@ -95,7 +95,7 @@ class Cell:
                 first = number % len(names)  # another begins each time
                 for name in names[first:] + names[:first]:
                     self.taken[name].append(processes[name].ask("step"))
-                yield sum(each[-1]["step_s"] for each in self.taken.values())
+                yield {name: steps[-1]["step_s"] for name, steps in self.taken.items()}
             self.memory = {name: process.ask("memory") for name, process in processes.items()}
             for name in filter(processes.__contains__, PROFILED):
                 self.profiles += [{"implementation": name, **row} for row in processes[name].ask("profile")]

@@ -177,7 +177,7 @@ class Process:
             code = self.process.exitcode
             raise ValueError(
                 f"the process of {self.name} ended with code {code} and said nothing; where memory is short (code -9) "
-                "take a smaller config, or stages=False"
+                "take a smaller config, or fewer stages"
             ) from None
         if fault:
             raise ValueError(

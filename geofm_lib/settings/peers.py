@@ -18,7 +18,9 @@ class PeersSettings(JobSettings):
     job: ClassVar[str] = "peers"
     configs: str = setting("small", "rows of catalog/peers.py, with commas: base, small, tiny", MEASURED)
     precisions: str = setting("bf16,fp32", "fp32, bf16 or both, with commas", MEASURED)
-    stages: bool = setting(True, "ours also with each optimisation switched on in turn", MEASURED)
+    stages: str = setting(
+        "small", "configs in which ours has each optimisation switched on in turn (others: all off, all on)", MEASURED
+    )
     device: base.Device = setting("auto", "auto | cpu | cuda", MEASURED)
     threads: int = setting(0, "of each process (0: all processors)", MEASURED, ge=0, le=1024)
     warmup_steps: int = setting(2, "rounds that are not counted", "window", ge=1)
@@ -27,15 +29,15 @@ class PeersSettings(JobSettings):
     ranks: int = setting(1, "it starts the processes that it measures itself", "window", ge=1, le=1)
     run_dir: str = RUN_DIR
 
-    @field_validator("configs", "precisions")
+    @field_validator("configs", "precisions", "stages")
     @classmethod
     def _are_known(cls, value, info):
-        known = CONFIGS if info.field_name == "configs" else PRECISIONS
+        known = PRECISIONS if info.field_name == "precisions" else CONFIGS
         for name in listed(value):
             if name not in known:
                 near = did_you_mean(name, known) or f"; use one of {', '.join(known)}"
                 raise ValueError(f"there is no '{name}'{near}")
-        if not listed(value):
+        if not listed(value) and info.field_name != "stages":
             raise ValueError(f"nothing is named; use one of {', '.join(known)}")
         return value
 
