@@ -153,7 +153,7 @@ def test_a_page_without_any_other_library_says_so(finished, tmp_path):
 def test_the_notebook_begins_with_its_answer(root, monkeypatch, tmp_path):
     monkeypatch.setenv("GEOFM_RUNS", str(tmp_path))
     few = {"configs": "tiny", "precisions": "fp32", "steps": "2", "warmup_steps": "1"}
-    state, error, page = execute.execute(root / "notebooks" / "11_peers.ipynb", few)
+    state, error, page, _ = execute.execute(root / "notebooks" / "11_peers.ipynb", few)
     assert (state, error) == ("finished", "")
     text = page.read_text()
     assert text.index(f"{OURS} makes ") < text.index("The run") < text.index(job.PROFILED[0])
