@@ -118,7 +118,7 @@ def rank(tmp_path, monkeypatch):
 
     def times(block, batch, tokens, dtype, asked, backward=True):
         calls.append((batch, tokens, dtype, backward))
-        return [speeds[each] for each in asked]
+        return [speeds[each] for each in asked], choose.steady
 
     monkeypatch.setattr(kernels, "times", times)
 
@@ -142,6 +142,7 @@ def rank(tmp_path, monkeypatch):
         return [(row["attention"], row["linear"]) for row in rows], calls[before:]
 
     choose.folder, choose.speeds, choose.calls, choose.context = tmp_path, speeds, calls, context
+    choose.steady = True
     return choose
 
 
@@ -156,6 +157,16 @@ def test_each_stack_is_measured_at_its_own_shape_once_on_a_machine(rank):
     rank.speeds[P] = 9e-3  # what a second measurement would say
     assert rank("b", precision="bf16") == ([P, P], [])
     assert rank("c", precision="fp32")[0] == [USUAL, USUAL]
+
+
+def test_what_was_measured_on_a_busy_machine_is_not_kept(rank):
+    rank.steady = False
+    assert rank("a")[0] == [P, P]
+    rank.speeds[P] = 9e-3
+    assert rank("b")[0] == [USUAL, USUAL]
+    assert rank("a") == ([P, P], [])  # the run itself keeps its own
+    assert kernels._reached_twice([1.5, 1.04, 3.0, 1.0])
+    assert not kernels._reached_twice([1.5, 1.06, 3.0, 1.0])
 
 
 def test_a_run_goes_on_with_its_kernels(rank):
@@ -218,7 +229,7 @@ def test_a_real_measurement_is_positive_and_leaves_the_generators_alone():
     block = mae.build("ViT-Atto", 32, device="meta", patch_size=8).encoder.blocks[0]
     state = torch.get_rng_state()
     for backward in (True, False):
-        found = kernels.times(block, 2, 5, torch.bfloat16, [USUAL, *OTHERS], backward)
+        found, _ = kernels.times(block, 2, 5, torch.bfloat16, [USUAL, *OTHERS], backward)
         assert len(found) == 4 and min(found) > 0
     assert torch.equal(state, torch.get_rng_state())
     assert type(block.mlp.fc1) is torch.nn.Linear and block.mlp.fc1.weight.is_meta

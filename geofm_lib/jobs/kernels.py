@@ -119,7 +119,8 @@ def _measured(
 ) -> dict[str, float]:
     """Milliseconds of one block by kernels ("fused+matmul"), the median over the ranks, all of which measure at once.
 
-    They are kept for this user, so that the same settings on the same machine get the same kernels, and the same bits.
+    Where they are steady they are kept for this user, so that the same settings on the same machine get the same
+    kernels, and the same bits.
     """
     options = kernels.candidates(*asked)
     shape = {name: list(weight.shape) for name, weight in block.named_parameters()}
@@ -133,9 +134,9 @@ def _measured(
     known = context.broadcast(_read(file, names) if context.is_main else {})
     if not known:
         own = context.gather(kernels.times(block, batch, tokens, PRECISIONS[precision], options, backward))
-        medians = [1e3 * statistics.median(each) for each in zip(*own, strict=True)]
+        medians = [1e3 * statistics.median(each) for each in zip(*(seconds for seconds, _ in own), strict=True)]
         known = {name: round(ms, 4) for name, ms in zip(names, medians, strict=False)}
-        if context.is_main:
+        if context.is_main and all(steady for _, steady in own):
             known = _keep(file, known)
         known = context.broadcast(known)
     return known

@@ -5,7 +5,7 @@ Shapes: B images, T tokens, D width.
 """
 
 import copy
-import statistics
+import itertools
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,7 +15,8 @@ from timm.layers import Attention
 from torch import nn
 from torch.nn import functional as F
 
-ROUNDS, MOST_ROUNDS, ROUNDS_S, MOST_S = 3, 9, 0.1, 10.0  # of a measurement of one stack's block
+ROUNDS, ROUNDS_S, MOST_S = 5, 0.1, 10.0  # of a measurement of one stack's block, at least and at most
+TWICE = 1.05  # a best time counts when another round came as near to it
 GAIN = 0.03  # of a block's time, for which the usual kernel is left
 
 
@@ -81,10 +82,11 @@ def times(
     dtype: torch.dtype,
     asked: Sequence[Kernels],
     backward: bool = True,
-) -> list[float]:
-    """Median seconds of a block on [B, T, D], forward (and backward), under each of `asked`, taken in turn.
+) -> tuple[list[float], bool]:
+    """Seconds of a block on [B, T, D], forward (and backward), under each of `asked`, taken in turn; are they steady?
 
-    A copy of the block is measured, with weights of its own; the block may be on the meta device.
+    The best round counts: whatever else the machine does only makes one longer. So rounds go on until every best time
+    was reached twice. A copy of the block is measured, with weights of its own; the block may be on the meta device.
     """
     own = copy.deepcopy(block).to(dtype).to_empty(device="cpu").requires_grad_(backward)
     width: int = own.norm1.normalized_shape[0]  # type: ignore[union-attr, index, assignment]
@@ -96,7 +98,7 @@ def times(
     gradient = torch.full_like(x, 1e-3)
     taken: list[list[float]] = [[] for _ in asked]
     began = time.perf_counter()
-    for number in range(MOST_ROUNDS + 1):  # the first meets new shapes and is not counted
+    for number in itertools.count():  # the first meets new shapes and is not counted
         for kernels, found in zip(asked, taken, strict=True):
             use(own, kernels)
             start = time.perf_counter()
@@ -107,7 +109,11 @@ def times(
             found.append(time.perf_counter() - start)
             own.zero_grad()
             x.grad = None
-        spent = time.perf_counter() - began
-        if number and (spent > MOST_S or (number >= ROUNDS and spent > ROUNDS_S)):
+        spent, steady = time.perf_counter() - began, all(_reached_twice(found[1:]) for found in taken)
+        if number and (spent > MOST_S or (steady and number >= ROUNDS and spent > ROUNDS_S)):
             break
-    return [statistics.median(found[1:]) for found in taken]
+    return [min(found[1:]) for found in taken], steady
+
+
+def _reached_twice(rounds: list[float]) -> bool:
+    return len(rounds) > 1 and sorted(rounds)[1] <= TWICE * min(rounds)
