@@ -45,7 +45,7 @@ recorded_04_scaling =
 recorded_05_probe = -p ranks $(RANKS) $(recorded_scenes) -p encoder runs/recorded/pretrain -p views 4 \
 	-p base_learning_rate 30
 recorded_06_paper =
-recorded_11_peers = -p configs base,small -p steps 7 -p warmup_steps 2
+recorded_11_peers = -p configs base,small -p steps 7 -p warmup_steps 1
 recorded_minutes := 01_data=1 02_pretrain=18 03_throughput=2 04_scaling=1 05_probe=8 06_paper=2 11_peers=8
 recorded_strategies = SHARD_GRAD_OP NO_SHARD HYBRID_1GPU HYBRID_2GPUs DDP
 
