@@ -124,7 +124,7 @@ def test_tiles_that_are_decoded_at_once_go_to_one_process(tmp_path):
     write(tmp_path / "a.tif", pixels(0, 400, 900, 1), blockysize=1)
     write(tmp_path / "b.tif", pixels(0, 400, 900, 1), tiled=True, blockxsize=128, blockysize=128)
     items = list(tiles.cut(archives.items(listing.find(tmp_path)), 64).tiles)
-    chunks = list(pool._chunks(iter(items)))
+    chunks = [chunk for chunk, _ in pool._chunks(iter(items))]
     assert [item for chunk in chunks for item in chunk] == items
     of = defaultdict(set)
     for number, chunk in enumerate(chunks):
@@ -146,7 +146,7 @@ def test_groups_and_chunks_are_bounded(tmp_path):
         groups = [group for group, _ in tiles._groups(scene, tile, stride)]
         assert max(g.height * g.width * 26 for g in groups) <= max(tiles.MOST_GROUP, tile * tile * 26)
         items = itertools.islice(tiles._tiles(scene, tile, stride, ""), 3000)
-        sizes = [sum(item.load.nbytes for item in chunk) for chunk in pool._chunks(items)]
+        sizes = [sum(item.load.nbytes for item in chunk) for chunk, _ in pool._chunks(items)]
         assert max(sizes) <= pool.MOST_BYTES + tile * tile * 26
 
 
