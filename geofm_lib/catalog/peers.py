@@ -29,7 +29,7 @@ class Config:
 
 CONFIGS = {
     "base": Config("ViT-Base", 224, 16, 16),
-    "small": Config("ViT-Tiny", 96, 8, 64),  # 192 wide, 12 blocks, 3 heads
+    "small": Config("ViT-Tiny", 96, 8, 64, (128, 4, 4)),  # 192 wide, 12 blocks, 3 heads, and the catalogue's decoder
     "tiny": Config("ViT-Atto", 32, 8, 4, (64, 2, 2)),  # shows in seconds that everything works, not who is faster
 }
 PEERS = {"transformers": "transformers' ViTMAE", "lightly": "lightly's MAE"}  # package -> words

@@ -25,6 +25,7 @@ from geofm_lib.settings import own_folder
 STACKS = ("encoder", "decoder")
 KINDS = ("attention", "linear")
 ASKED, MEASURED, BEFORE = "as asked", "measured before the first step", "as in the run's earlier part"
+BUSY = "measured before the first step; the usual ones where the machine was too busy for it"
 OLDER, UNMEASURED = "as of the version that began it", "the usual ones: only plain CPU blocks are measured"
 
 
@@ -72,8 +73,10 @@ def _choose(
     for name, stack, tokens in parts:
         row: dict[str, Any] = {"stack": name, "images": batch, "tokens": tokens}
         if measured:
-            row["ms"] = _measured(stack[0], batch, tokens, asked, precision, context, backward)
+            row["ms"], steady = _measured(stack[0], batch, tokens, asked, precision, context, backward)
             then = kernels.fastest({Kernels(*each.split("+")): value for each, value in row["ms"].items()})
+            if not steady:  # on a busy machine the times say more of the others than of the kernels
+                then, how = USUAL, BUSY
         else:
             before = found.get(name, {}) if how == BEFORE else {}
             row |= {key: before[key] for key in ("images", "tokens", "ms") if key in before}
@@ -116,11 +119,11 @@ def _where(precision: str, context: Context) -> dict[str, Any]:
 
 def _measured(
     block: nn.Module, batch: int, tokens: int, asked: Kernels, precision: str, context: Context, backward: bool
-) -> dict[str, float]:
+) -> tuple[dict[str, float], bool]:
     """Milliseconds of one block by kernels ("fused+matmul"), the median over the ranks, all of which measure at once.
 
-    Where they are steady they are kept for this user, so that the same settings on the same machine get the same
-    kernels, and the same bits.
+    And whether they are steady: then they are kept for this user, so that the same settings on the same machine get
+    the same kernels, and the same bits.
     """
     options = kernels.candidates(*asked)
     shape = {name: list(weight.shape) for name, weight in block.named_parameters()}
@@ -136,10 +139,12 @@ def _measured(
         own = context.gather(kernels.times(block, batch, tokens, PRECISIONS[precision], options, backward))
         medians = [1e3 * statistics.median(each) for each in zip(*(seconds for seconds, _ in own), strict=True)]
         known = {name: round(ms, 4) for name, ms in zip(names, medians, strict=False)}
-        if context.is_main and all(steady for _, steady in own):
+        steady = all(each for _, each in own)
+        if context.is_main and steady:
             known = _keep(file, known)
-        known = context.broadcast(known)
-    return known
+        known, steady = context.broadcast([known, steady])
+        return known, steady
+    return known, True
 
 
 def _read(file: Path, names: list[str]) -> dict[str, float]:
