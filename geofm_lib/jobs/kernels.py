@@ -23,7 +23,7 @@ from geofm_lib.profiling.devices import PRECISIONS
 from geofm_lib.settings import own_folder
 
 STACKS = ("encoder", "decoder")
-KINDS = ("attention", "linear")
+KINDS = Kernels._fields
 ASKED, MEASURED, BEFORE = "as asked", "measured before the first step", "as in the run's earlier part"
 BUSY = "measured before the first step; the usual ones where the machine was too busy for it"
 OLDER, UNMEASURED = "as of the version that began it", "the usual ones: only plain CPU blocks are measured"
