@@ -50,6 +50,10 @@ def found(tmp_path_factory):
         run("twice", "whole@5", nan=[8, 9], skip_steps="7"),
         run("beyond", skip_steps="12-13"),
         run("last", skip_steps="12"),
+        run("trunk", schedule="constant", base_width=32, rotations=True, train_images=16, epochs=5),
+        run("cooled", "trunk@5", cooldown_epochs=2),
+        run("cooled in parts", "trunk@5", cooldown_epochs=2, stop=2),
+        run("cooled in parts", "trunk@5", cooldown_epochs=2),
     ]
     return place, dict(
         zip((str(k) for k in range(len(runs))), ranks.start("curves", place / "ranks", 1, runs=runs), strict=True)
@@ -90,6 +94,24 @@ def test_training_longer_goes_on_after_the_last_step(found):
     place, _ = found
     assert list(rows(place / "longer" if (place / "longer").exists() else place / "stopped")) == list(range(16, 25))
     assert ended(found, "ended") == "branch: step 12 is the end of 4 epochs; set more epochs to go on"
+
+
+def test_a_branch_cools_a_constant_rate_down_and_goes_on_with_its_bits(found):
+    """One trunk gives several horizons: two steps an epoch here, of the 16 images that the seed draws."""
+    place, _ = found
+    rates = {name: Run(place / name).metrics["learning_rate"].tolist() for name in ("trunk", "cooled")}
+    assert [rate / 0.004 * 32 for rate in rates["trunk"]] == pytest.approx([1.0] * 10)
+    assert [rate / 0.004 * 32 for rate in rates["cooled"]] == pytest.approx([1.0, 1.0, 0.75, 0.5, 0.25])
+    assert ended(found, "cooled in parts") == "finished"
+    assert weights(place / "cooled in parts") == weights(place / "cooled") != weights(place / "trunk")
+    assert rows(place / "cooled in parts") == rows(place / "cooled")
+    assert rows(place / "cooled")[6] == rows(place / "trunk")[6]
+    with pytest.raises(SettingsError, match="^cooldown_epochs: a cosine falls by itself; set schedule=constant"):
+        PretrainSettings(cooldown_epochs=1)
+    with pytest.raises(SettingsError, match="^cooldown_epochs: 41 are more than the 40 epochs there are"):
+        PretrainSettings(cooldown_epochs=41, schedule="constant")
+    with pytest.raises(ValueError, match="^train_images: 200 are more than the 99 of the train side; use fewer"):
+        PretrainSettings(train_images=200).steps(99)
 
 
 def test_a_branch_that_was_stopped_goes_on_without_the_run_that_it_came_from(found):
@@ -256,7 +278,15 @@ def test_names_of_other_runs_stay():
 
 OTHER = {"model": "ViT-Femto", "patch_size": 16, "image_size": 64, "decoder_width": 32, "decoder_depth": 1}
 OTHER |= {"decoder_heads": 1, "dataset": "a", "images_per_class": 3, "global_batch": 4, "seed": 1, "mask_ratio": 0.5}
-OTHER |= {"norm_pix_loss": False, "crop_scale_min": 0.5, "init": "a", "init_bands": "new"}
+OTHER |= {
+    "train_images": 8,
+    "rotations": True,
+    "base_width": 32,
+    "norm_pix_loss": False,
+    "crop_scale_min": 0.5,
+    "init": "a",
+    "init_bands": "new",
+}
 
 
 @pytest.mark.parametrize("name", FIXED)

@@ -47,6 +47,17 @@ def test_the_rate_by_hand():
     assert rate(TOTAL + 5) == 0
 
 
+def test_a_constant_rate_cools_down_in_a_line():
+    course = {"peak": PEAK, "warmup_steps": WARMUP, "total_steps": TOTAL, "cooldown_steps": 10}
+    rates = [training.learning_rate(k, **course) / PEAK for k in range(TOTAL + 2)]
+    assert rates[:WARMUP] == pytest.approx([(k + 1) / WARMUP for k in range(WARMUP)])
+    assert set(rates[WARMUP : TOTAL - 9]) == {1.0}, "the first of the cool-down is still whole"
+    assert rates[TOTAL - 10 :] == pytest.approx([*(k / 10 for k in range(10, -1, -1)), 0])
+    trunk = [training.learning_rate(k, **course | {"cooldown_steps": 0}) / PEAK for k in range(TOTAL)]
+    assert trunk[:-10] == rates[: TOTAL - 10], "a branch has the rates of its trunk until it cools down"
+    assert trunk[-1] == 1.0
+
+
 def test_a_warm_up_may_be_a_fraction_of_a_step():
     assert rate(0, warmup=0.5) == PEAK / 1
     assert rate(1, warmup=2.5) == pytest.approx(PEAK * 2 / 2.5)
@@ -85,6 +96,51 @@ def test_what_decays_by_hand():
     assert inside == {"attn.qkv.weight", "attn.proj.weight", "mlp.fc1.weight", "mlp.fc2.weight"}
     assert {"encoder.cls_token", "mask_token", "encoder.norm.weight", "decoder_pred.bias"} <= others
     assert not {"encoder.pos_embed", "decoder_pos_embed"} & (decayed | others), "fixed positions are not trained"
+
+
+def test_matrices_whose_fan_in_grows_take_a_share_of_the_rate_and_are_shrunk_as_much_as_others():
+    model = mae.build("ViT-1.6M", 32, device="meta")
+    same, others, scaled = training.optimiser(model, 0.05, 64 / 128).param_groups
+    grow = names_of(model, scaled)
+    assert {n for n in grow if not n.startswith("encoder.blocks.")} == {"decoder_embed.weight"}
+    assert len(grow) == 8 * 4 + 1
+    assert {n for n in names_of(model, same) if "blocks" not in n} == {
+        "encoder.patch_embed.proj.weight",
+        "decoder_pred.weight",
+    }
+    assert others["weight_decay"] == 0
+    for group in (same, scaled):
+        assert group.get(training.SHARE, 1.0) * group["weight_decay"] == pytest.approx(0.05)
+    assert len(training.optimiser(model, 0.05).param_groups) == 2, "and without a base width all is as it was"
+
+
+def moved(model, share, steps=3):
+    """Root mean square of what some steps of AdamW change in the encoder's last block, on the same images."""
+    autoencoder = mae.build(model, 32, seed=0, norm_pix_loss=True)
+    optimiser, random = training.optimiser(autoencoder, 0.0, share), torch.Generator().manual_seed(0)
+    images, noise = (torch.randn(*shape, generator=random) for shape in ((16, 3, 32, 32), (16, 16)))
+    seen = []
+    hook = autoencoder.encoder.blocks[-1].register_forward_hook(lambda _, __, out: seen.append(out.detach()))
+    for _ in range(steps):
+        autoencoder(images, noise).backward()
+        for group in optimiser.param_groups:
+            group["lr"] = 0.004 * group.get(training.SHARE, 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+    autoencoder(images, noise)
+    hook.remove()
+    return float((seen[-1] - seen[0]).square().mean().sqrt())
+
+
+def test_coordinates_move_alike_at_every_width_only_with_the_share():
+    """The coordinate check of arXiv 2203.03466: widths 64, 128 and 320."""
+    widths = {"ViT-0.4M": 64, "ViT-1.6M": 128, "ViT-10M": 320}
+    usual = [moved(name, 0.0) for name in widths]
+    shared = [moved(name, 64 / width) for name, width in widths.items()]
+    print(usual, shared)
+    assert usual[0] == shared[0]
+    assert usual[2] / usual[0] > 2, "one rate for all moves wide models too far"
+    assert max(shared) / min(shared) < 1.5
 
 
 def test_a_gradient_below_the_limit_is_not_touched_and_one_above_is_cut(monkeypatch):

@@ -1,4 +1,4 @@
-"""The models, one row each: the paper's six and a family that trains on a laptop.
+"""The models, one row each: the paper's six, a family that trains on a laptop, and one of equal shape for the study.
 
 A row is read two ways (``model/vit.py`` builds both):
 
@@ -45,8 +45,10 @@ def _row(name, width, depth, heads, patch_size, decoder, source, mlp_dim=0, gate
 
 _TABLE_I = "Table I of arXiv 2404.11706"
 _OURS = "this project: small enough for a CPU"
+_STUDY = "this project's scaling study (07): only the width differs, heads are 32 wide"
 _DEIT = "the widths of DeiT (arXiv 2012.12877)"
 _VIT = "Table 1 of arXiv 2010.11929; MAE's second size"
+_SHARED = (128, 2, 4)  # the study's decoder, so that sizes differ in their encoder alone
 _MAE = (512, 8, 16)  # the decoder of the MAE paper (arXiv 2111.06377): 512 wide, 8 blocks, 16 heads
 
 _ROWS = [
@@ -55,6 +57,11 @@ _ROWS = [
     _row("ViT-Femto", 128, 6, 4, 8, (64, 2, 2), _OURS),
     _row("ViT-Pico", 192, 6, 6, 8, (96, 2, 3), _OURS),
     _row("ViT-Nano", 256, 8, 8, 8, (128, 2, 4), _OURS),
+    _row("ViT-0.4M", 64, 8, 2, 8, _SHARED, _STUDY),
+    _row("ViT-1.6M", 128, 8, 4, 8, _SHARED, _STUDY),
+    _row("ViT-3.6M", 192, 8, 6, 8, _SHARED, _STUDY),
+    _row("ViT-10M", 320, 8, 10, 8, _SHARED, _STUDY),
+    _row("ViT-25M", 512, 8, 16, 8, _SHARED, _STUDY),
     _row("ViT-Tiny", 192, 12, 3, 16, (128, 4, 4), _DEIT),
     _row("ViT-Small", 384, 12, 6, 16, (256, 4, 8), _DEIT),
     _row("ViT-Base", 768, 12, 12, 16, _MAE, _TABLE_I, published=87),
@@ -67,6 +74,7 @@ _ROWS = [
 ]
 
 MODELS: dict[str, Model] = {row.name: row for row in _ROWS}
+FAMILY = tuple(row.name for row in _ROWS if row.source == _STUDY)  # smallest first
 
 
 def lookup(name: str) -> Model:

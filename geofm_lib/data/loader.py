@@ -139,6 +139,7 @@ def stream(
     workers: int = 0,
     pin: bool = False,
     crop_scale: Scale = USUAL_SCALE,
+    rotations: bool = False,
     skipped: Sequence[range] = (),
 ) -> Iterator[tuple[int, int, list[Batch]]]:
     """(step, epoch, the rank's micro-batches) from step `done` to the end of the last epoch.
@@ -150,7 +151,8 @@ def stream(
     """
     places = Places(seed, len(images), global_batch, rank, world, parts)
     steps = epochs * sampler.steps_per_epoch(len(images), global_batch)
-    dataset = Batches(images, places, image_size, "pretrain", seed, crop_scale, images.masked)
+    transform = "pretrain_turned" if rotations else "pretrain"
+    dataset = Batches(images, places, image_size, transform, seed, crop_scale, images.masked)
     # Ranges, not lists: a throughput run has images without end.
     taken: Sequence[int] = range(done, steps)
     numbers: Sequence[int] = range(done * parts, steps * parts)

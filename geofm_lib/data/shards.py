@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from geofm_lib.data import decode, several
+from geofm_lib.data import decode, sampler, several
 from geofm_lib.data.sources import prepared
 from geofm_lib.files import prove
 
@@ -109,6 +109,13 @@ class Shards:
     def __getstate__(self) -> dict:
         """Sent to another process without open files and pixels."""
         return self.__dict__ | {"_files": {}, "_kept": None if self._kept is None else {}}
+
+    def draw(self, count: int, seed: int) -> None:
+        """Keep `count` images that a seed chooses, in their order; those of fewer are among those of more."""
+        chosen = np.sort(sampler.generator(seed, 0, 0, "subset").permutation(len(self))[:count])
+        self.names = [self.names[i] for i in chosen]
+        self.labels, self._number = self.labels[chosen], self._number[chosen]
+        self.sizes, self._places = self.sizes[chosen], self._places[chosen]
 
     def read(self, i: int, verify: bool = False) -> bytes:
         """The encoded bytes of image i. Raises ValueError if it is cut short or, when asked, changed."""

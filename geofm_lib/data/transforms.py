@@ -89,6 +89,12 @@ def augment(image: torch.Tensor, size: int, random: np.random.Generator, scale: 
     return view.flip(-1) if flip else view
 
 
+def turned(image: torch.Tensor, size: int, random: np.random.Generator, scale: Scale) -> torch.Tensor:
+    """The same, then by none to three quarter turns: from above there is no upright."""
+    view = augment(image, size, random, scale)
+    return view.rot90(int(random.integers(4)), (-2, -1))
+
+
 def centre(image: torch.Tensor, size: int) -> torch.Tensor:
     """Short side to size * 256/224, then the middle: how a probe is tested."""
     factor = size * PROBE_RESIZE / min(image.shape[-2:])
@@ -105,6 +111,7 @@ def squeeze(image: torch.Tensor, size: int) -> torch.Tensor:
 # name -> function(image, size, random(purpose), scale)
 TRANSFORMS: dict[str, Callable[[torch.Tensor, int, Callable[[str], np.random.Generator], Scale], torch.Tensor]] = {
     "pretrain": lambda image, size, random, scale: augment(image, size, random("crop"), scale),
+    "pretrain_turned": lambda image, size, random, scale: turned(image, size, random("crop"), scale),
     "probe_train": lambda image, size, random, scale: augment(image, size, random("probe"), scale),
     "probe_test": lambda image, size, random, scale: centre(image, size),
     "none": lambda image, size, random, scale: squeeze(image, size),

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -11,6 +11,8 @@ from torch import nn
 
 from geofm_lib.distributed import sharding
 from geofm_lib.model.init import plain_name
+
+SHARE = "share_of_rate"  # of a group of parameters
 
 
 class NotFinite(RuntimeError):
@@ -33,23 +35,39 @@ class StepResult(NamedTuple):
     also: float | None = None  # what was to be shared beside the loss, its mean over the ranks
 
 
-def optimiser(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW with MAE's betas (0.9, 0.95); decay on matrices only (norms, biases and tokens are left alone)."""
+def optimiser(model: nn.Module, weight_decay: float, share: float = 0.0) -> torch.optim.AdamW:
+    """AdamW with MAE's betas (0.9, 0.95); decay on matrices only (norms, biases and tokens are left alone).
+
+    share: of the rate, for matrices whose fan-in grows with the encoder's width; 0: one rate for all. Their decay is
+    divided by it, so that a step shrinks every matrix alike.
+    """
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for n, p in trained if _is_matrix(n, p)]
+    decayed = [(n, p) for n, p in trained if _is_matrix(n, p)]
     others = [p for n, p in trained if not _is_matrix(n, p)]
-    # Two groups always, the decayed one first: checkpoints hold the groups by number.
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    scaled = [p for n, p in decayed if share and _grows(n)]
+    same = [p for n, p in decayed if not (share and _grows(n))]
+    # The decayed one first, and the scaled one last: checkpoints hold the groups by number.
+    groups: list[dict[str, Any]] = [
+        {"params": same, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    if share:
+        groups.append({"params": scaled, "weight_decay": weight_decay / share, SHARE: share})
     return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), fused=True)
 
 
-def learning_rate(step: int, *, peak: float, warmup_steps: float, total_steps: int) -> float:
+def learning_rate(
+    step: int, *, peak: float, warmup_steps: float, total_steps: int, cooldown_steps: float | None = None
+) -> float:
     """Linear warm-up to `peak`, then half a cosine to zero (MAE, arXiv 2111.06377, appendix A.1).
 
-    `step` counts from 0; step 0 takes peak / warmup_steps, so no step is wasted at a rate of 0.
+    With `cooldown_steps` the rate is constant instead, and falls in a line to zero over the last of them. `step` counts
+    from 0; step 0 takes peak / warmup_steps, so no step is wasted at a rate of 0.
     """
     if step < warmup_steps:
         return peak * (step + 1) / max(1.0, warmup_steps)
+    if cooldown_steps is not None:
+        return peak * min(1.0, max(0.0, (total_steps - step) / max(1.0, cooldown_steps)))
     share = (step - warmup_steps) / max(1.0, total_steps - warmup_steps)
     return peak * 0.5 * (1.0 + math.cos(math.pi * min(1.0, share)))
 
@@ -103,7 +121,7 @@ def step(
         if clip and left < 1.0:  # else it would take all gradients times 1
             nn.utils.clip_grads_with_norm_(model.parameters(), clip, norm)
         for parameter_group in optimiser.param_groups:
-            parameter_group["lr"] = rate
+            parameter_group["lr"] = rate * parameter_group.get(SHARE, 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
     return StepResult(mean, length, stops > 0, *others)
@@ -118,3 +136,8 @@ def not_finite(model: nn.Module) -> list[str]:
 
 def _is_matrix(name: str, parameter: torch.Tensor) -> bool:
     return parameter.ndim > 1 and not name.endswith(("token", "pos_embed"))
+
+
+def _grows(name: str) -> bool:
+    """Is a matrix's fan-in as wide as the encoder? The patch embedding's is not, nor is the decoder's."""
+    return plain_name(name).startswith(("encoder.blocks.", "decoder_embed."))

@@ -42,6 +42,8 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
     torch.manual_seed(settings.seed)
     shards = Shards(settings.data, split="train")
     total, final = settings.steps(len(shards))
+    if settings.train_images:
+        shards.draw(settings.train_images, settings.seed)
     start = pretrain_start.Start(settings, run, context)
     autoencoder = mae.build(
         settings.model,
@@ -59,7 +61,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
     begun = not start.fresh or bool(start.parent)
     kernels.choose(autoencoder, settings, together, context, run, begun)
     model = sharding.apply_settings(autoencoder, settings, context, together=sharding.SMALL)
-    optimiser = training.optimiser(model, settings.weight_decay)
+    optimiser = training.optimiser(model, settings.weight_decay, settings.share_of_rate())
     identity = pretrain_files.identity(settings, run.resolved)
     config = pretrain_files.config(settings, shards, start.norm_eps) | pretrain_files.seen(settings, run, context)
     state = identity | {"stored": pretrain_files.stored(run.path), "encoder": config, "total_steps": total}
@@ -83,8 +85,13 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         save(run.path / "checkpoint", done, settings.keep_checkpoints)
     along = pretrain_probe.Along(settings, run, context, autoencoder, shards.mean, shards.std)
     along.go_on(done)
-    warmup = settings.warmup_epochs * per_epoch
-    peak = settings.base_learning_rate * settings.global_batch / 256
+    constant = settings.schedule == "constant"
+    course: dict[str, Any] = {
+        "peak": settings.base_learning_rate * settings.global_batch / 256,
+        "warmup_steps": settings.warmup_epochs * per_epoch,
+        "total_steps": total,
+        "cooldown_steps": settings.cooldown_epochs * per_epoch if constant else None,
+    }
     speed, mark, taken = pace.Pace(), time.perf_counter(), 0
     losses_so_far = {row["step"]: row["loss"] for row in rows}
     steps = loader.stream(
@@ -100,6 +107,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         workers=settings.workers,
         pin=context.device.type == "cuda",
         crop_scale=(settings.crop_scale_min, 1.0),
+        rotations=settings.rotations,
         skipped=ranges(settings.skip_steps),
     )
     milestones = (settings.checkpoint_every, settings.keep_every)
@@ -113,7 +121,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
             shares.append(autoencoder.not_measured)
 
     for step, epoch, micro_batches in steps:
-        rate = training.learning_rate(step, peak=peak, warmup_steps=warmup, total_steps=total)
+        rate = training.learning_rate(step, **course)
         shares: list[torch.Tensor] = []
         try:
             loss, norm, stop, not_measured = training.step(

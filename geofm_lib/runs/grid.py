@@ -7,8 +7,9 @@
     half,02_pretrain,,@images,HYBRID_2GPUs,2,8,2:00:00,full
 
 The columns below are the job's; every other column is a setting of the row's notebook, an empty cell its default.
-`@images` is the run folder of the row called images and makes a row wait for it; `after` names rows to wait for
-without using them. Settings are checked by the notebook's own class, memory by `planning/memory` against the machine.
+`@images` is the run folder of the row called images and makes a row wait for it, `@full@1200` (branch) its step 1200;
+`after` names rows to wait for without using them. Settings are checked by the notebook's own class, memory by
+`planning/memory` against the machine.
 """
 
 import csv
@@ -28,13 +29,14 @@ from geofm_lib.runs.check import check, named, settings_class
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import JOBS, JobSettings
 from geofm_lib.settings.base import shortened
+from geofm_lib.settings.branch import OWN
 
 COLUMNS = ("name", "notebook", "nodes", "tasks_per_node", "walltime", "after")
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 BEYOND = "(none)"  # where cells stand that have no column
 TIME = re.compile(r"(?:(?:(?P<d>\d+)-)?(?P<h>\d+):(?P<m>\d\d):(?P<s>\d\d))|(?P<minutes>\d+)")
 # Setting that may be @row -> the job that row must be.
-REFERS_TO = {"data": "prepare", "encoder": "pretrain", "init": "pretrain"}
+REFERS_TO = {"data": "prepare", "encoder": "pretrain", "init": "pretrain", "branch": "pretrain"}
 
 
 class Fault(ValueError):
@@ -169,9 +171,8 @@ def _row(line: int, name: str, cells: dict[str, str], rows: dict[str, Row], mach
     parameters = {column: _folders(cell, rows) if column in used else cell for column, cell in given.items()}
     if job.job == "throughput":
         parameters.setdefault("ranks", str(nodes * tasks))  # it is what is measured: another number is another run
-    settings = _settings(
-        job, parameters, {column for column, each in used.items() if not all(r.finished for r in each)}
-    )
+    to_come = {column for column, each in used.items() if not all(r.finished for r in each)}
+    settings = _settings(job, parameters, to_come, used)
     folder, walltime = settings.folder(), cells.get("walltime", "1:00:00")
     row = Row(line, name, notebook, settings, parameters, folder, nodes, tasks, walltime, after)
     if row.ranks > nodes * tasks:
@@ -208,9 +209,9 @@ def _referred(column: str, cell: str, rows: dict[str, Row]) -> list[Row]:
     """The rows that @name, or a list of them with commas, means; each must be of the job that this setting takes."""
     found = []
     for part in filter(lambda part: part.startswith("@"), map(str.strip, cell.split(","))):
-        row, job = _known(column, part[1:], rows), REFERS_TO.get(column)
+        row, job = _known(column, part[1:].partition("@")[0], rows), REFERS_TO.get(column)
         if row.settings.job != job:
-            takes = f"it takes a {job} row" if job else "only data, encoder and init take the run of another row"
+            takes = f"it takes a {job} row" if job else f"only {', '.join(REFERS_TO)} take the run of another row"
             raise Fault(column, f"'{part}' is a {row.settings.job} row; {takes}")
         found.append(row)
     return found
@@ -219,12 +220,20 @@ def _referred(column: str, cell: str, rows: dict[str, Row]) -> list[Row]:
 def _folders(cell: str, rows: dict[str, Row]) -> str:
     """A cell with the run folders of the rows that it names."""
     parts = map(str.strip, cell.split(","))
-    return ",".join(str(rows[part[1:]].folder) if part.startswith("@") else part for part in parts)
+    split = (part[1:].partition("@") if part.startswith("@") else ("", part, "") for part in parts)
+    return ",".join(f"{rows[row].folder if row else ''}{mark}{rest}" for row, mark, rest in split)
 
 
-def _settings(job: type[JobSettings], parameters: dict[str, str], to_come: set[str]) -> JobSettings:
+def _settings(
+    job: type[JobSettings], parameters: dict[str, str], to_come: set[str], used: dict[str, list[Row]]
+) -> JobSettings:
     """Checked as the notebook will check them; what names a run that is still to come is taken on trust."""
     values: dict[str, Any] = {name: value for name, value in parameters.items() if name not in to_come}
+    if "branch" in to_come:  # what the run there will have been asked stands in its row
+        there = used["branch"][0].settings.asked()
+        with _speaking_of("notebook"):
+            begun = job(**({name: value for name, value in there.items() if name not in OWN} | values))
+        return begun.model_copy(update={column: parameters[column] for column in to_come})
     if "encoder" in to_come:
         values["encoder"] = "random"  # stands for one that exists; the data set of data to come need not be here again
     with _speaking_of("notebook"):

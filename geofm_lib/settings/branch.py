@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MAY_CHANGE = (
     "epochs",
     "warmup_epochs",
+    "schedule",
+    "cooldown_epochs",
     "base_learning_rate",
     "weight_decay",
     "clip_grad_norm",
@@ -29,11 +31,13 @@ MAY_CHANGE = (
 )
 SHAPES, ORDER = "its weights have that shape", "its steps count other images then"
 LOSS, FIRST = "its loss means something else then", "its weights are long begun"
+GROUPS = "its optimiser has other groups of weights then"
 FIXED = {  # -> why; `data` may be another folder of the same images
     **dict.fromkeys(("model", "patch_size", "image_size", "decoder_width", "decoder_depth", "decoder_heads"), SHAPES),
-    **dict.fromkeys(("dataset", "images_per_class", "global_batch", "seed"), ORDER),
-    **dict.fromkeys(("mask_ratio", "norm_pix_loss", "crop_scale_min"), LOSS),
+    **dict.fromkeys(("dataset", "images_per_class", "train_images", "global_batch", "seed"), ORDER),
+    **dict.fromkeys(("mask_ratio", "norm_pix_loss", "crop_scale_min", "rotations"), LOSS),
     **dict.fromkeys(("init", "init_bands"), FIRST),
+    "base_width": GROUPS,
 }
 OWN = ("run_dir", "branch")  # settings that no branch takes over
 

@@ -21,6 +21,8 @@ class PretrainSettings(ImageSettings):
     crop_scale_min: float = setting(
         0.2, "smallest share of an image's area that a random crop keeps", "data", gt=0, le=1
     )
+    rotations: bool = setting(False, "turn crops by random quarter turns too", "data", later=True)
+    train_images: int = setting(0, "of the train side, drawn by the seed (0: all)", "data", later=True, ge=0)
     model: str = setting("ViT-Femto", "a row of catalog/models.py", "model")
     patch_size: int = setting(0, "pixels a side of a patch (0: the model's own)", "model", ge=0, le=64)
     mask_ratio: float = setting(0.75, "share of the patches that is masked", "model", gt=0, lt=1)
@@ -42,9 +44,20 @@ class PretrainSettings(ImageSettings):
     decoder_heads: int = setting(0, "0: the model's own", "model", ge=0)
     epochs: int = setting(40, "passes over the train side", "recipe", ge=1)
     warmup_epochs: float = setting(5.0, "epochs of linear warm-up, then a cosine to zero", "recipe", ge=0)
+    schedule: Literal["cosine", "constant"] = setting(
+        "cosine", "after the warm-up: cosine | constant (then cooldown_epochs)", "recipe", later=True
+    )
+    cooldown_epochs: float = setting(0.0, "last epochs of constant: a line to zero", "recipe", later=True, ge=0)
     global_batch: int = setting(100, "images in one optimiser step, all ranks together", "recipe", ge=1)
     base_learning_rate: float = setting(
         1e-3, "per 256 images of global batch (the paper's lineage: 1.5e-4)", "recipe", gt=0
+    )
+    base_width: int = setting(
+        0,
+        "matrices of wider models take the rate times this over their width (0: one rate)",
+        "recipe",
+        later=True,
+        ge=0,
     )
     weight_decay: float = setting(0.05, "AdamW, on matrices only", "recipe", ge=0)
     clip_grad_norm: float = setting(1.0, "largest gradient norm (0: no clipping)", "recipe", ge=0)
@@ -88,6 +101,16 @@ class PretrainSettings(ImageSettings):
             raise ValueError("probe_data: it is for probe_every, which is 0; set that as well")
         return self
 
+    @model_validator(mode="after")
+    def _cooled(self) -> Self:
+        if self.cooldown_epochs and self.schedule != "constant":
+            raise ValueError("cooldown_epochs: a cosine falls by itself; set schedule=constant as well")
+        if self.cooldown_epochs > self.epochs:
+            raise ValueError(
+                f"cooldown_epochs: {self.cooldown_epochs:g} are more than the {self.epochs} epochs there are"
+            )
+        return self
+
     def check_ranks(self, ranks: int) -> None:
         base.check_strategy(self.strategy, ranks)
         if ranks and self.global_batch % ranks:
@@ -99,6 +122,11 @@ class PretrainSettings(ImageSettings):
 
         ValueError, one sentence, where no step is left to take, or one that is left out is not there.
         """
+        if self.train_images > images:
+            raise ValueError(
+                f"train_images: {self.train_images} are more than the {images} of the train side; use fewer"
+            )
+        images = self.train_images or images
         if images < self.global_batch:
             raise ValueError(
                 f"global_batch: {self.global_batch} images are more than the {images} of the train side; use fewer"
@@ -118,6 +146,10 @@ class PretrainSettings(ImageSettings):
         own = self.global_batch // ranks
         most = self.max_batch_per_rank or own
         return next(parts for parts in range(1, own + 1) if own % parts == 0 and own // parts <= most)
+
+    def share_of_rate(self) -> float:
+        """Of the rate, for matrices whose fan-in grows with the encoder's width; 0: one rate for all."""
+        return self.base_width / lookup(self.model).width
 
     def decoder(self) -> dict[str, int]:
         """Width, depth and heads of the decoder: given here, or the model row's."""
