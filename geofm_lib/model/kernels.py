@@ -13,22 +13,12 @@ from typing import NamedTuple
 import torch
 from timm.layers import Attention
 from torch import nn
-from torch.nn import functional as F
+
+from geofm_lib.model.convolved import Convolved
 
 ROUNDS, ROUNDS_S, MOST_S = 5, 0.1, 10.0  # of a measurement of one stack's block, at least and at most
 TWICE = 1.05  # a best time counts when another round came as near to it
 GAIN = 0.03  # of a block's time, for which the usual kernel is left
-
-
-class Convolved(nn.Linear):
-    """A linear layer as a 1x1 convolution on channels-last tokens: no copy, and oneDNN's products on a CPU."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if torch.compiler.is_compiling() or not x.numel():
-            return super().forward(x)
-        rows_1D1R = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
-        out = F.conv2d(rows_1D1R, self.weight[:, :, None, None], self.bias)
-        return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
 
 
 ATTENTION = {"fused": True, "plain": False}  # -> timm's `fused_attn`: torch's own choice, or softmax(q k) v

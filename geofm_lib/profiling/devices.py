@@ -16,19 +16,15 @@ from importlib import metadata
 from typing import Any
 
 import torch
-from torch.nn import functional as F
+
+from geofm_lib.model.convolved import convolved
 
 MEASURE_S = 0.5  # seconds of repeated products for each precision
 SIZES = {"cpu": 1024, "cuda": 8192}  # side of the square matrices: large enough to be compute-bound
 
 
-def _convolution(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """The product as a 1x1 convolution on channels-last rows: another library than `a @ b` on a CPU."""
-    return F.conv2d(a.view(1, 1, *a.shape).permute(0, 3, 1, 2), b[:, :, None, None])
-
-
 PRODUCTS: dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], ...]] = {
-    "cpu": (torch.matmul, _convolution),
+    "cpu": (torch.matmul, convolved),
     "cuda": (torch.matmul,),
 }
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -1,6 +1,6 @@
 """Settings of 11_peers, which measures the libraries that one would use instead beside ours."""
 
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 from pydantic import field_validator
 
@@ -8,8 +8,6 @@ from geofm_lib.catalog.peers import CONFIGS
 from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.settings import base
 from geofm_lib.settings.base import MEASURED, RUN_DIR, JobSettings, setting
-
-PRECISIONS = ("fp32", "bf16")
 
 
 class PeersSettings(JobSettings):
@@ -32,7 +30,7 @@ class PeersSettings(JobSettings):
     @field_validator("configs", "precisions", "stages")
     @classmethod
     def _are_known(cls, value, info):
-        known = PRECISIONS if info.field_name == "precisions" else CONFIGS
+        known = get_args(base.Precision) if info.field_name == "precisions" else CONFIGS
         for name in listed(value):
             if name not in known:
                 near = did_you_mean(name, known) or f"; use one of {', '.join(known)}"
