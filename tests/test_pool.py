@@ -1,12 +1,11 @@
 """The pool of processes: what it gives in this process and in others, whatever threads there were before."""
 
-import os
 import subprocess
 import sys
 
 import pytest
 
-from geofm_lib.data import aside, pool
+from geofm_lib.data import pool
 from geofm_lib.data.sources.item import Item
 from tests.support.pictures import encode, noise
 from tests.support.timing import scaled
@@ -83,16 +82,3 @@ def test_processes_are_forked_safely_from_one_that_has_trained():
     command = [sys.executable, "-c", AFTER_TRAINING]
     done = subprocess.run(command, capture_output=True, text=True, timeout=scaled(120))
     assert done.stdout.split() == ["200", "True"], done.stderr
-
-
-def test_work_aside_is_done_in_another_process_or_when_it_is_asked_for():
-    here = os.getpid()
-    assert aside.start(os.getpid, workers=2)() != here
-    assert aside.start(os.getpid, workers=1)() == here
-    with pytest.raises(ZeroDivisionError):
-        aside.start(_faulty, workers=2)()
-
-
-def test_work_aside_that_is_lost_is_done_again_here():
-    here = os.getpid()
-    assert aside.start(lambda: "done" if os.getpid() == here else os._exit(1), workers=2)() == "done"

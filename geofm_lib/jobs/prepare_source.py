@@ -1,10 +1,8 @@
 """Where the images of a preparation come from, and what its data shards are made of."""
 
-import functools
 from pathlib import Path
 from typing import Any
 
-from geofm_lib.data import aside
 from geofm_lib.data.sources import early, listing, reading, tiles
 from geofm_lib.data.sources.reading import Reading
 from geofm_lib.scenes import generate
@@ -18,9 +16,9 @@ def read(settings: PrepareSettings, source: listing.Source, folder: Path) -> tup
     """(the images, what shards are made of in plain values). source: of the dataset. Downloads go below `folder`."""
     options = OPTIONS + SCENES_ONLY * (source.kind == "scenes")
     made_of = {name: getattr(settings, name) for name in options}
-    signature = aside.start(functools.partial(listing.signature, settings.dataset, source), settings.workers)
+    asked = source
     if source.kind == "scenes":
-        made_of["source"] = f"{signature()} {generate.GENERATOR_VERSION}"
+        made_of["source"] = f"{listing.signature(settings.dataset, asked)} {generate.GENERATOR_VERSION}"
         items = generate.items(settings.images_per_class, settings.scene_size, settings.seed)
         return Reading(items, settings.images_per_class * len(generate.CLASSES)), made_of
     if source.kind == "download":
@@ -35,4 +33,4 @@ def read(settings: PrepareSettings, source: listing.Source, folder: Path) -> tup
         if left_out > 0:
             words = f"{left_out:.1%} of the scenes' pixels lie in no tile"
             found.warnings.append(f"{words}, since stride is larger than tile")
-    return found, made_of | {"source": signature()}
+    return found, made_of | {"source": listing.signature(settings.dataset, asked)}
