@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from geofm_lib.catalog.peers import CONFIGS, MASK_RATIO, OURS, PEERS, ours
+from geofm_lib.catalog.peers import CONFIGS, MASK_RATIO, OFF, OURS, PEERS, STAGES, ours
 from geofm_lib.figures import peers as shown
 from geofm_lib.jobs import peers as job
 from geofm_lib.jobs.peers_process import Asked, Process, serve
@@ -76,6 +76,25 @@ def test_ours_by_default_is_the_last_stage():
     assert list(ours(True))[-1] == OURS
     assert ours(False) == {name: ours(True)[name] for name in job.PROFILED}
     assert not set(ours(True)) & set(PEERS)
+    assert {name for stage in STAGES for name in stage.change} == set(OFF), "everything that is off is switched on"
+
+
+@pytest.mark.parametrize(
+    "operator, kernels, said",
+    [
+        ("aten::mm", ("matmul", "matmul"), "linear layers: a convolution by oneDNN was not faster"),
+        ("aten::mm", ("convolution", "convolution"),
+         "linear layers: computed as a convolution by oneDNN, which was faster"),
+        ("aten::convolution_backward", ("convolution", "matmul"),
+         "linear layers: computed as a convolution by oneDNN in the encoder, which was faster"),
+        ("aten::bmm", ("matmul", "matmul"), "attention: computed as plain softmax(q k) v, which was faster"),
+        ("aten::something", ("matmul", "matmul"), ""),
+        ("aten::mm", (), "linear layers: torch's own kernels, unmeasured"),
+    ],
+)  # fmt: skip
+def test_what_was_done_about_an_operator_is_what_was_chosen(operator, kernels, said):
+    chosen = "encoder plain and {}, decoder plain and {}".format(*kernels) if kernels else ""
+    assert shown._done(operator, chosen) == said
 
 
 class Spoken(Process):
@@ -122,8 +141,10 @@ def test_a_run_is_a_row_an_implementation_and_its_page_says_who_is_left_out(fini
         assert float(row["images_per_s"]) == pytest.approx(CONFIGS["tiny"].batch / np.median(own))
     said = shown.answer(finished).text
     assert said.startswith(f"{OURS} makes ")
-    assert ", the best peer, on tiny in fp32 (ViT-Atto, 32 px, 4 images a step)" in said
+    assert "times" not in said or " the images/s of the best peer, " in said
+    assert " on tiny in fp32. This is on " in said
     assert "2 rounds after 1 of warm-up" in said
+    assert all(len(sentence.split()) <= 30 for sentence in said.split(". "))
     for name in PEERS:
         assert (f"{PEERS[name]} is not installed here and left out (pip install" in said) == (name not in here)
     assert f"{OURS}: " in shown.ratios(finished).alt

@@ -44,18 +44,19 @@ class Stage(NamedTuple):
 
 
 OURS = "geofm"
-OFF: dict[str, Any] = {"wrapped": True, "attention": "fused", "linear": "matmul"}
+OFF: dict[str, Any] = {"wrapped": True, "attention": "fused", "linear": "matmul", "allocator": False}
 """How `jobs.peers_process` builds ours without any of them."""
 STAGES = (
     Stage("no wrapper on one rank", {"wrapped": False}),
     Stage("attention kernel", {"attention": "auto"}),
     Stage("linear kernel", {"linear": "auto"}),
+    Stage("memory kept by the allocator", {"allocator": True}),
 )
 """Switched on one after the other; after the last, ours is as it is by default."""
 
 
 def ours(stages: bool) -> dict[str, dict[str, Any]]:
-    """Implementations of ours by name, the default last; all off first, with `stages` those between."""
+    """Implementations of ours by name: all off, with `stages` those between, the default last."""
     found, how = {f"{OURS}: all off": OFF}, OFF
     for stage in STAGES:
         how = how | stage.change

@@ -55,6 +55,7 @@ def apply(
     seed: int | None = 0,
     fake: dist.ProcessGroup | None = None,
     wrapped: bool = False,
+    allocator: bool = True,
     together: int = 0,
 ) -> nn.Module:
     """Spread a model over the ranks; returns the module to train (the same object, but a wrapper for DDP).
@@ -70,11 +71,12 @@ def apply(
         fake: `context.fake_group()` for a model that makes the same calls and sends nothing.
         wrapped: a single rank has the strategy's wrapper as several have; else it needs none, and trains the bare
             module to the same bits (micro-batches of bf16 are added up in fp32, whatever `reduce_dtype` is).
+        allocator: tell glibc what to keep (ALLOCATOR), from here on; else this process has glibc's own choice.
         together: on CPU neighbouring blocks, unless compiled, are gathered as one until they have so many parameters.
     """
     row = strategies.lookup(strategy)
     replicas, shard = strategies.resolve(row, world_size)
-    if device.type == "cpu":
+    if allocator and device.type == "cpu":
         _tell_allocator(large=sum(parameter.numel() for parameter in model.parameters()) >= LARGE)
     alone = world_size == 1 and not wrapped
     if row.ddp or (alone and seed is not None):

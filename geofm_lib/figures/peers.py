@@ -24,16 +24,14 @@ SHOWN = {
     "peak_memory_gib": "peak GiB",
     "kernels": "kernels (attention and linear layers)",
 }
-DONE = {  # a part of an operator's name -> what was done about it
-    "scaled_dot_product": "plain softmax(q k) v where that is measured to be faster (bf16 on a CPU)",
-    "bmm": "is attention's plain softmax(q k) v, taken where it is measured to be faster",
-    "softmax": "is attention's plain softmax(q k) v, taken where it is measured to be faster",
-    "convolution": "is a linear layer by oneDNN, taken where it is measured to be faster than torch's own product",
-    "addmm": "linear layers: as a convolution by oneDNN where that is measured to be faster",
-    "aten::mm": "linear layers: as a convolution by oneDNN where that is measured to be faster",
-    "copy_": "bf16 weights are cast once a step, without a wrapper's copies on one rank",
-    "gelu": "nothing yet",
-    "native_layer_norm": "sums in fp32, added piece by piece in the cache (model/norm)",
+KERNELS = {  # parts of operators' names -> what they compute, the kernel that may be taken for it, and that in words
+    ("scaled_dot_product", "bmm", "softmax"): ("attention", "plain", "plain softmax(q k) v"),
+    ("convolution", "addmm", "aten::mm"): ("linear layers", "convolution", "a convolution by oneDNN"),
+}
+DONE = {  # of other operators -> what was done about them
+    "copy_": "casts and copies: fewer, since weights are cast once a step and have no wrapper on one rank",
+    "gelu": "nothing: torch has no faster one on a CPU that is exact",
+    "layer_norm": "sums in fp32, added piece by piece in the cache (model/norm)",
     "fused_adamw": "fused: one pass over weights, gradients and moments",
 }
 
@@ -45,13 +43,11 @@ def answer(run: Run) -> Note:
     left_out = [PEERS[name] for name in summary["left_out"]]
     compared = len(left_out) < len(PEERS)
     said = [_said(row, _best(frame, row)) if compared else _alone(row) for row in own.to_dict("records")]
-    where = (f"{summary['device']}, {summary['threads']} threads, torch {summary['torch']}, medians of "
-             f"{summary['measured_steps']} rounds after {summary['warmup_steps']} of warm-up")  # fmt: skip
-    spread = ", in brackets 95 % of the ratios of rounds drawn anew" if compared else ""
-    words = f"{OURS} makes {'; '.join(said)}; on {where}{spread}."
-    if not compared:
-        words += f" {ALONE}."
-    elif left_out:
+    words = f"{OURS} makes {'. It makes '.join(said)}. This is on {summary['device']}, {summary['threads']} threads"
+    words += (f", torch {summary['torch']}: medians of {summary['measured_steps']} rounds after "
+              f"{summary['warmup_steps']} of warm-up.")  # fmt: skip
+    words += " In brackets: 95 % of the ratios of rounds drawn anew." if compared else f" {ALONE}."
+    if compared and left_out:
         words += f" {' and '.join(left_out)} {'is' if len(left_out) == 1 else 'are'} not installed here and left out"
         words += f" ({INSTALL})."
     return Note(words)
@@ -64,8 +60,8 @@ def _rows(run: Run) -> pd.DataFrame:
 
 
 def _said(row: dict[str, Any], best: str) -> str:
-    return (f"{row['ratio_to_best_peer']:.2f} times ({row['low']:.2f} to {row['high']:.2f}) the images/s of "
-            f"{PEERS[best]}, the best peer, on {_what(row)}")  # fmt: skip
+    return (f"{row['ratio_to_best_peer']:.2f} times ({row['low']:.2f} to {row['high']:.2f}) the images/s of the best "
+            f"peer, {PEERS[best]}, on {_what(row)}")  # fmt: skip
 
 
 def _alone(row: dict[str, Any]) -> str:
@@ -73,9 +69,7 @@ def _alone(row: dict[str, Any]) -> str:
 
 
 def _what(row: dict[str, Any]) -> str:
-    config = CONFIGS[row["config"]]
-    return (f"{row['config']} in {row['precision']} ({config.model}, {config.image_size} px, {config.batch} images a "
-            "step)")  # fmt: skip
+    return f"{row['config']} in {row['precision']}"
 
 
 def _best(frame: pd.DataFrame, row: dict[str, Any]) -> str:
@@ -103,9 +97,11 @@ def ratios(run: Run) -> Figure | Note:
     if frame["ratio_to_best_peer"].isna().all():
         return Note(ALONE)
     cells = list(frame.groupby(["config", "precision"], sort=False))
-    names = list(frame["implementation"].unique())
-    figure, panels = axes(1.1 + 0.26 * len(names) * len(cells), len(cells), squeeze=False, sharex=True)
+    lines = [len(rows) for _, rows in cells]
+    how: dict[str, Any] = {"squeeze": False, "sharex": True, "height_ratios": lines}
+    figure, panels = axes(1.1 + 0.7 * len(cells) + 0.22 * sum(lines), len(cells), **how)
     for ax, ((config, precision), rows) in zip(panels[:, 0], cells, strict=True):
+        names = list(rows["implementation"])
         for row in rows.to_dict("records"):
             name, ratio = row["implementation"], row["ratio_to_best_peer"]
             colour = GREY if name in PEERS else BLUE if name == OURS else ORANGE
@@ -142,12 +138,26 @@ def losses(run: Run) -> Table:
 def profile(run: Run) -> Table | Note:
     """The operators that take most of one step of ours, without and with its optimisations, and what was done."""
     frame = run.read_csv("profile.csv")
-    frame["what was done"] = [_done(name) for name in frame["operator"]]
+    found = _rows(run)
+    own = found[found["implementation"] == OURS].set_index(["config", "precision"])["kernels"]
+    measured = run.summary.get("device_type", "cpu") == "cpu"
+    frame["what was done"] = [
+        _done(row.operator, own[row.config, row.precision] if measured else "") for row in frame.itertuples()
+    ]
     frame["share"] *= 100
     return Table(
         frame.rename(columns={"share": "% of the step"}), "Time in the operator itself; the profiler slows a step"
     )
 
 
-def _done(operator: str) -> str:
+def _done(operator: str, kernels: str) -> str:
+    """What was done about an operator. kernels: of ours ("encoder plain and ..., ..."), "" where none was measured."""
+    for parts, (what, kernel, words) in KERNELS.items():
+        if any(part in operator for part in parts):
+            stacks = kernels.split(", ")
+            taken = [each.split()[0] for each in stacks if kernel in each.split()]
+            if not taken:
+                return f"{what}: {words} was not faster" if kernels else f"{what}: torch's own kernels, unmeasured"
+            where = "" if len(taken) == len(stacks) else f" in the {taken[0]}"
+            return f"{what}: computed as {words}{where}, which was faster"
     return next((words for part, words in DONE.items() if part in operator), "")

@@ -59,6 +59,7 @@ def run(settings: PeersSettings, context: Context, run: Folder) -> dict[str, Any
                 files.write_csv(run.path / f"{name}.csv", list(tables[name][0]), tables[name])
     return {
         "device": meters.device_name(context.device),
+        "device_type": context.device.type,
         "torch": torch.__version__,
         "versions": here,
         "left_out": [name for name in PEERS if name not in here],
