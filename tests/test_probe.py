@@ -45,7 +45,15 @@ def encoder(tmp_path_factory):
 
 
 def settings(data, **values):
-    usual = {"image_size": 32, "model": "ViT-Atto", "epochs": 4, "warmup_epochs": 1, "views": 2, "batch": 32}
+    usual = {
+        "image_size": 32,
+        "model": "ViT-Atto",
+        "epochs": 4,
+        "warmup_epochs": 1,
+        "views": 2,
+        "batch": 32,
+        "protocol": "paper",
+    }
     return ProbeSettings(data=str(data), **(usual | {"probe_seeds": 2, "base_learning_rate": 2.0} | values))
 
 

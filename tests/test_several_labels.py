@@ -170,7 +170,7 @@ def test_the_probe_of_several_labels(data, tmp_path):
     assert "mAP" in page.curves(run).alt
     signs.doubts(run.summary, run.read_csv("probe.csv"))
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert "map" in metrics[-1]
+    assert any("map" in row for row in metrics)
 
 
 def test_histograms_with_one_label_each_are_scored_as_before(data):

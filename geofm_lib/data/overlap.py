@@ -5,6 +5,7 @@ So a test image that a pretraining has seen is found without opening an image.
 
 import itertools
 from array import array
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,11 @@ class Fingerprints:
             own.frombytes(found[name].tobytes())
         self._contrasts.frombytes(found["contrast"].tobytes())
 
+    def arrays(self) -> Arrays:
+        """Those of all images so far."""
+        found = [np.frombuffer(each, np.uint64) for each in (self._digests, self._looks, self._turned)]
+        return dict(zip(ARRAYS, [*found, np.frombuffer(self._contrasts, np.float32)], strict=True))
+
     def shown(self, asked: np.ndarray, known: np.ndarray) -> Found:
         """Which of the images `asked` for are among those `known`, also turned or mirrored; bool [n] each."""
         digests, flat = np.frombuffer(self._digests, np.uint64), duplicates.flat(np.frombuffer(self._contrasts, "f"))
@@ -46,6 +52,14 @@ class Fingerprints:
             first = duplicates.firsts(len(digests), image, twin)
             near |= np.isin(first, first[known])
         return {"exact": exact, "near": asked & near & ~exact}
+
+
+def of_samples(samples: Iterable[Sample]) -> Arrays:
+    """The fingerprints of good images."""
+    images = Fingerprints()
+    for each in samples:
+        images.add(each)
+    return images.arrays()
 
 
 def between(tested: Path, trained: Path) -> dict[str, list[str]]:

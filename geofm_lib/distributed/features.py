@@ -23,6 +23,7 @@ from geofm_lib.model import vit
 BATCH = 64  # images encoded at once; part of the result's definition only to the last bit
 KEEP_S = 30.0  # seconds of a rank's work that a kill may cost
 NUMBERS = "batches"  # in a file of features: the numbers of its batches
+FLIPPED = 4  # turns from here on are those of the mirrored image
 Features = dict[str, torch.Tensor]  # encoder's name -> [N, D], fp32
 
 
@@ -35,9 +36,9 @@ def cut(images: int) -> list[np.ndarray]:
 class Extractor:
     """Encodes images with several frozen encoders at once (an image is decoded once); every rank makes and calls one.
 
-    folder: keeps what is encoded, until `forget` is called. mean and std are per channel in 0..1 units; `pool` is one
-    of `vit.POOLS`. done: called after each batch of this rank, with its number of images and how many batches of all
-    ranks it stands for. stop: is asked before each batch.
+    folder: keeps what is encoded, until `forget` is called. mean and std are per channel in 0..1 units; `pool` and
+    `blocks` as `vit.features` takes them. done: called after each batch of this rank, with its number of images and how
+    many batches of all ranks it stands for. stop: is asked before each batch.
     """
 
     encoders: dict[str, vit.Encoder]
@@ -51,6 +52,7 @@ class Extractor:
     workers: int
     done: Callable[[int, int], None]
     stop: Callable[[], bool]
+    blocks: bool = False
     _parts: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # what is encoded -> file -> its batches
 
     def __post_init__(self) -> None:
@@ -62,20 +64,31 @@ class Extractor:
         """Batches that need not be encoded again."""
         return sum(len(numbers) for parts in self._parts.values() for numbers in parts.values())
 
+    def left(self, shards: Shards, side: str, transform: str, turn: int = 0) -> int:
+        """Batches of one call that must be encoded."""
+        return len(cut(len(shards))) - sum(map(len, self._parts.get(_key(transform, side, 0, turn), {}).values()))
+
     def forget(self, transform: str, epochs: Iterable[int]) -> None:
         """Delete what is kept of these epochs' crops."""
         for each in epochs:
-            for name in self._parts.pop(f"{transform}-train-{each}", {}) if self.context.is_main else ():
+            for name in self._parts.pop(_key(transform, "train", each), {}) if self.context.is_main else ():
                 (self.folder / name).unlink(missing_ok=True)
 
-    @torch.no_grad()
     def __call__(self, shards: Shards, side: str, transform: str, epoch: int = 0) -> Features | None:
-        """All images' features by encoder, on the device of rank 0, {} elsewhere; None when a stop was asked for.
+        """All images' features by encoder, on the device of rank 0, {} elsewhere; None when a stop was asked for."""
+        if not self.encode(shards, side, transform, epoch):
+            return None
+        return self.gather(shards, side, transform, epoch) if self.context.is_main else {}
 
-        `side` names the images; `epoch` numbers random crops.
+    @torch.no_grad()
+    def encode(self, shards: Shards, side: str, transform: str, epoch: int = 0, turn: int = 0) -> bool:
+        """See to it that all images' features are in the folder; False when a stop was asked for. Every rank calls it.
+
+        `side` names the images; `epoch` numbers random crops; `turn` is how many quarters they are turned, from FLIPPED
+        on mirrored first.
         """
         device, places = self.context.device, cut(len(shards))
-        key = f"{transform}-{side}-{epoch}"
+        key = _key(transform, side, epoch, turn)
         known = {number for numbers in self._parts.get(key, {}).values() for number in numbers}
         left = [number for number in range(len(places)) if number not in known]
         own = left[self.context.rank :: self.context.world_size]
@@ -96,8 +109,9 @@ class Extractor:
                 break
             images, indices = next(stream)
             pixels = normalise(images.to(device, non_blocking=True), self.mean, self.std)
+            pixels = torch.rot90(pixels.flip(-1) if turn >= FLIPPED else pixels, turn % FLIPPED, (-2, -1))
             for name, encoder in self.encoders.items():
-                found = vit.features(encoder, pixels, self.pool).cpu()
+                found = vit.features(encoder, pixels, self.pool, self.blocks).cpu()
                 _finite(found, name, [shards.names[i] for i in indices.tolist()])
                 part.features[name].append(found)
             part.numbers.append(number)
@@ -108,19 +122,16 @@ class Extractor:
         for more in self.context.gather(written):
             self._parts.setdefault(key, {}).update(more)
         there = {number for numbers in self._parts.get(key, {}).values() for number in numbers}
-        whole = self.context.broadcast(len(there) == len(places))
-        if not whole:
-            return None
-        return self._gather(key, places) if self.context.is_main else {}
+        return bool(self.context.broadcast(len(there) == len(places)))
 
-    def _gather(self, key: str, places: list[np.ndarray]) -> Features:
-        images = sum(map(len, places))
-        whole = {name: torch.empty(images, encoder.embed_dim) for name, encoder in self.encoders.items()}
-        for file, numbers in self._parts[key].items():
+    def gather(self, shards: Shards, side: str, transform: str, epoch: int = 0, turn: int = 0) -> Features:
+        """What was encoded, by encoder, on the device; for rank 0."""
+        images, places, whole = len(shards), cut(len(shards)), Features()
+        for file, numbers in self._parts[_key(transform, side, epoch, turn)].items():
             at = np.concatenate([places[number] for number in numbers])
             found = load_file(self.folder / file)
-            for name, features in whole.items():
-                features[at] = found[name]
+            for name in self.encoders:
+                whole.setdefault(name, torch.empty(images, found[name].shape[1]))[at] = found[name]
         return {name: found.to(self.context.device) for name, found in whole.items()}
 
     def _whole_files(self) -> dict[str, dict[str, list[int]]]:
@@ -135,6 +146,11 @@ class Extractor:
                 print(f"{file} is not what was written; its images are encoded again", flush=True)
                 file.unlink()
         return found
+
+
+def _key(transform: str, side: str, epoch: int, turn: int = 0) -> str:
+    """What is encoded, as the names of its files begin."""
+    return f"{transform}-{side}-{epoch}" + (f"-turned-{turn}" if turn else "")
 
 
 class _Part:

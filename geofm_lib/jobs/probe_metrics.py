@@ -19,13 +19,16 @@ DRAWS = 100  # of the bootstrap
 class Metric(NamedTuple):
     """key: begins its numbers in the summary (catalog/metrics). columns: of probe.csv.
 
-    measure: (scores [N, K], truth) -> percent, one for each column. spread: likewise -> half the 95 % interval over
+    measure: (scores [N, K], truth) -> percent, one for each column. weighted: (scores, truth, weights [B, N]) -> the
+    first of them [B], as if image n were there weights[b, n] times. spread: as measure -> half the 95 % interval over
     test images of the first. interval: what kind that is. truth: labels int64 [N], or targets [N, K].
     """
 
     key: str
     columns: tuple[str, ...]
     measure: Callable[[np.ndarray, np.ndarray], tuple[float, ...]]
+    weighted: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    draws: int
     spread: Callable[[np.ndarray, np.ndarray], float]
     interval: str
 
@@ -44,6 +47,18 @@ def mean_average_precision(scores_NK: np.ndarray, targets_NK: np.ndarray) -> tup
     return (100 * float(average_precision_score(targets_NK[:, there], scores_NK[:, there], average="macro")),)
 
 
+def top_weighted(scores_NK: np.ndarray, labels_N: np.ndarray, weights_BN: np.ndarray) -> np.ndarray:
+    """Top-1 in percent [B], as if each image were there so many times."""
+    right = (scores_NK.argmax(1) == labels_N).astype(np.float32)
+    return 100 * (weights_BN @ right) / weights_BN.sum(1)
+
+
+def precision_weighted(scores_NK: np.ndarray, targets_NK: np.ndarray, weights_BN: np.ndarray) -> np.ndarray:
+    """The same of mean average precision."""
+    drawn = (np.repeat(np.arange(len(row)), row.astype(int)) for row in weights_BN)
+    return np.array([mean_average_precision(scores_NK[i], targets_NK[i])[0] for i in drawn])
+
+
 def binomial(scores_NK: np.ndarray, labels_N: np.ndarray) -> float:
     """Half the 95 % binomial interval of top-1, in percent."""
     share = top(scores_NK, labels_N)[0] / 100
@@ -57,8 +72,8 @@ def bootstrap(scores_NK: np.ndarray, targets_NK: np.ndarray) -> float:
     return 1.96 * float(np.std([mean_average_precision(scores_NK[i], targets_NK[i])[0] for i in draws if len(i)]))
 
 
-TOP = Metric("top1", ("top1", "top5"), top, binomial, BINOMIAL)
-PRECISION = Metric("map", ("map",), mean_average_precision, bootstrap, BOOTSTRAP)
+TOP = Metric("top1", ("top1", "top5"), top, top_weighted, 2000, binomial, BINOMIAL)
+PRECISION = Metric("map", ("map",), mean_average_precision, precision_weighted, DRAWS, bootstrap, BOOTSTRAP)
 
 
 def of(images: Shards) -> Metric:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from geofm_lib.data import overlap, trained_on
 from geofm_lib.model.interop import folders, locate
 from geofm_lib.settings import ProbeSettings
@@ -19,7 +21,7 @@ def compare(settings: ProbeSettings, config: folders.Config) -> dict[str, Any]:
     """
     if settings.encoder == "random":
         return {}
-    known = trained_on.read(locate.find(settings.encoder).folder / locate.TRAINED_ON, config)
+    known = _known(settings, config)
     tested = overlap.of_sides(Path(settings.data), ("test",), labelled=True)
     if not known or not tested:
         return {"pretrained_on": UNKNOWN}
@@ -33,3 +35,15 @@ def compare(settings: ProbeSettings, config: folders.Config) -> dict[str, Any]:
         )
     how = "known" if whole else IN_PART
     return {"pretrained_on": how, **{f"seen_{kind}": number for kind, number in found.items()}}
+
+
+def which(settings: ProbeSettings, config: folders.Config, images: overlap.Arrays | None) -> np.ndarray | bool:
+    """Which of some images the encoder was pretrained on, as far as that is known: bool [n], or False for none."""
+    known = None if images is None or settings.encoder == "random" else _known(settings, config)
+    if images is None or not known:
+        return False
+    return np.logical_or(*overlap.among(images, known[0]).values())
+
+
+def _known(settings: ProbeSettings, config: folders.Config) -> tuple[overlap.Arrays, bool] | None:
+    return trained_on.read(locate.find(settings.encoder).folder / locate.TRAINED_ON, config)

@@ -7,6 +7,7 @@ from typing import Any
 from scipy import stats
 
 from geofm_lib.catalog import metrics
+from geofm_lib.catalog.readouts import GAIN
 
 KINDS = ("pretrained", "random")
 INTERVALS = "95 %, Student's t, over probe seeds (head, order of images and, for random, the encoder)"
@@ -74,9 +75,63 @@ def unlearned(found: dict[str, Any]) -> str:
     return said + ("their images count as wrong" if top else "how they are ranked is left to chance")
 
 
+def fast(rows: list[dict[str, Any]], key: str, splits: int, asked: int) -> dict[str, Any]:
+    """The numbers of the fast protocol in the summary, under its first readout, and its answer in words.
+
+    rows: of accuracy.csv, the job's. splits: how many there are, of `asked`.
+    """
+    whole = [row for row in rows if row["interval_kind"] and row["normalisation"] == rows[0]["normalisation"]]
+    gains = [row for row in whole if row["metric"].endswith(GAIN)]
+    own = [row for row in whole if row["metric"] == key]
+    head = own[0]
+    found: dict[str, Any] = {"splits": splits, "readout": head["pooling"], "fast_intervals": head["interval_kind"]}
+    found |= {f"fast_{name}": head[name] for name in ("value", "low", "high")}
+    if gains:
+        found |= {"gain": gains[0]["value"], "gain_low": gains[0]["low"], "gain_high": gains[0]["high"]}
+        found |= {"gain_interval": gains[0]["interval_kind"]}
+    words = metrics.WORDS[key]
+    if beside := [row["value"] for row in own if row["model"] == "histograms"]:
+        found["fast_histograms"] = beside[0]
+    where = f"{splits} split{'s' * (splits > 1)}" + (" (no other can be drawn)" if splits < asked else "")
+    parts = [
+        f"{row['value']:+.1f} points ({row['low']:+.1f} to {row['high']:+.1f}) of {words} under {row['pooling']}: "
+        f"{value:.1f} %, untrained {value - row['value']:.1f} %"
+        for row in gains
+        for value in [_value(own, row)]
+    ]
+    if not gains:
+        parts = [
+            f"{row['value']:.1f} % {words} under {row['pooling']}" for row in own if row["pooling"] != "histograms"
+        ]
+    said = "Pretraining adds " * bool(gains) + "; ".join(parts)
+    if beside:
+        said += f"; histograms {beside[0]:.1f} %"
+    return found | {"answer": f"{said} ({where}, logistic regression, 95 % intervals over test images)"}
+
+
+def _value(rows: list[dict[str, Any]], gain: dict[str, Any]) -> float:
+    """What the encoder itself reaches, of whose gain this is."""
+    same = ("pooling", "pretraining_run", "objective")
+    return next(row["value"] for row in rows if all(row[name] == gain[name] for name in same))
+
+
 def verdict(found: dict[str, Any]) -> str:
-    """One sentence that reads the summary: against random weights, against histograms, or on its own."""
+    """What the summary says: the fast protocol's answer, then the paper's, and what is left out of either."""
+    parts = [found["answer"]] if "answer" in found else []
     key = metrics.of(found)
+    if any(f"{key}_{kind}_mean" in found for kind in KINDS):
+        parts += _paper(found, key)
+    if words := unlearned(found):
+        parts.append(words)
+    if untested := found.get("classes_untested"):
+        parts.append(f"{len(untested)} classes without a test image are not in it: {', '.join(untested[:5])}")
+    if bare := found.get("unlabelled"):
+        parts.append(f"{bare} image{'s' * (bare != 1)} without a label {'are' if bare != 1 else 'is'} left out")
+    return "; ".join(parts) + "."
+
+
+def _paper(found: dict[str, Any], key: str) -> list[str]:
+    """The paper's protocol: against random weights, against histograms, or on its own."""
     own = "pretrained" if f"{key}_pretrained_mean" in found else "random"
     mean = found[f"{key}_{own}_mean"]
     what = "The pretrained encoder's features" if own == "pretrained" else "The features of random weights"
@@ -98,10 +153,4 @@ def verdict(found: dict[str, Any]) -> str:
         clear = "" if abs(gain) > noise else ", which is within the interval: no clear difference"
         side = "above" if gain >= 0 else "below"
         parts.append(f"{abs(gain):.1f} points (± {noise:.1f}) {side} {words}{clear}")
-    if words := unlearned(found):
-        parts.append(words)
-    if untested := found.get("classes_untested"):
-        parts.append(f"{len(untested)} classes without a test image are not in it: {', '.join(untested[:5])}")
-    if bare := found.get("unlabelled"):
-        parts.append(f"{bare} image{'s' * (bare != 1)} without a label {'are' if bare != 1 else 'is'} left out")
-    return "; ".join(parts) + "."
+    return parts

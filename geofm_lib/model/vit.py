@@ -9,6 +9,7 @@ of Table I, to the digit.
 Shapes: B images, C channels, N patches, P = C x patch x patch numbers per patch, D width.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,12 @@ from geofm_lib.model.init import materialise
 from geofm_lib.model.norm import LayerNorm
 
 FAMILIES = ("pretrain", "benchmark")
-POOLS = ("mean", "cls")
+POOLED: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # of the patch tokens [B, N, D] -> [B, D]
+    "mean": lambda patches: patches.mean(1),
+    "spread": lambda patches: patches.std(1, correction=0),
+    "max": lambda patches: patches.amax(1),
+}
+POOLS = (*POOLED, "cls")
 NORM_EPS = 1e-6  # of timm's LayerNorm and of MAE
 Size = int | tuple[int, int]  # pixels: of a square's side, or (height, width)
 Encoder = Any  # our ViT, or one of timm's: forward_features, cls_token, num_prefix_tokens, fc_norm, embed_dim
@@ -168,16 +174,31 @@ def _gated_mlp(in_features: int, hidden_features: int | None = None, *, width: i
     return GluMlp(in_features, width, gate_last=False, **kwargs)
 
 
-def features(encoder: Encoder, images_BCHW: torch.Tensor, pool: str = "mean") -> torch.Tensor:
-    """[B, D]: after the final norm, the class token (``cls``) or the mean of the patch tokens (``mean``).
+def features(encoder: Encoder, images_BCHW: torch.Tensor, pool: str = "mean", blocks: bool = False) -> torch.Tensor:
+    """[B, D]: after the final norm, the class token (``cls``), or one of POOLED of the patch tokens.
 
-    An average-pooled model of timm's has its final norm behind the pooling; it comes there. ValueError for ``cls`` of
-    a model without a class token.
+    Several with "+" between them stand side by side, [B, 2 D] of "mean+cls". With `blocks` they are those of every
+    block, each after the final norm: [B, blocks x pools x D]. An average-pooled model of timm's has its final norm
+    behind the pooling; it comes there. ValueError for ``cls`` of a model without a class token.
     """
-    if pool not in POOLS:
-        raise ValueError(f"There is no pooling '{pool}'; use one of {', '.join(POOLS)}.")
-    if pool == "cls" and encoder.cls_token is None:
+    pools = pool.split("+")
+    for each in pools:
+        if each not in POOLS:
+            raise ValueError(f"There is no pooling '{each}'; use one of {', '.join(POOLS)}.")
+    if "cls" in pools and encoder.cls_token is None:
         raise ValueError("pool: this encoder has no class token; use pool=mean.")
-    tokens_BND = encoder.forward_features(images_BCHW)
-    pooled_BD = tokens_BND[:, 0] if pool == "cls" else tokens_BND[:, encoder.num_prefix_tokens :].mean(dim=1)
-    return encoder.fc_norm(pooled_BD)
+    found = []
+    for tokens_BND in _blocks(encoder, images_BCHW) if blocks else [encoder.forward_features(images_BCHW)]:
+        patches_BND = tokens_BND[:, encoder.num_prefix_tokens :]
+        for each in pools:
+            pooled_BD = tokens_BND[:, 0] if each == "cls" else POOLED[each](patches_BND)
+            found.append(encoder.fc_norm(pooled_BD) if each in ("mean", "cls") else pooled_BD)
+    return found[0] if len(found) == 1 else torch.cat(found, dim=1)
+
+
+def _blocks(encoder: Encoder, images_BCHW: torch.Tensor) -> list[torch.Tensor]:
+    """The tokens [B, prefix + N, D] behind each block, all after the final norm."""
+    pairs = encoder.forward_intermediates(
+        images_BCHW, norm=True, output_fmt="NLC", intermediates_only=True, return_prefix_tokens=True
+    )
+    return [torch.cat([prefix, patches], dim=1) if prefix is not None else patches for patches, prefix in pairs]

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import field_validator, model_validator
 
 from geofm_lib.catalog.models import lookup
+from geofm_lib.catalog.readouts import ORIENTATIONS, READOUTS
 from geofm_lib.settings import base, branch
 from geofm_lib.settings.base import DATA, DATASET, DEVICE, IMAGES_PER_CLASS, RANKS, RUN_DIR, WHERE, WORKERS, setting
 from geofm_lib.settings.data import ImageSettings
@@ -171,6 +172,19 @@ class ProbeSettings(ImageSettings):
     model: str = setting("ViT-Femto", "used by encoder random and by 02's default run", "encoder")
     image_size: int = setting(64, "pixels a side of what the model sees", "encoder", ge=8, le=2048)
     pool: Literal["mean", "cls"] = setting("mean", "mean of the patch tokens | cls (the class token)", "encoder")
+    protocol: Literal["both", "paper", "fast"] = setting(
+        "both", "both | paper (LARS, random crops) | fast (logistic regression, several splits)", "protocol", later=True
+    )
+    readouts: str = setting(
+        "mean,mean+spread+max+class", "fast: with commas, of mean, class, mean+spread+max+class", "protocol",
+        later=True,
+    )  # fmt: skip
+    orientations: int = setting(
+        1, "fast: 1, or also means over 4 quarter turns, or over 8 with mirror images", "protocol", later=True
+    )
+    splits: int = setting(
+        5, "fast: the set's own split and further ones of its kind", "protocol", ge=1, le=100, later=True
+    )
     views: int = setting(8, "augmented views kept of a training image (0: new crops every epoch)", "protocol", ge=0)
     epochs: int = setting(90, "of the linear probe", "protocol", ge=1)
     warmup_epochs: float = setting(10.0, "epochs of linear warm-up, then a cosine to zero", "protocol", ge=0)
@@ -189,6 +203,22 @@ class ProbeSettings(ImageSettings):
     linear: base.Linear = setting("auto", base.LINEAR, WHERE, True)
     workers: int = WORKERS
     run_dir: str = RUN_DIR
+
+    @field_validator("orientations")
+    @classmethod
+    def _orientations_are_whole(cls, value: int) -> int:
+        if value not in ORIENTATIONS:
+            raise ValueError(f"use one of {', '.join(map(str, ORIENTATIONS))}")
+        return value
+
+    @field_validator("readouts")
+    @classmethod
+    def _readouts_exist(cls, value: str) -> str:
+        names = list(dict.fromkeys(map(str.strip, value.split(","))))
+        for name in names:
+            if name not in READOUTS:
+                raise ValueError(f"there is no readout '{name}'; use some of {', '.join(READOUTS)}")
+        return ",".join(names)
 
     def pretraining(self) -> PretrainSettings:
         """The pretraining whose encoder is probed when `encoder` is empty: 02's defaults on the same data."""

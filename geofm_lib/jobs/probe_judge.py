@@ -1,0 +1,157 @@
+"""The `fast` protocol: every encoder under every readout on the same splits, and what pretraining adds.
+
+Differences are paired: the same images are drawn for both, in all splits at once, and what belongs together (a set of
+duplicates, a place) is drawn together.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from geofm_lib.catalog.readouts import ACCURACY, EQUAL, FAST, GAIN, UNTRAINED
+from geofm_lib.jobs.probe_metrics import Metric
+from geofm_lib.jobs.probe_splits import Images, Split
+from geofm_lib.model import logistic
+
+OF_IMAGES = "95 %, bootstrap over test images"
+OF_BOTH = "95 %, paired bootstrap over test images and untrained draws"
+SCALED, EQUALLY = "standardised", f"standardised, PCA {EQUAL}"
+NORMALISATIONS = {SCALED: 0, EQUALLY: EQUAL}  # of features -> how many PCA leaves (0: all)
+Rows = list[dict[str, Any]]
+
+
+class Source(NamedTuple):
+    """Features of all images, and what rows say of where they come from.
+
+    kind: pretrained, untrained, or what else stands beside them. about: columns of a row. poolings: its readouts, as
+    rows name them. features: pooling -> [n, D].
+    """
+
+    kind: str
+    about: dict[str, Any]
+    poolings: tuple[str, ...]
+    features: Callable[[str], np.ndarray]
+
+
+class Result(NamedTuple):
+    """values: [splits, columns of the metric], percent. draws: [draws of test images], means over splits of the first.
+
+    strengths: that of each split. chosen: were they, or was there nothing to choose by?
+    """
+
+    values: np.ndarray
+    draws: np.ndarray
+    strengths: list[float]
+    chosen: bool
+
+
+class Judge:
+    """Scores features; holds which images are drawn for intervals, the same for everybody."""
+
+    def __init__(self, images: Images, splits: list[Split], truth: np.ndarray, classes: int, metric: Metric) -> None:
+        self.splits, self.truth, self.classes, self.metric = splits, truth, classes, metric
+        groups, number = np.unique(images.group, return_inverse=True)
+        tested = np.unique(number[np.concatenate([split.test for split in splits])])
+        drawn = np.zeros((metric.draws, len(groups)), np.float32)
+        share = np.full(len(tested), 1 / len(tested))
+        drawn[:, tested] = np.random.default_rng(0).multinomial(len(tested), share, size=metric.draws)
+        self.weights = drawn[:, number]
+
+    def result(self, features: np.ndarray, dimension: int = 0, splits: list[Split] | None = None) -> Result:
+        """The heads on features [n, D] of all images, one a split, of which PCA leaves `dimension` (0: all)."""
+        values, draws, heads = [], [], []
+        for split in splits or self.splits:
+            tested = self.truth[split.test]
+            heads.append(
+                logistic.scores(
+                    features[split.train],
+                    self.truth[split.train],
+                    features[split.test],
+                    split.validation,
+                    self.metric.measure,
+                    self.classes,
+                    dimension,
+                )
+            )
+            values.append(self.metric.measure(heads[-1].scores, tested))
+            draws.append(self.metric.weighted(heads[-1].scores, tested, self.weights[:, split.test]))
+        return Result(
+            np.array(values), np.nanmean(draws, axis=0), [h.strength for h in heads], all(h.chosen for h in heads)
+        )
+
+
+def table(judge: Judge, sources: Iterable[Source], done: Callable[[], None]) -> Rows:
+    """Rows of ACCURACY: each source under each readout, as it is and at equal dimension, then the gains.
+
+    done: called after each head's splits.
+    """
+    rows, results = Rows(), dict[tuple[str, str], dict[str, list[Result]]]()
+    for source in sources:
+        for pooling in source.poolings:
+            features = source.features(pooling)
+            for normalisation, dimension in NORMALISATIONS.items():
+                found = judge.result(features, dimension)
+                about = source.about | {"pooling": pooling, "normalisation": normalisation}
+                rows += _of(judge, about, found)
+                results.setdefault((pooling, normalisation), {}).setdefault(source.kind, []).append(found)
+                if source.kind == "pretrained":
+                    encoder = source.about
+            done()
+    for (pooling, normalisation), kinds in results.items():
+        if {"pretrained", UNTRAINED} <= set(kinds):
+            about = encoder | {"pooling": pooling, "normalisation": normalisation}
+            rows.append(_gain(judge, about, kinds["pretrained"][0], kinds[UNTRAINED]))
+    _differences(rows, judge.metric.key)
+    return rows
+
+
+def _of(judge: Judge, about: dict[str, Any], found: Result) -> Rows:
+    """The row over all splits with its interval, and one a split without, where there are several."""
+    sides = [(split.name, len(split.train), len(split.test)) for split in judge.splits]
+    whole = (_splits(judge.splits), round(np.mean([s[1] for s in sides])), round(np.mean([s[2] for s in sides])))
+    low, high = np.percentile(found.draws, (2.5, 97.5))
+    rows = Rows()
+    for (name, train, test), values in zip([whole, *sides], [found.values.mean(0), *found.values], strict=True):
+        measured = dict(zip(judge.metric.columns, (round(float(value), 3) for value in values), strict=True))
+        own = {"split": name, "n_train": train, "n_test": test, "metric": judge.metric.key, "protocol": FAST}
+        row = dict.fromkeys(ACCURACY, "") | about | own | {n: v for n, v in measured.items() if n in ACCURACY}
+        row["value"] = measured[judge.metric.key]
+        if not rows:
+            row |= {"low": round(float(low), 3), "high": round(float(high), 3), "interval_kind": OF_IMAGES}
+        rows.append(row)
+    return rows if len(sides) > 1 else rows[:1]
+
+
+def _splits(splits: list[Split]) -> str:
+    return splits[0].name if len(splits) == 1 else f"{len(splits)} splits"
+
+
+def _gain(judge: Judge, about: dict[str, Any], own: Result, others: list[Result]) -> dict[str, Any]:
+    """What the encoder is above the mean of the untrained ones, of which as many are drawn as there are."""
+    random, count = np.random.default_rng(1), len(others)
+    untrained = np.stack([each.draws for each in others])  # [draws of weights, draws of images]
+    picked = random.integers(0, count, (untrained.shape[1], count))
+    differences = own.draws - untrained[picked.T, np.arange(untrained.shape[1])].mean(0)
+    low, high = np.percentile(differences, (2.5, 97.5))
+    value = own.values[:, 0].mean() - np.mean([each.values[:, 0].mean() for each in others])
+    row = _of(judge, about, own)[0]
+    row |= {"metric": judge.metric.key + GAIN, "top1": "", "top5": "", "value": round(float(value), 3)}
+    return row | {"low": round(float(low), 3), "high": round(float(high), 3), "interval_kind": OF_BOTH}
+
+
+def _differences(rows: Rows, key: str) -> None:
+    """Fill difference_to_untrained: the row's value less the mean of the untrained ones' on the same split, in points.
+
+    Of features without readouts, such as histograms, it is to the same readout as nothing else: it stays empty.
+    """
+    same = ("split", "pooling", "normalisation")
+    values: dict[tuple, list[float]] = {}
+    for row in rows:
+        if row["objective"] == UNTRAINED:
+            values.setdefault(tuple(row[name] for name in same), []).append(row["value"])
+    for row in rows:
+        beside = values.get(tuple(row[name] for name in same))
+        if beside and row["metric"].startswith(key):
+            gain = row["value"] if row["metric"].endswith(GAIN) else row["value"] - float(np.mean(beside))
+            row["difference_to_untrained"] = round(gain, 3)

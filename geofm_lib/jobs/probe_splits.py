@@ -1,0 +1,123 @@
+"""Into train and test in several ways, each closed over duplicates and places, and the train side's validation part.
+
+The first split is the prepared folder's own. The others are drawn from the same images by the same rule (at random, by
+scene or by block) and share with other seeds; of a given split there are no others. An image that the encoder was
+pretrained on is tested in none of them.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from geofm_lib import files
+from geofm_lib.data import duplicates, overlap, several
+from geofm_lib.data.places import Places, blocks
+from geofm_lib.data.sample import Sample, from_row
+from geofm_lib.data.sources import prepared, rows
+
+OWN = "own"
+VALIDATION = 0.2  # of the train side, by which the head's settings are chosen
+SEEDS = 1000  # seeds of further splits count from here, apart from the preparation's
+
+
+class Split(NamedTuple):
+    """train, test: numbers of images. validation: positions in `train` of what is fitted, and what is then asked."""
+
+    name: str
+    train: np.ndarray
+    test: np.ndarray
+    validation: tuple[np.ndarray, np.ndarray]
+
+
+class Images(NamedTuple):
+    """Labelled images of both sides, in the order of their features: all of train, then all of test.
+
+    labels: as written in the index. group: int64 [n], the same for images that stay together. fingerprints: as
+    `data.overlap` has them, None where the rows beside the shards are gone.
+    """
+
+    names: list[str]
+    labels: list[str]
+    trains: np.ndarray
+    group: np.ndarray
+    fingerprints: overlap.Arrays | None
+
+
+def read(folder: Path, names: list[str], trains: int) -> tuple[Images, bool]:
+    """(images of these names, the first `trains` of which are the train side; can they be split otherwise?).
+
+    Not where the split was given, or the rows beside the shards are gone, so that nobody knows what belongs together.
+    """
+    own = np.arange(len(names)) < trains
+    found, by = _samples(folder), prepared.told(folder).get("data_split", "")
+    if not set(names) <= set(found) or not all(found[name].digest for name in names):
+        return Images(names, [""] * len(names), own, np.arange(len(names)), None), False
+    samples = [found[name] for name in names]
+    labels = [each.label for each in samples]
+    arrays = overlap.of_samples(samples)
+    looks = np.where(duplicates.flat(arrays["contrast"]), np.uint64(0), arrays["look"])
+    image, twin, _ = duplicates.find(arrays["digest"], looks)
+    group = duplicates.firsts(len(names), image, twin)
+    try:
+        places = _scenes(folder, samples, by)
+    except (OSError, ValueError):
+        return Images(names, labels, own, group, arrays), False
+    joined = {place: i for i, place in reversed(list(enumerate(places))) if place}
+    group = np.array([joined.get(place, first) for place, first in zip(places, group.tolist(), strict=True)], np.int64)
+    return Images(names, labels, own, group, arrays), bool(by) and not by.startswith("given")
+
+
+def splits(images: Images, count: int, seen: np.ndarray | bool) -> list[Split]:
+    """The own one, then `count` - 1 others; seen: bool [n], what the encoder was pretrained on (False: nothing)."""
+    seen = np.broadcast_to(seen, len(images.names))
+    found = [(OWN, images.trains)]
+    share = float(images.trains.mean())
+    for seed in range(SEEDS + 1, SEEDS + count):
+        found.append((f"seed {seed - SEEDS}", _drawn(images, np.arange(len(images.names)), share, seed)))
+    return [_split(images, name, trains, seen) for name, trains in found]
+
+
+def _split(images: Images, name: str, trains: np.ndarray, seen: np.ndarray) -> Split:
+    tested = ~trains if name == OWN else ~trains & ~seen
+    train = np.flatnonzero(trains)
+    fit = _drawn(images, train, 1 - VALIDATION, SEEDS)
+    return Split(name, train, np.flatnonzero(tested), (np.flatnonzero(fit), np.flatnonzero(~fit)))
+
+
+def _drawn(images: Images, some: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Which of `some` images are on the first side, bool: what belongs together stays together."""
+    names = [images.names[i] for i in some]
+    group = images.group[some]
+    _, first = np.unique(group, return_index=True)
+    leader = dict(zip(group[first].tolist(), (names[i] for i in first), strict=True))
+    same_as = {name: leader[g] for name, g in zip(names, group.tolist(), strict=True) if leader[g] != name}
+    labels = several.strata([images.labels[i] for i in some])
+    sides = duplicates.split(names, labels, same_as, share, seed)
+    return np.array(sides) == "train"
+
+
+def _samples(folder: Path) -> dict[str, Sample]:
+    """The rows of a prepared folder by name; {} where they are gone, or of another preparation."""
+    found = {}
+    try:
+        for block in rows.blocks(folder):
+            for row in zip(*block.values(), strict=True):
+                sample = from_row(block, row)
+                if not sample.reason:
+                    found[sample.name] = sample
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _scenes(folder: Path, samples: list[Sample], by: str) -> list[str]:
+    """What place each image belongs to, as the preparation saw it; "" for none. ValueError where nobody knows."""
+    scenes = [each.scene for each in samples]
+    if not by.startswith("block"):
+        return scenes if by != "random" else [""] * len(samples)
+    asked: dict[str, Any] = files.read_json(folder / "settings.json").get("asked", {})
+    places = Places(asked.get("pattern", ""))
+    for each in samples:
+        places.add(each)
+    return blocks(places, scenes, asked.get("block_size", 0.0))[0]

@@ -1,0 +1,213 @@
+"""The fast protocol: its head beside scikit-learn's, its splits, its paired intervals, and the rows that it writes."""
+
+import csv
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from geofm_lib import files
+from geofm_lib.catalog.readouts import ACCURACY, GAIN, UNTRAINED
+from geofm_lib.jobs import probe as job
+from geofm_lib.jobs import probe_judge, probe_metrics, probe_splits
+from geofm_lib.jobs.run_folder import Folder
+from geofm_lib.model import logistic, vit
+from geofm_lib.paper import accuracy
+from geofm_lib.runs.run import Run
+from geofm_lib.settings import ProbeSettings, SettingsError
+from tests.support import encoders
+from tests.support.preparations import prepared
+
+CONFIG = {"model": "ViT-Atto", "family": "pretrain", "image_size": 32, "patch_size": 8, "channels": 3,
+          "mean": [0.5] * 3, "std": [0.2] * 3}  # fmt: skip
+
+
+def picture(kind, number):
+    """Soft colours that look like no other's, greener or bluer by class."""
+    random = np.random.default_rng([kind, number])
+    small = random.integers(0, 200, (6, 6, 3), dtype=np.uint8)
+    small[..., kind] += 40
+    return Image.fromarray(small).resize((32, 32), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A prepared set of 3 classes of 14 images, with a copy of one beside it, and an encoder."""
+    root = tmp_path_factory.mktemp("fast")
+    for kind in range(3):
+        (root / "files" / f"class {kind}").mkdir(parents=True)
+        for number in range(14):
+            picture(kind, number).save(root / "files" / f"class {kind}" / f"{number}.png")
+    picture(0, 3).save(root / "files" / "class 0" / "copy.png")
+    files.write_json(root / "set" / "summary.json", prepared(root / "set", root / "files", workers=1)[0])
+    state = vit.build("ViT-Atto", image_size=32, seed=7).state_dict()
+    encoders.write(root / "run" / "encoder", state, CONFIG)
+    return root
+
+
+def one_rank():
+    alone = {"rank": 0, "world_size": 1, "is_main": True, "device": torch.device("cpu")}
+    return SimpleNamespace(**alone, broadcast=lambda v: v, gather=lambda v: [v], barrier=lambda: None)
+
+
+def start(place, folder, **more):
+    usual = {"image_size": 32, "protocol": "fast", "probe_seeds": 2, "splits": 3, "encoder": str(place / "run")}
+    folder.mkdir(exist_ok=True)
+    asked = ProbeSettings(data=str(place / "set"), **(usual | more))
+    return job.run(asked, one_rank(), Folder(folder))
+
+
+def table(folder):
+    with open(folder / "accuracy.csv") as stream:
+        return list(csv.DictReader(stream))
+
+
+def blobs(each=40, classes=5, width=24):
+    random = np.random.default_rng(0)
+    labels = np.arange(each * classes) % classes
+    features = random.normal(size=(classes, width))[labels] + 1.2 * random.normal(size=(len(labels), width))
+    return (features * random.uniform(0.1, 30, width) + random.normal(size=width)).astype(np.float32), labels
+
+
+def test_the_head_is_scikit_learns():
+    """At the strength that validation chooses: the same accuracy, within half a point, of float64 at full precision."""
+    features, labels = blobs()
+    fit, asked = np.arange(80), np.arange(80, 100)
+    found = logistic.scores(features[:100], labels[:100], features[100:], (fit, asked), probe_metrics.top, 5)
+    theirs = make_pipeline(StandardScaler(), LogisticRegression(C=found.strength, tol=1e-8, max_iter=5000))
+    theirs.fit(features[:100].astype(np.float64), labels[:100])
+    assert found.chosen
+    assert probe_metrics.top(found.scores, labels[100:])[0] == pytest.approx(
+        100 * theirs.score(features[100:], labels[100:]), abs=0.5
+    )
+    np.testing.assert_allclose(found.scores, theirs.decision_function(features[100:]), atol=0.05)
+
+
+def test_what_a_head_cannot_know():
+    """A class without training images is never said; one image a class leaves nothing to choose by."""
+    features, labels = blobs()
+    none = np.arange(0)
+    lone = np.array([0, 1, 2, 3])
+    found = logistic.scores(features[lone], labels[lone], features, (np.arange(4), none), probe_metrics.top, 5)
+    assert (found.strength, found.chosen) == (logistic.UNCHOSEN, False)
+    assert np.isneginf(found.scores[:, 4]).all()
+    two = logistic.scores(features[:2], labels[:2], features, (np.arange(2), none), probe_metrics.top, 5)
+    assert set(two.scores.argmax(1)) <= {0, 1}
+    with pytest.raises(ValueError, match="^All images of a train side are of one class"):
+        logistic.scores(features[[0, 5]], labels[[0, 5]], features, (np.arange(2), none), probe_metrics.top, 5)
+    targets = np.eye(5, dtype=np.float32)[labels]
+    targets[:, 0] = 1  # all images have it
+    several = logistic.scores(
+        features[:100], targets[:100], features[100:], (np.arange(80), np.arange(80, 100)),
+        probe_metrics.mean_average_precision, 5,
+    )  # fmt: skip
+    assert not several.scores[:, 0].any()
+    assert probe_metrics.mean_average_precision(several.scores, targets[100:])[0] > 60
+
+
+def test_splits_are_closed_and_never_test_what_was_seen(place):
+    names = [line.split(",")[0] for line in (place / "set" / "split.csv").read_text().splitlines()[1:]]
+    sides = [line.split(",")[1] for line in (place / "set" / "split.csv").read_text().splitlines()[1:]]
+    ordered = sorted(names, key=lambda name: sides[names.index(name)] != "train")
+    images, again = probe_splits.read(place / "set", ordered, sides.count("train"))
+    assert again
+    seen = np.zeros(len(names), bool)
+    seen[:5] = True
+    own, *others = probe_splits.splits(images, 4, seen)
+    assert (own.name, [each.name for each in others]) == ("own", ["seed 1", "seed 2", "seed 3"])
+    copies = [i for i, name in enumerate(ordered) if name.endswith(("copy.png", "class 0/3.png"))]
+    for split in (own, *others):
+        assert not set(split.train) & set(split.test)
+        assert len({tuple(np.isin(copies, split.train))} & {(True, False), (False, True)}) == 0
+        fit, asked = split.validation
+        assert sorted([*fit, *asked]) == list(range(len(split.train)))
+        assert {images.labels[split.train[i]] for i in fit} == set(images.labels)
+    for split in others:
+        assert not set(split.test) & set(range(5))
+        assert set(split.train) != set(own.train)
+
+
+def test_a_difference_is_paired():
+    """Two sources that are right on nearly the same images differ by less than their own intervals."""
+    labels = np.arange(400) % 2
+    random = np.random.default_rng(0)
+    images = probe_splits.Images([], [], labels == 0, np.arange(400), None)
+    split = probe_splits.Split("own", np.arange(200), np.arange(200, 400), (np.arange(160), np.arange(160, 200)))
+    judge = probe_judge.Judge(images, [split], labels, 2, probe_metrics.TOP)
+    features = (labels[:, None] * 1.0 + random.normal(size=(400, 1))).astype(np.float32)
+    close = features + 0.1 * random.normal(size=(400, 1)).astype(np.float32)
+    makers = {"pretrained": features, UNTRAINED: close}
+    sources = [
+        probe_judge.Source(kind, {"objective": kind}, ("mean",), lambda _, found=found: found)
+        for kind, found in makers.items()
+    ]
+    rows = probe_judge.table(judge, sources, lambda: None)
+    own, gain = rows[0], next(row for row in rows if row["metric"].endswith(GAIN))
+    assert own["high"] - own["low"] == pytest.approx(
+        2 * 1.96 * 100 * np.sqrt(own["value"] / 100 * (1 - own["value"] / 100) / 200), rel=0.15
+    )
+    assert gain["high"] - gain["low"] < 0.8 * (own["high"] - own["low"])
+    assert gain["low"] <= gain["value"] <= gain["high"]
+    assert gain["value"] == pytest.approx(own["difference_to_untrained"])
+
+
+def test_the_job_writes_rows_and_encodes_once(place, tmp_path, monkeypatch):
+    encoded = []
+    monkeypatch.setattr(vit, "features", lambda *given, real=vit.features: encoded.append(1) or real(*given))
+    found = start(place, tmp_path / "a", orientations=4)
+    assert len(encoded) == 3 * 4 * 2, "three encoders, four turns, two sides of one batch each"
+    rows = table(tmp_path / "a")
+    assert tuple(rows[0]) == ACCURACY
+    whole = [row for row in rows if row["interval_kind"]]
+    assert {row["split"] for row in whole} == {"3 splits"}
+    assert {row["pooling"] for row in whole} == {
+        "mean", "mean+spread+max+class", "mean, 4 orientations", "mean+spread+max+class, 4 orientations", "histograms"
+    }  # fmt: skip
+    assert {row["objective"] for row in whole} == {"not known", UNTRAINED, "none"}
+    own = {row["pooling"]: float(row["value"]) for row in whole if row["objective"] == "not known" and row["top1"]}
+    assert found["fast_value"] == pytest.approx(own["mean"], abs=40)
+    assert found["verdict"].startswith("Pretraining adds ")
+    assert "3 splits, logistic regression" in found["verdict"]
+    again = start(place, tmp_path / "b", readouts="class", compare_histograms=False)
+    assert len(encoded) == 24, "another readout, and fewer turns: nothing is encoded again"
+    assert again["readout"] == "class"
+    start(place, tmp_path / "c", image_size=24)
+    assert len(encoded) == 24 + 3 * 2
+
+
+def test_rows_are_written_once(place, tmp_path):
+    start(place, tmp_path / "run")
+    (tmp_path / "run" / "environment.json").write_text('{"commit": "abc", "launched": "2026-01-02T03:04"}')
+    file = tmp_path / "reports" / "accuracy.csv"
+    rows = accuracy.of_run(Run(tmp_path / "run"), images_seen=48000)
+    for _ in range(2):
+        accuracy.add(rows, file)
+    found = accuracy.read(file)
+    assert tuple(found.columns) == ACCURACY
+    assert len(found) == sum(bool(row["interval_kind"]) for row in rows) > 8
+    assert set(found["commit"]) == {"abc"}
+    assert set(found.loc[found["pretraining_run"].notna(), "images_seen"]) == {48000}
+    changed = dict(rows[0], value=1.0)
+    accuracy.add([changed], file)
+    assert (accuracy.read(file)["value"] == 1.0).sum() == 1
+    with pytest.raises(ValueError, match="no column 'speed'"):
+        accuracy.add([rows[0] | {"speed": 1}], file)
+    bench = accuracy.export_torchgeo_bench(tmp_path / "bench.csv", rows)
+    first = next(csv.DictReader(bench.open()))
+    assert first["metric_name"] == "accuracy"
+    assert float(first["metric_value"]) == pytest.approx(float(rows[0]["value"]) / 100, abs=1e-4)
+    with pytest.raises(ValueError, match=r"holds no accuracy.csv"):
+        accuracy.of_run(Run(tmp_path))
+
+
+def test_settings_that_cannot_be():
+    with pytest.raises(SettingsError, match="there is no readout 'median'; use some of mean, class"):
+        ProbeSettings(readouts="mean,median")
+    with pytest.raises(SettingsError, match="use one of 1, 4, 8"):
+        ProbeSettings(orientations=3)
+    assert ProbeSettings(protocol="both", splits=5).name() == ProbeSettings().name()
