@@ -23,7 +23,7 @@ STAMP := .venv/.installed
 # What each notebook is given, and the minutes to expect on two cores. The notebooks' own defaults are laptop size.
 # A linear probe's learning rate of 0.1 per 256 images is for a million of them: on a few thousand it needs 30
 # (reports/LOG.md). 03 also runs under each strategy of *_strategies, for 04's table, and has no step breakdown there.
-NOTEBOOKS := 01_data 02_pretrain 03_throughput 04_scaling 05_probe 06_paper 11_peers
+NOTEBOOKS := 01_data 02_pretrain 03_throughput 04_scaling 05_probe 06_paper 07_accuracy 11_peers
 reports_speed := -p ranks $(RANKS)
 reports_01_data =
 reports_02_pretrain = -p ranks $(RANKS)
@@ -31,8 +31,9 @@ reports_03_throughput = $(reports_speed) -p compare True
 reports_04_scaling =
 reports_05_probe = -p ranks $(RANKS) -p base_learning_rate 30
 reports_06_paper =
+reports_07_accuracy =
 reports_11_peers = -p steps 3 -p warmup_steps 1 -p stages ""
-reports_minutes := 01_data=1 02_pretrain=5 03_throughput=2 04_scaling=1 05_probe=3 06_paper=2 11_peers=1
+reports_minutes := 01_data=1 02_pretrain=5 03_throughput=2 04_scaling=1 05_probe=3 06_paper=2 07_accuracy=1 11_peers=1
 reports_strategies = NO_SHARD DDP
 
 recorded_scenes := -p images_per_class 400
@@ -45,11 +46,12 @@ recorded_04_scaling =
 recorded_05_probe = -p ranks $(RANKS) $(recorded_scenes) -p encoder runs/recorded/pretrain -p views 4 \
 	-p base_learning_rate 30
 recorded_06_paper =
+recorded_07_accuracy =
 recorded_11_peers = -p configs base,small -p steps 7 -p warmup_steps 1
-recorded_minutes := 01_data=1 02_pretrain=18 03_throughput=2 04_scaling=1 05_probe=8 06_paper=2 11_peers=8
+recorded_minutes := 01_data=1 02_pretrain=18 03_throughput=2 04_scaling=1 05_probe=8 06_paper=2 07_accuracy=1 11_peers=8
 recorded_strategies = SHARD_GRAD_OP NO_SHARD HYBRID_1GPU HYBRID_2GPUs DDP
 
-.PHONY: help .venv reports recorded predictions simulations sizes experiments peers loader test test-slurm test-long lint \
+.PHONY: help .venv reports recorded predictions simulations study experiments peers loader test test-slurm test-long lint \
 	doctor clean
 
 help:  ## This list
@@ -118,8 +120,12 @@ predictions: $(STAMP)  ## The planner's speeds fitted again; reports/predictions
 	$(GEOFM) study predictions
 	$(GEOFM) study unseen
 
-sizes: $(STAMP)  ## reports/sizes.csv: three small models pretrained and probed alike (10 minutes; read again in seconds)
-	$(GEOFM) study sizes
+study: $(STAMP)  ## 07: goes on with the scaling study where GEOFM_DATA names its archives (hours), and reads what is there
+	if [ -n "$$GEOFM_DATA" ]; then for grid in accuracy_rates accuracy accuracy_largest; do \
+	  [ $$grid != accuracy_largest ] || [ -f reports/predicted_accuracy.csv ] || { echo "== first \
+	  geofm study predicted_accuracy, and commit it: the largest size is predicted before it runs"; break; }; \
+	  $(GEOFM) submit batch/grids/$$grid.csv --here || exit $$?; done; $(GEOFM) study accuracy_rates; $(GEOFM) study accuracy; fi
+	$(GEOFM) run 07_accuracy --page reports/07_accuracy.html
 
 simulations: $(STAMP)  ## reports/simulated.csv: the paper's memory figures, simulated on fake ranks (10 minutes; read again in 1)
 	$(GEOFM) study simulated

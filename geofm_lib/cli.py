@@ -315,7 +315,8 @@ def calibrate() -> None:
 def study(name: str) -> None:
     """Write a table of reports/ anew (and run what it still needs).
 
-    NAME: predictions, unseen, simulated, sizes, experiments or measured (README's table).
+    NAME: predictions, unseen, simulated, accuracy, accuracy_rates, predicted_accuracy, experiments, peers or measured
+    (README's table).
     """
     from geofm_lib.paper import studies
 

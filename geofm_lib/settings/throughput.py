@@ -1,4 +1,4 @@
-"""Settings of 03_throughput, the simulation of one rank of many, 04_scaling that plans both, and 06_paper."""
+"""Settings of 03_throughput, the simulation of one rank, 04_scaling that plans both, 06_paper and 07_accuracy."""
 
 from typing import ClassVar, Literal
 
@@ -171,3 +171,11 @@ class PaperSettings(ReadingSettings):
     def findings(self) -> FindingsSettings:
         """The job that gathers the evidence."""
         return FindingsSettings(ranks=self.ranks, device=self.device)
+
+
+class AccuracySettings(base.Settings):
+    """07_accuracy reads rows of accuracies, and nothing else."""
+
+    table: str = setting("", "CSV file of accuracies (empty: reports/accuracy.csv)", "what is read")
+    dataset: str = setting("ucm", "data set that encoders are probed on, as its rows call it", "what is read")
+    pooling: str = setting("mean", "readout: mean | mean+spread+max+class", "what is read")

@@ -1,0 +1,187 @@
+"""The scaling study: its finished runs as rows of `reports/accuracy.csv`, and the tables that 07 draws from them.
+
+Nothing but those rows is read for a table, so that whoever has the file can redo it.
+"""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from geofm_lib.catalog.models import FAMILY
+from geofm_lib.catalog.readouts import GAIN, PLAIN, UNTRAINED
+from geofm_lib.paper import accuracy
+from geofm_lib.planning.flops import training_flops
+from geofm_lib.planning.weights import parameters
+from geofm_lib.runs import grid, results
+from geofm_lib.runs.run import Run
+
+GRIDS = ("accuracy", "accuracy_largest")  # of batch/grids, in the order in which they are run
+RATES = "accuracy_rates"
+LOSS, SPEED = "held-out loss", "images/s"
+MASKS = "fixed masks"
+WATTS = 5.0  # of one core under load: 280 W over the 64 cores of such an EPYC, and its memory; stated, not measured
+OF_IMAGES, OF_STEPS = "95 %, over images", "median to fastest of the logged steps"
+COLUMNS = ["model", "parameters_m", "images_seen", "flops", "pretraining_seed", "pretraining_run"]
+
+
+def collect() -> Path:
+    """Put what has finished of the study's grids into reports/accuracy.csv; rows of other runs stay."""
+    rows = []
+    for name in GRIDS:
+        for each in grid.read(results.ROOT / "batch" / "grids" / f"{name}.csv")[0]:
+            run = Run(each.folder)
+            if run.finished and run.job in ("pretrain", "probe"):
+                rows += of_pretraining(run) if run.job == "pretrain" else accuracy.of_run(run)
+    return accuracy.add(rows)
+
+
+def of_pretraining(run: Run) -> list[dict[str, Any]]:
+    """A finished pretraining's held-out loss and speed, as rows of accuracy.csv."""
+    asked, summary = run.settings, run.summary
+    sizes = {name: asked[name] for name in ("image_size", "patch_size", "mask_ratio")}
+    decoder = tuple(asked[f"decoder_{name}"] for name in ("width", "depth", "heads"))
+    images = summary["steps"] * summary["global_batch"]
+    where = run.environment
+    about = {
+        "dataset": run.dataset,
+        "n_train": asked.get("train_images") or summary["train_images"],
+        "task": "reconstruction",
+        "model": asked["model"],
+        "parameters_m": round(parameters(asked["model"], "encoder", image_size=asked["image_size"]) / 1e6, 3),
+        "objective": "MAE",
+        "pretraining_run": run.folder.name,
+        "images_seen": images,
+        "flops": f"{training_flops(asked['model'], 'mae', decoder=decoder, **sizes) * images:.4g}",
+        "pretraining_seed": asked["seed"],
+        "source": "own",
+        "commit": where.get("commit", ""),
+        "date": str(where.get("launched", ""))[:10],
+    }
+    found = []
+    if summary.get("held_out_loss") is not None:
+        loss, half = summary["held_out_loss"], summary.get("held_out_interval") or np.nan
+        shown = {"split": summary["held_out_side"], "n_test": summary["held_out_images"], "protocol": MASKS}
+        shown |= {"low": loss - half, "high": loss + half, "interval_kind": OF_IMAGES}
+        found.append(about | shown | {"metric": LOSS, "value": float(loss)})
+    rates = run.metrics["images_per_s"].iloc[1:]  # the first step starts up
+    if len(rates):
+        low, value, high = (float(each) for each in np.percentile(rates, (50, 90, 100)))
+        how = {"low": low, "high": high, "interval_kind": OF_STEPS, "task": "cost", "metric": SPEED, "value": value}
+        found.append(about | how)
+    return found
+
+
+def missing(table: pd.DataFrame) -> str:
+    """In a sentence, how much of the grids is not in the table; "" where nothing is."""
+    lines = [row for name in GRIDS for row in _grid(name) if row["notebook"] == "02_pretrain"]
+    planned, here = pd.Series([row["model"] for row in lines], dtype=str), losses(table)
+    counts = planned.value_counts().sub(here["model"].value_counts(), fill_value=0).clip(lower=0)
+    left = [f"{counts[model]:.0f} of {model}" for model in FAMILY if counts.get(model, 0)]
+    return f"{len(here)} of {len(planned)} pretrainings are here; missing are {', '.join(left)}." if left else ""
+
+
+def _grid(name: str) -> list[dict[str, str]]:
+    """The rows of a grid as text; no data needs to be there."""
+    file = results.ROOT / "batch" / "grids" / f"{name}.csv"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+def losses(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a pretraining of the family: COLUMNS, unique (images), value, low, high of the held-out loss."""
+    rows = table[(table["metric"] == LOSS) & table["model"].isin(FAMILY)]
+    found = rows[[*COLUMNS, "n_train", "value", "low", "high", "commit", "date"]]
+    return (
+        found.rename(columns={"n_train": "unique"}).sort_values(["parameters_m", "images_seen"]).reset_index(drop=True)
+    )
+
+
+def whole(table: pd.DataFrame) -> pd.DataFrame:
+    """`losses` of the runs that saw all images of the study; the others are the ablation of unique images."""
+    found = losses(table)
+    return found[found["unique"] == found["unique"].max()].reset_index(drop=True)
+
+
+def probes(
+    table: pd.DataFrame, dataset: str, pooling: str = PLAIN, normalisation: str = "standardised", gain: bool = False
+) -> pd.DataFrame:
+    """A row a pretraining that saw all images: COLUMNS, value, low, high of top-1 (or its gain), untrained, error."""
+    metric = "top1" + GAIN * gain
+    rows = table[(table["metric"] == metric) & (table["dataset"] == dataset) & (table["pooling"] == pooling)]
+    rows = rows[
+        (rows["normalisation"] == normalisation) & rows["pretraining_run"].isin(whole(table)["pretraining_run"])
+    ]
+    rows = rows[rows["model"].isin(FAMILY) & (rows["objective"] != UNTRAINED)]
+    found = rows[[*COLUMNS, "value", "low", "high"]].assign(
+        untrained=rows["value"] - rows["difference_to_untrained"], error=100 - rows["value"]
+    )
+    return found.sort_values(["parameters_m", "images_seen"]).reset_index(drop=True)
+
+
+def by_size(found: pd.DataFrame) -> pd.DataFrame:
+    """Over pretraining seeds, at each size and number of images: means, and an interval that holds their spread too.
+
+    half: the root of the mean square of what one seed leaves open, and of 1.96 times the spread between seeds.
+    """
+    if found.empty:
+        return found.assign(seeds=0)
+    rows = []
+    for (model, images), part in found.groupby(["model", "images_seen"], sort=False):
+        within = ((part["high"] - part["low"]) / 2).pow(2).mean()
+        between = (1.96 * part["value"].std(ddof=1)) ** 2 if len(part) > 1 else 0.0
+        half, value = float(np.sqrt(within + between)), part["value"].mean()
+        numbers = {name: part[name].mean() for name in part.columns if pd.api.types.is_numeric_dtype(part[name])}
+        own = {"model": model, "images_seen": images, "low": value - half, "high": value + half, "seeds": len(part)}
+        rows.append(numbers | own)
+    return pd.DataFrame(rows).sort_values(["parameters_m", "images_seen"]).reset_index(drop=True)
+
+
+def at_equal_images(found: pd.DataFrame) -> pd.DataFrame:
+    """`by_size` at the number of images that most sizes have seen; at the largest of those."""
+    sized = by_size(found)
+    if sized.empty:
+        return sized
+    counts = sized.groupby("images_seen")["model"].nunique()
+    return sized[sized["images_seen"] == counts[counts == counts.max()].index.max()].reset_index(drop=True)
+
+
+def rises(found: pd.DataFrame) -> bool:
+    """Is the last above the first by more than both intervals, and none below the one before it by more?"""
+    pairs = zip(found.itertuples(), found.iloc[1:].itertuples(), strict=False)
+    falls = any(after.high < before.low for before, after in pairs)
+    return len(found) > 1 and found["low"].iloc[-1] > found["high"].iloc[0] and not falls
+
+
+def at_equal_compute(found: pd.DataFrame, levels: int = 4) -> pd.DataFrame:
+    """value of each size at the same FLOPs, between its horizons on a line of logarithms; others are left out.
+
+    The levels lie between the most of the smallest runs' compute and the most of all.
+    """
+    sized = by_size(found)
+    if sized["model"].nunique() < 2:
+        return pd.DataFrame(columns=["flops", "model", "parameters_m", "value"])
+    spans = {model: part.sort_values("flops") for model, part in sized.groupby("model", sort=False)}
+    ends = sorted(part["flops"].max() for part in spans.values())
+    rows = []
+    for flops in np.geomspace(sized["flops"].min() * 1.0001, ends[-2], levels):
+        for model, part in spans.items():
+            if part["flops"].min() <= flops <= part["flops"].max() and len(part) > 1:
+                value = np.interp(np.log(flops), np.log(part["flops"]), part["value"])
+                rows.append(
+                    {"flops": flops, "model": model, "parameters_m": part["parameters_m"].iloc[0], "value": value}
+                )
+    return pd.DataFrame(rows, columns=["flops", "model", "parameters_m", "value"])
+
+
+def speeds(table: pd.DataFrame) -> pd.Series:
+    """images/s of one core by model: the most of the runs' nine tenths, since other programs ran beside some."""
+    return table[table["metric"] == SPEED].groupby("model")["value"].max()
+
+
+def front(found: pd.DataFrame) -> pd.DataFrame:
+    """Those that no other beats at no more compute."""
+    ordered = found.sort_values("flops")
+    return ordered[ordered["value"] > ordered["value"].cummax().shift(fill_value=-np.inf)]
