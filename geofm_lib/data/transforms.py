@@ -137,9 +137,13 @@ def normalise(
     mean and std per channel, in the same units.
     """
     full, device = FULL[images_BCHW.dtype], images_BCHW.device
-    means, stds = (torch.as_tensor(x, dtype=torch.float32, device=device).view(1, -1, 1, 1) for x in (mean, std))
-    # In place: on a CPU fresh memory for every step of the arithmetic costs more than the arithmetic.
-    return images_BCHW.to(torch.float32, copy=True).sub_(full * means).div_(full * stds).to(dtype)
+    means, stds = (full * torch.as_tensor(x, dtype=torch.float32, device=device).view(-1, 1, 1) for x in (mean, std))
+    found = torch.empty_like(images_BCHW, dtype=torch.float32)
+    # Image by image on a CPU: one stays in the cache for all of its arithmetic, a batch does not (six times as long).
+    parts = zip(images_BCHW, found, strict=True) if device.type == "cpu" else [(images_BCHW, found)]
+    for stored, wide in parts:
+        wide.copy_(stored).sub_(means).div_(stds)
+    return found.to(dtype)
 
 
 def mask_noise(seed: int, epoch: int, indices: Iterable[int], patches: int) -> torch.Tensor:
