@@ -45,6 +45,10 @@ def answer(settings: AccuracySettings) -> Note:
         times = last["parameters_m"] / first["parameters_m"]
         words = [f"Size {does}: pretraining adds {said} points of top-1 over the same architecture untrained,"]
         words += [f"after {first['images_seen']:,.0f} images each, over {times:.0f} times the size."]
+        cut = accuracy_study.fullest(accuracy_study.at_equal_compute(_probed(settings, gain=True), levels=16))
+        if len(cut):
+            each = ", ".join(f"{row.model} {row.value:.1f}" for row in cut.itertuples())
+            words.append(f"At equal compute ({cut['flops'].iloc[0]:.1e} FLOPs) it adds {each}.")
         words = ["One size alone says nothing about size."] if len(gains) == 1 else words
     words.append(accuracy_study.missing(table))
     return Note(" ".join(filter(None, words)))
@@ -124,10 +128,10 @@ def equal_epochs(settings: AccuracySettings) -> Table:
     """Equal images beside equal compute: the gain of each size, both ways."""
     gained = _probed(settings, gain=True)
     same = accuracy_study.at_equal_images(gained)[["model", "images_seen", "value"]]
-    compute = accuracy_study.at_equal_compute(gained, levels=1)
+    compute = accuracy_study.fullest(accuracy_study.at_equal_compute(gained, levels=16))
     at = compute[["model", "flops", "value"]].rename(columns={"value": "gain at equal compute"})
     frame = same.rename(columns={"value": "gain at equal images"}).merge(at, on="model", how="left")
-    return Table(frame, "Points of top-1 over the untrained", NOT_PROBED)
+    return Table(frame, "Points of top-1 over the untrained", NOT_PROBED, {"flops": ".1e"})
 
 
 @styled
@@ -217,7 +221,10 @@ def one_more_point(settings: AccuracySettings) -> Table:
     """What one point more is predicted to cost, or why it cannot be said."""
     frame = accuracy_cost.one_more_point(read(settings), settings.dataset)
     frame["why"] = [f"cannot be said: {why}" if why else "" for why in frame["why"]]
-    return Table(frame, "Node-hours of a whole pretraining, now and with one point more", NOT_PROBED)
+    about = (
+        "Node-hours of a whole pretraining, now and with one point more (the paper's models: 100 epochs of Million-AID)"
+    )
+    return Table(frame, about, NOT_PROBED, {"flops": ".1e"})
 
 
 def predicted(settings: AccuracySettings) -> Table:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from geofm_lib.catalog.models import FAMILY
-from geofm_lib.catalog.readouts import GAIN, PLAIN, UNTRAINED
+from geofm_lib.catalog.readouts import FAST, GAIN, PLAIN, UNTRAINED
 from geofm_lib.paper import accuracy
 from geofm_lib.planning.flops import training_flops
 from geofm_lib.planning.weights import parameters
@@ -114,10 +114,10 @@ def probes(
     rows = rows[
         (rows["normalisation"] == normalisation) & rows["pretraining_run"].isin(whole(table)["pretraining_run"])
     ]
-    rows = rows[rows["model"].isin(FAMILY) & (rows["objective"] != UNTRAINED)]
-    found = rows[[*COLUMNS, "value", "low", "high"]].assign(
-        untrained=rows["value"] - rows["difference_to_untrained"], error=100 - rows["value"]
-    )
+    rows = rows[rows["model"].isin(FAMILY) & (rows["objective"] != UNTRAINED) & (rows["protocol"] == FAST)]
+    found = rows[[*COLUMNS, "value", "low", "high"]]
+    if not gain:
+        found = found.assign(untrained=rows["value"] - rows["difference_to_untrained"], error=100 - rows["value"])
     return found.sort_values(["parameters_m", "images_seen"]).reset_index(drop=True)
 
 
@@ -129,6 +129,7 @@ def by_size(found: pd.DataFrame) -> pd.DataFrame:
     if found.empty:
         return found.assign(seeds=0)
     rows = []
+    found = found.drop(columns=["pretraining_seed"])
     for (model, images), part in found.groupby(["model", "images_seen"], sort=False):
         within = ((part["high"] - part["low"]) / 2).pow(2).mean()
         between = (1.96 * part["value"].std(ddof=1)) ** 2 if len(part) > 1 else 0.0
@@ -174,6 +175,12 @@ def at_equal_compute(found: pd.DataFrame, levels: int = 4) -> pd.DataFrame:
                     {"flops": flops, "model": model, "parameters_m": part["parameters_m"].iloc[0], "value": value}
                 )
     return pd.DataFrame(rows, columns=["flops", "model", "parameters_m", "value"])
+
+
+def fullest(cut: pd.DataFrame) -> pd.DataFrame:
+    """Of `at_equal_compute`, the level that most sizes reach, the higher of several; empty below two sizes."""
+    counts = cut.groupby("flops")["model"].nunique()
+    return cut[cut["flops"] == counts[counts == counts.max()].index.max()] if counts.max() > 1 else cut[:0]
 
 
 def speeds(table: pd.DataFrame) -> pd.Series:
