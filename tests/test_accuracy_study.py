@@ -1,5 +1,7 @@
 """07: fits that find what was put in, a verdict that untrained families fail, a page that is right with few rows."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -178,3 +180,24 @@ def test_a_table_that_is_not_there_or_is_another_is_one_sentence(tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(SettingsError, match="lacks the column dataset; give a file like accuracy.csv"):
         shown.read(AccuracySettings(table=str(tmp_path / "other.csv")))
+
+
+def test_a_finished_pretraining_is_a_row_of_its_loss_and_one_of_its_speed(tmp_path):
+    sizes = dict.fromkeys(("patch_size", "decoder_width", "decoder_depth", "decoder_heads"), 0) | {"image_size": 64}
+    asked = sizes | {"model": FAMILY[0], "mask_ratio": 0.75, "train_images": 23_552, "seed": 2}
+    summary = {"steps": 736, "global_batch": 64, "train_images": 23_552, "held_out_loss": 0.7}
+    summary |= {"held_out_interval": 0.02, "held_out_side": "test", "held_out_images": 256}
+    where = {"commit": "abc", "launched": "2026-11-26T16:00"}
+    metrics = pd.DataFrame({"images_per_s": [5.0, *range(100, 111)]})
+    run = SimpleNamespace(settings=asked, summary=summary, environment=where, metrics=metrics)
+    run.folder, run.dataset = tmp_path / "pretrain-x", "aid96 + harvey + ucm"
+    file = accuracy.add(accuracy_study.of_pretraining(run), tmp_path / "accuracy.csv")
+    loss, speed = (
+        pd.read_csv(file).set_index("metric").loc[name] for name in (accuracy_study.LOSS, accuracy_study.SPEED)
+    )
+    assert (loss["value"], loss["low"], loss["high"], loss["n_train"]) == (0.7, 0.68, 0.72, 23_552)
+    assert (loss["images_seen"], loss["parameters_m"], loss["pretraining_seed"]) == (47_104, 0.417, 2)
+    assert float(loss["flops"]) == pytest.approx(training_flops(FAMILY[0], "mae", image_size=64) * 47_104, rel=1e-3)
+    assert (speed["value"], speed["low"], speed["high"]) == (109.0, 105.0, 110.0), "without the step that starts up"
+    summary["held_out_loss"] = None
+    assert [row["metric"] for row in accuracy_study.of_pretraining(run)] == [accuracy_study.SPEED]
