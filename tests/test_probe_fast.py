@@ -13,6 +13,8 @@ from sklearn.preprocessing import StandardScaler
 
 from geofm_lib import files
 from geofm_lib.catalog.readouts import ACCURACY, GAIN, UNTRAINED
+from geofm_lib.figures import probe as page
+from geofm_lib.figures import probe_details as details
 from geofm_lib.jobs import probe as job
 from geofm_lib.jobs import probe_judge, probe_metrics, probe_splits
 from geofm_lib.jobs.run_folder import Folder
@@ -56,7 +58,8 @@ def one_rank():
 
 
 def start(place, folder, **more):
-    usual = {"image_size": 32, "protocol": "fast", "probe_seeds": 2, "splits": 3, "encoder": str(place / "run")}
+    usual = {"image_size": 32, "protocol": "fast", "probe_seeds": 2, "splits": 3, "details": False}
+    usual |= {"encoder": str(place / "run")}
     folder.mkdir(exist_ok=True)
     asked = ProbeSettings(data=str(place / "set"), **(usual | more))
     return job.run(asked, one_rank(), Folder(folder))
@@ -79,7 +82,7 @@ def test_the_head_is_scikit_learns():
     features, labels = blobs()
     fit, asked = np.arange(80), np.arange(80, 100)
     found = logistic.scores(features[:100], labels[:100], features[100:], (fit, asked), probe_metrics.top, 5)
-    theirs = make_pipeline(StandardScaler(), LogisticRegression(C=found.strength, tol=1e-8, max_iter=5000))
+    theirs = make_pipeline(StandardScaler(), LogisticRegression(C=found.setting, tol=1e-8, max_iter=5000))
     theirs.fit(features[:100].astype(np.float64), labels[:100])
     assert found.chosen
     assert probe_metrics.top(found.scores, labels[100:])[0] == pytest.approx(
@@ -94,7 +97,7 @@ def test_what_a_head_cannot_know():
     none = np.arange(0)
     lone = np.array([0, 1, 2, 3])
     found = logistic.scores(features[lone], labels[lone], features, (np.arange(4), none), probe_metrics.top, 5)
-    assert (found.strength, found.chosen) == (logistic.UNCHOSEN, False)
+    assert (found.setting, found.chosen) == (logistic.UNCHOSEN, False)
     assert np.isneginf(found.scores[:, 4]).all()
     two = logistic.scores(features[:2], labels[:2], features, (np.arange(2), none), probe_metrics.top, 5)
     assert set(two.scores.argmax(1)) <= {0, 1}
@@ -136,17 +139,19 @@ def test_a_difference_is_paired():
     """Two sources that are right on nearly the same images differ by less than their own intervals."""
     labels = np.arange(400) % 2
     random = np.random.default_rng(0)
-    images = probe_splits.Images([], [], labels == 0, np.arange(400), None)
+    images = probe_splits.Images(
+        list(map(str, range(400))), list("ab" * 200), np.arange(400) < 200, np.arange(400), None
+    )
     split = probe_splits.Split("own", np.arange(200), np.arange(200, 400), (np.arange(160), np.arange(160, 200)))
     judge = probe_judge.Judge(images, [split], labels, 2, probe_metrics.TOP)
     features = (labels[:, None] * 1.0 + random.normal(size=(400, 1))).astype(np.float32)
     close = features + 0.1 * random.normal(size=(400, 1)).astype(np.float32)
     makers = {"pretrained": features, UNTRAINED: close}
     sources = [
-        probe_judge.Source(kind, {"objective": kind}, ("mean",), lambda _, found=found: found)
+        probe_judge.Source(kind, {"objective": kind}, {"mean": probe_judge.PLAIN}, lambda _, found=found: found)
         for kind, found in makers.items()
     ]
-    rows = probe_judge.table(judge, sources, lambda: None)
+    rows = probe_judge.table(judge, sources, lambda *_: None)
     own, gain = rows[0], next(row for row in rows if row["metric"].endswith(GAIN))
     assert own["high"] - own["low"] == pytest.approx(
         2 * 1.96 * 100 * np.sqrt(own["value"] / 100 * (1 - own["value"] / 100) / 200), rel=0.15
@@ -166,22 +171,66 @@ def test_the_job_writes_rows_and_encodes_once(place, tmp_path, monkeypatch):
     whole = [row for row in rows if row["interval_kind"]]
     assert {row["split"] for row in whole} == {"3 splits"}
     assert {row["pooling"] for row in whole} == {
-        "mean", "mean+spread+max+class", "mean, 4 orientations", "mean+spread+max+class, 4 orientations", "histograms"
+        "mean", "mean+spread+max+class", "mean, 4 orientations", "mean+spread+max+class, 4 orientations", "histograms",
+        "random convolutions",
     }  # fmt: skip
     assert {row["objective"] for row in whole} == {"not known", UNTRAINED, "none"}
-    own = {row["pooling"]: float(row["value"]) for row in whole if row["objective"] == "not known" and row["top1"]}
-    assert found["fast_value"] == pytest.approx(own["mean"], abs=40)
+    (own,) = [
+        row for row in whole if (row["objective"], row["pooling"], row["metric"]) == ("not known", "mean", "top1")
+        and (row["protocol"], row["normalisation"]) == ("fast", "standardised")
+    ]  # fmt: skip
+    assert found["fast_value"] == pytest.approx(float(own["value"]))
+    assert found["gain"] == pytest.approx(float(own["difference_to_untrained"]))
     assert found["verdict"].startswith("Pretraining adds ")
     assert "3 splits, logistic regression" in found["verdict"]
     again = start(place, tmp_path / "b", readouts="class", compare_histograms=False)
     assert len(encoded) == 24, "another readout, and fewer turns: nothing is encoded again"
     assert again["readout"] == "class"
-    start(place, tmp_path / "c", image_size=24)
-    assert len(encoded) == 24 + 3 * 2
+
+
+@pytest.fixture(scope="module")
+def detailed(place):
+    """A run with everything, and another encoder beside it."""
+    state = vit.build("ViT-Atto", image_size=32, seed=8).state_dict()
+    encoders.write(place / "other" / "encoder", state, CONFIG)
+    folder = place / "detailed"
+    summary = start(place, folder, details=True, probe_seeds=1, beside=str(place / "other"), splits=2)
+    files.write_json(folder / "summary.json", summary)
+    return Run(folder)
+
+
+def test_few_labels_blocks_neighbours_and_others_stand_beside(detailed):
+    whole = [row for row in table(detailed.folder) if row["interval_kind"]]
+    assert {row["protocol"] for row in whole} == {"fast", "knn"}
+    assert {row["shot"] for row in whole} == {"", "1", "5", "10", "20", "10 %", "25 %", "50 %"}
+    assert {row["layer"] for row in whole} == {"", "last", "block 1", "block 2", "block 3"}
+    assert {row["pretraining_run"] for row in whole} == {"", "run", "other"}
+    few = {row["shot"]: int(row["n_train"]) for row in whole if row["shot"]}
+    assert few["1"] == 3 < few["5"] == 15 <= few["10"]
+    ranks = files.read_csv(detailed.folder / "features.csv")
+    assert all(0 < float(row["effective_rank"]) <= float(row["width"]) for row in ranks)
+
+
+def test_the_page_shows_them(detailed, monkeypatch):
+    assert "pretrained, mean " in page.gains(detailed).alt
+    assert "random convolutions" in page.gains(detailed).alt
+    assert "pretrained from" in details.labels(detailed).alt
+    assert "behind block" in details.blocks(detailed).alt
+    assert len(details.ranks(detailed).frame) > 4
+    assert "share right of each of 3 classes" in details.classes(detailed).alt
+    assert "taken for" in repr(details.confusion(detailed)) + details.confusion(detailed).empty
+    assert "nearest training images" in details.retrieval(detailed).alt
+    assert "test images of 3 classes" in details.features_map(detailed).alt
+    monkeypatch.setenv("GEOFM_PICTURES", "builtin")
+    assert "left out of this page on purpose" in repr(details.retrieval(detailed))
+    none = Run(detailed.folder.parent)
+    for show in (page.gains, details.labels, details.blocks, details.ranks, details.classes, details.confusion,
+                 details.confused, details.features_map):  # fmt: skip
+        assert repr(show(none))
 
 
 def test_rows_are_written_once(place, tmp_path):
-    start(place, tmp_path / "run")
+    start(place, tmp_path / "run", probe_seeds=1, compare_histograms=False)
     (tmp_path / "run" / "environment.json").write_text('{"commit": "abc", "launched": "2026-01-02T03:04"}')
     file = tmp_path / "reports" / "accuracy.csv"
     rows = accuracy.of_run(Run(tmp_path / "run"), images_seen=48000)

@@ -126,6 +126,8 @@ def _binomial(found: dict[str, Any], half: str) -> float:
 def _untrained(found: dict[str, Any], _: pd.DataFrame) -> str:
     """LARS moves the weights by a thousandth of the rate a step. 360 steps of the protocol's rate (a thousand images,
     90 epochs) leave the head almost as it began."""
+    if "head_steps" not in found:  # the fast protocol has no steps
+        return ""
     guessing = found.get("guess_loss") or math.log(found["classes"])
     steps = f"after {found['head_steps']} steps the loss is {found['loss']:.2f}, and guessing gives {guessing:.2f}"
     return steps if found["loss"] > UNTRAINED[metrics.of(found)] * guessing else ""
@@ -161,6 +163,8 @@ def _warned(found: dict[str, Any], _: pd.DataFrame) -> str:
 
 
 def _overfitted(found: dict[str, Any], curves: pd.DataFrame) -> str:
+    if curves.empty:
+        return ""
     key = metrics.of(found)
     own = curves[curves["features"] == curves["features"].iloc[0]].groupby("epoch")[[key, "loss"]].mean()
     best, last = own[key].idxmax(), own.index[-1]
@@ -183,6 +187,30 @@ def _not_known(found: dict[str, Any], _: pd.DataFrame) -> str:
     return "" if how == "known" else f"which images the encoder was pretrained on is {how}"
 
 
+def _no_gain(found: dict[str, Any], _: pd.DataFrame) -> str:
+    if found.get("gain_low", 1.0) > 0:
+        return ""
+    words = f"{found['gain']:+.1f} points ({found['gain_low']:+.1f} to {found['gain_high']:+.1f})"
+    return f"under {found['readout']}, pretraining adds {words} to the same architecture untrained"
+
+
+def _below_histograms(found: dict[str, Any], _: pd.DataFrame) -> str:
+    beside = found.get("fast_histograms")
+    if beside is None or found.get("fast_low", beside + 1) > beside:
+        return ""
+    return (
+        f"{found['fast_value']:.1f} % ({found['fast_low']:.1f} to {found['fast_high']:.1f}), histograms {beside:.1f} %"
+    )
+
+
+_PRETRAIN_MORE = (
+    "pretrain for longer, or on more images like these, until 02's loss is well below its start; probe at a larger "
+    "image_size, up to the images' own, also where the pretraining's was smaller"
+)
+_LARGER = (
+    "colours and gradients alone tell these classes apart as well: pretrain for longer or a larger model, or try "
+    "another readout"
+)
 Evidence = Callable[[dict[str, Any], pd.DataFrame], str]
 PROBE: tuple[tuple[str, Evidence, str | Callable[[dict[str, Any]], str]], ...] = (
     ("classes without a training image", _unlearned,
@@ -196,14 +224,13 @@ PROBE: tuple[tuple[str, Evidence, str | Callable[[dict[str, Any]], str]], ...] =
      "raise base_learning_rate (0.1 is for a million images; a few thousand need 10 to 30) or epochs, before anything "
      "else is believed"),
     ("few images a class", _few_images, _more_images),
-    ("no better than random weights",
+    ("pretraining adds nothing that is clear", _no_gain, _PRETRAIN_MORE),
+    ("no better than histograms", _below_histograms, _LARGER),
+    ("no better than random weights (LARS)",
      lambda found, _: _not_above(found, "METRIC_random_mean", "METRIC_random_interval", "random weights"),
-     "pretrain for longer, or on more images like these, until 02's loss is well below its start; probe at a larger "
-     "image_size, up to the images' own, also where the pretraining's was smaller"),
-    ("no better than histograms",
-     lambda found, _: _not_above(found, "histograms_METRIC", "histograms_interval", "histograms"),
-     "colours and gradients alone tell these classes apart as well: pretrain for longer or a larger model, or try the "
-     "other pool"),
+     _PRETRAIN_MORE),
+    ("no better than histograms (LARS)",
+     lambda found, _: _not_above(found, "histograms_METRIC", "histograms_interval", "histograms"), _LARGER),
     ("the head is overfitted", _overfitted, "fewer epochs, more views, or some weight_decay"),
 )  # fmt: skip
 """(doubt, its evidence in a summary and curves or "", what to do), in the order in which they are shown."""

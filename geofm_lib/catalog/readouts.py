@@ -21,7 +21,9 @@ class Protocol(NamedTuple):
     chosen: str
 
 
-PAPER, FAST = "paper", "fast"
+PAPER, FAST, KNN = "paper", "fast", "knn"
+SHOTS = (1, 5, 10, 20)  # training images of each class
+SHARES = (0.1, 0.25, 0.5)  # of the train side
 PROTOCOLS = (
     Protocol(
         PAPER,
@@ -35,6 +37,12 @@ PROTOCOLS = (
         "whole images, each once or as the mean over its orientations",
         "the strength of L2",
     ),
+    Protocol(
+        KNN,
+        "nearest neighbours by cosine; a vote weighs exp(cosine / 0.07)",
+        "as fast",
+        "how many, and whether features are standardised, centred or left as they are",
+    ),
 )
 
 ACCURACY = (
@@ -45,6 +53,7 @@ ACCURACY = (
 )  # fmt: skip
 """Columns. value is in percent of metric, or in points where that ends in GAIN; low and high are its 95 % interval."""
 GAIN = " minus untrained"  # ends a metric: of the encoder, less the mean over untrained ones under the same readout
+PRETRAINED = "pretrained"  # the encoder that is probed
 UNTRAINED = "untrained"  # the objective of an encoder with random weights
 MEASURED = ("top1", "top5", "value", "low", "high", "interval_kind", "difference_to_untrained", "commit", "date",
             "machine")  # fmt: skip

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,12 +33,34 @@ def cut(images: int) -> list[np.ndarray]:
     return [np.arange(first, min(first + BATCH, images)) for first in range(0, images, BATCH)]
 
 
+class View(NamedTuple):
+    """How images are looked at. epoch: numbers random crops. turn: quarters, from FLIPPED on mirrored first.
+
+    blocks: are the features of every block wanted, or of the last?
+    """
+
+    transform: str
+    epoch: int = 0
+    turn: int = 0
+    blocks: bool = False
+
+    def key(self, side: str) -> str:
+        """What is encoded, as the names of its files begin."""
+        more = f"-turned-{self.turn}" * bool(self.turn) + "-blocks" * self.blocks
+        return f"{self.transform}-{side}-{self.epoch}{more}"
+
+    def turned(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """The images as they are turned."""
+        mirrored = images_BCHW.flip(-1) if self.turn >= FLIPPED else images_BCHW
+        return torch.rot90(mirrored, self.turn % FLIPPED, (-2, -1))
+
+
 @dataclass
 class Extractor:
     """Encodes images with several frozen encoders at once (an image is decoded once); every rank makes and calls one.
 
-    folder: keeps what is encoded, until `forget` is called. mean and std are per channel in 0..1 units; `pool` and
-    `blocks` as `vit.features` takes them. done: called after each batch of this rank, with its number of images and how
+    folder: keeps what is encoded, until `forget` is called. mean and std are per channel in 0..1 units; `pool` as
+    `vit.features` takes it. done: called after each batch of this rank, with its number of images and how
     many batches of all ranks it stands for. stop: is asked before each batch.
     """
 
@@ -52,7 +75,6 @@ class Extractor:
     workers: int
     done: Callable[[int, int], None]
     stop: Callable[[], bool]
-    blocks: bool = False
     _parts: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # what is encoded -> file -> its batches
 
     def __post_init__(self) -> None:
@@ -64,31 +86,31 @@ class Extractor:
         """Batches that need not be encoded again."""
         return sum(len(numbers) for parts in self._parts.values() for numbers in parts.values())
 
-    def left(self, shards: Shards, side: str, transform: str, turn: int = 0) -> int:
+    def left(self, shards: Shards, side: str, view: "View") -> int:
         """Batches of one call that must be encoded."""
-        return len(cut(len(shards))) - sum(map(len, self._parts.get(_key(transform, side, 0, turn), {}).values()))
+        return len(cut(len(shards))) - sum(map(len, self._parts.get(view.key(side), {}).values()))
 
     def forget(self, transform: str, epochs: Iterable[int]) -> None:
         """Delete what is kept of these epochs' crops."""
         for each in epochs:
-            for name in self._parts.pop(_key(transform, "train", each), {}) if self.context.is_main else ():
+            for name in self._parts.pop(View(transform, each).key("train"), {}) if self.context.is_main else ():
                 (self.folder / name).unlink(missing_ok=True)
 
     def __call__(self, shards: Shards, side: str, transform: str, epoch: int = 0) -> Features | None:
         """All images' features by encoder, on the device of rank 0, {} elsewhere; None when a stop was asked for."""
-        if not self.encode(shards, side, transform, epoch):
+        view = View(transform, epoch)
+        if not self.encode(shards, side, view):
             return None
-        return self.gather(shards, side, transform, epoch) if self.context.is_main else {}
+        return self.gather(shards, side, view) if self.context.is_main else {}
 
     @torch.no_grad()
-    def encode(self, shards: Shards, side: str, transform: str, epoch: int = 0, turn: int = 0) -> bool:
+    def encode(self, shards: Shards, side: str, view: "View") -> bool:
         """See to it that all images' features are in the folder; False when a stop was asked for. Every rank calls it.
 
-        `side` names the images; `epoch` numbers random crops; `turn` is how many quarters they are turned, from FLIPPED
-        on mirrored first.
+        `side` names the images.
         """
         device, places = self.context.device, cut(len(shards))
-        key = _key(transform, side, epoch, turn)
+        key = view.key(side)
         known = {number for numbers in self._parts.get(key, {}).values() for number in numbers}
         left = [number for number in range(len(places)) if number not in known]
         own = left[self.context.rank :: self.context.world_size]
@@ -96,9 +118,9 @@ class Extractor:
             shards,
             [places[number] for number in own],
             image_size=self.image_size,
-            transform=transform,
+            transform=view.transform,
             seed=self.seed,
-            epoch=epoch,
+            epoch=view.epoch,
             workers=self.workers,
             pin=device.type == "cuda",
         )
@@ -109,9 +131,9 @@ class Extractor:
                 break
             images, indices = next(stream)
             pixels = normalise(images.to(device, non_blocking=True), self.mean, self.std)
-            pixels = torch.rot90(pixels.flip(-1) if turn >= FLIPPED else pixels, turn % FLIPPED, (-2, -1))
+            pixels = view.turned(pixels)
             for name, encoder in self.encoders.items():
-                found = vit.features(encoder, pixels, self.pool, self.blocks).cpu()
+                found = vit.features(encoder, pixels, self.pool, view.blocks).cpu()
                 _finite(found, name, [shards.names[i] for i in indices.tolist()])
                 part.features[name].append(found)
             part.numbers.append(number)
@@ -124,10 +146,10 @@ class Extractor:
         there = {number for numbers in self._parts.get(key, {}).values() for number in numbers}
         return bool(self.context.broadcast(len(there) == len(places)))
 
-    def gather(self, shards: Shards, side: str, transform: str, epoch: int = 0, turn: int = 0) -> Features:
+    def gather(self, shards: Shards, side: str, view: "View") -> Features:
         """What was encoded, by encoder, on the device; for rank 0."""
         images, places, whole = len(shards), cut(len(shards)), Features()
-        for file, numbers in self._parts[_key(transform, side, epoch, turn)].items():
+        for file, numbers in self._parts[view.key(side)].items():
             at = np.concatenate([places[number] for number in numbers])
             found = load_file(self.folder / file)
             for name in self.encoders:
@@ -146,11 +168,6 @@ class Extractor:
                 print(f"{file} is not what was written; its images are encoded again", flush=True)
                 file.unlink()
         return found
-
-
-def _key(transform: str, side: str, epoch: int, turn: int = 0) -> str:
-    """What is encoded, as the names of its files begin."""
-    return f"{transform}-{side}-{epoch}" + (f"-turned-{turn}" if turn else "")
 
 
 class _Part:

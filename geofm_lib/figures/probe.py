@@ -5,6 +5,7 @@ import seaborn as sns
 
 from geofm_lib.advice import signs
 from geofm_lib.catalog import metrics
+from geofm_lib.catalog.readouts import FAST, GAIN, PRETRAINED, UNTRAINED
 from geofm_lib.figures._axes import BLUE, GREY, LIMIT, ORANGE
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.runs.run import Run
@@ -19,8 +20,12 @@ KINDS = {
 }
 NUMBERS = (
     "encoder", "classes", "metric", "train_", "test_", "chance", "guess", "top", "map", "knn", "hist", "head", "loss",
-    "fewest", "unlearned", "unlabelled", "pretrained_on", "seen",
+    "fewest", "fast", "gain", "splits", "readout", "unlearned", "unlabelled", "pretrained_on", "seen",
 )  # fmt: skip
+
+
+COLOURS = {PRETRAINED: BLUE, UNTRAINED: ORANGE}
+NONE = "The run holds no result of the fast protocol: run it with protocol=fast or both."
 
 
 def verdict(run: Run) -> Note:
@@ -40,6 +45,53 @@ def numbers(run: Run) -> Table:
     return Table(pd.DataFrame(found, columns=["number", "value"]), empty="The run holds no probe result.")
 
 
+def rows(run: Run) -> pd.DataFrame:
+    """The fast protocol's rows over all splits, empty without any. kind: pretrained, untrained, or what else it is.
+
+    gain: is it what pretraining adds?
+    """
+    frame = run.read_csv("accuracy.csv")
+    if frame.empty:
+        return frame
+    frame = frame[frame["interval_kind"] != ""].replace("", pd.NA)
+    frame = frame.astype(dict.fromkeys(("value", "low", "high", "n_train"), float))
+    own = frame["pretraining_run"] == run.summary.get("encoder")
+    other = frame["pretraining_run"].fillna(frame["model"])
+    frame["kind"] = other.mask(frame["objective"] == UNTRAINED, UNTRAINED).mask(own, PRETRAINED)
+    frame["gain"] = frame["metric"].str.endswith(GAIN)
+    return frame
+
+
+@styled
+def gains(run: Run) -> Figure | Note:
+    """Every control beside the encoder under each readout, and below what pretraining adds, also at equal dimension."""
+    frame = rows(run)
+    if frame.empty:
+        return Note(NONE)
+    usual = frame[
+        (frame["protocol"] == FAST) & frame["shot"].isna() & ~frame["layer"].str.startswith("block", na=False)
+    ]
+    plain = usual[~usual["gain"] & (usual["normalisation"] == usual["normalisation"].iloc[0])]
+    shown = plain.groupby(["pooling", "kind"], sort=False)[["value", "low", "high"]].mean().reset_index()
+    names = [
+        kind if kind == pooling else f"{kind}, {pooling}"
+        for pooling, kind in zip(shown["pooling"], shown["kind"], strict=True)
+    ]
+    figure, ax = axes(height=0.9 + 0.3 * len(shown))
+    colours = [COLOURS.get(kind, GREY) for kind in shown["kind"]]
+    errors = [shown["value"] - shown["low"], shown["high"] - shown["value"]]
+    ax.barh(names, shown["value"], color=colours, height=0.62, xerr=errors, capsize=3)
+    for y, (value, high) in enumerate(zip(shown["value"], shown["high"], strict=True)):
+        ax.text(high + 1, y, f"{value:.1f}", va="center", fontsize=8.5)
+    ax.invert_yaxis()
+    ax.set(xlabel=f"{metrics.LONG[metrics.of(run.summary)]} on the test sides, %", xlim=(0, 108))
+    ax.grid(False, axis="y")
+    values = [f"{name} {value:.1f}" for name, value in zip(names, shown["value"], strict=True)]
+    added = usual[usual["gain"]][["pooling", "normalisation", "value", "low", "high", "interval_kind"]]
+    added = added.rename(columns={"value": "pretrained minus untrained, points"})
+    return Figure(figure, f"Bars of percent, with 95 % intervals over test images: {'; '.join(values)}.", added)
+
+
 @styled
 def accuracy(run: Run) -> Figure | Note:
     """Top-1, or mean average precision, of every kind of features, with 95 % intervals over the probe seeds."""
@@ -47,7 +99,7 @@ def accuracy(run: Run) -> Figure | Note:
     columns = {name: [each.replace("METRIC", key) for each in pair] for name, pair in KINDS.items()}
     found = [(name, summary[mean], summary.get(half)) for name, (mean, half) in columns.items() if mean in summary]
     if not found:
-        return Note("The run holds no probe result.")
+        return Note("The run has no result of the paper's protocol (protocol=fast).")
     table = pd.DataFrame(found, columns=["features", key, "interval"]).astype({key: float, "interval": float})
     halves, chance = table["interval"].fillna(0), summary.get("chance")
     figure, ax = axes(height=0.9 + 0.36 * len(table))
@@ -75,7 +127,7 @@ def curves(run: Run) -> Figure | Note:
     frame = run.read_csv("probe.csv")
     measured = [key for key in metrics.LONG if key in frame]
     if not measured:
-        return Note("The run holds no probe curve.")
+        return Note("The run has no curve of the paper's protocol (protocol=fast).")
     colours = {kind: _colour(kind) for kind in frame["features"].unique()}
     figure, panels = axes(height=2.9, columns=len(measured), sharex=True, squeeze=False)
     for ax, key in zip(panels[0], measured, strict=True):

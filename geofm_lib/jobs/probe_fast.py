@@ -1,5 +1,6 @@
 """The `fast` protocol: encoders, untrained ones and histograms under every readout, on the same splits."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,23 @@ from typing import Any
 import numpy as np
 
 from geofm_lib import files
-from geofm_lib.catalog.readouts import UNTRAINED
+from geofm_lib.catalog.readouts import PRETRAINED, UNTRAINED
 from geofm_lib.data.sources import prepared
-from geofm_lib.jobs import probe_judge, probe_metrics, probe_seen, probe_sources, probe_splits, probe_summary
+from geofm_lib.jobs import (
+    probe_judge,
+    probe_metrics,
+    probe_seen,
+    probe_shown,
+    probe_sources,
+    probe_splits,
+    probe_summary,
+)
 from geofm_lib.jobs.probe_paper import KEEPS
 from geofm_lib.jobs.probe_progress import Given
 from geofm_lib.jobs.run_folder import Stopped
 from geofm_lib.model import vit
-from geofm_lib.model.interop import folders, locate
+from geofm_lib.model.interop import folders, load, locate
+from geofm_lib.settings import expanded
 
 RANDOM_SEEDS = 1000  # the random encoders' seeds start here, apart from those of heads and crops
 ROWS = "accuracy.csv"
@@ -31,17 +41,35 @@ class Fast:
         for name, encoder in encoders.items():
             kind, _, seed = name.partition(" ")
             identity: Any
-            if kind == "pretrained":
-                identity = locate.digest(locate.find(settings.encoder)) if given.context.is_main else ""
+            if kind == PRETRAINED:
+                identity = self._digest(settings.encoder)
                 about = probe_sources.about(encoder, config, name_of(settings.encoder, config), "")
             else:
                 kind, identity = UNTRAINED, [_architecture(config), RANDOM_SEEDS + settings.seed + int(seed)]
                 about = probe_sources.about(encoder, config, "", seed)
             self.encoded.append(probe_sources.Encoded(given, kind, encoder, identity, about))
-        self.heads = sum(len(each.source(self.readouts).poolings) for each in self.encoded)
-        self.heads += settings.compare_histograms
-        self.steps = self.heads + sum(each.steps for each in self.encoded)
+        self.encoded += [self._beside(path.strip()) for path in settings.beside.split(",") if path.strip()]
+        self.tasks = sum(len(t) for each in self.encoded for s in each.sources(self.readouts) for t in s.tasks.values())
+        self.tasks += 2 * len(probe_judge.USUAL) * settings.compare_histograms
+        self.steps = self.tasks + sum(each.steps for each in self.encoded)
         self.kept = sum(each.kept for each in self.encoded)
+
+    def _digest(self, encoder: str) -> str:
+        return locate.digest(locate.find(encoder)) if self.given.context.is_main else ""
+
+    def _beside(self, path: str) -> probe_sources.Encoded:
+        """Another encoder, with its own mean and std."""
+        given, place = self.given, expanded(path)
+        encoder, config = load.load_encoder(place, given.settings.image_size)
+        if config["channels"] != given.train.channels:
+            raise ValueError(
+                f"beside: the encoder in {path} takes {config['channels']} channels, the images have "
+                f"{given.train.channels}; leave it out."
+            )
+        own = {name: config.get(name) or getattr(given, name) for name in ("mean", "std")}
+        encoder = encoder.to(given.context.device).eval().requires_grad_(False)
+        about = probe_sources.about(encoder, config, name_of(str(place), config), "")
+        return probe_sources.Encoded(given._replace(**own), probe_sources.BESIDE, encoder, self._digest(path), about)
 
     def encode(self) -> None:
         """All that is not kept; Stopped where a stop is asked for."""
@@ -54,28 +82,29 @@ class Fast:
         settings, train, test = self.given.settings, self.given.train, self.given.test
         data = Path(settings.data)
         images, again = probe_splits.read(data, [*train.names, *test.names], len(train))
-        splits = probe_splits.splits(
-            images, settings.splits if again else 1, probe_seen.which(settings, self.config, images.fingerprints)
-        )
+        seen = probe_seen.which(settings, self.config, images.fingerprints)
+        splits = probe_splits.splits(images, settings.splits if again else 1, seen)
         truth = np.concatenate([probe_metrics.truth(shards) for shards in (train, test)])
         judge = probe_judge.Judge(images, splits, truth, len(train.classes), probe_metrics.of(train))
         common = {"dataset": prepared.name(data), "task": "classification", "source": "own"}
-        rows = probe_judge.table(judge, self._sources(common), self._done)
+        shown = probe_shown.Shown(self.given, splits[0])
+
+        def done(*result: Any) -> None:
+            if self.given.run.stop_requested():
+                raise Stopped(KEEPS)
+            shown.add(*result)
+            self.given.progress.advance(phase="heads")
+
+        rows = probe_judge.table(judge, self._sources(common), done)
         files.write_csv(self.given.run.path / ROWS, list(rows[0]), rows)
+        shown.write()
         return probe_summary.fast(rows, judge.metric.key, len(splits), settings.splits)
 
     def _sources(self, common: dict[str, Any]) -> Iterator[probe_judge.Source]:
-        for each in self.encoded:
-            found = each.source(self.readouts)
-            yield found._replace(about=common | found.about)
-        if self.given.settings.compare_histograms:
-            found = probe_sources.histograms(self.given)
-            yield found._replace(about=common | found.about)
-
-    def _done(self) -> None:
-        if self.given.run.stop_requested():
-            raise Stopped(KEEPS)
-        self.given.progress.advance(phase="heads")
+        found = itertools.chain.from_iterable(each.sources(self.readouts) for each in self.encoded)
+        by_hand = probe_sources.handmade(self.given) if self.given.settings.compare_histograms else ()
+        for each in itertools.chain(found, by_hand):
+            yield each._replace(about=common | each.about)
 
 
 def _architecture(config: folders.Config) -> dict[str, Any]:

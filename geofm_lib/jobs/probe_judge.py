@@ -9,48 +9,71 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from geofm_lib.catalog.readouts import ACCURACY, EQUAL, FAST, GAIN, UNTRAINED
+from geofm_lib.catalog.readouts import ACCURACY, EQUAL, FAST, GAIN, KNN, PRETRAINED, SHARES, SHOTS, UNTRAINED
+from geofm_lib.jobs import probe_splits
 from geofm_lib.jobs.probe_metrics import Metric
 from geofm_lib.jobs.probe_splits import Images, Split
-from geofm_lib.model import logistic
+from geofm_lib.model import logistic, neighbours
 
 OF_IMAGES = "95 %, bootstrap over test images"
 OF_BOTH = "95 %, paired bootstrap over test images and untrained draws"
-SCALED, EQUALLY = "standardised", f"standardised, PCA {EQUAL}"
-NORMALISATIONS = {SCALED: 0, EQUALLY: EQUAL}  # of features -> how many PCA leaves (0: all)
+SCALED, EQUALLY, CHOSEN = "standardised", f"standardised, PCA {EQUAL}", "chosen"
 Rows = list[dict[str, Any]]
+
+
+class Task(NamedTuple):
+    """One comparison: the columns that name it, its head, how many features PCA leaves (0: all), and its splits.
+
+    few: of how many training images a class, or of which share of the train side (0: all of it).
+    """
+
+    protocol: str
+    normalisation: str
+    head: Callable[..., logistic.Scores]
+    dimension: int = 0
+    few: float = 0
+
+    @property
+    def shot(self) -> str:
+        """As rows have it: "5" images a class, "10 %" of the train side, "" for all."""
+        return f"{self.few:.0%}".replace("%", " %") if 0 < self.few < 1 else f"{self.few:g}" if self.few else ""
+
+
+PLAIN = (Task(FAST, SCALED, logistic.scores),)
+USUAL = (*PLAIN, Task(FAST, EQUALLY, logistic.scores, EQUAL), Task(KNN, CHOSEN, neighbours.scores))
+ALL = (*USUAL, *(Task(FAST, SCALED, logistic.scores, few=few) for few in (*SHOTS, *SHARES)))
 
 
 class Source(NamedTuple):
     """Features of all images, and what rows say of where they come from.
 
-    kind: pretrained, untrained, or what else stands beside them. about: columns of a row. poolings: its readouts, as
-    rows name them. features: pooling -> [n, D].
+    kind: pretrained, untrained, or what else stands beside them. about: columns of a row. tasks: of each readout, as
+    rows name it. features: readout -> [n, D].
     """
 
     kind: str
     about: dict[str, Any]
-    poolings: tuple[str, ...]
+    tasks: dict[str, tuple[Task, ...]]
     features: Callable[[str], np.ndarray]
 
 
 class Result(NamedTuple):
     """values: [splits, columns of the metric], percent. draws: [draws of test images], means over splits of the first.
 
-    strengths: that of each split. chosen: were they, or was there nothing to choose by?
+    heads: of each split, without those of other splits where a task has fewer.
     """
 
     values: np.ndarray
     draws: np.ndarray
-    strengths: list[float]
-    chosen: bool
+    heads: list[logistic.Scores]
 
 
 class Judge:
     """Scores features; holds which images are drawn for intervals, the same for everybody."""
 
     def __init__(self, images: Images, splits: list[Split], truth: np.ndarray, classes: int, metric: Metric) -> None:
-        self.splits, self.truth, self.classes, self.metric = splits, truth, classes, metric
+        self.truth, self.classes, self.metric = truth, classes, metric
+        self.splits = {0.0: splits} | {few: probe_splits.fewer(images, splits, few) for few in (*SHOTS, *SHARES)}
         groups, number = np.unique(images.group, return_inverse=True)
         tested = np.unique(number[np.concatenate([split.test for split in splits])])
         drawn = np.zeros((metric.draws, len(groups)), np.float32)
@@ -58,63 +81,56 @@ class Judge:
         drawn[:, tested] = np.random.default_rng(0).multinomial(len(tested), share, size=metric.draws)
         self.weights = drawn[:, number]
 
-    def result(self, features: np.ndarray, dimension: int = 0, splits: list[Split] | None = None) -> Result:
-        """The heads on features [n, D] of all images, one a split, of which PCA leaves `dimension` (0: all)."""
+    def result(self, features: np.ndarray, task: Task) -> Result:
+        """The task's heads on features [n, D] of all images, one a split."""
         values, draws, heads = [], [], []
-        for split in splits or self.splits:
+        for split in self.splits[task.few]:
             tested = self.truth[split.test]
-            heads.append(
-                logistic.scores(
-                    features[split.train],
-                    self.truth[split.train],
-                    features[split.test],
-                    split.validation,
-                    self.metric.measure,
-                    self.classes,
-                    dimension,
-                )
-            )
+            known, truth, unknown = features[split.train], self.truth[split.train], features[split.test]
+            given = (known, truth, unknown, split.validation, self.metric.measure, self.classes, task.dimension)
+            heads.append(task.head(*given))
             values.append(self.metric.measure(heads[-1].scores, tested))
             draws.append(self.metric.weighted(heads[-1].scores, tested, self.weights[:, split.test]))
-        return Result(
-            np.array(values), np.nanmean(draws, axis=0), [h.strength for h in heads], all(h.chosen for h in heads)
-        )
+        return Result(np.array(values), np.nanmean(draws, axis=0), heads)
 
 
-def table(judge: Judge, sources: Iterable[Source], done: Callable[[], None]) -> Rows:
-    """Rows of ACCURACY: each source under each readout, as it is and at equal dimension, then the gains.
+def table(
+    judge: Judge, sources: Iterable[Source], done: Callable[[Source, str, np.ndarray, Task, Result], None]
+) -> Rows:
+    """Rows of ACCURACY: each source under each readout in its tasks, then what the pretrained one is above untrained.
 
-    done: called after each head's splits.
+    done: is told each result and what it is of.
     """
-    rows, results = Rows(), dict[tuple[str, str], dict[str, list[Result]]]()
+    rows, results = Rows(), dict[tuple, dict[str, list[tuple[dict[str, Any], Result]]]]()
     for source in sources:
-        for pooling in source.poolings:
+        for pooling, tasks in source.tasks.items():
             features = source.features(pooling)
-            for normalisation, dimension in NORMALISATIONS.items():
-                found = judge.result(features, dimension)
-                about = source.about | {"pooling": pooling, "normalisation": normalisation}
-                rows += _of(judge, about, found)
-                results.setdefault((pooling, normalisation), {}).setdefault(source.kind, []).append(found)
-                if source.kind == "pretrained":
-                    encoder = source.about
-            done()
-    for (pooling, normalisation), kinds in results.items():
-        if {"pretrained", UNTRAINED} <= set(kinds):
-            about = encoder | {"pooling": pooling, "normalisation": normalisation}
-            rows.append(_gain(judge, about, kinds["pretrained"][0], kinds[UNTRAINED]))
+            for task in tasks:
+                found = judge.result(features, task)
+                about = source.about | {"pooling": pooling, "normalisation": task.normalisation}
+                about |= {"protocol": task.protocol, "shot": task.shot}
+                rows += _of(judge, task, about, found)
+                key = (task, pooling, about.get("layer"))
+                results.setdefault(key, {}).setdefault(source.kind, []).append((about, found))
+                done(source, pooling, features, task, found)
+    for (task, *_), kinds in results.items():
+        if {PRETRAINED, UNTRAINED} <= set(kinds):
+            ((about, own),) = kinds[PRETRAINED]
+            rows.append(_gain(judge, task, about, own, [found for _, found in kinds[UNTRAINED]]))
     _differences(rows, judge.metric.key)
     return rows
 
 
-def _of(judge: Judge, about: dict[str, Any], found: Result) -> Rows:
+def _of(judge: Judge, task: Task, about: dict[str, Any], found: Result) -> Rows:
     """The row over all splits with its interval, and one a split without, where there are several."""
-    sides = [(split.name, len(split.train), len(split.test)) for split in judge.splits]
-    whole = (_splits(judge.splits), round(np.mean([s[1] for s in sides])), round(np.mean([s[2] for s in sides])))
+    splits = judge.splits[task.few]
+    sides = [(split.name, len(split.train), len(split.test)) for split in splits]
+    whole = (_splits(splits), round(np.mean([s[1] for s in sides])), round(np.mean([s[2] for s in sides])))
     low, high = np.percentile(found.draws, (2.5, 97.5))
     rows = Rows()
     for (name, train, test), values in zip([whole, *sides], [found.values.mean(0), *found.values], strict=True):
         measured = dict(zip(judge.metric.columns, (round(float(value), 3) for value in values), strict=True))
-        own = {"split": name, "n_train": train, "n_test": test, "metric": judge.metric.key, "protocol": FAST}
+        own = {"split": name, "n_train": train, "n_test": test, "metric": judge.metric.key}
         row = dict.fromkeys(ACCURACY, "") | about | own | {n: v for n, v in measured.items() if n in ACCURACY}
         row["value"] = measured[judge.metric.key]
         if not rows:
@@ -127,7 +143,7 @@ def _splits(splits: list[Split]) -> str:
     return splits[0].name if len(splits) == 1 else f"{len(splits)} splits"
 
 
-def _gain(judge: Judge, about: dict[str, Any], own: Result, others: list[Result]) -> dict[str, Any]:
+def _gain(judge: Judge, task: Task, about: dict[str, Any], own: Result, others: list[Result]) -> dict[str, Any]:
     """What the encoder is above the mean of the untrained ones, of which as many are drawn as there are."""
     random, count = np.random.default_rng(1), len(others)
     untrained = np.stack([each.draws for each in others])  # [draws of weights, draws of images]
@@ -135,7 +151,7 @@ def _gain(judge: Judge, about: dict[str, Any], own: Result, others: list[Result]
     differences = own.draws - untrained[picked.T, np.arange(untrained.shape[1])].mean(0)
     low, high = np.percentile(differences, (2.5, 97.5))
     value = own.values[:, 0].mean() - np.mean([each.values[:, 0].mean() for each in others])
-    row = _of(judge, about, own)[0]
+    row = _of(judge, task, about, own)[0]
     row |= {"metric": judge.metric.key + GAIN, "top1": "", "top5": "", "value": round(float(value), 3)}
     return row | {"low": round(float(low), 3), "high": round(float(high), 3), "interval_kind": OF_BOTH}
 
@@ -145,7 +161,7 @@ def _differences(rows: Rows, key: str) -> None:
 
     Of features without readouts, such as histograms, it is to the same readout as nothing else: it stays empty.
     """
-    same = ("split", "pooling", "normalisation")
+    same = ("split", "protocol", "layer", "pooling", "normalisation", "shot")
     values: dict[tuple, list[float]] = {}
     for row in rows:
         if row["objective"] == UNTRAINED:

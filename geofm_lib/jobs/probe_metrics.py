@@ -54,9 +54,14 @@ def top_weighted(scores_NK: np.ndarray, labels_N: np.ndarray, weights_BN: np.nda
 
 
 def precision_weighted(scores_NK: np.ndarray, targets_NK: np.ndarray, weights_BN: np.ndarray) -> np.ndarray:
-    """The same of mean average precision."""
-    drawn = (np.repeat(np.arange(len(row)), row.astype(int)) for row in weights_BN)
-    return np.array([mean_average_precision(scores_NK[i], targets_NK[i])[0] for i in drawn])
+    """The same of mean average precision, over the classes that some image has; of equal scores the first counts."""
+    found = []
+    for k in np.flatnonzero(targets_NK.any(0)):
+        order = np.argsort(-scores_NK[:, k], kind="stable")
+        weights, right = weights_BN[:, order], weights_BN[:, order] * targets_NK[order, k]
+        precision = right.cumsum(1) / np.maximum(weights.cumsum(1), 1e-9)
+        found.append((right * precision).sum(1) / np.where(right.any(1), right.sum(1), np.nan))
+    return 100 * np.nanmean(found, axis=0)
 
 
 def binomial(scores_NK: np.ndarray, labels_N: np.ndarray) -> float:
@@ -73,7 +78,7 @@ def bootstrap(scores_NK: np.ndarray, targets_NK: np.ndarray) -> float:
 
 
 TOP = Metric("top1", ("top1", "top5"), top, top_weighted, 2000, binomial, BINOMIAL)
-PRECISION = Metric("map", ("map",), mean_average_precision, precision_weighted, DRAWS, bootstrap, BOOTSTRAP)
+PRECISION = Metric("map", ("map",), mean_average_precision, precision_weighted, 1000, bootstrap, BOOTSTRAP)
 
 
 def of(images: Shards) -> Metric:

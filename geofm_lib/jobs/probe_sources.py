@@ -4,8 +4,10 @@ Features lie in the user's own part of the runs folder, `features/<identity>`, o
 versions. So another head, readout or split, or another probe with the same untrained encoder, encodes nothing again.
 """
 
+import functools
 import hashlib
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,18 @@ import torch
 
 from geofm_lib import __version__, files
 from geofm_lib.catalog.readouts import READOUTS, UNTRAINED
-from geofm_lib.data import baselines
+from geofm_lib.data import baselines, random_patches
+from geofm_lib.data.shards import Shards
 from geofm_lib.data.sources import prepared
-from geofm_lib.distributed.features import Extractor, cut
-from geofm_lib.jobs.probe_judge import Source
+from geofm_lib.distributed.features import Extractor, View, cut
+from geofm_lib.jobs.probe_judge import ALL, PLAIN, USUAL, Source, Task
 from geofm_lib.jobs.probe_progress import Given
 from geofm_lib.model import vit
 from geofm_lib.settings import own_folder
 
 FORMAT = 1  # another number where the same weights would give other features
 TRANSFORM = "none"  # the whole image, in a square
+BESIDE = "beside"  # the kind of an encoder that stands beside the one that is probed
 
 
 def folder(identity: Any, data: str, device: torch.device) -> Path:
@@ -42,7 +46,8 @@ class Encoded:
     def __init__(self, given: Given, kind: str, encoder: vit.Encoder, identity: Any, about: dict[str, Any]) -> None:
         settings, context = given.settings, given.context
         self.kind, self.about, self.sides = kind, about, {"train": given.train, "test": given.test}
-        self.turns = range(settings.orientations)
+        self.turns, self.details = range(settings.orientations), settings.details and kind != BESIDE
+        self.blocks = len(getattr(encoder, "blocks", "1"))
         self.pools = [pool for pool in vit.POOLS if pool != "cls" or encoder.cls_token is not None]
         whole = [identity, given.mean, given.std, settings.image_size, self.pools]
         self.extract = Extractor(
@@ -58,57 +63,82 @@ class Encoded:
             done=given.progress.encoded,
             stop=given.run.stop_requested,
         )
-        self.steps = len(self.turns) * sum(len(cut(len(shards))) for shards in self.sides.values())
-        calls = [(shards, side, turn) for side, shards in self.sides.items() for turn in self.turns]
-        self.kept = self.steps - sum(self.extract.left(shards, side, TRANSFORM, turn) for shards, side, turn in calls)
+        calls = [(shards, side, self._view(turn)) for turn in self.turns for side, shards in self.sides.items()]
+        self.steps = sum(len(cut(len(shards))) for shards, *_ in calls)
+        self.kept = self.steps - sum(self.extract.left(*each) for each in calls)
+        self.calls = calls
+
+    def _view(self, turn: int) -> View:
+        return View(TRANSFORM, turn=turn, blocks=self.details and not turn)
 
     def encode(self) -> bool:
         """All that is missing, on all ranks; False when a stop was asked for."""
-        each = ((shards, side, turn) for turn in self.turns for side, shards in self.sides.items())
-        return all(self.extract.encode(shards, side, TRANSFORM, turn=turn) for shards, side, turn in each)
+        return all(self.extract.encode(*each) for each in self.calls)
 
-    def source(self, readouts: list[str]) -> Source:
-        """What rank 0 compares; of an encoder without a class token the readouts are without it."""
+    def sources(self, readouts: list[str]) -> Iterator[Source]:
+        """What rank 0 compares, then each block's; of an encoder without a class token the readouts are without it."""
         own: dict[str, tuple[str, ...]] = {}
         for name in readouts:
-            pools = {
-                part: pool for part, pool in zip(name.split("+"), READOUTS[name], strict=True) if pool in self.pools
-            }
+            pairs = zip(name.split("+"), READOUTS[name], strict=True)
+            pools = {part: pool for part, pool in pairs if pool in self.pools}
             own |= {"+".join(pools): tuple(pools.values())} if pools else {}
+        if not own:
+            raise ValueError("readouts: this encoder has no class token; use mean.")
         poolings = {name: (pools, 1) for name, pools in own.items()}
         if len(self.turns) > 1:
             poolings |= {f"{name}, {len(self.turns)} orientations": (own[name], len(self.turns)) for name in own}
-        return Source(self.kind, self.about, tuple(poolings), lambda pooling: self._features(*poolings[pooling]))
+        tasks: dict[str, tuple[Task, ...]] = dict.fromkeys(poolings, USUAL)
+        if self.details:
+            tasks[next(iter(own))] = ALL
+        yield Source(self.kind, self.about, tasks, lambda pooling: self._features(*poolings[pooling]))
+        for block in range(self.blocks - 1 if self.details else 0):
+            about = self.about | {"layer": f"block {block + 1}"}
+            names = [name for name in ("mean", "class") if READOUTS[name][0] in self.pools]
+            yield Source(self.kind, about, dict.fromkeys(names, PLAIN), functools.partial(self._of_block, block))
 
-    def _features(self, pools: tuple[str, ...], turns: int) -> np.ndarray:
-        """[n, D]: means over the first so many orientations."""
+    def _of_block(self, block: int, pooling: str) -> np.ndarray:
+        return self._features(READOUTS[pooling], 1, block)
+
+    def _features(self, pools: tuple[str, ...], turns: int, block: int = -1) -> np.ndarray:
+        """[n, D]: means over the first so many orientations, after a block."""
         found = None
         for turn in range(turns):
-            parts = [self.extract.gather(shards, side, TRANSFORM, turn=turn) for side, shards in self.sides.items()]
-            one = torch.cat([part[self.kind] for part in parts])
+            parts = [self.extract.gather(shards, side, self._view(turn)) for side, shards in self.sides.items()]
+            both = torch.cat([part[self.kind] for part in parts])
+            one = both.unflatten(1, (self.blocks if self._view(turn).blocks else 1, len(self.pools), -1))[:, block]
             found = one if found is None else found + one
         assert found is not None
-        pooled = (found / turns).unflatten(1, (len(self.pools), -1)).cpu()
-        return pooled[:, [self.pools.index(pool) for pool in pools]].flatten(1).numpy()
+        return (found / turns)[:, [self.pools.index(pool) for pool in pools]].flatten(1).cpu().numpy()
 
 
-def histograms(given: Given) -> Source:
-    """Colour and gradient histograms, kept likewise; for rank 0."""
-    place = folder(["histograms", baselines.SIZE, __version__], given.settings.data, given.context.device)
+def handmade(given: Given) -> Iterator[Source]:
+    """Features that nobody has trained, kept likewise: histograms, and random convolutions; for rank 0."""
+    sides, size = {"train": given.train, "test": given.test}, given.settings.image_size
 
-    def features(_: str) -> np.ndarray:
-        parts = []
-        for side, shards in (("train", given.train), ("test", given.test)):
-            file = place / f"{side}.npy"
-            if not file.is_file():
-                place.mkdir(parents=True, exist_ok=True)
-                with files.whole(file) as fresh, open(fresh, "wb") as stream:
-                    np.save(stream, baselines.features(shards))
-            parts.append(np.load(file))
-        return np.concatenate(parts)
+    def convolutions(shards: Shards) -> np.ndarray:
+        return random_patches.features(shards, random_patches.filters(given.train, size), size)
 
-    about = {"model": "histograms", "objective": "none"}
-    return Source("histograms", about, ("histograms",), features)
+    makers: dict[str, tuple[Any, Callable[[Shards], np.ndarray]]] = {
+        "histograms": (baselines.SIZE, baselines.features),
+        "random convolutions": ([size, random_patches.FILTERS], convolutions),
+    }
+    for name, (identity, make) in makers.items():
+        place = folder([name, identity, __version__], given.settings.data, given.context.device)
+        about = {"model": name, "objective": "none"}
+        yield Source(name, about, {name: USUAL}, functools.partial(_kept, place, sides, make))
+
+
+def _kept(place: Path, sides: dict[str, Shards], make: Callable[[Shards], np.ndarray], _: str) -> np.ndarray:
+    """[n, D] of both sides, from files that are made when they are not there."""
+    found = []
+    for side, shards in sides.items():
+        file = place / f"{side}.npy"
+        if not file.is_file():
+            place.mkdir(parents=True, exist_ok=True)
+            with files.whole(file) as fresh, open(fresh, "wb") as stream:
+                np.save(stream, make(shards))
+        found.append(np.load(file))
+    return np.concatenate(found)
 
 
 def about(encoder: vit.Encoder, config: dict[str, Any], name: str, seed: int | str) -> dict[str, Any]:

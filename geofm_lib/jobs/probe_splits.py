@@ -5,6 +5,7 @@ scene or by block) and share with other seeds; of a given split there are no oth
 pretrained on is tested in none of them.
 """
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,11 +79,34 @@ def splits(images: Images, count: int, seen: np.ndarray | bool) -> list[Split]:
     return [_split(images, name, trains, seen) for name, trains in found]
 
 
+def fewer(images: Images, splits: list[Split], few: float) -> list[Split]:
+    """The same splits with less to learn from: `few` images of each class, or below 1 that share of the train side."""
+    return [_fewer(images, each, few, SEEDS + k) for k, each in enumerate(splits)]
+
+
+def _fewer(images: Images, split: Split, few: float, seed: int) -> Split:
+    if few < 1:
+        train = split.train[_drawn(images, split.train, few, seed)]
+    else:
+        random, kept, of = np.random.default_rng(seed), list[int](), defaultdict[str, int](int)
+        strata = several.strata([images.labels[i] for i in split.train])
+        for place in random.permutation(len(split.train)).tolist():
+            if of[strata[place]] < few:
+                of[strata[place]] += 1
+                kept.append(place)
+        train = split.train[np.sort(kept)]
+    return split._replace(train=train, validation=_validation(images, train))
+
+
 def _split(images: Images, name: str, trains: np.ndarray, seen: np.ndarray) -> Split:
     tested = ~trains if name == OWN else ~trains & ~seen
     train = np.flatnonzero(trains)
+    return Split(name, train, np.flatnonzero(tested), _validation(images, train))
+
+
+def _validation(images: Images, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     fit = _drawn(images, train, 1 - VALIDATION, SEEDS)
-    return Split(name, train, np.flatnonzero(tested), (np.flatnonzero(fit), np.flatnonzero(~fit)))
+    return np.flatnonzero(fit), np.flatnonzero(~fit)
 
 
 def _drawn(images: Images, some: np.ndarray, share: float, seed: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 from scipy import stats
 
 from geofm_lib.catalog import metrics
-from geofm_lib.catalog.readouts import GAIN
+from geofm_lib.catalog.readouts import GAIN, UNTRAINED
 
 KINDS = ("pretrained", "random")
 INTERVALS = "95 %, Student's t, over probe seeds (head, order of images and, for random, the encoder)"
@@ -80,7 +80,9 @@ def fast(rows: list[dict[str, Any]], key: str, splits: int, asked: int) -> dict[
 
     rows: of accuracy.csv, the job's. splits: how many there are, of `asked`.
     """
-    whole = [row for row in rows if row["interval_kind"] and row["normalisation"] == rows[0]["normalisation"]]
+    first = {name: rows[0][name] for name in ("protocol", "normalisation", "shot")}
+    whole = [row for row in rows if row["interval_kind"] and all(row[n] == value for n, value in first.items())]
+    whole = [row for row in whole if not row["layer"].startswith("block")]
     gains = [row for row in whole if row["metric"].endswith(GAIN)]
     own = [row for row in whole if row["metric"] == key]
     head = own[0]
@@ -100,10 +102,8 @@ def fast(rows: list[dict[str, Any]], key: str, splits: int, asked: int) -> dict[
         for value in [_value(own, row)]
     ]
     if not gains:
-        parts = [
-            f"{row['value']:.1f} % {words} under {row['pooling']}" for row in own if row["pooling"] != "histograms"
-        ]
-    said = "Pretraining adds " * bool(gains) + "; ".join(parts)
+        parts = [f"{row['value']:.1f} % {words} under {row['pooling']}" for row in own if row["objective"] == UNTRAINED]
+    said = ("Pretraining adds " if gains else "Untrained: ") + "; ".join(parts)
     if beside:
         said += f"; histograms {beside[0]:.1f} %"
     return found | {"answer": f"{said} ({where}, logistic regression, 95 % intervals over test images)"}

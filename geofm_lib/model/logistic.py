@@ -18,10 +18,13 @@ Measure = Callable[[np.ndarray, np.ndarray], tuple[float, ...]]  # (scores [N, K
 
 
 class Scores(NamedTuple):
-    """scores: float32 [n, K], -inf of a class that was not in training. strength: C. chosen: was it, or UNCHOSEN?"""
+    """scores: float32 [n, K], -inf of a class that was not in training.
+
+    setting: what was chosen on the validation part. chosen: was it, or was there nothing to choose by?
+    """
 
     scores: np.ndarray
-    strength: float
+    setting: float | str
     chosen: bool
 
 

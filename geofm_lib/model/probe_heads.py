@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 PROTOCOL = 2  # another number where the same features would give other heads: what an older version kept is not used
 CONSTANT = 1e-6  # of its mean: a feature that varies less is told apart by rounding alone
+STANDARDISED, CENTRED, PLAIN = "standardised", "centred", "as they are"
+SCALINGS = (STANDARDISED, CENTRED, PLAIN)  # of features before their cosine
 
 
 class ProbeHead(nn.Module):
@@ -83,17 +85,22 @@ def knn_scores(
     k: int = 20,
     temperature: float = 0.07,
     chunk: int = 1024,
+    scaling: str = STANDARDISED,
 ) -> torch.Tensor:
     """The share [N, K] of its votes that the ``k`` nearest training images give to each class.
 
-    Nearness is the cosine of features that are standardised by the training images' mean and spread, since features of
-    a network share a large mean. A neighbour's vote weighs exp(cosine / temperature) (Wu et al., arXiv 1805.01978).
-    truth: of the training images, as for `train_step`; one with several labels votes for each. ``k`` is cut to the
-    number of training images. ``chunk`` test images are compared at once.
+    Nearness is the cosine of features that are standardised by the training images' mean and spread, or one of
+    SCALINGS; features of a network share a large mean. A neighbour's vote weighs exp(cosine / temperature) (Wu et al.,
+    arXiv 1805.01978). truth: of the training images, as for `train_step`; one with several labels votes for each.
+    ``k`` is cut to the number of training images. ``chunk`` test images are compared at once.
     """
     k = min(k, len(train_ND))
     spread, mean = torch.std_mean(train_ND.float(), dim=0, correction=0)
     varied = spread > CONSTANT * mean.abs()
+    if scaling != STANDARDISED:
+        spread = torch.ones_like(spread)
+    if scaling == PLAIN:
+        mean, varied = torch.zeros_like(mean), torch.ones_like(varied)
 
     def standardised(features: torch.Tensor) -> torch.Tensor:
         return F.normalize((features.float() - mean)[:, varied] / spread[varied], dim=1)

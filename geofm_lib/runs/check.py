@@ -115,6 +115,11 @@ def check(settings: JobSettings, images: bool = True) -> None:
                     headers.check(place)
                     if isinstance(settings, PretrainSettings):
                         headers.same_model(place, settings.model, settings.patch())
+        for each in filter(None, map(str.strip, getattr(settings, "beside", "").split(","))):
+            with naming("beside"):
+                place = locate.find(expanded(each), each)
+                locate.described(place)
+                headers.check(place)
         if isinstance(settings, PretrainSettings):
             done = branch.check(settings)
             if images and (folder := _prepared(settings)):

@@ -14,7 +14,14 @@ from pathlib import Path
 from geofm_lib import rights
 from geofm_lib.catalog.datasets import DOWNLOADS
 
-PATHS = ("dataset", "data", "encoder", "init", "branch")  # settings that may be a path, or several with commas
+PATHS = (
+    "dataset",
+    "data",
+    "encoder",
+    "beside",
+    "init",
+    "branch",
+)  # settings that may be a path, or several with commas
 NO_PATHS = {"", "scenes", "random", *DOWNLOADS}  # what they may be besides
 _shells: list[Path] = []  # where `in_clone` was entered
 

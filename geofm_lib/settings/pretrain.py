@@ -185,6 +185,17 @@ class ProbeSettings(ImageSettings):
     splits: int = setting(
         5, "fast: the set's own split and further ones of its kind", "protocol", ge=1, le=100, later=True
     )
+    details: bool = setting(
+        True, "fast: few images a class, shares of the train side, and every block too", "protocol", later=True
+    )
+    beside: str = setting("", "fast: other encoders' folders to score too, with commas", "protocol", later=True)
+    supervised_epochs: int = setting(
+        0,
+        "fast: train the same architecture on the labels from scratch, for so many epochs",
+        "protocol",
+        ge=0,
+        later=True,
+    )
     views: int = setting(8, "augmented views kept of a training image (0: new crops every epoch)", "protocol", ge=0)
     epochs: int = setting(90, "of the linear probe", "protocol", ge=1)
     warmup_epochs: float = setting(10.0, "epochs of linear warm-up, then a cosine to zero", "protocol", ge=0)
@@ -194,7 +205,7 @@ class ProbeSettings(ImageSettings):
     probe_seeds: int = setting(3, "repeats; intervals are over them", "protocol", ge=1, le=100)
     knn_k: int = setting(20, "nearest neighbours that vote", "protocol", ge=1)
     compare_random: bool = setting(True, "probe the same encoder at random initialisation too", "protocol")
-    compare_histograms: bool = setting(True, "score colour and gradient histograms too", "protocol")
+    compare_histograms: bool = setting(True, "score histograms (fast: random convolutions) too", "protocol")
     allow_seen: bool = setting(False, "probe though most test images were pretrained on", "protocol", later=True)
     seed: int = setting(0, "of crops, heads and the random encoder", "protocol", ge=0)
     ranks: int = RANKS

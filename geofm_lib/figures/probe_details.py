@@ -1,0 +1,193 @@
+"""05: what the fast protocol says beside its answer: labels, blocks, classes, neighbours, a map. No torch."""
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
+from geofm_lib.catalog import metrics
+from geofm_lib.catalog.readouts import FAST, PRETRAINED, UNTRAINED
+from geofm_lib.figures._axes import GREY
+from geofm_lib.figures.display import Figure, Note, Table, axes, styled
+from geofm_lib.figures.pretrain import WITHHELD, withheld
+from geofm_lib.figures.probe import COLOURS, NONE, rows
+from geofm_lib.runs.run import Run
+
+MOST = 40  # classes in a figure
+
+
+@styled
+def labels(run: Run) -> Figure | Note:
+    """The metric against how many training images there are, of the pretrained and of untrained encoders."""
+    frame = rows(run)
+    found = frame[frame["shot"].notna() & ~frame["gain"]] if len(frame) else frame
+    if found.empty:
+        return Note(NONE if frame.empty else "The run asked for no smaller train sides (details=False).")
+    same = (frame["protocol"] == FAST) & ~frame["gain"] & frame["shot"].isna() & frame["layer"].eq("last")
+    like = found.iloc[0]
+    same &= (frame["pooling"] == like["pooling"]) & (frame["normalisation"] == like["normalisation"])
+    found = pd.concat([found, frame[same]])
+    mean = found.groupby(["kind", "n_train"], sort=True)[["value", "low", "high"]].mean().reset_index()
+    figure, ax = axes(height=2.9)
+    for kind, each in mean.groupby("kind"):
+        ax.plot(each["n_train"], each["value"], marker="o", color=COLOURS.get(kind, GREY), label=kind)
+        ax.fill_between(each["n_train"], each["low"], each["high"], color=COLOURS.get(kind, GREY), alpha=0.15)
+    ax.set(xscale="log", xlabel="training images", ylabel=_label(run))
+    ax.legend()
+    ends = [f"{k} from {e['value'].iloc[0]:.1f} with {e['n_train'].iloc[0]:.0f} to {e['value'].iloc[-1]:.1f} with "
+            f"{e['n_train'].iloc[-1]:.0f}" for k, e in mean.groupby("kind")]  # fmt: skip
+    alt = f"Lines of {_label(run)} against training images, bands are 95 % over test images: {'; '.join(ends)}."
+    return Figure(figure, alt, mean)
+
+
+@styled
+def blocks(run: Run) -> Figure | Note:
+    """The metric behind each block, of the mean of the patch tokens and of the class token."""
+    frame = rows(run)
+    if frame.empty:
+        return Note(NONE)
+    plain = frame[(frame["protocol"] == FAST) & ~frame["gain"] & frame["shot"].isna()]
+    plain = plain[plain["pooling"].isin(["mean", "class"]) & (plain["normalisation"] == plain["normalisation"].iloc[0])]
+    inner = plain[plain["layer"].str.startswith("block", na=False)].copy()
+    if inner.empty:
+        return Note("The run asked for the last block alone (details=False).")
+    inner["block"] = inner["layer"].str.removeprefix("block ").astype(int)
+    last = plain[plain["layer"] == "last"].assign(block=inner["block"].max() + 1)
+    mean = pd.concat([inner, last]).groupby(["kind", "pooling", "block"])["value"].mean().reset_index()
+    figure, ax = axes(height=2.9)
+    for (kind, pooling), each in mean.groupby(["kind", "pooling"]):
+        style = "-" if pooling == "mean" else "--"
+        ax.plot(
+            each["block"], each["value"], style, marker="o", color=COLOURS.get(kind, GREY), label=f"{kind}, {pooling}"
+        )
+    ax.set(xlabel="behind block", ylabel=_label(run), xticks=sorted(mean["block"].unique()))
+    ax.legend()
+    best = mean.loc[mean.groupby(["kind", "pooling"])["value"].idxmax()]
+    words = [f"{r.kind}, {r.pooling}: best {r.value:.1f} behind block {r.block}" for r in best.itertuples()]
+    return Figure(figure, f"Lines of {_label(run)} behind each block: {'; '.join(words)}.", mean)
+
+
+def ranks(run: Run) -> Table:
+    """How many dimensions the features of each encoder fill."""
+    frame = run.read_csv("features.csv")
+    if frame.empty:
+        return Table(frame, empty=NONE)
+    frame = frame[~frame["layer"].astype(str).str.startswith("block")]
+    found = frame.groupby(["kind", "pooling"], sort=False)[["width", "effective_rank"]].mean().reset_index()
+    return Table(found, "Effective rank: the exponential of the entropy of the singular values")
+
+
+@styled
+def classes(run: Run) -> Figure | Note:
+    """Accuracy of each class, of the pretrained encoder and of the first untrained one, on the set's own split."""
+    said = run.read_csv("predictions.csv")
+    if said.empty:
+        return Note("There are no predictions of single classes: the run has none, or its images have several labels.")
+    kinds = [kind for kind in (PRETRAINED, UNTRAINED) if kind in said]
+    right = pd.DataFrame({kind: said[kind] == said["class"] for kind in kinds}).groupby(said["class"]).mean() * 100
+    right = right.sort_values(kinds[0])
+    shown = pd.concat([right.head(MOST // 2), right.tail(MOST - MOST // 2)]) if len(right) > MOST else right
+    figure, ax = axes(height=0.8 + 0.19 * len(shown))
+    for kind in kinds:
+        ax.plot(shown[kind], shown.index, "o", color=COLOURS[kind], label=kind)
+    ax.set(xlabel="right of the class's test images, %", xlim=(-3, 103))
+    ax.legend()
+    low, high = right.iloc[0], right.iloc[-1]
+    alt = f"Points of the share right of each of {len(right)} classes, {kinds[0]}: "
+    alt += f"least {low.name} {low[kinds[0]]:.0f} %, "
+    alt += f"most {high.name} {high[kinds[0]]:.0f} %; all in predictions.csv."
+    return Figure(figure, alt, right.reset_index())
+
+
+def confusion(run: Run) -> Table:
+    """The pairs of classes that are confused most, of the set's own split."""
+    said = run.read_csv("predictions.csv")
+    if said.empty:
+        return Table(said, empty="No class is taken for another in this run's predictions.")
+    kind = next(name for name in (PRETRAINED, UNTRAINED) if name in said)
+    wrong = Counter(
+        zip(said.loc[said[kind] != said["class"], "class"], said.loc[said[kind] != said["class"], kind], strict=True)
+    )
+    total = said["class"].value_counts()
+    found = [(a, b, n, 100 * n / total[a]) for (a, b), n in wrong.most_common(8)]
+    frame = pd.DataFrame(found, columns=["class", "taken for", "test images", "of the class, %"])
+    return Table(frame, f"Most confused, {kind}", "No class is taken for another.")
+
+
+def confused(run: Run) -> Figure | Note:
+    """Test images of the most confused pairs."""
+    found = _pictures(run, "confused.npz")
+    if isinstance(found, Note):
+        return found
+    titles = [f"{a[0]}\ntaken for\n{b}" for a, b in zip(found["labels"], found["taken_for"], strict=True)]
+    words = [title.replace("\n", " ") for title in titles]
+    return _sheet(found["pictures"], titles, None, f"Test images that are confused, a row a pair: {'; '.join(words)}.")
+
+
+def retrieval(run: Run) -> Figure | Note:
+    """Test images and the training images whose features are nearest."""
+    found = _pictures(run, "retrieval.npz")
+    if isinstance(found, Note):
+        return found
+    names = found["labels"]
+    same = float((names[:, 1:] == names[:, :1]).mean() * 100)
+    alt = (
+        f"A row a test image, then its {names.shape[1] - 1} nearest training images, of which {same:.0f} % are of its "
+    )
+    alt += f"class: {'; '.join(row[0] for row in names)}."
+    return _sheet(found["pictures"], [row[0] for row in names], names[:, 1:], alt)
+
+
+@styled
+def features_map(run: Run) -> Figure | Note:
+    """Test images at the first two principal components of their features."""
+    frame = run.read_csv("map.csv")
+    if frame.empty:
+        return Note("The run holds no map of its features.")
+    figure, ax = axes(height=3.6)
+    sns.scatterplot(
+        frame,
+        x="x",
+        y="y",
+        hue="class",
+        palette="husl",
+        s=10,
+        linewidth=0,
+        ax=ax,
+        legend=frame["class"].nunique() <= 12,
+    )
+    first = frame.iloc[0]
+    ax.set(xlabel=f"first component, {100 * first['x_share']:.0f} % of the variance",
+           ylabel=f"second, {100 * first['y_share']:.0f} %")  # fmt: skip
+    alt = f"{len(frame)} test images of {frame['class'].nunique()} classes at the first two principal components of "
+    alt += f"their features, which hold {100 * (first['x_share'] + first['y_share']):.0f} % of the variance."
+    return Figure(figure, alt, frame.groupby("class")[["x", "y"]].mean().reset_index())
+
+
+def _label(run: Run) -> str:
+    return f"{metrics.LONG[metrics.of(run.summary)]}, %"
+
+
+def _pictures(run: Run, name: str) -> dict[str, np.ndarray] | Note:
+    if withheld(run):
+        return Note(WITHHELD.format(name=name))
+    if not (run.folder / name).is_file():
+        return Note(f"The run holds no {name}.")
+    with np.load(run.proved(name)) as saved:
+        return {key: saved[key] for key in saved.files}
+
+
+@styled
+def _sheet(pictures: np.ndarray, titles: list[str], names: np.ndarray | None, alt: str) -> Figure:
+    count, columns = pictures.shape[:2]
+    figure, panels = axes(height=1.25 * count, rows=count, columns=columns, squeeze=False)
+    for (row, column), ax in np.ndenumerate(panels):
+        ax.imshow(pictures[row, column])
+        ax.set(xticks=[], yticks=[])
+        ax.grid(False)
+        if column and names is not None:
+            ax.set_title(names[row, column - 1], fontsize=7)
+        if not column:
+            ax.set_ylabel(titles[row], fontsize=7, rotation=0, ha="right", va="center")
+    return Figure(figure, alt, photo=True)
