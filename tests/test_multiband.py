@@ -60,7 +60,7 @@ def _all_jobs(folder, dataset, image_size, patch_size):
         resolved = Resolved(data_fingerprint=data["fingerprint"])
         trained = pretrain.run(asked, alone, Folder(folder / "run", resolved=resolved))
         (folder / "probe").mkdir()
-        asked = ProbeSettings(**usual, encoder=str(folder / "run"), epochs=2, views=1, probe_seeds=1)
+        asked = ProbeSettings(**usual, encoder=str(folder / "run"), epochs=2, views=1, probe_seeds=1, details=False)
         probed = probe.run(asked, alone, Folder(folder / "probe"))
     finally:
         context.leave(alone)

@@ -8,17 +8,19 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from geofm_lib import files
 from geofm_lib.catalog.readouts import ACCURACY, GAIN, UNTRAINED
+from geofm_lib.data import places
 from geofm_lib.figures import probe as page
 from geofm_lib.figures import probe_details as details
 from geofm_lib.jobs import probe as job
 from geofm_lib.jobs import probe_judge, probe_metrics, probe_splits
 from geofm_lib.jobs.run_folder import Folder
-from geofm_lib.model import logistic, vit
+from geofm_lib.model import logistic, probe_heads, vit
 from geofm_lib.paper import accuracy
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import ProbeSettings, SettingsError
@@ -194,14 +196,15 @@ def detailed(place):
     state = vit.build("ViT-Atto", image_size=32, seed=8).state_dict()
     encoders.write(place / "other" / "encoder", state, CONFIG)
     folder = place / "detailed"
-    summary = start(place, folder, details=True, probe_seeds=1, beside=str(place / "other"), splits=2)
+    summary = start(place, folder, details=True, probe_seeds=1, beside=str(place / "other"), splits=2,
+                    supervised_epochs=2)  # fmt: skip
     files.write_json(folder / "summary.json", summary)
     return Run(folder)
 
 
 def test_few_labels_blocks_neighbours_and_others_stand_beside(detailed):
     whole = [row for row in table(detailed.folder) if row["interval_kind"]]
-    assert {row["protocol"] for row in whole} == {"fast", "knn"}
+    assert {row["protocol"] for row in whole} == {"fast", "knn", "supervised, AdamW 0.001"}
     assert {row["shot"] for row in whole} == {"", "1", "5", "10", "20", "10 %", "25 %", "50 %"}
     assert {row["layer"] for row in whole} == {"", "last", "block 1", "block 2", "block 3"}
     assert {row["pretraining_run"] for row in whole} == {"", "run", "other"}
@@ -214,6 +217,7 @@ def test_few_labels_blocks_neighbours_and_others_stand_beside(detailed):
 def test_the_page_shows_them(detailed, monkeypatch):
     assert "pretrained, mean " in page.gains(detailed).alt
     assert "random convolutions" in page.gains(detailed).alt
+    assert "trained on the labels from scratch" in page.gains(detailed).alt
     assert "pretrained from" in details.labels(detailed).alt
     assert "behind block" in details.blocks(detailed).alt
     assert len(details.ranks(detailed).frame) > 4
@@ -252,6 +256,32 @@ def test_rows_are_written_once(place, tmp_path):
     assert float(first["metric_value"]) == pytest.approx(float(rows[0]["value"]) / 100, abs=1e-4)
     with pytest.raises(ValueError, match=r"holds no accuracy.csv"):
         accuracy.of_run(Run(tmp_path))
+
+
+def test_bootstrapped_precision_is_scikit_learns():
+    random = np.random.default_rng(0)
+    scores, targets = random.normal(size=(60, 4)), (random.random((60, 4)) < 0.3).astype(np.float32)
+    targets[:, 3] = 0
+    weights = random.integers(0, 3, (3, 60)).astype(np.float32)
+    ours = probe_metrics.precision_weighted(scores, targets, weights)
+    theirs = [
+        100 * np.mean([average_precision_score(targets[:, k], scores[:, k], sample_weight=row) for k in range(3)])
+        for row in weights
+    ]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_an_image_that_lies_beside_another():
+    boxes = np.array([[[0, 0], [10, 10]], [[50, 0], [60, 10]], [[500, 0], [510, 10]], [[np.nan] * 2] * 2], float)
+    assert places.beside(boxes, boxes[:1]).tolist() == [True, False, False, False]
+    assert places.beside(boxes, boxes[:1], 45).tolist() == [True, True, False, False]
+
+
+def test_the_rate_of_lars_for_small_sets():
+    """The paper's at its size, and never above what was tried."""
+    assert probe_heads.base_rate(90 * 5000) == 0.1
+    assert probe_heads.base_rate(90 * 4) == pytest.approx(27.8, abs=0.1)
+    assert probe_heads.base_rate(10) == 30
 
 
 def test_settings_that_cannot_be():

@@ -53,7 +53,7 @@ def data(tmp_path_factory):
 
 def settings(data, **values):
     usual = {"image_size": 32, "model": "ViT-Atto", "epochs": 20, "warmup_epochs": 1, "views": 2, "batch": 32}
-    usual |= {"probe_seeds": 2, "base_learning_rate": 20.0, "encoder": "random"}
+    usual |= {"probe_seeds": 2, "base_learning_rate": 20.0, "encoder": "random", "details": False}
     return ProbeSettings(data=str(data), **(usual | values))
 
 

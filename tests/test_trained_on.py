@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from PIL import Image
 
 from geofm_lib import files
 from geofm_lib.advice import signs
-from geofm_lib.data import trained_on
-from geofm_lib.jobs import probe_seen
+from geofm_lib.data import shards, trained_on
+from geofm_lib.jobs import probe_seen, probe_splits
 from geofm_lib.model import vit
 from geofm_lib.model.interop import export, folders, formats, locate
 from geofm_lib.settings import ProbeSettings
@@ -116,3 +117,35 @@ def test_a_file_of_other_weights_is_refused(place, tmp_path):
         trained_on.read(tmp_path / "encoder" / locate.TRAINED_ON, config)
     (tmp_path / "encoder" / locate.TRAINED_ON).unlink()
     assert trained_on.read(tmp_path / "encoder" / locate.TRAINED_ON, config) is None, "who copies the weights alone"
+
+
+def test_a_neighbouring_place_is_found(tmp_path):
+    """Other pictures of ground 55 m away count as neighbours, those 2 km away do not; splits never test them."""
+    for folder, shift, first in (("tested", 0.0, 0), ("trained", 0.0005, 200)):
+        for number in range(12):
+            side = ("train" if number % 2 else "test") if folder == "tested" else "all"
+            place = tmp_path / folder / side / ("forest", "lake")[number % 4 // 2]
+            place.mkdir(parents=True, exist_ok=True)
+            far = 0.02 * number + (shift if number < 4 else 1.0 * bool(shift))
+            soft(first + number).save(place / f"{10 + far:.4f}_0.png")
+        asked = {"pattern": "{side}/{label}/{lon}_{lat}.png"}
+        ratio = {} if folder == "tested" else {"train_ratio": 1.0}
+        prepared(tmp_path / f"{folder} set", tmp_path / folder, workers=1, **ratio)
+        files.write_json(tmp_path / f"{folder} set" / "settings.json", {"job": "prepare", "asked": asked})
+    run = tmp_path / "run"
+    run.mkdir()
+    trained_on.write(run / locate.TRAINED_ON, tmp_path / "trained set")
+    config = CONFIG | trained_on.told(run / locate.TRAINED_ON)
+    encoder = encoders.write(run / "encoder", vit.build("ViT-Atto", image_size=32, seed=7).state_dict(), config)
+    files.seal(encoder, {*files.sums(encoder), *folders.carry(run, encoder, locate.TRAINED_ON)})
+    asked = ProbeSettings(data=str(tmp_path / "tested set"), encoder=str(run), image_size=32)
+    found = probe_seen.compare(asked, formats.read(locate.find(asked.encoder)).config)
+    assert found == {"pretrained_on": "known", "seen_exact": 0, "seen_near": 0, "seen_place": 2}
+    said = signs._neighbours(found | {"test_images": 6}, None)
+    assert said == "2 of 6 test images lie within 100 m of ground that was pretrained on"
+    names = shards.Shards(asked.data).names
+    images, _ = probe_splits.read(Path(asked.data), names, 6)
+    seen = probe_seen.which(asked, config, images.fingerprints, images.ground)
+    assert sorted(name.rpartition("/")[2] for name in np.array(names)[seen]) == [
+        "10.0000_0.png", "10.0200_0.png", "10.0400_0.png", "10.0600_0.png"
+    ]  # fmt: skip

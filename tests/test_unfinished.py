@@ -215,6 +215,7 @@ def one_rank():
 def probe(place, encoder, **more):
     usual = {"data": str(place / "data"), "image_size": 32, "epochs": 2, "warmup_epochs": 1, "views": 1, "batch": 32}
     usual |= {"probe_seeds": 1, "ranks": 1, "device": "cpu", "compare_random": False, "compare_histograms": False}
+    usual |= {"protocol": "paper"}
     return ProbeSettings(encoder=str(encoder), **(usual | more))
 
 

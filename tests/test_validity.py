@@ -259,7 +259,12 @@ def _jobs(folder, data, pretraining, probing, workloads):
         asked = PretrainSettings(**usual | {"patch_size": 8, "workers": 1} | pretraining)
         found = {"trained": pretrain.run(asked, alone, Folder(folder / "run", resolved=Resolved(data_fingerprint="x")))}
         if probing:
-            how = {"image_size": asked.image_size, "encoder": str(folder / "run"), "compare_histograms": False}
+            how = {
+                "image_size": asked.image_size,
+                "encoder": str(folder / "run"),
+                "compare_histograms": False,
+                "details": False,
+            }
             found["probed"] = probe.run(ProbeSettings(**usual | how | probing), alone, Folder(folder / "probe"))
         few = {"warmup_steps": 1, "steps": 2, "profile_steps": 1, "image_size": 32, "batch_per_gpu": 4}
         for workload in workloads:

@@ -182,6 +182,12 @@ def _seen(found: dict[str, Any], _: pd.DataFrame) -> str:
     return f"{exact} of {found['test_images']} test images were pretrained on, and {near} that look nearly the same"
 
 
+def _neighbours(found: dict[str, Any], _: pd.DataFrame) -> str:
+    count = found.get("seen_place", 0)
+    words = "lie within 100 m of ground that was pretrained on"
+    return f"{count} of {found['test_images']} test images {words}" if count else ""
+
+
 def _not_known(found: dict[str, Any], _: pd.DataFrame) -> str:
     how = found.get("pretrained_on", "known")  # an older probe never asked
     return "" if how == "known" else f"which images the encoder was pretrained on is {how}"
@@ -218,6 +224,8 @@ PROBE: tuple[tuple[str, Evidence, str | Callable[[dict[str, Any]], str]], ...] =
     ("01 warned of the data", _warned, "read 01's page of this data set (look here), and mend what is meant otherwise"),
     ("it has seen test images", _seen,
      "pretrain without them (a union of prepared sets leaves them out), or probe on other images"),
+    ("it has seen their neighbours", _neighbours,
+     "pretrain without these places: prepare both sets as one, by scene or block, so that no place is on two sides"),
     ("it may have seen test images", _not_known,
      "pretrain with this version, whose encoders keep fingerprints; of a foreign encoder read its authors' data"),
     ("the head is hardly trained", _untrained,

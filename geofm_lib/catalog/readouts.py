@@ -21,7 +21,7 @@ class Protocol(NamedTuple):
     chosen: str
 
 
-PAPER, FAST, KNN = "paper", "fast", "knn"
+PAPER, FAST, KNN, SUPERVISED = "paper", "fast", "knn", "supervised"
 SHOTS = (1, 5, 10, 20)  # training images of each class
 SHARES = (0.1, 0.25, 0.5)  # of the train side
 PROTOCOLS = (
@@ -42,6 +42,12 @@ PROTOCOLS = (
         "nearest neighbours by cosine; a vote weighs exp(cosine / 0.07)",
         "as fast",
         "how many, and whether features are standardised, centred or left as they are",
+    ),
+    Protocol(
+        SUPERVISED,
+        "the whole network from scratch, a linear layer on the mean of the patch tokens; AdamW, cosine",
+        "random crops of the own split's train side",
+        "nothing",
     ),
 )
 

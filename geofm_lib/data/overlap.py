@@ -7,10 +7,13 @@ import itertools
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from geofm_lib import files
 from geofm_lib.data import duplicates
+from geofm_lib.data.places import Places
 from geofm_lib.data.sample import Sample, from_row
 from geofm_lib.data.sources import rows
 
@@ -60,6 +63,33 @@ def of_samples(samples: Iterable[Sample]) -> Arrays:
     for each in samples:
         images.add(each)
     return images.arrays()
+
+
+def ground(folder: Path, samples: Iterable[Sample]) -> np.ndarray:
+    """Where images of a prepared folder lie, float64 [n, 2, 2] in metres (`places.COMMON`); NaN of unknown places."""
+    places = Places(asked(folder).get("pattern", ""))
+    for each in samples:
+        places.add(each)
+    return places.ground()
+
+
+def asked(folder: Path) -> dict[str, Any]:
+    """The settings by which a folder was prepared, as far as they are there."""
+    try:
+        return dict(files.read_json(folder / "settings.json").get("asked", {}))
+    except (OSError, ValueError):
+        return {}
+
+
+def samples_of(folder: Path, sides: tuple[str, ...], labelled: bool = False) -> list[Sample]:
+    """The good images of these sides, in the order of the rows. OSError or ValueError where there are no rows."""
+    found = []
+    for block in rows.blocks(folder):
+        for row in zip(*block.values(), strict=True):
+            sample = from_row(block, row)
+            if sample.side in sides and not sample.reason and (sample.label or not labelled):
+                found.append(sample)
+    return found
 
 
 def between(tested: Path, trained: Path) -> dict[str, list[str]]:

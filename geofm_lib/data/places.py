@@ -79,6 +79,16 @@ class Places:
                 bounds = (f"{value:.10g}" for value in self._bounds[4 * i : 4 * i + 4])
                 yield (name, scene, crs, *bounds, str(row), str(column))
 
+    def ground(self) -> np.ndarray:
+        """Bounds [n, 2, 2] in COMMON, NaN of an image that has no reference system."""
+        found = np.full((len(self.frame), 2, 2), np.nan)
+        for k, name in enumerate(self.frames):
+            if not name.startswith(PIXELS):
+                some = np.flatnonzero(self.frame == k)
+                corners = self.bounds[some].reshape(-1, 2, 2)
+                found[some] = _moved(np.stack([corners.min(1), corners.max(1)], 1), name)
+        return found
+
     def shared(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """(frame, low and high corners [n, 2, 2], names of the frames), in one reference system for all that have one.
 
@@ -221,6 +231,23 @@ def overlapping(places: Places, sides: list[str], one: str = "train", other: str
             shared = np.minimum(a[:, 1], b[:, 1]) - np.maximum(a[:, 0], b[:, 0])
             hit[i[(shared > slack).all(1)]] = True
     return np.flatnonzero(hit).tolist()
+
+
+def beside(asked: np.ndarray, known: np.ndarray, reach: float = 0.0) -> np.ndarray:
+    """Which bounds [n, 2, 2] share ground with one of `known` [m, 2, 2], or lie at most `reach` from it; bool [n]."""
+    from scipy.spatial import cKDTree
+
+    hit, there = np.zeros(len(asked), bool), ~np.isnan(asked).any((1, 2))
+    known = known[~np.isnan(known).any((1, 2))]
+    if not len(known) or not there.any():
+        return hit
+    half = float((known[:, 1] - known[:, 0]).max() + (asked[there, 1] - asked[there, 0]).max()) / 2
+    near = cKDTree(known.mean(1)).query_ball_point(asked[there].mean(1), half + reach, p=np.inf)
+    for i, candidates in zip(np.flatnonzero(there), near, strict=True):
+        theirs = known[candidates]
+        shared = np.minimum(asked[i, 1], theirs[:, 1]) - np.maximum(asked[i, 0], theirs[:, 0])
+        hit[i] = bool((shared >= -reach).all(1).any())
+    return hit
 
 
 def _pairs(ours: np.ndarray, first: np.ndarray, last: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

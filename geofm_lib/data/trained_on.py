@@ -1,7 +1,8 @@
 """Which images an encoder was trained on: their fingerprints (`data.overlap`), in a file beside its weights. No torch.
 
-trained_on.npz holds digest, look and turned (uint64 [n]), contrast (float32 [n]), and whole: are these all of them? Not
-where the weights began from others of which that is not known. 28 bytes an image; config.json has its digest.
+trained_on.npz holds digest, look and turned (uint64 [n]), contrast (float32 [n]), ground (float64 [m, 2, 2], metres of
+EPSG:6933, of the images whose place is known), and whole: are these all of them? Not where the weights began from
+others of which that is not known. 28 bytes an image, 60 with its place; config.json has its digest.
 """
 
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from geofm_lib import files
 from geofm_lib.data import overlap
 
 KEY = "trained_on"  # of config.json
+GROUND = "ground"
 
 
 def write(file: Path, data: Path, before: Iterable[Path] = ()) -> None:
@@ -28,7 +30,9 @@ def write(file: Path, data: Path, before: Iterable[Path] = ()) -> None:
         theirs = read(each)
         found += [theirs[0]] if theirs else []
         whole = whole and theirs is not None and theirs[1]
-    arrays: dict[str, Any] = {name: np.concatenate([each[name] for each in found if each]) for name in overlap.ARRAYS}
+    known = [each for each in found if each]
+    arrays: dict[str, Any] = {name: np.concatenate([each[name] for each in known]) for name in overlap.ARRAYS}
+    arrays[GROUND] = np.concatenate([_ground(data), *(each[GROUND] for each in known if GROUND in each)])
     with files.whole(file) as fresh, open(fresh, "wb") as stream:
         np.savez(stream, **arrays | {"whole": np.array(whole)})
 
@@ -55,6 +59,12 @@ def read(file: Path, config: dict[str, Any] | None = None) -> tuple[overlap.Arra
         raise ValueError(f"{file} is not what was written beside these weights; copy the folder again.")
     try:
         with np.load(file) as saved:
-            return {name: saved[name] for name in overlap.ARRAYS}, bool(saved["whole"])
+            kept = [*overlap.ARRAYS, *([GROUND] if GROUND in saved.files else [])]  # an older file has none
+            return {name: saved[name] for name in kept}, bool(saved["whole"])
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{file} cannot be read ({error}); copy the folder again.") from None
+
+
+def _ground(data: Path) -> np.ndarray:
+    found = overlap.ground(data, overlap.samples_of(data, ("train",)))
+    return found[~np.isnan(found).any((1, 2))]

@@ -5,7 +5,7 @@ import seaborn as sns
 
 from geofm_lib.advice import signs
 from geofm_lib.catalog import metrics
-from geofm_lib.catalog.readouts import FAST, GAIN, PRETRAINED, UNTRAINED
+from geofm_lib.catalog.readouts import FAST, GAIN, PRETRAINED, SUPERVISED, UNTRAINED
 from geofm_lib.figures._axes import BLUE, GREY, LIMIT, ORANGE
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.runs.run import Run
@@ -58,6 +58,7 @@ def rows(run: Run) -> pd.DataFrame:
     own = frame["pretraining_run"] == run.summary.get("encoder")
     other = frame["pretraining_run"].fillna(frame["model"])
     frame["kind"] = other.mask(frame["objective"] == UNTRAINED, UNTRAINED).mask(own, PRETRAINED)
+    frame["kind"] = frame["kind"].mask(frame["objective"] == SUPERVISED, "trained on the labels from scratch")
     frame["gain"] = frame["metric"].str.endswith(GAIN)
     return frame
 
@@ -68,10 +69,11 @@ def gains(run: Run) -> Figure | Note:
     frame = rows(run)
     if frame.empty:
         return Note(NONE)
-    usual = frame[
-        (frame["protocol"] == FAST) & frame["shot"].isna() & ~frame["layer"].str.startswith("block", na=False)
-    ]
-    plain = usual[~usual["gain"] & (usual["normalisation"] == usual["normalisation"].iloc[0])]
+    supervised = frame["objective"] == SUPERVISED
+    inner = frame["layer"].str.startswith("block", na=False)
+    usual = frame[((frame["protocol"] == FAST) & frame["shot"].isna() & ~inner) | supervised]
+    same = (usual["normalisation"] == usual["normalisation"].iloc[0]) | supervised
+    plain = usual[~usual["gain"] & same]
     shown = plain.groupby(["pooling", "kind"], sort=False)[["value", "low", "high"]].mean().reset_index()
     names = [
         kind if kind == pooling else f"{kind}, {pooling}"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from geofm_lib import files
-from geofm_lib.catalog.readouts import PRETRAINED, UNTRAINED
+from geofm_lib.catalog.readouts import PRETRAINED, SUPERVISED, UNTRAINED
 from geofm_lib.data.sources import prepared
 from geofm_lib.jobs import (
     probe_judge,
@@ -18,6 +18,7 @@ from geofm_lib.jobs import (
     probe_sources,
     probe_splits,
     probe_summary,
+    probe_supervised,
 )
 from geofm_lib.jobs.probe_paper import KEEPS
 from geofm_lib.jobs.probe_progress import Given
@@ -51,7 +52,7 @@ class Fast:
         self.encoded += [self._beside(path.strip()) for path in settings.beside.split(",") if path.strip()]
         self.tasks = sum(len(t) for each in self.encoded for s in each.sources(self.readouts) for t in s.tasks.values())
         self.tasks += 2 * len(probe_judge.USUAL) * settings.compare_histograms
-        self.steps = self.tasks + sum(each.steps for each in self.encoded)
+        self.steps = self.tasks + settings.supervised_epochs + sum(each.steps for each in self.encoded)
         self.kept = sum(each.kept for each in self.encoded)
 
     def _digest(self, encoder: str) -> str:
@@ -82,7 +83,7 @@ class Fast:
         settings, train, test = self.given.settings, self.given.train, self.given.test
         data = Path(settings.data)
         images, again = probe_splits.read(data, [*train.names, *test.names], len(train))
-        seen = probe_seen.which(settings, self.config, images.fingerprints)
+        seen = probe_seen.which(settings, self.config, images.fingerprints, images.ground)
         splits = probe_splits.splits(images, settings.splits if again else 1, seen)
         truth = np.concatenate([probe_metrics.truth(shards) for shards in (train, test)])
         judge = probe_judge.Judge(images, splits, truth, len(train.classes), probe_metrics.of(train))
@@ -96,6 +97,12 @@ class Fast:
             self.given.progress.advance(phase="heads")
 
         rows = probe_judge.table(judge, self._sources(common), done)
+        if settings.supervised_epochs:
+            fresh = load.fresh(self.config, settings.image_size, RANDOM_SEEDS + settings.seed)
+            about = common | probe_sources.about(fresh, self.config, "", settings.seed)
+            about |= {"objective": SUPERVISED, "protocol": probe_supervised.PROTOCOL, "pooling": "mean"}
+            about |= {"normalisation": f"{settings.supervised_epochs} epochs"}
+            rows.append(judge.own(probe_supervised.scores(self.given, fresh), about))
         files.write_csv(self.given.run.path / ROWS, list(rows[0]), rows)
         shown.write()
         return probe_summary.fast(rows, judge.metric.key, len(splits), settings.splits)

@@ -85,13 +85,23 @@ class Judge:
         """The task's heads on features [n, D] of all images, one a split."""
         values, draws, heads = [], [], []
         for split in self.splits[task.few]:
-            tested = self.truth[split.test]
             known, truth, unknown = features[split.train], self.truth[split.train], features[split.test]
             given = (known, truth, unknown, split.validation, self.metric.measure, self.classes, task.dimension)
             heads.append(task.head(*given))
-            values.append(self.metric.measure(heads[-1].scores, tested))
-            draws.append(self.metric.weighted(heads[-1].scores, tested, self.weights[:, split.test]))
+            values.append(self.metric.measure(heads[-1].scores, self.truth[split.test]))
+            draws.append(self._draws(split, heads[-1].scores))
         return Result(np.array(values), np.nanmean(draws, axis=0), heads)
+
+    def _draws(self, split: Split, scores: np.ndarray) -> np.ndarray:
+        return self.metric.weighted(scores, self.truth[split.test], self.weights[:, split.test])
+
+    def own(self, scores: np.ndarray, about: dict[str, Any], interval: str = OF_IMAGES) -> dict[str, Any]:
+        """The row of scores [n, K] of the first split's test side, however they were made."""
+        split = self.splits[0][0]
+        measured = self.metric.measure(scores, self.truth[split.test])
+        return _row(self.metric, about, (split.name, len(split.train), len(split.test)), measured) | _interval(
+            self._draws(split, scores), interval
+        )
 
 
 def table(
@@ -126,17 +136,22 @@ def _of(judge: Judge, task: Task, about: dict[str, Any], found: Result) -> Rows:
     splits = judge.splits[task.few]
     sides = [(split.name, len(split.train), len(split.test)) for split in splits]
     whole = (_splits(splits), round(np.mean([s[1] for s in sides])), round(np.mean([s[2] for s in sides])))
-    low, high = np.percentile(found.draws, (2.5, 97.5))
-    rows = Rows()
-    for (name, train, test), values in zip([whole, *sides], [found.values.mean(0), *found.values], strict=True):
-        measured = dict(zip(judge.metric.columns, (round(float(value), 3) for value in values), strict=True))
-        own = {"split": name, "n_train": train, "n_test": test, "metric": judge.metric.key}
-        row = dict.fromkeys(ACCURACY, "") | about | own | {n: v for n, v in measured.items() if n in ACCURACY}
-        row["value"] = measured[judge.metric.key]
-        if not rows:
-            row |= {"low": round(float(low), 3), "high": round(float(high), 3), "interval_kind": OF_IMAGES}
-        rows.append(row)
-    return rows if len(sides) > 1 else rows[:1]
+    first = _row(judge.metric, about, whole, found.values.mean(0)) | _interval(found.draws, OF_IMAGES)
+    each = [_row(judge.metric, about, side, values) for side, values in zip(sides, found.values, strict=True)]
+    return [first, *(each if len(each) > 1 else [])]
+
+
+def _row(metric: Metric, about: dict[str, Any], side: tuple[str, int, int], values: Iterable[float]) -> dict[str, Any]:
+    """One without an interval; side: the split's name, and its images."""
+    measured = dict(zip(metric.columns, (round(float(value), 3) for value in values), strict=True))
+    own = dict(zip(("split", "n_train", "n_test"), side, strict=True)) | {"metric": metric.key}
+    columns = {name: value for name, value in measured.items() if name in ACCURACY}
+    return dict.fromkeys(ACCURACY, "") | about | own | columns | {"value": measured[metric.key]}
+
+
+def _interval(draws: np.ndarray, kind: str) -> dict[str, Any]:
+    low, high = np.nanpercentile(draws, (2.5, 97.5))
+    return {"low": round(float(low), 3), "high": round(float(high), 3), "interval_kind": kind}
 
 
 def _splits(splits: list[Split]) -> str:
@@ -149,11 +164,10 @@ def _gain(judge: Judge, task: Task, about: dict[str, Any], own: Result, others: 
     untrained = np.stack([each.draws for each in others])  # [draws of weights, draws of images]
     picked = random.integers(0, count, (untrained.shape[1], count))
     differences = own.draws - untrained[picked.T, np.arange(untrained.shape[1])].mean(0)
-    low, high = np.percentile(differences, (2.5, 97.5))
     value = own.values[:, 0].mean() - np.mean([each.values[:, 0].mean() for each in others])
     row = _of(judge, task, about, own)[0]
     row |= {"metric": judge.metric.key + GAIN, "top1": "", "top5": "", "value": round(float(value), 3)}
-    return row | {"low": round(float(low), 3), "high": round(float(high), 3), "interval_kind": OF_BOTH}
+    return row | _interval(differences, OF_BOTH)
 
 
 def _differences(rows: Rows, key: str) -> None:

@@ -83,9 +83,10 @@ class Paper:
         truth = torch.from_numpy(probe_metrics.truth(train)).to(self.context.device)
         batch = min(settings.batch, len(train))
         steps = len(train) // batch  # of an epoch; an incomplete last batch is left out, as in MAE
+        base_rate = settings.base_learning_rate or probe_heads.base_rate(settings.epochs * steps)
         rate = partial(
             learning_rate,
-            peak=settings.base_learning_rate * batch / 256,
+            peak=base_rate * batch / 256,
             warmup_steps=settings.warmup_epochs * steps,
             total_steps=settings.epochs * steps,
         )
@@ -119,6 +120,7 @@ class Paper:
             **(_histograms(train, test, metric) if settings.compare_histograms else {}),
             "loss": sum(losses) / settings.probe_seeds,
             "head_steps": settings.epochs * steps,
+            "head_base_learning_rate": round(base_rate, 4),
         }
 
     def _train(self, features: Features, truth, unknown: Features, tested, batch: int, epoch: int, rate) -> None:

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from geofm_lib.data import overlap, trained_on
+from geofm_lib.data import overlap, places, trained_on
 from geofm_lib.model.interop import folders, locate
 from geofm_lib.settings import ProbeSettings
 
+REACH = 100.0  # metres to ground that was pretrained on, within which an image is its neighbour
 MOST = 0.5  # of the test images: where more were pretrained on, a probe says nothing
 UNKNOWN, IN_PART = "not known", "known in part"  # the latter: its weights began from others of which it is not known
 
@@ -16,7 +17,8 @@ UNKNOWN, IN_PART = "not known", "known in part"  # the latter: its weights began
 def compare(settings: ProbeSettings, config: folders.Config) -> dict[str, Any]:
     """For the summary: pretrained_on (known, or how far not), and how many test images are among those.
 
-    seen_exact have the same pixels, seen_near nearly the same look, also turned or mirrored. {} of random weights.
+    seen_exact have the same pixels, seen_near nearly the same look, also turned or mirrored; seen_place, where places
+    are known, lie within REACH of ground that was pretrained on and are none of these. {} of random weights.
     ValueError, one sentence, where most of them are and `allow_seen` is not set.
     """
     if settings.encoder == "random":
@@ -26,23 +28,34 @@ def compare(settings: ProbeSettings, config: folders.Config) -> dict[str, Any]:
     if not known or not tested:
         return {"pretrained_on": UNKNOWN}
     arrays, whole = known
-    found = {kind: int(which.sum()) for kind, which in overlap.among(tested, arrays).items()}
+    looks = overlap.among(tested, arrays)
+    found = {kind: int(which.sum()) for kind, which in looks.items()}
     count, seen = len(tested["digest"]), sum(found.values())
     if seen > MOST * count and not settings.allow_seen:
         raise ValueError(
             f"encoder: it was pretrained on {seen} of the {count} test images of {settings.data}, so a probe would ask "
             "for what it has seen; give another encoder or other data, or set allow_seen to probe it nevertheless."
         )
+    if len(arrays.get(trained_on.GROUND, ())):
+        folder = Path(settings.data)
+        lies = overlap.ground(folder, overlap.samples_of(folder, ("test",), labelled=True))
+        near = places.beside(lies, arrays[trained_on.GROUND], REACH)
+        found["place"] = int((near & ~looks["exact"] & ~looks["near"]).sum())
     how = "known" if whole else IN_PART
     return {"pretrained_on": how, **{f"seen_{kind}": number for kind, number in found.items()}}
 
 
-def which(settings: ProbeSettings, config: folders.Config, images: overlap.Arrays | None) -> np.ndarray | bool:
-    """Which of some images the encoder was pretrained on, as far as that is known: bool [n], or False for none."""
+def which(
+    settings: ProbeSettings, config: folders.Config, images: overlap.Arrays | None, ground: np.ndarray | None
+) -> np.ndarray | bool:
+    """Which of some images the encoder was pretrained on or beside, as far as is known: bool [n], or False for none."""
     known = None if images is None or settings.encoder == "random" else _known(settings, config)
     if images is None or not known:
         return False
-    return np.logical_or(*overlap.among(images, known[0]).values())
+    seen = np.logical_or(*overlap.among(images, known[0]).values())
+    if ground is not None and trained_on.GROUND in known[0]:
+        seen |= places.beside(ground, known[0][trained_on.GROUND], REACH)
+    return seen
 
 
 def _known(settings: ProbeSettings, config: folders.Config) -> tuple[overlap.Arrays, bool] | None:

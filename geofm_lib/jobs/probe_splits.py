@@ -7,11 +7,10 @@ pretrained on is tested in none of them.
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from geofm_lib import files
 from geofm_lib.data import duplicates, overlap, several
 from geofm_lib.data.places import Places, blocks
 from geofm_lib.data.sample import Sample, from_row
@@ -35,7 +34,7 @@ class Images(NamedTuple):
     """Labelled images of both sides, in the order of their features: all of train, then all of test.
 
     labels: as written in the index. group: int64 [n], the same for images that stay together. fingerprints: as
-    `data.overlap` has them, None where the rows beside the shards are gone.
+    `data.overlap` has them, None where the rows beside the shards are gone. ground: float64 [n, 2, 2], likewise.
     """
 
     names: list[str]
@@ -43,6 +42,7 @@ class Images(NamedTuple):
     trains: np.ndarray
     group: np.ndarray
     fingerprints: overlap.Arrays | None
+    ground: np.ndarray | None = None
 
 
 def read(folder: Path, names: list[str], trains: int) -> tuple[Images, bool]:
@@ -56,17 +56,17 @@ def read(folder: Path, names: list[str], trains: int) -> tuple[Images, bool]:
         return Images(names, [""] * len(names), own, np.arange(len(names)), None), False
     samples = [found[name] for name in names]
     labels = [each.label for each in samples]
-    arrays = overlap.of_samples(samples)
+    arrays, ground = overlap.of_samples(samples), overlap.ground(folder, samples)
     looks = np.where(duplicates.flat(arrays["contrast"]), np.uint64(0), arrays["look"])
     image, twin, _ = duplicates.find(arrays["digest"], looks)
     group = duplicates.firsts(len(names), image, twin)
     try:
         places = _scenes(folder, samples, by)
     except (OSError, ValueError):
-        return Images(names, labels, own, group, arrays), False
+        return Images(names, labels, own, group, arrays, ground), False
     joined = {place: i for i, place in reversed(list(enumerate(places))) if place}
     group = np.array([joined.get(place, first) for place, first in zip(places, group.tolist(), strict=True)], np.int64)
-    return Images(names, labels, own, group, arrays), bool(by) and not by.startswith("given")
+    return Images(names, labels, own, group, arrays, ground), bool(by) and not by.startswith("given")
 
 
 def splits(images: Images, count: int, seen: np.ndarray | bool) -> list[Split]:
@@ -140,7 +140,7 @@ def _scenes(folder: Path, samples: list[Sample], by: str) -> list[str]:
     scenes = [each.scene for each in samples]
     if not by.startswith("block"):
         return scenes if by != "random" else [""] * len(samples)
-    asked: dict[str, Any] = files.read_json(folder / "settings.json").get("asked", {})
+    asked = overlap.asked(folder)
     places = Places(asked.get("pattern", ""))
     for each in samples:
         places.add(each)

@@ -7,7 +7,7 @@ from typing import Any
 from scipy import stats
 
 from geofm_lib.catalog import metrics
-from geofm_lib.catalog.readouts import GAIN, UNTRAINED
+from geofm_lib.catalog.readouts import GAIN, SUPERVISED, UNTRAINED
 
 KINDS = ("pretrained", "random")
 INTERVALS = "95 %, Student's t, over probe seeds (head, order of images and, for random, the encoder)"
@@ -94,6 +94,8 @@ def fast(rows: list[dict[str, Any]], key: str, splits: int, asked: int) -> dict[
     words = metrics.WORDS[key]
     if beside := [row["value"] for row in own if row["model"] == "histograms"]:
         found["fast_histograms"] = beside[0]
+    if trained := next((row for row in rows if row["objective"] == SUPERVISED), None):
+        found["fast_supervised"] = trained["value"]
     where = f"{splits} split{'s' * (splits > 1)}" + (" (no other can be drawn)" if splits < asked else "")
     parts = [
         f"{row['value']:+.1f} points ({row['low']:+.1f} to {row['high']:+.1f}) of {words} under {row['pooling']}: "
@@ -106,6 +108,8 @@ def fast(rows: list[dict[str, Any]], key: str, splits: int, asked: int) -> dict[
     said = ("Pretraining adds " if gains else "Untrained: ") + "; ".join(parts)
     if beside:
         said += f"; histograms {beside[0]:.1f} %"
+    if trained:
+        said += f"; trained on the labels from scratch {trained['value']:.1f} %"
     return found | {"answer": f"{said} ({where}, logistic regression, 95 % intervals over test images)"}
 
 

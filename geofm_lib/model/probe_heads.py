@@ -11,7 +11,21 @@ from torch.nn import functional as F
 PROTOCOL = 2  # another number where the same features would give other heads: what an older version kept is not used
 CONSTANT = 1e-6  # of its mean: a feature that varies less is told apart by rounding alone
 STANDARDISED, CENTRED, PLAIN = "standardised", "centred", "as they are"
+PAPER_RATE, MOST_RATE, RATE_STEPS = 0.1, 30.0, 10_000
 SCALINGS = (STANDARDISED, CENTRED, PLAIN)  # of features before their cosine
+
+
+def base_rate(steps: int) -> float:
+    """The learning rate per 256 images for a head that takes so many steps in all.
+
+    LARS moves weights by a share of themselves, so what counts is rate times steps. MAE's 0.1 is for the 450,000 steps
+    of a million images and 90 epochs; below 100,000 steps the product stays 10,000, up to a rate of 30, above which no
+    set gained (reports/LOG.md).
+
+    >>> base_rate(450_000), base_rate(4000), base_rate(360)
+    (0.1, 2.5, 27.77777777777778)
+    """
+    return min(MOST_RATE, max(PAPER_RATE, RATE_STEPS / steps))
 
 
 class ProbeHead(nn.Module):

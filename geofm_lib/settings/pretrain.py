@@ -200,7 +200,7 @@ class ProbeSettings(ImageSettings):
     epochs: int = setting(90, "of the linear probe", "protocol", ge=1)
     warmup_epochs: float = setting(10.0, "epochs of linear warm-up, then a cosine to zero", "protocol", ge=0)
     batch: int = setting(256, "images", "protocol", ge=2)
-    base_learning_rate: float = setting(0.1, "LARS, per 256 images", "protocol", gt=0)
+    base_learning_rate: float = setting(0.0, "LARS, per 256 images (0: by the number of steps)", "protocol", ge=0)
     weight_decay: float = setting(0.0, "LARS", "protocol", ge=0)
     probe_seeds: int = setting(3, "repeats; intervals are over them", "protocol", ge=1, le=100)
     knn_k: int = setting(20, "nearest neighbours that vote", "protocol", ge=1)
