@@ -21,15 +21,14 @@ GEOFM := $(PY) -m geofm_lib
 STAMP := .venv/.installed
 
 # What each notebook is given, and the minutes to expect on two cores. The notebooks' own defaults are laptop size.
-# A linear probe's learning rate of 0.1 per 256 images is for a million of them: on a few thousand it needs 30
-# (reports/LOG.md). 03 also runs under each strategy of *_strategies, for 04's table, and has no step breakdown there.
+# 03 also runs under each strategy of *_strategies, for 04's table, and has no step breakdown there.
 NOTEBOOKS := 01_data 02_pretrain 03_throughput 04_scaling 05_probe 06_paper 07_accuracy 11_peers
 reports_speed := -p ranks $(RANKS)
 reports_01_data =
 reports_02_pretrain = -p ranks $(RANKS)
 reports_03_throughput = $(reports_speed) -p compare True
 reports_04_scaling =
-reports_05_probe = -p ranks $(RANKS) -p base_learning_rate 30
+reports_05_probe = -p ranks $(RANKS) -p splits 2
 reports_06_paper =
 reports_07_accuracy =
 reports_11_peers = -p steps 3 -p warmup_steps 1 -p stages ""
@@ -43,8 +42,7 @@ recorded_02_pretrain = -p ranks $(RANKS) $(recorded_scenes) -p model ViT-Pico -p
 	-p base_learning_rate 1.5e-3 -p checkpoint_every 100 -p run_dir runs/recorded/pretrain
 recorded_03_throughput = $(recorded_speed) -p compare True
 recorded_04_scaling =
-recorded_05_probe = -p ranks $(RANKS) $(recorded_scenes) -p encoder runs/recorded/pretrain -p views 4 \
-	-p base_learning_rate 30
+recorded_05_probe = -p ranks $(RANKS) $(recorded_scenes) -p encoder runs/recorded/pretrain -p views 4
 recorded_06_paper =
 recorded_07_accuracy =
 recorded_11_peers = -p configs base,small -p steps 7 -p warmup_steps 1

@@ -150,7 +150,7 @@ def test_a_difference_is_paired():
     close = features + 0.1 * random.normal(size=(400, 1)).astype(np.float32)
     makers = {"pretrained": features, UNTRAINED: close}
     sources = [
-        probe_judge.Source(kind, {"objective": kind}, {"mean": probe_judge.PLAIN}, lambda _, found=found: found)
+        probe_judge.Source(kind, {"objective": kind}, {"mean": (probe_judge.PLAIN,)}, lambda _, found=found: found)
         for kind, found in makers.items()
     ]
     rows = probe_judge.table(judge, sources, lambda *_: None)
@@ -206,7 +206,7 @@ def test_few_labels_blocks_neighbours_and_others_stand_beside(detailed):
     whole = [row for row in table(detailed.folder) if row["interval_kind"]]
     assert {row["protocol"] for row in whole} == {"fast", "knn", "supervised, AdamW 0.001"}
     assert {row["shot"] for row in whole} == {"", "1", "5", "10", "20", "10 %", "25 %", "50 %"}
-    assert {row["layer"] for row in whole} == {"", "last", "block 1", "block 2", "block 3"}
+    assert {row["layer"] for row in whole} == {"", "last", "block 1", "block 2", "block 3", "block 4"}
     assert {row["pretraining_run"] for row in whole} == {"", "run", "other"}
     few = {row["shot"]: int(row["n_train"]) for row in whole if row["shot"]}
     assert few["1"] == 3 < few["5"] == 15 <= few["10"]

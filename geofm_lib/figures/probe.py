@@ -72,7 +72,7 @@ def gains(run: Run) -> Figure | Note:
     supervised = frame["objective"] == SUPERVISED
     inner = frame["layer"].str.startswith("block", na=False)
     usual = frame[((frame["protocol"] == FAST) & frame["shot"].isna() & ~inner) | supervised]
-    same = (usual["normalisation"] == usual["normalisation"].iloc[0]) | supervised
+    same = usual["normalisation"].eq(usual["normalisation"].iloc[0]) | usual["objective"].eq(SUPERVISED)
     plain = usual[~usual["gain"] & same]
     shown = plain.groupby(["pooling", "kind"], sort=False)[["value", "low", "high"]].mean().reset_index()
     names = [

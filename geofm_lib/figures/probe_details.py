@@ -43,7 +43,7 @@ def labels(run: Run) -> Figure | Note:
 
 @styled
 def blocks(run: Run) -> Figure | Note:
-    """The metric behind each block, of the mean of the patch tokens and of the class token."""
+    """The metric behind each block on the set's own split, of the mean of the patch tokens and of the class token."""
     frame = rows(run)
     if frame.empty:
         return Note(NONE)
@@ -53,8 +53,7 @@ def blocks(run: Run) -> Figure | Note:
     if inner.empty:
         return Note("The run asked for the last block alone (details=False).")
     inner["block"] = inner["layer"].str.removeprefix("block ").astype(int)
-    last = plain[plain["layer"] == "last"].assign(block=inner["block"].max() + 1)
-    mean = pd.concat([inner, last]).groupby(["kind", "pooling", "block"])["value"].mean().reset_index()
+    mean = inner.groupby(["kind", "pooling", "block"])["value"].mean().reset_index()
     figure, ax = axes(height=2.9)
     for (kind, pooling), each in mean.groupby(["kind", "pooling"]):
         style = "-" if pooling == "mean" else "--"

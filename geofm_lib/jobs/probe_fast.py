@@ -48,7 +48,7 @@ class Fast:
             else:
                 kind, identity = UNTRAINED, [_architecture(config), RANDOM_SEEDS + settings.seed + int(seed)]
                 about = probe_sources.about(encoder, config, "", seed)
-            self.encoded.append(probe_sources.Encoded(given, kind, encoder, identity, about))
+            self.encoded.append(probe_sources.Encoded(given, kind, encoder, identity, about, seed in ("", "0")))
         self.encoded += [self._beside(path.strip()) for path in settings.beside.split(",") if path.strip()]
         self.tasks = sum(len(t) for each in self.encoded for s in each.sources(self.readouts) for t in s.tasks.values())
         self.tasks += 2 * len(probe_judge.USUAL) * settings.compare_histograms
@@ -70,7 +70,9 @@ class Fast:
         own = {name: config.get(name) or getattr(given, name) for name in ("mean", "std")}
         encoder = encoder.to(given.context.device).eval().requires_grad_(False)
         about = probe_sources.about(encoder, config, name_of(str(place), config), "")
-        return probe_sources.Encoded(given._replace(**own), probe_sources.BESIDE, encoder, self._digest(path), about)
+        return probe_sources.Encoded(
+            given._replace(**own), probe_sources.BESIDE, encoder, self._digest(path), about, False
+        )
 
     def encode(self) -> None:
         """All that is not kept; Stopped where a stop is asked for."""

@@ -24,7 +24,8 @@ Rows = list[dict[str, Any]]
 class Task(NamedTuple):
     """One comparison: the columns that name it, its head, how many features PCA leaves (0: all), and its splits.
 
-    few: of how many training images a class, or of which share of the train side (0: all of it).
+    few: of how many training images a class, or of which share of the train side (0: all of it). splits: how many of
+    the first (0: all).
     """
 
     protocol: str
@@ -32,6 +33,7 @@ class Task(NamedTuple):
     head: Callable[..., logistic.Scores]
     dimension: int = 0
     few: float = 0
+    splits: int = 0
 
     @property
     def shot(self) -> str:
@@ -39,8 +41,9 @@ class Task(NamedTuple):
         return f"{self.few:.0%}".replace("%", " %") if 0 < self.few < 1 else f"{self.few:g}" if self.few else ""
 
 
-PLAIN = (Task(FAST, SCALED, logistic.scores),)
-USUAL = (*PLAIN, Task(FAST, EQUALLY, logistic.scores, EQUAL), Task(KNN, CHOSEN, neighbours.scores))
+PLAIN = Task(FAST, SCALED, logistic.scores)
+BLOCK = (Task(FAST, SCALED, logistic.scores, splits=1),)
+USUAL = (PLAIN, Task(FAST, EQUALLY, logistic.scores, EQUAL), Task(KNN, CHOSEN, neighbours.scores))
 ALL = (*USUAL, *(Task(FAST, SCALED, logistic.scores, few=few) for few in (*SHOTS, *SHARES)))
 
 
@@ -84,13 +87,17 @@ class Judge:
     def result(self, features: np.ndarray, task: Task) -> Result:
         """The task's heads on features [n, D] of all images, one a split."""
         values, draws, heads = [], [], []
-        for split in self.splits[task.few]:
+        for split in self.of(task):
             known, truth, unknown = features[split.train], self.truth[split.train], features[split.test]
             given = (known, truth, unknown, split.validation, self.metric.measure, self.classes, task.dimension)
             heads.append(task.head(*given))
             values.append(self.metric.measure(heads[-1].scores, self.truth[split.test]))
             draws.append(self._draws(split, heads[-1].scores))
         return Result(np.array(values), np.nanmean(draws, axis=0), heads)
+
+    def of(self, task: Task) -> list[Split]:
+        """The splits of a task."""
+        return self.splits[task.few][: task.splits or None]
 
     def _draws(self, split: Split, scores: np.ndarray) -> np.ndarray:
         return self.metric.weighted(scores, self.truth[split.test], self.weights[:, split.test])
@@ -133,7 +140,7 @@ def table(
 
 def _of(judge: Judge, task: Task, about: dict[str, Any], found: Result) -> Rows:
     """The row over all splits with its interval, and one a split without, where there are several."""
-    splits = judge.splits[task.few]
+    splits = judge.of(task)
     sides = [(split.name, len(split.train), len(split.test)) for split in splits]
     whole = (_splits(splits), round(np.mean([s[1] for s in sides])), round(np.mean([s[2] for s in sides])))
     first = _row(judge.metric, about, whole, found.values.mean(0)) | _interval(found.draws, OF_IMAGES)

@@ -49,7 +49,7 @@ class Shown:
 
     def add(self, source: Source, pooling: str, features: np.ndarray, task: Task, result: Result) -> None:
         """See the module."""
-        if task != PLAIN[0]:
+        if task != PLAIN:
             return
         about = {"kind": source.kind, "layer": source.about.get("layer", ""), "pooling": pooling}
         rank = round(effective_rank(features.astype(np.float32)), 2)

@@ -19,8 +19,9 @@ from geofm_lib.catalog.readouts import READOUTS, UNTRAINED
 from geofm_lib.data import baselines, random_patches
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.sources import prepared
+from geofm_lib.distributed import features
 from geofm_lib.distributed.features import Extractor, View, cut
-from geofm_lib.jobs.probe_judge import ALL, PLAIN, USUAL, Source, Task
+from geofm_lib.jobs.probe_judge import ALL, BLOCK, USUAL, Source, Task
 from geofm_lib.jobs.probe_progress import Given
 from geofm_lib.model import vit
 from geofm_lib.settings import own_folder
@@ -32,7 +33,7 @@ BESIDE = "beside"  # the kind of an encoder that stands beside the one that is p
 
 def folder(identity: Any, data: str, device: torch.device) -> Path:
     """Where the features of `identity` (plain values) are kept for the images of a prepared folder."""
-    made_by = [FORMAT, torch.__version__, device.type]
+    made_by = [FORMAT, features.BATCH, torch.__version__, device.type]
     known = json.dumps([identity, prepared.fingerprint(Path(data)), made_by], sort_keys=True)
     return own_folder("features") / hashlib.sha256(known.encode()).hexdigest()[:16]
 
@@ -40,13 +41,16 @@ def folder(identity: Any, data: str, device: torch.device) -> Path:
 class Encoded:
     """The features of one encoder for all labelled images: train first, then test. Every rank makes one.
 
-    identity: plain values that tell its weights from any others. about: columns of a row of accuracy.csv.
+    identity: plain values that tell its weights from any others. about: columns of a row of accuracy.csv. first: is it
+    the first of its kind, which alone is asked for `details`?
     """
 
-    def __init__(self, given: Given, kind: str, encoder: vit.Encoder, identity: Any, about: dict[str, Any]) -> None:
+    def __init__(
+        self, given: Given, kind: str, encoder: vit.Encoder, identity: Any, about: dict[str, Any], first: bool
+    ) -> None:
         settings, context = given.settings, given.context
         self.kind, self.about, self.sides = kind, about, {"train": given.train, "test": given.test}
-        self.turns, self.details = range(settings.orientations), settings.details and kind != BESIDE
+        self.turns, self.details = range(settings.orientations), settings.details and first
         self.blocks = len(getattr(encoder, "blocks", "1"))
         self.pools = [pool for pool in vit.POOLS if pool != "cls" or encoder.cls_token is not None]
         whole = [identity, given.mean, given.std, settings.image_size, self.pools]
@@ -91,10 +95,10 @@ class Encoded:
         if self.details:
             tasks[next(iter(own))] = ALL
         yield Source(self.kind, self.about, tasks, lambda pooling: self._features(*poolings[pooling]))
-        for block in range(self.blocks - 1 if self.details else 0):
+        for block in range(self.blocks if self.details else 0):
             about = self.about | {"layer": f"block {block + 1}"}
             names = [name for name in ("mean", "class") if READOUTS[name][0] in self.pools]
-            yield Source(self.kind, about, dict.fromkeys(names, PLAIN), functools.partial(self._of_block, block))
+            yield Source(self.kind, about, dict.fromkeys(names, BLOCK), functools.partial(self._of_block, block))
 
     def _of_block(self, block: int, pooling: str) -> np.ndarray:
         return self._features(READOUTS[pooling], 1, block)

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # C: the less of it, the stronger is L2
+STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # C: the less of it, the stronger is L2
 UNCHOSEN = 0.1  # where there is nothing to choose by
-WORSE = 2  # strengths in a row that are no better end the search
+WORSE = 3  # strengths in a row that are no better end the search
 STEPS = 1000  # of L-BFGS, at most
+ROUGHLY, WELL = 3e-3, 1e-4  # gradients at which L-BFGS ends: while strengths are compared, and of the head itself
 CONSTANT = 1e-6  # of its mean: a feature that varies less is told apart by rounding alone
 Measure = Callable[[np.ndarray, np.ndarray], tuple[float, ...]]  # (scores [N, K], truth) -> percent first
 
@@ -61,7 +62,7 @@ def scores(
     fit, asked = validation
     strength = _choose(train, truth, fit, asked, measure, classes, dimension) if len(asked) else None
     known, tested = standardise(train, test, dimension=dimension)
-    head = _Head(classes).fit(known, truth, strength or UNCHOSEN)
+    head = _Head(classes, WELL).fit(known, truth, strength or UNCHOSEN)
     return Scores(head.scores(tested), strength or UNCHOSEN, strength is not None)
 
 
@@ -76,7 +77,7 @@ def _choose(
 ) -> float:
     """From the strongest on, each starting from the last one's weights; of equally good ones the stronger is taken."""
     known, unknown = standardise(train[fit], train[asked], dimension=dimension)
-    head, best, worse = _Head(classes), (-1.0, UNCHOSEN), 0
+    head, best, worse = _Head(classes, ROUGHLY), (-1.0, UNCHOSEN), 0
     for strength in STRENGTHS:
         found = measure(head.fit(known, truth[fit], strength).scores(unknown), truth[asked])[0]
         best, worse = ((found, strength), 0) if found > best[0] else (best, worse + 1)
@@ -88,11 +89,11 @@ def _choose(
 class _Head:
     """One that is fitted at several strengths, beginning with the last one's weights."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, tolerance: float) -> None:
         from sklearn.linear_model import LogisticRegression  # half a second that few ranks need
 
         self.classes = classes
-        self.make = lambda: LogisticRegression(max_iter=STEPS, warm_start=True)
+        self.make = lambda: LogisticRegression(max_iter=STEPS, tol=tolerance, warm_start=True)
         self.parts: dict[int, LogisticRegression] = {}  # class -> its own, or one for all
 
     def fit(self, features: np.ndarray, truth: np.ndarray, strength: float) -> "_Head":
