@@ -27,6 +27,7 @@ from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run, find_runs, run_table
 from geofm_lib.settings import PrepareSettings, PretrainSettings, Resolved, SettingsError
 from tests.conftest import ROOT, need
+from tests.support.executions import PRETRAIN, Execution
 from tests.support.timing import scaled
 
 FLIPS = 50
@@ -94,25 +95,41 @@ def fault_of(run: Run) -> str:
     return "; ".join(filter(None, found))
 
 
-def test_a_flip_in_any_file_of_a_run_is_found_and_named(copied):
-    names = [each.relative_to(copied.folder).as_posix() for each in copied.folder.rglob("*") if each.is_file()]
-    assert {"settings.json", "summary.json", "environment.json", "encoder/config.json", "reconstruction.npz"} <= {
-        *names
-    }
-    assert fault_of(copied) == ""
-    for name in sorted({*names} - {*HARMLESS}):
-        for _ in flips(copied.folder / name):
-            said = fault_of(copied)
+def flip_all(run: Run, harmless: set[str]) -> None:
+    """Flips in every file of a run are found and named, or change nothing that is read of it."""
+    names = {each.relative_to(run.folder).as_posix() for each in run.folder.rglob("*") if each.is_file()}
+    assert {"settings.json", "summary.json", "environment.json", "encoder/config.json", "reconstruction.npz"} <= names
+    assert harmless <= names
+    assert fault_of(run) == ""
+    for name in sorted(names - harmless):
+        for _ in flips(run.folder / name):
+            said = fault_of(run)
             assert Path(name).name in said or (Path(name).name == files.SUMS and files.SUMS in said), name
             assert "\n" not in said
-    before = run_table(copied.folder.parent).to_dict()
-    for name in HARMLESS:
-        for _ in flips(copied.folder / name):
-            assert copied.status == "finished"
-    for name in HARMLESS:
-        (copied.folder / name).write_bytes(os.urandom(40))
-    assert run_table(copied.folder.parent).to_dict() == before
-    assert copied.saved_step == copied.summary["steps"]
+    before = run_table(run.folder.parent).to_dict()
+    for name in harmless:
+        for _ in flips(run.folder / name):
+            assert run.status == "finished"
+    for name in harmless:
+        (run.folder / name).write_bytes(os.urandom(40))
+    assert run_table(run.folder.parent).to_dict() == before
+    assert run.saved_step == run.summary["steps"]
+
+
+def test_a_flip_in_any_file_of_a_run_is_found_and_named(copied):
+    flip_all(copied, {*HARMLESS})
+
+
+@pytest.mark.long
+def test_a_flip_in_any_file_of_a_run_with_a_page(asked, tmp_path):
+    """The same of what `geofm run` leaves. A spoilt page is made anew by the same command."""
+    given = {**asked, "run_dir": tmp_path / "run"}
+    first = Execution(tmp_path, PRETRAIN, given)
+    assert first.end() == 0, first.output
+    flip_all(first.run, {*HARMLESS, "notebook.ipynb", "report.html", "page.json", "execution.json"})
+    again = Execution(tmp_path, PRETRAIN, given)
+    assert again.end() == 0, again.output
+    assert "FINISHED" in (first.run.folder / "report.html").read_text().upper()
 
 
 def test_every_reader_of_an_encoder_says_what_has_changed(copied, tmp_path):
