@@ -27,6 +27,7 @@ from geofm_lib.runs.run import Run, find_runs, run_table
 from geofm_lib.runs.watch import RunFailed
 from geofm_lib.settings import PrepareSettings, PretrainSettings, SettingsError
 from tests.conftest import need
+from tests.support.executions import customised, slow
 from tests.support.runs import ranks_of
 from tests.support.timing import scaled, wait_for
 
@@ -300,41 +301,65 @@ def test_a_loss_that_is_no_number_stops_the_run_and_the_command_in_its_message_w
     assert "base_learning_rate 1e+30 -&gt; 0.001" in page
 
 
+# Of the time until the first step, then steps of the start that is killed.
+BRANCH_KILLS = [
+    (0.0, "rank"),
+    (0.3, "rank"),
+    (0.6, "rank"),
+    (0.9, "launcher"),
+    (1, "rank"),
+    (4, "rank"),
+    (9, "launcher"),
+    (2, "rank"),
+    (17, "rank"),
+    (6, "launcher"),
+]
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_killed_while_branching(whole, small, tmp_path):
     """kill -9 of a rank or of the launcher, while it begins and later on: the bits of a branch left alone.
 
-    Then the run that was branched is deleted, and it goes on without.
+    Then the run that was branched is deleted, and it goes on without. Checkpoints are slow until then: ranks outlive
+    their launcher by 12 s, in which they must not come to the end.
     """
     copy, dice = tmp_path / "parent", random.Random(6)
     shutil.copytree(whole.folder, copy)
-    settings = {"branch": f"{copy}@20", "epochs": 40}
+    settings = {"branch": f"{copy}@20", "epochs": 200}
     undisturbed = launch(PretrainSettings(**settings, run_dir=str(tmp_path / "undisturbed")))
-    killed = PretrainSettings(**settings, run_dir=str(tmp_path / "run"))
+    start_s = undisturbed.metrics["time"].iloc[0] - undisturbed.environment["began"]
+    slowly = customised(tmp_path, slow(1))
     run, early = Run(tmp_path / "run"), 0
-    for number, step in enumerate([None, None, None, None, 22, 30, 38, 55, 77, 90]):
-        began, process = time.time(), start(killed)
-        if step:
-            wait_for(lambda step=step, began=began: _reached(run, step, began), seconds=60)
+    for moment, victim in BRANCH_KILLS:
+        began = time.time()
+        process = start(PretrainSettings(**settings, run_dir=str(run.folder)), **slowly)
+        if isinstance(moment, int):
+            wait_for(lambda moment=moment, began=began: _done(run, began) >= moment)
         else:
             wait_for(lambda: len(ranks_of(run.folder)) == 2)
-            time.sleep(dice.random() * 8)
+            time.sleep(moment * start_s)
         early += not list(run.folder.glob("checkpoint/step-*/manifest.json"))
-        if number % 3 == 2:
-            process.kill()
-        else:
-            dice.choice(ranks_of(run.folder)).kill()
+        ranks = ranks_of(run.folder)
+        assert (process.poll(), len(ranks), run.summary) == (None, 2, {})  # it lives
+        (process if victim == "launcher" else dice.choice(ranks)).kill()
         process.communicate(timeout=scaled(60))
         wait_for(lambda: not ranks_of(run.folder), seconds=60)
+        assert not run.finished
     shutil.rmtree(copy)
-    launch(PretrainSettings(**settings, run_dir=str(tmp_path / "run")))
-    assert 0 < early < 10
-    assert list(run.metrics["step"]) == list(range(21, 121))
+    launch(PretrainSettings(**settings, run_dir=str(run.folder)))
+    assert 0 < early < len(BRANCH_KILLS)
+    assert list(run.metrics["step"]) == list(range(21, 601))
     assert list(run.metrics["loss"]) == list(undisturbed.metrics["loss"])
     assert digest(run) == digest(undisturbed)
     assert run.slices[0]["from_step"] == 20
-    print(f"10 kills, {early} of them before the branch had a checkpoint of its own")
+    print(f"{len(BRANCH_KILLS)} kills, {early} of them before the branch had a checkpoint of its own")
+
+
+def _done(run: Run, began: float) -> int:
+    """How many steps a start later than `began` has done."""
+    metrics = run.metrics
+    return int((metrics["time"] > began).sum()) if len(metrics) else 0
 
 
 @pytest.mark.long  # test_execute kills a kernel that is the launcher

@@ -31,6 +31,7 @@ from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import PrepareSettings, PretrainSettings, ProbeSettings, SettingsError
 from tests.support import ranks, striped
+from tests.support.executions import customised, slow
 from tests.support.ranks import REPO
 from tests.support.runs import ranks_of
 from tests.support.timing import scaled, wait_for
@@ -277,9 +278,9 @@ def test_a_run_that_stopped_at_60_percent_is_probed_while_it_goes_on(tmp_path, m
     settings = PretrainSettings(**usual, run_dir=str(tmp_path / "run"))
     total = whole.summary["steps"]
 
-    def started():
-        return subprocess.Popen([sys.executable, "-c", f"from geofm_lib.runs.launch import launch\n"
-                                 f"from geofm_lib.settings import *\nlaunch({settings!r})"], cwd=REPO)  # fmt: skip
+    def started(**environment):
+        code = f"from geofm_lib.runs.launch import launch\nfrom geofm_lib.settings import *\nlaunch({settings!r})"
+        return subprocess.Popen([sys.executable, "-c", code], cwd=REPO, env={**os.environ, **environment})
 
     run = Run(settings.folder())
     process = started()
@@ -290,7 +291,7 @@ def test_a_run_that_stopped_at_60_percent_is_probed_while_it_goes_on(tmp_path, m
     assert run.status == "stopped"
     first = launch(probe(data, run.folder, data=str(data)))  # while it is stopped
     assert first.summary["encoder"] == f"run@{stopped}"
-    process = started()
+    process = started(**customised(tmp_path, slow(0.2)))  # else it is through before the probe has begun
     wait_for(lambda: run.saved_step > stopped, 60)
     second = launch(probe(data, run.folder, data=str(data)))  # while it goes on, a checkpoint a step
     assert stopped < int(second.summary["encoder"].split("@")[1]) < total

@@ -17,27 +17,38 @@ from tests.support.timing import scaled, wait_for
 
 REPO = Path(__file__).parents[2]
 PRETRAIN = REPO / "notebooks" / "02_pretrain.ipynb"
-SLOW = """
+
+
+def slow(seconds: float) -> str:
+    """A sitecustomize.py: in ranks every checkpoint takes so many seconds more, as long as it is half written."""
+    return f"""
 import os, sys, time
-if "GEOFM_LAUNCH" in os.environ:  # a rank: every checkpoint takes a second
+if "GEOFM_LAUNCH" in os.environ:
     from geofm_lib.distributed import manifest
     commit = manifest.commit
     def slowly(*given):
-        time.sleep(1)
+        time.sleep({seconds})
         return commit(*given)
     manifest.commit = slowly
 """
 
 
+def customised(folder: Path, text: str) -> dict[str, str]:
+    """The variables that give every Python below `folder / "sitecustomize.py"` with this text."""
+    (folder / "sitecustomize.py").write_text(text)
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(REPO)])}
+
+
 class Execution:
     """`geofm run` of a notebook in a folder of its own, watched from outside."""
 
-    def __init__(self, folder: Path, notebook: Path, parameters: dict, streams: str = "pipe", custom: str = SLOW):
+    def __init__(
+        self, folder: Path, notebook: Path, parameters: dict, streams: str = "pipe", custom: str | None = None
+    ):
         self.folder, self.run = folder, Run(folder / "run")
-        (folder / "sitecustomize.py").write_text(custom)
         typed = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
-        env = {**os.environ, "GEOFM_RUNS": str(folder), "GEOFM_STOP_GRACE_S": "1",
-               "PYTHONPATH": os.pathsep.join([str(folder), str(REPO)])}  # fmt: skip
+        env = {**os.environ, "GEOFM_RUNS": str(folder), "GEOFM_STOP_GRACE_S": "1"}
+        env |= customised(folder, slow(1) if custom is None else custom)
         command = [sys.executable, "-m", "geofm_lib", "run", str(notebook), *typed]
         full = open("/dev/full", "w") if streams == "full" else None
         self.process = subprocess.Popen(
