@@ -6,7 +6,6 @@ one sentence on standard error and exit code 2.
 
 import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -263,12 +262,11 @@ def export(source: str, target: str, kind: str) -> int:
     SOURCE is a run or an encoder folder of any of these formats, TARGET a new or empty folder. RUN@STEP is a run's
     checkpoint; of a run that has not ended it is the newest one, unless a step is given. The run goes on undisturbed.
     """
+    from geofm_lib.runs import unfinished
     from geofm_lib.settings import at_step
 
     source, step = at_step(source)
-    words = [sys.executable, "-m", "geofm_lib.distributed.snapshot", str(_typed(source)), target, kind]
-    words += [] if step is None else [str(step)]
-    return 2 if subprocess.run(words, check=False).returncode else 0  # torch stays out of this process
+    return 2 if unfinished.take(_typed(source), Path(target), kind, step).returncode else 0
 
 
 @commands.command(**example("geofm plan ViT-3B --machine frontier --nodes 16 --images 990848 --epochs 100"))

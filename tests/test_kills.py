@@ -114,13 +114,15 @@ def test_an_export_that_is_killed_is_never_taken_for_a_whole_one(victim, whole, 
     target = tmp_path / "exported"
     words = [sys.executable, "-m", "geofm_lib", "export", str(whole.folder), str(target), "--format", "geofm"]
     before = files.digest(whole.folder / "SHA256SUMS")
-    first = subprocess.Popen(words, cwd=tmp_path)
+    first = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: list(target.glob(".model.safetensors*.new")))
     inner = psutil.Process(first.pid).children()
     (inner[0] if victim == "its process" else psutil.Process(first.pid)).kill()
     first.wait(scaled(30))
     if victim == "its process":
         assert first.returncode == 2
+        (said,) = first.stderr.read().splitlines()
+        assert said.startswith(f"writing '{target}' was ended by signal 9; if nobody sent it, the machine may have run")
         with pytest.raises(ValueError, match="exported"):
             load.load_encoder(target)
         again = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)

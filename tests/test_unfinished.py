@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from geofm_lib import files
+from geofm_lib import cli, files
 from geofm_lib.data.baselines import ridge
 from geofm_lib.data.loader import batches
 from geofm_lib.data.shards import Shards
@@ -29,6 +29,7 @@ from geofm_lib.model.interop import folders, load, locate
 from geofm_lib.runs import check, unfinished
 from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run
+from geofm_lib.runs.watch import RunFailed
 from geofm_lib.settings import PrepareSettings, PretrainSettings, ProbeSettings, SettingsError
 from tests.support import ranks, striped
 from tests.support.executions import customised, slow
@@ -142,6 +143,20 @@ def test_probes_along_start_anew_where_rows_are_of_other_images(place, tmp_path)
     assert along.rows == []
     with pytest.raises(SettingsError, match="probe_data: it is for probe_every, which is 0"):
         PretrainSettings(probe_data="x")
+
+
+def test_weights_that_were_killed_on_their_way_are_told(place, tmp_path, monkeypatch, capsys):
+    """By the kernel that lacks memory, usually, which leaves no word."""
+    monkeypatch.setattr(
+        unfinished.subprocess, "run", lambda words, **how: subprocess.CompletedProcess(words, -9, "", "")
+    )
+    with pytest.raises(
+        RunFailed, match="was ended by signal 9; if nobody sent it, the machine may have run out of memory"
+    ):
+        launch(probe(place, place / "stopped", run_dir=str(tmp_path / "probe")))
+    assert cli.main(["export", str(place / "stopped"), str(tmp_path / "encoder"), "--format", "timm"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"writing '{tmp_path / 'encoder'}' was ended by signal 9")
 
 
 @pytest.mark.long

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -121,6 +122,20 @@ def _same(settings: JobSettings, run: Path, step: int) -> None:
         )
 
 
+def take(source: Path, target: Path, kind: str, step: int | None, **how: Any) -> subprocess.CompletedProcess[str]:
+    """`distributed/snapshot` in a process of its own, as torch stays out of this one; RunFailed if it was killed."""
+    words = [sys.executable, "-m", "geofm_lib.distributed.snapshot", str(source), str(target), kind]
+    done = subprocess.run([*words, *([] if step is None else [str(step)])], check=False, **how)
+    if done.returncode < 0:
+        from geofm_lib.runs.watch import RunFailed  # which rests on grids, and they on this module
+
+        raise RunFailed(
+            f"writing '{target}' was ended by signal {-done.returncode}; if nobody sent it, the machine may have run "
+            "out of memory. What it left is not whole: delete that folder if it is there, and run the same again"
+        )
+    return done
+
+
 def _clear(folder: Path) -> None:
     """Remove what processes of this machine that were killed have left."""
     for left in folder.glob(f".taken-{os.uname().nodename}-*"):
@@ -140,8 +155,7 @@ def _taken_out(settings: ProbeSettings, path: str, step: int | None) -> Iterator
     except OSError as error:
         raise SettingsError(f"run_dir: '{beside}' cannot be written ({error.strerror}); choose another") from None
     try:
-        words = [sys.executable, "-m", "geofm_lib.distributed.snapshot", str(run), str(place / TAKEN), "geofm"]
-        done = subprocess.run([*words, *([] if step is None else [str(step)])], capture_output=True, text=True)
+        done = take(run, place / TAKEN, "geofm", step, capture_output=True, text=True)
         if done.returncode:
             raise SettingsError(f"encoder: {done.stderr.strip().splitlines()[-1]}")
         found = files.read_json(place / TAKEN / locate.SETTINGS)["checkpoint"]
