@@ -23,9 +23,14 @@ from tests.support.runs import ranks_of
 from tests.support.timing import scaled, wait_for
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
-# Ranks outlive their launcher by 12 to 14 s. So that they come neither to the next moment nor to the end in that time,
-# checkpoints are slower still, and weights are written for half a minute; by `geofm export` for seconds.
-SLOWER = f"""{slow(3)}
+
+
+def slower(seconds: float) -> str:
+    """Besides slow checkpoints: weights that a rank writes for half a minute, and `geofm export` for seconds.
+
+    Ranks outlive their launcher by 12 to 14 s, in which they must come neither to the next moment nor to the end.
+    """
+    return f"""{slow(seconds)}
 if "GEOFM_LAUNCH" in os.environ or "geofm_lib.distributed.snapshot" in sys.orig_argv:
     from geofm_lib.model.interop import folders
     write = folders.write_tensors
@@ -35,6 +40,8 @@ if "GEOFM_LAUNCH" in os.environ or "geofm_lib.distributed.snapshot" in sys.orig_
             yield each
     folders.write_tensors = lambda file, tensors, layout: write(file, slowly(tensors), layout)
 """
+
+
 MOMENTS = {
     "training": lambda run, began: len(run.metrics) > 25,
     "saving": lambda run, began: newer(run.folder.glob("checkpoint/*.part"), began),
@@ -79,9 +86,10 @@ def bits(folder: Path) -> bytes:
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_killed_while_it_trains_saves_and_exports(victim, whole, small, tmp_path):
     """One run, killed at each of these moments in turn, then left alone: the bits of a run that nobody disturbed."""
+    custom = slower(0.5 if victim == "a rank" else 3)  # the launcher ends the other ranks at once
     for moment, there in MOMENTS.items():
         now = time.time()
-        began = Execution(tmp_path, PRETRAIN, {**small, "run_dir": tmp_path / "run"}, custom=SLOWER)
+        began = Execution(tmp_path, PRETRAIN, {**small, "run_dir": tmp_path / "run"}, custom=custom)
         end = time.monotonic() + scaled(90)
         while not there(began.run, now):
             assert began.process.poll() is None, began.end()
@@ -109,7 +117,7 @@ def test_killed_while_it_trains_saves_and_exports(victim, whole, small, tmp_path
 @pytest.mark.parametrize("victim", ["the command", "its process"])
 def test_an_export_that_is_killed_is_never_taken_for_a_whole_one(victim, whole, tmp_path, monkeypatch):
     """What it left is refused by a reader and by the same command; written again elsewhere it has the same bits."""
-    for name, value in customised(tmp_path, SLOWER).items():
+    for name, value in customised(tmp_path, slower(0)).items():
         monkeypatch.setenv(name, value)
     target = tmp_path / "exported"
     words = [sys.executable, "-m", "geofm_lib", "export", str(whole.folder), str(target), "--format", "geofm"]
