@@ -51,7 +51,8 @@ def rows(models=FAMILY, horizons=HORIZONS, gain=lambda m, h: 6 + 3 * np.log2(m /
 def table(monkeypatch, tmp_path):
     """Let everybody read these rows; reports/ is empty."""
     monkeypatch.setattr(results, "REPORTS", tmp_path)
-    monkeypatch.setattr(accuracy_fits, "BOOTSTRAPS", 4)
+    for name, few in (("BOOTSTRAPS", 4), ("STARTS", [0.3]), ("FLOORS", [0.5])):
+        monkeypatch.setattr(accuracy_fits, name, few)
 
     def let(found):
         monkeypatch.setattr(accuracy, "read", lambda file=None: found)

@@ -106,3 +106,17 @@ def test_split_keeps_both_sides_and_unlabelled_trains():
     assert sorted(duplicates.split(["a/1", "a/2"], ["a", "a"], {}, 0.99, 0)) == ["test", "train"]
     assert sorted(duplicates.split(["a/1", "a/2"], ["a", "a"], {}, 0.01, 0)) == ["test", "train"]
     assert duplicates.split(["1", "2", "3"], ["", "", ""], {}, 0.5, 0) == ["train"] * 3
+
+
+def test_fewer_images_are_drawn_by_the_seed_and_nested(prepared):
+    folder, samples = prepared
+    names = {}
+    for seed, count in ((0, 6), (0, 3), (1, 6)):
+        data = shards.Shards(folder, "train")
+        data.draw(count, seed)
+        names[seed, count] = data.names
+        assert data.names == sorted(data.names, key=[s.name for s in samples].index), "in their order"
+        assert len(data) == len(data.labels) == len(data.targets) == len(data.sizes) == count
+        by_name = {sample.name: sample for sample in samples}
+        assert [data.read(i) for i in range(count)] == [by_name[name].data for name in data.names]
+    assert set(names[0, 3]) < set(names[0, 6]) != set(names[1, 6])

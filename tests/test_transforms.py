@@ -180,3 +180,13 @@ def test_signed_numbers_and_floats_keep_sign_and_range(kind):
     assert torch.equal(
         transforms.to_type(torch.tensor([-40000.0, 0.4, 40000.0]), torch.int16).int(), torch.tensor([-32768, 0, 32767])
     )
+
+
+def test_turned_crops_are_the_same_crops_by_quarter_turns():
+    """So `rotations` changes nothing else, and all four turns come."""
+    steps = [np.arange(24)]
+    (plain, _), (turned, _) = (take(steps, transform=name)[0] for name in ("pretrain", "pretrain_turned"))
+    turns = [
+        next(k for k in range(4) if torch.equal(a.rot90(k, (-2, -1)), b)) for a, b in zip(plain, turned, strict=True)
+    ]
+    assert set(turns) == {0, 1, 2, 3}

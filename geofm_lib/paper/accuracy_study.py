@@ -28,13 +28,18 @@ COLUMNS = ["model", "parameters_m", "images_seen", "flops", "pretraining_seed", 
 
 
 def collect() -> Path:
-    """Put what has finished of the study's grids into reports/accuracy.csv; rows of other runs stay."""
+    """Put what has finished of the study's grids into reports/accuracy.csv; ValueError where nothing has.
+
+    Rows of other runs stay.
+    """
     rows = []
     for name in GRIDS:
         for each in grid.read(results.ROOT / "batch" / "grids" / f"{name}.csv")[0]:
             run = Run(each.folder)
             if run.finished and run.job in ("pretrain", "probe"):
                 rows += of_pretraining(run) if run.job == "pretrain" else accuracy.of_run(run)
+    if not rows:
+        raise ValueError("No row of the study's grids has finished here, so accuracy.csv stays as it is; `make study`.")
     return accuracy.add(rows)
 
 
