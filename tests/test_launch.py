@@ -225,10 +225,10 @@ def test_killed_ranks_end_the_run_and_it_resumes_bitwise(whole, small, tmp_path)
 @pytest.mark.timeout(1800)
 def test_twelve_kills(small, tmp_path):
     """A checkpoint after every step, so that many of the kills fall into writing one."""
-    longer = {**small, "epochs": 40, "checkpoint_every": 1}
+    longer = {**small, "epochs": 48, "checkpoint_every": 1}
     undisturbed = launch(PretrainSettings(**longer, run_dir=str(tmp_path / "whole")))
     steps, dice = undisturbed.summary["steps"], random.Random(5)
-    moments = sorted(dice.sample(range(0, steps - 8, 4), 12))
+    moments = sorted(dice.sample(range(0, steps - 32, 4), 12))  # of which each lies well before the end
     run, writing = kill_and_resume(PretrainSettings(**longer, run_dir=str(tmp_path / "run")), moments, dice)
     assert list(run.metrics["loss"]) == list(undisturbed.metrics["loss"])
     assert len(run.metrics) == steps
