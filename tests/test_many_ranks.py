@@ -219,6 +219,21 @@ def test_compiled_blocks_train_the_same(tmp_path, strategy, precision, checkpoin
     assert compiled["losses"] == pytest.approx(plain["losses"], rel=TOLERANCE[precision, "losses"])
 
 
+@pytest.mark.long
+def test_the_loss_of_compiled_blocks_stays_that_of_plain_ones_over_3000_steps(tmp_path):
+    """Others saw it drift apart after thousands of steps: a whole schedule on images that can be learned."""
+    images = launch(PrepareSettings(images_per_class=16, scene_size=32, run_dir=str(tmp_path / "images")))
+    asked = {"data": str(images.folder), "model": "ViT-Atto", "image_size": 32, "global_batch": 16}
+    asked |= {"epochs": 375, "warmup_epochs": 10, "log_every": 1, "checkpoint_every": 3000}
+    asked |= {"attention": "fused", "linear": "matmul"}
+    names = {str(compile): {"compile": compile, "run_dir": str(tmp_path / str(compile))} for compile in (False, True)}
+    ranks.start("curves", tmp_path / "ranks", 1, runs=[{"settings": asked | own} for own in names.values()])
+    found = [Run(tmp_path / name).metrics["loss"] for name in names]
+    assert len(found[0]) == len(found[1]) == 3000
+    assert found[0].iloc[-100:].mean() < 0.9 * found[0].iloc[:20].mean()
+    assert (found[1] / found[0] - 1).abs().max() < 1e-3
+
+
 @pytest.mark.parametrize("world, strategy", [(world, name) for world, names in HELD.items() for name in names])
 def test_a_simulation_is_what_real_ranks_hold_and_send(found, world, strategy):
     """Fake ranks against two real steps: bytes of each collective exactly, memory within 5 % (it is exact too)."""
