@@ -43,7 +43,9 @@ def rows(models=FAMILY, horizons=HORIZONS, gain=lambda m, h: 6 + 3 * np.log2(m /
                     about = run | {"dataset": "ucm", "pooling": "mean", "normalisation": how, "protocol": "fast"}
                     for metric, value in (("top1", untrained + g), ("top1" + GAIN, g)):
                         found.append(about | {"metric": metric, "value": value, "low": value - 1, "high": value + 1,
-                                              "difference_to_untrained": g})  # fmt: skip
+                                              "difference_to_untrained": g, "layer": "last"})  # fmt: skip
+                    for other in ({"layer": "block 1"}, {"layer": "last", "shot": "10 %"}):
+                        found.append(about | {"metric": "top1", "value": 0.0, "low": 0.0, "high": 0.0} | other)
     return pd.DataFrame(found, columns=list(ACCURACY))
 
 

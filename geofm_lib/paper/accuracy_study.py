@@ -21,7 +21,7 @@ from geofm_lib.runs.run import Run
 GRIDS = ("accuracy", "accuracy_largest")  # of batch/grids, in the order in which they are run
 RATES = "accuracy_rates"
 LOSS, SPEED = "held-out loss", "images/s"
-MASKS = "fixed masks"
+MASKS, LAST = "fixed masks", "last"
 WATTS = 5.0  # of one core under load: 280 W over the 64 cores of such an EPYC, and its memory; stated, not measured
 OF_IMAGES, OF_STEPS = "95 %, over images", "median to fastest of the logged steps"
 COLUMNS = ["model", "parameters_m", "images_seen", "flops", "pretraining_seed", "pretraining_run"]
@@ -113,14 +113,17 @@ def whole(table: pd.DataFrame) -> pd.DataFrame:
 def probes(
     table: pd.DataFrame, dataset: str, pooling: str = PLAIN, normalisation: str = "standardised", gain: bool = False
 ) -> pd.DataFrame:
-    """A row a pretraining that saw all images: COLUMNS, value, low, high of top-1 (or its gain), untrained, error."""
-    metric = "top1" + GAIN * gain
-    rows = table[(table["metric"] == metric) & (table["dataset"] == dataset) & (table["pooling"] == pooling)]
-    rows = rows[
-        (rows["normalisation"] == normalisation) & rows["pretraining_run"].isin(whole(table)["pretraining_run"])
-    ]
-    rows = rows[rows["model"].isin(FAMILY) & (rows["objective"] != UNTRAINED) & (rows["protocol"] == FAST)]
-    found = rows[[*COLUMNS, "value", "low", "high"]]
+    """A row a pretraining that saw all images: COLUMNS, value, low, high of top-1 (or its gain), untrained, error.
+
+    parameters_m is that of the pretraining: a probe of larger images has more positions. Rows of single blocks and of
+    fewer labels are other questions.
+    """
+    sizes = whole(table).set_index("pretraining_run")["parameters_m"]
+    says = {"metric": "top1" + GAIN * gain, "dataset": dataset, "pooling": pooling, "normalisation": normalisation}
+    says |= {"protocol": FAST, "layer": LAST}
+    rows = table[(table[list(says)] == pd.Series(says)).all(axis=1) & table["shot"].isna()]
+    rows = rows[rows["pretraining_run"].isin(sizes.index) & (rows["objective"] != UNTRAINED)]
+    found = rows[[*COLUMNS, "value", "low", "high"]].assign(parameters_m=rows["pretraining_run"].map(sizes))
     if not gain:
         found = found.assign(untrained=rows["value"] - rows["difference_to_untrained"], error=100 - rows["value"])
     return found.sort_values(["parameters_m", "images_seen"]).reset_index(drop=True)
