@@ -15,11 +15,12 @@ from sklearn.preprocessing import StandardScaler
 from geofm_lib import files
 from geofm_lib.catalog.readouts import ACCURACY, GAIN, UNTRAINED
 from geofm_lib.data import places
+from geofm_lib.data.sample import Sample
 from geofm_lib.figures import probe as page
 from geofm_lib.figures import probe_details as details
 from geofm_lib.jobs import probe as job
 from geofm_lib.jobs import probe_judge, probe_metrics, probe_splits
-from geofm_lib.jobs.run_folder import Folder
+from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import logistic, probe_heads, vit
 from geofm_lib.paper import accuracy
 from geofm_lib.runs.run import Run
@@ -57,6 +58,23 @@ def place(tmp_path_factory):
 def one_rank():
     alone = {"rank": 0, "world_size": 1, "is_main": True, "device": torch.device("cpu")}
     return SimpleNamespace(**alone, broadcast=lambda v: v, gather=lambda v: [v], barrier=lambda: None)
+
+
+def test_twins_and_places_are_one_group(tmp_path, monkeypatch):
+    """A copy without a place goes with the place of what it copies; ground that test images cover is not trained on."""
+    samples = [
+        Sample(
+            f"{k}.png", "ab"[k % 2], side="train", scene=scene, digest=f"{digest:x}", look=f"{1 << k:x}", contrast=1.0
+        )
+        for k, (scene, digest) in enumerate([("p", 1), ("p", 2), ("", 2), ("q", 3), ("", 4), ("q", 5)])
+    ]
+    monkeypatch.setattr(probe_splits, "_samples", lambda folder: {each.name: each for each in samples})
+    monkeypatch.setattr(probe_splits.prepared, "told", lambda folder: {"data_split": "scene"})
+    images, again = probe_splits.read(tmp_path, [each.name for each in samples], 4)
+    assert (images.group.tolist(), again) == ([0, 0, 0, 3, 4, 3], True)
+    ground = np.array([[[10.0 * k, 0], [10.0 * k + 11, 5]] for k in range(6)])
+    split = probe_splits._split(images._replace(ground=ground), "seed 1", np.arange(6) < 3, np.zeros(6, bool))
+    assert (split.train.tolist(), split.test.tolist()) == ([0, 1], [3, 4, 5])
 
 
 def start(place, folder, **more):
@@ -153,7 +171,7 @@ def test_a_difference_is_paired():
         probe_judge.Source(kind, {"objective": kind}, {"mean": (probe_judge.PLAIN,)}, lambda _, found=found: found)
         for kind, found in makers.items()
     ]
-    rows = probe_judge.table(judge, sources, lambda *_: None)
+    rows = probe_judge.table(judge, sources, lambda key, make: make(), lambda *_: None)
     own, gain = rows[0], next(row for row in rows if row["metric"].endswith(GAIN))
     assert own["high"] - own["low"] == pytest.approx(
         2 * 1.96 * 100 * np.sqrt(own["value"] / 100 * (1 - own["value"] / 100) / 200), rel=0.15
@@ -166,8 +184,8 @@ def test_a_difference_is_paired():
 def test_the_job_writes_rows_and_encodes_once(place, tmp_path, monkeypatch):
     encoded = []
     monkeypatch.setattr(vit, "features", lambda *given, real=vit.features: encoded.append(1) or real(*given))
-    found = start(place, tmp_path / "a", orientations=4)
-    assert len(encoded) == 3 * 4 * 2, "three encoders, four turns, two sides of one batch each"
+    found = start(place, tmp_path / "a", orientations=4, probe_seeds=1)
+    assert len(encoded) == 2 * 4 * 2, "two encoders, four turns, two sides of one batch each"
     rows = table(tmp_path / "a")
     assert tuple(rows[0]) == ACCURACY
     whole = [row for row in rows if row["interval_kind"]]
@@ -185,9 +203,42 @@ def test_the_job_writes_rows_and_encodes_once(place, tmp_path, monkeypatch):
     assert found["gain"] == pytest.approx(float(own["difference_to_untrained"]))
     assert found["verdict"].startswith("Pretraining adds ")
     assert "3 splits, logistic regression" in found["verdict"]
-    again = start(place, tmp_path / "b", readouts="class", compare_histograms=False)
-    assert len(encoded) == 24, "another readout, and fewer turns: nothing is encoded again"
+    again = start(place, tmp_path / "b", readouts="class", compare_histograms=False, probe_seeds=1)
+    assert len(encoded) == 16, "another readout, and fewer turns: nothing is encoded again"
     assert again["readout"] == "class"
+
+
+class _StopsAt(Folder):
+    """A run folder in which a stop is asked for at the n-th look."""
+
+    left = 0
+
+    def stop_requested(self):
+        self.left -= 1
+        return not self.left
+
+
+def test_a_stopped_one_goes_on_behind_its_results(place, tmp_path, monkeypatch):
+    asked = {"image_size": 24, "readouts": "mean", "splits": 2, "probe_seeds": 1, "details": False, "protocol": "fast"}
+    settings = ProbeSettings(data=str(place / "set"), encoder=str(place / "run"), supervised_epochs=3, **asked)
+    (tmp_path / "whole").mkdir()
+    whole = job.run(settings, one_rank(), Folder(tmp_path / "whole"))
+    made, stops, found = [], 0, None
+    monkeypatch.setattr(
+        probe_judge.Judge, "result", lambda *given, real=probe_judge.Judge.result: made.append(1) or real(*given)
+    )
+    (tmp_path / "run").mkdir()
+    while found is None:
+        folder = _StopsAt(tmp_path / "run")
+        folder.left = 2 + stops % 3
+        try:
+            found = job.run(settings, one_rank(), folder)
+        except Stopped:
+            stops += 1
+    assert (found, len(made)) == (whole, 4 * 3), "each head once: two encoders, two kinds of features by hand"
+    assert stops > 4
+    assert table(tmp_path / "run") == table(tmp_path / "whole")
+    assert not (tmp_path / "run" / "kept").exists()
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ The encoder is frozen. `protocol` says which heads are trained (catalog/readouts
 one on several splits (`probe_fast`), or both. The test side chooses nothing in either.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,7 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
     }
     found |= probe_summary.support(train.classes, *(side.targets.sum(axis=0).tolist() for side in (train, test)))
     found |= prepared.told(settings.data)
-    if paper:
-        paper.clear()
+    shutil.rmtree(run.path / KEPT, ignore_errors=True)
     return found | {"verdict": probe_summary.verdict(found)}
 
 

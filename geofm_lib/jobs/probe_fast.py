@@ -12,6 +12,7 @@ from geofm_lib.catalog.readouts import PRETRAINED, SUPERVISED, UNTRAINED
 from geofm_lib.data.sources import prepared
 from geofm_lib.jobs import (
     probe_judge,
+    probe_kept,
     probe_metrics,
     probe_seen,
     probe_shown,
@@ -53,7 +54,9 @@ class Fast:
         self.tasks = sum(len(t) for each in self.encoded for s in each.sources(self.readouts) for t in s.tasks.values())
         self.tasks += 2 * len(probe_judge.USUAL) * settings.compare_histograms
         self.steps = self.tasks + settings.supervised_epochs + sum(each.steps for each in self.encoded)
-        self.kept = sum(each.kept for each in self.encoded)
+        self.folder = probe_kept.folder(settings, given.run, given.context)
+        self.results = probe_kept.Results(self.folder)
+        self.kept = self.results.count + sum(each.kept for each in self.encoded)
 
     def _digest(self, encoder: str) -> str:
         return locate.digest(locate.find(encoder)) if self.given.context.is_main else ""
@@ -96,15 +99,16 @@ class Fast:
             if self.given.run.stop_requested():
                 raise Stopped(KEEPS)
             shown.add(*result)
-            self.given.progress.advance(phase="heads")
+            if self.results.fresh:
+                self.given.progress.advance(phase="heads")
 
-        rows = probe_judge.table(judge, self._sources(common), done)
+        rows = probe_judge.table(judge, self._sources(common), self.results, done)
         if settings.supervised_epochs:
             fresh = load.fresh(self.config, settings.image_size, RANDOM_SEEDS + settings.seed)
             about = common | probe_sources.about(fresh, self.config, "", settings.seed)
             about |= {"objective": SUPERVISED, "protocol": probe_supervised.PROTOCOL, "pooling": "mean"}
             about |= {"normalisation": f"{settings.supervised_epochs} epochs"}
-            rows.append(judge.own(probe_supervised.scores(self.given, fresh), about))
+            rows.append(judge.own(probe_supervised.scores(self.given, fresh, self.folder), about))
         files.write_csv(self.given.run.path / ROWS, list(rows[0]), rows)
         shown.write()
         return probe_summary.fast(rows, judge.metric.key, len(splits), settings.splits)

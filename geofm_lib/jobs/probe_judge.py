@@ -4,6 +4,8 @@ Differences are paired: the same images are drawn for both, in all splits at onc
 duplicates, a place) is drawn together.
 """
 
+import functools
+import json
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -63,12 +65,12 @@ class Source(NamedTuple):
 class Result(NamedTuple):
     """values: [splits, columns of the metric], percent. draws: [draws of test images], means over splits of the first.
 
-    heads: of each split, without those of other splits where a task has fewer.
+    scores: of the first split, float32 [its test images, K].
     """
 
     values: np.ndarray
     draws: np.ndarray
-    heads: list[logistic.Scores]
+    scores: np.ndarray
 
 
 class Judge:
@@ -86,14 +88,14 @@ class Judge:
 
     def result(self, features: np.ndarray, task: Task) -> Result:
         """The task's heads on features [n, D] of all images, one a split."""
-        values, draws, heads = [], [], []
+        values, draws, scores = list[tuple[float, ...]](), list[np.ndarray](), list[np.ndarray]()
         for split in self.of(task):
             known, truth, unknown = features[split.train], self.truth[split.train], features[split.test]
             given = (known, truth, unknown, split.validation, self.metric.measure, self.classes, task.dimension)
-            heads.append(task.head(*given))
-            values.append(self.metric.measure(heads[-1].scores, self.truth[split.test]))
-            draws.append(self._draws(split, heads[-1].scores))
-        return Result(np.array(values), np.nanmean(draws, axis=0), heads)
+            scores.append(task.head(*given).scores)
+            values.append(self.metric.measure(scores[-1], self.truth[split.test]))
+            draws.append(self._draws(split, scores[-1]))
+        return Result(np.array(values), np.nanmean(draws, axis=0), scores[0])
 
     def of(self, task: Task) -> list[Split]:
         """The splits of a task."""
@@ -111,25 +113,28 @@ class Judge:
         )
 
 
-def table(
-    judge: Judge, sources: Iterable[Source], done: Callable[[Source, str, np.ndarray, Task, Result], None]
-) -> Rows:
+Keep = Callable[[str, Callable[[], Result]], Result]  # what names a result, and how it is made
+Done = Callable[[Source, str, Callable[[], np.ndarray], Task, Result], None]
+
+
+def table(judge: Judge, sources: Iterable[Source], keep: Keep, done: Done) -> Rows:
     """Rows of ACCURACY: each source under each readout in its tasks, then what the pretrained one is above untrained.
 
-    done: is told each result and what it is of.
+    keep: gives a result that was kept, or makes it. done: is told each, and what it is of.
     """
     rows, results = Rows(), dict[tuple, dict[str, list[tuple[dict[str, Any], Result]]]]()
     for source in sources:
         for pooling, tasks in source.tasks.items():
-            features = source.features(pooling)
+            take = functools.cache(functools.partial(source.features, pooling))
             for task in tasks:
-                found = judge.result(features, task)
                 about = source.about | {"pooling": pooling, "normalisation": task.normalisation}
                 about |= {"protocol": task.protocol, "shot": task.shot}
+                make = functools.partial(lambda take, task: judge.result(take(), task), take, task)
+                found = keep(json.dumps([source.kind, about], sort_keys=True), make)
                 rows += _of(judge, task, about, found)
                 key = (task, pooling, about.get("layer"))
                 results.setdefault(key, {}).setdefault(source.kind, []).append((about, found))
-                done(source, pooling, features, task, found)
+                done(source, pooling, take, task, found)
     for (task, *_), kinds in results.items():
         if {PRETRAINED, UNTRAINED} <= set(kinds):
             ((about, own),) = kinds[PRETRAINED]

@@ -9,10 +9,11 @@ import io
 import json
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from timm.optim import Lars
 
@@ -20,6 +21,7 @@ from geofm_lib import __version__, files
 from geofm_lib.data.sources import prepared
 from geofm_lib.distributed.context import Context
 from geofm_lib.distributed.features import KEEP_S
+from geofm_lib.jobs.probe_judge import Result
 from geofm_lib.jobs.run_folder import KEPT, Folder
 from geofm_lib.model import probe_heads
 from geofm_lib.model.interop import locate
@@ -44,6 +46,27 @@ def _identity(settings: ProbeSettings, run: Folder, context: Context) -> str:
         if other.name != found:
             shutil.rmtree(other, ignore_errors=True)
     return found
+
+
+class Results:
+    """What heads of the fast protocol came to, on rank 0: a file each. count: how many there were at the start."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.fresh = folder / "results", False
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.count = len(list(self.folder.glob("*.npz")))
+
+    def __call__(self, key: str, make: Callable[[], Result]) -> Result:
+        """The result of this name, made if there is none; `fresh` says whether it was."""
+        file = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
+        self.fresh = not file.is_file()
+        if self.fresh:
+            made = make()
+            with files.whole(file) as new, open(new, "wb") as stream:
+                np.savez(stream, **made._asdict())
+            return made
+        with np.load(file) as saved:
+            return Result(**{name: saved[name] for name in Result._fields})
 
 
 class HeadsFile:

@@ -10,7 +10,6 @@ goes on with the features and the heads that it has kept (`probe_kept`), and end
 """
 
 import math
-import shutil
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -136,10 +135,6 @@ class Paper:
         self.progress.advance(phase="probe", loss=first["loss"], **{metric.key: first[metric.key]})
         if self.file.save(self.parts, epoch + 1, self.rows) and not self.settings.views:
             self.extract.forget("probe_train", range(epoch + 1))
-
-    def clear(self) -> None:
-        """Delete what was kept, when all has been written."""
-        shutil.rmtree(self.extract.folder.parent, ignore_errors=True)
 
 
 def _heads(encoders: dict[str, vit.Encoder], classes: int, settings: ProbeSettings, device: torch.device) -> list[Head]:

@@ -6,6 +6,7 @@ retrieval.npz and confused.npz: pictures, which the page shows where they may be
 """
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,15 +48,16 @@ class Shown:
         self.ranks: list[dict[str, Any]] = []
         self.features: dict[str, np.ndarray] = {}  # kind -> of its first readout
 
-    def add(self, source: Source, pooling: str, features: np.ndarray, task: Task, result: Result) -> None:
+    def add(self, source: Source, pooling: str, take: Callable[[], np.ndarray], task: Task, result: Result) -> None:
         """See the module."""
         if task != PLAIN:
             return
+        features = take()
         about = {"kind": source.kind, "layer": source.about.get("layer", ""), "pooling": pooling}
         rank = round(effective_rank(features.astype(np.float32)), 2)
         self.ranks.append(about | {"width": features.shape[1], "effective_rank": rank})
         if source.kind in (PRETRAINED, UNTRAINED) and source.kind not in self.said:
-            self.said[source.kind] = result.heads[0].scores.argmax(1)
+            self.said[source.kind] = result.scores.argmax(1)
             self.features[source.kind] = features
 
     def write(self) -> None:

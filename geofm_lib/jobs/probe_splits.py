@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from geofm_lib.data import duplicates, overlap, several
-from geofm_lib.data.places import Places, blocks
+from geofm_lib.data import duplicates, overlap, places, several
 from geofm_lib.data.sample import Sample, from_row
 from geofm_lib.data.sources import prepared, rows
 
 OWN = "own"
+OVERLAP = 0.01  # metres of common ground, from which on a training image is left out
 VALIDATION = 0.2  # of the train side, by which the head's settings are chosen
 SEEDS = 1000  # seeds of further splits count from here, apart from the preparation's
 
@@ -61,11 +61,12 @@ def read(folder: Path, names: list[str], trains: int) -> tuple[Images, bool]:
     image, twin, _ = duplicates.find(arrays["digest"], looks)
     group = duplicates.firsts(len(names), image, twin)
     try:
-        places = _scenes(folder, samples, by)
+        lies = _scenes(folder, samples, by)
     except (OSError, ValueError):
         return Images(names, labels, own, group, arrays, ground), False
-    joined = {place: i for i, place in reversed(list(enumerate(places))) if place}
-    group = np.array([joined.get(place, first) for place, first in zip(places, group.tolist(), strict=True)], np.int64)
+    joined = {place: i for i, place in reversed(list(enumerate(lies))) if place}
+    of = [joined.get(place) for place in lies]  # a twin without a place goes where the first of its set is
+    group = np.array([next(k for k in (of[i], of[first], first) if k is not None) for i, first in enumerate(group)])
     return Images(names, labels, own, group, arrays, ground), bool(by) and not by.startswith("given")
 
 
@@ -76,7 +77,8 @@ def splits(images: Images, count: int, seen: np.ndarray | bool) -> list[Split]:
     share = float(images.trains.mean())
     for seed in range(SEEDS + 1, SEEDS + count):
         found.append((f"seed {seed - SEEDS}", _drawn(images, np.arange(len(images.names)), share, seed)))
-    return [_split(images, name, trains, seen) for name, trains in found]
+    made = [_split(images, name, trains, seen) for name, trains in found]
+    return [split for split in made if split.name == OWN or len(split.test)]
 
 
 def fewer(images: Images, splits: list[Split], few: float) -> list[Split]:
@@ -100,6 +102,8 @@ def _fewer(images: Images, split: Split, few: float, seed: int) -> Split:
 
 def _split(images: Images, name: str, trains: np.ndarray, seen: np.ndarray) -> Split:
     tested = ~trains if name == OWN else ~trains & ~seen
+    if name != OWN and images.ground is not None:  # across the border of a block
+        trains = trains & ~places.beside(images.ground, images.ground[tested], -OVERLAP)
     train = np.flatnonzero(trains)
     return Split(name, train, np.flatnonzero(tested), _validation(images, train))
 
@@ -141,7 +145,7 @@ def _scenes(folder: Path, samples: list[Sample], by: str) -> list[str]:
     if not by.startswith("block"):
         return scenes if by != "random" else [""] * len(samples)
     asked = overlap.asked(folder)
-    places = Places(asked.get("pattern", ""))
+    found = places.Places(asked.get("pattern", ""))
     for each in samples:
-        places.add(each)
-    return blocks(places, scenes, asked.get("block_size", 0.0))[0]
+        found.add(each)
+    return places.blocks(found, scenes, asked.get("block_size", 0.0))[0]

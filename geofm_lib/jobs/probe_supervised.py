@@ -23,7 +23,7 @@ from geofm_lib.distributed.features import KEEP_S, cut
 from geofm_lib.distributed.training import learning_rate
 from geofm_lib.jobs import probe_metrics
 from geofm_lib.jobs.probe_progress import Given
-from geofm_lib.jobs.run_folder import KEPT, Stopped
+from geofm_lib.jobs.run_folder import Stopped
 from geofm_lib.model import vit
 
 BATCH, RATE, DECAY, WARMUP = 64, 1e-3, 0.05, 0.1  # the last: share of the steps
@@ -43,8 +43,10 @@ class Classifier(nn.Module):
         return self.head(vit.features(self.encoder, images_BCHW))
 
 
-def scores(given: Given, encoder: vit.Encoder) -> np.ndarray:
+def scores(given: Given, encoder: vit.Encoder, folder: Path) -> np.ndarray:
     """Logits [n, K] of the test side, by an encoder with fresh weights that is trained for `supervised_epochs`.
+
+    folder: where the training is kept.
 
     Stopped where a stop is asked for, ValueError where it diverges.
     """
@@ -54,7 +56,7 @@ def scores(given: Given, encoder: vit.Encoder) -> np.ndarray:
         encoder.get_parameter(name).requires_grad_(False)
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE, weight_decay=DECAY)
     truth = torch.from_numpy(probe_metrics.truth(train)).to(device)
-    batch, file = min(BATCH, len(train)), given.run.path / KEPT / "supervised.pt"
+    batch, file = min(BATCH, len(train)), folder / "supervised.pt"
     steps, done, written = len(train) // batch, _load(file, model, optimiser), time.monotonic()
     for epoch in range(done, settings.supervised_epochs):
         if given.run.stop_requested():

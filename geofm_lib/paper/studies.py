@@ -43,7 +43,8 @@ KEPT = {  # job -> settings, then headline numbers, of a row of measured.csv
     "pretrain": ("model", "strategy", "ranks", "epochs", "global_batch", "image_size", *LOSSES, "images_per_s"),
     "probe": ("encoder", "probe_seeds", "classes", "test_images", "top1_pretrained_mean", "top1_pretrained_interval",
               "top1_random_mean", "top1_random_interval", "histograms_top1", "histograms_interval",
-              "knn_pretrained", "base_learning_rate"),
+              "knn_pretrained", "base_learning_rate", "splits", "readout", "fast_value", "fast_histograms", "gain",
+              "gain_low", "gain_high"),
     "findings": ("model", "larger_model", "ranks", "device", "fsdp1", *DRIFT, "DDP_fp32_step_s", "NO_SHARD_fp32_step_s",
                  "DDP_bf16_step_s", "NO_SHARD_bf16_step_s", "small_window_over_steady", "larger_window_over_steady"),
 }  # fmt: skip
@@ -185,6 +186,11 @@ def readme_block(root: Path) -> str:
     for run in (run for run in done if run["job"] == "probe"):
         known = [(label, run[name], run[spread]) for label, (name, spread) in PROBED.items() if pd.notna(run.get(name))]
         shown = ", ".join(f"{label} {top1:.1f} ± {half:.1f}" for label, top1, half in known)
+        if pd.notna(run.get("gain")):
+            shown += (
+                f"; by logistic regression {run['gain']:+.1f} points ({run['gain_low']:+.1f} to {run['gain_high']:+.1f}"
+            )
+            shown += ", over test images) above untrained"
         what = f"Linear probe, top-1 %, {run['classes']:.0f} classes of `{run['dataset']}`, {run['model']}"
         lines.append(f"| {what} | larger models probe better | {shown} | not comparable (other images and size) |")
     if speeds := [run for run in done if run["job"] == "throughput"]:
