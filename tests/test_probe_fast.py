@@ -63,9 +63,7 @@ def one_rank():
 def test_twins_and_places_are_one_group(tmp_path, monkeypatch):
     """A copy without a place goes with the place of what it copies; ground that test images cover is not trained on."""
     samples = [
-        Sample(
-            f"{k}.png", "ab"[k % 2], side="train", scene=scene, digest=f"{digest:x}", look=f"{1 << k:x}", contrast=1.0
-        )
+        Sample(f"{k}.png", "ab"[k % 2], side="train", scene=scene, digest=f"{digest:x}", contrast=1.0)
         for k, (scene, digest) in enumerate([("p", 1), ("p", 2), ("", 2), ("q", 3), ("", 4), ("q", 5)])
     ]
     monkeypatch.setattr(probe_splits, "_samples", lambda folder: {each.name: each for each in samples})
@@ -78,7 +76,7 @@ def test_twins_and_places_are_one_group(tmp_path, monkeypatch):
 
 
 def start(place, folder, **more):
-    usual = {"image_size": 32, "protocol": "fast", "probe_seeds": 2, "splits": 3, "details": False}
+    usual = {"image_size": 32, "protocol": "fast", "probe_seeds": 2, "splits": 2, "details": False}
     usual |= {"encoder": str(place / "run")}
     folder.mkdir(exist_ok=True)
     asked = ProbeSettings(data=str(place / "set"), **(usual | more))
@@ -189,7 +187,7 @@ def test_the_job_writes_rows_and_encodes_once(place, tmp_path, monkeypatch):
     rows = table(tmp_path / "a")
     assert tuple(rows[0]) == ACCURACY
     whole = [row for row in rows if row["interval_kind"]]
-    assert {row["split"] for row in whole} == {"3 splits"}
+    assert {row["split"] for row in whole} == {"2 splits"}
     assert {row["pooling"] for row in whole} == {
         "mean", "mean+spread+max+class", "mean, 4 orientations", "mean+spread+max+class, 4 orientations", "histograms",
         "random convolutions",
@@ -202,7 +200,7 @@ def test_the_job_writes_rows_and_encodes_once(place, tmp_path, monkeypatch):
     assert found["fast_value"] == pytest.approx(float(own["value"]))
     assert found["gain"] == pytest.approx(float(own["difference_to_untrained"]))
     assert found["verdict"].startswith("Pretraining adds ")
-    assert "3 splits, logistic regression" in found["verdict"]
+    assert "2 splits, logistic regression" in found["verdict"]
     again = start(place, tmp_path / "b", readouts="class", compare_histograms=False, probe_seeds=1)
     assert len(encoded) == 16, "another readout, and fewer turns: nothing is encoded again"
     assert again["readout"] == "class"
@@ -235,7 +233,8 @@ def test_a_stopped_one_goes_on_behind_its_results(place, tmp_path, monkeypatch):
             found = job.run(settings, one_rank(), folder)
         except Stopped:
             stops += 1
-    assert (found, len(made)) == (whole, 4 * 3), "each head once: two encoders, two kinds of features by hand"
+    assert {name: value for name, value in found.items() if whole[name] != value} == {}
+    assert len(made) == 4 * 3, "each head once: two encoders, two kinds of features by hand"
     assert stops > 4
     assert table(tmp_path / "run") == table(tmp_path / "whole")
     assert not (tmp_path / "run" / "kept").exists()

@@ -96,11 +96,11 @@ class Fast:
         shown = probe_shown.Shown(self.given, splits[0])
 
         def done(*result: Any) -> None:
-            if self.given.run.stop_requested():
-                raise Stopped(KEEPS)
             shown.add(*result)
             if self.results.fresh:
                 self.given.progress.advance(phase="heads")
+                if self.given.run.stop_requested():
+                    raise Stopped(KEEPS)
 
         rows = probe_judge.table(judge, self._sources(common), self.results, done)
         if settings.supervised_epochs:

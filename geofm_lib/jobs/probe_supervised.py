@@ -38,6 +38,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.encoder, self.head = encoder, nn.Linear(encoder.embed_dim, classes)
         nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         return self.head(vit.features(self.encoder, images_BCHW))
