@@ -5,7 +5,7 @@ import seaborn as sns
 
 from geofm_lib.advice import signs
 from geofm_lib.catalog import metrics
-from geofm_lib.catalog.readouts import FAST, GAIN, PRETRAINED, SUPERVISED, UNTRAINED
+from geofm_lib.catalog.readouts import FAST, GAIN, PRETRAINED, PROTOCOLS, SUPERVISED, UNTRAINED
 from geofm_lib.figures._axes import BLUE, GREY, LIMIT, ORANGE
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.runs.run import Run
@@ -43,6 +43,11 @@ def numbers(run: Run) -> Table:
     """Every number of the run's summary."""
     found = [(name, value) for name, value in run.summary.items() if name.startswith(NUMBERS)]
     return Table(pd.DataFrame(found, columns=["number", "value"]), empty="The run holds no probe result.")
+
+
+def protocols() -> Table:
+    """How each protocol trains its head, on which images, and what it chooses on the train side."""
+    return Table(pd.DataFrame(PROTOCOLS).rename(columns={"chosen": "chosen on validation"}))
 
 
 def rows(run: Run) -> pd.DataFrame:
