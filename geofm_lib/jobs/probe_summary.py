@@ -121,8 +121,7 @@ def _value(rows: list[dict[str, Any]], gain: dict[str, Any]) -> float:
 
 def verdict(found: dict[str, Any]) -> str:
     """What the summary says: the fast protocol's answer, then the paper's, and what is left out of either."""
-    parts = [found["answer"]] if "answer" in found else []
-    key = metrics.of(found)
+    parts, key = list[str](), metrics.of(found)
     if any(f"{key}_{kind}_mean" in found for kind in KINDS):
         parts += _paper(found, key)
     if words := unlearned(found):
@@ -131,7 +130,8 @@ def verdict(found: dict[str, Any]) -> str:
         parts.append(f"{len(untested)} classes without a test image are not in it: {', '.join(untested[:5])}")
     if bare := found.get("unlabelled"):
         parts.append(f"{bare} image{'s' * (bare != 1)} without a label {'are' if bare != 1 else 'is'} left out")
-    return "; ".join(parts) + "."
+    sentences = [*filter(None, [found.get("answer")]), *(["; ".join(parts)] if parts else [])]
+    return ". ".join(each[0].upper() + each[1:] for each in sentences) + "."
 
 
 def _paper(found: dict[str, Any], key: str) -> list[str]:
@@ -141,6 +141,8 @@ def _paper(found: dict[str, Any], key: str) -> list[str]:
     what = "The pretrained encoder's features" if own == "pretrained" else "The features of random weights"
     if own == "pretrained" and (origin := found.get("encoder_checkpoint")):
         what = f"The features of {origin}"
+    if "answer" in found:  # of the fast protocol, whose accuracy is another
+        what = f"Under the paper's protocol {what[0].lower()}{what[1:]}"
     parts = [
         f"{what} reach {mean:.1f} % {metrics.WORDS[key]} ({found['classes']} classes, chance {found['chance']:.1f} %)"
     ]
