@@ -21,6 +21,7 @@ from geofm_lib import files
 
 RENDEZVOUS_S = 300  # ranks of a large job start minutes apart
 COLLECTIVE_S = 600  # a collective that waits longer than this has lost a rank
+LEAVING_S = 30 * 86400  # at the end one rank may write or fit for hours: by then only heartbeats say who is lost
 
 
 @dataclass
@@ -123,6 +124,7 @@ def join(run_dir: Path, device: str = "auto", communication: str = "on") -> Cont
 
 def leave(context: Context) -> None:
     """Leave the others when all have come to their end; rank 0 last, since the store lives in its process."""
+    context.store.set_timeout(timedelta(seconds=LEAVING_S))
     context.barrier()
     if dist.is_initialized():
         dist.destroy_process_group()
