@@ -11,11 +11,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch.nn import functional
 
 from geofm_lib import files
 from geofm_lib.catalog.readouts import ACCURACY, GAIN, UNTRAINED
-from geofm_lib.data import places
+from geofm_lib.data import places, random_patches, transforms
 from geofm_lib.data.sample import Sample
+from geofm_lib.data.shards import Shards
 from geofm_lib.figures import probe as page
 from geofm_lib.figures import probe_details as details
 from geofm_lib.jobs import probe as job
@@ -341,3 +343,15 @@ def test_settings_that_cannot_be():
     with pytest.raises(SettingsError, match="use one of 1, 4, 8"):
         ProbeSettings(orientations=3)
     assert ProbeSettings(protocol="both", splits=5).name() == ProbeSettings().name()
+
+
+def test_random_convolutions_are_those_of_whole_batches(place):
+    images = Shards(place / "set", split="train")
+    weights = random_patches.filters(images, 24)
+    found = random_patches.features(images, weights, 24)
+    assert found.shape == (len(images), 2 * random_patches.FILTERS)
+    pixels = torch.stack([transforms.squeeze(images.decode(i), 24) for i in range(len(images))])
+    responses = functional.conv2d(transforms.normalise(pixels, images.mean, images.std), weights)
+    by_hand = [functional.relu(sign * responses - random_patches.THRESHOLD).mean((2, 3)) for sign in (1, -1)]
+    np.testing.assert_allclose(found, torch.cat(by_hand, 1), rtol=1e-5, atol=1e-6)
+    assert (found > 0).any(axis=1).all(), "every image answers to some filter"
