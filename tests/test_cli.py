@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from geofm_lib import cli
-from geofm_lib.runs import slurm
+from geofm_lib.runs import slurm, unfinished
 from geofm_lib.settings import ThroughputSettings
 from tests.support.timing import scaled
 
@@ -211,7 +211,7 @@ def test_an_export_that_cannot_be_is_refused(root, tmp_path):
 def test_a_path_of_the_clone_is_exported_from_any_folder(root, monkeypatch):
     said = []
     monkeypatch.setattr(
-        cli.subprocess, "run", lambda words, **_: said.append(words[3]) or SimpleNamespace(returncode=0)
+        unfinished, "take", lambda source, *_: said.append(str(source)) or SimpleNamespace(returncode=0)
     )
     monkeypatch.chdir(root / "notebooks")
     for typed in ("geofm_lib/model", "01_data.ipynb", str(root)):
@@ -229,7 +229,7 @@ def test_names_are_completed(root):
     assert completed("ru") == ["run"]
     assert completed("run", "02") == ["02_pretrain"]
     assert "strategy" in completed("run", "02", "-p", "stra")
-    assert completed("plan", "ViT-3") == ["ViT-3B"]
+    assert completed("plan", "ViT-3") == ["ViT-3.6M", "ViT-3B"]
     assert completed("plan", "ViT-3B", "--machine", "front") == ["frontier"]
 
 

@@ -20,6 +20,7 @@ from geofm_lib.data.sources import folders, probeable
 from geofm_lib.distributed import features
 from geofm_lib.figures import probe as page
 from geofm_lib.jobs import probe as job
+from geofm_lib.jobs import probe_progress
 from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import ProbeSettings
@@ -147,7 +148,8 @@ def test_a_split_by_the_rarest_label_has_each_class_on_both_sides():
         assert abs(own["train"] - images / 2) <= max(2, 0.1 * images), name
 
 
-def test_the_probe_of_several_labels(data, tmp_path):
+def test_the_probe_of_several_labels(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(probe_progress, "LOG_S", 0)  # every epoch is logged
     found = start(settings(data), tmp_path / "run")
     assert found["metric"] == "map"
     assert found["map_random_mean"] > 70

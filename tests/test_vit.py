@@ -60,8 +60,10 @@ def test_features_are_pooled_after_the_last_norm():
     tokens = encoder.forward_features(images)
     torch.testing.assert_close(vit.features(encoder, images, "cls"), tokens[:, 0])
     torch.testing.assert_close(vit.features(encoder, images, "mean"), tokens[:, 1:].mean(1))
-    with pytest.raises(ValueError, match="no pooling 'max'"):
-        vit.features(encoder, images, "max")
+    both = torch.cat([tokens[:, 1:].amax(1), tokens[:, 0]], 1)
+    torch.testing.assert_close(vit.features(encoder, images, "max+cls"), both)
+    with pytest.raises(ValueError, match="no pooling 'median'"):
+        vit.features(encoder, images, "mean+median")
 
 
 def test_unknown_names():
