@@ -248,7 +248,7 @@ def test_interrupting_the_kernel_stops_the_ranks_with_a_checkpoint_and_running_a
 @pytest.mark.long
 def test_the_form_over_the_plan_answers_at_every_change(browser, lab):
     page = Page(browser, lab, "planned", "04_scaling", model="ViT-Huge")
-    for name in ("parameters", "settings", "planned"):
+    for name in ("parameters", "settings", "published", "planned"):  # the third imports the figures
         page.run(name)
         wait(lambda name=name: re.search(r"\d", page.prompt(name)), 60, f"cell '{name}' did not end")
     wait(lambda: "8 nodes of frontier" in page.output("planned"), 60, "the form shows no plan")
