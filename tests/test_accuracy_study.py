@@ -39,7 +39,7 @@ def rows(models=FAMILY, horizons=HORIZONS, gain=lambda m, h: 6 + 3 * np.log2(m /
                                     "high": loss + 0.01, "n_train": 23_552, "commit": "abc"})  # fmt: skip
                 found.append(run | {"metric": accuracy_study.SPEED, "value": 300 / m**0.5})
                 g, untrained = gain(m, h) + 0.1 * seed, 40 + 4 * np.log2(m / 0.4)
-                for how in ("standardised", shown.EQUAL):
+                for how in ("standardised", shown.EQUALLY):
                     about = run | {"dataset": "ucm", "pooling": "mean", "normalisation": how, "protocol": "fast"}
                     for metric, value in (("top1", untrained + g), ("top1" + GAIN, g)):
                         found.append(about | {"metric": metric, "value": value, "low": value - 1, "high": value + 1,

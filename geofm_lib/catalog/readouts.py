@@ -10,6 +10,7 @@ READOUTS = {  # what a head sees of an image's tokens behind the last block -> p
 ORIENTATIONS = (1, 4, 8)  # features are means over so many: as it is, four quarter turns, these and their mirror images
 PLAIN, WHOLE = "mean", "mean+spread+max+class"
 EQUAL = 64  # features that PCA leaves of each encoder where they are compared at equal dimension
+SCALED, EQUALLY = "standardised", f"standardised, PCA {EQUAL}"  # what a row calls a normalisation
 
 
 class Protocol(NamedTuple):

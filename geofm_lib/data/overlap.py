@@ -14,7 +14,7 @@ import numpy as np
 from geofm_lib import files
 from geofm_lib.data import duplicates
 from geofm_lib.data.places import Places
-from geofm_lib.data.sample import Sample, from_row
+from geofm_lib.data.sample import Sample
 from geofm_lib.data.sources import rows
 
 ARRAYS = ("digest", "look", "turned", "contrast")  # of fingerprints: uint64 [n] three times, then float32 [n]
@@ -67,10 +67,15 @@ def of_samples(samples: Iterable[Sample]) -> Arrays:
 
 def ground(folder: Path, samples: Iterable[Sample]) -> np.ndarray:
     """Where images of a prepared folder lie, float64 [n, 2, 2] in metres (`places.COMMON`); NaN of unknown places."""
+    return placed(folder, samples).ground()
+
+
+def placed(folder: Path, samples: Iterable[Sample]) -> Places:
+    """The places of images of a prepared folder."""
     places = Places(asked(folder).get("pattern", ""))
     for each in samples:
         places.add(each)
-    return places.ground()
+    return places
 
 
 def asked(folder: Path) -> dict[str, Any]:
@@ -83,26 +88,18 @@ def asked(folder: Path) -> dict[str, Any]:
 
 def samples_of(folder: Path, sides: tuple[str, ...], labelled: bool = False) -> list[Sample]:
     """The good images of these sides, in the order of the rows. OSError or ValueError where there are no rows."""
-    found = []
-    for block in rows.blocks(folder):
-        for row in zip(*block.values(), strict=True):
-            sample = from_row(block, row)
-            if sample.side in sides and not sample.reason and (sample.label or not labelled):
-                found.append(sample)
-    return found
+    return [each for each in rows.samples(folder) if each.side in sides and (each.label or not labelled)]
 
 
 def between(tested: Path, trained: Path) -> dict[str, list[str]]:
     """Names of the test images of one prepared folder that are train images of another: {"exact": ..., "near": ...}."""
     images, names, asked = Fingerprints(), list[str](), list[bool]()
     for folder, side in ((tested, "test"), (trained, "train")):
-        for block in rows.blocks(folder):
-            for row in zip(*block.values(), strict=True):
-                sample = from_row(block, row)
-                if sample.side == side and not sample.reason:
-                    images.add(sample)
-                    names.append(sample.name)
-                    asked.append(side == "test")
+        for sample in rows.samples(folder):
+            if sample.side == side:
+                images.add(sample)
+                names.append(sample.name)
+                asked.append(side == "test")
     found = images.shown(np.array(asked, bool), ~np.array(asked, bool))
     return {kind: [names[i] for i in np.flatnonzero(which)] for kind, which in found.items()}
 

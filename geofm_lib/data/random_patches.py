@@ -47,12 +47,13 @@ def features(images: Shards, weights: torch.Tensor, size: int) -> np.ndarray:
     return torch.cat(rows).numpy()
 
 
-def _exceeding(responses: torch.Tensor) -> list[torch.Tensor]:
+def _exceeding(responses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """How far responses [B, F, H, W] lie above the threshold, and their opposites: means over the image, [B, F] each.
 
     Overwrites them.
     """
-    return [F.relu_(each.sub_(THRESHOLD)).mean((2, 3)) for each in (-responses, responses)][::-1]
+    opposites = -responses
+    return F.relu_(responses.sub_(THRESHOLD)).mean((2, 3)), F.relu_(opposites.sub_(THRESHOLD)).mean((2, 3))
 
 
 def _batches(images: Shards, chosen: np.ndarray, size: int):

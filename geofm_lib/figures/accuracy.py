@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from geofm_lib.catalog.models import FAMILY
+from geofm_lib.catalog.readouts import EQUALLY, SCALED
 from geofm_lib.figures._axes import BLUE, GREEN, GREY, IDEAL, ORANGE, PINK, RED, SKY, legend_below, plain_log
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.files import read_csv
@@ -13,7 +14,6 @@ from geofm_lib.runs import results
 from geofm_lib.settings import AccuracySettings, SettingsError, expanded
 
 COLOURS = dict(zip(FAMILY, (SKY, BLUE, GREEN, ORANGE, RED), strict=True))
-EQUAL = "standardised, PCA 64"
 NOT_YET = "No pretraining of the study is in the table yet: `make study` runs it, cheapest first."
 NOT_PROBED = "No probe of the study's encoders on this data set is in the table yet."
 
@@ -84,7 +84,7 @@ def gains(settings: AccuracySettings) -> Figure | Note:
 def equal_dimension(settings: AccuracySettings) -> Table:
     """The same with every encoder's features cut to 64 by PCA, so that width alone can add nothing."""
     found = [accuracy_study.at_equal_images(_probed(settings, gain=True, normalisation=each)) for each in
-             ("standardised", EQUAL)]  # fmt: skip
+             (SCALED, EQUALLY)]  # fmt: skip
     named = [each[["model", "value", "low", "high", "seeds"]] for each in found if len(each)]
     frame = (
         named[0].merge(named[1], on="model", suffixes=("", ", 64 dimensions")) if len(named) == 2 else pd.DataFrame()

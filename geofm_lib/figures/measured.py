@@ -10,6 +10,7 @@ from geofm_lib.paper import studies
 from geofm_lib.planning.flops import training_flops
 from geofm_lib.planning.planner import as_published, predict
 from geofm_lib.runs.run import run_table
+from geofm_lib.settings.places import one_spelling
 
 DEPTHS = {0: "0 (none)", 1: "1 (BACKWARD_PRE)", 2: "2"}  # blocks gathered ahead in the backward pass
 EMPTY = "This grid was not run here; `make experiments` runs it."
@@ -22,8 +23,9 @@ def runs(runs_dir: str) -> Table:
     table = run_table(runs_dir)
     if len(table):
         table = table[(table["job"] == "throughput") & (table["status"] == "finished")]
-    empty = f"There is no finished throughput run in '{runs_dir}' yet; notebook 03 makes them."
-    return Table(table.filter(CONDITIONS), f"Finished throughput runs in '{runs_dir}'", empty)
+    shown = one_spelling(str(runs_dir))  # a page says nothing of where somebody's clone lies
+    empty = f"There is no finished throughput run in '{shown}' yet; notebook 03 makes them."
+    return Table(table.filter(CONDITIONS), f"Finished throughput runs in '{shown}'", empty)
 
 
 def scaling() -> Table:

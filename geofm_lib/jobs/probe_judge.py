@@ -11,7 +11,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from geofm_lib.catalog.readouts import ACCURACY, EQUAL, FAST, GAIN, KNN, PRETRAINED, SHARES, SHOTS, UNTRAINED
+from geofm_lib.catalog.readouts import (
+    ACCURACY,
+    EQUAL,
+    EQUALLY,
+    FAST,
+    GAIN,
+    KNN,
+    PRETRAINED,
+    SCALED,
+    SHARES,
+    SHOTS,
+    UNTRAINED,
+)  # fmt: skip
 from geofm_lib.jobs import probe_splits
 from geofm_lib.jobs.probe_metrics import Metric
 from geofm_lib.jobs.probe_splits import Images, Split
@@ -19,7 +31,7 @@ from geofm_lib.model import logistic, neighbours
 
 OF_IMAGES = "95 %, bootstrap over test images"
 OF_BOTH = "95 %, paired bootstrap over test images and untrained draws"
-SCALED, EQUALLY, CHOSEN = "standardised", f"standardised, PCA {EQUAL}", "chosen"
+CHOSEN = "chosen"
 Rows = list[dict[str, Any]]
 
 

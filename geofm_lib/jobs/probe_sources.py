@@ -119,8 +119,12 @@ def handmade(given: Given) -> Iterator[Source]:
     """Features that nobody has trained, kept likewise: histograms, and random convolutions; for rank 0."""
     sides, size = {"train": given.train, "test": given.test}, given.settings.image_size
 
+    @functools.cache
+    def weights() -> torch.Tensor:  # one for both sides, and none where all is kept
+        return random_patches.filters(given.train, size)
+
     def convolutions(shards: Shards) -> np.ndarray:
-        return random_patches.features(shards, random_patches.filters(given.train, size), size)
+        return random_patches.features(shards, weights(), size)
 
     makers: dict[str, tuple[Any, Callable[[Shards], np.ndarray]]] = {
         "histograms": (baselines.SIZE, baselines.features),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from geofm_lib.data import duplicates, overlap, places, several
-from geofm_lib.data.sample import Sample, from_row
+from geofm_lib.data.sample import Sample
 from geofm_lib.data.sources import prepared, rows
 
 OWN = "own"
@@ -56,12 +56,13 @@ def read(folder: Path, names: list[str], trains: int) -> tuple[Images, bool]:
         return Images(names, [""] * len(names), own, np.arange(len(names)), None), False
     samples = [found[name] for name in names]
     labels = [each.label for each in samples]
-    arrays, ground = overlap.of_samples(samples), overlap.ground(folder, samples)
+    arrays, lying = overlap.of_samples(samples), overlap.placed(folder, samples)
+    ground = lying.ground()
     looks = np.where(duplicates.flat(arrays["contrast"]), np.uint64(0), arrays["look"])
     image, twin, _ = duplicates.find(arrays["digest"], looks)
     group = duplicates.firsts(len(names), image, twin)
     try:
-        lies = _scenes(folder, samples, by)
+        lies = _scenes(folder, samples, lying, by)
     except (OSError, ValueError):
         return Images(names, labels, own, group, arrays, ground), False
     joined = {place: i for i, place in reversed(list(enumerate(lies))) if place}
@@ -127,25 +128,15 @@ def _drawn(images: Images, some: np.ndarray, share: float, seed: int) -> np.ndar
 
 def _samples(folder: Path) -> dict[str, Sample]:
     """The rows of a prepared folder by name; {} where they are gone, or of another preparation."""
-    found = {}
     try:
-        for block in rows.blocks(folder):
-            for row in zip(*block.values(), strict=True):
-                sample = from_row(block, row)
-                if not sample.reason:
-                    found[sample.name] = sample
+        return {sample.name: sample for sample in rows.samples(folder)}
     except (OSError, ValueError):
         return {}
-    return found
 
 
-def _scenes(folder: Path, samples: list[Sample], by: str) -> list[str]:
+def _scenes(folder: Path, samples: list[Sample], lying: places.Places, by: str) -> list[str]:
     """What place each image belongs to, as the preparation saw it; "" for none. ValueError where nobody knows."""
     scenes = [each.scene for each in samples]
     if not by.startswith("block"):
         return scenes if by != "random" else [""] * len(samples)
-    asked = overlap.asked(folder)
-    found = places.Places(asked.get("pattern", ""))
-    for each in samples:
-        found.add(each)
-    return places.blocks(found, scenes, asked.get("block_size", 0.0))[0]
+    return places.blocks(lying, scenes, overlap.asked(folder).get("block_size", 0.0))[0]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from geofm_lib.catalog.models import FAMILY
-from geofm_lib.catalog.readouts import FAST, GAIN, PLAIN, UNTRAINED
+from geofm_lib.catalog.readouts import FAST, GAIN, PLAIN, SCALED, UNTRAINED
 from geofm_lib.paper import accuracy
 from geofm_lib.planning.flops import training_flops
 from geofm_lib.planning.weights import parameters
@@ -111,7 +111,7 @@ def whole(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def probes(
-    table: pd.DataFrame, dataset: str, pooling: str = PLAIN, normalisation: str = "standardised", gain: bool = False
+    table: pd.DataFrame, dataset: str, pooling: str = PLAIN, normalisation: str = SCALED, gain: bool = False
 ) -> pd.DataFrame:
     """A row a pretraining that saw all images: COLUMNS, value, low, high of top-1 (or its gain), untrained, error.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from geofm_lib.data import pack
-from geofm_lib.data.sample import ROW, Block
+from geofm_lib.data.sample import ROW, Block, Sample, from_row
 
 
 def kind(folder: Path) -> tuple[int, str]:
@@ -34,6 +34,15 @@ def blocks(folder: Path) -> Iterator[Block]:
             yield _with_lists(block, listed, folder)
         if next(listed, None):
             raise ValueError(_disagree(folder))
+
+
+def samples(folder: Path) -> Iterator[Sample]:
+    """The good images of a prepared folder, in the order of the rows, with label and side. Raises as `blocks`."""
+    for block in blocks(folder):
+        for row in zip(*block.values(), strict=True):
+            sample = from_row(block, row)
+            if not sample.reason:
+                yield sample
 
 
 def _with_lists(block: Block, listed: Iterator[tuple[dict[str, Any], list[str]]], folder: Path) -> Block:
