@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from geofm_lib.figures import data, pretrain, probe, throughput
+from geofm_lib.figures._axes import smoothed
 from geofm_lib.figures.display import Figure, Note, Table
 from tests.support.figures import image, run_folder
 
@@ -30,11 +31,57 @@ def test_pretraining_figures(folder):
             for s in range(1, 101)]  # fmt: skip
     run = folder(metrics=rows)
     curve = pretrain.loss(run)
-    assert image(curve).size == (1036, 475)
-    assert "falls from 0.9950 to 0.5000 over 100 steps" in curve.alt
+    assert image(curve)
+    assert "falls from 0.995 to 0.5 over 100 steps" in curve.alt
     assert len(curve.table) == 21
     assert "peaks at 0.001" in pretrain.learning_rate(run).alt
     assert isinstance(pretrain.loss(folder()), Note)
+
+
+MEASURED = {"trained_on_loss": 0.52, "trained_on_interval": 0.012, "trained_on_images": 256, "held_out_side": "val",
+            "held_out_loss": 0.61, "held_out_interval": 0.034, "held_out_images": 40, "patch_mean_loss": 0.9871,
+            "loss": 0.5, "loss_steps": 10}  # fmt: skip
+
+
+def test_a_loss_is_drawn_beside_what_it_must_be_held_against(folder):
+    """Held out and train images under the same masks, and what the mean of each patch alone would have."""
+    rows = [{"step": s, "epoch": s / 10, "loss": 1.0 - 0.005 * s, "learning_rate": s / 1e4} for s in range(1, 101)]
+    run = folder({"norm_pix_loss": True}, MEASURED, rows)
+    curve, rates = pretrain.loss(run), pretrain.learning_rate(run)
+    shown(curve, "0.520 ± 0.012 on 256 train images", "0.610 ± 0.034 on 40 val images", "each patch alone: 0.987")
+    (ax,) = curve.figure.axes
+    named = [text.get_text() for text in curve.figure.legends[0].get_texts()]
+    assert len(named) == 5 == len(ax.get_legend_handles_labels()[0]), "every mark has its words"
+    smooth = ax.lines[1].get_ydata()
+    np.testing.assert_allclose(smooth, [row["loss"] for row in rows], err_msg="a straight line stays one")
+    assert {each.get_xlabel() for each in (*curve.figure.axes, *rates.figure.axes)} == {"epoch"}
+
+
+def test_smoothing_lags_neither_inside_nor_at_the_ends():
+    steps = pd.Series([0.0] * 50 + [1.0] * 50)
+    found = smoothed(steps, 10)
+    np.testing.assert_allclose(found + found[::-1], 1, err_msg="symmetric about the jump")
+    assert (found[0], found[44], found[-1]) == (0, 0, 1)
+    assert smoothed(pd.Series([3.0]), 1).tolist() == [3.0]
+
+
+def test_what_is_rebuilt_stands_beside_patch_means(folder):
+    """Errors are of what was masked alone, so visible patches make no model look better."""
+    original = np.full((2, 8, 8, 3), 100, np.uint8)
+    hidden = np.zeros((2, 8, 8), bool)
+    hidden[:, :4] = True
+    arrays = {"original": original, "masked": original, "hidden": hidden}
+    arrays |= {name: np.where(hidden[..., None], 100 + off, original) for name, off in (("rebuilt", 10), ("means", 20))}
+    run = folder(
+        {"dataset": "scenes", "norm_pix_loss": True}, {"rebuilt": "val"}, arrays={"reconstruction.npz": arrays}
+    )
+    figure = pretrain.reconstruction(run)
+    assert "mean and contrast put back from the original" in figure.alt
+    assert "rebuilt 28.1 dB, patch means only 22.1 dB" in figure.alt  # 20 log10(255 / 10)
+    assert [ax.get_ylabel() for ax in figure.figure.axes[::2]][2:] == ["rebuilt\n28.1 dB", "patch means\nonly, 22.1 dB"]
+    del arrays["means"], arrays["hidden"]
+    run = folder({"dataset": "scenes"}, {"rebuilt": "val"}, arrays={"reconstruction.npz": arrays})
+    assert "An earlier version kept nothing to compare it with" in pretrain.reconstruction(run).alt
 
 
 def test_lists_of_a_preparation(folder):

@@ -127,6 +127,7 @@ def test_reconstruct_puts_brightness_back(case):
         model.decoder_pred.bias.zero_()
     flat = patchify(images, 8).mean(-1, keepdim=True).expand(-1, -1, 5 * 64)
     torch.testing.assert_close(model.reconstruct(images, noise)[0], unpatchify(flat, 8, 4, 8))
+    torch.testing.assert_close(mae.patch_means(images, 8), unpatchify(flat, 8, 4, 8))
 
 
 def test_wrong_parts_are_refused():

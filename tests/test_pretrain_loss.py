@@ -61,7 +61,7 @@ def test_little_more_than_patch_means_is_told(loss, said):
     if said:
         (row,) = found.values()
         assert (
-            f"{loss:.4f} ± 0.0100 on 256 test images; the mean of each masked patch alone would have 0.9900"
+            f"{loss:.3f} ± 0.010 on 256 test images; the mean of each masked patch alone would have 0.99"
             in (row["evidence"])
         )
 
@@ -77,7 +77,7 @@ def test_a_held_out_gap_counts_when_it_is_more_than_chance(more, said):
     assert list(found) == ["it knows its train images better than others"] * said
     if said:
         (row,) = found.values()
-        assert row["evidence"].endswith("0.8000 ± 0.0100 on 256 train images: 12 % more, under the same masks")
+        assert row["evidence"].endswith("0.800 ± 0.010 on 256 train images: 12 % more, under the same masks")
 
 
 def test_without_held_out_images_that_is_told_and_the_train_images_stand_in():
@@ -89,9 +89,9 @@ def test_without_held_out_images_that_is_told_and_the_train_images_stand_in():
 
 def test_the_sentence_has_every_loss_with_what_it_is_of():
     assert pretraining.result(GOOD) == (
-        "The mean loss of the last 60 steps is 0.8000; with masks that are always the same, 0.8000 ± 0.0100 on 256 "
-        "train images, and 0.8100 ± 0.0100 on 256 test images, which it was not trained on. The mean of each patch "
-        "alone would have 0.9900."
+        "The mean loss of the last 60 steps is 0.8; with masks that are always the same, 0.800 ± 0.010 on 256 "
+        "train images, and 0.810 ± 0.010 on 256 test images, which it was not trained on. The mean of each patch "
+        "alone would have 0.99."
     )
     assert "An earlier version measured none" in pretraining.result({"loss": 0.85})
     assert "when the run has ended" in pretraining.result({})

@@ -246,6 +246,7 @@ def test_reconstructions_put_back_what_measured_pixels_have():
         model.decoder_pred.bias.zero_()
     rebuilt, _ = model.reconstruct(images, torch.rand(1, 16), valid)
     torch.testing.assert_close(rebuilt, torch.full_like(rebuilt, 2.0))
+    torch.testing.assert_close(mae.patch_means(images, 8, valid), torch.full_like(rebuilt, 2.0))
 
 
 def _jobs(folder, data, pretraining, probing, workloads):
@@ -294,9 +295,10 @@ def check_pretraining(folder, data, found):
     assert f"{100 * np.mean(shares):.1f} % of the masked pixels were not measured" in drawn.alt
     with np.load(folder / "run" / "reconstruction.npz") as saved:
         test = Shards(data, "test")
-        dark = [(saved[name] == 0).all(3).mean(axis=(1, 2)) > 0.05 for name in ("original", "rebuilt")]
+        dark = [(saved[name] == 0).all(3).mean(axis=(1, 2)) > 0.05 for name in ("original", "rebuilt", "means")]
         masked = [test.pixels(i)[1] is not None for i in np.linspace(0, len(test) - 1, 8).astype(int)]
-        assert dark[0].tolist() == dark[1].tolist() == masked
+        assert dark[0].tolist() == dark[1].tolist() == dark[2].tolist() == masked
+        assert not (saved["hidden"] & (saved["original"] == 0).all(3)).any(), "what was not measured is no error"
 
 
 TRAINED = {"image_size": 32, "epochs": 2, "global_batch": 6, "log_every": 1}

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from geofm_lib.catalog.metrics import plus_minus
+
 MIDDLE, END = (0.4, 0.6), 0.8  # shares of the steps: two fifths to three fifths are held against the last fifth
 FLAT = 0.02  # of the loss: a second half that brings less is flat
 ROWS = 30  # logged steps below which a curve says too little
@@ -25,20 +27,20 @@ def result(summary: dict[str, Any]) -> str:
         return "What the loss came to is told when the run has ended."
     if "patch_mean_loss" not in summary:  # an earlier version's
         return f"The last step's loss is {summary['loss']:.4f}. An earlier version measured none on held-out images."
-    parts = [f"The mean loss of the last {summary['loss_steps']} steps is {summary['loss']:.4f}"]
-    parts += [f"with masks that are always the same, {_on(summary, 'trained_on', 'train')}"]
+    parts = [f"The mean loss of the last {summary['loss_steps']} steps is {summary['loss']:.3g}"]
+    parts += [f"with masks that are always the same, {on(summary, 'trained_on')}"]
     if summary["held_out_side"]:
-        parts[-1] += f", and {_on(summary, 'held_out', summary['held_out_side'])}, which it was not trained on"
+        parts[-1] += f", and {on(summary, 'held_out')}, which it was not trained on"
     else:
         parts += ["no image is held out, so there is no held-out loss"]
-    return f"{'; '.join(parts)}. The mean of each patch alone would have {summary['patch_mean_loss']:.4f}."
+    return f"{'; '.join(parts)}. The mean of each patch alone would have {summary['patch_mean_loss']:.3g}."
 
 
-def _on(found: dict[str, Any], name: str, side: str) -> str:
-    half = found[f"{name}_interval"]
-    count = found[f"{name}_images"]
-    spread = f" ± {half:.4f}" if half is not None else ""
-    return f"{found[f'{name}_loss']:.4f}{spread} on {count} {side} image{'s' * (count != 1)}"
+def on(found: dict[str, Any], name: str) -> str:
+    """The loss of `trained_on` or `held_out` images, with its interval and how many of which side they are."""
+    count, side = found[f"{name}_images"], found["held_out_side"] if name == "held_out" else "train"
+    loss = plus_minus(found[f"{name}_loss"], found[f"{name}_interval"])
+    return f"{loss} on {count} {side} image{'s' * (count != 1)}"
 
 
 def _plateau(_: dict[str, Any], metrics: pd.DataFrame) -> str:
@@ -59,8 +61,7 @@ def _patch_means(found: dict[str, Any], _: pd.DataFrame) -> str:
     loss, alone = found.get(f"{name}_loss"), found.get("patch_mean_loss")
     if loss is None or not alone or loss <= CLOSE * alone:
         return ""
-    side = found["held_out_side"] if name == "held_out" else "train"
-    return f"{_on(found, name, side)}; the mean of each masked patch alone would have {alone:.4f}"
+    return f"{on(found, name)}; the mean of each masked patch alone would have {alone:.3g}"
 
 
 def _gap(found: dict[str, Any], _: pd.DataFrame) -> str:
@@ -70,7 +71,7 @@ def _gap(found: dict[str, Any], _: pd.DataFrame) -> str:
     noise = math.hypot(found["held_out_interval"] or 0.0, found["trained_on_interval"] or 0.0)
     if held - trained <= max(noise, GAP * trained):
         return ""
-    both = f"{_on(found, 'held_out', found['held_out_side'])}, {_on(found, 'trained_on', 'train')}"
+    both = f"{on(found, 'held_out')}, {on(found, 'trained_on')}"
     return f"{both}: {100 * (held / trained - 1):.0f} % more, under the same masks"
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, ScalarFormatter
@@ -29,6 +30,14 @@ def line_and_marks(ax: Any, strategy: str, line: pd.Series, marks: pd.Series) ->
     row = STRATEGIES[strategy]
     ax.plot(line, color=row.colour, label=strategy)
     ax.plot(marks, row.marker, color=row.colour)
+
+
+def smoothed(values: pd.Series, window: int) -> np.ndarray:
+    """The mean over about `window` values around each. It shrinks alike on both sides at the ends, so it never lags."""
+    sums = np.concatenate([[0.0], values.to_numpy(float).cumsum()])
+    places = np.arange(len(values))
+    half = np.minimum(window // 2, np.minimum(places, places[::-1]))
+    return (sums[places + half + 1] - sums[places - half]) / (2 * half + 1)
 
 
 def of_ideal(line: pd.Series) -> pd.Series:

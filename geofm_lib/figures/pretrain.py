@@ -1,6 +1,7 @@
 """02: does a pretraining converge, and which images went in and came out (01 shows those that go in)? No torch."""
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import seaborn as sns
 
 from geofm_lib.advice import pretraining
 from geofm_lib.catalog.metrics import LONG
-from geofm_lib.figures._axes import BLUE, GREY, LIMIT, ORANGE
+from geofm_lib.figures._axes import BLUE, GREY, LIMIT, ORANGE, SKY, legend_below, smoothed
 from geofm_lib.figures.display import Figure, Note, Table, axes, sheet, styled
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import expanded
@@ -36,26 +37,33 @@ def images(run: Run) -> Note:
 
 @styled
 def loss(run: Run) -> Figure | Note:
-    """Training loss against epochs; of a branch, after that of the runs that it comes from."""
+    """Training loss beside held-out loss and that of patch means; of a branch, after the runs that it comes from."""
     before, own = _logged(run, "loss")
     if own.empty:
         return Note("The run logged no step, so there is no loss to draw.")
-    metrics = pd.concat([before, own])
-    x = "epoch" if "epoch" in metrics and metrics["epoch"].is_unique else "step"
-    figure, ax = axes()
-    joined = pd.concat([before.tail(1), own])
-    for part, colour, label in ((before, GREY, "before the branch"), (joined, BLUE, "this run")):
-        if part.empty:
-            continue
-        sns.lineplot(part, x=x, y="loss", ax=ax, color=colour, alpha=0.35, linewidth=1)
-        mean = part["loss"].rolling(max(1, len(metrics) // 30), min_periods=1).mean()
-        ax.plot(part[x], mean, color=colour, label=label)
+    metrics, found = pd.concat([before, own]), run.summary
+    x, window = _x(metrics), 2 * (len(metrics) // 60) + 1
+    figure, ax = axes(height=3.6)
+    for part, colour, label in ((before, GREY, "before the branch"), (pd.concat([before.tail(1), own]), BLUE, "loss")):
+        if not part.empty:
+            ax.plot(part[x], part["loss"], color=colour, alpha=0.35, linewidth=1, label=f"{label}, each logged step")
+            ax.plot(part[x], smoothed(part["loss"], window), color=colour, label=f"{label}, mean over {window} of them")
+    words, end, span = [], metrics[x].iloc[-1], metrics[x].iloc[-1] - metrics[x].iloc[0]
+    for name, aside, colour, marker in (("trained_on", 0.015, SKY, "s"), ("held_out", 0.035, ORANGE, "D")):
+        if found.get(f"{name}_loss") is not None:
+            words.append(pretraining.on(found, name))
+            look = {"color": colour, "marker": marker, "label": f"fixed masks: {words[-1]}", "ls": "", "capsize": 2}
+            ax.errorbar(end + aside * span, found[f"{name}_loss"], found[f"{name}_interval"] or 0.0, **look)
+    if "patch_mean_loss" in found:
+        words.append(f"mean of each patch alone: {found['patch_mean_loss']:.3g}")
+        ax.axhline(found["patch_mean_loss"], **LIMIT, label=words[-1])
     ax.set(xlabel=x, ylabel="loss on masked patches")
-    first, last = metrics["loss"].iloc[0], metrics["loss"].iloc[-1]
-    change = f"{'falls' if last < first else 'rises'} from {first:.4f} to {last:.4f}"
-    alt = f"Line: the training loss {change} over {int(metrics['step'].iloc[-1])} steps."
+    legend_below(figure, [ax], 2)
+    first, last = metrics["loss"].iloc[0], found.get("loss") or metrics["loss"].iloc[-1]
+    change = f"{'falls' if last < first else 'rises'} from {first:.3g} to {last:.3g}"
+    alt = f"The training loss {change} over {int(metrics['step'].iloc[-1])} steps."
+    alt += f" With masks that are always the same, at the end: {'; '.join(words)}." if words else ""
     if not before.empty:
-        ax.legend()
         alt += (
             f" Those until step {int(before['step'].iloc[-1])}, in grey, are of {' and '.join(before['run'].unique())}."
         )
@@ -84,24 +92,31 @@ def doubts(run: Run) -> Table:
 
 @styled
 def learning_rate(run: Run) -> Figure | Note:
-    """Learning rate and gradient norm against steps; of a branch, after those of the runs that it comes from."""
+    """Learning rate and gradient norm along the loss's axis; of a branch, after the runs that it comes from."""
     before, own = _logged(run, "learning_rate")
     if own.empty:
         return Note("The run logged no learning rate.")
-    rates = own["learning_rate"]
+    rates, x = own["learning_rate"], _x(pd.concat([before, own]))
     alt = f"Line: the learning rate peaks at {rates.max():.3g} and ends at {rates.iloc[-1]:.3g}."
     if not before.empty:
         alt += f" At the branch it goes from {before['learning_rate'].iloc[-1]:.3g} to {rates.iloc[0]:.3g}."
     curves = [("learning_rate", "learning rate", BLUE)]
     if "grad_norm" in own and own["grad_norm"].notna().any():
         curves.append(("grad_norm", "gradient norm", ORANGE))
-        alt += f" Beside it the gradient norm, median {own['grad_norm'].median():.3g}."
+        alt += f" Beside it the gradient norm, median {own['grad_norm'].median():.2g}."
     figure, panels = axes(height=2.5, columns=len(curves), squeeze=False)
     for ax, (column, words, colour) in zip(panels[0], curves, strict=True):
-        sns.lineplot(before, x="step", y=column, ax=ax, color=GREY) if column in before else None
-        sns.lineplot(own, x="step", y=column, ax=ax, color=colour)
-        ax.set(xlabel="step", ylabel=words)
+        if column in before and len(before):
+            ax.plot(before[x], before[column], color=GREY, label="before the branch")
+        ax.plot(own[x], own[column], color=colour, label=words)
+        ax.set(xlabel=x, ylabel=words)
+    legend_below(figure, panels[0]) if len(before) else None
     return Figure(figure, alt)
+
+
+def _x(metrics: pd.DataFrame) -> str:
+    """What all curves of a page are drawn against."""
+    return "epoch" if "epoch" in metrics and metrics["epoch"].is_unique else "step"
 
 
 def _logged(run: Run, column: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -155,13 +170,28 @@ def model_view(run: Run) -> Figure | Note:
 
 
 def reconstruction(run: Run) -> Figure | Note:
-    """Images that are held out, else of the train side; what the model saw of them, and what it rebuilt."""
+    """Images that are held out, else of the train side; what the model saw, what it rebuilt, and patch means alone."""
     side = run.summary.get("rebuilt", "")  # an earlier version took train images too, and did not say so
     names = {"original": f"{side} image".strip(), "masked": "visible patches", "rebuilt": "rebuilt"}
     trained = {"train": ", which it was trained on since no image is held out", "": " of a side that was not noted"}
-    shown = f"the {names['original']}{trained.get(side, '')}"
-    words = f"{shown}, the patches that the model saw, and the image that it rebuilt from them"
-    return _rows(run, "reconstruction.npz", names, words)
+    words = f"the {names['original']}{trained.get(side, '')}, the patches that the model saw, "
+    words += "and the image that it rebuilt from them"
+    if run.settings.get("norm_pix_loss"):
+        words += ", with each masked patch's mean and contrast put back from the original"
+    return _rows(run, "reconstruction.npz", names, words, _errors)
+
+
+def _errors(saved: Mapping[str, np.ndarray], names: dict[str, str]) -> str:
+    """A sentence on the errors of what was rebuilt and of patch means, which become a row; "" for older files."""
+    if "means" not in saved:
+        return " An earlier version kept nothing to compare it with."
+    hidden, told = saved["hidden"], {}
+    for name, words in (("rebuilt", "rebuilt"), ("means", "patch means\nonly")):
+        error = np.square(saved[name].astype(float) - saved["original"])[hidden].mean()
+        told[name] = f"{10 * np.log10(255**2 / error):.1f} dB" if error else "no error"
+        names[name] = f"{words}, {told[name]}".replace("rebuilt, ", "rebuilt\n")
+    return (f" Last row: each masked patch is its own mean, as if nothing else had been learned. Peak signal-to-noise "
+            f"ratio of the masked pixels: rebuilt {told['rebuilt']}, patch means only {told['means']}.")  # fmt: skip
 
 
 def withheld(run: Run) -> bool:
@@ -176,17 +206,20 @@ def _drawn_by_us(settings: dict[str, Any]) -> bool:
     return settings.get("dataset") == "scenes"
 
 
-def _rows(run: Run, file: str, names: dict[str, str], words: str) -> Figure | Note:
-    """A sheet whose rows are the arrays `names` of an npz in the run folder."""
+def _rows(
+    run: Run, file: str, names: dict[str, str], words: str, more: Callable[[Any, dict[str, str]], str] = lambda *_: ""
+) -> Figure | Note:
+    """A sheet whose rows are the arrays `names` of an npz in the run folder; `more` may add rows, and a sentence."""
     if withheld(run):
         return Note(WITHHELD.format(name=file))
     path = run.proved(file)
     if not path.is_file():
         return Note(f"The run has not written {file} (it is written when the run finishes).")
     with np.load(path) as saved:
+        told = more(saved, names)
         rows = [saved[name][:8] for name in names]
     figure = sheet(rows, names=list(names.values()))
-    return Figure(figure, f"{len(rows[0])} images in columns. Rows: {words}.", photo=True)
+    return Figure(figure, f"{len(rows[0])} images in columns. Rows: {words}.{told}", photo=True)
 
 
 def save_rebuilt(run: Run, file: Path) -> Path:

@@ -19,7 +19,7 @@ from geofm_lib.distributed import export
 from geofm_lib.distributed.context import Context
 from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.model.interop import folders, formats, locate
-from geofm_lib.model.mae import MaskedAutoencoder
+from geofm_lib.model.mae import MaskedAutoencoder, patch_means
 from geofm_lib.model.vit import NORM_EPS
 from geofm_lib.settings import PretrainSettings, Resolved
 
@@ -94,9 +94,11 @@ def stored(folder: Path) -> dict[str, Any]:
 def reconstruct(
     file: Path, model: MaskedAutoencoder, train: Shards, shown: Shards, seed: int, context: Context
 ) -> None:
-    """Write `original`, `masked` and `rebuilt`, uint8 [B, H, W, 3], of images of `shown`; every rank calls this.
+    """Write what 02 shows of images of `shown`; every rank calls this. Uint8 [B, H, W, 3] each:
 
-    Their mean and std are those of the train side, which the model was trained with.
+    `original`, `masked` (grey where masked), `rebuilt`, and `means`: the mean of each masked patch in its place, as if
+    the model had learned nothing else. `hidden` [B, H, W]: what was masked and had been measured, so that errors can be
+    told. Mean and std of the bands are those of the train side, which the model was trained with.
     """
     (rows, columns), patch = model.encoder.patch_embed.grid_size, model.patch
     # Spread over the set, which is sorted by class; every rank rebuilds the same ones, since FSDP gathers together.
@@ -106,16 +108,29 @@ def reconstruct(
     noise = mask_noise(seed, 0, chosen.tolist(), rows * columns).to(context.device)
     device = context.device
     pixels = normalise(images.to(device), train.mean, train.std)
-    rebuilt, mask_BN = model.reconstruct(pixels, noise, None if valid is None else valid.to(device))
+    on_device = None if valid is None else valid.to(device)
+    rebuilt, mask_BN = model.reconstruct(pixels, noise, on_device)
     if not context.is_main:
         return
     masked = F.interpolate(mask_BN.cpu().reshape(-1, 1, rows, columns), scale_factor=patch, mode="nearest").bool()
     mean, std = (torch.as_tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (train.mean, train.std))
-    pixels = to_type((rebuilt.cpu() * std + mean) * FULL[images.dtype], images.dtype)
-    original, pixels = (to_rgb(each, train.mean, train.std) for each in (images, pixels))
-    if valid is not None:  # black, as it mostly is in the files
-        original, pixels = (torch.where(valid, each, 0) for each in (original, pixels))
-    seen = torch.where(masked, torch.full_like(original, 128), original)
-    sheets = [each.permute(0, 2, 3, 1).numpy() for each in (original, seen, torch.where(masked, pixels, original))]
+
+    def seen(values: torch.Tensor) -> torch.Tensor:
+        shown = to_rgb(values, train.mean, train.std)
+        return shown if valid is None else torch.where(valid, shown, 0)  # black, as it mostly is in the files
+
+    def instead(normalised: torch.Tensor) -> torch.Tensor:
+        values = (normalised.cpu() * std + mean) * FULL[images.dtype]
+        return torch.where(masked, seen(to_type(values, images.dtype)), original)
+
+    original = seen(images)
+    sheets = {
+        "original": original,
+        "masked": torch.where(masked, torch.full_like(original, 128), original),
+        "rebuilt": instead(rebuilt),
+        "means": instead(patch_means(pixels, patch, on_device)),
+    }
+    hidden = (masked if valid is None else masked & valid)[:, 0].numpy()
     with files.whole(file) as fresh, open(fresh, "wb") as stream:
-        np.savez_compressed(stream, original=sheets[0], masked=sheets[1], rebuilt=sheets[2])
+        arrays: dict[str, Any] = {name: sheet.permute(0, 2, 3, 1).numpy() for name, sheet in sheets.items()}
+        np.savez_compressed(stream, hidden=hidden, **arrays)

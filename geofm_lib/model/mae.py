@@ -189,6 +189,17 @@ class MaskedAutoencoder(nn.Module):
         return unpatchify(predicted_BNP, self.patch, *self.encoder.patch_embed.grid_size), mask_BN
 
 
+def patch_means(images_BCHW: torch.Tensor, patch: int, valid_B1HW: torch.Tensor | None = None) -> torch.Tensor:
+    """Images with the mean of each patch in place of its numbers, [B, C, H, W]: what is rebuilt from a prediction of 0.
+
+    That holds with ``norm_pix_loss``, where brightness and contrast are put back.
+    """
+    patches_BNP = patchify(images_BCHW.float(), patch)
+    valid_BNP = None if valid_B1HW is None else patchify(valid_B1HW.expand_as(images_BCHW), patch)
+    mean_BN1, _ = _spread(patches_BNP, valid_BNP)
+    return unpatchify(mean_BN1.expand_as(patches_BNP), patch, *(side // patch for side in images_BCHW.shape[2:]))
+
+
 def _spread(patches: torch.Tensor, valid: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of the measured numbers of each patch, [B, any, 1]."""
     variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
