@@ -19,7 +19,7 @@ from geofm_lib.catalog.models import MODELS
 from geofm_lib.catalog.strategies import STRATEGIES
 
 PURPOSES = {
-    "Run a notebook and read its page": ("run", "report", "status"),
+    "Run a notebook and read its page": ("run", "report", "status", "watch"),
     "Many runs, here or on a cluster": ("submit",),
     "Before and after": ("plan", "doctor", "export"),
     "How the repository's own tables are made": ("study", "calibrate"),
@@ -218,6 +218,45 @@ def _run_folder(name: str) -> Path:
             return folder
     near = did_you_mean(Path(name).name, [run.folder.name for run in find_runs(runs_root())])
     raise ValueError(f"there is no run '{name}'{near or '; geofm status lists the runs'}")
+
+
+@commands.command(**example("geofm watch runs/pretrain-ViT-Tiny-FULL_SHARD-3f9a01"))
+@click.argument("run_folder", metavar="RUN")
+def watch(run_folder: str) -> int:
+    """Follow a run until it ends: step, loss, images/s, time left, memory, the end of its log.
+
+    The run is only read, and may be anybody's that you may read, here or on a cluster. In a terminal the lines are
+    redrawn in place, in a pipe there is a line a change. Ctrl-C ends the watching (130), never the run. Other exit
+    codes are as the run ended: 0 finished, 1 failed, 2 it cannot be read, 75 stopped, 137 killed.
+    """
+    from geofm_lib.runs import outside, overview
+    from geofm_lib.runs.endings import EXIT_CODES
+    from geofm_lib.runs.run import Run
+
+    run = Run(_run_or_queued(run_folder))
+    try:
+        state = outside.follow(run)
+    except KeyboardInterrupt:
+        click.echo("no longer watched; the run is not touched", err=True)
+        return 130
+    if state in outside.GOING:  # the reader has gone
+        return 0
+    click.echo(overview.of_run(run.folder))
+    return EXIT_CODES.get(state, 1)
+
+
+def _run_or_queued(name: str) -> Path:
+    """A run folder, or that of a job which waits in the queue and will make it."""
+    from geofm_lib.runs import outside
+    from geofm_lib.settings import expanded, runs_root
+
+    try:
+        return _run_folder(name)
+    except ValueError:
+        for folder in dict.fromkeys((Path(name).absolute(), expanded(name), runs_root() / name)):
+            if outside.in_queue(folder):
+                return folder
+        raise
 
 
 @commands.command(**example("geofm report runs/pretrain-ViT-Tiny-FULL_SHARD-3f9a01"))

@@ -21,6 +21,7 @@ class Dropping(io.FileIO):
 
     patience_s: ClassVar[float | None] = None  # for a reader that does not read; None: as long as it takes
     lost: ClassVar[bool] = False  # lines of standard output, and not to a reader who has seen enough
+    left: ClassVar[bool] = False  # such a reader of standard output has gone: nobody sees another line
 
     def __init__(self, number: int, name: str):
         super().__init__(number, "w", closefd=False)
@@ -52,6 +53,7 @@ class Dropping(io.FileIO):
 
     def _tell(self, error: OSError) -> None:
         """Say once on standard error that lines are lost, but not of a reader who has seen enough."""
+        Dropping.left |= self.label == LABELS["stdout"] and error.errno == errno.EPIPE
         if self.label == LABELS["stdout"] and not self.told and error.errno != errno.EPIPE:
             self.told = Dropping.lost = True
             print(f"standard output cannot be written ({error.strerror}): its lines are lost", file=sys.stderr)

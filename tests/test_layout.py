@@ -64,6 +64,7 @@ PLOTTING = {"matplotlib", "seaborn", "IPython"}
 NOTEBOOK = PLOTTING | {"pandas", "papermill", "nbconvert", "nbclient", "nbformat"}
 MUST_NOT_IMPORT = {
     **dict.fromkeys(KERNEL, {"torch", "torchvision", "timm", "safetensors"}),
+    "runs": {"torch", "torchvision", "timm", "safetensors", "matplotlib", "seaborn"},
     "paper": {"torch", "torchvision", "timm", "safetensors"} | PLOTTING,
     "data": {"torch.distributed"} | NOTEBOOK,
     "model": {"torch.distributed"} | NOTEBOOK,

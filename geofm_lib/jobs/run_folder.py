@@ -4,7 +4,7 @@ Launcher and ranks know of each other by these files, and by nothing else:
 
 | file                  | written by                 | says                                                         |
 |-----------------------|----------------------------|--------------------------------------------------------------|
-| `heartbeats/<rank>`   | this rank, all the time    | it lives: its node, its last step, what it waits in          |
+| `heartbeats/<rank>`   | this rank, all the time    | it lives: its node, its last step, memory, what it waits in  |
 | `heartbeats/launcher` | the launcher, all the time | it lives; ranks that no longer see it change end             |
 | `requests/stop`       | anybody                    | save a checkpoint and end                                    |
 | `requests/waiting`    | the launcher               | say in your heartbeat which collective you wait in           |
@@ -37,7 +37,15 @@ STOP, WAITING, END = (f"{REQUESTS}/{name}" for name in ("stop", "waiting", "end"
 HEARTBEAT_S = 2.0  # unless the launcher says otherwise (GEOFM_HEARTBEAT_S: many ranks write theirs less often)
 LAUNCHER_GONE_S = 12.0  # the launcher touches its file every second; this long without it, it is gone
 LAUNCHER_GONE = 70  # what a rank ends with then
-PAGE = ("notebook.ipynb", "report.html", "page.json", "execution.json", "slices")  # made anew whenever somebody asks
+LIVE = "live.html"  # the launcher's page of a run that goes (`runs/live`)
+PAGE = (
+    "notebook.ipynb",
+    "report.html",
+    LIVE,
+    "page.json",
+    "execution.json",
+    "slices",
+)  # made anew whenever somebody asks
 KERNELS = "kernels.json"  # how the blocks of each stack compute, and what was measured for it
 ALONG = "probe_along.csv"  # of a pretraining: a row a probe (`probe_every`)
 KEPT = "kept"  # what a job that is under way needs to go on, besides checkpoints
@@ -181,7 +189,9 @@ class Heartbeat:
         self.process = owner.this_process()
         self.end_if_taken()
         self.step = 0
-        self.waiting: Callable[[], str] = lambda: ""  # the worker puts torch's answer here, once torch is there
+        # The worker puts torch's answers here, once torch is there.
+        self.waiting: Callable[[], str] = lambda: ""
+        self.memory: Callable[[], float] = lambda: 0.0
         self.every = float(os.environ.get("GEOFM_HEARTBEAT_S", HEARTBEAT_S))
         # In a job Slurm ends what is left, and a shared file system that pauses must not cost the run.
         self.gone = max(LAUNCHER_GONE_S, heartbeat_timeout_s() if "SLURM_JOB_ID" in os.environ else 0.0)
@@ -214,7 +224,7 @@ class Heartbeat:
     def _write(self) -> None:
         waiting = self.waiting() if (self.folder / WAITING).exists() else ""
         said = {"node": owner.node(), "step": self.step, "waiting": waiting, "process": self.process}
-        text = json.dumps(said)
+        text = json.dumps(said | {"memory_gib": round(self.memory(), 3)})
         (self.folder / HEARTBEATS / str(self.rank)).write_text(text)
 
 

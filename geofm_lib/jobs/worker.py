@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -79,7 +80,7 @@ def _work(run_dir: Path, heartbeat: Heartbeat) -> dict[str, Any]:
     module = importlib.import_module(f"geofm_lib.jobs.{settings.job}")  # now: torch takes seconds
     context = join(run_dir, settings.device, getattr(settings, "communication", "on"))
     run = Folder(run_dir, context.is_main, heartbeat, resolved)
-    heartbeat.waiting = meters.pending_collective
+    heartbeat.waiting, heartbeat.memory = meters.pending_collective, partial(meters.peak_memory_gib, context.device)
     stored = files.read_json(run_dir / "environment.json")
     here = meters.environment(context.device)
     nodes = sorted(set(context.gather(os.environ.get("SLURMD_NODENAME") or here["host"])))

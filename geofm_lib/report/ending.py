@@ -15,13 +15,11 @@ from nbformat import NotebookNode
 from geofm_lib import files
 from geofm_lib.report import notebook_outputs
 from geofm_lib.runs import slurm
+from geofm_lib.runs.endings import EXIT_CODES
 from geofm_lib.runs.overview import duration
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import own_folder
 
-# finished; failed; 75 is EX_TEMPFAIL: stopped with a checkpoint, run again to go on (batch/run.sh requeues on it);
-# 137 as a shell says SIGKILL.
-EXIT_CODES = {"finished": 0, "failed": 1, "stopped": 75, "killed": 137}
 REFUSED = ("SettingsError", "RunRefused", "Damaged", "Private")  # what was given can be mended: 2, as of any command
 SAID = (*REFUSED, "RunFailed", "RunStopped")  # errors whose text is the whole message
 INTERRUPTED = "a stop was asked for, and the cell that was running was interrupted; run the notebook again to go on"

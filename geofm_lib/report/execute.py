@@ -25,7 +25,7 @@ from geofm_lib.report import ending, kernel, masking
 from geofm_lib.report.answering import Answers, silence_s
 from geofm_lib.report.page import render
 from geofm_lib.report.stopping import Requests
-from geofm_lib.runs import overview, slurm
+from geofm_lib.runs import live, overview, slurm
 from geofm_lib.runs.run import NEEDED, Run
 from geofm_lib.settings import own_folder
 from geofm_lib.settings.masking import mask, masked, secrets
@@ -78,6 +78,8 @@ def execute(
         state, error = ending.judge(executed, kind, error, run, launched, asked, cut)
         if state == "stopped" and (fault := ending.no_progress(run if launched else None)):
             state, error = "failed", fault
+        if run and launched and state == "killed":
+            live.write(run)  # which its launcher could not
         facts = {
             "notebook": notebook.name,
             "parameters": masked(parameters, known),

@@ -18,6 +18,9 @@ from geofm_lib.jobs.run_folder import LAUNCHER_GONE
 PARTNERS_S = 5.0  # ranks get this long to end by themselves after one of them has failed
 KILL_S = 30.0  # srun gets this long to end its ranks, then it is ended itself
 WITHOUT_STOP = ("throughput",)  # does not look for the stop request and is simply ended
+# Of a command, by how the run ended. 75 is EX_TEMPFAIL: stopped with a checkpoint, run again to go on (batch/run.sh
+# requeues on it); 137 as a shell says SIGKILL.
+EXIT_CODES = {"finished": 0, "failed": 1, "stopped": 75, "killed": 137}
 ECHOES = ("RuntimeError", "DistBackendError", "DistNetworkError", "DistStoreError", "TimeoutError")
 
 

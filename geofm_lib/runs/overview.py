@@ -10,14 +10,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import click
 import pandas as pd
 
 from geofm_lib.jobs import pace
+from geofm_lib.jobs.run_folder import HEARTBEATS
 from geofm_lib.runs import life, queue, slurm
 from geofm_lib.runs.grid import Row
 from geofm_lib.runs.run import Run, find_runs, shown
 
 COLUMNS = ("name", "state", "detail", "step", "images_per_s", "left", "node_hours")  # of a grid's table
+MOST_RANKS = 64  # whose heartbeats are read for their memory
 PROGRESS_S = 1.0  # the line changes at most so often
 SHOWN = (  # column, words, digits
     ("loss", "loss", 4),
@@ -29,18 +32,40 @@ SHOWN = (  # column, words, digits
 )
 
 
-def progress(run: Run) -> str:
-    """One line: where the run is (step, loss, images/s, time left)."""
+def facts(run: Run) -> dict[str, str]:
+    """Where the run is, in words: step, phase, loss, images/s, time left (smoothed, `jobs/pace`); {} before a row."""
     row = run.last_row
     if not row:
-        return f"{run.job}: starting" if run.job else "starting"
-    total = row.get("total_steps") or row.get("total")
-    parts = [f"{run.job}: step {row.get('step', 0)}" + (f"/{total}" if total else "")]
-    parts += [str(row["phase"])] if row.get("phase") else []
-    parts += [f"{name} {row[key]:.{digits}f}" for key, name, digits in SHOWN if isinstance(row.get(key), int | float)]
-    if row.get("seconds_left") is not None:
-        parts.append(f"{duration(row['seconds_left'])} left")
-    return ", ".join(parts)
+        return {}
+    total, left = row.get("total_steps") or row.get("total"), row.get("seconds_left")
+    found = {"step": f"{row.get('step', 0)}" + (f"/{total}" if total else ""), "phase": str(row.get("phase", ""))}
+    found |= {name: f"{row[key]:.{digits}f}" for key, name, digits in SHOWN if isinstance(row.get(key), int | float)}
+    found |= {"time left": "" if left is None else duration(left)}
+    return {name: text for name, text in found.items() if text}
+
+
+def progress(run: Run, ended: bool = False) -> str:
+    """The same on one line; of a run that has ended no time is left."""
+    found, job = facts(run), run.job
+    if not found:
+        return f"{job}: {'no step was logged' if ended else 'starting'}".removeprefix(": ")
+    left = "" if ended else found.pop("time left", "")
+    parts = [f"{job}: step {found.pop('step')}", *filter(None, [found.pop("phase", "")])]
+    parts += [f"{name} {text}" for name, text in found.items() if name != "time left"]
+    return ", ".join([*parts, *([f"{left} left"] if left else [])])
+
+
+def memory(run: Run) -> str:
+    """The most memory that a rank has held so far: on its GPU, else resident. '' where no heartbeat says so."""
+    ranks = range(min(run.resolved.get("ranks", 1), MOST_RANKS))
+    found = [run.read_json(f"{HEARTBEATS}/{rank}").get("memory_gib", 0.0) for rank in ranks]
+    return f"{max(found):.2f} GiB a rank at most" if any(found) else ""
+
+
+def last_lines(run: Run, most: int) -> list[str]:
+    """The end of log.txt as a terminal would leave it: no colours, of a line that was redrawn the last state."""
+    lines = (next(filter(None, reversed(line.split("\r"))), "") for line in run.log_tail(most).split("\n"))
+    return ["".join(filter(str.isprintable, click.unstyle(line).expandtabs())) for line in lines]
 
 
 def followed(run: Run) -> str:

@@ -18,6 +18,7 @@ from geofm_lib.runs.trouble import SMALL_FILES
 from geofm_lib.settings import clone, expanded, shell_folder, stored
 from geofm_lib.settings.stored import SETTINGS
 
+LOG_BYTES = 2**17  # a log may be of any length; its end is shown
 NEEDED = "needed"  # in the runner's folder: the run that its run waits for
 REASONS = {
     "killed": "its job ended without a word: over its time limit, out of memory, or its node failed",
@@ -244,7 +245,9 @@ class Run:
     def log_tail(self, lines: int = 20) -> str:
         """The last lines of all ranks' output."""
         with suppress(OSError):
-            return "\n".join((self.folder / "log.txt").read_text(errors="replace").splitlines()[-lines:])
+            with open(self.folder / "log.txt", "rb") as stream:
+                stream.seek(max(0, stream.seek(0, 2) - LOG_BYTES))
+                return "\n".join(stream.read().decode(errors="replace").rstrip("\n").split("\n")[-lines:])
         return ""
 
     def written(self, name: str) -> float | None:

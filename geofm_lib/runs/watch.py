@@ -21,7 +21,7 @@ from geofm_lib import files
 from geofm_lib.advice import memory
 from geofm_lib.jobs import owner, run_folder
 from geofm_lib.jobs.run_folder import LAUNCHER, STOP, WAITING, heartbeat_timeout_s, request
-from geofm_lib.runs import overview, slurm
+from geofm_lib.runs import live, overview, slurm
 from geofm_lib.runs.endings import WITHOUT_STOP, Do, Event, Observations, decide
 from geofm_lib.runs.heartbeats import Heartbeats, heartbeat_s
 from geofm_lib.runs.run import Run, shown
@@ -95,7 +95,7 @@ def watch(run: Run, processes: list[subprocess.Popen[bytes]], ranks: int, log_fr
     its id as the folder's owner.
     """
     watcher, line = Watcher(run, processes, ranks, log_from, launch), overview.Line()
-    with watched(), watcher.signals_are_a_stop():
+    with watched(), watcher.signals_are_a_stop(), live.kept(run, launch):
         while True:
             try:
                 while (action := decide(watcher.observe())).do is not Do.CONCLUDE:
@@ -276,6 +276,7 @@ def _conclude(run: Run, summary: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):
         if summary != run.summary:
             files.write_json(run.folder / "summary.json", summary)
+    live.write(run)
     ended(run, summary)
 
 
