@@ -16,6 +16,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 RANKS ?= 2
 PYTEST_ARGS ?=
+LAB_ARGS ?=
 PY := .venv/bin/python
 GEOFM := $(PY) -m geofm_lib
 STAMP := .venv/.installed
@@ -49,7 +50,7 @@ recorded_11_peers = -p configs base,small -p steps 7 -p warmup_steps 1
 recorded_minutes := 01_data=1 02_pretrain=18 03_throughput=2 04_scaling=1 05_probe=8 06_paper=2 07_accuracy=1 11_peers=8
 recorded_strategies = SHARD_GRAD_OP NO_SHARD HYBRID_1GPU HYBRID_2GPUs DDP
 
-.PHONY: help .venv reports recorded predictions simulations study experiments peers loader test test-slurm test-long lint \
+.PHONY: help .venv reports recorded lab predictions simulations study experiments peers loader test test-slurm test-long lint \
 	doctor clean
 
 help:  ## This list
@@ -112,6 +113,9 @@ recorded: $(STAMP)  ## The longer runs kept in the repository -> reports/recorde
 	$(call pages,recorded,reports/recorded)
 	@$(GEOFM) study measured
 	@$(GEOFM) report runs/recorded/pretrain --rebuilt reports/recorded/rebuilt.jpg
+
+lab: $(STAMP)  ## JupyterLab over the whole clone: notebooks, README, runs and pages
+	$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
 predictions: $(STAMP)  ## The planner's speeds fitted again; reports/predictions.csv and unseen.csv from them (seconds)
 	$(GEOFM) calibrate

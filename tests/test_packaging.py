@@ -132,6 +132,11 @@ def test_make_lists_its_targets(root):
         assert re.search(rf"^  {target} ", shown, re.M), f"make help does not list {target}"
 
 
+def test_jupyterlab_opens_over_the_whole_clone(root):
+    shown = subprocess.run(["make", "-n", "-C", str(root), "lab"], capture_output=True, text=True, check=True).stdout
+    assert f'--ServerApp.root_dir="{root}"' in shown, "README, runs and pages are reachable"
+
+
 def test_make_refuses_an_old_python_in_one_sentence(root, tmp_path):
     old = tmp_path / "python3.8"
     old.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'import sys; sys.version_info = (3, 8, 0)\n'\"$2\"\n")

@@ -1,6 +1,7 @@
 """What a result says of its origin, and the CSV files under reports/: results that outlive their run folders."""
 
 import csv
+import json
 import os
 import platform
 import socket
@@ -16,6 +17,8 @@ from geofm_lib.files import read_csv, whole
 ROOT = Path(__file__).resolve().parents[2]
 """The folder of this clone: README.md, notebooks, batch, reports."""
 REPORTS = ROOT / "reports"
+CODE = ("geofm_lib", "notebooks", "batch", ":!batch/grids", "pyproject.toml", "constraints*.txt", "environment.yml")
+SETTING_TAGS = {"parameters", "injected-parameters"}  # of cells
 PACKAGES = ("geofm", "torch", "torchvision", "timm", "pydantic", "papermill", "nbclient", "numpy", "pandas")
 
 
@@ -54,15 +57,39 @@ def environment() -> dict[str, object]:
 
 
 def commit() -> str:
-    """The short commit of this checkout, `+changes` if files differ from it; 'unknown' outside a git checkout."""
+    """The short commit of this checkout, `+changes` if code differs from it; 'unknown' outside a git checkout.
+
+    Code is the library and what installs and starts it. Of notebooks, which people run with settings of their own, it
+    is all but the settings and what an execution puts in.
+    """
     try:
-        head, changed = (
-            subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True).stdout
-            for words in (("rev-parse", "--short=10", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
-        )
+        head = _git("rev-parse", "--short=10", "HEAD").strip()
+        changed = _git("diff", "--name-only", "--relative", "--no-renames", "-z", "HEAD", "--", *CODE).split("\0")
+        code = [name for name in changed if name and not (name.endswith(".ipynb") and _same_cells(name))]
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return head.strip() + ("+changes" if changed.strip() else "")
+    return head + ("+changes" if code else "")
+
+
+def _git(*words: str) -> str:
+    command = ["git", "--no-optional-locks", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout
+
+
+def _same_cells(notebook: str) -> bool:
+    """Has a notebook of this clone the cells of the commit, but for settings, outputs, and empty cells?"""
+    try:
+        return _cells(_git("show", f"HEAD:./{notebook}")) == _cells((ROOT / notebook).read_text(encoding="utf-8"))
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):  # new, gone, or no notebook any more
+        return False
+
+
+def _cells(notebook: str) -> list[tuple[str, str]]:
+    """(kind, text) of the cells that are code or words of the project's."""
+    cells = [each for each in json.loads(notebook)["cells"] if not SETTING_TAGS & {*each["metadata"].get("tags", [])}]
+    found = [(each["cell_type"], "".join(each["source"]).strip()) for each in cells]
+    return [each for each in found if each[1]]
 
 
 def _version(package: str) -> str:
