@@ -9,18 +9,26 @@ import base64
 import hashlib
 import html
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import nbformat
 from bleach.css_sanitizer import CSSSanitizer
 from bleach.sanitizer import Cleaner
-from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
+from geofm_lib.report import foreign, mathematics
 from geofm_lib.settings.base import shortened
 
-# What a page can show of an output, best first. Widgets fall back to their text.
-KINDS = ("image/png", "image/jpeg", "image/svg+xml", "text/html", "text/markdown", "text/plain")
+# What a page can show of an output, best first, and how.
+KINDS = {
+    **{kind: kind for kind in ("image/png", "image/jpeg", "image/svg+xml")},
+    **{kind: "text/html" for kind in ("image/gif", "image/webp", "text/html")},
+    **{kind: "text/markdown" for kind in ("text/markdown", "text/latex")},
+    "text/plain": "text/plain",
+}
+MOVES = re.compile(r"(\n|\r|\x1b\[\d*[AB])")  # of a terminal's cursor: nested progress bars go up and down
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*(?:\x07|\x1b\\)")
 NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")
 LINK = re.compile(r"\[([^\]]*)\]\(([\w-]+)\.ipynb\)")
@@ -43,8 +51,9 @@ STYLES = ("text-align", "vertical-align", "white-space", "font-weight", "font-st
 # Addresses: the web or a file beside the page; of images only what is inside the page.
 ADDRESSES = {
     "href": re.compile(r"https?://.*|[^:]*", re.IGNORECASE | re.DOTALL),
-    "src": re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=\s]*"),
+    "src": re.compile(r"data:image/(png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]*"),
 }
+IMAGE = re.compile(r'<img((?: [\w-]+="[^"]*")*)>')  # as bleach writes it
 # Their text would be left as words. What is harmful is bleach's to find, whatever this leaves.
 UNREADABLE = re.compile(r"<(script|style)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
 
@@ -55,33 +64,67 @@ def clean(notebook: NotebookNode, pages_beside: bool = True) -> NotebookNode:
     Links between notebooks become links between their pages, or plain words where those are not beside this one.
     """
     notebook = nbformat.from_dict(notebook)
+    widgets = notebook.metadata.get("widgets", {}).get(foreign.STATE, {}).get("state", {})
     notebook.metadata = nbformat.from_dict({})  # a language named there would be written into the page as it is
-    # A raw cell would be written into the page as it is.
+    for cell in notebook.cells:
+        if cell.cell_type == "raw":  # would be written into the page as it is
+            cell.cell_type, cell.source = "markdown", f"<pre>{html.escape(cell.source)}</pre>"
     kept = [cell for cell in notebook.cells if cell.cell_type in ("markdown", "code")]
     notebook.cells = answer_first([cell for cell in kept if not set(ERROR_TAGS) & set(tags(cell))])
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = outputs(cell.outputs)
+            cell.outputs = outputs(cell.outputs, widgets)
         elif cell.cell_type == "markdown":
             cell.source = LINK.sub(r"[\1](\2.html)" if pages_beside else r"\1", cell.source)
     return notebook
 
 
-def outputs(raw: list[NotebookNode]) -> list[NotebookNode]:
-    """Outputs for a page: streams joined, progress collapsed to what stood last, one form of each display."""
-    cell = nbformat.from_dict({"outputs": [{**each} for each in raw]})
-    joined, _ = CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)
-    return [shown for output in joined.outputs for shown in SHOWN.get(output["output_type"], _display)(output)]
+def outputs(raw: list[NotebookNode], widgets: Mapping[str, Any] | None = None) -> list[NotebookNode]:
+    """Outputs for a page: streams joined, progress collapsed to what stood last, one form of each display.
+
+    `widgets`: their states by model, as the notebook's metadata keeps them.
+    """
+    shown = []
+    for output in _joined(raw):
+        kept = (widgets or {}) if foreign.WIDGET in output.get("data", {}) else {}
+        shown += _widget(output, kept) if kept else SHOWN.get(output["output_type"], _display)(output)
+    return shown
+
+
+def _joined(raw: list[NotebookNode]) -> list[NotebookNode]:
+    """Consecutive streams of one name as one; a line that a later one of that name draws anew is left out."""
+    joined: list[NotebookNode] = []
+    for output in raw:
+        output = NotebookNode(output)
+        before = next((each for each in reversed(joined) if each.get("name") == output.get("name", "")), None)
+        if output["output_type"] == "stream" and before is not None:
+            if before is joined[-1]:
+                before["text"] += output["text"]
+                continue
+            if output["text"].startswith("\r"):
+                before["text"] = before["text"][: before["text"].rfind("\n") + 1]
+        joined.append(output)
+    return joined
 
 
 def plain(text: str) -> str:
-    """Text as a terminal would leave it: colours gone, and of a line redrawn by carriage returns the last state.
+    """Text as a terminal would leave it: colours gone, and of a line that is redrawn the last state.
 
     >>> plain("step 1\\rstep 2\\rstep 3\\ndone")
     'step 3\\ndone'
     """
-    lines = ANSI.sub("", text).replace("\r\n", "\n").split("\n")
-    return "\n".join(next((part for part in reversed(line.split("\r")) if part), "") for line in lines)
+    if not re.search(r"\r(?!\n)|\x1b\[\d*[AB]", text):
+        return ANSI.sub("", text).replace("\r\n", "\n")
+    lines, row, fresh = [""], 0, False
+    for piece in MOVES.split(text.replace("\r\n", "\n")):
+        if MOVES.fullmatch(piece):
+            way = {"\r": 0, "A": -1}.get(piece[-1], 1)
+            row, fresh = max(0, row + way * int(re.sub(r"\D", "", piece) or 1)), True
+            lines += [""] * (row + 1 - len(lines))
+        elif said := ANSI.sub("", piece):
+            lines[row] = said if fresh else lines[row] + said
+            fresh = False
+    return "\n".join(line.rstrip() if line.isspace() else line for line in lines)
 
 
 def answer_first(cells: list[NotebookNode]) -> list[NotebookNode]:
@@ -146,12 +189,27 @@ def complete(notebook: NotebookNode) -> bool:
 
 
 def harmless(markup: str) -> str:
-    """The markup with the listed tags, attributes, styles and addresses only.
+    """The markup with the listed tags, attributes, styles and addresses only; marked mathematics is drawn.
 
     >>> harmless("<p onclick='x()'>a <a href='javascript:x()'>b</a><img src=x onerror=x()></p><script>x()</script>")
-    '<p>a <a>b</a><img></p>'
+    '<p>a <a>b</a><em>(an image that is not in this page)</em></p>'
     """
-    return CLEANER.clean(UNREADABLE.sub("", markup))
+    drawn = foreign.DRAWING.sub(lambda found: _drawing(found[0]), markup)
+    clean = CLEANER.clean(UNREADABLE.sub("", drawn))
+    return mathematics.translated(IMAGE.sub(lambda found: found[0] if ' src="' in found[1] else _gone(found[1]), clean))
+
+
+def _gone(attributes: str) -> str:
+    """Words in place of an image whose address was taken away."""
+    alt = re.search(r' alt="([^"]+)"', attributes)
+    return f"<em>(an image that is not in this page{': ' + html.escape(html.unescape(alt[1])) if alt else ''})</em>"
+
+
+def _drawing(svg: str) -> str:
+    """A drawing among HTML as an image, in which nothing runs."""
+    if "xmlns=" not in svg.split(">")[0]:
+        svg = svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    return f'<img alt="a drawing" src="data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}">'
 
 
 def _allowed(tag: str, name: str, value: str) -> bool:
@@ -175,20 +233,48 @@ def _error(output: NotebookNode) -> list[NotebookNode]:
 
 
 def _display(output: NotebookNode) -> list[NotebookNode]:
-    """None or one: the best form that a page can show, with its alt text and width."""
-    kind = next((kind for kind in KINDS if kind in output["data"]), None)
-    if kind is None:
-        return []
-    content, about = output["data"][kind], output.get("metadata", {}).get(kind, {})
+    """The best form that a page can show, with its alt text and width, and a sentence on what it cannot."""
+    data, said = output["data"], ""
+    kind = next((kind for kind in KINDS if kind in data), "")
+    if kind == "text/plain" and (foreign.known(data) or (len(data) > 1 and foreign.A_REPR.fullmatch(data[kind]))):
+        kind = ""  # its text says that it cannot be shown, or nothing
+    if foreign.WIDGET in data and kind in ("", "text/plain"):
+        said = foreign.unkept(data)
+    if not kind:
+        return [_note(said or foreign.unshown(data))]
+    content, about = data[kind], output.get("metadata", {}).get(kind, {})
     if kind == "text/plain":
         content = plain(content)
     if kind == "image/svg+xml":  # as an image, in which nothing runs
         content = base64.b64encode(content.encode()).decode()
     if kind.startswith("image/"):
         content = NOT_BASE64.sub("", content)
+    if kind in ("image/gif", "image/webp"):
+        content = f'<img src="data:{kind};base64,{content}">'
+    if kind == "text/html":
+        said = foreign.left_out(content, harmless(content))
+        said = foreign.unshown(data) if said and foreign.known(data) else said
     width = str(about.get("width", ""))
-    metadata = {"alt": about.get("alt") or output["data"].get("text/plain", ""), "width": width * width.isdecimal()}
-    return [new_output("display_data", data={kind: content}, metadata=metadata)]
+    metadata = {"alt": about.get("alt") or data.get("text/plain", ""), "width": width * width.isdecimal()}
+    shown = [new_output("display_data", data={KINDS[kind]: content}, metadata=metadata)]
+    return (shown if kind != "text/html" or foreign.visible(harmless(content)) else []) + (
+        [_note(said)] if said else []
+    )
+
+
+def _widget(output: NotebookNode, widgets: Mapping[str, Any]) -> list[NotebookNode]:
+    """A widget's still form where it has one, else its last state."""
+    still = {kind: content for kind, content in output["data"].items() if kind in KINDS and kind != "text/plain"}
+    content = foreign.widget(str(output["data"][foreign.WIDGET].get("model_id")), widgets)
+    if still or not foreign.visible(harmless(content)):
+        return _display(output)
+    return [new_output("display_data", data={"text/html": content}, metadata={"alt": "", "width": ""})]
+
+
+def _note(sentence: str) -> NotebookNode:
+    """A sentence where an output would stand."""
+    text = f'<p class="note">{html.escape(sentence)}</p>'
+    return new_output("display_data", data={"text/html": text}, metadata={"alt": "", "width": ""})
 
 
 SHOWN = {"stream": _stream, "error": _error}

@@ -14,7 +14,7 @@ import nbformat
 from nbconvert import HTMLExporter
 
 from geofm_lib import files
-from geofm_lib.report import notebook_outputs
+from geofm_lib.report import mathematics, notebook_outputs
 from geofm_lib.report.colophon import chain, colophon
 from geofm_lib.report.ending import banner
 from geofm_lib.runs import results
@@ -134,6 +134,7 @@ def _exporter() -> HTMLExporter:
     bases = [str(TEMPLATES.parent)]
     exporter = HTMLExporter(template_name=TEMPLATES.name, extra_template_basedirs=bases, exclude_anchor_links=True)
     exporter.register_filter("harmless", notebook_outputs.harmless)
+    exporter.register_filter("markdown2html", mathematics.markdown)
     exporter.preprocessors = []
     exporter._init_preprocessors()
     return exporter
