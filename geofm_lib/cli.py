@@ -14,17 +14,27 @@ import click
 from click.shell_completion import CompletionItem
 
 from geofm_lib import rights, streams
+from geofm_lib.catalog.headlines import KINDS
 from geofm_lib.catalog.machines import MACHINES
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.catalog.strategies import STRATEGIES
 
 PURPOSES = {
     "Run a notebook and read its page": ("run", "report", "status", "watch"),
-    "Many runs, here or on a cluster": ("submit",),
+    "Many runs, here or on a cluster": ("submit", "compare"),
     "Before and after": ("plan", "doctor", "export"),
     "How the repository's own tables are made": ("study", "calibrate"),
 }
-MAKING = {"run", "report", "export", "study", "calibrate", "--send", "--here"}  # more than the text that they print
+MAKING = {
+    "run",
+    "report",
+    "compare",
+    "export",
+    "study",
+    "calibrate",
+    "--send",
+    "--here",
+}  # more than the text that they print
 PRINT_S = 5.0  # a terminal that takes no lines (Ctrl-S) holds the end of a run for so long
 FORMATS = ("geofm", "timm", "vit", "vitmae")
 
@@ -149,10 +159,10 @@ def submit(grid: Path, sbatch: tuple[str, ...], send: bool, here: bool, limit: i
     folder. Without --send or --here the sbatch lines are shown. Exit code 1 when a row was refused or failed; the
     others are sent, or run, nevertheless. 75 when a row was stopped.
     """
-    from geofm_lib.runs import queue
+    from geofm_lib.runs import find, queue
     from geofm_lib.settings import in_clone
 
-    chosen, grid = queue.Site(site, sbatch), _typed(grid)
+    chosen, grid = queue.Site(site, sbatch), find.typed(grid)
     with in_clone() as elsewhere:  # from there the grid's paths count, and the site's scripts
         if not chosen.script.is_file():
             raise ValueError(f"there is no '{chosen.script}' here; start in a clone of geofm, or name another --site")
@@ -160,20 +170,31 @@ def submit(grid: Path, sbatch: tuple[str, ...], send: bool, here: bool, limit: i
             raise ValueError("--here runs the rows on this machine and --send gives them to Slurm; choose one")
         rows, failed = _rows(grid, chosen)
         if here or send:
+            stopped = False
             for row, answer in queue.run_here(rows, limit) if here else queue.send(rows, chosen, limit):
                 click.echo(f"{row.name}: {answer}")
                 failed |= answer.startswith("failed")
+                stopped |= answer.startswith("stopped")
+            _compared(grid, rows, site, now=here and not stopped)
         else:
             before = [shlex.join(["cd", os.getcwd()])] if elsewhere else []  # the lines count from there
             click.echo("\n".join([*before, *queue.lines(rows, chosen)]))
     return int(failed)
 
 
-def _typed(path: str | Path) -> Path:
-    """The absolute path that was typed: as in a shell where that exists, else as in a setting."""
-    from geofm_lib.settings import expanded
+def _compared(grid: Path, rows: list[Any], site: str, now: bool) -> None:
+    """End a grid in a page for each kind of its rows, or in the command that makes it when they have ended."""
+    from geofm_lib.runs import queue
+    from geofm_lib.runs.run import shown
 
-    return Path(path).absolute() if os.path.exists(path) else expanded(path)
+    jobs = [row.settings.job for row in rows]
+    if not any(jobs.count(job) > 1 for job in KINDS):
+        return
+    words = ["--site", site] if site != "slurm" else []
+    if now:
+        queue.compare_here(["compare", str(grid), *words])
+    else:
+        click.echo(f"their page, when they have ended: {' '.join(['geofm compare', shown(grid), *words])}")
 
 
 def _rows(grid: Path, site: Any) -> tuple[list[Any], bool]:
@@ -191,33 +212,55 @@ def _rows(grid: Path, site: Any) -> tuple[list[Any], bool]:
 @click.option("--site", default="slurm", help="The machine that a grid's rows are checked against.")
 def status(subject: str | None, site: str) -> int:
     """Say where runs stand: a grid's rows, one run, or all runs."""
-    from geofm_lib.runs import overview, queue
+    from geofm_lib.runs import find, overview, queue
     from geofm_lib.settings import in_clone, runs_root
 
-    if subject and subject.endswith(".csv"):
-        grid = _typed(subject)
+    if subject and find.is_grid(subject):
+        grid = find.typed(subject)
         with in_clone():
             rows, faults = _rows(grid, queue.Site(site))
             click.echo(overview.of_grid(rows))
         return int(faults)
-    click.echo(overview.of_run(_run_folder(subject)) if subject else overview.of_all(runs_root()))
+    click.echo(overview.of_run(find.run_folder(subject)) if subject else overview.of_all(runs_root()))
     return 0
 
 
-def _run_folder(name: str) -> Path:
-    """A run folder: a path from here, or its name in the runs folder."""
-    from geofm_lib.catalog.suggest import did_you_mean
-    from geofm_lib.runs.run import SMALL_FILES, closed, find_runs
-    from geofm_lib.settings import at_step, expanded, runs_root
+@commands.command(**example("geofm compare batch/grids/small.csv"))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...|GRID")
+@click.option("--kind", default="auto", type=click.Choice(("auto", *KINDS)), help="Which runs of a grid.")
+@click.option("--site", default="slurm", help="The machine that a grid's rows are checked against.")
+@click.option("--page", type=click.Path(path_type=Path, dir_okay=False), help="Put the page here instead.")
+@click.pass_obj
+def compare(own: bool, runs: tuple[str, ...], kind: str, site: str, page: Path | None) -> int:
+    """Say on one page which of several runs is best, and what differs.
 
-    path, step = at_step(name)
-    if step is not None:
-        raise ValueError(f"'{name}' is a checkpoint, and this is of a whole run: '{path}'")
-    for folder in (Path(name).absolute(), expanded(name), runs_root() / name):
-        if any(os.path.isfile(folder / file) for file in SMALL_FILES) or closed(folder):
-            return folder
-    near = did_you_mean(Path(name).name, [run.folder.name for run in find_runs(runs_root())])
-    raise ValueError(f"there is no run '{name}'{near or '; geofm status lists the runs'}")
+    The runs are of one kind; of a grid there is a page for each kind that has two rows or more. Runs that go, failed or
+    have not begun are shown as that. The last line is the page's path.
+    """
+    from geofm_lib.runs import check, compared, find
+    from geofm_lib.settings import CompareSettings, SettingsError
+
+    given: dict[str, Any] = {"runs": compared.listed(runs), "kind": kind, "site": site}
+    asked = CompareSettings(**given)
+    kinds = [kind]
+    if kind == "auto" and any(map(find.is_grid, runs)):
+        kinds = compared.kinds(compared.members(asked)[0]) or kinds
+    each_of = [asked.model_copy(update={"kind": each}) for each in kinds]
+    for each in each_of:
+        compared.chosen(each)
+    if page and len(each_of) > 1:
+        raise SettingsError(f"--page: there is a page for each of {', '.join(kinds)}; add --kind with one of them")
+    from geofm_lib.report.stopping import Requests
+
+    streams.secure(PRINT_S)
+    with Requests(restore=not own) as requests:
+        from geofm_lib.report import execute
+
+        codes = [
+            execute.run(check.find("10_compare"), each.given(), page or compared.page(each), requests)
+            for each in each_of
+        ]
+    return max(codes)
 
 
 @commands.command(**example("geofm watch runs/pretrain-ViT-Tiny-FULL_SHARD-3f9a01"))
@@ -247,11 +290,11 @@ def watch(run_folder: str) -> int:
 
 def _run_or_queued(name: str) -> Path:
     """A run folder, or that of a job which waits in the queue and will make it."""
-    from geofm_lib.runs import outside
+    from geofm_lib.runs import find, outside
     from geofm_lib.settings import expanded, runs_root
 
     try:
-        return _run_folder(name)
+        return find.run_folder(name)
     except ValueError:
         for folder in dict.fromkeys((Path(name).absolute(), expanded(name), runs_root() / name)):
             if outside.in_queue(folder):
@@ -275,6 +318,7 @@ def report(run_folder: str | None, notebook: str | None, index: Path | None, reb
     if (index is None) == (run_folder is None):
         raise click.UsageError("give a run, or --index and a folder of pages")
     from geofm_lib.report.page import render_run, write_index
+    from geofm_lib.runs import find
 
     if run_folder is None:
         made = write_index(index or Path())
@@ -282,11 +326,11 @@ def report(run_folder: str | None, notebook: str | None, index: Path | None, reb
         from geofm_lib.figures.pretrain import save_rebuilt
         from geofm_lib.runs.run import Run
 
-        made = save_rebuilt(Run(_run_folder(run_folder)), rebuilt)
+        made = save_rebuilt(Run(find.run_folder(run_folder)), rebuilt)
     else:
         from geofm_lib.runs import check
 
-        made = render_run(_run_folder(run_folder), check.find(notebook) if notebook else None)
+        made = render_run(find.run_folder(run_folder), check.find(notebook) if notebook else None)
     click.echo(made)
 
 
@@ -301,11 +345,11 @@ def export(source: str, target: str, kind: str) -> int:
     SOURCE is a run or an encoder folder of any of these formats, TARGET a new or empty folder. RUN@STEP is a run's
     checkpoint; of a run that has not ended it is the newest one, unless a step is given. The run goes on undisturbed.
     """
-    from geofm_lib.runs import unfinished
+    from geofm_lib.runs import find, unfinished
     from geofm_lib.settings import at_step
 
     source, step = at_step(source)
-    return 2 if unfinished.take(_typed(source), Path(target), kind, step).returncode else 0
+    return 2 if unfinished.take(find.typed(source), Path(target), kind, step).returncode else 0
 
 
 @commands.command(**example("geofm plan ViT-3B --machine frontier --nodes 16 --images 990848 --epochs 100"))

@@ -53,6 +53,7 @@ ALSO = {
         "geofm_lib.distributed.manifest",
         "geofm_lib.jobs.owner",
         "geofm_lib.jobs.pace",
+        "geofm_lib.jobs.probe_summary",
         "geofm_lib.jobs.run_folder",
         "geofm_lib.model.interop.locate",
         "geofm_lib.model.interop.headers",
@@ -182,7 +183,7 @@ def test_public_functions_are_annotated():
 
 
 def test_the_notebooks_are_there():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "07", "11"]
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "07", "10", "11"]
 
 
 @pytest.fixture(scope="module", params=NOTEBOOKS, ids=name_of)

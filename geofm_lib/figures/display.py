@@ -75,8 +75,10 @@ class Table(Rendered):
             found.append((name, align, ";white-space:nowrap" if short else ""))
         return found
 
-    def cell(self, value: Any, column: str = "") -> str:
+    def cell(self, value: Any, column: str = "") -> "str | Rendered":
         """One value as text: `None` and NaN as a dash, large numbers in groups of three."""
+        if isinstance(value, Rendered):  # a link, which its template escapes
+            return value
         if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
             return "–"
         if isinstance(value, bool | np.bool_):
@@ -92,6 +94,17 @@ def facts(found: Mapping[str, Any], caption: str = "") -> Table:
     """A table of two columns without a head: facts and their values, but for those that nothing is known of."""
     known = [(name, str(value)) for name, value in found.items() if value not in (None, "")]
     return Table(pd.DataFrame(known, columns=["fact", "value"]), caption, head=False)
+
+
+@dataclass
+class Links(Rendered):
+    """Words in a cell of a table, each a link to a file beside the page where it has one: [(words, address), ...]."""
+
+    template = "links"
+    words: list[tuple[str, str]]
+
+    def __repr__(self) -> str:
+        return ", ".join(each for each, _ in self.words)
 
 
 @dataclass

@@ -68,7 +68,7 @@ def execute(
     executed = work / "notebook.ipynb"
     shutil.copyfile(notebook, executed)  # something to render even if papermill fails before its first save
     with _shown(work, notebook.stem):
-        with _told(work, started), requests.reaching(work):
+        with _told(work, started, page), requests.reaching(work):
             kind, error = _papermill(notebook, executed, parameters, requests)
             asked, cut = requests.asked, requests.cut
         known = masking.without_secrets(executed, secrets(parameters))
@@ -95,9 +95,10 @@ def execute(
 
 
 @contextlib.contextmanager
-def _told(work: Path, started: float) -> Iterator[None]:
-    """While this block runs, the kernel's environment says of which execution it is."""
+def _told(work: Path, started: float, page: Path | None) -> Iterator[None]:
+    """While this block runs, the kernel's environment says of which execution it is, and where its page will be."""
     given = {"GEOFM_EXECUTION": str(work), "GEOFM_STARTED": str(started)}
+    given |= {"GEOFM_PAGE": str(page.absolute())} if page else {}
     os.environ.update(given)
     try:
         yield

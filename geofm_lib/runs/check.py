@@ -17,6 +17,7 @@ from geofm_lib.runs import branch, unfinished
 from geofm_lib.runs.results import ROOT
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import (
+    CompareSettings,
     JobSettings,
     PrepareSettings,
     PretrainSettings,
@@ -72,6 +73,10 @@ def check_notebook(notebook: Path, parameters: dict[str, str]) -> None:
         given = job(**parameters)
         if isinstance(given, JobSettings):
             check(given)
+        if isinstance(given, CompareSettings):
+            from geofm_lib.runs import compared  # which reads grids, and so this module
+
+            compared.chosen(given)
 
 
 def check(settings: JobSettings, images: bool = True) -> None:

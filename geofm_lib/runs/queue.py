@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from geofm_lib.settings import own_folder
 
 BATCH = Path("batch")  # submitted from the repository's folder, as the scripts say
 LEAD_S = 300  # the stop signal comes so long before the time limit, or a quarter of a shorter limit
+COMPARE_S = 300.0  # a page that is not made by then is given up
 ACTIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 
 
@@ -150,3 +152,10 @@ def command_here(row: grid.Row) -> list[str]:
     """The command line that runs a row on this machine."""
     ranks = [] if "ranks" in row.parameters else ["-p", "ranks", str(row.ranks)]
     return [sys.executable, "-m", "geofm_lib", "run", str(row.notebook), *ranks, *row.words]
+
+
+def compare_here(words: list[str]) -> None:
+    """Make the page of a grid that has run; what becomes of it changes nothing of how the grid ended."""
+    with suppress(OSError, subprocess.SubprocessError, KeyboardInterrupt):
+        sys.stdout.flush()
+        subprocess.run([sys.executable, "-m", "geofm_lib", *words], timeout=COMPARE_S, check=False)

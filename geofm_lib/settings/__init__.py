@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from geofm_lib.settings.base import JobSettings, Resolved, Settings, SettingsError
+from geofm_lib.settings.compare import CompareSettings
 from geofm_lib.settings.data import PrepareSettings
 from geofm_lib.settings.peers import PeersSettings
 from geofm_lib.settings.places import at_step, clone, expanded, in_clone, own_folder, runs_root, shell_folder
@@ -23,10 +24,10 @@ from geofm_lib.settings.throughput import (
 )
 
 __all__ = [
-    "JOBS", "AccuracySettings", "FindingsSettings", "JobSettings", "PaperSettings", "PeersSettings", "PrepareSettings",
-    "PretrainSettings", "ProbeSettings", "ScalingSettings", "Settings", "SettingsError", "SimulateSettings",
-    "ThroughputSettings", "Resolved", "at_step", "clone", "expanded", "in_clone", "load", "own_folder", "runs_root",
-    "shell_folder",
+    "JOBS", "AccuracySettings", "CompareSettings", "FindingsSettings", "JobSettings", "PaperSettings", "PeersSettings",
+    "PrepareSettings", "PretrainSettings", "ProbeSettings", "ScalingSettings", "Settings", "SettingsError",
+    "SimulateSettings", "ThroughputSettings", "Resolved", "at_step", "clone", "expanded", "in_clone", "load",
+    "own_folder", "runs_root", "shell_folder",
 ]  # fmt: skip
 
 _OF_JOBS = (

@@ -13,9 +13,11 @@ from geofm_lib.figures.display import Figure
 from geofm_lib.runs.run import Run
 
 
-def run_folder(folder: Path, asked=None, summary=None, metrics=(), tables=None, arrays=None) -> Run:
+def run_folder(
+    folder: Path, asked=None, summary=None, metrics=(), tables=None, arrays=None, job="", resolved=None
+) -> Run:
     """A finished run's folder: settings, summary, rows of metrics, CSV tables and npz arrays by file name."""
-    (folder / "settings.json").write_text(json.dumps({"job": "", "asked": asked or {}, "resolved": {}}))
+    (folder / "settings.json").write_text(json.dumps({"job": job, "asked": asked or {}, "resolved": resolved or {}}))
     (folder / "summary.json").write_text(json.dumps({"status": "finished", **(summary or {})}))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metrics))
     for name, rows in (tables or {}).items():

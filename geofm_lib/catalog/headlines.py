@@ -1,0 +1,128 @@
+"""What the headline of each kind of run is, and what must be equal before two runs may be ranked by it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from geofm_lib.catalog import metrics
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One number of a run's summary by which runs of a kind are ranked.
+
+    `key`, `low`, `high` and `half` (of an interval) are names in the summary, in which METRIC stands for the probe's
+    (`catalog/metrics`). `needs` are other names without which it is not this number; `alike` what must be equal beside
+    the kind's own.
+    """
+
+    words: str
+    key: str
+    unit: str = ""
+    less: bool = False  # is less better?
+    low: str = ""
+    high: str = ""
+    half: str = ""
+    over: str = ""  # what the interval is over, in words
+    needs: tuple[str, ...] = ()
+    alike: tuple[str, ...] = ()
+    form: str = ".3g"
+
+    def named(self, summary: dict[str, Any], name: str) -> Any:
+        """What the summary has under one of the names above; None where it has nothing."""
+        return summary.get(name.replace("METRIC", metrics.of(summary))) if name else None
+
+    def told(self, value: float, unit: bool = True) -> str:
+        """A value as text.
+
+        >>> Headline("held-out loss", "held_out_loss", form=".4f").told(0.5)
+        '0.5000'
+        """
+        large = abs(value) >= 100 and self.form == ".3g"
+        return format(value, ",.0f" if large else self.form).replace(",", "\u202f") + self.unit * unit
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How runs of a job are compared: headlines, the first that a run has counts; `beside` are shown, never ranked by.
+
+    alike: facts of a run (of its settings, summary, environment, or what its settings came to) that must be equal in a
+    ranking. told: facts that may make a difference and are no setting.
+    """
+
+    headlines: tuple[Headline, ...]
+    alike: tuple[str, ...]
+    beside: tuple[Headline, ...] = ()
+    told: tuple[str, ...] = ()
+    seeds: tuple[str, ...] = ("seed",)
+    idle: tuple[str, ...] = ()
+
+
+STEADY = ("loss_steps", "crop_scale_min", "rotations")  # what the loss of the training's own crops depends on
+OVER_IMAGES = "over held-out images, the same for all"
+FAST = ("splits", "readout")
+ACCURACY = (
+    Headline("{METRIC}, fast protocol", "fast_value", " %", low="fast_low", high="fast_high", form=".1f",
+             over="over test images", alike=FAST),
+    Headline("{METRIC}, the paper's protocol", "METRIC_pretrained_mean", " %", half="METRIC_pretrained_interval",
+             form=".1f", over="over probe seeds", alike=("views",)),
+    Headline("{METRIC} of random weights, the paper's protocol", "METRIC_random_mean", " %",
+             half="METRIC_random_interval", form=".1f", over="over probe seeds", alike=("views",)),
+)  # fmt: skip
+TRAINING = Headline("mean training loss of the last steps", "loss", less=True, form=".4f", needs=("loss_steps",),
+                    alike=STEADY)  # fmt: skip
+KINDS = {
+    "pretrain": Kind(
+        (
+            Headline("held-out loss", "held_out_loss", less=True, half="held_out_interval", form=".4f",
+                     over=OVER_IMAGES, alike=("held_out_side", "held_out_images")),
+            TRAINING,
+            Headline("training loss of the last step", "loss", less=True, form=".4f", alike=STEADY),
+        ),
+        ("data_fingerprint", "mask_ratio", "norm_pix_loss", "image_size", "patch"),
+        (TRAINING,),
+    ),
+    "probe": Kind(
+        (
+            Headline("gain over untrained, {METRIC}", "gain", " points", low="gain_low", high="gain_high", form="+.1f",
+                     over="over test images and untrained draws", alike=FAST),
+            *ACCURACY,
+        ),
+        ("data_fingerprint", "metric", "test_images"),
+        ACCURACY,
+        seeds=("seed", "encoder's seed"),
+    ),
+    "throughput": Kind(
+        (Headline("images/s, steady window", "images_per_s", over="of the median, over the steps of one run"),),
+        ("device", "workload", "image_size", "communication"),
+        (Headline("GiB at peak, fullest rank", "peak_memory_gib"),),
+        ("threads_per_rank", "torch"),
+        idle=("profile_steps", "compare", "trace"),  # of steps after the window
+    ),
+    "simulate": Kind(
+        (Headline("GiB at peak of one rank, simulated", "peak_memory_gib", less=True),),
+        ("workload", "image_size", "batch_per_gpu"),
+    ),
+}  # fmt: skip
+WORDS = {
+    "data_fingerprint": "the images (their fingerprint)", "mask_ratio": "the mask ratio",
+    "norm_pix_loss": "the normalisation of targets", "image_size": "the size of images", "patch": "the size of patches",
+    "metric": "the metric", "test_images": "the number of test images", "device": "the device",
+    "held_out_side": "the side that is held out", "held_out_images": "the number of held-out images",
+}  # fmt: skip
+
+
+def words(headline: Headline, summary: dict[str, Any]) -> str:
+    """A headline in words, with the summary's metric."""
+    return headline.words.replace("{METRIC}", metrics.WORDS[metrics.of(summary)])
+
+
+def of(job: str, summary: dict[str, Any]) -> Headline | None:
+    """By what a run of this job is ranked: the first headline that its summary has; None where it has none."""
+    found = KINDS[job].headlines if job in KINDS else ()
+    return next((each for each in found if has(each, summary)), None)
+
+
+def has(headline: Headline, summary: dict[str, Any]) -> bool:
+    """Does this summary hold the headline?"""
+    value = headline.named(summary, headline.key)
+    return isinstance(value, int | float) and all(summary.get(each) is not None for each in headline.needs)

@@ -1,0 +1,199 @@
+"""10: which of several runs is best, by which number, and which settings differ? No torch."""
+
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from geofm_lib.catalog import headlines
+from geofm_lib.figures.display import Links, Note, Table
+from geofm_lib.runs import results
+from geofm_lib.runs.compared import NOT_BEGUN, Member
+from geofm_lib.runs.comparison import Comparison, Group, Section
+
+MOST_NAMED = 6  # runs or settings that a sentence lists
+MOST_PAIRS = 12  # rows of what made the difference
+
+
+def answer(found: Comparison) -> Note:
+    """Which run is best, by how much and how sure; what differs; which runs are not ranked, and why."""
+    parts = [_best(found, section) for section in found.sections if len(section.groups) > 1]
+    alone = [section for section in found.sections if len(section.groups) == 1]
+    if not found.sections:
+        parts = [f"None of the {len(found.members)} runs has finished with a number to rank them by, so none is best"]
+    elif not parts:
+        parts = ["No two of the runs can be ranked with each other"]
+        parts[0] += f": they differ in {_and(found.apart)}" if len(found.sections) > 1 else ""
+    elif len(found.sections) > 1:
+        parts.append(f"Runs that differ in {_and(found.apart)} are ranked only among themselves")
+    parts += [f"By itself: {section.groups[0].label}, {_told(section.groups[0])}" for section in alone][:MOST_NAMED]
+    if left := found.unranked:
+        of = f"{len(left)} of {len(found.members)} runs" if len(left) > 1 else "One run"
+        parts.append(f"{of} {'are' if len(left) > 1 else 'is'} not ranked: {_and([_standing(each) for each in left])}")
+    parts += found.refused
+    return Note(" ".join(each.rstrip(".") + "." for each in parts))
+
+
+def settings(found: Comparison) -> Table | Note:
+    """The settings that are not the same in all runs: a row a run, or a row a setting where those are more."""
+    if not found.differing:
+        return Note("No setting differs, so the runs are repeats of each other.")
+    rows = {name: [_text(value) for value in values] for name, values in found.differing.items()}
+    names = [each.name for each in found.members]
+    if len(rows) > len(names):
+        turned = [{"setting": name, **dict(zip(names, values, strict=True))} for name, values in rows.items()]
+        return Table(pd.DataFrame(turned), "What is not the same in all runs")
+    frame = pd.DataFrame({"run": [Links([(each.name, _address(each))]) for each in found.members], **rows})
+    return Table(frame, "What is not the same in all runs")
+
+
+def equal(found: Comparison) -> Note:
+    """What is the same in all runs, in one line."""
+    same = [f"{name} {_text(value)}" for name, value in found.equal.items()]
+    rest = "every other setting is at its default in all of them"
+    return Note(f"Equal in all runs: {', '.join(same)}; {rest}." if same else f"{rest[0].upper()}{rest[1:]}.")
+
+
+def ranking(found: Comparison) -> Table:
+    """A row a run, or for all seeds of equal settings: best first, each with its page; last what has no value."""
+    rows = [_row(found, section, mark, place, group)
+            for mark, section in marked(found) for place, group in enumerate(section.groups, 1)]  # fmt: skip
+    rows += [{"run": _links([each]), "state": _state(each)} for each in found.unranked]
+    frame = pd.DataFrame(rows)
+    if "place" in frame:
+        frame["place"] = frame["place"].astype("Int64")
+    by = [f"{mark}{': ' * bool(mark)}{_by(section)}" for mark, section in marked(found)]
+    over = dict.fromkeys(group.headline.over for s in found.sections for group in s.groups if group.headline.over)
+    caption = f"Best first, by {'; '.join(by)}" if by else "No run has a value yet"
+    if over:
+        caption += f". Intervals are 95 %, {'; '.join(over)}; of three seeds or more, Student's t of their mean"
+    if len(found.sections) > 1:
+        caption += f". Letters are rankings that cannot be mixed, since the runs differ in {_and(found.apart)}"
+    return Table(frame.dropna(axis=1, how="all"), caption)
+
+
+def difference(found: Comparison) -> Table:
+    """Pairs of runs that differ in one setting alone, those of the best run first, with what that changed."""
+    rows = []
+    for mark, section in marked(found):
+        for one, other in itertools.combinations(section.groups, 2):
+            changed = _changed(one, other)
+            if len(changed) == 1:
+                rows.append(({"ranking": mark} if mark else {}) | _step(one, other, *changed.popitem()))
+    more = f"; the first {MOST_PAIRS} of {len(rows)} pairs" if len(rows) > MOST_PAIRS else ""
+    empty = "No two runs differ in one setting alone, so what made the difference cannot be told apart."
+    caption = f"What one setting changed, all others equal (seeds apart), the better run first{more}"
+    return Table(pd.DataFrame(rows[:MOST_PAIRS]), caption, empty=empty)
+
+
+def _step(best: Group, other: Group, name: str, values: tuple[Any, Any]) -> dict[str, Any]:
+    step, told = other.value - best.value, best.headline.told
+    share = f" ({100 * step / abs(best.value):+.2g} %)" if best.value else ""
+    known = best.interval is not None and other.interval is not None
+    return {
+        "only this differs": name,
+        "better": _text(values[0]),
+        "other": _text(values[1]),
+        "value of the better": told(best.value),
+        "of the other": told(other.value),
+        "change": f"{'+' if step > 0 else '-'}{told(abs(step), False).lstrip('+')}{share}".replace("-", "\u2212"),
+        "intervals apart": best.sure_before(other) if known else None,
+    }
+
+
+def marked(found: Comparison) -> list[tuple[str, Section]]:
+    """The rankings with a letter each; '' where there is one alone."""
+    letters = [""] if len(found.sections) == 1 else [chr(ord("A") + k % 26) for k in range(len(found.sections))]
+    return list(zip(letters, found.sections, strict=True))
+
+
+def _best(found: Comparison, section: Section) -> str:
+    best, second = section.groups[:2]
+    count = sum(len(group.members) for group in section.groups)
+    ranked = f"{len(section.groups)}" + (f" ({count} runs)" if count > len(section.groups) else "")
+    words = f"By {section.words}, {best.label} is best of {ranked}: {_told(best)}; next {second.label}: {_told(second)}"
+    if best.interval and second.interval and not best.sure_before(second):
+        words += "; the intervals overlap, so which of the two is better is not sure"
+    changed = list(_changed(best, second))
+    if changed:
+        words += f". These two differ in {_and(changed)}" + ("" if changed[1:] else " alone")
+    return words
+
+
+def _told(group: Group) -> str:
+    return f"{group.headline.told(group.value)} ({group.spread})"
+
+
+def _by(section: Section) -> str:
+    return f"{section.words} ({'less' if section.headline.less else 'more'} is better)"
+
+
+def _row(found: Comparison, section: Section, mark: str, place: int, group: Group) -> dict[str, Any]:
+    one, told = len(group.members) == 1, group.headline.told
+    row: dict[str, Any] = {"ranking": mark} if mark else {}
+    row |= {"place": place, "run": _links(group.members)}
+    row["what differs"] = ", ".join(found.marks(group.members[0], seeds=one)) or None
+    value = section.words if len(found.sections) == 1 else "value"
+    row |= {value: told(group.value), "interval": group.spread if len(group.members) == 2 else "–"}
+    if group.interval:
+        count = "" if one else f" ({len(group.members)} {group.what})"
+        row["interval"] = f"{told(group.interval[0], False)} to {told(group.interval[1], False)}{count}"
+    for beside in found.kind.beside:
+        values = [float(beside.named(each.summary, beside.key)) for each in group.members
+                  if beside is not group.headline and headlines.has(beside, each.summary)]  # fmt: skip
+        if values:
+            row[headlines.words(beside, group.members[0].summary)] = beside.told(sum(values) / len(values))
+    return row | {"state": "finished"}
+
+
+def _changed(one: Group, other: Group) -> dict[str, tuple[Any, Any]]:
+    first, second = one.members[0].results, other.members[0].results
+    names = dict.fromkeys([*first, *second])
+    return {n: (first.get(n), second.get(n)) for n in names if repr(first.get(n)) != repr(second.get(n))}
+
+
+def _state(member: Member) -> str:
+    lacks = "finished" if member.state == "finished" else member.state
+    said = "it holds no number to be ranked by" if member.state == "finished" else member.said
+    return f"{lacks}, {said}" if said else lacks
+
+
+def _standing(member: Member) -> str:
+    """Of a run that has no value, its name and how far it is, without the reason why it failed."""
+    said = "" if member.state in ("damaged", "private", NOT_BEGUN) else member.said.split(":")[0]
+    return f"{member.name} ({', '.join(filter(None, (member.state, said)))})"
+
+
+def _links(members: Any) -> Links:
+    return Links([(each.name, _address(each)) for each in members])
+
+
+def _address(member: Member) -> str:
+    """The page of a run as a link counts it: from the page that this becomes, '' where there is none to link to."""
+    page, here = member.link(), page_folder()
+    if page is None or here == results.REPORTS / "recorded":  # those pages travel without the runs
+        return ""
+    return Path(os.path.relpath(page, os.path.realpath(here))).as_posix()
+
+
+def page_folder() -> Path:
+    """The folder of the page that this notebook is made into; in JupyterLab the notebook's own."""
+    given = os.environ.get("GEOFM_PAGE")
+    return Path(given).parent if given else Path(os.environ.get("GEOFM_EXECUTION") or Path.cwd())
+
+
+def _text(value: Any) -> str | None:
+    """A setting as text; None where it is not known."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return None if value is None else str(value) or "(none)"
+
+
+def _and(names: list[str]) -> str:
+    if len(names) > MOST_NAMED:
+        names = [*names[:MOST_NAMED], f"{len(names) - MOST_NAMED} more"]
+    return f"{', '.join(names[:-1])} and {names[-1]}" if names[1:] else names[0]
