@@ -159,7 +159,9 @@ def test_throughput_figures(folder):
     metrics = [{"step": s, "step_s": 0.9 if s < 3 else 0.2} for s in range(1, 12)]
     metrics += [{"step": s, "phase": "profiled"} for s in range(12, 15)]
     run = folder(THROUGHPUT, {"images_per_s": 40.0, "step_s": 0.2}, metrics, {"ranks.csv": ranks})
-    shown(throughput.steps(run), "0.2 s (median), 40 images/s", "11 steps")  # profiled steps are not in the window
+    shown(
+        throughput.steps(run), "0.2 s (median, half of the steps 0.2 to 0.2), 40 images/s", "11 steps"
+    )  # profiled steps are not in the window
     shown(throughput.step_breakdown(run), "backward 50 %")
     for words in ("0.6 GiB", "not tracked"):
         assert words in repr(throughput.memory(run))
@@ -226,6 +228,32 @@ def test_a_step_breakdown_is_drawn(folder):
     table = throughput.breakdown_compared(run).frame.set_index("seconds")
     assert table.iloc[:, -1]["exposed communication"] == pytest.approx(0.2)
     shown(throughput.inputs(run), "synthetic, no communication 53")
+
+
+def test_bars_of_a_throughput_run_have_their_spread(folder):
+    """The middle half of the slowest rank's steps; a run of an earlier version says that it kept none."""
+    kinds = {"": 1.0, "profiled_": 1.0, "real_": 1.25, "synthetic_": 1.0, "no_communication_": 0.8}
+    more = {
+        f"{kind}step_{end}_s": step + off for kind, step in kinds.items() for end, off in (("low", -0.1), ("high", 0.2))
+    }
+    ranks = [row | {f"{kind}step_s": step for kind, step in kinds.items()} | more for row in profiled()]
+    rates = {f"{kind}images_per_s": 40 / step for kind, step in kinds.items()}
+    summary = rates | {"global_batch": 40, "step_s": 1.0}
+    run = folder(THROUGHPUT, summary, tables={"ranks.csv": ranks})
+    speed = throughput.speed(run).frame.set_index("what")
+    assert speed.loc["images/s, steady window", ["from", "to"]].tolist() == pytest.approx([40 / 1.2, 40 / 0.9])
+    shown(inputs := throughput.inputs(run), "real images 32;", "Whiskers: the middle half of the steps")
+    assert inputs.table[["low", "high"]].to_numpy()[0] == pytest.approx([40 / 1.45, 40 / 1.15])
+    shown(breakdown := throughput.step_breakdown(run), "Whiskers: the middle half of the steps")
+    for figure, bars in ((inputs, 3), (breakdown, 2)):
+        (ax,) = figure.figure.axes
+        (whisker,) = [each for each in ax.containers if hasattr(each, "has_xerr")]
+        assert len(whisker.lines[2][0].get_segments()) == bars
+    old = [{name: value for name, value in row.items() if name not in more} for row in ranks]
+    run = folder(THROUGHPUT, summary, tables={"ranks.csv": old})
+    for figure in (throughput.inputs(run), throughput.step_breakdown(run)):
+        shown(figure, "An earlier version kept no spread of the steps.")
+    assert list(throughput.speed(run).frame.columns) == ["what", "value"]
 
 
 def test_probe_figures(folder):

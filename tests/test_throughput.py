@@ -56,6 +56,9 @@ def test_a_step_is_the_sum_of_its_phases(two):
         together = sum(ranks_[f"profiled_{name}_s"] for name in PARTS)
         assert list(together / ranks_["profiled_step_s"]) == pytest.approx([1, 1], rel=0.05)
         assert (ranks_["profiled_communication_s"] > 0).all()
+        for kind in ("", "profiled_"):
+            steps = ranks_[[f"{kind}step_low_s", f"{kind}step_s", f"{kind}step_high_s"]].to_numpy()
+            assert (steps[:, :-1] <= steps[:, 1:]).all(), "half of the steps lie around the usual one"
 
 
 def test_memory_by_kind_is_what_the_arithmetic_says(two):

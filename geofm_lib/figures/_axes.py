@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, ScalarFormatter
 
 from geofm_lib.catalog.strategies import STRATEGIES
@@ -15,6 +14,7 @@ from geofm_lib.planning.conditions import NODES
 BLUE, SKY, GREEN, YELLOW, ORANGE, RED, PINK = (
     "#0072B2", "#56B4E9", "#009E73", "#F0E442", "#E69F00", "#D55E00", "#CC79A7",
 )  # fmt: skip
+PALETTE = [BLUE, ORANGE, GREEN, RED, SKY, PINK, YELLOW]  # of what has no colour of its own, in this order
 GREY = "#7f7f7f"
 IDEAL: dict[str, Any] = {"color": "#888888", "linestyle": "--", "linewidth": 1}
 LIMIT: dict[str, Any] = {"color": "#444444", "linestyle": ":", "linewidth": 1}
@@ -72,12 +72,30 @@ def legend_below(figure: Any, panels: Any, columns: int = 3) -> None:
     figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns)
 
 
-def stacked_bars(ax: Any, frame: pd.DataFrame, unit: str, colours: Mapping[str, str] | None = None) -> None:
-    """Horizontal bars, one a row of `frame`, its columns stacked; `unit` is the label below."""
+def stacked_bars(
+    ax: Any,
+    frame: pd.DataFrame,
+    unit: str,
+    colours: Mapping[str, str] | None = None,
+    spread: pd.DataFrame | None = None,
+    of: str = "",
+) -> None:
+    """Horizontal bars, one a row of `frame`, its columns stacked; `unit` is the label below.
+
+    `spread`: from and to of each whole bar, of what `of` says.
+    """
     left = pd.Series(0.0, index=frame.index)
-    for usual, (name, values) in zip(sns.color_palette("colorblind"), frame.items(), strict=False):
+    for usual, (name, values) in zip(PALETTE, frame.items(), strict=False):
         ax.barh(frame.index, values, left=left, height=0.62, color=(colours or {}).get(name, usual), label=name)
         left += values
+    if spread is not None:
+        whiskers(ax, left, frame.index, spread.set_axis(["low", "high"], axis=1), of)
     ax.set(xlabel=unit)
     ax.invert_yaxis()
     ax.grid(False, axis="y")
+
+
+def whiskers(ax: Any, values: pd.Series, places: Any, spread: pd.DataFrame, label: str) -> None:
+    """The spread (`low` and `high`) of values along x, over bars at these places."""
+    sides = [(values - spread["low"].to_numpy()).clip(0), (spread["high"].to_numpy() - values).clip(0)]
+    ax.errorbar(values, places, xerr=sides, fmt="none", ecolor="#222222", elinewidth=1.2, capsize=3, label=label)

@@ -7,7 +7,7 @@ import pandas as pd
 import seaborn as sns
 
 from geofm_lib.catalog.datasets import DATASETS
-from geofm_lib.figures._axes import BLUE
+from geofm_lib.figures._axes import BLUE, PALETTE, whiskers
 from geofm_lib.figures.display import Figure, Note, Table, axes, facts, styled
 from geofm_lib.runs import results
 from geofm_lib.runs.run import Run
@@ -122,13 +122,21 @@ def loader_speed(file: Path = LOADER) -> Figure | Note:
         return Note("reports/loader.csv is not there: `make loader` measures and writes it.")
     table = pd.read_csv(file)
     table["workers"] = table["workers"].map({0: "no worker process"}).fillna(table["workers"].astype(str) + " workers")
+    kinds = table["workers"].nunique()
     figure, ax = axes(height=3.0)
-    sns.barplot(table, x="ratio_to_imagefolder", y="pipeline", hue="workers", palette="colorblind", ax=ax, width=0.75)
+    sns.barplot(
+        table, x="ratio_to_imagefolder", y="pipeline", hue="workers", palette=PALETTE[:kinds], saturation=1, ax=ax
+    )
     ax.axvline(1, color="#444444", linewidth=1)
     ax.set(xlabel="images/s, as a multiple of ImageFolder's with as many workers", ylabel="")
-    ax.get_legend().set_title(None)
+    for bars, (_, part) in zip(list(ax.containers), table.groupby("workers", sort=False), strict=True):
+        middles = [bar.get_y() + bar.get_height() / 2 for bar in bars]
+        whiskers(ax, part["ratio_to_imagefolder"], middles, part, "" if len(ax.containers) > kinds else "all rounds")
+    ax.legend()
     found = [f"{row.pipeline} {row.ratio_to_imagefolder:g} ({row.workers})" for row in table.itertuples()]
-    return Figure(figure, f"Bars of images/s against torchvision's ImageFolder: {'; '.join(found)}.", table)
+    return Figure(
+        figure, f"Bars of images/s against torchvision's ImageFolder: {'; '.join(found)}. Whiskers: all rounds.", table
+    )
 
 
 def _first(frame: pd.DataFrame, caption: str, file: str, empty: str) -> Table:

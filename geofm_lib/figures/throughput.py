@@ -6,7 +6,7 @@ import pandas as pd
 import seaborn as sns
 
 from geofm_lib.advice import signs
-from geofm_lib.figures._axes import BLUE, GREEN, ORANGE, PINK, RED, SKY, YELLOW, legend_below, stacked_bars
+from geofm_lib.figures._axes import BLUE, GREEN, ORANGE, PINK, RED, SKY, YELLOW, legend_below, stacked_bars, whiskers
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.planning.conditions import Conditions, gib
 from geofm_lib.planning.memory import rank_memory
@@ -41,6 +41,8 @@ VARIANTS = {"real": "real images", "synthetic": "synthetic images", "no_communic
 TRACKED = {"parameters": "weights", "gradients": "gradients", "optimiser": "optimiser", "unsharded": "buffers",
            "activations": "activations", "inputs": "images"}  # fmt: skip
 MOST_RANKS = 16
+HALF = "the middle half of the steps"
+NO_SPREAD = "An earlier version kept no spread of the steps."
 NOT_PROFILED = "This run profiled no steps (profile_steps)."
 
 
@@ -50,7 +52,25 @@ def speed(run: Run) -> Table:
     rows = [(words, float(summary[name])) for name, words in SPEED.items() if summary.get(name) is not None]
     caption = ", ".join(str(run.settings.get(name)) for name in ("model", "workload", "strategy", "precision"))
     caption += f"; power: {summary['power_source']}" if "power_source" in summary else ""
-    return Table(pd.DataFrame(rows, columns=["what", "value"]), caption, "The run measured nothing.")
+    frame = pd.DataFrame(rows, columns=["what", "value"])
+    steps, rates = _spread(run, "")
+    if steps is not None:
+        caption += f"; from and to: {HALF}"
+        for name, values in (("step_s", steps), ("images_per_s", rates)):
+            frame.loc[frame["what"] == SPEED[name], ["from", "to"]] = values
+    return Table(frame, caption, "The run measured nothing.")
+
+
+def _spread(run: Run, kind: str) -> tuple[list[float] | None, list[float]]:
+    """Seconds a step and images/s, from and to, of the middle half of the slowest rank's steps; (None, []) if unknown.
+
+    `kind`: of which steps, as columns of ranks.csv begin: "", "real_", "synthetic_", "no_communication_".
+    """
+    ranks, images = run.ranks, run.summary.get("global_batch")
+    if f"{kind}step_low_s" not in ranks or not images:
+        return None, []
+    seconds = [float(ranks[f"{kind}step_{end}_s"].max()) for end in ("low", "high")]
+    return seconds, [images / each for each in reversed(seconds)]
 
 
 def kernels(run: Run) -> Table:
@@ -88,8 +108,9 @@ def steps(run: Run) -> Figure | Note:
     ax.set(xlabel="step", ylabel="seconds per step", ylim=(0, None))
     steady = metrics["step_s"].iloc[warm:] if len(metrics) > warm else metrics["step_s"]
     rate = run.summary.get("images_per_s")
-    alt = f"Line of {len(metrics)} steps; in the steady window a step takes {steady.median():.4g} s (median)"
-    alt += f", {rate:.4g} images/s over all ranks." if rate else "."
+    low, high = steady.quantile(0.25), steady.quantile(0.75)
+    alt = f"Line of {len(metrics)} steps; in the steady window a step takes {steady.median():.3g} s (median, half of "
+    alt += f"the steps {low:.3g} to {high:.3g})" + (f", {rate:.3g} images/s over all ranks." if rate else ".")
     return Figure(figure, alt, run.ranks if len(run.ranks) else None)
 
 
@@ -102,12 +123,17 @@ def step_breakdown(run: Run) -> Figure | Note:
     if not columns:
         return Note("This run measured no phases.")
     frame = _by_rank(ranks, columns, "step_s")
-    figure, ax = axes(height=1.4 + 0.3 * len(frame))
-    stacked_bars(ax, frame, "seconds of one step" + ("" if kind else ", waits for other ranks inside"), COLOURS)
-    legend_below(figure, [ax], len(columns))
+    figure, ax = axes(height=1.6 + 0.3 * len(frame))
+    ends, spread = {f"{kind}step_{end}_s": end for end in ("low", "high")}, None
+    if set(ends) <= set(ranks):
+        spread = _by_rank(ranks, ends, "step_s")
+    unit = "seconds of one step" + ("" if kind else ", waits for other ranks inside")
+    stacked_bars(ax, frame, unit, COLOURS, spread, HALF)
+    legend_below(figure, [ax], 4)
     shares = 100 * frame.sum() / frame.to_numpy().sum()
     found = ", ".join(f"{name} {share:.0f} %" for name, share in shares.items())
-    alt = f"Stacked bars of {len(frame)} ranks: of a step's time, {found}."
+    alt = f"Stacked bars of {len(frame)} ranks: of a step's time, {found}. "
+    alt += NO_SPREAD if spread is None else f"Whiskers: {HALF}."
     return Figure(figure, alt, frame.rename_axis("rank").reset_index())
 
 
@@ -171,15 +197,22 @@ def advice(run: Run) -> Table:
 def inputs(run: Run) -> Figure | Note:
     """Images/s with real images, with synthetic ones, and without communication: the paper's first figure."""
     found = {words: run.summary.get(f"{name}_images_per_s") for name, words in VARIANTS.items()}
-    table = pd.DataFrame([(name, float(value)) for name, value in found.items() if value], columns=["what", "images/s"])
+    rows = [(name, float(value)) for name, value in found.items() if value]
+    table = pd.DataFrame(rows, columns=["what", "images/s"])
     if table.empty:
         return Note("Not measured: compare=True also takes steps with real images and without communication.")
-    figure, ax = axes(height=1.9)
+    figure, ax = axes(height=2.2)
+    spread = [_spread(run, f"{name}_")[1] for name, words in VARIANTS.items() if found[words]]
     sns.barplot(table, x="images/s", y="what", color=BLUE, ax=ax, width=0.62)
     ax.set(xlabel="images/s, all ranks", ylabel="")
     ax.grid(False, axis="y")
-    words = "; ".join(f"{name} {value:.4g}" for name, value in table.itertuples(index=False))
-    return Figure(figure, f"Bars of images/s: {words}.", table)
+    words, told = "; ".join(f"{name} {value:.3g}" for name, value in table.itertuples(index=False)), NO_SPREAD
+    if all(spread):
+        table[["low", "high"]] = spread
+        whiskers(ax, table["images/s"], table["what"], table, HALF)
+        legend_below(figure, [ax])
+        told = f"Whiskers: {HALF}."
+    return Figure(figure, f"Bars of images/s: {words}. {told}", table)
 
 
 @styled
@@ -209,7 +242,7 @@ def memory(run: Run) -> Figure | Note:
     legend_below(figure, [ax], len(TRACKED))
     found = ", ".join(f"{name} {most[name]:.3g}" for name in most.index)
     alt = (f"Stacked bars: GiB of tensors that {len(ranks)} ranks hold at most, {found}; together "
-           f"{ranks['tracked_peak_gib'].max():.3g}, by arithmetic {gib(planned.peak):.3g}.")  # fmt: skip
+           f"{ranks['tracked_peak_gib'].max():.3g}, by arithmetic {gib(planned.peak):.3g}. One step.")  # fmt: skip
     return Figure(figure, alt, table)
 
 

@@ -149,6 +149,7 @@ def _window(settings: ThroughputSettings, context: Context, run: Folder, steps: 
     return {
         "step_s": _median(steady, "step_s"),
         "mean_step_s": _mean(steady, "step_s"),
+        **{name: value for name, value in usual(steady).items() if name in ("step_low_s", "step_high_s")},
         "first_step_s": rows[0]["step_s"],
         **{f"{name}_s": _median(steady, f"{name}_s") for name in PHASES},
         **{f"{name}_bytes": sent.bytes.get(name, 0) for name in COLLECTIVES},

@@ -125,10 +125,14 @@ def rounds(
 
 
 def usual(rows: list[Row]) -> Row:
-    """Means over the middle half of the steps, by their length: robust like a median, and parts still add up."""
+    """Means over the middle half of the steps, by their length: robust like a median, and parts still add up.
+
+    Beside them step_low_s and step_high_s, the shortest and the longest step of that half.
+    """
     ordered = sorted(rows, key=lambda row: row["step_s"])
     middle = ordered[len(rows) // 4 : len(rows) - len(rows) // 4]
-    return {name: float(np.mean([row[name] for row in middle])) for name in rows[0]}
+    found = {name: float(np.mean([row[name] for row in middle])) for name in rows[0]}
+    return found | {"step_low_s": middle[0]["step_s"], "step_high_s": middle[-1]["step_s"]}
 
 
 def timeline(profiles: list[trace.Profile], context: Context) -> list[dict[str, Any]]:
