@@ -70,13 +70,14 @@ def test_three_pretrainings(made):
     assert order(section) == [["c"], ["a"], ["b"]], "less loss is better"
     table = rows(compare.ranking(it))
     assert [row["place"] for row in table] == [1, 2, 3]
+    assert [row["unlike the best"] for row in table] == [None, "base_learning_rate 0.001", "base_learning_rate 0.0001"]
     assert (table[0]["held-out loss"], table[0]["interval"]) == ("0.7950", "0.7850 to 0.8050")
     assert '<a href="../a/report.html">a</a>' in compare.ranking(it)._repr_html_()
     assert ">b</a>" not in compare.ranking(it)._repr_html_(), "it has no page to link to"
     words = compare.answer(it).text
     assert "base_learning_rate 0.01 is best of 3: 0.7950 (95 % interval 0.7850 to 0.8050" in words
     assert "overlap" in words
-    assert "These two differ in base_learning_rate alone." in words
+    assert "These two differ in base_learning_rate (0.01 against 0.001) alone." in words
     pairs = rows(compare.difference(it))
     assert [(row["better"], row["other"], row["intervals apart"]) for row in pairs] == [
         ("0.01", "0.001", False), ("0.01", "0.0001", True), ("0.001", "0.0001", True)]  # fmt: skip
@@ -390,6 +391,15 @@ def test_a_grid_that_runs_here_ends_in_its_page(tmp_path, root):
     ]
     assert len({(page.parent / link).resolve() for link in links if (page.parent / link).is_file()}) == 2
     shutil.rmtree(tmp_path / "runs")
+
+
+def test_long_names_are_told_apart_by_what_differs(made):
+    folders = ["pretrain-ViT-Atto-DDP-1a2b3c", "pretrain-ViT-Pico-DDP-4d5e6f"]
+    for name, model in zip(folders, ("ViT-Atto", "ViT-Pico"), strict=True):
+        made(name, summary=held(0.8), model=model)
+    assert [each.name for each in found(*folders).members] == ["Atto-1a2b3c", "Pico-4d5e6f"]
+    made("a", summary=held(0.8))
+    assert [each.name for each in found(*folders, "a").members] == [*folders, "a"]
 
 
 def test_settings_of_older_runs_have_their_defaults(made):

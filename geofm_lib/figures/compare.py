@@ -116,9 +116,10 @@ def _best(found: Comparison, section: Section) -> str:
     words = f"By {section.words}, {best.label} is best of {ranked}: {_told(best)}; next {second.label}: {_told(second)}"
     if best.interval and second.interval and not best.sure_before(second):
         words += "; the intervals overlap, so which of the two is better is not sure"
-    changed = list(_changed(best, second))
+    changed = _changed(best, second)
     if changed:
-        words += f". These two differ in {_and(changed)}" + ("" if changed[1:] else " alone")
+        both = [f"{name} ({_text(here)} against {_text(there)})" for name, (here, there) in changed.items()]
+        words += f". These two differ in {_and(both)}" + ("" if both[1:] else " alone")
     return words
 
 
@@ -134,7 +135,9 @@ def _row(found: Comparison, section: Section, mark: str, place: int, group: Grou
     one, told = len(group.members) == 1, group.headline.told
     row: dict[str, Any] = {"ranking": mark} if mark else {}
     row |= {"place": place, "run": _links(group.members)}
-    row["what differs"] = ", ".join(found.marks(group.members[0], seeds=one)) or None
+    best = section.groups[0]
+    unlike = {name: here for name, (_, here) in _changed(best, group).items()} if group is not best else {}
+    row["unlike the best"] = ", ".join(f"{name} {_text(value)}" for name, value in unlike.items()) or None
     value = section.words if len(found.sections) == 1 else "value"
     row |= {value: told(group.value), "interval": group.spread if len(group.members) == 2 else "–"}
     if group.interval:

@@ -8,11 +8,12 @@ import seaborn as sns
 from geofm_lib import files
 from geofm_lib.catalog import headlines
 from geofm_lib.catalog.headlines import Headline
+from geofm_lib.catalog.strategies import lookup
 from geofm_lib.figures._axes import BLUE, GREY, LIMIT, legend_below
 from geofm_lib.figures.compare import marked
 from geofm_lib.figures.display import Figure, Note, axes, styled
 from geofm_lib.runs.compared import Member
-from geofm_lib.runs.comparison import Comparison, own_interval
+from geofm_lib.runs.comparison import Comparison, Group, own_interval
 
 MOST_CURVES = 12  # with a colour and name of their own; the others are grey
 MOST_PANELS = 4
@@ -29,32 +30,37 @@ def losses(found: Comparison) -> Figure | Note:
     curves = {each.name: frame for each in found.members if len(frame := _curve(each))}
     if not curves:
         return Note("No run has logged a loss, so there is no curve to draw.")
-    best = [each for section in found.sections for group in section.groups for each in group.members]
-    order = [each for each in [*best, *found.unranked] if each.name in curves]
+    labels = _labels(found, curves)
+    coloured = _coloured(found, labels)
     panels: dict[str, list[Member]] = {}
-    for each in order:
+    for each in filter(lambda each: each.name in curves, found.members):
         panels.setdefault(repr([each.fact(name) for name in found.kind.alike]), []).append(each)
-    parts = list(panels.values()) if len(panels) <= MOST_PANELS else [order]
-    figure, grid = axes(2.6 * len(parts) + 0.7, len(parts), squeeze=False, sharex=True)
-    colours = dict(zip([each.name for each in order], sns.color_palette("colorblind", 10) + ["#000000", "#555555"],
-                       strict=False))  # fmt: skip
-    ends = []
+    parts = list(panels.values()) if len(panels) <= MOST_PANELS else [sum(panels.values(), [])]
+    rows = -(-min(len(coloured) + 1, len(set(labels.values()))) // 2)
+    figure, grid = axes(2.6 * len(parts) + 0.6 + 0.2 * rows, len(parts), squeeze=False, sharex=True)
     for ax, part in zip(grid[:, 0], parts, strict=True):
-        for each in part:
-            frame, done = curves[each.name], each.state == "finished"
-            label = found.label([each]) + ("" if done else f" ({each.state})")
-            own = {"color": colours.get(each.name, GREY), "linestyle": "-" if done else "--"}
-            ax.plot(frame["images"], frame["smooth"], label=label if each.name in colours else "others", **own)
+        for each in sorted(part, key=lambda each: list(labels).index(each.name)):
+            frame, done, label = curves[each.name], each.state == "finished", labels[each.name]
+            own = {"color": coloured.get(label, GREY), "linestyle": "-" if done else "--"}
+            ax.plot(frame["images"], frame["smooth"], label=label if label in coloured else "others", **own)
             if not done:
                 ax.plot(frame["images"].iloc[-1:], frame["smooth"].iloc[-1:], "x", color=own["color"])
-            ends.append(f"{label} {frame['smooth'].iloc[-1]:.3g} after {int(frame['images'].iloc[-1]):,} images")
+        ended = [each for each in part if each.state == "finished"] or part  # one that has just begun is all warm-up
+        late = [curves[each.name]["smooth"].iloc[len(curves[each.name]) // 10 :].max() for each in ended]
+        low = min(curves[each.name]["smooth"].min() for each in part)
+        if max(late) > low:
+            ax.set_ylim(low - 0.05 * (max(late) - low), max(late) + 0.05 * (max(late) - low))
         differs = [name for name in found.kind.alike if len({repr(p[0].fact(name)) for p in parts}) > 1]
         ax.set(ylabel="training loss", title=", ".join(f"{name} {part[0].fact(name)}" for name in differs))
     grid[-1, 0].set(xlabel="images seen")
+    ends = {labels[name]: curves[name].iloc[-1] for name in labels}
     legend_below(figure, grid[:, 0], 2)
-    words = "Lines: the training loss against images seen, a centred mean; dashed: a run that has not finished"
+    words = "Lines: the training loss against images seen, a centred mean, without its first tenth where that is higher"
+    words += "; dashed, with a cross where it is: a run that has not finished" if len(found.unranked) else ""
     words += ". Panels differ in what loss depends on, and must not be compared" if len(parts) > 1 else ""
-    return Figure(figure, f"{words}. At the end: {'; '.join(ends[:MOST_CURVES])}.")
+    told = [f"{label} {end['smooth']:.3g} after {int(end['images']):,} images" for label, end in ends.items()]
+    more = f", and {len(told) - MOST_CURVES} more" if len(told) > MOST_CURVES else ""
+    return Figure(figure, f"{words}. At the end: {'; '.join(told[:MOST_CURVES])}{more}.")
 
 
 @styled
@@ -77,7 +83,7 @@ def bars(found: Comparison) -> Figure | Note:
             own = group.interval if headline == group.headline else None
             own = own_interval(known[0], headline) if own is None and len(known) == 1 else own
             errors = [[mean - own[0]], [own[1] - mean]] if own else None
-            ax.barh(y, mean, height=0.62, color=BLUE, xerr=errors, capsize=3)
+            ax.barh(y, mean, height=0.62, color=_colour(found, group), xerr=errors, capsize=3)
             if values[1:]:
                 ax.plot(values, [y] * len(values), "o", color="black", markersize=3)
             rows.append({"run": names[y], "number": headlines.words(headline, known[0].summary), "value": mean,
@@ -93,12 +99,35 @@ def bars(found: Comparison) -> Figure | Note:
     return Figure(figure, f"Bars with 95 % intervals{seeds}. {rows[0]['number']}: {told}.", table)
 
 
+def _labels(found: Comparison, curves: dict[str, Any]) -> dict[str, str]:
+    """The runs that have a curve, best first, and what each is called: runs of a group the same."""
+    groups = [group for section in found.sections for group in section.groups]
+    named = {each.name: group.label for group in groups for each in group.members}
+    named |= {each.name: f"{found.label([each])} ({each.state})" for each in found.unranked}
+    return {name: label for name, label in named.items() if name in curves}
+
+
+def _coloured(found: Comparison, labels: dict[str, str]) -> dict[str, Any]:
+    """A colour for each label that has one: those that have not finished, as far as they fit, and the best."""
+    left = [labels[each.name] for each in found.unranked if each.name in labels][: MOST_CURVES // 2]
+    best = [label for label in dict.fromkeys(labels.values()) if label not in left][: MOST_CURVES - len(left)]
+    usual = sns.color_palette("colorblind", 10)
+    colours = [*usual[:7], *usual[8:], "#000000", "#882255", "#555555"]  # without its grey, which is that of others
+    return dict(zip([*best, *left], colours, strict=False))
+
+
 def _columns(found: Comparison) -> list[Headline]:
     """What is drawn: the numbers that runs are ranked by, then what stands beside them for two runs or more."""
     known = [each.summary for section in found.sections for group in section.groups for each in group.members]
     own = list(dict.fromkeys(section.headline for section in found.sections))
     beside = [each for each in found.kind.beside if sum(headlines.has(each, one) for one in known) > 1]
     return list(dict.fromkeys([*own, *beside]))[:2]
+
+
+def _colour(found: Comparison, group: Group) -> str:
+    """A strategy's own where strategies are compared."""
+    strategy = group.members[0].settings.get("strategy")
+    return lookup(strategy).colour if strategy and "strategy" in found.differing and found.job != "probe" else BLUE
 
 
 def _curve(member: Member) -> pd.DataFrame:

@@ -28,7 +28,7 @@ FROM_RUN = {"run_dir", "data"}  # where things lie; `dataset` and a fingerprint 
 
 @dataclass(frozen=True)
 class Member:
-    """One run of a comparison, read once. `name`: of its folder, or of its row in a grid."""
+    """One run of a comparison, read once. `name`: of its row in a grid, else what tells its folder from the others."""
 
     name: str
     run: Run
@@ -118,23 +118,43 @@ class Member:
 
 def members(settings: CompareSettings) -> tuple[list[Member], list[str]]:
     """(the runs that are named, sentences on a grid's rows that cannot be read). Of all kinds, in the order given."""
-    found: list[Member] = []
+    found: dict[str, tuple[Path, grid.Row | None]] = {}  # by the real path, so that each is there once
     faults: list[str] = []
+
+    def add(folder: Path, row: grid.Row | None = None) -> None:
+        found.setdefault(os.path.realpath(folder), (folder, row))
+
     if not settings.named():
-        wanted = "throughput" if settings.kind == "auto" else settings.kind
-        found = [Member(run.folder.name, run) for run in find_runs(runs_root(), wanted)]
+        for run in find_runs(runs_root(), "throughput" if settings.kind == "auto" else settings.kind):
+            add(run.folder)
     for name in settings.named():
         if find.is_grid(name):
             with in_clone():
                 rows, refused = grid.read(find.typed(name), Site(settings.site).machine)
-            life.first_look(row.folder for row in rows)
-            found += [Member(row.name, Run(row.folder), row) for row in rows]
+            for row in rows:
+                add(row.folder, row)
             faults += [f"{Path(name).name}: {fault}" for fault in refused]
         else:
-            folder = find.run_folder(name)
-            found.append(Member(folder.name, Run(folder)))
-    once = {os.path.realpath(each.run.folder): each for each in reversed(found)}
-    return list(reversed(once.values())), faults
+            add(find.run_folder(name))
+    life.first_look(folder for folder, _ in found.values())
+    called = names([folder for folder, _ in found.values()])
+    return [Member(row.name if row else called[folder], Run(folder), row) for folder, row in found.values()], faults
+
+
+def names(folders: list[Path]) -> dict[Path, str]:
+    """Short names of run folders: without the parts that all have, unless two would be called the same.
+
+    >>> list(names([Path("probe-ViT-Atto-1a2b3c"), Path("probe-ViT-Pico-4d5e6f")]).values())
+    ['Atto-1a2b3c', 'Pico-4d5e6f']
+    """
+    parts = [folder.name.split("-") for folder in folders]
+    short = [folder.name for folder in folders]
+    if len(folders) > 1 and all(len(each) == len(parts[0]) > 2 for each in parts):
+        own = [k for k in range(len(parts[0])) if len({each[k] for each in parts}) > 1]
+        short = ["-".join(each[k] for k in own) for each in parts]
+    if len(set(short)) < len(short):
+        short = [shown(folder) for folder in folders]
+    return dict(zip(folders, short, strict=True))
 
 
 def chosen(settings: CompareSettings) -> tuple[str, list[Member], list[str]]:
@@ -147,12 +167,15 @@ def chosen(settings: CompareSettings) -> tuple[str, list[Member], list[str]]:
     if kind not in KINDS:
         raise SettingsError(f"runs: {kind} runs have no number to be ranked by; compare {_and(KINDS)} runs")
     if other := next((each for each in found if each.row is None and each.job not in (kind, "")), None):
-        one = next((f"'{each.name}' a {kind} run" for each in found if each.job == kind), f"{kind} runs are asked for")
+        one = next(
+            (f"'{each.run.folder.name}' a {kind} run" for each in found if each.job == kind),
+            f"{kind} runs are asked for",
+        )
         advice = "a comparison is of one kind, so compare each by itself"
-        raise SettingsError(f"runs: '{other.name}' is a {other.job} run, and {one}; {advice}")
+        raise SettingsError(f"runs: '{other.run.folder.name}' is a {other.job} run, and {one}; {advice}")
     own = [each for each in found if each.job in (kind, "")]
     if len(own) < 2:
-        there = f"'{own[0].name}' is the only {kind} run" if own else f"there is no {kind} run"
+        there = f"'{own[0].run.folder.name}' is the only {kind} run" if own else f"there is no {kind} run"
         where = "of what is named" if settings.named() else f"in '{shown(runs_root())}'"
         raise SettingsError(f"runs: a comparison takes two runs or more, and {there} {where}{_joined(faults)}")
     return kind, own, faults

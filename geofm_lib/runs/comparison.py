@@ -54,8 +54,7 @@ class Group:
     @property
     def what(self) -> str:
         """'seeds' or 'repeats', whatever its runs are."""
-        names = KINDS[self.members[0].job].seeds
-        return "seeds" if len({repr([m.settings.get(n) for n in names]) for m in self.members}) > 1 else "repeats"
+        return seeds_or_repeats(self.members)
 
     @property
     def spread(self) -> str:
@@ -177,7 +176,7 @@ class Comparison:
         first, *more = members
         marks = self.marks(first, seeds=not more)
         if not marks or len(marks) > MOST_SHOWN or (first.row and not more):
-            return first.name + (f" and {len(more)} more" if more else "")
+            return f"{first.name} ({len(members)} {seeds_or_repeats(members)})" if more else first.name
         return ", ".join(marks)
 
     def _section(self, part: list[Member]) -> Section:
@@ -188,7 +187,7 @@ class Comparison:
             same.setdefault(repr(sorted(each.results.items())), []).append(each)
         labels = [self.label(each) for each in same.values()]
         if len(set(labels)) < len(labels):
-            labels = [each[0].name + (f" and {len(each) - 1} more" if each[1:] else "") for each in same.values()]
+            labels = [", ".join(each.name for each in part) for part in same.values()]
         groups = [Group(tuple(m), first.headline, name) for m, name in zip(same.values(), labels, strict=True)]
         groups.sort(key=lambda group: group.value, reverse=not first.headline.less)
         return Section(headlines.words(first.headline, first.summary), self.alike(first), groups)
@@ -197,6 +196,12 @@ class Comparison:
 def of(settings: CompareSettings) -> Comparison:
     """The runs that the settings name; SettingsError, one sentence, for what cannot be compared."""
     return Comparison(*compared.chosen(settings))
+
+
+def seeds_or_repeats(members: Sequence[Member]) -> str:
+    """What runs of equal settings are to each other: 'seeds', or 'repeats' where the seeds are equal, too."""
+    names = KINDS[members[0].job].seeds
+    return "seeds" if len({repr([each.settings.get(n) for n in names]) for each in members}) > 1 else "repeats"
 
 
 def own_interval(member: Member, headline: Headline) -> tuple[float, float] | None:
