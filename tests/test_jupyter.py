@@ -261,5 +261,5 @@ def test_the_form_over_the_plan_answers_at_every_change(browser, lab):
         wait(lambda said=said: said in page.output("planned"), 30, f"'{typed}' was not answered by '{said}'")
     model = page.cell("planned").find_element(By.XPATH, labelled.format("model", "select"))
     Select(model).select_by_visible_text("ViT-15B")
-    wait(lambda: "ViT-15B, mae" in page.output("planned"), 30, "another model was not answered")
+    wait(lambda: "ViT-15B, MAE pretraining" in page.output("planned"), 30, "another model was not answered")
     assert not page.errors()

@@ -77,6 +77,10 @@ def test_a_finished_run_says_so_with_its_provenance(tmp_path, executed, run):
     assert "Ran on CPU" in words
     for fact in ("abc123", "2026-01-02T03:04:05", "nid1", "EPYC", "f00d", "torch 2.14.1", "epochs=3"):
         assert fact in text, fact
+    stored = tmp_path / "pretrain-x" / "settings.json"
+    stored.write_text(stored.read_text().replace("pretrain", "simulate"))
+    planned = page(tmp_path, executed(), Run(tmp_path / "pretrain-x"))
+    assert "Ran on CPU" not in planned, "what is said there is of GPUs"
     assert "<title>Is it so?</title>" in text
     assert 'lang="en"' in text
     assert "<script" not in text

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, ScalarFormatter
 
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.planning.conditions import NODES
+from geofm_lib.planning.conditions import BATCH, BENCHMARK, NODES, WORKLOADS
 
 # Okabe and Ito: colour-blind safe
 BLUE, SKY, GREEN, YELLOW, ORANGE, RED, PINK = (
@@ -18,6 +18,8 @@ PALETTE = [BLUE, ORANGE, GREEN, RED, SKY, PINK, YELLOW]  # of what has no colour
 GREY = "#7f7f7f"
 IDEAL: dict[str, Any] = {"color": "#888888", "linestyle": "--", "linewidth": 1}
 LIMIT: dict[str, Any] = {"color": "#444444", "linestyle": ":", "linewidth": 1}
+AS_PUBLISHED = BENCHMARK.told(BATCH)  # workload and window of what the paper measured, for captions
+PEAK = f"{WORKLOADS['classify']}, {BATCH} images per GPU, peak of a step"
 
 
 def look(strategy: str, **more: Any) -> dict[str, Any]:

@@ -4,9 +4,29 @@ import pandas as pd
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.figures._axes import GREEN, LIMIT, RED, legend_below, line_and_marks, node_axis, plain_log, stacked_bars
+from geofm_lib.figures._axes import (
+    GREEN,
+    LIMIT,
+    PEAK,
+    RED,
+    legend_below,
+    line_and_marks,
+    node_axis,
+    plain_log,
+    stacked_bars,
+)
 from geofm_lib.figures.display import Figure, Table, axes, styled
-from geofm_lib.planning.conditions import ALIKE, BATCH, BENCHMARK, FRONTIER, TABLE_I, conditions, gib, nodes_of
+from geofm_lib.planning.conditions import (
+    ALIKE,
+    BATCH,
+    BENCHMARK,
+    FRONTIER,
+    TABLE_I,
+    WORKLOADS,
+    conditions,
+    gib,
+    nodes_of,
+)
 from geofm_lib.planning.flops import flops, training_flops
 from geofm_lib.planning.memory import rank_memory
 from geofm_lib.planning.steps import step_traffic
@@ -47,7 +67,7 @@ def memory(model: str, nodes: int = 8) -> Figure:
     total = frame.sum(axis=1)
     words = [f"{name} {value:.1f}" + (f" (published {dots[name]:.1f})" if name in dots else "")
              for name, value in total.items()]  # fmt: skip
-    alt = f"Stacked bars: peak GiB per GPU of {model} on {nodes} nodes by arithmetic: {', '.join(words)}."
+    alt = f"Stacked bars: peak GiB per GPU of {model} on {nodes} nodes by arithmetic ({PEAK}): {', '.join(words)}."
     table = frame.assign(**{"arithmetic, GiB": total, "published, GiB": pd.Series(dots, dtype=float)})
     return Figure(figure, alt, table.rename_axis("strategy").reset_index())
 
@@ -78,8 +98,8 @@ def memory_by_nodes(model: str) -> Figure:
     both = table.dropna()
     off = (both["arithmetic, GiB"] / both["published or simulated, GiB"] - 1).abs() * 100
     worst = [f"{name} {part.max():.1f} %" for name, part in off.groupby(both["stack"])]
-    alt = (f"Peak GiB per GPU of {model} against nodes. Lines are arithmetic, marks published (left, FSDP1) and "
-           f"simulated (right, FSDP2); the dotted line is a GPU's memory. Largest difference: "
+    alt = (f"Peak GiB per GPU of {model} against nodes ({PEAK}). Lines are arithmetic, marks published "
+           f"(left, FSDP1) and simulated (right, FSDP2); the dotted line is a GPU's memory. Largest difference: "
            f"{', '.join(worst) or 'no marks'}.")  # fmt: skip
     return Figure(figure, alt, table)
 
@@ -101,8 +121,8 @@ def traffic(model: str, nodes: int = 8) -> Figure:
     stacked_bars(ax, frame, f"GiB sent by one GPU per step, {nodes} nodes, bf16", {NEAR: GREEN, FAR: RED})
     legend_below(figure, [ax], 2)
     words = [f"{name} {row.sum():.1f} ({row[FAR]:.1f})" for name, row in frame.iterrows()]
-    alt = (f"Stacked bars: GiB one GPU sends per step for {model} on {nodes} nodes, in brackets the part sent in "
-           f"groups that span nodes: {', '.join(words)}.")  # fmt: skip
+    alt = (f"Stacked bars: GiB one GPU sends in one step of {model} on {nodes} nodes ({WORKLOADS['classify']}, any "
+           f"number of images), in brackets the part sent in groups that span nodes: {', '.join(words)}.")  # fmt: skip
     return Figure(figure, alt, table)
 
 

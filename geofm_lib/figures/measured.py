@@ -4,9 +4,10 @@ import pandas as pd
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.figures._axes import BLUE, IDEAL, legend_below, look
+from geofm_lib.figures._axes import AS_PUBLISHED, BLUE, IDEAL, legend_below, look
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.paper import studies
+from geofm_lib.planning.conditions import WINDOWS, WORKLOADS
 from geofm_lib.planning.flops import training_flops
 from geofm_lib.planning.planner import as_published, predict
 from geofm_lib.runs.run import run_table
@@ -41,7 +42,7 @@ def scaling() -> Table:
         for strategy in frame["strategy"].unique()
         for kind, images in (("weak, 32 images a rank", 32), ("strong, 64 images in all", 64))
     ]  # fmt: skip
-    caption = f"{frame['model'].iloc[0]}, median of {frame['seed'].nunique()} rounds, {studies.origin(frame)}"
+    caption = f"{_how(frame)}, median of {frame['seed'].nunique()} rounds, {studies.origin(frame)}"
     return Table(pd.DataFrame(rows), caption)
 
 
@@ -80,9 +81,10 @@ def prefetch() -> Figure:
     right.set_xticks(range(len(measured)), [f"({f}, {b})" for f, b in measured])
     legend_below(figure, [left])
     here = "; ".join(f"{depth} {ratios.median():.2f}" for depth, ratios in measured.items()) or "not run"
-    alt = (f"Bars: images/s of ViT-5B on 8 nodes planned for 0, 1 and 2 blocks ahead: {', '.join(planned)}; dots "
-           f"as published without prefetching and with BACKWARD_PRE. Beside it runs of two CPU ranks, speed by "
-           f"(forward, backward) depth over that of (0, 1): {here}.")  # fmt: skip
+    how = f" ({_how(frame)})" if len(frame) else ""
+    alt = (f"Bars: images/s of ViT-5B on 8 nodes ({AS_PUBLISHED}) planned for 0, 1 and 2 blocks ahead: "
+           f"{', '.join(planned)}; dots as published without prefetching and with BACKWARD_PRE. Beside it runs of two "
+           f"CPU ranks{how}, speed by (forward, backward) depth over that of (0, 1): {here}.")  # fmt: skip
     return Figure(figure, alt, pd.DataFrame(rows))
 
 
@@ -134,7 +136,15 @@ def batches() -> Figure | Note:
         ax.minorticks_off()
     panels[0].set(ylabel="images/s")
     words = [f"{row['where']} {row['images a rank']}: {row['images/s']:.0f}" for row in rows]
-    return Figure(figure, f"images/s under NO_SHARD by images a rank. {', '.join(words)}.", table)
+    how = f"Here: {_how(frame)}; planned: {WORKLOADS['mae']}, {WINDOWS['steady']}."
+    return Figure(figure, f"images/s under NO_SHARD by images a rank. {', '.join(words)}. {how}", table)
+
+
+def _how(frame: pd.DataFrame) -> str:
+    """Model, workload and window of recorded runs."""
+    row = frame.iloc[0]
+    window = f"{row['steps']:.0f} steps after {row['warmup_steps']:.0f}"
+    return f"{row['model']}, {WORKLOADS[row['workload']]}, {row['image_size']:.0f} px, {row['precision']}, {window}"
 
 
 def three_b() -> Table:

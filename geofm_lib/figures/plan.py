@@ -12,8 +12,9 @@ import pandas as pd
 from geofm_lib.catalog.machines import MACHINES
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.catalog.strategies import STRATEGIES, lookup, resolve
+from geofm_lib.figures import choice
 from geofm_lib.figures.display import Table, rendered
-from geofm_lib.planning.conditions import CHOICES
+from geofm_lib.planning.conditions import CHOICES, WORKLOADS, Conditions, gib
 from geofm_lib.planning.planner import plan
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import ScalingSettings
@@ -34,10 +35,12 @@ def table(strategy: str = "", **asked: Any) -> Table:
             rows = [row for row in rows if row["strategy"] == strategy]
     except ValueError as error:
         return Table(pd.DataFrame(), empty=str(error))
-    caption = (f"{asked['model']}, {asked['workload']}, {asked['batch_per_gpu']} images per GPU, "
-               f"{asked.get('precision', 'bf16')}, steady: {asked['nodes']} nodes of {asked['machine']}; low to high "
-               f"should hold nine of ten runs; node-hours for {asked['epochs']:g} epochs of {asked['images']:,} "
-               "images")  # fmt: skip
+    how = Conditions(asked["workload"]).told(asked["batch_per_gpu"])
+    where = f"{asked['nodes']} node{'s' * (asked['nodes'] != 1)} of {asked['machine']}"
+    caption = (f"{asked['model']}, {how}, {asked.get('precision', 'bf16')}: {where}; low to high should hold nine of "
+               f"ten runs; node-hours for {asked['epochs']:g} epochs of {asked['images']:,} images")  # fmt: skip
+    if why := "" if strategy else choice.differing(**asked):
+        caption += f". {why}"
     return Table(pd.DataFrame(rows)[list(COLUMNS)].rename(columns=COLUMNS), caption)
 
 
@@ -98,13 +101,13 @@ def simulated(run: Run) -> Table:
     rows = [("peak memory, GiB", found["peak_memory_gib"], found["predicted_peak_gib"])]
     rows += [(f"{kind}, GiB", found[f"{kind}_gib"], found[f"predicted_{kind}_gib"])
              for kind in ("parameters", "gradients", "optimiser")]  # fmt: skip
-    rows += [(f"{kind.replace('_', '-')}, GB", found[f"{kind}_bytes"] / 1e9, found[f"predicted_{kind}_bytes"] / 1e9)
+    rows += [(f"{kind.replace('_', '-')}, GiB", gib(found[f"{kind}_bytes"]), gib(found[f"predicted_{kind}_bytes"]))
              for kind in ("all_gather", "reduce_scatter", "all_reduce")]  # fmt: skip
-    caption = (f"{asked['model']}, {asked['workload']}, {asked['strategy']} on {asked['gpus']} GPUs, one rank: traced "
-               f"in {found['simulation_s']:.0f} s without a GPU, and by arithmetic")  # fmt: skip
+    caption = (f"{asked['model']}, {WORKLOADS[asked['workload']]}, {asked['strategy']} on {asked['gpus']} GPUs, one "
+               f"step of one rank: traced in {found['simulation_s']:.0f} s without a GPU; by arithmetic")  # fmt: skip
     return Table(pd.DataFrame(rows, columns=["of one rank", "simulated", "arithmetic"]), caption)
 
 
 def _asked(settings: ScalingSettings) -> dict[str, Any]:
-    same = {name: getattr(settings, name) for name in ("model", "machine", "nodes", "batch_per_gpu", "workload")}
-    return same | {"strategy": EVERY, "precision": "bf16", "backward_prefetch": 1, "activation_checkpointing": True}
+    more = {"strategy": EVERY, "precision": "bf16", "backward_prefetch": 1, "activation_checkpointing": True}
+    return choice.asked(settings) | more

@@ -7,7 +7,7 @@ import seaborn as sns
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.figures._axes import IDEAL, LIMIT, legend_below, look, node_axis, of_ideal, ticks
+from geofm_lib.figures._axes import AS_PUBLISHED, IDEAL, LIMIT, PEAK, legend_below, look, node_axis, of_ideal, ticks
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.paper import verdicts
 from geofm_lib.planning.conditions import FRONTIER, NODES, TABLE_I
@@ -53,8 +53,8 @@ def scaling(model: str) -> Figure | Note:
     node_axis(right, ylabel="% of ideal", title="Share of ideal scaling", ylim=(0, None))
     legend_below(figure, [left])
     ranking = ", ".join(words for _, words in sorted(ends, reverse=True))
-    alt = (f"{model} as published, 1 to 128 nodes, one line per strategy. images/s at the last point (share of ideal, "
-           f"counted from each line's own first point): {ranking}.")  # fmt: skip
+    alt = (f"{model} as published ({AS_PUBLISHED}), 1 to 128 nodes, one line per strategy. images/s at the last point "
+           f"(share of ideal, counted from each line's own first point): {ranking}.")  # fmt: skip
     return Figure(figure, alt, pd.DataFrame(lines).rename_axis("nodes").sort_index().reset_index())
 
 
@@ -76,8 +76,9 @@ def memory() -> Figure:
     ax.legend(title=None, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.08))
     wide = frame.pivot(index="strategy", columns="model", values="value")[list(frame["model"].unique())].loc[order]
     most = frame.loc[frame["value"].idxmax()]
-    alt = (f"Bars of peak active memory per GPU in GiB, as published, for {', '.join(wide.columns)}. The most is "
-           f"{most['model']} with {most['strategy']}, {most['value']:.1f} of the GPU's {room:.0f}.")  # fmt: skip
+    alt = (f"Bars of peak active memory per GPU in GiB, as published ({PEAK}), for {', '.join(wide.columns)}. "
+           f"The most is {most['model']} with {most['strategy']}, {most['value']:.1f} of the GPU's "
+           f"{room:.0f}.")  # fmt: skip
     return Figure(figure, alt, wide.reset_index())
 
 
@@ -98,7 +99,7 @@ def memory_by_nodes() -> Figure:
     ax.legend(handles.values(), handles.keys(), loc="upper right", bbox_to_anchor=(1, 1.04), ncols=2)
     table = frame.pivot_table(index="nodes", columns=["model", "strategy"], values="value", sort=False).sort_index()
     table.columns = [f"{model} {strategy}" for model, strategy in table.columns]
-    alt = f"Peak memory per GPU in GiB, 1 to 128 nodes, as published: {'; '.join(ends)}."
+    alt = f"Peak memory per GPU in GiB, 1 to 128 nodes, as published ({PEAK}): {'; '.join(ends)}."
     return Figure(figure, alt, table.reset_index())
 
 
@@ -119,7 +120,8 @@ def prefetch() -> Figure:
     frame["setting"] = frame["setting"].str.replace("\n", " ")
     wide = frame.pivot(index="setting", columns="strategy", values="images/s")
     best = [f"{name} {column.max():.0f} with {column.idxmax()}" for name, column in wide.items()]
-    alt = f"Bars: ViT-5B on 8 nodes under six prefetch settings, images/s as published. Best: {'; '.join(best)}."
+    alt = f"Bars: ViT-5B on 8 nodes under six prefetch settings, images/s as published ({AS_PUBLISHED}). "
+    alt += f"Best: {'; '.join(best)}."
     return Figure(figure, alt, wide.loc[frame["setting"].unique()].reset_index())
 
 

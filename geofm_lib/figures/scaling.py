@@ -1,5 +1,6 @@
 """04: how speed scales with nodes, predicted and published, and which strategy comes first. No torch."""
 
+from contextlib import suppress
 from typing import Any
 
 import pandas as pd
@@ -7,9 +8,19 @@ import pandas as pd
 from geofm_lib.catalog import published
 from geofm_lib.catalog.machines import MACHINES
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.figures._axes import IDEAL, legend_below, line_and_marks, look, node_axis, of_ideal, plain_log
+from geofm_lib.figures import choice
+from geofm_lib.figures._axes import (
+    AS_PUBLISHED,
+    IDEAL,
+    legend_below,
+    line_and_marks,
+    look,
+    node_axis,
+    of_ideal,
+    plain_log,
+)
 from geofm_lib.figures.display import Figure, Note, axes, styled
-from geofm_lib.planning.conditions import ALIKE, FRONTIER, NODES, TABLE_I, nodes_of
+from geofm_lib.planning.conditions import ALIKE, FRONTIER, NODES, TABLE_I, WINDOWS, WORKLOADS, nodes_of
 from geofm_lib.planning.planner import CLOSE, as_published, first_choice, predict
 from geofm_lib.settings import ScalingSettings
 
@@ -33,8 +44,9 @@ def predicted(model: str) -> Figure:
     error = f"median error {off.median():.1f} % over {len(off)} points" if len(off) else "no published points"
     last = table[table["nodes"] == NODES[-1]].sort_values("predicted", ascending=False)
     order = ", ".join(f"{row.strategy} {row.predicted:.0f}" for row in last.itertuples())
-    alt = (f"Lines: images/s per GPU of {model} as predicted, 1 to 128 Frontier nodes, a band for nine of ten runs, "
-           f"marks as published ({error}). images/s of all GPUs predicted on 128 nodes: {order}.")  # fmt: skip
+    alt = (f"Lines: images/s per GPU of {model} as predicted for {AS_PUBLISHED}, 1 to 128 Frontier nodes, a band for "
+           f"nine of ten runs, marks as published ({error}). images/s of all GPUs predicted on 128 nodes: "
+           f"{order}.")  # fmt: skip
     return Figure(figure, alt, table)
 
 
@@ -54,7 +66,8 @@ def efficiency(model: str) -> Figure:
     table = pd.concat(parts).set_index("strategy", append=True).swaplevel().reset_index()
     last = table[table["nodes"] == NODES[-1]].itertuples(index=False, name=None)
     words = [f"{name} {ours:.0f}" + (f" ({theirs:.0f})" if theirs == theirs else "") for name, _, ours, theirs in last]
-    alt = f"Weak-scaling efficiency of {model} on 128 nodes, predicted (published) in % of ideal: {', '.join(words)}."
+    alt = f"Weak-scaling efficiency of {model} on 128 nodes, predicted (published) in % of ideal for {AS_PUBLISHED}: "
+    alt += f"{', '.join(words)}."
     return Figure(figure, alt, table)
 
 
@@ -84,15 +97,19 @@ def strong(settings: ScalingSettings) -> Figure | Note:
     node_axis(left, nodes, ylabel="images/s", title="Images per second")
     node_axis(right, nodes, ylabel="% of ideal", title="Share of ideal scaling", ylim=(0, None))
     legend_below(figure, [left], 4)
-    alt = (f"Strong scaling planned for {settings.model} on {settings.machine}, {images:,} images a step in all. "
-           f"images/s on the most nodes (share of ideal from the fastest on the fewest): "
+    how = f"{WORKLOADS[settings.workload]}, {WINDOWS['steady']}"
+    alt = (f"Strong scaling planned for {settings.model} on {settings.machine} ({how}), {images:,} images a step in "
+           f"all. images/s on the most nodes (share of ideal from the fastest on the fewest): "
            f"{', '.join(words)}.")  # fmt: skip
     return Figure(figure, alt, table)
 
 
 @styled
-def ranking() -> Figure:
-    """The best strategy by model and nodes, HYBRID_1GPU and DDP aside: predicted above, published below."""
+def ranking(settings: ScalingSettings | None = None) -> Figure:
+    """The best strategy by model and nodes, HYBRID_1GPU and DDP aside: predicted above, published below.
+
+    `settings`: a job whose plan may name another strategy; then a sentence says why.
+    """
     table = pd.DataFrame([first_choice(model, nodes) for model in TABLE_I for nodes in NODES])
     table.columns = ["model", "nodes", "predicted best", "published best", "of best published"]
     table["missed"] = table["of best published"] < 1 - CLOSE
@@ -115,9 +132,11 @@ def ranking() -> Figure:
     known = table.dropna(subset=["of best published"])
     words = [f"{row.model} on {row.nodes} nodes: {row[3]} has {row[5]:.2f} of {row[4]}"
              for row in known[known["missed"]].itertuples()]  # fmt: skip
-    alt = (f"Grid of the best strategy by model and nodes, predicted above and published below. The predicted choice "
-           f"has at least {1 - CLOSE:.0%} of the best published throughput in {(~known['missed']).sum()} of "
-           f"{len(known)} cells; a cross marks the others: {'; '.join(words)}.")  # fmt: skip
+    alt = (f"Grid of the best strategy by model and nodes for {AS_PUBLISHED}, predicted above and published below. "
+           f"The predicted choice has at least {1 - CLOSE:.0%} of the best published throughput in "
+           f"{(~known['missed']).sum()} of {len(known)} cells; crosses mark others: {'; '.join(words)}.")  # fmt: skip
+    with suppress(ValueError):  # a job that cannot be planned: the plan says so
+        alt += f" {choice.differing(**choice.asked(settings))}".rstrip() if settings else ""
     return Figure(figure, alt, table.drop(columns="missed"))
 
 

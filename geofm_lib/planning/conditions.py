@@ -15,11 +15,13 @@ from geofm_lib.catalog.strategies import STRATEGIES
 GIB = 2**30
 BYTES = {"fp32": 4, "bf16": 2}  # one number, by the precision in which blocks compute or gradients are reduced
 MASTER = BYTES["fp32"]  # weights, gradients and moments are fp32 in every strategy
+WORKLOADS = {"mae": "MAE pretraining", "classify": "the paper's benchmark (all tokens)"}
+WINDOWS = {"steady": "steady state, start-up not counted", "paper_30_steps": "30 steps with start-up"}
 CHOICES = {
-    "workload": ("mae", "classify"),
+    "workload": tuple(WORKLOADS),
     "precision": tuple(BYTES),
     "reduce_dtype": tuple(BYTES),
-    "window": ("steady", "paper_30_steps"),
+    "window": tuple(WINDOWS),
 }
 
 
@@ -50,6 +52,10 @@ class Conditions:
     def of(cls, row: Mapping[str, Any], **more: Any) -> "Conditions":
         """Those that stand in a published row or in a run's settings; the others keep their defaults."""
         return cls(**{field.name: row[field.name] for field in fields(cls) if field.name in row} | more)
+
+    def told(self, batch: int) -> str:
+        """Workload, images per GPU and window in words, as they stand beside every number that rests on them."""
+        return f"{WORKLOADS[self.workload]}, {batch} images per GPU, {WINDOWS[self.window]}"
 
     @property
     def compute_bytes(self) -> int:

@@ -24,6 +24,7 @@ REFUSED = ("SettingsError", "RunRefused", "Damaged", "Private")  # what was give
 SAID = (*REFUSED, "RunFailed", "RunStopped")  # errors whose text is the whole message
 INTERRUPTED = "a stop was asked for, and the cell that was running was interrupted; run the notebook again to go on"
 ENDED_BADLY = ("failed", "killed", "unknown", "stopped", "damaged", "private")
+COUNTS = ("simulate", "findings")  # jobs that say what a GPU would do, or what no device changes
 SENTENCES = {
     "stopped": "This was stopped before its end; execute the notebook again to go on.",
     "failed": "This page is incomplete.",
@@ -129,7 +130,7 @@ def banner(notebook: NotebookNode, run: Run | None, said: dict[str, Any]) -> dic
         elif run and run.status == "finished":
             text += " The run itself finished; a cell after it failed:"
             log = ""
-    cpu = bool(where) and where.get("device_type", "cpu") == "cpu"
+    cpu = bool(where) and where.get("device_type", "cpu") == "cpu" and run is not None and run.job not in COUNTS
     return {"status": status, "text": text, "error": notebook_outputs.plain(cause).strip(), "log": log, "cpu": cpu}
 
 
