@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-from geofm_lib import cli, report
+from geofm_lib import cli, files, report
 from geofm_lib.figures import compare, compare_curves
 from geofm_lib.figures.display import Figure, Note
 from geofm_lib.runs import compared, comparison, grid, life, queue
@@ -222,7 +222,7 @@ def test_three_probes(made, tmp_path):
     it = found("a", "b", "c")
     assert order(it.sections[0]) == [["c"], ["a", "b"]], "encoders of two seeds are two seeds"
     assert it.sections[0].groups[1].spread == "two seeds: +10.0 points, +12.0 points"
-    assert list(it.differing) == ["encoder's epochs", "encoder's seed", "encoder's ranks"]
+    assert list(it.differing) == ["encoder", "encoder's epochs", "encoder's seed", "encoder's ranks"]
     table = rows(compare.ranking(it))
     assert (table[0]["gain over untrained, top-1"], table[0]["interval"]) == ("+15.0 points", "+14.0 to +17.0")
     assert table[0]["top-1, fast protocol"] == "75.0 %"
@@ -400,6 +400,61 @@ def test_long_names_are_told_apart_by_what_differs(made):
     assert [each.name for each in found(*folders).members] == ["Atto-1a2b3c", "Pico-4d5e6f"]
     made("a", summary=held(0.8))
     assert [each.name for each in found(*folders, "a").members] == [*folders, "a"]
+
+
+def test_what_cannot_be_believed_is_left_out_and_said(made):
+    for name, loss in (("a", 0.8), ("b", 0.9), ("c", float("nan"))):
+        made(name, summary=held(loss), epochs=int(10 * loss) if loss == loss else 3)
+    folder = Path(os.environ["GEOFM_RUNS"], "b")
+    files.seal(folder, ("metrics.jsonl",))
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 0.1}')
+    os.utime(folder / "metrics.jsonl", (1.0, 1.0))  # as a flipped byte is: no younger than the seal
+    it = found("a", "b", "c")
+    table = rows(compare.ranking(it))
+    assert [repr(row["run"]) for row in table] == ["a", "b", "c"]
+    assert "without what it logged: " in table[1]["state"]
+    assert "metrics.jsonl" in table[1]["state"]
+    assert table[2]["held-out loss"] is None
+    assert table[2]["state"] == "finished, it holds no number to be ranked by"
+    assert "epochs 9" not in compare_curves.drawn(it).alt
+
+
+def test_the_same_images_under_two_names_are_the_same(made):
+    made("a", summary=held(0.8), dataset="one", seed=0)
+    made("b", summary=held(0.9), dataset="two", seed=1)
+    made("c", summary=held(0.7), dataset="two", epochs=3)
+    it = found("a", "b", "c")
+    assert order(it.sections[0]) == [["c"], ["a", "b"]]
+    assert it.differing["dataset"] == ["one", "two", "two"], "told, and made no difference"
+    assert rows(compare.difference(it))[0]["only this differs"] == "epochs"
+
+
+def test_simulations(made):
+    for name, peak in (("FULL_SHARD", 2.0), ("HYBRID_2GPUs", 3.0)):
+        made(name, "simulate", {"peak_memory_gib": peak}, strategy=name, metrics=())
+    it = found("HYBRID_2GPUs", "FULL_SHARD")
+    assert order(it.sections[0]) == [["FULL_SHARD"], ["HYBRID_2GPUs"]]
+    assert "GiB at peak of one rank, simulated, strategy FULL_SHARD is best of 2: 2 (one run, no interval)" in (
+        compare.answer(it).text
+    )
+    assert isinstance(compare_curves.drawn(it), Figure)
+
+
+def test_a_notebook_is_refused_as_early_as_the_command(made, capsys):
+    made("a", summary=held(0.8))
+    assert cli.main(["run", "10", "-p", "runs", "a,nothing"]) == 2
+    assert capsys.readouterr().err == (
+        "10_compare.ipynb: runs: there is no run 'nothing'; geofm status lists the runs\n"
+    )
+
+
+def test_probes_of_the_papers_protocol(made):
+    pretrained = {"top1_pretrained_mean": 60.0, "top1_pretrained_interval": 1.0, "top1_random_mean": 40.0}
+    made("a", "probe", {"test_images": 9, **pretrained})
+    made("b", "probe", {"test_images": 9, "top1_random_mean": 41.0, "top1_random_interval": 2.0}, encoder="random")
+    table = rows(compare.ranking(found("b", "a")))
+    assert [(row["top-1, the paper's protocol"], row["interval"]) for row in table] == [
+        ("60.0 %", "59.0 to 61.0"), ("41.0 %", "39.0 to 43.0")]  # fmt: skip
 
 
 def test_settings_of_older_runs_have_their_defaults(made):

@@ -1,5 +1,6 @@
 """What the headline of each kind of run is, and what must be equal before two runs may be ranked by it."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,8 @@ class Headline:
     """One number of a run's summary by which runs of a kind are ranked.
 
     `key`, `low`, `high` and `half` (of an interval) are names in the summary, in which METRIC stands for the probe's
-    (`catalog/metrics`). `needs` are other names without which it is not this number; `alike` what must be equal beside
-    the kind's own.
+    (`catalog/metrics`); of several with bars between them, the first that is there. `needs` are other names without
+    which it is not this number; `alike` what must be equal beside the kind's own.
     """
 
     words: str
@@ -29,7 +30,8 @@ class Headline:
 
     def named(self, summary: dict[str, Any], name: str) -> Any:
         """What the summary has under one of the names above; None where it has nothing."""
-        return summary.get(name.replace("METRIC", metrics.of(summary))) if name else None
+        named = name.replace("METRIC", metrics.of(summary)).split("|")
+        return next((summary[each] for each in named if summary.get(each) is not None), None)
 
     def told(self, value: float, unit: bool = True) -> str:
         """A value as text.
@@ -63,10 +65,8 @@ FAST = ("splits", "readout")
 ACCURACY = (
     Headline("{METRIC}, fast protocol", "fast_value", " %", low="fast_low", high="fast_high", form=".1f",
              over="over test images", alike=FAST),
-    Headline("{METRIC}, the paper's protocol", "METRIC_pretrained_mean", " %", half="METRIC_pretrained_interval",
-             form=".1f", over="over probe seeds", alike=("views",)),
-    Headline("{METRIC} of random weights, the paper's protocol", "METRIC_random_mean", " %",
-             half="METRIC_random_interval", form=".1f", over="over probe seeds", alike=("views",)),
+    Headline("{METRIC}, the paper's protocol", "METRIC_pretrained_mean|METRIC_random_mean", " %", form=".1f",
+             half="METRIC_pretrained_interval|METRIC_random_interval", over="over probe seeds", alike=("views",)),
 )  # fmt: skip
 TRAINING = Headline("mean training loss of the last steps", "loss", less=True, form=".4f", needs=("loss_steps",),
                     alike=STEADY)  # fmt: skip
@@ -125,4 +125,8 @@ def of(job: str, summary: dict[str, Any]) -> Headline | None:
 def has(headline: Headline, summary: dict[str, Any]) -> bool:
     """Does this summary hold the headline?"""
     value = headline.named(summary, headline.key)
-    return isinstance(value, int | float) and all(summary.get(each) is not None for each in headline.needs)
+    return (
+        isinstance(value, int | float)
+        and math.isfinite(value)
+        and all(summary.get(each) is not None for each in headline.needs)
+    )

@@ -148,7 +148,8 @@ def _row(found: Comparison, section: Section, mark: str, place: int, group: Grou
                   if beside is not group.headline and headlines.has(beside, each.summary)]  # fmt: skip
         if values:
             row[headlines.words(beside, group.members[0].summary)] = beside.told(sum(values) / len(values))
-    return row | {"state": "finished"}
+    damaged = [each.rows[1] for each in group.members if each.rows[1]]
+    return row | {"state": "; ".join(["finished", *(f"without what it logged: {fault}" for fault in damaged)])}
 
 
 def _changed(one: Group, other: Group) -> dict[str, tuple[Any, Any]]:

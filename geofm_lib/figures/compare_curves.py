@@ -5,7 +5,6 @@ from typing import Any
 import pandas as pd
 import seaborn as sns
 
-from geofm_lib import files
 from geofm_lib.catalog import headlines
 from geofm_lib.catalog.headlines import Headline
 from geofm_lib.catalog.strategies import lookup
@@ -132,10 +131,7 @@ def _colour(found: Comparison, group: Group) -> str:
 
 def _curve(member: Member) -> pd.DataFrame:
     """images, loss and smooth of each logged step; no rows where there is none, or its file cannot be believed."""
-    try:
-        frame: Any = member.run.metrics
-    except files.Damaged:
-        return pd.DataFrame()
+    frame, _ = member.rows
     if "loss" not in frame or "step" not in frame:
         return pd.DataFrame()
     frame = frame.dropna(subset=["loss"])

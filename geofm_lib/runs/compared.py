@@ -2,12 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from geofm_lib import files
 from geofm_lib.catalog import headlines, metrics, models
@@ -22,6 +24,7 @@ from geofm_lib.settings.places import one_spelling
 
 NOT_BEGUN = "not begun"
 NOT_NOTED = "not noted"
+FINGERPRINT = "data_fingerprint"
 ENCODERS = "encoder's "  # before a setting of the pretraining whose encoder is probed
 FROM_RUN = {"run_dir", "data"}  # where things lie; `dataset` and a fingerprint say which images were read
 
@@ -86,8 +89,9 @@ class Member:
         there = Run(expanded(path)) if path else None
         if there is None or there.job != "pretrain":
             return {"model": self.summary.get("model")} if asked else {}
-        model = {"encoder": "a pretraining", "model": there.settings.get("model")}
+        model = {"encoder": there.folder.name, "model": there.settings.get("model")}
         inner = Member(there.folder.name, there).settings | ({"step": step} if step else {})
+        inner |= {FINGERPRINT: there.resolved.get(FINGERPRINT)}
         return model | {f"{ENCODERS}{name}": value for name, value in inner.items() if name != "model"}
 
     def fact(self, name: str) -> Any:
@@ -106,14 +110,34 @@ class Member:
     def results(self) -> dict[str, Any]:
         """The settings that can change a result, without seeds: runs that agree on these are repeats or seeds."""
         kind = KINDS[self.job]
-        idle = {*kind.seeds, *kind.idle}
+        idle = {*kind.seeds, *kind.idle, *self._idle()}
         own = {n: v for n, v in self.settings.items() if n not in idle and not _execution(self.job, n)}
         return own | {name: self.fact(name) for name in kind.told}
 
+    def _idle(self) -> Iterator[str]:
+        """Settings that say nothing here: which images, where their fingerprint does or none are read; an encoder's."""
+        known = {name: self.fact(name) for name in (FINGERPRINT, "input")}
+        if known[FINGERPRINT] != NOT_NOTED or known["input"] == "synthetic":
+            yield from OVERRULED
+        if self.settings.get(f"{ENCODERS}{FINGERPRINT}"):
+            yield from (f"{ENCODERS}{name}" for name in OVERRULED)
+        if any(name.startswith(ENCODERS) for name in self.settings):
+            yield "encoder"  # by its settings
+
+    @cached_property
+    def rows(self) -> tuple[pd.DataFrame, str]:
+        """(what it logged, of a branch after what it comes from; what is wrong with that file, '' if nothing)."""
+        try:
+            parts = [self.run.ancestors, self.run.metrics]
+            return pd.concat([each for each in parts if len(each)] or [pd.DataFrame()]), ""
+        except files.Damaged as fault:
+            return pd.DataFrame(), str(fault)
+
     def link(self) -> Path | None:
-        """Its page, where it has one."""
-        page = self.run.folder / "report.html"
-        return page if os.path.isfile(page) else None
+        """Its page, while it goes the live one; None where it has none."""
+        pages = ["report.html"] if self.state == "finished" else ["live.html", "report.html"]
+        found = (self.run.folder / name for name in pages)
+        return next((page for page in found if os.path.isfile(page)), None)
 
 
 def members(settings: CompareSettings) -> tuple[list[Member], list[str]]:

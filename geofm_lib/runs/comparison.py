@@ -11,13 +11,11 @@ from typing import Any
 
 from scipy import stats
 
-from geofm_lib import files
 from geofm_lib.catalog import headlines
 from geofm_lib.catalog.headlines import KINDS, WORDS, Headline, Kind
 from geofm_lib.jobs.probe_summary import interval
 from geofm_lib.runs import compared
 from geofm_lib.runs.compared import Member
-from geofm_lib.runs.run import Run
 from geofm_lib.settings import JOBS
 from geofm_lib.settings.compare import CompareSettings
 
@@ -212,15 +210,12 @@ def own_interval(member: Member, headline: Headline) -> tuple[float, float] | No
         return float(low), float(high)
     if half is not None:
         return value - half, value + half
-    return of_window(member.run, value) if headline.key == "images_per_s" else None
+    return of_window(member, value) if headline.key == "images_per_s" else None
 
 
-def of_window(run: Run, value: float) -> tuple[float, float] | None:
+def of_window(member: Member, value: float) -> tuple[float, float] | None:
     """The interval of a median rate: between two of the window's own steps, counted from either end."""
-    try:
-        rows = run.metrics
-    except files.Damaged:
-        return None
+    rows, _ = member.rows
     if "step_s" not in rows or "phase" not in rows:
         return None
     rates = sorted(1 / rows["step_s"][rows["phase"] == "steady window"].dropna())
