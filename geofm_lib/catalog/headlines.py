@@ -117,16 +117,17 @@ def words(headline: Headline, summary: dict[str, Any]) -> str:
 
 
 def of(job: str, summary: dict[str, Any]) -> Headline | None:
-    """By what a run of this job is ranked: the first headline that its summary has; None where it has none."""
+    """By what a run of this job is ranked: the first headline that its summary has; None where that is no number."""
     found = KINDS[job].headlines if job in KINDS else ()
-    return next((each for each in found if has(each, summary)), None)
+    first = next((each for each in found if each.named(summary, each.key) is not None and _whole(each, summary)), None)
+    return first if first and has(first, summary) else None
 
 
 def has(headline: Headline, summary: dict[str, Any]) -> bool:
-    """Does this summary hold the headline?"""
+    """Does this summary hold the headline, as a finite number?"""
     value = headline.named(summary, headline.key)
-    return (
-        isinstance(value, int | float)
-        and math.isfinite(value)
-        and all(summary.get(each) is not None for each in headline.needs)
-    )
+    return isinstance(value, int | float) and math.isfinite(value) and _whole(headline, summary)
+
+
+def _whole(headline: Headline, summary: dict[str, Any]) -> bool:
+    return all(summary.get(each) is not None for each in headline.needs)
