@@ -98,7 +98,19 @@ def test_lists_of_a_preparation(folder):
     counts = data.card_counts(run)
     assert counts.frame["class"].tolist() == ["b", "all", "a"]
     assert "1 of 2 classes" in counts.caption
-    assert "UC Merced" in repr(data.card(run))
+    card = data.card(run).frame.set_index("fact")
+    assert "UC Merced" in card.loc["data set", "official set"]
+    assert card.loc["images"].tolist() == ["2,100", "30"]
+    assert card.loc["pixels a side", "here"] == "100 to 229"
+    assert card.loc["share for training", "here"] == "", "a split of its own says nothing about the card's share"
+    run = folder({"tile": 64}, packed | {"split_by": "random", "train": 20, "test": 10}, tables={"index.csv": index})
+    card = data.card(run).frame.set_index("fact")
+    assert card.loc[["images", "pixels a side", "share for training"], "here"].tolist() == ["", "", "0.67"]
+    drawn = data.card(folder({}, {"card": "scenes", "images": 6400}))
+    assert "nothing to compare with" in drawn.caption and "3,200" not in repr(drawn)
+    run = folder(summary=packed, tables={"card.csv": [row | {"card": None, "missing": 0} for row in rows[:2]]})
+    assert "says no number for a class; 2 of its 2 classes are here" in data.card_counts(run).caption
+    run = folder(summary=packed, tables={"duplicates.csv": twins, "index.csv": index})
     assert "812" in repr(data.packing(run))
     found = data.duplicates(run)
     assert found.frame["name"].tolist() == ["a/2", "b/2"]
@@ -265,6 +277,11 @@ def test_probe_figures(folder):
     run = folder(summary=summary, tables={"probe.csv": rows})
     shown(probe.accuracy(run), "pretrained, linear probe 62.0 ± 1.5", "chance 10.0")
     shown(probe.curves(run), "pretrained 62.0 top-1")
+    two = summary | {"top1_pretrained_interval": None, "top1_pretrained_values": [60.5, 63.5]}
+    drawn = probe.accuracy(folder(summary=two, tables={"probe.csv": rows}))
+    assert "pretrained, linear probe 62.0 (two seeds: 60.5, 63.5)" in drawn.alt
+    assert [text.get_text() for text in drawn.figure.legends[0].get_texts()] == ["each of two seeds"]
+    run = folder(summary=summary, tables={"probe.csv": rows})
     assert "62" in repr(probe.numbers(run))
     assert isinstance(probe.verdict(run), Note)
 

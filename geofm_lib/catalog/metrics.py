@@ -1,6 +1,7 @@
 """What numbers are called on a page, and with how many digits they are told."""
 
 import math
+from collections.abc import Sequence
 
 # A probe's; the key begins their names in summaries and probe.csv.
 WORDS = {"top1": "top-1", "top5": "top-5", "map": "mAP"}
@@ -10,6 +11,15 @@ LONG = {"top1": "top-1 accuracy", "top5": "top-5 accuracy", "map": "mean average
 def of(summary: dict) -> str:
     """The key of the metric that a probe's summary is in; older ones, and most, are in top-1."""
     return summary.get("metric", "top1")
+
+
+def two_seeds(values: Sequence[float]) -> str:
+    """What two seeds gave, which are no interval.
+
+    >>> two_seeds([60.12, 61.9])
+    'two seeds: 60.1, 61.9'
+    """
+    return "two seeds: " + ", ".join(f"{value:.1f}" for value in values)
 
 
 def plus_minus(value: float, half: float | None, unit: str = "") -> str:

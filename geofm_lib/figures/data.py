@@ -38,15 +38,40 @@ def classes(run: Run) -> Figure | Note:
 
 
 def card(run: Run) -> Table | Note:
-    """What is known of the data set whose classes these are: size, terms, citation, where to get it."""
-    row = DATASETS.get(run.summary.get("card", ""))
+    """What is known of the data set whose classes these are, and beside it what can be compared with it here."""
+    row, found = DATASETS.get(run.summary.get("card", "")), run.summary
     if row is None:
         return Note(NO_CARD)
-    images = f"{row.images:,}" + (f", {row.unlabelled:,} of them unlabelled" if row.unlabelled else "")
-    share = f"{run.summary.get('train_ratio', 0):g} here; {row.train or 'none'} on the card"
-    return facts({"data set": row.title, "classes": row.classes, "images": images, "pixels a side": row.size,
-                  "share for training": share, "terms": row.terms, "cite": row.citation, "where": row.where,
-                  "files": row.layout, "complete if": row.complete})  # fmt: skip
+    about = [("data set", row.title), ("terms", row.terms), ("cite", row.citation), ("where", row.where)]
+    if row.name == "scenes":
+        return facts(dict(about), "Drawn as the settings ask, so there is nothing to compare with")
+    sides = [found.get(side, 0) for side in ("train", "val", "test")]
+    official = f"{row.images:,}" + (f", {row.unlabelled:,} of them unlabelled" if row.unlabelled else "")
+    as_files = not run.settings.get("tile")  # tiles of scenes are not the images that the card counts
+    compared: list[tuple[str, object, object]] = [
+        ("classes", row.classes, len(found.get("classes") or {}) or ""),
+        ("images", official, f"{found['images']:,}" if as_files and found.get("images") else ""),
+        ("pixels a side", row.size, _pixels(run) if as_files and not run.settings.get("short_side") else ""),
+        # a share says something of a split that was drawn; one that came with the images has its own
+        (
+            "share for training",
+            row.train or "",
+            f"{sides[0] / sum(sides):.2g}" if found.get("split_by") == "random" else "",
+        ),
+    ]
+    more = [*about[1:], ("files", row.layout), ("complete if", row.complete)]
+    rows = [(*about[0], ""), *compared, *((name, text, "") for name, text in more)]
+    frame = pd.DataFrame(rows, columns=["fact", "official set", "here"]).astype(str)
+    return Table(frame, "Compared where both are known and mean the same")
+
+
+def _pixels(run: Run) -> str:
+    """The shorter sides of the packed images, from and to."""
+    index = run.read_csv("index.csv")
+    if index.empty:
+        return ""
+    short = index[["width", "height"]].min(axis=1)
+    return f"{short.min():,}" + (f" to {short.max():,}" if short.nunique() > 1 else "")
 
 
 def card_counts(run: Run) -> Table | Note:
@@ -55,11 +80,16 @@ def card_counts(run: Run) -> Table | Note:
     if frame.empty:
         drawn = "The built-in scenes are drawn, as many of each class as asked for."
         return Note(drawn if run.summary.get("card") == "scenes" else NO_CARD)
-    missing = pd.to_numeric(frame["missing"])
+    missing, single = pd.to_numeric(frame["missing"]), ~frame["class"].isin(["all", "(no label)"])
     incomplete, whole = frame[missing > 0], frame[missing == 0]
-    lacking = len(incomplete[incomplete["class"] != "all"])
-    caption = f"{lacking} of {len(frame) - 1} classes have fewer images than the official set"
-    return Table(pd.concat([incomplete, whole]), caption if lacking else "Complete: every class has what the card says")
+    lacking, classes = (single & (missing > 0)).sum(), single.sum()
+    if pd.to_numeric(frame.loc[single, "card"], errors="coerce").isna().all():
+        caption = f"The card says no number for a class; {classes - lacking} of its {classes} classes are here"
+    elif lacking or (missing > 0).any():
+        caption = f"{lacking} of {classes} classes have fewer images than the official set"
+    else:
+        caption = "Complete: every class has what the card says"
+    return Table(pd.concat([incomplete, whole]), caption)
 
 
 @styled

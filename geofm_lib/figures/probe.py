@@ -6,7 +6,7 @@ import seaborn as sns
 from geofm_lib.advice import signs
 from geofm_lib.catalog import metrics
 from geofm_lib.catalog.readouts import FAST, GAIN, PRETRAINED, PROTOCOLS, SUPERVISED, UNTRAINED
-from geofm_lib.figures._axes import BLUE, GREY, LIMIT, ORANGE
+from geofm_lib.figures._axes import BLUE, GREY, LIMIT, ORANGE, legend_below, whiskers
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.runs.run import Run
 
@@ -111,7 +111,14 @@ def accuracy(run: Run) -> Figure | Note:
     halves, chance = table["interval"].fillna(0), summary.get("chance")
     figure, ax = axes(height=0.9 + 0.36 * len(table))
     colours = [_colour(name) for name in table["features"]]
-    ax.barh(table["features"], table[key], color=colours, height=0.62, xerr=halves, capsize=3)
+    ax.barh(table["features"], table[key], color=colours, height=0.62)
+    known = table[table["interval"].notna()].rename(columns={key: "value"})
+    sides = pd.DataFrame({"low": known["value"] - known["interval"], "high": known["value"] + known["interval"]})
+    whiskers(ax, known["value"], known["features"], sides, "95 % interval") if len(known) else None
+    seeds = {name: summary[f"{stem}_values"] for name, (mean, _) in columns.items()
+             if f"{(stem := mean.removesuffix('_mean'))}_values" in summary}  # fmt: skip
+    for k, (name, values) in enumerate(seeds.items()):
+        ax.plot(values, [name] * 2, "o", color="#222222", markersize=4, label="" if k else "each of two seeds")
     for y, (value, half) in enumerate(zip(table[key], halves, strict=True)):
         ax.text(value + half + 1, y, f"{value:.1f}", va="center", fontsize=8.5)
     if chance:
@@ -121,7 +128,9 @@ def accuracy(run: Run) -> Figure | Note:
     ax.set(xlabel=f"{metrics.LONG[key]} on the test side, %", xlim=(0, 108), xticks=range(0, 101, 20))
     ax.grid(False, axis="y")
     values = [f"{name} {mean:.1f}" + (f" ± {half:.1f}" if half == half else "")
+              + (f" ({metrics.two_seeds(seeds[name])})" if name in seeds else "")
               for name, mean, half in table.itertuples(index=False)]  # fmt: skip
+    legend_below(figure, [ax]) if seeds or len(known) else None
     alt = f"Bars of {metrics.LONG[key]} in percent: {'; '.join(values)}" + (
         f"; chance {chance:.1f}." if chance else "."
     )

@@ -14,30 +14,31 @@ INTERVALS = "95 %, Student's t, over probe seeds (head, order of images and, for
 
 
 def interval(values: Sequence[float]) -> float | None:
-    """Half the width of the 95 % t-interval of the mean; None for a single value.
+    """Half the width of the 95 % t-interval of the mean; None for fewer than three values, which say too little of it.
 
     >>> round(interval([1.0, 2.0, 3.0]), 3)
     2.484
     """
-    if len(values) < 2:
+    if len(values) < 3:
         return None
     return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
 def accuracies(
     rows: list[dict[str, Any]], neighbours: dict[str, list[float]], columns: Sequence[str] = ("top1", "top5")
-) -> dict[str, float | None]:
-    """Means over seeds in percent, and half their intervals, of features that are pretrained and random.
+) -> dict[str, Any]:
+    """Means over seeds in percent, and half their intervals or both values of two seeds, by kind of features.
 
     ``rows``: of probe.csv, of the last epoch; ``neighbours``: kind -> the same of nearest neighbours, a value a seed.
     ``columns``: those of probe.csv that are measured.
     """
-    found: dict[str, float | None] = {}
+    found: dict[str, Any] = {}
     for kind in KINDS:
         own = [row for row in rows if row["features"] == kind]
         values = {f"{name}_{kind}": [row[name] for row in own] for name in columns if own}
         for name, each in values.items():
             found |= {f"{name}_mean": sum(each) / len(each), f"{name}_interval": interval(each)}
+            found |= {f"{name}_values": each} if len(each) == 2 else {}
         if kind in neighbours:
             each = neighbours[kind]
             found |= {f"knn_{kind}": sum(each) / len(each), f"knn_{kind}_interval": interval(each)}
@@ -153,10 +154,26 @@ def _paper(found: dict[str, Any], key: str) -> list[str]:
     for name, (other, half, words) in others.items():
         if name == own or found.get(other) is None:
             continue
-        gain = mean - found[other]
-        # intervals of independent means add in squares
-        noise = math.hypot(found.get(f"{key}_{own}_interval") or 0.0, found.get(half) or 0.0)
-        clear = "" if abs(gain) > noise else ", which is within the interval: no clear difference"
+        gain, mine, theirs = mean - found[other], found.get(f"{key}_{own}_interval"), found.get(half)
         side = "above" if gain >= 0 else "below"
-        parts.append(f"{abs(gain):.1f} points (± {noise:.1f}) {side} {words}{clear}")
+        if mine is None or theirs is None:
+            told = [_seeds(found, each) for each in (f"{key}_{own}_mean", other)]
+            apart = max(told[0][0]) < min(told[1][0]) or min(told[0][0]) > max(told[1][0])
+            clear = "" if apart else ": no clear difference"
+            spread = f"{told[0][1]} against {told[1][1]}"
+        else:
+            noise = math.hypot(mine, theirs)  # intervals of independent means add in squares
+            clear = "" if abs(gain) > noise else ", which is within the interval: no clear difference"
+            spread = f"± {noise:.1f}"
+        parts.append(f"{abs(gain):.1f} points ({spread}) {side} {words}{clear}")
     return parts
+
+
+def _seeds(found: dict[str, Any], name: str) -> tuple[list[float], str]:
+    """What is known of a mean without its interval: values, and the same in words."""
+    stem = name.removesuffix("_mean")
+    if values := found.get(f"{stem}_values"):
+        return values, metrics.two_seeds(values)
+    half = found.get("histograms_interval" if name.startswith("histograms") else f"{stem}_interval") or 0.0
+    told = f"{found[name]:.1f} ± {half:.1f}" if half else f"one seed: {found[name]:.1f}"
+    return [found[name] - half, found[name] + half], told

@@ -185,7 +185,9 @@ def readme_block(root: Path) -> str:
     done = _finished(root)
     for run in (run for run in done if run["job"] == "probe"):
         known = [(label, run[name], run[spread]) for label, (name, spread) in PROBED.items() if pd.notna(run.get(name))]
-        shown = ", ".join(f"{label} {top1:.1f} ± {half:.1f}" for label, top1, half in known)
+        shown = ", ".join(
+            f"{label} {top1:.1f}" + (f" ± {half:.1f}" if pd.notna(half) else "") for label, top1, half in known
+        )
         if pd.notna(run.get("gain")):
             shown += (
                 f"; by logistic regression {run['gain']:+.1f} points ({run['gain_low']:+.1f} to {run['gain_high']:+.1f}"
