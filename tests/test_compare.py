@@ -264,7 +264,9 @@ def test_a_grid_of_nine_with_one_failed_one_live_and_one_to_come(made, tmp_path)
     assert [(repr(row["run"]), row["state"]) for row in table[6:]] == [
         ("r3", "failed, step 40 of 40: the loss is not finite"), ("r4", "running, step 40 of 40"),
         ("r8", "not begun")]  # fmt: skip
-    assert words.startswith("By held-out loss, r7 is best of 6: 0.9300 (95 % interval 0.9290 to 0.9310")
+    assert words.startswith(
+        "By held-out loss, epochs 3, base_learning_rate 0.0001 is best of 6: 0.9300 (95 % interval 0.9290 to 0.9310"
+    )
     assert "3 of 9 runs are not ranked: r3 (failed, step 40 of 40), r4 (running, step 40 of 40) and r8 (not begun)" in (
         words
     )

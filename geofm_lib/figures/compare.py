@@ -10,10 +10,11 @@ import pandas as pd
 from geofm_lib.catalog import headlines
 from geofm_lib.figures.display import Links, Note, Table
 from geofm_lib.runs import results
-from geofm_lib.runs.compared import NOT_BEGUN, Member
+from geofm_lib.runs.compared import NOT_BEGUN, NOT_NOTED, Member
 from geofm_lib.runs.comparison import Comparison, Group, Section
 
 MOST_NAMED = 6  # runs or settings that a sentence lists
+UNKNOWN = {None, NOT_NOTED}
 MOST_PAIRS = 12  # rows of what made the difference
 
 
@@ -60,7 +61,9 @@ def ranking(found: Comparison) -> Table:
     """A row a run, or for all seeds of equal settings: best first, each with its page; last what has no value."""
     rows = [_row(found, section, mark, place, group)
             for mark, section in marked(found) for place, group in enumerate(section.groups, 1)]  # fmt: skip
-    rows += [{"run": _links([each]), "state": _state(each)} for each in found.unranked]
+    first = next(iter(found.sections), None)
+    rows += [{"run": _links([each]), "unlike the best": _unlike(first, each), "state": _state(each)}
+             for each in found.unranked]  # fmt: skip
     frame = pd.DataFrame(rows)
     if "place" in frame:
         frame["place"] = frame["place"].astype("Int64")
@@ -135,14 +138,12 @@ def _row(found: Comparison, section: Section, mark: str, place: int, group: Grou
     one, told = len(group.members) == 1, group.headline.told
     row: dict[str, Any] = {"ranking": mark} if mark else {}
     row |= {"place": place, "run": _links(group.members)}
-    best = section.groups[0]
-    unlike = {name: here for name, (_, here) in _changed(best, group).items()} if group is not best else {}
-    row["unlike the best"] = ", ".join(f"{name} {_text(value)}" for name, value in unlike.items()) or None
     value = section.words if len(found.sections) == 1 else "value"
     row |= {value: told(group.value), "interval": group.spread if len(group.members) == 2 else "–"}
     if group.interval:
         count = "" if one else f" ({len(group.members)} {group.what})"
         row["interval"] = f"{told(group.interval[0], False)} to {told(group.interval[1], False)}{count}"
+    row["unlike the best"] = _unlike(section, group.members[0])
     for beside in found.kind.beside:
         values = [float(beside.named(each.summary, beside.key)) for each in group.members
                   if beside is not group.headline and headlines.has(beside, each.summary)]  # fmt: skip
@@ -152,8 +153,20 @@ def _row(found: Comparison, section: Section, mark: str, place: int, group: Grou
     return row | {"state": "; ".join(["finished", *(f"without what it logged: {fault}" for fault in damaged)])}
 
 
+def _unlike(section: Section | None, member: Member) -> str | None:
+    """The settings of a run that the best of a ranking has otherwise."""
+    if section is None or not member.settings:
+        return None
+    unlike = _differing(section.groups[0].members[0], member).items()
+    return ", ".join(f"{name} {_text(here)}" for name, (there, here) in unlike if not {here, there} & UNKNOWN) or None
+
+
 def _changed(one: Group, other: Group) -> dict[str, tuple[Any, Any]]:
-    first, second = one.members[0].results, other.members[0].results
+    return _differing(one.members[0], other.members[0])
+
+
+def _differing(one: Member, other: Member) -> dict[str, tuple[Any, Any]]:
+    first, second = one.results, other.results
     names = dict.fromkeys([*first, *second])
     return {n: (first.get(n), second.get(n)) for n in names if repr(first.get(n)) != repr(second.get(n))}
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import pandas as pd
 from geofm_lib import files
 from geofm_lib.catalog import headlines, metrics, models
 from geofm_lib.catalog.headlines import KINDS, Headline
+from geofm_lib.data.sources import prepared
 from geofm_lib.runs import find, grid, life
 from geofm_lib.runs.queue import Site
 from geofm_lib.runs.run import Run, find_runs, shown
@@ -24,6 +26,7 @@ from geofm_lib.settings.places import one_spelling
 
 NOT_BEGUN = "not begun"
 NOT_NOTED = "not noted"
+SENTENCE, LONGEST = re.compile(r"(?<=[.;]) |\n"), 160  # of a reason the first sentence; the run's page has all of it
 FINGERPRINT = "data_fingerprint"
 ENCODERS = "encoder's "  # before a setting of the pretraining whose encoder is probed
 FROM_RUN = {"run_dir", "data"}  # where things lie; `dataset` and a fingerprint say which images were read
@@ -59,7 +62,7 @@ class Member:
         total = row.get("total_steps") or row.get("total")
         far = f"step {row['step']}" + (f" of {total}" if total else "") if "step" in row else ""
         why = "" if self.state == "running" else self.run.this_slice.get("reason", "")
-        return ": ".join(filter(None, (far, why.splitlines()[0] if why else "")))
+        return ": ".join(filter(None, (far, SENTENCE.split(why.strip())[0][:LONGEST].rstrip(";."))))
 
     @cached_property
     def headline(self) -> Headline | None:
@@ -75,7 +78,9 @@ class Member:
         defaults = {name: each.default for name, each in JOBS[self.job].model_fields.items()}
         found = {name: value for name, value in (defaults | asked).items() if name not in FROM_RUN}
         if asked.get("data"):
-            found |= dict.fromkeys(OVERRULED) | {"dataset": self.run.dataset or Path(asked["data"]).name}
+            folder = expanded(self.run.resolved.get("data") or asked["data"])
+            known = prepared.name(folder) if prepared.is_prepared(folder) else folder.name
+            found |= dict.fromkeys(OVERRULED) | {"dataset": known}
         if found.get("ranks") == 0:
             found["ranks"] = self.run.resolved.get("ranks", 0)
         return found | (self._encoder() if self.job == "probe" else {})

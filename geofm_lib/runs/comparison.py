@@ -159,23 +159,16 @@ class Comparison:
         own = member.headline.alike if member.headline else ()
         return {name: member.fact(name) for name in (*self.kind.alike, *own)}
 
-    def marks(self, member: Member, seeds: bool = True) -> list[str]:
-        """What sets a run apart: the settings that differ and can change its result, with its own values."""
-        place = self.members.index(member)
-        counted = {*member.results, *(self.kind.seeds if seeds else ())} if member.job == self.job else set()
-        return [
-            f"{name} {_short(v[place])}"
-            for name, v in self.differing.items()
-            if name in counted and v[place] is not None
-        ]
-
     def label(self, members: Sequence[Member]) -> str:
-        """Runs in words: what differs, where that is little, else their name."""
+        """Runs in words: what sets them apart from the others that are ranked, where that is little, else a name."""
         first, *more = members
-        marks = self.marks(first, seeds=not more)
-        if not marks or len(marks) > MOST_SHOWN or (first.row and not more):
+        counted = [*first.results, *(() if more else self.kind.seeds)] if first.headline else []
+        ranked = [{**each.results, **each.settings} for each in self.members if each.headline]
+        apart = [name for name in counted if len({repr(each.get(name)) for each in ranked}) > 1]
+        own = {**first.results, **first.settings}
+        if not apart or len(apart) > MOST_SHOWN:
             return f"{first.name} ({len(members)} {seeds_or_repeats(members)})" if more else first.name
-        return ", ".join(marks)
+        return ", ".join(f"{name} {_short(own.get(name))}" for name in apart)
 
     def _section(self, part: list[Member]) -> Section:
         first = part[0]
