@@ -257,7 +257,7 @@ def compare(own: bool, runs: tuple[str, ...], kind: str, site: str, page: Path |
         from geofm_lib.report import execute
 
         codes = [
-            execute.run(check.find("10_compare"), each.given(), page or compared.page(each), requests)
+            execute.run(check.named("10_compare"), each.given(), page or compared.page(each), requests)
             for each in each_of
         ]
     return max(codes)

@@ -431,6 +431,16 @@ def test_the_same_images_under_two_names_are_the_same(made):
     assert rows(compare.difference(it))[0]["only this differs"] == "epochs"
 
 
+def test_one_run_with_a_value(made):
+    made("a", summary=held(0.8))
+    made("b", summary={"status": "failed", "error": "no"}, epochs=3)
+    words = compare.answer(found("a", "b")).text
+    assert words == (
+        "By held-out loss, a alone has a value: 0.8000 (95 % interval 0.7900 to 0.8100, over held-out images, the same "
+        "for all). One run is not ranked: b (failed, step 40 of 40)."
+    )
+
+
 def test_simulations(made):
     for name, peak in (("FULL_SHARD", 2.0), ("HYBRID_2GPUs", 3.0)):
         made(name, "simulate", {"peak_memory_gib": peak}, strategy=name, metrics=())

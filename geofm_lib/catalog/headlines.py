@@ -6,6 +6,8 @@ from typing import Any
 
 from geofm_lib.catalog import metrics
 
+MINUS = "\u2212"
+
 
 @dataclass(frozen=True)
 class Headline:
@@ -40,7 +42,8 @@ class Headline:
         '0.5000'
         """
         large = abs(value) >= 100 and self.form == ".3g"
-        return format(value, ",.0f" if large else self.form).replace(",", "\u202f") + self.unit * unit
+        text = format(value, ",.0f" if large else self.form).replace(",", "\u202f").replace("-", MINUS)
+        return text + self.unit * unit
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from geofm_lib.catalog import headlines
+from geofm_lib.catalog.headlines import MINUS
 from geofm_lib.figures.display import Links, Note, Table
 from geofm_lib.runs import results
 from geofm_lib.runs.compared import NOT_BEGUN, NOT_NOTED, Member
@@ -24,9 +25,10 @@ def answer(found: Comparison) -> Note:
     alone = [section for section in found.sections if len(section.groups) == 1]
     if not found.sections:
         parts = [f"None of the {len(found.members)} runs has finished with a number to rank them by, so none is best"]
+    elif not parts and len(alone) == 1:
+        parts = [f"By {alone[0].words}, {alone[0].groups[0].label} alone has a value: {_told(alone.pop().groups[0])}"]
     elif not parts:
-        parts = ["No two of the runs can be ranked with each other"]
-        parts[0] += f": they differ in {_and(found.apart)}" if len(found.sections) > 1 else ""
+        parts = [f"No two of the runs can be ranked with each other: they differ in {_and(found.apart)}"]
     elif len(found.sections) > 1:
         parts.append(f"Runs that differ in {_and(found.apart)} are ranked only among themselves")
     parts += [f"By itself: {section.groups[0].label}, {_told(section.groups[0])}" for section in alone][:MOST_NAMED]
@@ -101,7 +103,7 @@ def _step(best: Group, other: Group, name: str, values: tuple[Any, Any]) -> dict
         "other": _text(values[1]),
         "value of the better": told(best.value),
         "of the other": told(other.value),
-        "change": f"{'+' if step > 0 else '-'}{told(abs(step), False).lstrip('+')}{share}".replace("-", "\u2212"),
+        "change": f"{'+' if step > 0 else '-'}{told(abs(step), False).lstrip('+')}{share}".replace("-", MINUS),
         "intervals apart": best.sure_before(other) if known else None,
     }
 
