@@ -111,11 +111,11 @@ def test_a_poor_probe_is_told_in_words(data, encoder, tmp_path):
     poor = start(settings(data, encoder=str(encoder), epochs=1, base_learning_rate=1e-3), tmp_path)
     curves = pd.read_csv(tmp_path / "probe.csv")
     told = {row["doubt"]: row for row in signs.doubts(poor, curves)}
-    assert set(told) == {"no better than random weights (LARS)", "no better than histograms (LARS)",
+    assert set(told) == {"no better than untrained (LARS)", "no better than histograms (LARS)",
                          "the head is hardly trained", "it may have seen test images"}  # fmt: skip
     assert "after 1 steps the loss is" in told["the head is hardly trained"]["evidence"]
     assert "raise base_learning_rate" in told["the head is hardly trained"]["what to do"]
-    assert "random weights" in told["no better than random weights (LARS)"]["evidence"]
+    assert "untrained" in told["no better than untrained (LARS)"]["evidence"]
 
     good = poor | {
         "pretrained_on": "known",

@@ -1,4 +1,8 @@
-"""What several figures share: colours, the axis of nodes, lines of strategies, stacked bars, legends. No torch."""
+"""The one look of all figures: colours, markers, words of axes; lines of strategies, bars, legends. No torch.
+
+No other module of figures names a colour, or a unit of an axis (tests/test_looks.py); strategies have theirs in
+catalog/strategies.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,31 +11,75 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, ScalarFormatter
 
-from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.planning.conditions import BATCH, BENCHMARK, NODES, WORKLOADS
+from geofm_lib.catalog.models import FAMILY
+from geofm_lib.catalog.peers import OURS, PEERS
+from geofm_lib.catalog.strategies import STRATEGIES, lookup
+from geofm_lib.planning.conditions import BATCH, BENCHMARK, NODES, WORKLOADS, conditions
 
 # Okabe and Ito: colour-blind safe
 BLUE, SKY, GREEN, YELLOW, ORANGE, RED, PINK = (
     "#0072B2", "#56B4E9", "#009E73", "#F0E442", "#E69F00", "#D55E00", "#CC79A7",
 )  # fmt: skip
 PALETTE = [BLUE, ORANGE, GREEN, RED, SKY, PINK, YELLOW]  # of what has no colour of its own, in this order
-GREY = "#7f7f7f"
-IDEAL: dict[str, Any] = {"color": "#888888", "linestyle": "--", "linewidth": 1}
-LIMIT: dict[str, Any] = {"color": "#444444", "linestyle": ":", "linewidth": 1}
+DOZEN = [*PALETTE, "#882255", "#44AA99", "#8c564b", "#000000", "#332288"]  # and without the grey of all others
+GREY, FAINT, SHADE = "#7f7f7f", "#888888", "#eeeeee"
+INK, WORDS = "#222222", "#444444"  # dots and whiskers over bars; words beside a line
+MARKERS = "osD^vPX"
+MANY = "husl"  # of more classes than anybody can tell apart
+IDEAL: dict[str, Any] = {"color": FAINT, "linestyle": "--", "linewidth": 1}
+LIMIT: dict[str, Any] = {"color": WORDS, "linestyle": ":", "linewidth": 1}
+# Colour and marker of whatever is drawn on several pages, beside strategies.
+LOOKS = {
+    **{"train": (BLUE, "s"), "val": (GREEN, "^"), "test": (ORANGE, "D")},
+    **{"pretrained": (BLUE, "o"), "untrained": (ORANGE, "s"), "histograms": (GREY, "^")},
+    **{"measured": (BLUE, "o"), "published": (INK, "o"), "fitted": (GREY, "s")},
+    **dict(zip((OURS, *PEERS), ((BLUE, "o"), (GREEN, "s"), (PINK, "D")), strict=True)),
+    **dict(zip(FAMILY, zip(PALETTE, MARKERS, strict=True), strict=False)),
+}
+# Words of axes, with their units.
+IMAGES_PER_S, PER_GPU, ALL_RANKS = "images/s", "images/s per GPU", "images/s, all ranks"
+TIMES, IDEAL_SHARE, PEAK_GIB = "images/s, as a multiple of", "% of ideal", "peak memory per GPU, GiB"
+STEP_S, TRAINING_LOSS, HELD_OUT_LOSS = "seconds a step", "training loss", "held-out loss"
+PARAMETERS, FLOPS, SEEN = "million parameters of the encoder", "FLOPs of the pretraining", "images seen"
+NODES_OF_8 = "nodes (8 GPUs each)"
 AS_PUBLISHED = BENCHMARK.told(BATCH)  # workload and window of what the paper measured, for captions
 PEAK = f"{WORKLOADS['classify']}, {BATCH} images per GPU, peak of a step"
 
 
 def look(strategy: str, **more: Any) -> dict[str, Any]:
     """A strategy's colour, marker and name, as arguments of a line."""
-    return {"color": STRATEGIES[strategy].colour, "marker": STRATEGIES[strategy].marker, "label": strategy} | more
+    row = lookup(strategy)
+    return {"color": row.colour, "marker": row.marker, "label": strategy} | more
+
+
+def own_look(what: str, **more: Any) -> dict[str, Any]:
+    """Colour and marker of a row of LOOKS, and its name, as arguments of a line."""
+    colour, marker = LOOKS[what]
+    return {"color": colour, "marker": marker, "label": what} | more
 
 
 def line_and_marks(ax: Any, strategy: str, line: pd.Series, marks: pd.Series) -> None:
     """A strategy's prediction as a line, and what it is compared with as marks; both are indexed by x."""
     row = STRATEGIES[strategy]
-    ax.plot(line, color=row.colour, label=strategy)
+    ax.plot(line, color=row.colour)
     ax.plot(marks, row.marker, color=row.colour)
+    how = conditions(strategy)
+    ax.plot([], [], **look(strategy, label=apart(strategy, how.precision, how.synchronised)))
+
+
+def apart(strategy: str, precision: str, synchronised: bool) -> str:
+    """A strategy's name for a legend, with what sets its published numbers apart from the others."""
+    words = [precision] * (precision != "bf16") + ["not synchronised"] * (not synchronised)
+    return f"{strategy} ({', '.join(words)})" if words else strategy
+
+
+def legend_of_marks(ax: Any, **words: str) -> None:
+    """Adds to the legend what lines, marks and bands are, whatever their colour: line=..., marks=..., band=..."""
+    for kind, said in words.items():
+        if kind == "band":
+            ax.fill_between([], [], [], color=GREY, alpha=0.25, linewidth=0, label=said)
+        else:
+            ax.plot([], [], "-" if kind == "line" else "o", color=GREY, label=said)
 
 
 def smoothed(values: pd.Series, window: int) -> np.ndarray:
@@ -57,7 +105,7 @@ def ticks(axis: Any, values: Iterable[float]) -> None:
 
 def node_axis(ax: Any, nodes: Iterable[int] = NODES, **more: Any) -> None:
     """A logarithmic x axis of nodes, and what else is set of the axes."""
-    ax.set(xscale="log", xlabel="nodes (8 GPUs each)", **more)
+    ax.set(xscale="log", xlabel=NODES_OF_8, **more)
     ticks(ax.xaxis, nodes)
 
 
@@ -100,4 +148,4 @@ def stacked_bars(
 def whiskers(ax: Any, values: pd.Series, places: Any, spread: pd.DataFrame, label: str) -> None:
     """The spread (`low` and `high`) of values along x, over bars at these places."""
     sides = [(values - spread["low"].to_numpy()).clip(0), (spread["high"].to_numpy() - values).clip(0)]
-    ax.errorbar(values, places, xerr=sides, fmt="none", ecolor="#222222", elinewidth=1.2, capsize=3, label=label)
+    ax.errorbar(values, places, xerr=sides, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3, label=label)

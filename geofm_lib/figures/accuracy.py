@@ -4,16 +4,26 @@ from typing import Any
 
 import pandas as pd
 
-from geofm_lib.catalog.models import FAMILY
 from geofm_lib.catalog.readouts import EQUALLY, SCALED
-from geofm_lib.figures._axes import BLUE, GREEN, GREY, IDEAL, ORANGE, PINK, RED, SKY, legend_below, plain_log
+from geofm_lib.figures._axes import (
+    FLOPS,
+    GREEN,
+    GREY,
+    HELD_OUT_LOSS,
+    IDEAL,
+    PALETTE,
+    PARAMETERS,
+    SEEN,
+    legend_below,
+    own_look,
+    plain_log,
+)
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.files import read_csv
 from geofm_lib.paper import accuracy, accuracy_cost, accuracy_fits, accuracy_study
 from geofm_lib.runs import results
 from geofm_lib.settings import AccuracySettings, SettingsError, expanded
 
-COLOURS = dict(zip(FAMILY, (SKY, BLUE, GREEN, ORANGE, RED), strict=True))
 NOT_YET = "No pretraining of the study is in the table yet: `make study` runs it, cheapest first."
 NOT_PROBED = "No probe of the study's encoders on this data set is in the table yet."
 
@@ -58,7 +68,7 @@ def answer(settings: AccuracySettings) -> Note:
 def loss(settings: AccuracySettings) -> Figure | Note:
     """Held-out loss against images, a line a size, with the fit to all of them."""
     found = accuracy_study.by_size(accuracy_study.whole(read(settings)))
-    return _lines(found, "held-out loss, fixed masks", "Held-out loss")
+    return _lines(found, f"{HELD_OUT_LOSS}, fixed masks", "Held-out loss")
 
 
 @styled
@@ -68,11 +78,11 @@ def gains(settings: AccuracySettings) -> Figure | Note:
     if top.empty or gained.empty:
         return Note(NOT_PROBED)
     figure, (left, right) = axes(height=3.4, columns=2)
-    left.plot(top["parameters_m"], top["untrained"], "o--", color=GREY, label="untrained")
-    left.errorbar(top["parameters_m"], top["value"], _half(top), fmt="o-", color=BLUE, label="pretrained")
+    left.plot(top["parameters_m"], top["untrained"], **own_look("untrained", linestyle="--"))
+    left.errorbar(top["parameters_m"], top["value"], _half(top), **own_look("pretrained"))
     right.errorbar(gained["parameters_m"], gained["value"], _half(gained), fmt="o-", color=GREEN, label="the gain")
     for ax, label in ((left, "top-1, %"), (right, "pretrained minus untrained, points")):
-        ax.set(xscale="log", xlabel="million parameters of the encoder", ylabel=label)
+        ax.set(xscale="log", xlabel=PARAMETERS, ylabel=label)
     right.axhline(0, **IDEAL)
     legend_below(figure, (left, right))
     said = [f"{t.model} {t.value:.1f} and {t.untrained:.1f} %, gain {g.value:.1f} ({g.low:.1f} to {g.high:.1f})"
@@ -116,10 +126,10 @@ def equal_compute(settings: AccuracySettings) -> Figure | Note:
         return Note("No two sizes have seen two horizons with compute in common yet.")
     figure, ax = axes(height=3.4)
     said = []
-    for (flops, part), colour in zip(found.groupby("flops"), (SKY, BLUE, GREEN, ORANGE, PINK), strict=False):
+    for (flops, part), colour in zip(found.groupby("flops"), PALETTE, strict=False):
         ax.plot(part["parameters_m"], part["value"], "o-", color=colour, label=f"{flops:.1e} FLOPs")
         said.append(f"{flops:.1e} FLOPs: best {part.loc[part['value'].idxmin(), 'model']} of {len(part)}")
-    ax.set(xscale="log", xlabel="million parameters of the encoder", ylabel="held-out loss")
+    ax.set(xscale="log", xlabel=PARAMETERS, ylabel=HELD_OUT_LOSS)
     legend_below(figure, [ax])
     return Figure(figure, f"Held-out loss by size at equal compute. {'; '.join(said)}.", found)
 
@@ -145,8 +155,8 @@ def unique_images(settings: AccuracySettings) -> Figure | Note:
         return Note("No pretraining on fewer unique images is in the table yet.")
     figure, ax = axes(height=3.2)
     for model, part in found.groupby("model", sort=False):
-        ax.errorbar(part["unique"], part["value"], _half(part), fmt="o-", color=COLOURS[str(model)], label=model)
-    ax.set(xscale="log", xlabel="unique images", ylabel="held-out loss")
+        ax.errorbar(part["unique"], part["value"], _half(part), **own_look(str(model)))
+    ax.set(xscale="log", xlabel="unique images", ylabel=HELD_OUT_LOSS)
     legend_below(figure, [ax])
     alt = f"Held-out loss by unique images after {fewest:,.0f} images seen, {found['model'].nunique()} sizes."
     return Figure(figure, alt, found)
@@ -162,11 +172,11 @@ def rates(settings: AccuracySettings) -> Figure | Note:
     found[["rate", "loss"]] = found[["rate", "loss"]].astype(float)
     figure, ax = axes(height=3.2)
     said = []
-    for ((model, rule), part), colour in zip(found.groupby(["model", "rule"]), (BLUE, ORANGE, GREEN), strict=False):
+    for ((model, rule), part), colour in zip(found.groupby(["model", "rule"]), PALETTE, strict=False):
         part = part.sort_values("rate")
         ax.plot(part["rate"], part["loss"], "o-", color=colour, label=f"{model}, {rule}")
         said.append(f"{model}, {rule}: {part.loc[part['loss'].idxmin(), 'rate']:g}")
-    ax.set(xscale="log", xlabel="base learning rate, per 256 images", ylabel="held-out loss")
+    ax.set(xscale="log", xlabel="base learning rate, per 256 images", ylabel=HELD_OUT_LOSS)
     legend_below(figure, [ax])
     return Figure(figure, f"Best base learning rates by held-out loss. {'; '.join(said)}.", found)
 
@@ -180,9 +190,9 @@ def pareto(settings: AccuracySettings) -> Figure | Note:
     best = accuracy_study.front(found)
     figure, ax = axes(height=3.4)
     for model, part in found.groupby("model", sort=False):
-        ax.errorbar(part["flops"], part["value"], _half(part), fmt="o", color=COLOURS[str(model)], label=model)
+        ax.errorbar(part["flops"], part["value"], _half(part), **own_look(str(model), linestyle=""))
     ax.step(best["flops"], best["value"], where="post", color=GREY, label="front")
-    ax.set(xscale="log", xlabel="FLOPs of the pretraining", ylabel=f"top-1 on {settings.dataset}, %")
+    ax.set(xscale="log", xlabel=FLOPS, ylabel=f"top-1 on {settings.dataset}, %")
     legend_below(figure, [ax])
     said = ", ".join(f"{row.model} after {row.images_seen:,.0f} images {row.value:.1f} %" for row in best.itertuples())
     shown = accuracy_cost.costs(table, found)
@@ -202,14 +212,14 @@ def extrapolated(settings: AccuracySettings) -> Figure | Note:
     line = pd.DataFrame({"flops": [first * (last / first) ** (k / 60) for k in range(61)]})
     line = line.join(fitted.at(line))
     figure, ax = axes(height=3.4)
-    ax.fill_between(line["flops"], line["low"], line["high"], color=BLUE, alpha=0.15, linewidth=0)
-    ax.plot(line["flops"], line["predicted"], color=BLUE, label="fit")
-    ax.plot(found["flops"], found["error"], "o", color=ORANGE, label="measured")
+    ax.fill_between(line["flops"], line["low"], line["high"], color=GREY, alpha=0.15, linewidth=0)
+    ax.plot(line["flops"], line["predicted"], color=GREY, label="fitted")
+    ax.plot(found["flops"], found["error"], **own_look("measured", linestyle=""))
     ax.axvline(accuracy_fits.BEYOND * found["flops"].max(), **IDEAL, label="asked no further")
     for name, flops in papers.items():
         ax.axvline(flops, color=GREY, linewidth=0.5)
         ax.text(flops, ax.get_ylim()[1], name, rotation=90, va="top", ha="right", fontsize=7)
-    ax.set(xscale="log", xlabel="FLOPs of the pretraining", ylabel=f"error on {settings.dataset}, %")
+    ax.set(xscale="log", xlabel=FLOPS, ylabel=f"error on {settings.dataset}, %")
     legend_below(figure, [ax])
     end = line.iloc[-1]
     alt = (f"Error against compute, fitted to {fitted.runs} runs. At the compute of ViT-3B the fit would say "
@@ -243,9 +253,9 @@ def _lines(found: pd.DataFrame, label: str, what: str) -> Figure | Note:
         return Note(NOT_YET)
     figure, ax = axes(height=3.4)
     for model, part in found.groupby("model", sort=False):
-        ax.errorbar(part["images_seen"], part["value"], _half(part), fmt="o-", color=COLOURS[str(model)], label=model)
+        ax.errorbar(part["images_seen"], part["value"], _half(part), **own_look(str(model)))
     plain_log(ax)
-    ax.set(xscale="log", xlabel="images seen", ylabel=label)
+    ax.set(xscale="log", xlabel=SEEN, ylabel=label)
     legend_below(figure, [ax])
     last = found.groupby("model", sort=False).tail(1)
     said = ", ".join(f"{row.model} {row.value:.3f} after {row.images_seen:,.0f}" for row in last.itertuples())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.figures._axes import BLUE, GREY, IDEAL, ORANGE, legend_below, look, node_axis, ticks
+from geofm_lib.figures._axes import FAINT, IDEAL, IMAGES_PER_S, legend_below, look, node_axis, own_look, ticks
 from geofm_lib.figures.display import Figure, Note, Rendered, Table, axes, styled
 from geofm_lib.paper.claims import LOG_WINDOWS, answers, window_over_steady
 from geofm_lib.paper.performance import PREDICTED, UP_TO_3B, memory_points, unseen
@@ -14,7 +14,6 @@ from geofm_lib.paper.verdicts import VERDICTS, Answer, median_error, percent
 from geofm_lib.planning.planner import as_published
 from geofm_lib.runs.run import Run
 
-COLOURS = {"measured": BLUE, "published": ORANGE, "fitted": GREY}
 ITEMS = ("table", "figure", "claim")
 COUNTED = {
     "reproduced": "are reproduced", "same ordering": "keep the published order only", "differs": "differ",
@@ -143,7 +142,7 @@ def start_up(run: Run) -> Figure:
     bars += [(f"{model}, Frontier", window_over_steady(model), "fitted") for model in PREDICTED]
     table = pd.DataFrame(bars, columns=["model", "window over steady", "how"])
     figure, ax = axes(height=2.9)
-    names, colours = table["model"] + " (" + table["how"] + ")", table["how"].map(COLOURS)
+    names, colours = table["model"] + " (" + table["how"] + ")", [own_look(how)["color"] for how in table["how"]]
     drawn = ax.barh(names, table["window over steady"], color=colours, height=0.65)
     ax.bar_label(drawn, fmt="%.2f", padding=-26, fontsize=8.5, color="white")
     ax.axvline(1, **IDEAL)
@@ -168,12 +167,12 @@ def unseen_models() -> Figure | Note:
     for ax, (model, part) in zip(panels.flat, table.groupby("model", sort=False), strict=True):
         for name, line in part.groupby("strategy", sort=False):
             ax.plot(line["nodes"], line["predicted / published"], **look(name, linewidth=0.8, markersize=4.5))
-        ax.axhspan(0.9, 1.1, color="#888888", alpha=0.15, linewidth=0)
-        ax.axhline(1, color="#888888", linewidth=1)
+        ax.axhspan(0.9, 1.1, color=FAINT, alpha=0.15, linewidth=0)
+        ax.axhline(1, color=FAINT, linewidth=1)
         node_axis(ax, title=model, yscale="log", ylim=(0.6, 3.2))
         ticks(ax.yaxis, [0.7, 1, 1.5, 2, 3])
         ax.label_outer()
-    figure.supylabel("predicted / published images/s", fontsize=9.5)
+    figure.supylabel(f"predicted / published {IMAGES_PER_S}", fontsize=9.5)
     legend_below(figure, panels.flat, 4)
     off = (table["predicted / published"] - 1).abs()
     worst = table.loc[off.nlargest(3).index].itertuples(index=False, name=None)

@@ -3,12 +3,11 @@
 from typing import Any
 
 import pandas as pd
-import seaborn as sns
 
 from geofm_lib.catalog import headlines
 from geofm_lib.catalog.headlines import Headline
 from geofm_lib.catalog.strategies import lookup
-from geofm_lib.figures._axes import BLUE, GREY, LIMIT, legend_below
+from geofm_lib.figures._axes import BLUE, DOZEN, GREY, INK, LIMIT, SEEN, TRAINING_LOSS, legend_below
 from geofm_lib.figures.compare import marked
 from geofm_lib.figures.display import Figure, Note, axes, styled
 from geofm_lib.runs.compared import Member
@@ -50,8 +49,8 @@ def losses(found: Comparison) -> Figure | Note:
         if max(late) > low:
             ax.set_ylim(low - 0.05 * (max(late) - low), max(late) + 0.05 * (max(late) - low))
         differs = [name for name in found.kind.alike if len({repr(p[0].fact(name)) for p in parts}) > 1]
-        ax.set(ylabel="training loss", title=", ".join(f"{name} {part[0].fact(name)}" for name in differs))
-    grid[-1, 0].set(xlabel="images seen")
+        ax.set(ylabel=TRAINING_LOSS, title=", ".join(f"{name} {part[0].fact(name)}" for name in differs))
+    grid[-1, 0].set(xlabel=SEEN)
     ends = {labels[name]: curves[name].iloc[-1] for name in labels}
     legend_below(figure, grid[:, 0], 2)
     words = "Lines: the training loss against images seen, a centred mean, without its first tenth where that is higher"
@@ -84,7 +83,7 @@ def bars(found: Comparison) -> Figure | Note:
             errors = [[mean - own[0]], [own[1] - mean]] if own else None
             ax.barh(y, mean, height=0.62, color=_colour(found, group), xerr=errors, capsize=3)
             if values[1:]:
-                ax.plot(values, [y] * len(values), "o", color="black", markersize=3)
+                ax.plot(values, [y] * len(values), "o", color=INK, markersize=3)
             rows.append({"run": names[y], "number": headlines.words(headline, known[0].summary), "value": mean,
                          "low": own and own[0], "high": own and own[1]})  # fmt: skip
         ax.axvline(0, **LIMIT)
@@ -110,9 +109,7 @@ def _coloured(found: Comparison, labels: dict[str, str]) -> dict[str, Any]:
     """A colour for each label that has one: those that have not finished, as far as they fit, and the best."""
     left = [labels[each.name] for each in found.unranked if each.name in labels][: MOST_CURVES // 2]
     best = [label for label in dict.fromkeys(labels.values()) if label not in left][: MOST_CURVES - len(left)]
-    usual = sns.color_palette("colorblind", 10)
-    colours = [*usual[:7], *usual[8:], "#000000", "#882255", "#555555"]  # without its grey, which is that of others
-    return dict(zip([*best, *left], colours, strict=False))
+    return dict(zip([*best, *left], DOZEN, strict=False))
 
 
 def _columns(found: Comparison) -> list[Headline]:

@@ -8,10 +8,14 @@ from geofm_lib.figures._axes import (
     GREEN,
     LIMIT,
     PEAK,
+    PEAK_GIB,
     RED,
+    WORDS,
     legend_below,
+    legend_of_marks,
     line_and_marks,
     node_axis,
+    own_look,
     plain_log,
     stacked_bars,
 )
@@ -60,9 +64,9 @@ def memory(model: str, nodes: int = 8) -> Figure:
     frame = pd.DataFrame(rows).T
     figure, ax = axes(height=3.9)
     stacked_bars(ax, frame, f"GiB per GPU, {nodes} nodes, {BATCH} images per GPU, activation checkpointing")
-    ax.plot(list(dots.values()), list(dots), "o", color="black", markersize=6, label="published peak", zorder=3)
+    ax.plot(list(dots.values()), list(dots), **own_look("published", label="published peak", linestyle="", zorder=3))
     ax.axvline(FRONTIER.memory_gib, **LIMIT)
-    ax.text(FRONTIER.memory_gib, -0.75, "one GPU's memory", fontsize=8, color="#444444", ha="center")
+    ax.text(FRONTIER.memory_gib, -0.75, "one GPU's memory", fontsize=8, color=WORDS, ha="center")
     legend_below(figure, [ax], 2)
     total = frame.sum(axis=1)
     words = [f"{name} {value:.1f}" + (f" (published {dots[name]:.1f})" if name in dots else "")
@@ -93,7 +97,8 @@ def memory_by_nodes(model: str) -> Figure:
         ax.axhline(FRONTIER.memory_gib, **LIMIT)
         plain_log(ax)
         node_axis(ax, title=title)
-    panels[0].set(ylabel="peak GiB per GPU")
+    panels[0].set(ylabel=PEAK_GIB)
+    legend_of_marks(panels[1], line="arithmetic", marks="published (left), simulated (right)")
     legend_below(figure, panels, 4)
     both = table.dropna()
     off = (both["arithmetic, GiB"] / both["published or simulated, GiB"] - 1).abs() * 100

@@ -7,7 +7,7 @@ import pandas as pd
 import seaborn as sns
 
 from geofm_lib.catalog.datasets import DATASETS
-from geofm_lib.figures._axes import BLUE, PALETTE, whiskers
+from geofm_lib.figures._axes import BLUE, PALETTE, TIMES, WORDS, whiskers
 from geofm_lib.figures.display import Figure, Note, Table, axes, facts, styled
 from geofm_lib.runs import results
 from geofm_lib.runs.run import Run
@@ -26,7 +26,7 @@ def classes(run: Run) -> Figure | Note:
     table = pd.DataFrame({"class": list(counts), "images": list(counts.values())})
     shown = table.nlargest(MOST_ROWS, "images", keep="first").sort_index()
     figure, ax = axes(height=0.8 + 0.19 * len(shown))
-    sns.barplot(shown, x="images", y="class", color=BLUE, ax=ax, width=0.7)
+    sns.barplot(shown, x="images", y="class", color=BLUE, saturation=1, ax=ax, width=0.7)
     ax.set(xlabel="images", ylabel="")
     ax.tick_params(axis="y", length=0, labelsize=8)
     ax.grid(False, axis="y")
@@ -157,8 +157,8 @@ def loader_speed(file: Path = LOADER) -> Figure | Note:
     sns.barplot(
         table, x="ratio_to_imagefolder", y="pipeline", hue="workers", palette=PALETTE[:kinds], saturation=1, ax=ax
     )
-    ax.axvline(1, color="#444444", linewidth=1)
-    ax.set(xlabel="images/s, as a multiple of ImageFolder's with as many workers", ylabel="")
+    ax.axvline(1, color=WORDS, linewidth=1)
+    ax.set(xlabel=f"{TIMES} ImageFolder's with as many workers", ylabel="")
     for bars, (_, part) in zip(list(ax.containers), table.groupby("workers", sort=False), strict=True):
         middles = [bar.get_y() + bar.get_height() / 2 for bar in bars]
         whiskers(ax, part["ratio_to_imagefolder"], middles, part, "" if len(ax.containers) > kinds else "all rounds")

@@ -4,7 +4,7 @@ import pandas as pd
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.figures._axes import AS_PUBLISHED, BLUE, IDEAL, legend_below, look
+from geofm_lib.figures._axes import AS_PUBLISHED, BLUE, IDEAL, IMAGES_PER_S, legend_below, look, own_look
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.paper import studies
 from geofm_lib.planning.conditions import WINDOWS, WORKLOADS
@@ -61,9 +61,9 @@ def prefetch() -> Figure:
     for aside, (name, part) in zip((-0.27, 0, 0.27), pd.DataFrame(rows).groupby("strategy", sort=False), strict=True):
         places, speeds = part["backward"] + aside, part["images/s, planned"]
         left.bar(places, speeds, 0.25, color=STRATEGIES[name].colour, label=name)
-        left.plot(places, part["images/s, published"], "o", color="black", markersize=4)
+        left.plot(places, part["images/s, published"], **own_look("published", linestyle="", markersize=4))
         planned.append(" ".join([name, *(f"{speed:.0f}" for speed in speeds)]))
-    left.set(xlabel="blocks gathered ahead in the backward pass", ylabel="images/s", title="Planned (dots: published)")
+    left.set(xlabel="blocks gathered ahead in the backward pass", ylabel=IMAGES_PER_S, title="Planned")
     left.set_xticks(list(DEPTHS), DEPTHS.values())
     left.grid(False, axis="x")
     frame, measured = studies.recorded("prefetch_small"), {}
@@ -71,15 +71,15 @@ def prefetch() -> Figure:
         wide = frame.pivot(index="seed", columns=["forward_prefetch", "backward_prefetch"], values="images_per_s")
         measured = {depth: wide[depth] / wide[0, 1] for depth in wide.columns}
     for x, (depth, ratios) in enumerate(measured.items()):
-        right.plot([x] * len(ratios), ratios, "o", color=BLUE, alpha=0.5)
-        right.plot([x - 0.2, x + 0.2], [ratios.median()] * 2, color=BLUE)
+        right.plot([x] * len(ratios), ratios, "o", color=BLUE, alpha=0.5, label="" if x else "a round here")
+        right.plot([x - 0.2, x + 0.2], [ratios.median()] * 2, color=BLUE, label="" if x else "their median")
         rows.append({"where": "here, over gloo", "strategy": "FULL_SHARD", "forward": depth[0], "backward": depth[1],
                      "speed over (0, 1), median": ratios.median(), "low": ratios.min(),
                      "high": ratios.max()})  # fmt: skip
     right.axhline(1, **IDEAL)
     right.set(xlabel="(forward, backward) blocks ahead", ylabel="speed over (0, 1) of the round", title="Measured here")
     right.set_xticks(range(len(measured)), [f"({f}, {b})" for f, b in measured])
-    legend_below(figure, [left])
+    legend_below(figure, [left, right])
     here = "; ".join(f"{depth} {ratios.median():.2f}" for depth, ratios in measured.items()) or "not run"
     how = f" ({_how(frame)})" if len(frame) else ""
     alt = (f"Bars: images/s of ViT-5B on 8 nodes ({AS_PUBLISHED}) planned for 0, 1 and 2 blocks ahead: "
@@ -134,7 +134,7 @@ def batches() -> Figure | Note:
         ax.set(title=title, xlabel="images a rank", xscale="log", ylim=(0, None))
         ax.set_xticks(part["images a rank"], part["images a rank"].astype(str))
         ax.minorticks_off()
-    panels[0].set(ylabel="images/s")
+    panels[0].set(ylabel=IMAGES_PER_S)
     words = [f"{row['where']} {row['images a rank']}: {row['images/s']:.0f}" for row in rows]
     how = f"Here: {_how(frame)}; planned: {WORKLOADS['mae']}, {WINDOWS['steady']}."
     return Figure(figure, f"images/s under NO_SHARD by images a rank. {', '.join(words)}. {how}", table)

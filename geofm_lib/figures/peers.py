@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from geofm_lib.catalog.peers import CONFIGS, OURS, PEERS
-from geofm_lib.figures._axes import BLUE, GREY, IDEAL, ORANGE
+from geofm_lib.figures._axes import IDEAL, LOOKS, SKY, TIMES, own_look
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.runs.run import Run
 
@@ -104,13 +104,13 @@ def ratios(run: Run) -> Figure | Note:
         names = list(rows["implementation"])
         for row in rows.to_dict("records"):
             name, ratio = row["implementation"], row["ratio_to_best_peer"]
-            colour = GREY if name in PEERS else BLUE if name == OURS else ORANGE
+            own = own_look(name, label="") if name in LOOKS else own_look(OURS, color=SKY, label="")
             spread = [[ratio - row["low"]], [row["high"] - ratio]]
-            ax.errorbar(ratio, names.index(name), xerr=spread, fmt="o", color=colour, capsize=3)
+            ax.errorbar(ratio, names.index(name), xerr=spread, capsize=3, **own)
         ax.axvline(1, **IDEAL)
         ax.set_yticks(range(len(names)), names)
         ax.set(title=f"{config}, {precision}", ylim=(len(names) - 0.5, -0.5))
-    panels[-1, 0].set(xlabel="images/s, as a multiple of the best peer's")
+    panels[-1, 0].set(xlabel=f"{TIMES} the best peer's")
     own = frame[frame["implementation"] == OURS].to_dict("records")
     found = "; ".join(_said(row, _best(frame, row)) for row in own)
     return Figure(figure, f"Dots with intervals: images/s over the best peer's. {OURS}: {found}.", frame)

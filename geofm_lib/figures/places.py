@@ -7,11 +7,11 @@ import pandas as pd
 from matplotlib.collections import PatchCollection
 from matplotlib.patches import Rectangle
 
-from geofm_lib.figures._axes import BLUE, GREY, ORANGE
+from geofm_lib.figures._axes import own_look
 from geofm_lib.figures.display import Figure, Note, axes, styled
 from geofm_lib.runs.run import Run
 
-SIDES = {"train": BLUE, "val": GREY, "test": ORANGE}
+SIDES = {side: own_look(side)["color"] for side in ("train", "val", "test")}
 MOST_PANELS = 6
 COLUMNS = 3
 LEAST = 0.004  # of the map's width: a smaller image is drawn as a point
@@ -55,7 +55,7 @@ def _map(ax, some: pd.DataFrame, name: str) -> None:
     low = np.minimum(some[["west", "south"]].to_numpy(float), some[["east", "north"]].to_numpy(float))
     high = np.maximum(some[["west", "south"]].to_numpy(float), some[["east", "north"]].to_numpy(float))
     span = float((high.max(0) - low.min(0)).max()) or 1.0
-    colours = some["split"].map(SIDES).fillna("#ffffff").to_numpy()
+    colours = some["split"].map(SIDES).fillna("white").to_numpy()
     if np.median(high - low) < LEAST * span:
         ax.scatter(*((low + high) / 2).T, s=3, c=colours, linewidths=0)
     else:

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 
 from geofm_lib.advice import pretraining
 from geofm_lib.catalog.metrics import LONG
-from geofm_lib.figures._axes import BLUE, GREY, LIMIT, ORANGE, SKY, legend_below, smoothed
+from geofm_lib.figures._axes import BLUE, GREY, LIMIT, ORANGE, TRAINING_LOSS, WORDS, legend_below, own_look, smoothed
 from geofm_lib.figures.display import Figure, Note, Table, axes, sheet, styled
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import expanded
@@ -49,15 +48,16 @@ def loss(run: Run) -> Figure | Note:
             ax.plot(part[x], part["loss"], color=colour, alpha=0.35, linewidth=1, label=f"{label}, each logged step")
             ax.plot(part[x], smoothed(part["loss"], window), color=colour, label=f"{label}, mean over {window} of them")
     words, end, span = [], metrics[x].iloc[-1], metrics[x].iloc[-1] - metrics[x].iloc[0]
-    for name, aside, colour, marker in (("trained_on", 0.015, SKY, "s"), ("held_out", 0.035, ORANGE, "D")):
+    for name, aside in (("trained_on", 0.015), ("held_out", 0.035)):
         if found.get(f"{name}_loss") is not None:
             words.append(pretraining.on(found, name))
-            look = {"color": colour, "marker": marker, "label": f"fixed masks: {words[-1]}", "ls": "", "capsize": 2}
+            side = found["held_out_side"] if name == "held_out" else "train"
+            look = own_look(side, label=f"fixed masks: {words[-1]}", linestyle="", capsize=2)
             ax.errorbar(end + aside * span, found[f"{name}_loss"], found[f"{name}_interval"] or 0.0, **look)
     if "patch_mean_loss" in found:
         words.append(f"mean of each patch alone: {found['patch_mean_loss']:.3g}")
         ax.axhline(found["patch_mean_loss"], **LIMIT, label=words[-1])
-    ax.set(xlabel=x, ylabel="loss on masked patches")
+    ax.set(xlabel=x, ylabel=TRAINING_LOSS + ", masked patches")
     legend_below(figure, [ax], 2)
     first, last = metrics["loss"].iloc[0], found.get("loss") or metrics["loss"].iloc[-1]
     change = f"{'falls' if last < first else 'rises'} from {first:.3g} to {last:.3g}"
@@ -134,13 +134,17 @@ def probe_along(run: Run) -> Figure | Note:
     if frame.empty:
         return Note("The features were not probed while they were trained; `probe_every` asks for it.")
     key = next(each for each in LONG if each in frame)
+    logged = pd.concat(_logged(run, "loss"))
+    x = _x(logged)
+    if x == "epoch":
+        frame["epoch"] = frame["step"] * (logged["epoch"] / logged["step"]).median()
     first, last = frame.iloc[0], frame.iloc[-1]
     figure, ax = axes(height=2.9)
-    sns.lineplot(frame, x="step", y=key, ax=ax, color=BLUE, marker="o")
+    ax.plot(frame[x], frame[key], **own_look("pretrained"))
     ax.axhline(last["chance"], **LIMIT)
-    ax.text(0, last["chance"], " chance", fontsize=8, color="#444444", va="bottom")
+    ax.text(0, last["chance"], " chance", fontsize=8, color=WORDS, va="bottom")
     start = "before the first step" if first["step"] == 0 else f"after {first['step']:.0f} steps, where it was begun"
-    ax.set(xlabel="step", ylabel=f"{LONG[key]}, %", ylim=(0, None))
+    ax.set(xlabel=x, ylabel=f"{LONG[key]}, %", ylim=(0, None))
     seconds, steps = frame["seconds"].sum(), run.metrics
     cost = f"{len(frame)} probes took {seconds:.1f} s"
     if "step_s" in steps:

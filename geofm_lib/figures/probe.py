@@ -6,16 +6,16 @@ import seaborn as sns
 from geofm_lib.advice import signs
 from geofm_lib.catalog import metrics
 from geofm_lib.catalog.readouts import FAST, GAIN, PRETRAINED, PROTOCOLS, SUPERVISED, UNTRAINED
-from geofm_lib.figures._axes import BLUE, GREY, LIMIT, ORANGE, legend_below, whiskers
+from geofm_lib.figures._axes import GREY, INK, LIMIT, LOOKS, WORDS, legend_below, own_look, whiskers
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.runs.run import Run
 
 # kind of features -> its columns in the summary: METRIC (see catalog/metrics), and the half of its 95 % interval
 KINDS = {
     "pretrained, linear probe": ("METRIC_pretrained_mean", "METRIC_pretrained_interval"),
-    "pretrained, nearest neighbours": ("knn_pretrained", ""),
-    "random weights, linear probe": ("METRIC_random_mean", "METRIC_random_interval"),
-    "random weights, nearest neighbours": ("knn_random", ""),
+    "pretrained, nearest neighbours": ("knn_pretrained", "knn_pretrained_interval"),
+    "untrained, linear probe": ("METRIC_random_mean", "METRIC_random_interval"),
+    "untrained, nearest neighbours": ("knn_random", "knn_random_interval"),
     "histograms, ridge": ("histograms_METRIC", "histograms_interval"),
 }
 NUMBERS = (
@@ -24,7 +24,7 @@ NUMBERS = (
 )  # fmt: skip
 
 
-COLOURS = {PRETRAINED: BLUE, UNTRAINED: ORANGE}
+COLOURS = {PRETRAINED: own_look("pretrained")["color"], UNTRAINED: own_look("untrained")["color"]}
 NONE = "The run holds no result of the fast protocol: run it with protocol=fast or both."
 
 
@@ -118,12 +118,12 @@ def accuracy(run: Run) -> Figure | Note:
     seeds = {name: summary[f"{stem}_values"] for name, (mean, _) in columns.items()
              if f"{(stem := mean.removesuffix('_mean'))}_values" in summary}  # fmt: skip
     for k, (name, values) in enumerate(seeds.items()):
-        ax.plot(values, [name] * 2, "o", color="#222222", markersize=4, label="" if k else "each of two seeds")
+        ax.plot(values, [name] * 2, "o", color=INK, markersize=4, label="" if k else "each of two seeds")
     for y, (value, half) in enumerate(zip(table[key], halves, strict=True)):
         ax.text(value + half + 1, y, f"{value:.1f}", va="center", fontsize=8.5)
     if chance:
         ax.axvline(chance, **LIMIT)
-        ax.text(chance, -0.62, " chance", fontsize=8, color="#444444", va="bottom")
+        ax.text(chance, -0.62, " chance", fontsize=8, color=WORDS, va="bottom")
     ax.invert_yaxis()
     ax.set(xlabel=f"{metrics.LONG[key]} on the test side, %", xlim=(0, 108), xticks=range(0, 101, 20))
     ax.grid(False, axis="y")
@@ -140,7 +140,7 @@ def accuracy(run: Run) -> Figure | Note:
 @styled
 def curves(run: Run) -> Figure | Note:
     """What is measured on the test side (top-1 and top-5, or mAP) after every epoch of the linear probe."""
-    frame = run.read_csv("probe.csv")
+    frame = run.read_csv("probe.csv").replace({"features": {"random": "untrained"}})
     measured = [key for key in metrics.LONG if key in frame]
     if not measured:
         return Note("The run has no curve of the paper's protocol (protocol=fast).")
@@ -159,4 +159,4 @@ def curves(run: Run) -> Figure | Note:
 
 
 def _colour(name: str) -> str:
-    return ORANGE if name.startswith("random") else GREY if name.startswith("histogram") else BLUE
+    return str(own_look(next((what for what in LOOKS if name.startswith(what)), "pretrained"))["color"])

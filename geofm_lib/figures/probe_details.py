@@ -8,7 +8,7 @@ import seaborn as sns
 
 from geofm_lib.catalog import metrics
 from geofm_lib.catalog.readouts import FAST, PRETRAINED, UNTRAINED
-from geofm_lib.figures._axes import GREY
+from geofm_lib.figures._axes import GREY, MANY
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.figures.pretrain import WITHHELD, withheld
 from geofm_lib.figures.probe import COLOURS, NONE, rows
@@ -150,7 +150,7 @@ def features_map(run: Run) -> Figure | Note:
         x="x",
         y="y",
         hue="class",
-        palette="husl",
+        palette=MANY,
         s=10,
         linewidth=0,
         ax=ax,

@@ -7,7 +7,21 @@ import seaborn as sns
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.figures._axes import AS_PUBLISHED, IDEAL, LIMIT, PEAK, legend_below, look, node_axis, of_ideal, ticks
+from geofm_lib.figures._axes import (
+    AS_PUBLISHED,
+    IDEAL,
+    IDEAL_SHARE,
+    IMAGES_PER_S,
+    LIMIT,
+    PEAK,
+    PEAK_GIB,
+    apart,
+    legend_below,
+    look,
+    node_axis,
+    of_ideal,
+    ticks,
+)
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.paper import verdicts
 from geofm_lib.planning.conditions import FRONTIER, NODES, TABLE_I
@@ -49,8 +63,8 @@ def scaling(model: str) -> Figure | Note:
     best = max(line[1] for line in lines.values() if 1 in line)
     left.plot(NODES, [best * n for n in NODES], **IDEAL, label="ideal, from the best single node")
     right.axhline(100, **IDEAL)
-    node_axis(left, yscale="log", ylabel="images/s", title="Images per second")
-    node_axis(right, ylabel="% of ideal", title="Share of ideal scaling", ylim=(0, None))
+    node_axis(left, yscale="log", ylabel=IMAGES_PER_S, title="Images per second")
+    node_axis(right, ylabel=IDEAL_SHARE, title="Share of ideal scaling", ylim=(0, None))
     legend_below(figure, [left])
     ranking = ", ".join(words for _, words in sorted(ends, reverse=True))
     alt = (f"{model} as published ({AS_PUBLISHED}), 1 to 128 nodes, one line per strategy. images/s at the last point "
@@ -71,7 +85,7 @@ def memory() -> Figure:
     room = FRONTIER.memory_gib
     ax.axhline(room, **LIMIT)
     ax.annotate(f"one GPU holds {room:.0f} GiB", (-0.45, room), (0, 2), textcoords="offset points", fontsize=8)
-    ax.set(xlabel="", ylabel="peak memory per GPU, GiB", ylim=(0, 72))
+    ax.set(xlabel="", ylabel=PEAK_GIB, ylim=(0, 72))
     ax.grid(False, axis="x")
     ax.legend(title=None, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.08))
     wide = frame.pivot(index="strategy", columns="model", values="value")[list(frame["model"].unique())].loc[order]
@@ -93,7 +107,7 @@ def memory_by_nodes() -> Figure:
         first, last = line["value"].iloc[0], line["value"].iloc[-1]
         ax.annotate(f"{model}   ", (1, first), fontsize=8, va="center", ha="right")
         ends.append(f"{model} {strategy} from {first:.2f} to {last:.2f}")
-    node_axis(ax, yscale="log", ylabel="peak memory per GPU, GiB", xlim=(0.55, 150))
+    node_axis(ax, yscale="log", ylabel=PEAK_GIB, xlim=(0.55, 150))
     ticks(ax.yaxis, [1, 2, 5, 10, 20])
     handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     ax.legend(handles.values(), handles.keys(), loc="upper right", bbox_to_anchor=(1, 1.04), ncols=2)
@@ -113,7 +127,7 @@ def prefetch() -> Figure:
     colours = {name: STRATEGIES[name].colour for name in frame["strategy"].unique()}
     figure, ax = axes(height=3.0)
     sns.barplot(frame, x="setting", y="images/s", hue="strategy", palette=colours, saturation=1, ax=ax)
-    ax.set(xlabel="", ylabel="images/s")
+    ax.set(xlabel="", ylabel=IMAGES_PER_S)
     ax.grid(False, axis="x")
     ax.tick_params(axis="x", labelsize=7.5)
     ax.legend(title=None, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.14))
@@ -126,7 +140,5 @@ def prefetch() -> Figure:
 
 
 def _conditions(row: dict[str, Any]) -> str:
-    """A published row's strategy for a legend, with what sets the row apart from the others."""
-    apart = [row["precision"]] if row["precision"] != "bf16" else []
-    apart += ["not synchronised"] if not row["synchronised"] else []
-    return f"{row['strategy']} ({', '.join(apart)})" if apart else row["strategy"]
+    """A published row's strategy for a legend."""
+    return apart(row["strategy"], row["precision"], row["synchronised"])

@@ -12,7 +12,13 @@ from geofm_lib.figures import choice
 from geofm_lib.figures._axes import (
     AS_PUBLISHED,
     IDEAL,
+    IDEAL_SHARE,
+    IMAGES_PER_S,
+    INK,
+    NODES_OF_8,
+    PER_GPU,
     legend_below,
+    legend_of_marks,
     line_and_marks,
     look,
     node_axis,
@@ -38,7 +44,8 @@ def predicted(model: str) -> Figure:
         line_and_marks(ax, name, per_gpu["predicted"], per_gpu["published"])
         colour = STRATEGIES[name].colour
         ax.fill_between(per_gpu.index, per_gpu["low"], per_gpu["high"], color=colour, alpha=0.12, linewidth=0)
-    node_axis(ax, ylabel="images/s per GPU", ylim=(0, None))
+    node_axis(ax, ylabel=PER_GPU, ylim=(0, None))
+    legend_of_marks(ax, line="predicted", marks="published", band="nine of ten runs")
     legend_below(figure, [ax])
     off = (table["predicted"] / table["published"] - 1).abs().dropna() * 100
     error = f"median error {off.median():.1f} % over {len(off)} points" if len(off) else "no published points"
@@ -60,8 +67,9 @@ def efficiency(model: str) -> Figure:
         line, marks = of_ideal(part["predicted"]), of_ideal(part["published"])
         line_and_marks(ax, name, line, marks)
         parts.append(pd.DataFrame({"strategy": name, "predicted, % of ideal": line, "published, % of ideal": marks}))
-    ax.axhline(100, **IDEAL)
-    node_axis(ax, ylabel="% of ideal", ylim=(0, None))
+    ax.axhline(100, **IDEAL, label="ideal")
+    legend_of_marks(ax, line="predicted", marks="published")
+    node_axis(ax, ylabel=IDEAL_SHARE, ylim=(0, None))
     legend_below(figure, [ax])
     table = pd.concat(parts).set_index("strategy", append=True).swaplevel().reset_index()
     last = table[table["nodes"] == NODES[-1]].itertuples(index=False, name=None)
@@ -94,8 +102,8 @@ def strong(settings: ScalingSettings) -> Figure | Note:
         words.append(f"{name} {end['images/s']:.0f} ({end['% of ideal']:.0f} %) on {end['nodes']} nodes")
     right.axhline(100, **IDEAL)
     plain_log(left)
-    node_axis(left, nodes, ylabel="images/s", title="Images per second")
-    node_axis(right, nodes, ylabel="% of ideal", title="Share of ideal scaling", ylim=(0, None))
+    node_axis(left, nodes, ylabel=IMAGES_PER_S, title="Images per second")
+    node_axis(right, nodes, ylabel=IDEAL_SHARE, title="Share of ideal scaling", ylim=(0, None))
     legend_below(figure, [left], 4)
     how = f"{WORKLOADS[settings.workload]}, {WINDOWS['steady']}"
     alt = (f"Strong scaling planned for {settings.model} on {settings.machine} ({how}), {images:,} images a step in "
@@ -123,12 +131,13 @@ def ranking(settings: ScalingSettings | None = None) -> Figure:
                 short = SHORT.get(name, name.replace("HYBRID_", "H").replace("GPUs", "").replace("GPU", ""))
                 ax.text(x, y + lift, short, ha="center", va="center", fontsize=7.5)
         if missed:
-            ax.plot(x + 0.4, y + 0.2, "x", color="black", markersize=6)
+            ax.plot(x + 0.4, y + 0.2, "x", color=INK, markersize=6, label="below 95 % of the best published")
     ax.set_xticks(range(len(NODES)), NODES)
     ax.set_yticks([y + 0.2 for y in range(len(places))], places)
-    ax.set(xlabel="nodes (8 GPUs each)", xlim=(-0.5, len(NODES) - 0.5))
+    ax.set(xlabel=NODES_OF_8, xlim=(-0.5, len(NODES) - 0.5))
     ax.invert_yaxis()
     ax.grid(False)
+    legend_below(figure, [ax])
     known = table.dropna(subset=["of best published"])
     words = [f"{row.model} on {row.nodes} nodes: {row[3]} has {row[5]:.2f} of {row[4]}"
              for row in known[known["missed"]].itertuples()]  # fmt: skip

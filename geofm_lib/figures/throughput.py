@@ -6,7 +6,24 @@ import pandas as pd
 import seaborn as sns
 
 from geofm_lib.advice import signs
-from geofm_lib.figures._axes import BLUE, GREEN, ORANGE, PINK, RED, SKY, YELLOW, legend_below, stacked_bars, whiskers
+from geofm_lib.figures._axes import (
+    ALL_RANKS,
+    BLUE,
+    FAINT,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    RED,
+    SHADE,
+    SKY,
+    STEP_S,
+    WORDS,
+    YELLOW,
+    legend_below,
+    stacked_bars,
+    whiskers,
+)
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.planning.conditions import Conditions, gib
 from geofm_lib.planning.memory import rank_memory
@@ -33,8 +50,8 @@ PHASES = {"data": "images", "forward": "forward", "backward": "backward", "optim
 PROFILED = PHASES | {"communication": "exposed communication", "other": "the rest"}
 COLOURS = {
     "images": SKY, "forward": BLUE, "backward": GREEN, "optimiser": PINK, "exposed communication": RED,
-    "the rest": "#999999", "work": "#555555", "waiting": RED, "all-gather": ORANGE, "reduce-scatter": YELLOW,
-    "all-reduce": "#8c564b", "broadcast": "#bbbbbb", "collective": ORANGE,
+    "the rest": GREY, "work": WORDS, "waiting": RED, "all-gather": ORANGE, "reduce-scatter": YELLOW,
+    "all-reduce": SKY, "broadcast": FAINT, "collective": ORANGE,
 }  # fmt: skip
 LANES = {"phase": "phase", "work": "work", "collective": "collective", "wait": "waiting"}
 VARIANTS = {"real": "real images", "synthetic": "synthetic images", "no_communication": "synthetic, no communication"}
@@ -103,9 +120,9 @@ def steps(run: Run) -> Figure | Note:
     figure, ax = axes(height=2.8)
     sns.lineplot(metrics, x="step", y="step_s", ax=ax, color=BLUE, marker="o", markeredgewidth=0)
     if warm:
-        ax.axvspan(first - 0.5, first + warm - 0.5, color="#eeeeee", zorder=0, label="warm-up, not counted")
+        ax.axvspan(first - 0.5, first + warm - 0.5, color=SHADE, zorder=0, label="warm-up, not counted")
         ax.legend()
-    ax.set(xlabel="step", ylabel="seconds per step", ylim=(0, None))
+    ax.set(xlabel="step", ylabel=STEP_S, ylim=(0, None))
     steady = metrics["step_s"].iloc[warm:] if len(metrics) > warm else metrics["step_s"]
     rate = run.summary.get("images_per_s")
     low, high = steady.quantile(0.25), steady.quantile(0.75)
@@ -127,7 +144,7 @@ def step_breakdown(run: Run) -> Figure | Note:
     ends, spread = {f"{kind}step_{end}_s": end for end in ("low", "high")}, None
     if set(ends) <= set(ranks):
         spread = _by_rank(ranks, ends, "step_s")
-    unit = "seconds of one step" + ("" if kind else ", waits for other ranks inside")
+    unit = STEP_S + ("" if kind else ", waits for other ranks inside")
     stacked_bars(ax, frame, unit, COLOURS, spread, HALF)
     legend_below(figure, [ax], 4)
     shares = 100 * frame.sum() / frame.to_numpy().sum()
@@ -169,7 +186,7 @@ def timeline(run: Run) -> Figure | Note:
     frame["place"] = [lanes.index(lane) for lane in zip(frame["rank"], frame["lane"], strict=True)]
     for (place, name), rows in frame.sort_values("place", kind="stable").groupby(["place", "name"], sort=False):
         bars, words = list(zip(rows["start_s"], rows["duration_s"], strict=True)), PROFILED.get(name, name)
-        ax.broken_barh(bars, (place - 0.42, 0.84), facecolors=COLOURS.get(words, "#999999"), linewidth=0, label=words)
+        ax.broken_barh(bars, (place - 0.42, 0.84), facecolors=COLOURS.get(words, GREY), linewidth=0, label=words)
     names = [f"rank {rank}: {words}" if lane == "phase" else words for rank in ranks for lane, words in LANES.items()]
     ax.set_yticks(range(len(lanes)), names, fontsize=8)
     ax.set(xlabel="seconds since the first rank began", ylim=(len(lanes) - 0.4, -0.6))
@@ -203,8 +220,8 @@ def inputs(run: Run) -> Figure | Note:
         return Note("Not measured: compare=True also takes steps with real images and without communication.")
     figure, ax = axes(height=2.2)
     spread = [_spread(run, f"{name}_")[1] for name, words in VARIANTS.items() if found[words]]
-    sns.barplot(table, x="images/s", y="what", color=BLUE, ax=ax, width=0.62)
-    ax.set(xlabel="images/s, all ranks", ylabel="")
+    sns.barplot(table, x="images/s", y="what", color=BLUE, saturation=1, ax=ax, width=0.62)
+    ax.set(xlabel=ALL_RANKS, ylabel="")
     ax.grid(False, axis="y")
     words, told = "; ".join(f"{name} {value:.3g}" for name, value in table.itertuples(index=False)), NO_SPREAD
     if all(spread):

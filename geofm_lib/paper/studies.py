@@ -51,7 +51,7 @@ KEPT = {  # job -> settings, then headline numbers, of a row of measured.csv
 PEERS = ("config", "precision", "implementation", "images_per_s", "ratio_to_best_peer", "low", "high",
          "peak_memory_gib")  # fmt: skip
 PROBED = {"pretrained": ("top1_pretrained_mean", "top1_pretrained_interval"),
-          "random weights": ("top1_random_mean", "top1_random_interval"),
+          "untrained": ("top1_random_mean", "top1_random_interval"),
           "histograms": ("histograms_top1", "histograms_interval")}  # fmt: skip
 
 
