@@ -81,6 +81,7 @@ def test_three_pretrainings(made):
     pairs = rows(compare.difference(it))
     assert [(row["better"], row["other"], row["intervals apart"]) for row in pairs] == [
         ("0.01", "0.001", False), ("0.01", "0.0001", True), ("0.001", "0.0001", True)]  # fmt: skip
+    assert [repr(row["runs"]) for row in pairs] == ["c, a", "c, b", "a, b"]
     assert pairs[1]["change"] == "+0.1050 (+13 %)"
     assert image(compare_curves.drawn(it))
     assert "base_learning_rate 0.01 0.6 after 4,000 images" in compare_curves.drawn(it).alt

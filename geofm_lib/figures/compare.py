@@ -95,9 +95,11 @@ def difference(found: Comparison) -> Table:
 
 def _step(best: Group, other: Group, name: str, values: tuple[Any, Any]) -> dict[str, Any]:
     step, told = other.value - best.value, best.headline.told
-    share = f" ({100 * step / abs(best.value):+.2g} %)" if best.value else ""
+    signed = best.headline.form.startswith("+")  # of a difference, which may be near 0, no share is told
+    share = f" ({100 * step / abs(best.value):+.2g} %)" if best.value and not signed else ""
     known = best.interval is not None and other.interval is not None
     return {
+        "runs": _links([one.members[0] for one in (best, other)]),
         "only this differs": name,
         "better": _text(values[0]),
         "other": _text(values[1]),
@@ -121,6 +123,8 @@ def _best(found: Comparison, section: Section) -> str:
     words = f"By {section.words}, {best.label} is best of {ranked}: {_told(best)}; next {second.label}: {_told(second)}"
     if best.interval and second.interval and not best.sure_before(second):
         words += "; the intervals overlap, so which of the two is better is not sure"
+    if best.interval is None or second.interval is None:
+        words += "; not both have an interval, so how sure that is cannot be said"
     changed = _changed(best, second)
     if changed:
         both = [f"{name} ({_text(here)} against {_text(there)})" for name, (here, there) in changed.items()]

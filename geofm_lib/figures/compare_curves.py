@@ -87,7 +87,7 @@ def bars(found: Comparison) -> Figure | Note:
             rows.append({"run": names[y], "number": headlines.words(headline, known[0].summary), "value": mean,
                          "low": own and own[0], "high": own and own[1]})  # fmt: skip
         ax.axvline(0, **LIMIT)
-        ax.set(xlabel=headlines.words(headline, groups[0][1].members[0].summary) + headline.unit)
+        ax.set(xlabel=headlines.words(headline, groups[0][1].members[0].summary) + headline.unit.replace(" ", ", "))
         ax.grid(False, axis="y")
     panels[0, 0].set_yticks(range(len(names)), names, fontsize=8)
     panels[0, 0].invert_yaxis()
