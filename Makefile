@@ -117,7 +117,7 @@ recorded: $(STAMP)  ## The longer runs kept in the repository -> reports/recorde
 	@$(GEOFM) report runs/recorded/pretrain --rebuilt reports/recorded/rebuilt.jpg
 
 lab: $(STAMP)  ## JupyterLab over the whole clone: notebooks, README, runs and pages
-	$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
+	$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" --LabApp.app_settings_dir="$(CURDIR)/batch/lab" $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
 predictions: $(STAMP)  ## The planner's speeds fitted again; reports/predictions.csv and unseen.csv from them (seconds)
 	$(GEOFM) calibrate

@@ -35,6 +35,7 @@ export JUPYTER_PREFER_ENV_PATH=1 # kernels of this environment, not those in you
 export JUPYTER_TOKEN="$token"
 root="" # a container's root user
 if [ "$(id -u)" = 0 ]; then root="--allow-root"; fi
-"$python" -m jupyterlab --no-browser --ip=127.0.0.1 --port="$port" --ServerApp.port_retries=0 --ServerApp.root_dir="$PWD" $root &
+"$python" -m jupyterlab --no-browser --ip=127.0.0.1 --port="$port" --ServerApp.port_retries=0 --ServerApp.root_dir="$PWD" \
+  --LabApp.app_settings_dir="$PWD/batch/lab" $root &
 lab=$!
 while kill -0 "$lab" 2>/dev/null; do wait "$lab" || true; done

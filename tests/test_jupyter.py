@@ -1,5 +1,5 @@
 """Notebooks as a person uses them: in JupyterLab, in a browser. Open, Run All, watch, run a cell again, interrupt 02;
-change a control of 04's form.
+close the browser and open it again, or another notebook on the same run; change a control of 04's form.
 
 A real JupyterLab server (its own port, token and folders) and a real browser by selenium. What is clicked is
 Lumino's menu, by command name; what is read is the page.
@@ -55,8 +55,10 @@ def lab(tmp_path_factory):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     token = secrets.token_hex(16)
-    own = {"JUPYTER_CONFIG_DIR": home / "config", "JUPYTER_RUNTIME_DIR": home / "runtime", "GEOFM_RUNS": home / "runs",
-           "JUPYTER_DATA_DIR": home / "data", "IPYTHONDIR": home / "ipython", "PYTHONPATH": ROOT}  # fmt: skip
+    runs = home / "files" / "runs"  # as in a clone
+    own = {"JUPYTER_CONFIG_DIR": home / "config", "JUPYTER_RUNTIME_DIR": home / "runtime", "GEOFM_RUNS": runs,
+           "JUPYTER_DATA_DIR": home / "data", "IPYTHONDIR": home / "ipython", "PYTHONPATH": ROOT,
+           "GEOFM_LIVE_S": 2}  # fmt: skip
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
                "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}",
                f"--ServerApp.root_dir={home / 'files'}",
@@ -67,7 +69,7 @@ def lab(tmp_path_factory):
     try:
         url = f"http://127.0.0.1:{port}"
         wait(lambda: answers(f"{url}/api?token={token}"), 60, "JupyterLab did not start", home / "server.log")
-        yield {"url": url, "token": token, "folder": home / "files", "runs": home / "runs"}
+        yield {"url": url, "token": token, "folder": home / "files", "runs": runs}
     finally:
         family = psutil.Process(server.pid).children(recursive=True) if server.poll() is None else []
         server.terminate()
@@ -118,10 +120,10 @@ def wait(condition, seconds, message, log=None):
 class Page:
     """A notebook open in JupyterLab, its cells found by the ids of the notebook file."""
 
-    def __init__(self, browser, lab, name, source="02_pretrain", **values):
+    def __init__(self, browser, lab, name, source="02_pretrain", of="", **values):
         notebook = nbformat.read(ROOT / "notebooks" / f"{source}.ipynb", as_version=4)
         self.ids = [cell.id for cell in notebook.cells]
-        self.run_dir = lab["runs"] / name
+        self.run_dir = lab["runs"] / (of or name)
         cell = notebook.cells[self.ids.index("parameters")]
         if source == "02_pretrain":
             values = {**SMALL, **values, "run_dir": str(self.run_dir)}
@@ -131,10 +133,14 @@ class Page:
             cell.source, count = re.subn(line, rf"\g<1>{json.dumps(value)}  ", cell.source)
             assert count == 1, f"the parameters cell has no line for {setting}"
         nbformat.write(notebook, lab["folder"] / f"{name}.ipynb")
-        self.browser = browser
-        browser.get(f"{lab['url']}/lab/tree/{name}.ipynb?token={lab['token']}&reset")
-        wait(lambda: len(self.cells()) == len(self.ids), 90, "the notebook did not open")
+        self.browser, self.file = browser, lab["folder"] / f"{name}.ipynb"
+        self.url = f"{lab['url']}/lab/tree/{name}.ipynb?token={lab['token']}&reset"
+        self.open()
         wait(lambda: kernel_state(lab, f"{name}.ipynb") == "idle", 120, "the kernel did not start")
+
+    def open(self):
+        self.browser.get(self.url)
+        wait(lambda: len(self.cells()) == len(self.ids), 90, "the notebook did not open")
 
     def cells(self):
         return self.browser.find_elements(By.CSS_SELECTOR, ".jp-MainAreaWidget:not(.lm-mod-hidden) .jp-Cell")
@@ -211,6 +217,7 @@ def test_run_all_shows_progress_and_figures_and_the_settings_cell_runs_again(bro
     wait(lambda: re.search(r"\d", page.prompt("colophon")) or page.errors(), 240, "Run All did not end")
     assert not page.errors()
     assert page.status() == "finished"
+    assert not page.cell("run").find_elements(By.TAG_NAME, "img"), "the curve while training has gone"
     pictures = browser.find_elements(By.CSS_SELECTOR, ".jp-Notebook .jp-OutputArea-output img")
     assert pictures
     assert all(browser.execute_script("return arguments[0].naturalWidth", each) > 100 for each in pictures)
@@ -243,6 +250,55 @@ def test_interrupting_the_kernel_stops_the_ranks_with_a_checkpoint_and_running_a
     page.menu("Kernel", "kernelmenu:interrupt")
     wait(lambda: not ranks_of(page.run_dir), 30, "ranks still run after the second interrupt")
     assert page.steps() == list(range(1, page.steps()[-1] + 1)), "every step once: it went on where it had stopped"
+
+
+def shown_step(page):
+    """The last step that the run's cell shows, 0 if none."""
+    return max(map(int, re.findall(r"pretrain: step (\d+)", page.output("run"))), default=0)
+
+
+def curve(page):
+    """Is a curve drawn in the run's cell?"""
+    found = page.cell("run").find_elements(By.CSS_SELECTOR, "[data-geofm] img")
+    return len(found) == 1 and page.browser.execute_script("return arguments[0].naturalWidth", found[0]) > 100
+
+
+@pytest.mark.long
+def test_a_browser_that_was_closed_shows_the_run_again_and_stops_it(browser, lab):
+    page = Page(browser, lab, "again", epochs=20_000)
+    page.run_all()
+    page.progress()
+    wait(lambda: curve(page), 30, "no curve while training")
+    page.menu("File", "docmanager:save")  # JupyterLab does so by itself every 10 s
+    wait(lambda: "data-geofm" in page.file.read_text(), 20, "the notebook was not saved")
+    claims = list((page.run_dir / "owners").iterdir())
+    browser.get("about:blank")
+    reached = page.steps()[-1]
+    page.open()
+    assert "epochs: int = 20000" in page.cell("parameters").text, "its own settings"
+    wait(lambda: shown_step(page) > reached, 10, "the notebook that was opened again shows no progress")
+    assert curve(page)
+    assert list((page.run_dir / "owners").iterdir()) == claims, "nothing was started"
+    page.menu("Kernel", "kernelmenu:interrupt")
+    wait(lambda: not ranks_of(page.run_dir), 30, "ranks still run after the interrupt", page.run_dir / "log.txt")
+    wait(lambda: page.status() == "stopped", 20, "no stop with a checkpoint")
+    reached = page.steps()[-1]
+    wait(lambda: kernel_state(lab, "again.ipynb") == "idle", 30, "the cell did not end")  # it drops what comes before
+    page.run_all()
+    wait(lambda: page.steps()[-1] > reached, 120, "Run All did not go on", page.run_dir / "log.txt")
+
+    other = Page(browser, lab, "other", of="again", epochs=20_000)  # another notebook and kernel, the same settings
+    claims = list((page.run_dir / "owners").iterdir())
+    other.run_all()
+    wait(lambda: shown_step(other), 10, "the notebook that follows shows no progress")
+    wait(lambda: curve(other), 10, "nor a curve")
+    assert "is being run by" in other.output("run")
+    assert list((page.run_dir / "owners").iterdir()) == claims, "it starts nothing"
+    other.menu("Kernel", "kernelmenu:interrupt")
+    wait(lambda: not ranks_of(page.run_dir), 30, "ranks still run after the interrupt of who follows")
+    wait(lambda: other.errors(), 30, "the cell did not say that the run stopped")
+    assert "a stop was asked for; saved at step" in other.errors()[0]
+    assert page.steps() == list(range(1, page.steps()[-1] + 1))
 
 
 @pytest.mark.long

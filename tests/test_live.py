@@ -4,14 +4,19 @@ import io
 import json
 import os
 import re
+import sys
 import threading
 import time
+from types import SimpleNamespace
 
+import IPython.display
+import nbformat
 import pytest
 
-from geofm_lib import cli, streams
+from geofm_lib import cli, rights, streams
 from geofm_lib.jobs import owner
-from geofm_lib.runs import curve, life, live, outside, slurm
+from geofm_lib.report import notebook_outputs
+from geofm_lib.runs import curve, follow, life, live, outside, picture, slurm, watch
 from geofm_lib.runs.run import Run
 from tests.support.runs import beating
 from tests.support.timing import scaled, wait_for
@@ -254,3 +259,90 @@ def test_ticks_are_round_and_inside():
         found = curve.ticks(low, high)
         assert 2 <= len(found) <= 6
         assert low <= found[0] and found[-1] <= high + 1e-9
+
+
+@pytest.fixture
+def outputs(monkeypatch, tmp_path):
+    """What a notebook's cell shows: {display id: its last content}, and the number of updates under ''."""
+    shown = {"": 0}
+
+    class Handle:
+        def __init__(self, content):
+            self.name = f"output {len(shown)}"
+            self.update(content, raw=True)
+
+        def update(self, content, raw):
+            shown[self.name] = content
+            shown[""] += 1
+
+    connect = SimpleNamespace(get_connection_file=lambda: str(tmp_path / "runtime" / "kernel-1.json"))
+    monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace(connect=connect))
+    monkeypatch.setitem(sys.modules, "ipykernel.connect", connect)
+    monkeypatch.setattr(IPython.display, "display", lambda content, raw, display_id: Handle(content))
+    monkeypatch.setattr(picture, "EVERY_S", 0.0)
+    return shown
+
+
+def as_page(content):
+    """An output of a notebook as its page has it."""
+    return notebook_outputs.outputs([nbformat.v4.new_output("display_data", content)])
+
+
+def test_the_curve_in_a_notebook_is_one_output_and_gone_when_the_run_has_finished(tmp_path, outputs):
+    run = made(tmp_path / "x", rows=[row(1)])
+    shown = picture.Picture(run)
+    shown.show()
+    assert outputs == {"": 0}, "one point is no curve"
+    for step in range(2, 6):
+        (run.folder / "metrics.jsonl").open("a").write(json.dumps(row(step)) + "\n")
+        shown.show()
+    assert outputs[""] == 4
+    (name,) = outputs.keys() - {""}
+    assert outputs[name]["text/plain"] == "loss against steps: it falls from 1 at step 1 to 0.2 at step 5."
+    assert 'src="data:image/svg+xml;base64,' in outputs[name]["text/html"]
+    assert "<script" not in outputs[name]["text/html"], "no Jupyter server serves the live page"
+    shown.end(finished=True)
+    assert not as_page(outputs[name]), "the notebook's own figures follow"
+    shown.end(finished=False)
+    (left,) = as_page(outputs[name])
+    assert left["data"].keys() == {"image/svg+xml"}
+    assert left["metadata"]["alt"].startswith("loss against steps: it falls")
+
+
+def test_a_notebook_in_jupyterlab_knows_where_the_live_page_is(tmp_path, outputs, monkeypatch):
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    monkeypatch.setenv("JPY_PARENT_PID", "17")
+    run = made(tmp_path / "my runs" / "x")
+    picture.Picture(run).show()
+    assert outputs == {"": 0}, "papermill is no server"
+    (runtime / "jpserver-17.json").write_text(json.dumps({"base_url": "/user/anna/", "root_dir": str(tmp_path)}))
+    picture.Picture(run).show()
+    assert '"/user/anna/files/my%20runs/x/live.html"' in outputs["output 1"]["text/html"], "before there is a curve"
+    (runtime / "jpserver-17.json").write_text(json.dumps({"base_url": "/", "root_dir": str(runtime)}))
+    assert picture.address(run.folder) == "", "not served from there"
+
+
+@pytest.mark.parametrize("whose", ["mine", "anna's"])
+def test_an_interrupt_of_who_follows_stops_the_run_with_a_checkpoint_if_it_is_theirs(
+    whose, tmp_path, monkeypatch, capsys
+):
+    run = made(tmp_path / "x", rows=[row(3)])
+    if whose == "mine":
+        monkeypatch.setattr(rights, "user", lambda: "anna")
+    interrupts = iter([KeyboardInterrupt])
+
+    def sleep(seconds, wait=time.sleep):
+        for each in interrupts:
+            raise each
+        if (run.folder / "requests" / "stop").exists() and not run.summary:
+            (run.folder / "summary.json").write_text(json.dumps({"status": "stopped", "reason": "saved at step 3"}))
+            owner.newest(run.folder).end()
+        wait(0.01)
+
+    monkeypatch.setattr(follow.time, "sleep", sleep)
+    told = "saved at step 3" if whose == "mine" else "which goes on; run this cell again to follow"
+    with beating(run.folder), pytest.raises(watch.RunStopped, match=told):
+        follow.turn(run, lambda: None, needed=False)
+    assert (run.folder / "requests" / "stop").exists() == (whose == "mine")
+    assert ("save a checkpoint" in capsys.readouterr().out) == (whose == "mine")

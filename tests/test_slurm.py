@@ -12,6 +12,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
 
@@ -85,6 +86,34 @@ def test_pretraining_as_a_job_equals_the_same_on_local_ranks(cluster, tmp_path, 
     assert "<img" in page(run)
     assert json.loads((run.folder / "execution.json").read_text())["status"] == "finished"
     assert "FINISHED" in job.output.read_text()
+
+
+def test_the_live_page_of_a_job_is_right_at_three_moments_and_no_longer_loads_itself_at_the_end(
+    cluster, tmp_path, prepared
+):
+    job = submit(cluster, tmp_path, *TWO_BY_TWO, pace=0.4, epochs=30)
+    live = job.run.folder / "live.html"
+    for step in (5, 25, 45):
+        job.until_step(step)
+        shown = r"RUNNING</strong> pretrain: step (\d+)/60, loss ([\d.]+), images/s \d+, .* left"
+        found = job.until(lambda: (f := re.search(shown, live.read_text())) and int(f[1]) >= step and f, 20, "stale")  # noqa: B023
+        metrics = job.run.metrics.set_index("step")
+        assert found[2] == f"{metrics['loss'][int(found[1])]:.4f}"
+        assert 0 <= metrics.index[-1] - int(found[1]) <= scaled(15), "at most a few seconds old"
+        text = live.read_text()
+        assert '<meta http-equiv="refresh"' in text
+        assert re.search(r"\d\.\d\d GiB a rank at most", text), "ranks on both nodes tell theirs"
+        assert f"(job {job.number})" in text
+        assert "<polyline" in text
+    assert job.wait()["JobState"] == "COMPLETED", job.story()
+    text = live.read_text()
+    assert "FINISHED" in text
+    assert "refresh" not in text
+    assert (job.run.folder / re.search(r'href="(.*?)"', text)[1]).is_file()
+    job.run.prove()
+    executed = nbformat.read(job.run.folder / "notebook.ipynb", as_version=4)
+    outputs = next(cell for cell in executed.cells if cell.id == "run").outputs
+    assert not re.search("data-geofm|image/svg", str(outputs)), "the curve while training is gone"
 
 
 def test_a_job_whose_settings_cannot_work_fails_with_the_sentence(cluster, tmp_path):

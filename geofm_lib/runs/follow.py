@@ -2,11 +2,15 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from geofm_lib import rights
 from geofm_lib.jobs import owner
 from geofm_lib.jobs.owner import Owner
+from geofm_lib.jobs.run_folder import STOP, request
 from geofm_lib.runs import life, overview, watch
+from geofm_lib.runs.picture import Picture
 from geofm_lib.runs.run import SETTINGS, Run, shown
 
 SILENT_S = 5.0  # silence of the owner that is told
@@ -59,27 +63,54 @@ def turn(run: Run, check: Callable[[], None], needed: bool) -> Turn:
 
 
 def _turn(run: Run, check: Callable[[], None], needed: bool) -> Turn:
-    mine, line, followed, known = Turn(run), overview.Line(), "", run.read_json(SETTINGS)
-    while not mine.free():
-        if watch.stop_asked():
-            raise watch.RunStopped(f"a stop was asked for while this launch waited for {shown(run.folder)}; "
-                                   "run this cell again to go on")  # fmt: skip
-        if not followed:
-            followed = _who(mine)
-            print(f"{run.job or 'the run'}: {followed}", flush=True)
-        if (now := run.read_json(SETTINGS)) != known:
-            known = now
-            check()
-        silent = mine.signs.silent
-        wait = f"; silent for {silent:.0f} s, and taken over after {life.silence_s():.0f} s"
-        line.show(overview.followed(run) + (wait if silent > SILENT_S else ""))
-        time.sleep(watch.POLL_S)
-        if mine.stale():
-            mine, followed = Turn(run), ""
+    mine, line, picture, known = Turn(run), overview.Line(), Picture(run), run.read_json(SETTINGS)
+    followed, interrupts = "", 0
+    while True:
+        try:
+            if mine.free():
+                break
+            if watch.stop_asked():
+                raise watch.RunStopped(f"a stop was asked for while this launch waited for {shown(run.folder)}; "
+                                       "run this cell again to go on")  # fmt: skip
+            if not followed:
+                followed = _who(mine)
+                print(f"{run.job or 'the run'}: {followed}", flush=True)
+            if (now := run.read_json(SETTINGS)) != known:
+                known = now
+                check()
+            silent = mine.signs.silent
+            wait = f"; silent for {silent:.0f} s, and taken over after {life.silence_s():.0f} s"
+            line.show(overview.followed(run) + (wait if silent > SILENT_S else ""))
+            picture.show()
+            time.sleep(watch.POLL_S)
+            if mine.stale():
+                mine, followed = Turn(run), ""
+        except KeyboardInterrupt:
+            interrupts += 1
+            _interrupted(mine, needed or interrupts > 1)
     if followed:
         line.show(overview.progress(run), last=True)
+        picture.end(run.finished)
+        if interrupts and not (mine.last and mine.last.ended):
+            raise watch.RunStopped(f"interrupted, and the launch that had {shown(run.folder)} is gone; run this cell "
+                                   "again to go on")  # fmt: skip
         _concluded(run, mine, needed)
     return mine
+
+
+def _interrupted(mine: Turn, leave: bool) -> None:
+    """An interrupt here is one of the run, if it is this user's: its ranks save and end. `leave`: follow no longer."""
+    folder = shown(mine.run.folder)
+    if not leave and mine.last and mine.last.user == rights.user():
+        with suppress(OSError):
+            request(mine.run.folder, STOP)
+            print(
+                f"stopping: the ranks of {folder} save a checkpoint (interrupt again to leave them to it)", flush=True
+            )
+            return
+    raise watch.RunStopped(
+        f"interrupted while this launch followed {folder}, which goes on; run this cell again to follow"
+    )
 
 
 def _who(mine: Turn) -> str:

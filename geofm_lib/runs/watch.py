@@ -24,6 +24,7 @@ from geofm_lib.jobs.run_folder import LAUNCHER, STOP, WAITING, heartbeat_timeout
 from geofm_lib.runs import live, overview, slurm
 from geofm_lib.runs.endings import WITHOUT_STOP, Do, Event, Observations, decide
 from geofm_lib.runs.heartbeats import Heartbeats, heartbeat_s
+from geofm_lib.runs.picture import Picture
 from geofm_lib.runs.run import Run, shown
 
 POLL_S = 0.5
@@ -94,7 +95,7 @@ def watch(run: Run, processes: list[subprocess.Popen[bytes]], ranks: int, log_fr
     `processes` are one for each rank, or one srun for all; `log_from` is where this launch begins in log.txt, `launch`
     its id as the folder's owner.
     """
-    watcher, line = Watcher(run, processes, ranks, log_from, launch), overview.Line()
+    watcher, line, picture = Watcher(run, processes, ranks, log_from, launch), overview.Line(), Picture(run)
     with watched(), watcher.signals_are_a_stop(), live.kept(run, launch):
         while True:
             try:
@@ -102,6 +103,7 @@ def watch(run: Run, processes: list[subprocess.Popen[bytes]], ranks: int, log_fr
                     watcher.act(action.do)
                     with contextlib.suppress(OSError):  # only to show; what matters is written, and watched, above
                         line.show(overview.progress(run))
+                        picture.show()
                     if action.do is not Do.ASK_SLURM:
                         _pause(processes)
                 break
@@ -112,6 +114,7 @@ def watch(run: Run, processes: list[subprocess.Popen[bytes]], ranks: int, log_fr
                 raise
     with contextlib.suppress(OSError):
         line.show(overview.progress(run), last=True)
+        picture.end(action.summary.get("status") == "finished")
     _conclude(run, action.summary)
 
 

@@ -109,7 +109,7 @@ def environment(folder: Path, pace: float = 0.0) -> dict[str, str]:
     slow.mkdir(exist_ok=True)
     (slow / "sitecustomize.py").write_text(PACED)
     return {"GEOFM_PYTHON": sys.executable, "GEOFM_RUNS": os.environ["GEOFM_RUNS"], "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(slow), "GEOFM_TEST_PACE": str(pace),
+            "PYTHONPATH": str(slow), "GEOFM_TEST_PACE": str(pace), "GEOFM_LIVE_S": "1",
             "GEOFM_HEARTBEAT_TIMEOUT_S": str(TIMEOUT_S)}  # fmt: skip
 
 
