@@ -63,6 +63,8 @@ def test_smoothing_lags_neither_inside_nor_at_the_ends():
     np.testing.assert_allclose(found + found[::-1], 1, err_msg="symmetric about the jump")
     assert (found[0], found[44], found[-1]) == (0, 0, 1)
     assert smoothed(pd.Series([3.0]), 1).tolist() == [3.0]
+    np.testing.assert_equal(smoothed(pd.Series([1.0, np.nan, np.inf, 3.0, 3.0, 3.0]), 2), [1, 1, 3, 3, 3, 3])
+    np.testing.assert_equal(smoothed(pd.Series([np.nan, 1.0]), 0), [np.nan, 1])
 
 
 def test_what_is_rebuilt_stands_beside_patch_means(folder):

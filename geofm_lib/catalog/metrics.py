@@ -22,6 +22,18 @@ def two_seeds(values: Sequence[float]) -> str:
     return "two seeds: " + ", ".join(f"{value:.1f}" for value in values)
 
 
+def rough(value: float) -> str:
+    """Two significant digits, for what is known no better, as a prediction.
+
+    >>> rough(10380.2), rough(0.0714), rough(96.4)
+    ('10,000', '0.071', '96')
+    """
+    if not math.isfinite(value) or not value:
+        return f"{value:g}"
+    places = 1 - math.floor(math.log10(abs(value)))
+    return f"{round(value, places):,.{max(0, places)}f}"
+
+
 def plus_minus(value: float, half: float | None, unit: str = "") -> str:
     """A value with its half interval: two significant digits of that, and no digit of the value below it.
 

@@ -83,11 +83,16 @@ def legend_of_marks(ax: Any, **words: str) -> None:
 
 
 def smoothed(values: pd.Series, window: int) -> np.ndarray:
-    """The mean over about `window` values around each. It shrinks alike on both sides at the ends, so it never lags."""
-    sums = np.concatenate([[0.0], values.to_numpy(float).cumsum()])
-    places = np.arange(len(values))
+    """The mean over about `window` values around each. It shrinks alike on both sides at the ends, so it never lags.
+
+    What is no number is left out; NaN where there is none.
+    """
+    numbers = values.to_numpy(float)
+    finite, places = np.isfinite(numbers), np.arange(len(values))
     half = np.minimum(window // 2, np.minimum(places, places[::-1]))
-    return (sums[places + half + 1] - sums[places - half]) / (2 * half + 1)
+    sums, counts = (np.concatenate([[0.0], each.cumsum()]) for each in (np.where(finite, numbers, 0.0), finite))
+    total, count = (each[places + half + 1] - each[places - half] for each in (sums, counts))
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def of_ideal(line: pd.Series) -> pd.Series:

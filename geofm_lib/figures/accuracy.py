@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from geofm_lib.catalog.metrics import plus_minus
 from geofm_lib.catalog.readouts import EQUALLY, SCALED
 from geofm_lib.figures._axes import (
     FLOPS,
@@ -258,5 +259,8 @@ def _lines(found: pd.DataFrame, label: str, what: str) -> Figure | Note:
     ax.set(xscale="log", xlabel=SEEN, ylabel=label)
     legend_below(figure, [ax])
     last = found.groupby("model", sort=False).tail(1)
-    said = ", ".join(f"{row.model} {row.value:.3f} after {row.images_seen:,.0f}" for row in last.itertuples())
+    said = ", ".join(
+        f"{row.model} {plus_minus(row.value, (row.high - row.low) / 2)} after {row.images_seen:,.0f}"
+        for row in last.itertuples()
+    )
     return Figure(figure, f"{what} by images seen: {said}.", found)

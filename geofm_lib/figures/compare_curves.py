@@ -7,7 +7,7 @@ import pandas as pd
 from geofm_lib.catalog import headlines
 from geofm_lib.catalog.headlines import Headline
 from geofm_lib.catalog.strategies import lookup
-from geofm_lib.figures._axes import BLUE, DOZEN, GREY, INK, LIMIT, SEEN, TRAINING_LOSS, legend_below
+from geofm_lib.figures._axes import BLUE, DOZEN, GREY, INK, LIMIT, SEEN, TRAINING_LOSS, legend_below, smoothed
 from geofm_lib.figures.compare import marked
 from geofm_lib.figures.display import Figure, Note, axes, styled
 from geofm_lib.runs.compared import Member
@@ -133,5 +133,5 @@ def _curve(member: Member) -> pd.DataFrame:
         return pd.DataFrame()
     frame = frame.dropna(subset=["loss"])
     images = frame["step"] * int(member.settings.get("global_batch") or 1)
-    smooth = frame["loss"].rolling(max(1, len(frame) // 30), min_periods=1, center=True).mean()
+    smooth = smoothed(frame["loss"], len(frame) // 30)
     return pd.DataFrame({"images": images, "loss": frame["loss"], "smooth": smooth})

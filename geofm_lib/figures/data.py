@@ -163,7 +163,7 @@ def loader_speed(file: Path = LOADER) -> Figure | Note:
         middles = [bar.get_y() + bar.get_height() / 2 for bar in bars]
         whiskers(ax, part["ratio_to_imagefolder"], middles, part, "" if len(ax.containers) > kinds else "all rounds")
     ax.legend()
-    found = [f"{row.pipeline} {row.ratio_to_imagefolder:g} ({row.workers})" for row in table.itertuples()]
+    found = [f"{row.pipeline} {row.ratio_to_imagefolder:.2g} ({row.workers})" for row in table.itertuples()]
     return Figure(
         figure, f"Bars of images/s against torchvision's ImageFolder: {'; '.join(found)}. Whiskers: all rounds.", table
     )

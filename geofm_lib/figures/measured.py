@@ -3,6 +3,7 @@
 import pandas as pd
 
 from geofm_lib.catalog import published
+from geofm_lib.catalog.metrics import rough
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures._axes import AS_PUBLISHED, BLUE, IDEAL, IMAGES_PER_S, legend_below, look, own_look
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
@@ -62,7 +63,7 @@ def prefetch() -> Figure:
         places, speeds = part["backward"] + aside, part["images/s, planned"]
         left.bar(places, speeds, 0.25, color=STRATEGIES[name].colour, label=name)
         left.plot(places, part["images/s, published"], **own_look("published", linestyle="", markersize=4))
-        planned.append(" ".join([name, *(f"{speed:.0f}" for speed in speeds)]))
+        planned.append(" ".join([name, *(rough(speed) for speed in speeds)]))
     left.set(xlabel="blocks gathered ahead in the backward pass", ylabel=IMAGES_PER_S, title="Planned")
     left.set_xticks(list(DEPTHS), DEPTHS.values())
     left.grid(False, axis="x")
@@ -135,7 +136,7 @@ def batches() -> Figure | Note:
         ax.set_xticks(part["images a rank"], part["images a rank"].astype(str))
         ax.minorticks_off()
     panels[0].set(ylabel=IMAGES_PER_S)
-    words = [f"{row['where']} {row['images a rank']}: {row['images/s']:.0f}" for row in rows]
+    words = [f"{row['where']} {row['images a rank']}: {rough(row['images/s'])}" for row in rows]
     how = f"Here: {_how(frame)}; planned: {WORKLOADS['mae']}, {WINDOWS['steady']}."
     return Figure(figure, f"images/s under NO_SHARD by images a rank. {', '.join(words)}. {how}", table)
 

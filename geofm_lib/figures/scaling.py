@@ -7,6 +7,7 @@ import pandas as pd
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.machines import MACHINES
+from geofm_lib.catalog.metrics import rough
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures import choice
 from geofm_lib.figures._axes import (
@@ -50,7 +51,7 @@ def predicted(model: str) -> Figure:
     off = (table["predicted"] / table["published"] - 1).abs().dropna() * 100
     error = f"median error {off.median():.1f} % over {len(off)} points" if len(off) else "no published points"
     last = table[table["nodes"] == NODES[-1]].sort_values("predicted", ascending=False)
-    order = ", ".join(f"{row.strategy} {row.predicted:.0f}" for row in last.itertuples())
+    order = ", ".join(f"{row.strategy} {rough(row.predicted)}" for row in last.itertuples())
     alt = (f"Lines: images/s per GPU of {model} as predicted for {AS_PUBLISHED}, 1 to 128 Frontier nodes, a band for "
            f"nine of ten runs, marks as published ({error}). images/s of all GPUs predicted on 128 nodes: "
            f"{order}.")  # fmt: skip
@@ -99,7 +100,7 @@ def strong(settings: ScalingSettings) -> Figure | Note:
         left.plot(line["nodes"], line["images/s"], **look(name, markersize=4))
         right.plot(line["nodes"], line["% of ideal"], **look(name, markersize=4))
         end = line.iloc[-1]
-        words.append(f"{name} {end['images/s']:.0f} ({end['% of ideal']:.0f} %) on {end['nodes']} nodes")
+        words.append(f"{name} {rough(end['images/s'])} ({end['% of ideal']:.0f} %) on {end['nodes']} nodes")
     right.axhline(100, **IDEAL)
     plain_log(left)
     node_axis(left, nodes, ylabel=IMAGES_PER_S, title="Images per second")
