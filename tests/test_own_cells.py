@@ -46,6 +46,7 @@ def test_mathematics_is_drawn_without_scripts(page):
     shown = [new_output("display_data", data={"text/latex": "$\\displaystyle \\alpha$", "text/plain": "<Math>"})]
     text = page(new_markdown_cell(f"{sums}\n\n{broken}"), new_code_cell("x", outputs=shown, execution_count=1))
     assert text.count("<math") == 4
+    assert "¶" not in text
     assert "Between $5 and $10, of" in text
     assert "<msubsup><mi>x</mi><mi>i</mi><mn>2</mn></msubsup>" in text
     assert "<mi>α</mi>" in text and "<mtable" in text
@@ -96,6 +97,7 @@ MODELS = {
     "choice": widget("Dropdown", index=1, _options_labels=["a", "b"], description="which"),
     "image": widget("Image", format="png", buffers=[{"path": ["value"], "data": PIXEL}]),
     "caught": widget("Output", outputs=[{"output_type": "stream", "text": "step 1\rstep 2 <b>"}]),
+    "odd": widget("FloatProgress", value=None) | {"buffers": None},
     "map": widget("LeafletMap", center=[0, 0]),
 }
 
@@ -108,6 +110,7 @@ MODELS = {
         ("choice", ["which b"]),
         ("image", [f'src="data:image/png;base64,{PIXEL}"']),
         ("caught", ["<pre>step 2 &lt;b&gt;</pre>"]),
+        ("odd", ["A widget (Map) stood here"]),
         ("map", ["A widget (Map) stood here, and its last state was not kept"]),
         ("gone", ["A widget (Map) stood here"]),
     ],
@@ -138,6 +141,7 @@ PLOTLY = {"data": [{"type": "bar"}, {"type": "bar"}, {}], "layout": {"title": {"
         ({"application/vnd.plotly.v1+json": PLOTLY, "text/html": "<div></div><script>x()</script>"},
          ["plotly figure &#x27;Loss &lt;b&gt;&#x27; (2 bar, 1 scatter) is not shown here", "figure.show"]),
         ({"application/vnd.plotly.v1+json": PLOTLY, "image/png": PIXEL}, [PIXEL]),
+        ({"application/vnd.plotly.v1+json": "no figure"}, ["An interactive plotly figure is not shown here"]),
         ({"text/html": "<div id='x'></div><script>draw()</script>"}, ["Something that scripts draw is not shown here"]),
         ({"text/html": "<iframe src='https://x'></iframe>", "text/plain": "<IFrame>"}, ["Another page in a frame"]),
         ({"text/html": "<video controls><source src='data:video/mp4;base64,AA'></video>"}, ["A video is not shown"]),

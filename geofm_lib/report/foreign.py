@@ -7,6 +7,7 @@ import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -34,6 +35,7 @@ PLOTLY = "application/vnd.plotly.v1+json"
 A_REPR = re.compile(r"\s*(<[\w.]+( object)?\b[^>]*>|[A-Z]\w+\(.*\))\s*", re.DOTALL)  # says nothing to a reader
 VISIBLE = re.compile(r"<(img|hr|math)\b|(?<=>)[^<>]*[^<>\s]|^[^<>]*[^<>\s]", re.IGNORECASE)
 DRAWING = re.compile(r"<svg\b(?:(?!<svg\b).)*?</svg\s*>", re.IGNORECASE | re.DOTALL)
+UNLIKE = (AttributeError, IndexError, KeyError, TypeError, ValueError)  # of content that is not what its kind says
 BAR = 20  # characters of a widget's progress bar
 
 
@@ -74,7 +76,9 @@ def visible(markup: str) -> bool:
 
 def widget(model: str, models: Mapping[str, Any]) -> str:
     """The last state of a widget as HTML, still to be made harmless; "" if it says nothing."""
-    return "".join(_widget(model, models, set()))
+    with suppress(*UNLIKE):
+        return "".join(_widget(model, models, set()))
+    return ""
 
 
 def unkept(data: Mapping[str, Any]) -> str:
@@ -129,9 +133,11 @@ def _as_html(output: Mapping[str, Any]) -> str:
 
 def _plotly(figure: Any) -> str:
     """What is known of a plotly figure without drawing it: its title, and its traces by kind."""
-    figure = json.loads(figure) if isinstance(figure, str) else figure
-    title = (figure.get("layout") or {}).get("title") or ""
-    title = title.get("text", "") if isinstance(title, dict) else title
-    kinds = [str(trace.get("type", "scatter")) for trace in figure.get("data") or []]
-    named = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-    return "".join([f" '{title}'" if title else "", f" ({named})" if named else ""])
+    with suppress(*UNLIKE):
+        figure = json.loads(figure) if isinstance(figure, str) else figure
+        title = (figure.get("layout") or {}).get("title") or ""
+        title = title.get("text", "") if isinstance(title, dict) else title
+        kinds = [str(trace.get("type", "scatter")) for trace in figure.get("data") or []]
+        named = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+        return "".join([f" '{title}'" if title else "", f" ({named})" if named else ""])
+    return ""

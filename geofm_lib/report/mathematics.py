@@ -49,7 +49,11 @@ class Renderer(IPythonRenderer):
 def markdown(context: Context, source: str) -> str:
     """Markdown -> HTML, with mathematics marked: the filter ``markdown2html``. It is not harmless yet."""
     attached = context.get("cell", {}).get("attachments", {})
-    return str(MarkdownWithMath(renderer=Renderer(False, True, attachments=attached)).render(source))
+    return str(
+        MarkdownWithMath(renderer=Renderer(escape=False, exclude_anchor_links=True, attachments=attached)).render(
+            source
+        )
+    )
 
 
 def translated(markup: str) -> str:
