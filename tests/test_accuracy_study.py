@@ -9,7 +9,7 @@ import pytest
 from geofm_lib.catalog.models import FAMILY
 from geofm_lib.catalog.readouts import ACCURACY, GAIN
 from geofm_lib.figures import accuracy as shown
-from geofm_lib.figures.display import Figure, Note, Table
+from geofm_lib.figures.display import Answer, Figure, Note, Table
 from geofm_lib.paper import accuracy, accuracy_cost, accuracy_fits, accuracy_study, claims, studies
 from geofm_lib.planning.flops import training_flops
 from geofm_lib.planning.weights import parameters
@@ -114,7 +114,7 @@ def test_size_is_judged_by_what_pretraining_adds(table, gain, verdict, words):
     if verdict == "differs" and gain(30, 1) >= gain(1, 1):
         assert accuracy_study.rises(top), "the old check, on top-1 alone, is passed by untrained encoders"
     assert claims.larger_probe_better({}).verdict == verdict
-    assert words in shown.answer(AccuracySettings()).text
+    assert words in repr(shown.answer(AccuracySettings()))
     assert "ViT-25M" in claims.gain_of_largest({}).ours
 
 
@@ -165,10 +165,10 @@ def test_the_largest_is_predicted_before_it_runs_and_never_after(table):
 def test_the_page_is_right_with_any_rows(table, models, horizons):
     table(rows(models, horizons))
     found = {name: getattr(shown, name)(AccuracySettings()) for name in PAGE}
-    assert all(isinstance(each, Figure | Note | Table) for each in found.values())
+    assert all(isinstance(each, Answer | Figure | Note | Table) for each in found.values())
     drawn = {name for name, each in found.items() if isinstance(each, Figure)}
     assert drawn >= ({"gains", "loss", "pareto", "equal_compute", "extrapolated"} if len(models) == 5 else set())
-    answer = found["answer"].text
+    answer = repr(found["answer"])
     assert ("is in the table yet" in answer) == (not models)
     assert ("One size alone says nothing about size." in answer) == (len(models) == 1)
     assert "pretrainings are here; missing are" in answer

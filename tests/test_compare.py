@@ -74,7 +74,7 @@ def test_three_pretrainings(made):
     assert (table[0]["held-out loss"], table[0]["interval"]) == ("0.7950", "0.7850 to 0.8050")
     assert '<a href="../a/report.html">a</a>' in compare.ranking(it)._repr_html_()
     assert ">b</a>" not in compare.ranking(it)._repr_html_(), "it has no page to link to"
-    words = compare.answer(it).text
+    words = repr(compare.answer(it))
     assert "base_learning_rate 0.01 is best of 3: 0.7950 (95 % interval 0.7850 to 0.8050" in words
     assert "overlap" in words
     assert "These two differ in base_learning_rate (0.01 against 0.001) alone." in words
@@ -110,7 +110,7 @@ def test_seeds_are_one_row(made):
     table = rows(compare.ranking(it))
     assert repr(table[0]["run"]) == "a0, a1, a2"
     assert [row["interval"] for row in table] == ["0.7404 to 0.9196 (3 seeds)", "two seeds: 0.9000, 0.9400"]
-    assert "±" not in compare.answer(it).text + str(table)
+    assert "±" not in repr(compare.answer(it)) + str(table)
     assert rows(compare.difference(it))[0]["intervals apart"] is None
 
 
@@ -139,7 +139,7 @@ def test_what_no_number_can_rank_together_is_ranked_apart(made, other):
     made("c", **({"summary": held(0.1)} | given))
     it = found("a", "b", "c")
     assert [order(section) for section in it.sections] == [[["a"], ["b"]], [["c"]]]
-    assert f"Runs that differ in {why}" in compare.answer(it).text.replace(" and the side", "").split(" are ranked")[0]
+    assert f"Runs that differ in {why}" in repr(compare.answer(it)).replace(" and the side", "").split(" are ranked")[0]
     assert [row["ranking"] for row in rows(compare.ranking(it))] == ["A", "A", "B"]
     assert [row["place"] for row in rows(compare.ranking(it))] == [1, 2, 1]
 
@@ -160,7 +160,7 @@ def test_what_has_not_finished_has_a_state_and_no_value(made, monkeypatch):
     with beating(live):
         it = found("good", "better", "failed", "stopped", "live", "damaged", "killed")
         table = rows(compare.ranking(it))
-        words = compare.answer(it).text
+        words = repr(compare.answer(it))
     assert order(it.sections[0]) == [["better"], ["good"]]
     left = {repr(row["run"]): row for row in table[2:]}
     assert all(row["place"] is None and row["held-out loss"] is None for row in left.values())
@@ -178,7 +178,7 @@ def test_nothing_has_finished(made):
     for name in ("a", "b"):
         made(name, summary={"status": "failed", "error": "no"}, metrics=())
     it = found("a", "b")
-    assert compare.answer(it).text.startswith("None of the 2 runs has finished with a number to rank them by")
+    assert repr(compare.answer(it)).startswith("None of the 2 runs has finished with a number to rank them by")
     assert isinstance(compare_curves.drawn(it), Note)
     assert len(rows(compare.ranking(it))) == 2
 
@@ -204,7 +204,7 @@ def test_three_throughput_runs(made):
     made("gpu", "throughput", {"images_per_s": 9000.0}, device="H100", metrics=())
     apart = found("FULL_SHARD", "DDP", "gpu")
     assert [order(each) for each in apart.sections] == [[["DDP"], ["FULL_SHARD"]], [["gpu"]]]
-    assert "Runs that differ in the device are ranked only among themselves" in compare.answer(apart).text
+    assert "Runs that differ in the device are ranked only among themselves" in repr(compare.answer(apart))
     assert apart.differing["device"] == ["CPU", "CPU", "H100"]
 
 
@@ -227,7 +227,7 @@ def test_three_probes(made, tmp_path):
     table = rows(compare.ranking(it))
     assert (table[0]["gain over untrained, top-1"], table[0]["interval"]) == ("+15.0 points", "+14.0 to +17.0")
     assert table[0]["top-1, fast protocol"] == "75.0 %"
-    assert "gain over untrained, top-1" in compare.answer(it).text
+    assert "gain over untrained, top-1" in repr(compare.answer(it))
     drawn = compare_curves.drawn(it)
     assert isinstance(drawn, Figure)
     assert set(drawn.table["number"]) == {"gain over untrained, top-1", "top-1, fast protocol"}
@@ -260,7 +260,7 @@ def test_a_grid_of_nine_with_one_failed_one_live_and_one_to_come(made, tmp_path)
     with beating(live):
         it = found(file)
         table = rows(compare.ranking(it))
-        words = compare.answer(it).text
+        words = repr(compare.answer(it))
     assert order(it.sections[0]) == [["r7"], ["r6"], ["r5"], ["r2"], ["r1"], ["r0"]]
     assert [(repr(row["run"]), row["state"]) for row in table[6:]] == [
         ("r3", "failed, step 40 of 40: the loss is not finite"), ("r4", "running, step 40 of 40"),
@@ -278,7 +278,7 @@ def test_a_grid_of_nine_with_one_failed_one_live_and_one_to_come(made, tmp_path)
 def test_rows_that_cannot_be_read_are_told(made, tmp_path):
     file = nine(tmp_path)
     file.write_text(file.read_text() + "bad,02_pretrain,ViT-Atto,32,-1,2,1,16,1,1,1\n")
-    assert "nine.csv: row 11, column base_learning_rate: '-1' cannot be used" in compare.answer(found(file)).text
+    assert "nine.csv: row 11, column base_learning_rate: '-1' cannot be used" in repr(compare.answer(found(file)))
 
 
 REFUSED = {
@@ -350,7 +350,7 @@ def test_the_cells_of_the_notebook(made, root, monkeypatch):
     for cell in nbformat.read(root / "notebooks" / "10_compare.ipynb", as_version=4).cells:
         if cell.cell_type == "code" and cell.id != "parameters":
             exec(cell.source, namespace)
-    assert "epochs 80 is best of 2" in compare.answer(namespace["found"]).text
+    assert "epochs 80 is best of 2" in repr(compare.answer(namespace["found"]))
 
 
 @pytest.mark.parametrize("ends", ["well", "badly", "never", "cannot"])

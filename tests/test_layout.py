@@ -1,8 +1,8 @@
 """The rules of the layout, checked: imports, docstrings, what a notebook is, what the README promises, small files."""
 
 import ast
-import html
 import importlib
+import json
 import re
 import shlex
 import subprocess
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbconvert.filters import markdown2html
 
 from geofm_lib import settings
 from geofm_lib.report import notebook_outputs
@@ -262,18 +261,12 @@ def test_a_notebook_asks_a_question_and_ends_with_its_colophon(notebook):
     assert "colophon" in last.source
 
 
-def headings(page: str) -> list[tuple[str, str]]:
-    """(level, text) of the headings of an HTML page, in order."""
-    found = re.findall(r"<h([1-3])[^>]*>(.*?)</h\1>", page, re.S)
-    return [(level, html.unescape(re.sub(r"<[^>]+>", "", text)).strip("¶ \n")) for level, text in found]
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
-def test_a_recorded_page_has_the_headings_of_todays_notebook(path):
-    cells = notebook_outputs.answer_first(nbformat.read(path, as_version=4).cells)
-    asked = headings("\n".join(markdown2html(cell.source) for cell in cells if cell.cell_type == "markdown"))
-    page = (ROOT / "reports" / "recorded" / f"{path.stem}.html").read_text(encoding="utf-8")
-    assert headings(page) == asked, "the page is of an older notebook: make recorded"
+def test_a_recorded_page_is_of_todays_notebook_and_answers_it(path):
+    facts = json.loads((ROOT / "reports" / "recorded" / f"{path.stem}.json").read_text(encoding="utf-8"))
+    today = notebook_outputs.digest(nbformat.read(path, as_version=4))
+    assert facts["digest"] == today, f"the page is of an older notebook: make recorded NOTEBOOKS={path.stem}"
+    assert facts["answer"] and facts["picture"]
 
 
 def readme():

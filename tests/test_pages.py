@@ -1,6 +1,7 @@
 """The page checker, on a small real report and on a page with every fault it looks for."""
 
 import json
+import urllib.parse
 
 import nbformat
 import pandas as pd
@@ -49,6 +50,20 @@ def test_every_fault_is_found(tmp_path):
     for fault in ("bytes, over", "<script>", "no lang", "no alt text", "not decoded", "0 h1", "follows a gap",
                   "no title", "pixels wide in a window of 390", "asks for https://geofm.invalid/a.png"):  # fmt: skip
         assert fault in found, fault
+    figure = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 720 9'><style>.a{font-size:8px}</style></svg>"
+    (tmp_path / "bad.html").write_text(
+        "<!DOCTYPE html><html lang='en'><meta name='viewport' content='width=device-width'><title>t</title>"
+        "<body style='background: #fff; color: #999; margin: 0'><main><h1>Is it?</h1>"
+        + "<h2>a</h2>" * 5 + "<p>pale</p><a href='#nowhere'>x</a><figure><figcaption>Nice</figcaption></figure>"
+        + "<figure id='figure-1' style='margin: 0'><img style='width: 350px' alt='a figure' src=\"data:image/svg+xml,"
+        + urllib.parse.quote(figure) + "\"><figcaption>Figure 1. A line.</figcaption></figure>"
+        + "<div style='overflow: hidden; width: 300px'><p style='width: 900px'>boxed</p></div></main></body></html>"
+    )  # fmt: skip
+    found = "\n".join(browser_pages.check(tmp_path / "bad.html"))
+    for fault in ("without a numbered caption: Nice", "without an anchor: Nice", "no contents on a long page",
+                  "no place for #nowhere", "words of 3.9 pixels in a figure", "contrast 2.8"):  # fmt: skip
+        assert fault in found, (fault, found)
+    assert "sticks out" not in found and "Figure 1" not in found
     (tmp_path / "empty").mkdir()
     assert "no pages" in browser_pages.check(tmp_path / "empty")[0]
 

@@ -148,13 +148,13 @@ class Finished:
 
 
 def test_the_headline_counts_what_the_rows_say():
-    table = shown.verdicts(Finished).frame.set_index("verdict")
+    table = shown.verdicts(Finished).table.set_index("verdict")
     assert table["items"].sum() == 31
     assert list(table.index) == list(verdicts.VERDICTS)
     words = repr(shown.summary(Finished))
     for word, count in table["items"].items():
         assert f"{count} {'are reproduced' if word == 'reproduced' else ''}".strip() in words
-    page = shown.summary(Finished)._repr_html_()
+    page = shown.differing(Finished)._repr_html_()
     for name in table.loc["differs", "which"].split(", "):
         assert f"<strong>{name} " in page
 

@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from geofm_lib import cli
 from geofm_lib.report import notebook_outputs
 from geofm_lib.report.page import render, write_index
-from geofm_lib.runs import overview
+from geofm_lib.runs import overview, results
 from geofm_lib.runs.run import Run, run_table
 from tests.support.runs import beating
 
@@ -158,6 +158,64 @@ def test_outputs_become_plain_self_contained_and_described(tmp_path, executed):
     assert text.count('<details class="code">') == 3
     assert "Parameters given" in text
     assert 'href="01_data.html"' in text
+
+
+def test_a_page_answers_first_and_says_last_how_it_was_made(tmp_path):
+    """The answer's cells stand below the question, settings and code below all else, and each part can be named."""
+    table = "<table><tr><td>1</td></tr></table>"
+    drawn = new_output(
+        "display_data",
+        data={"image/svg+xml": "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 9 9'><text>\"#\"</text></svg>"},
+        metadata={"image/svg+xml": {"alt": "Line: it rises.", "narrow": "<svg viewBox='0 0 5 5'></svg>"}},
+    )
+    said = new_output("display_data", data={"text/html": '<p class="answer">It is 3 &lt; 4 of 5.</p>'})
+    tagged = {name: {"tags": [name]} for name in ("made", "answer", "parameters")}
+    notebook = new_notebook(cells=[
+        new_markdown_cell("# Is it *so*?\n\nSee arXiv 2404.11706."),
+        new_code_cell("lr = 1", id="parameters", metadata=tagged["parameters"], execution_count=1),
+        new_code_cell("run", id="run", metadata=tagged["made"], execution_count=2,
+                      outputs=[new_output("stream", name="stdout", text="said by the run")]),
+        new_code_cell("answer", id="answer", metadata=tagged["answer"], execution_count=3, outputs=[said]),
+        new_code_cell("figure", id="figure", metadata=tagged["answer"], execution_count=4, outputs=[drawn]),
+        *(new_markdown_cell(f"## {word} of `it`?") for word in ("First", "Second", "Third", "Fourth")),
+        new_code_cell("table", id="table", execution_count=5, outputs=[
+            new_output("display_data", data={"text/html": f'<p class="caption">Numbers</p>{table}'}),
+            new_output("display_data", data={"text/html": f"<details><summary>more</summary>{table}</details>"}),
+            new_output("display_data", data={"text/html": table}),
+        ]),
+    ])  # fmt: skip
+    nbformat.write(notebook, tmp_path / "n.ipynb")
+    text = page(tmp_path, tmp_path / "n.ipynb")
+    main = text[text.index("<main>") :]
+    order = ["Is it", "It is 3 &lt; 4 of 5.", "Figure 1.</a> Line: it rises.", '<nav class="contents"',
+             "https://arxiv.org/abs/2404.11706", 'id="first-of-it"', "Table 1.</a> Numbers", "<summary>more",
+             "Table 2.</a> Fourth of it?", 'id="made"', "said by the run", "Code of table"]  # fmt: skip
+    places = [main.index(each) for each in order]
+    assert places == sorted(places)
+    assert main.count("<h1") == 1 and "lr" not in main[: main.index('id="made"')]
+    facts = json.loads((tmp_path / "pages" / "02_x.json").read_text())
+    assert facts["answer"] == "It is 3 < 4 of 5."
+    assert facts["picture"].startswith("data:image/svg+xml,%3Csvg") and facts["summary"] == "See arXiv 2404.11706."
+    assert not set('"<>& ') & set(facts["picture"])
+
+
+def test_the_index_has_answers_by_stage_and_marks_what_an_older_notebook_made(tmp_path, executed):
+    pages = tmp_path / "pages"
+    for name in ("06_paper", "05_probe", "own"):
+        page(tmp_path, executed(), notebook=f"{name}.ipynb", status="finished")
+        for suffix in (".html", ".json"):
+            (pages / f"02_x{suffix}").rename(pages / f"{name}{suffix}")
+    facts = json.loads((pages / "06_paper.json").read_text())
+    today = notebook_outputs.digest(nbformat.read(results.ROOT / "notebooks" / "06_paper.ipynb", as_version=4))
+    answer = {"answer": "Of 31 items 11 are reproduced.", "digest": today, "picture": "data:image/png;base64,AAAA"}
+    (pages / "06_paper.json").write_text(json.dumps(facts | answer))
+    (pages / "05_probe.json").write_text(json.dumps(facts | {"picture": 'x" onerror="x()'}))
+    text = write_index(pages).read_text()
+    places = [
+        text.index(each) for each in ("<h2>The paper", "Of 31 items", "<h2>Features", "EARLIER", "<h2>Other pages")
+    ]
+    assert places == sorted(places)
+    assert text.count("MADE BY AN EARLIER NOTEBOOK") == 1 and text.count("<img") == 1 and "onerror" not in text
 
 
 def test_the_command_renders_a_run_folder(executed, run, capsys):

@@ -43,6 +43,27 @@ def on(found: dict[str, Any], name: str) -> str:
     return f"{loss} on {count} {side} image{'s' * (count != 1)}"
 
 
+def answer(summary: dict[str, Any], settings: dict[str, Any]) -> str:
+    """What a pretraining came to in one sentence: held-out loss (else the best that was measured) and its yardstick."""
+    if summary.get("loss") is None:
+        return "The run has not ended, so what it converges to is not known yet."
+    who = f"{settings.get('model', 'the model')}, {summary['epochs']} epochs"
+    if "patch_mean_loss" not in summary:  # an earlier version's
+        return f"The last step's loss is {summary['loss']:.3f} ({who})."
+    who += f" on {summary['train_images']:,} images" if summary.get("train_images") else ""
+    side = summary["held_out_side"]
+    name, where = ("held_out", f"{side} images that it never saw") if side else ("trained_on", "images it trained on")
+    value, alone = summary[f"{name}_loss"], summary["patch_mean_loss"]
+    half = summary[f"{name}_interval"]
+    spread = f" ± {half:.2g}" if half is not None else ""
+    share = 100 * (1 - value / alone)
+    beside = f"{share:.0f} % below" if share > 0 else f"{-share:.0f} % above"
+    return (
+        f"The loss comes to {value:.3f}{spread} on {summary[f'{name}_images']} {where}, {beside} what the mean of each "
+        f"patch alone has ({who})."
+    )
+
+
 def _plateau(_: dict[str, Any], metrics: pd.DataFrame) -> str:
     """Is the last fifth hardly below the middle one? A mean of many steps each, since a step's loss is one batch's."""
     if "loss" not in metrics or len(metrics) < ROWS:

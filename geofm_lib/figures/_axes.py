@@ -33,6 +33,8 @@ LOOKS = {
     **{"train": (BLUE, "s"), "val": (GREEN, "^"), "test": (ORANGE, "D")},
     **{"pretrained": (BLUE, "o"), "untrained": (ORANGE, "s"), "histograms": (GREY, "^")},
     **{"measured": (BLUE, "o"), "published": (INK, "o"), "fitted": (GREY, "s")},
+    **{"reproduced": (GREEN, "o"), "same ordering": (SKY, "s"), "differs": (RED, "D")},
+    **{"not comparable": (ORANGE, "^"), "not measured": (GREY, "v")},  # verdicts
     **dict(zip((OURS, *PEERS), ((BLUE, "o"), (GREEN, "s"), (PINK, "D")), strict=True)),
     **dict(zip(FAMILY, zip(PALETTE, MARKERS, strict=True), strict=False)),
 }
@@ -123,7 +125,13 @@ def plain_log(ax: Any) -> None:
 
 def legend_below(figure: Any, panels: Any, columns: int = 3) -> None:
     """One legend under the figure, of every label that its axes have."""
-    found = {label: line for ax in panels for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    found: dict[str, Any] = {}
+    for ax in panels:
+        lines, labels = ax.get_legend_handles_labels()
+        if own := ax.get_legend():  # seaborn's
+            lines, labels = own.legend_handles, [text.get_text() for text in own.get_texts()]
+            own.remove()
+        found |= dict(zip(labels, lines, strict=True))
     figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns)
 
 

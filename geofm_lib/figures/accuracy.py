@@ -19,7 +19,7 @@ from geofm_lib.figures._axes import (
     own_look,
     plain_log,
 )
-from geofm_lib.figures.display import Figure, Note, Table, axes, styled
+from geofm_lib.figures.display import Answer, Figure, Note, Table, axes, styled
 from geofm_lib.files import read_csv
 from geofm_lib.paper import accuracy, accuracy_cost, accuracy_fits, accuracy_study
 from geofm_lib.runs import results
@@ -44,7 +44,7 @@ def _probed(settings: AccuracySettings, **more: Any) -> pd.DataFrame:
     return accuracy_study.probes(read(settings), settings.dataset, settings.pooling, **more)
 
 
-def answer(settings: AccuracySettings) -> Note:
+def answer(settings: AccuracySettings) -> Answer:
     """What came out, by the rule that was written down before, and what is missing."""
     table = read(settings)
     gains = accuracy_study.at_equal_images(_probed(settings, gain=True))
@@ -61,8 +61,8 @@ def answer(settings: AccuracySettings) -> Note:
             each = ", ".join(f"{row.model} {row.value:.1f}" for row in cut.itertuples())
             words.append(f"At equal compute ({cut['flops'].iloc[0]:.1e} FLOPs) it adds {each}.")
         words = ["One size alone says nothing about size."] if len(gains) == 1 else words
-    words.append(accuracy_study.missing(table))
-    return Note(" ".join(filter(None, words)))
+    missing = accuracy_study.missing(table)
+    return Answer(" ".join(words), missing)
 
 
 @styled
@@ -219,7 +219,7 @@ def extrapolated(settings: AccuracySettings) -> Figure | Note:
     ax.axvline(accuracy_fits.BEYOND * found["flops"].max(), **IDEAL, label="asked no further")
     for name, flops in papers.items():
         ax.axvline(flops, color=GREY, linewidth=0.5)
-        ax.text(flops, ax.get_ylim()[1], name, rotation=90, va="top", ha="right", fontsize=7)
+        ax.text(flops, ax.get_ylim()[1], name, rotation=90, va="top", ha="right", fontsize=8)
     ax.set(xscale="log", xlabel=FLOPS, ylabel=f"error on {settings.dataset}, %")
     legend_below(figure, [ax])
     end = line.iloc[-1]

@@ -1,12 +1,14 @@
 """06: what the paper says beside ours, and its findings. Without a `findings` run these are "not measured"."""
 
+import textwrap
 from collections import Counter
 from dataclasses import dataclass
 
 import pandas as pd
 
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.figures._axes import FAINT, IDEAL, IMAGES_PER_S, legend_below, look, node_axis, own_look, ticks
+from geofm_lib.figures import display
+from geofm_lib.figures._axes import FAINT, IDEAL, IMAGES_PER_S, LOOKS, legend_below, look, node_axis, own_look, ticks
 from geofm_lib.figures.display import Figure, Note, Rendered, Table, axes, styled
 from geofm_lib.paper.claims import LOG_WINDOWS, answers, window_over_steady
 from geofm_lib.paper.performance import PREDICTED, UP_TO_3B, memory_points, unseen
@@ -34,15 +36,14 @@ class Claims(Rendered):
 
 
 @dataclass
-class Summary(Rendered):
-    """Sentences, then the items that differ, each with its reason."""
+class Differing(Rendered):
+    """The items that differ, each with its reason."""
 
-    template = "summary"
-    sentences: list[str]
-    differing: list[dict[str, str]]
+    template = "differing"
+    claims: list[dict[str, str]]
 
     def __repr__(self) -> str:
-        return " ".join(self.sentences)
+        return "; ".join(f"{claim['id']} {claim['about']}" for claim in self.claims)
 
 
 def of_kind(run: Run | None, kind: str) -> Claims:
@@ -50,17 +51,27 @@ def of_kind(run: Run | None, kind: str) -> Claims:
     return Claims(answers(run.summary if run else {}, kind), "finding" if kind == "finding" else "what the paper says")
 
 
-def verdicts(run: Run | None) -> Table:
+@styled
+def verdicts(run: Run | None) -> Figure:
     """How many tables, figures and claims of the paper have come to which verdict, and which."""
     found: dict[str, list[str]] = {word: [] for word in VERDICTS}
     for claim, each in answers(run.summary if run else {}, *ITEMS):
         found[each.verdict].append(claim["id"])
     rows = [(word, len(names), ", ".join(names) or "–") for word, names in found.items()]
     frame = pd.DataFrame(rows, columns=["verdict", "items", "which"])
-    return Table(frame, f"{frame['items'].sum()} tables (T), figures (G) and claims (C) of the paper, by verdict")
+    figure, ax = axes(height=2.1)
+    ax.barh(frame["verdict"], frame["items"], color=[LOOKS[word][0] for word in frame["verdict"]], height=0.65)
+    for y, (count, which) in enumerate(zip(frame["items"], frame["which"], strict=True)):
+        ax.text(count + 0.2, y, textwrap.fill(which, 27) if count else "none", va="center", fontsize=8)
+    ax.set(xlabel="items of the paper", xlim=(0, frame["items"].max() * 2))
+    ax.invert_yaxis()
+    ax.grid(False, axis="y")
+    said = "; ".join(f"{word} {which}" for word, count, which in rows if count)
+    alt = f"The paper's {frame['items'].sum()} tables (T), figures (G) and claims (C) by verdict: {said}."
+    return Figure(figure, alt, frame)
 
 
-def summary(run: Run | None) -> Summary:
+def summary(run: Run | None) -> display.Answer:
     """The paper in a few lines, for a reader of nothing else: every number and item from the verdicts."""
     evidence = run.summary if run else {}
     items = answers(evidence, *ITEMS)
@@ -78,7 +89,13 @@ def summary(run: Run | None) -> Summary:
     shown = [f"{claim['about']} ({claim['id']})" for claim, each in findings if each.verdict in good]
     if shown:
         lines.append(f"Shown here of how its numbers came about: {'; '.join(shown)}.")
-    return Summary(lines, [claim for claim, each in items if each.verdict == "differs"])
+    return display.Answer(lines[0], " ".join(lines[1:]))
+
+
+def differing(run: Run | None) -> Differing:
+    """What comes out in another order than in the paper, and why."""
+    items = answers(run.summary if run else {}, *ITEMS)
+    return Differing([claim for claim, each in items if each.verdict == "differs"])
 
 
 def replicas(run: Run) -> Table | Note:

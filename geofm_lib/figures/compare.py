@@ -9,7 +9,7 @@ import pandas as pd
 
 from geofm_lib.catalog import headlines
 from geofm_lib.catalog.headlines import MINUS
-from geofm_lib.figures.display import Links, Note, Table
+from geofm_lib.figures.display import Answer, Links, Note, Table
 from geofm_lib.runs import results
 from geofm_lib.runs.compared import NOT_BEGUN, NOT_NOTED, Member
 from geofm_lib.runs.comparison import Comparison, Group, Section
@@ -19,7 +19,7 @@ UNKNOWN = {None, NOT_NOTED}
 MOST_PAIRS = 12  # rows of what made the difference
 
 
-def answer(found: Comparison) -> Note:
+def answer(found: Comparison) -> Answer:
     """Which run is best, by how much and how sure; what differs; which runs are not ranked, and why."""
     parts = [_best(found, section) for section in found.sections if len(section.groups) > 1]
     alone = [section for section in found.sections if len(section.groups) == 1]
@@ -36,7 +36,8 @@ def answer(found: Comparison) -> Note:
         of = f"{len(left)} of {len(found.members)} runs" if len(left) > 1 else "One run"
         parts.append(f"{of} {'are' if len(left) > 1 else 'is'} not ranked: {_and([_standing(each) for each in left])}")
     parts += found.refused
-    return Note(" ".join(each.rstrip(".") + "." for each in parts))
+    first, *more = [each.rstrip(".") + "." for each in parts]
+    return Answer(first, " ".join(more))
 
 
 def settings(found: Comparison) -> Table | Note:

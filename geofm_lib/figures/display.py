@@ -6,6 +6,8 @@ HTML is rendered from `templates/`, which escapes every value. Without pyplot no
 import base64
 import functools
 import io
+import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +18,16 @@ import matplotlib
 import matplotlib.figure
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from PIL import Image, ImageOps
 
-WIDTH_IN = 7.2  # inches; at DPI this is 1037 pixels, sharp at the 720 CSS pixels of a page's column
-DPI = 144
-PHOTO_BYTES = 90_000  # a sheet of photographs is compressed until it is below this
+from geofm_lib.figures import svg
+
+WIDTH_IN = 7.2  # inches, shown on 720 CSS pixels
+NARROW_IN = 4.2  # inches of the same figure laid out for a phone: text of 8 points has 9 of its 360 CSS pixels
+NARROW_TALLER = 1.15  # legends need more lines there
+DPI = 144  # of photographs
+PHOTO_BYTES = 55_000  # a sheet of photographs is compressed until it is below this; for a phone below half of it
 
 HERE = Path(__file__).parent
 LOADER = jinja2.FileSystemLoader(HERE / "templates")
@@ -29,9 +36,11 @@ RC = matplotlib.rc_params_from_file(HERE / "geofm.mplstyle", use_default_templat
 styled = matplotlib.rc_context(RC)  # decorator: draw with RC, without changing the reader's own settings
 
 
-def axes(height: float = 3.3, rows: int = 1, columns: int = 1, **options: Any) -> tuple[matplotlib.figure.Figure, Any]:
-    """A figure of the page's width and `height` inches, and its axes (one, or an array of them)."""
-    figure = matplotlib.figure.Figure(figsize=(WIDTH_IN, height), layout="constrained")
+def axes(
+    height: float = 3.3, rows: int = 1, columns: int = 1, width: float = WIDTH_IN, **options: Any
+) -> tuple[matplotlib.figure.Figure, Any]:
+    """A figure of `width` (the page's) and `height` inches, and its axes (one, or an array of them)."""
+    figure = matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
 
 
@@ -61,18 +70,20 @@ class Table(Rendered):
     empty: str = "Nothing to list."
     formats: dict[str, str] = field(default_factory=dict)  # column -> format of its numbers, else 4 digits
     head: bool = True
+    kept: str = ""  # column that stays in sight on a phone (of five columns and more: the last one)
 
     def __repr__(self) -> str:
         return self.empty if self.frame.empty else self.frame.to_string(index=False)
 
-    def columns(self) -> list[tuple[Any, str, str]]:
-        """(name, CSS of its alignment, CSS that keeps short cells on one line) of each column."""
-        found = []
+    def columns(self) -> list[tuple[Any, str, str, Markup]]:
+        """(name, CSS of its alignment, CSS that keeps short cells on one line, class) of each column."""
+        found, kept = [], self.kept or (self.frame.columns[-1] if len(self.frame.columns) > 4 else None)
         for name, column in self.frame.items():
             number = pd.api.types.is_numeric_dtype(column) and column.dtype != bool
             short = not number and column.astype(str).str.len().max() <= 28
             align = f"text-align:{'right' if number else 'left'}"
-            found.append((name, align, ";white-space:nowrap" if short else ""))
+            mark = ' class="kept"' if name == kept and (number or short) else ""
+            found.append((name, align, ";white-space:nowrap" if short else "", Markup(mark)))
         return found
 
     def cell(self, value: Any, column: str = "") -> "str | Rendered":
@@ -119,27 +130,62 @@ class Note(Rendered):
 
 
 @dataclass
+class Answer(Rendered):
+    """What a page answers to its question: one sentence with number, unit, interval and conditions; more below it."""
+
+    template = "answer"
+    text: str
+    more: str = ""
+
+    def __repr__(self) -> str:
+        return f"{self.text} {self.more}".strip()
+
+
+@dataclass
 class Figure:
-    """One image with alt text in the output's metadata, where the page's template finds it; below it its numbers."""
+    """One image, its caption as alt text in the output's metadata, where the page's template finds it; its numbers.
+
+    Lines and bars are SVG, laid out twice: for a page's column and for a phone. Photographs are JPEG.
+    """
 
     figure: matplotlib.figure.Figure
     alt: str
     table: pd.DataFrame | None = None
-    photo: bool = False  # images of the ground as JPEG, else lines and bars as PNG with a small palette
+    photo: bool = False
+    narrow: matplotlib.figure.Figure | None = None  # a sheet of fewer photographs, for a phone
 
     @functools.cached_property
     @styled
     def encoded(self) -> bytes:
-        """The figure as PNG or JPEG bytes; drawn once."""
-        buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=DPI)
-        image = Image.open(buffer).convert("RGB")
-        return _jpeg(image) if self.photo else _png(image)
+        """The figure as SVG or JPEG bytes; drawn once."""
+        return _jpeg(self.figure) if self.photo else svg.drawn(self.figure)
+
+    @functools.cached_property
+    @styled
+    def for_phone(self) -> bytes:
+        """The same for a narrow screen: taller, labels wrapped, legends in two columns."""
+        if self.photo:
+            return _jpeg(self.narrow, PHOTO_BYTES // 2) if self.narrow else self.encoded
+        assert self.encoded, "the wide one is drawn first"
+        figure = self.figure
+        figure.set_size_inches(NARROW_IN, figure.get_figheight() * NARROW_TALLER)
+        figure.draw_without_rendering()  # for the width of each axes
+        for ax in figure.axes:
+            _fit(ax, *(72 * ax.get_position().size * figure.get_size_inches()))
+        for legend in figure.legends[:]:
+            words = [text.get_text() for text in legend.get_texts()]
+            handles = [each for each in legend.legend_handles if each is not None]
+            figure.legend(handles, words, loc="outside lower center", ncols=1 + (max(map(len, words)) < 27))
+            legend.remove()
+        return svg.drawn(figure)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, str], dict[str, Any]]:
-        kind = "image/jpeg" if self.photo else "image/png"
-        text = base64.b64encode(self.encoded).decode()
-        return {kind: text, "text/plain": self.alt}, {kind: {"alt": self.alt, "width": int(WIDTH_IN * 100)}}
+        kind = "image/jpeg" if self.photo else "image/svg+xml"
+        text = [
+            base64.b64encode(each).decode() if self.photo else each.decode() for each in (self.encoded, self.for_phone)
+        ]
+        about = {"alt": self.alt, "width": int(WIDTH_IN * 100), "narrow": text[1]}
+        return {kind: text[0], "text/plain": self.alt}, {kind: about}
 
     def _ipython_display_(self) -> None:
         """The image, then its numbers folded below it: two outputs, so that neither hides the other."""
@@ -151,9 +197,23 @@ class Figure:
             display(HTML(rendered("numbers", Table(self.table))))
 
 
+def _fit(ax: Any, width: float, height: float) -> None:
+    """Break labels that are longer than the axes (in points), and turn words on ticks that would touch."""
+    titles = [ax.title, ax._left_title, ax._right_title]
+    for room, words in ((height, ax.yaxis.label), (width, ax.xaxis.label), *((width, each) for each in titles)):
+        words.set_text(textwrap.fill(words.get_text(), max(12, int(room / (0.62 * words.get_fontsize())))))
+    names = [tick.get_text() for tick in ax.get_xticklabels()]
+    worded = any(re.search("[A-Za-z(]", name) and not name.startswith("$") for name in names)
+    if worded and sum(map(len, names)) * 0.62 * 9.5 > width:
+        ax.tick_params(axis="x", rotation=90)
+
+
 @styled
 def sheet(
-    rows: list[np.ndarray], titles: list[str] | None = None, names: list[str] | None = None
+    rows: list[np.ndarray],
+    titles: list[str] | None = None,
+    names: list[str] | None = None,
+    width: float = WIDTH_IN,
 ) -> matplotlib.figure.Figure:
     """A figure of small images: uint8 [K, H, W, C] for each row of the sheet.
 
@@ -161,8 +221,8 @@ def sheet(
     one in grey, more as three.
     """
     wide = max(len(row) for row in rows)
-    height = len(rows) * (WIDTH_IN / wide + (0.2 if titles else 0.0)) + 0.1
-    figure, grid = axes(height, len(rows), wide, squeeze=False)
+    height = len(rows) * (width / wide + (0.2 if titles else 0.0)) + 0.1
+    figure, grid = axes(height, len(rows), wide, width, squeeze=False)
     figure.set_layout_engine("constrained", w_pad=0.015, h_pad=0.015, wspace=0.0, hspace=0.0)
     for (r, c), ax in np.ndenumerate(grid):
         ax.set(xticks=[], yticks=[])
@@ -172,23 +232,21 @@ def sheet(
             image = rows[r][c]
             ax.imshow(image[..., :3] if image.shape[-1] >= 3 else image[..., 0], cmap="gray", vmin=0, vmax=255)
             if titles:
-                ax.set_title(titles[r * wide + c], fontsize=7, fontweight="normal", pad=2, loc="center")
+                ax.set_title(titles[r * wide + c], fontsize=8, fontweight="normal", pad=2, loc="center")
         if names and c == 0:
             ax.set_ylabel(names[r], fontsize=8)
     return figure
 
 
-def _png(image: Image.Image) -> bytes:
+def _jpeg(figure: matplotlib.figure.Figure, limit: int = PHOTO_BYTES) -> bytes:
+    """Compressed until it is small enough, and then made smaller."""
     buffer = io.BytesIO()
-    image.quantize(128, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
-
-
-def _jpeg(image: Image.Image) -> bytes:
+    figure.savefig(buffer, format="png", dpi=DPI)
+    image = Image.open(buffer).convert("RGB")
     for scale, quality in ((1.0, 88), (1.0, 75), (0.8, 70), (0.65, 65), (0.5, 50), (0.35, 40)):
         buffer = io.BytesIO()
         smaller = ImageOps.scale(image, scale, Image.Resampling.LANCZOS)
         smaller.save(buffer, "JPEG", quality=quality, optimize=True)
-        if buffer.tell() <= PHOTO_BYTES:
+        if buffer.tell() <= limit:
             break
     return buffer.getvalue()

@@ -6,7 +6,7 @@ import pandas as pd
 
 from geofm_lib.catalog.peers import CONFIGS, OURS, PEERS
 from geofm_lib.figures._axes import IDEAL, LOOKS, SKY, TIMES, own_look
-from geofm_lib.figures.display import Figure, Note, Table, axes, styled
+from geofm_lib.figures.display import Answer, Figure, Note, Table, axes, styled
 from geofm_lib.runs.run import Run
 
 RATIO = ("ratio_to_best_peer", "low", "high")
@@ -36,21 +36,22 @@ DONE = {  # of other operators -> what was done about them
 }
 
 
-def answer(run: Run) -> Note:
+def answer(run: Run) -> Answer:
     """How many times the best peer's images/s ours takes, with interval and conditions; who was left out."""
     frame, summary = _rows(run), run.summary
     own = frame[frame["implementation"] == OURS]
     left_out = [PEERS[name] for name in summary["left_out"]]
     compared = len(left_out) < len(PEERS)
     said = [_said(row, _best(frame, row)) if compared else _alone(row) for row in own.to_dict("records")]
-    words = f"{OURS} makes {'. It makes '.join(said)}. This is on {summary['device']}, {summary['threads']} threads"
+    makes = "makes these multiples of the best peer's images/s:" if compared else "makes"
+    words = f"This is on {summary['device']}, {summary['threads']} threads"
     words += (f", torch {summary['torch']}: medians of {summary['measured_steps']} rounds after "
               f"{summary['warmup_steps']} of warm-up.")  # fmt: skip
     words += " In brackets: 95 % of the ratios of rounds drawn anew." if compared else f" {ALONE}."
     if compared and left_out:
         words += f" {' and '.join(left_out)} {'is' if len(left_out) == 1 else 'are'} not installed here and left out"
         words += f" ({INSTALL})."
-    return Note(words)
+    return Answer(f"{OURS} {makes} {', '.join(said)}.", words)
 
 
 def _rows(run: Run) -> pd.DataFrame:
@@ -60,8 +61,8 @@ def _rows(run: Run) -> pd.DataFrame:
 
 
 def _said(row: dict[str, Any], best: str) -> str:
-    return (f"{row['ratio_to_best_peer']:.2f} times ({row['low']:.2f} to {row['high']:.2f}) the images/s of the best "
-            f"peer, {PEERS[best]}, on {_what(row)}")  # fmt: skip
+    ratio = f"{row['ratio_to_best_peer']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+    return f"{ratio} on {_what(row)} ({PEERS[best]})"
 
 
 def _alone(row: dict[str, Any]) -> str:

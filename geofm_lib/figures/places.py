@@ -69,7 +69,7 @@ def _map(ax, some: pd.DataFrame, name: str) -> None:
         ax.invert_yaxis()  # pixels count down
     ax.set_title(_short(name) if name != crs else "", fontsize=8)
     ax.set_xlabel(_short(crs) if crs else "pixels of the scene", fontsize=8)
-    ax.tick_params(labelsize=7)
+    ax.tick_params(labelsize=8)
     ax.locator_params(nbins=3)
     ax.ticklabel_format(useOffset=False, style="plain")
     ax.grid(False)

@@ -11,7 +11,7 @@ import pandas as pd
 from geofm_lib.advice import pretraining
 from geofm_lib.catalog.metrics import LONG
 from geofm_lib.figures._axes import BLUE, GREY, LIMIT, ORANGE, TRAINING_LOSS, WORDS, legend_below, own_look, smoothed
-from geofm_lib.figures.display import Figure, Note, Table, axes, sheet, styled
+from geofm_lib.figures.display import NARROW_IN, Answer, Figure, Note, Table, axes, sheet, styled
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import expanded
 
@@ -32,6 +32,15 @@ def images(run: Run) -> Note:
     if found["left_out_images"]:
         words += f". {found['left_out_images']:,} of them fill no batch and are left out, others in each epoch"
     return Note(". ".join([words, *(f"01 warns: {each}" for each in found.get("data_warnings", []))]) + ".")
+
+
+def answer(run: Run) -> Answer:
+    """Whether it converged, by the losses with fixed masks, and what speaks against it."""
+    found = pretraining.doubts(run.summary, run.metrics)
+    against = "; ".join(row["doubt"] for row in found)
+    return Answer(
+        pretraining.answer(run.summary, run.settings), f"What speaks against it: {against}." if against else ""
+    )
 
 
 @styled
@@ -161,9 +170,14 @@ def contact_sheet(run: Run, columns: int = 8) -> Figure | Note:
         return Note(WITHHELD.format(name="contact_sheet.npz"))
     with np.load(run.proved("contact_sheet.npz")) as saved:
         images, labels = saved["images"], [str(label) for label in saved["labels"]]
-    rows = [images[start : start + columns] for start in range(0, len(images), columns)]
-    figure = sheet(rows, titles=[label if len(label) <= 16 else label[:15] + "…" for label in labels])
-    return Figure(figure, f"{len(images)} images of the data set: {', '.join(dict.fromkeys(labels))}.", photo=True)
+    titles = [label if len(label) <= 16 else label[:15] + "…" for label in labels]
+    alt = f"{len(images)} images of the data set: {', '.join(dict.fromkeys(labels))}."
+    narrow = sheet(_in_rows(images[::2], columns // 2), titles[::2], width=NARROW_IN)
+    return Figure(sheet(_in_rows(images, columns), titles), alt, photo=True, narrow=narrow)
+
+
+def _in_rows(images: np.ndarray, columns: int) -> list[np.ndarray]:
+    return [images[start : start + columns] for start in range(0, len(images), columns)]
 
 
 def model_view(run: Run) -> Figure | Note:
@@ -222,8 +236,9 @@ def _rows(
     with np.load(path) as saved:
         told = more(saved, names)
         rows = [saved[name][:8] for name in names]
-    figure = sheet(rows, names=list(names.values()))
-    return Figure(figure, f"{len(rows[0])} images in columns. Rows: {words}.{told}", photo=True)
+    alt = f"{len(rows[0])} images in columns. Rows: {words}.{told}"
+    narrow = sheet([row[:4] for row in rows], names=list(names.values()), width=NARROW_IN)
+    return Figure(sheet(rows, names=list(names.values())), alt, photo=True, narrow=narrow)
 
 
 def save_rebuilt(run: Run, file: Path) -> Path:

@@ -7,7 +7,7 @@ from geofm_lib.advice import signs
 from geofm_lib.catalog import metrics
 from geofm_lib.catalog.readouts import FAST, GAIN, PRETRAINED, PROTOCOLS, SUPERVISED, UNTRAINED
 from geofm_lib.figures._axes import GREY, INK, LIMIT, LOOKS, WORDS, legend_below, own_look, whiskers
-from geofm_lib.figures.display import Figure, Note, Table, axes, styled
+from geofm_lib.figures.display import Answer, Figure, Note, Table, axes, styled
 from geofm_lib.runs.run import Run
 
 # kind of features -> its columns in the summary: METRIC (see catalog/metrics), and the half of its 95 % interval
@@ -28,9 +28,13 @@ COLOURS = {PRETRAINED: own_look("pretrained")["color"], UNTRAINED: own_look("unt
 NONE = "The run holds no result of the fast protocol: run it with protocol=fast or both."
 
 
-def verdict(run: Run) -> Note:
-    """The probe's result in a sentence."""
-    return Note(run.summary.get("verdict", "The run holds no probe result."))
+def verdict(run: Run) -> Answer | Note:
+    """The probe's result in a sentence, and what else its run says below it."""
+    whole = run.summary.get("verdict")
+    if not whole:
+        return Note("The run holds no probe result.")
+    first = f"{run.summary['answer']}." if run.summary.get("answer") else whole
+    return Answer(first, whole.removeprefix(first).strip())
 
 
 def doubts(run: Run) -> Table:

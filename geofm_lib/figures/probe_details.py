@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import matplotlib.figure
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -9,12 +10,13 @@ import seaborn as sns
 from geofm_lib.catalog import metrics
 from geofm_lib.catalog.readouts import FAST, PRETRAINED, UNTRAINED
 from geofm_lib.figures._axes import GREY, MANY
-from geofm_lib.figures.display import Figure, Note, Table, axes, styled
+from geofm_lib.figures.display import NARROW_IN, WIDTH_IN, Figure, Note, Table, axes, styled
 from geofm_lib.figures.pretrain import WITHHELD, withheld
 from geofm_lib.figures.probe import COLOURS, NONE, rows
 from geofm_lib.runs.run import Run
 
 MOST = 40  # classes in a figure
+MAPPED = 400  # images in the map, drawn at random
 
 
 @styled
@@ -144,6 +146,8 @@ def features_map(run: Run) -> Figure | Note:
     frame = run.read_csv("map.csv")
     if frame.empty:
         return Note("The run holds no map of its features.")
+    tested = len(frame)
+    frame = frame.sample(min(tested, MAPPED), random_state=0).sort_index()
     figure, ax = axes(height=3.6)
     sns.scatterplot(
         frame,
@@ -159,8 +163,10 @@ def features_map(run: Run) -> Figure | Note:
     first = frame.iloc[0]
     ax.set(xlabel=f"first component, {100 * first['x_share']:.0f} % of the variance",
            ylabel=f"second, {100 * first['y_share']:.0f} %")  # fmt: skip
-    alt = f"{len(frame)} test images of {frame['class'].nunique()} classes at the first two principal components of "
-    alt += f"their features, which hold {100 * (first['x_share'] + first['y_share']):.0f} % of the variance."
+    alt = f"{len(frame)} of {tested} test images of {frame['class'].nunique()} classes at the first two principal "
+    alt += (
+        f"components of their features, which hold {100 * (first['x_share'] + first['y_share']):.0f} % of the variance."
+    )
     return Figure(figure, alt, frame.groupby("class")[["x", "y"]].mean().reset_index())
 
 
@@ -179,14 +185,19 @@ def _pictures(run: Run, name: str) -> dict[str, np.ndarray] | Note:
 
 @styled
 def _sheet(pictures: np.ndarray, titles: list[str], names: np.ndarray | None, alt: str) -> Figure:
+    narrow = _drawn(pictures[:, :3], titles, names, NARROW_IN)
+    return Figure(_drawn(pictures, titles, names, WIDTH_IN), alt, photo=True, narrow=narrow)
+
+
+def _drawn(pictures: np.ndarray, titles: list[str], names: np.ndarray | None, width: float) -> matplotlib.figure.Figure:
     count, columns = pictures.shape[:2]
-    figure, panels = axes(height=1.25 * count, rows=count, columns=columns, squeeze=False)
+    figure, panels = axes(1.25 * count, count, columns, width, squeeze=False)
     for (row, column), ax in np.ndenumerate(panels):
         ax.imshow(pictures[row, column])
         ax.set(xticks=[], yticks=[])
         ax.grid(False)
         if column and names is not None:
-            ax.set_title(names[row, column - 1], fontsize=7)
+            ax.set_title(names[row, column - 1], fontsize=8)
         if not column:
-            ax.set_ylabel(titles[row], fontsize=7, rotation=0, ha="right", va="center")
-    return Figure(figure, alt, photo=True)
+            ax.set_ylabel(titles[row], fontsize=8, rotation=0, ha="right", va="center")
+    return figure

@@ -87,7 +87,7 @@ def memory() -> Figure:
     ax.annotate(f"one GPU holds {room:.0f} GiB", (-0.45, room), (0, 2), textcoords="offset points", fontsize=8)
     ax.set(xlabel="", ylabel=PEAK_GIB, ylim=(0, 72))
     ax.grid(False, axis="x")
-    ax.legend(title=None, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.08))
+    legend_below(figure, [ax], 4)
     wide = frame.pivot(index="strategy", columns="model", values="value")[list(frame["model"].unique())].loc[order]
     most = frame.loc[frame["value"].idxmax()]
     alt = (f"Bars of peak active memory per GPU in GiB, as published ({PEAK}), for {', '.join(wide.columns)}. "
@@ -107,10 +107,9 @@ def memory_by_nodes() -> Figure:
         first, last = line["value"].iloc[0], line["value"].iloc[-1]
         ax.annotate(f"{model}   ", (1, first), fontsize=8, va="center", ha="right")
         ends.append(f"{model} {strategy} from {first:.2f} to {last:.2f}")
-    node_axis(ax, yscale="log", ylabel=PEAK_GIB, xlim=(0.55, 150))
+    node_axis(ax, yscale="log", ylabel=PEAK_GIB, xlim=(0.4, 150))
     ticks(ax.yaxis, [1, 2, 5, 10, 20])
-    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    ax.legend(handles.values(), handles.keys(), loc="upper right", bbox_to_anchor=(1, 1.04), ncols=2)
+    legend_below(figure, [ax])
     table = frame.pivot_table(index="nodes", columns=["model", "strategy"], values="value", sort=False).sort_index()
     table.columns = [f"{model} {strategy}" for model, strategy in table.columns]
     alt = f"Peak memory per GPU in GiB, 1 to 128 nodes, as published ({PEAK}): {'; '.join(ends)}."
@@ -129,8 +128,8 @@ def prefetch() -> Figure:
     sns.barplot(frame, x="setting", y="images/s", hue="strategy", palette=colours, saturation=1, ax=ax)
     ax.set(xlabel="", ylabel=IMAGES_PER_S)
     ax.grid(False, axis="x")
-    ax.tick_params(axis="x", labelsize=7.5)
-    ax.legend(title=None, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.14))
+    ax.tick_params(axis="x", labelsize=8)
+    legend_below(figure, [ax])
     frame["setting"] = frame["setting"].str.replace("\n", " ")
     wide = frame.pivot(index="setting", columns="strategy", values="images/s")
     best = [f"{name} {column.max():.0f} with {column.idxmax()}" for name, column in wide.items()]

@@ -26,7 +26,7 @@ from geofm_lib.figures._axes import (
     of_ideal,
     plain_log,
 )
-from geofm_lib.figures.display import Figure, Note, axes, styled
+from geofm_lib.figures.display import Answer, Figure, Note, axes, styled
 from geofm_lib.planning.conditions import ALIKE, FRONTIER, NODES, TABLE_I, WINDOWS, WORKLOADS, nodes_of
 from geofm_lib.planning.planner import CLOSE, as_published, first_choice, predict
 from geofm_lib.settings import ScalingSettings
@@ -113,15 +113,40 @@ def strong(settings: ScalingSettings) -> Figure | Note:
     return Figure(figure, alt, table)
 
 
+def answer() -> Answer:
+    """Which strategy is predicted to win on one node and on the most, and how often the published points agree."""
+    table = _choices()
+    known = table.dropna(subset=["of best published"])
+    ends = [
+        f"on {nodes} node{'s' * (nodes > 1)} {_grouped(table[table['nodes'] == nodes])}"
+        for nodes in (NODES[0], NODES[-1])
+    ]
+    text = f"Predicted for Frontier: {'; '.join(ends)}. "
+    right = (~known["missed"]).sum()
+    text += f"In {right} of the {len(known)} published cases the choice is within {CLOSE:.0%} of the best."
+    return Answer(text, "FSDP1 as published: 32 images per GPU, bf16, start-up included; HYBRID_1GPU and DDP aside.")
+
+
+def _grouped(table: pd.DataFrame) -> str:
+    """FULL_SHARD for ViT-Base and ViT-Huge, SHARD_GRAD_OP for ViT-5B."""
+    found = table.groupby("predicted best", sort=False)["model"].agg(" and ".join)
+    return ", ".join(f"{strategy} for {models}" for strategy, models in found.items())
+
+
+def _choices() -> pd.DataFrame:
+    """The best strategy of each model and number of nodes, predicted and published."""
+    table = pd.DataFrame([first_choice(model, nodes) for model in TABLE_I for nodes in NODES])
+    table.columns = ["model", "nodes", "predicted best", "published best", "of best published"]
+    return table.assign(missed=table["of best published"] < 1 - CLOSE)
+
+
 @styled
 def ranking(settings: ScalingSettings | None = None) -> Figure:
     """The best strategy by model and nodes, HYBRID_1GPU and DDP aside: predicted above, published below.
 
     `settings`: a job whose plan may name another strategy; then a sentence says why.
     """
-    table = pd.DataFrame([first_choice(model, nodes) for model in TABLE_I for nodes in NODES])
-    table.columns = ["model", "nodes", "predicted best", "published best", "of best published"]
-    table["missed"] = table["of best published"] < 1 - CLOSE
+    table = _choices()
     places = list(TABLE_I)
     figure, ax = axes(height=3.9)
     for model, nodes, ours, theirs, _, missed in table.itertuples(index=False):
@@ -130,7 +155,7 @@ def ranking(settings: ScalingSettings | None = None) -> Figure:
             if isinstance(name, str):
                 ax.barh(y + lift, 0.94, 0.38, left=x - 0.47, color=STRATEGIES[name].colour, alpha=0.75)
                 short = SHORT.get(name, name.replace("HYBRID_", "H").replace("GPUs", "").replace("GPU", ""))
-                ax.text(x, y + lift, short, ha="center", va="center", fontsize=7.5)
+                ax.text(x, y + lift, short, ha="center", va="center", fontsize=8)
         if missed:
             ax.plot(x + 0.4, y + 0.2, "x", color=INK, markersize=6, label="below 95 % of the best published")
     ax.set_xticks(range(len(NODES)), NODES)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from geofm_lib.figures.display import Note, Table, facts
+from geofm_lib.figures.display import Answer, Note, Table, facts
 from geofm_lib.runs.run import Run
 
 MOST = 4  # reasons named in one line; the lists below have all
@@ -13,15 +13,25 @@ MOST = 4  # reasons named in one line; the lists below have all
 SIDES = {"train": "train", "val": "val", "test": "test", "leaks": "kept out of training"}
 
 
+def said(run: Run) -> Answer | Note:
+    """What goes in, and how much of the source does not, in one sentence."""
+    found = run.summary
+    if "images" not in found:
+        return Note("The run has packed no image yet.")
+    doubts = found.get("warnings", [])
+    more = f" ({len(doubts) - 1} more below)" if len(doubts) > 1 else ""
+    look = f"Look here first: {doubts[0]}{more}." if doubts else ""
+    return Answer(f"{_taken(run)} go in: {_sides(found)}. {_aside(found)}.", look)
+
+
 def answer(run: Run) -> Table | Note:
     """One row for what was taken, and one for each thing that a reader might not expect."""
     found = run.summary
     if "images" not in found:
         return Note("The run has packed no image yet.")
-    refused, unused, converted = found.get("refused", 0), _unused(found), found.get("converted", 0)
-    many = f"{converted:,}" if converted else "none"
-    caption = f"{_count(found['images'], 'image')} taken, {many} of them converted; {refused:,} refused; "
-    caption += f"{_count(sum(unused.values()), 'other file')} not used"
+    refused, unused = found.get("refused", 0), _unused(found)
+    caption = "Every file of the source is in one of these lines"
+    caption += "; look here names what may not be meant, and the setting that decides" * bool(found.get("warnings"))
     rows = {f"look here ({i})" if i > 1 else "look here": text for i, text in enumerate(found.get("warnings", []), 1)}
     return facts(rows | {
         "taken": _taken(run),
@@ -56,6 +66,15 @@ def sets(run: Run) -> Table | Note:
     if not rows:
         return Note("This is one data set, no union of several.")
     return Table(pd.DataFrame(rows), f"{len(rows)} data sets in one")
+
+
+def _aside(found: Mapping) -> str:
+    converted, refused, unused = found.get("converted", 0), found.get("refused", 0), sum(_unused(found).values())
+    if not converted and not refused and not unused:
+        return "None was converted or refused, and nothing else was there"
+    many = f"{converted:,} of them were" if converted > 1 else "one of them was" if converted else "none of them was"
+    words = f"{many} converted, {_count(refused, 'image')} refused, {_count(unused, 'other file')} not used"
+    return words[0].upper() + words[1:]
 
 
 def _taken(run: Run) -> str:

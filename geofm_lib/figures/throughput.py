@@ -24,7 +24,7 @@ from geofm_lib.figures._axes import (
     stacked_bars,
     whiskers,
 )
-from geofm_lib.figures.display import Figure, Note, Table, axes, styled
+from geofm_lib.figures.display import Answer, Figure, Note, Table, axes, styled
 from geofm_lib.planning.conditions import Conditions, gib
 from geofm_lib.planning.memory import rank_memory
 from geofm_lib.planning.steps import step_traffic
@@ -61,6 +61,31 @@ MOST_RANKS = 16
 HALF = "the middle half of the steps"
 NO_SPREAD = "An earlier version kept no spread of the steps."
 NOT_PROFILED = "This run profiled no steps (profile_steps)."
+
+
+def answer(run: Run) -> Answer:
+    """Images/s with the spread of its steps, where most of a step goes, and the memory; with the conditions."""
+    found, asked, ranks = run.summary, run.settings, run.ranks
+    if found.get("images_per_s") is None:
+        return Answer("The run has measured nothing yet.")
+    own = run.metrics
+    steps = own.loc[own["phase"].eq("steady window"), "step_s"].dropna() if "phase" in own else pd.Series(dtype=float)
+    spread = f" (middle 90 % of {len(steps)} steps: {steps.quantile(0.05):.3g} to {steps.quantile(0.95):.3g})"
+    text = (
+        f"{found['images_per_s']:.3g} images/s: a step of {found['global_batch']} images takes {found['step_s']:.3g} s"
+    )
+    text += spread if len(steps) > 1 else ""
+    kind = "profiled_" if "profiled_step_s" in ranks else ""
+    phases = {words: ranks[f"{kind}{name}_s"].mean() for name, words in PROFILED.items() if f"{kind}{name}_s" in ranks}
+    if phases:
+        most = max(phases, key=phases.__getitem__)
+        text += f", {100 * phases[most] / sum(phases.values()):.0f} % of it {most}"
+    if found.get("peak_memory_gib") is not None:
+        text += f"; the fullest rank holds {found['peak_memory_gib']:.2g} GiB"
+    names = ", ".join(str(asked[name]) for name in ("model", "strategy", "precision", "workload") if name in asked)
+    return Answer(
+        f"{text}.", f"{names}; {len(ranks)} rank{'s' * (len(ranks) != 1)}, {run.environment.get('device', '')}."
+    )
 
 
 def speed(run: Run) -> Table:

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import html
 import re
+import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,9 +31,11 @@ KINDS = {
 }
 MOVES = re.compile(r"(\n|\r|\x1b\[\d*[AB])")  # of a terminal's cursor: nested progress bars go up and down
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*(?:\x07|\x1b\\)")
+SVG_SAFE = "/:=;,.()*!~-_?@|[]{}$^`'"
 NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")
 LINK = re.compile(r"\[([^\]]*)\]\(([\w-]+)\.ipynb\)")
 ERROR_TAGS = ("papermill-error-cell-tag",)  # papermill's own notices; the page's banner says it better
+PLACES = ("question", "answer", "body", "made")  # of a page, from its top; a cell names its own by a tag
 TAGS = set(
     "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 "
     "hr i img kbd li mark ol p pre q s small span strong sub summary sup table tbody td tfoot th thead tr u ul".split()
@@ -70,7 +73,7 @@ def clean(notebook: NotebookNode, pages_beside: bool = True) -> NotebookNode:
         if cell.cell_type == "raw":  # would be written into the page as it is
             cell.cell_type, cell.source = "markdown", f"<pre>{html.escape(cell.source)}</pre>"
     kept = [cell for cell in notebook.cells if cell.cell_type in ("markdown", "code")]
-    notebook.cells = answer_first([cell for cell in kept if not set(ERROR_TAGS) & set(tags(cell))])
+    notebook.cells = placed([cell for cell in kept if not set(ERROR_TAGS) & set(tags(cell))])
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = outputs(cell.outputs, widgets)
@@ -127,16 +130,24 @@ def plain(text: str) -> str:
     return "\n".join(line.rstrip() if line.isspace() else line for line in lines)
 
 
-def answer_first(cells: list[NotebookNode]) -> list[NotebookNode]:
-    """The cells as a page shows them: the one tagged "answer", with the words before it, stands under the title.
+def placed(cells: list[NotebookNode]) -> list[NotebookNode]:
+    """The cells in the order of a page, each with its place in metadata: question, answer, body or made.
 
-    A notebook computes its answer before it can show it; a reader wants it at once.
+    A reader wants the answer at once and how it was made last; a notebook needs its settings and its run first. What
+    asks the question is cut behind its heading, so that the answer stands between the two.
     """
-    place = next((k for k, cell in enumerate(cells) if "answer" in tags(cell)), 0)
-    if place < 2:
-        return cells
-    start = place - (cells[place - 1]["cell_type"] == "markdown")
-    return [cells[0], *cells[start : place + 1], *cells[1:start], *cells[place + 1 :]]
+    found: dict[str, list[NotebookNode]] = {place: [] for place in PLACES}
+    for cell in cells:
+        place = next((each for each in tags(cell) if each in PLACES), "made" if "parameters" in tags(cell) else "body")
+        found["made" if "injected-parameters" in tags(cell) else place].append(cell)
+    first = next((cell for cell in found["body"] if cell["cell_type"] == "markdown"), None)
+    if first is not None and (parts := re.fullmatch(r"\s*(# [^\n]*)(.*)", first["source"], re.DOTALL)):
+        found["question"] = [nbformat.from_dict({**first, "source": parts[1], "id": "title"})]
+        first["source"] = parts[2].strip()
+    for place, there in found.items():
+        for cell in there:
+            cell["metadata"] = nbformat.from_dict({**cell.get("metadata", {}), "place": place})
+    return [cell for there in found.values() for cell in there]
 
 
 def digest(notebook: NotebookNode) -> str:
@@ -162,6 +173,28 @@ def first_paragraph(notebook: NotebookNode) -> str:
     below = re.sub(r"^#.*", "", _first_markdown(notebook), flags=re.MULTILINE)
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", below.strip().split("\n\n")[0])
     return re.sub(r"\s+", " ", re.sub(r"[*`]", "", text)).strip()
+
+
+def answer(notebook: NotebookNode) -> str:
+    """The sentence that answers a page's question, as text; '' if no cell gives one."""
+    for output in _answers(notebook):
+        if found := re.search(r'<p class="answer">(.*?)</p>', output["data"].get("text/html", ""), re.DOTALL):
+            return html.unescape(re.sub(r"<[^>]+>", "", found[1])).strip()
+    return ""
+
+
+def picture(notebook: NotebookNode) -> str:
+    """The first image of the answer as a data address, laid out for a small place; '' without any."""
+    for output in _answers(notebook):
+        for kind, content in output["data"].items():
+            if kind.startswith("image/"):
+                return output["metadata"].get("narrow") or content
+    return ""
+
+
+def _answers(notebook: NotebookNode) -> list[NotebookNode]:
+    cells = [cell for cell in notebook["cells"] if cell["metadata"].get("place") == "answer"]
+    return [output for cell in cells for output in cell.get("outputs", []) if "data" in output]
 
 
 def injected(notebook: NotebookNode) -> dict[str, str]:
@@ -245,21 +278,28 @@ def _display(output: NotebookNode) -> list[NotebookNode]:
     content, about = data[kind], output.get("metadata", {}).get(kind, {})
     if kind == "text/plain":
         content = plain(content)
-    if kind == "image/svg+xml":  # as an image, in which nothing runs
-        content = base64.b64encode(content.encode()).decode()
-    if kind.startswith("image/"):
-        content = NOT_BASE64.sub("", content)
+    narrow = about.get("narrow", "")  # the same for a phone
+    if kind.startswith("image/"):  # as an image, in which nothing runs
+        content, narrow = (_address(kind, each) if each else "" for each in (content, narrow))
     if kind in ("image/gif", "image/webp"):
-        content = f'<img src="data:{kind};base64,{content}">'
+        content = f'<img src="{content}">'
     if kind == "text/html":
         said = foreign.left_out(content, harmless(content))
         said = foreign.unshown(data) if said and foreign.known(data) else said
     width = str(about.get("width", ""))
     metadata = {"alt": about.get("alt") or data.get("text/plain", ""), "width": width * width.isdecimal()}
+    metadata["narrow"] = narrow if narrow != content else ""
     shown = [new_output("display_data", data={KINDS[kind]: content}, metadata=metadata)]
     return (shown if kind != "text/html" or foreign.visible(harmless(content)) else []) + (
         [_note(said)] if said else []
     )
+
+
+def _address(kind: str, content: str) -> str:
+    """An image as a data address, without a character that ends an attribute or a source set."""
+    if kind == "image/svg+xml":  # a third shorter than base64
+        return f"data:{kind},{urllib.parse.quote(content, safe=SVG_SAFE)}"
+    return f"data:{kind};base64,{NOT_BASE64.sub('', content)}"
 
 
 def _widget(output: NotebookNode, widgets: Mapping[str, Any]) -> list[NotebookNode]:
@@ -281,4 +321,7 @@ SHOWN = {"stream": _stream, "error": _error}
 
 
 def _first_markdown(notebook: NotebookNode) -> str:
-    return next((cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "markdown"), "")
+    """The question and what follows it, which `placed` cuts apart."""
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    body = [cell["source"] for cell in cells[1:] if cell["metadata"].get("place") == "body"]
+    return "\n\n".join([cell["source"] for cell in cells[:1]] + body[:1])

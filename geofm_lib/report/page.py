@@ -4,6 +4,7 @@ The page looks as `templates/` says: no scripts, no network, code folded, alt te
 run (status, error, provenance) is read from the run folder, never from the notebook's metadata.
 """
 
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ import nbformat
 from nbconvert import HTMLExporter
 
 from geofm_lib import files
-from geofm_lib.report import mathematics, notebook_outputs
+from geofm_lib.report import captions, mathematics, notebook_outputs
 from geofm_lib.report.colophon import chain, colophon
 from geofm_lib.report.ending import banner
 from geofm_lib.runs import results
@@ -23,6 +24,15 @@ from geofm_lib.runs.run import Run
 
 TEMPLATES = Path(__file__).resolve().with_name("templates")
 INDEX = "index.html"
+PICTURE = re.compile(r"data:image/[^\"<>&]*")
+STAGES = {  # of the index, the front page first -> its pages
+    "The paper": ("06_paper",),
+    "Data": ("01_data",),
+    "Pretraining": ("02_pretrain", "09_objectives"),
+    "Speed and memory": ("03_throughput", "04_scaling", "11_peers"),
+    "Features": ("05_probe", "07_accuracy", "08_transfer"),
+    "Any runs": ("10_compare",),
+}
 NEEDED = ("title", "summary", "parameters", "status", "seconds", "ended", "cpu")
 
 
@@ -37,6 +47,7 @@ def render(notebook_path: Path, page_path: Path, run: Run | None = None) -> Path
     source = nbformat.read(str(notebook_path), as_version=4)
     alone = _facts_of(page_path).name == "page.json"  # in a run folder, with no index and no pages beside it
     notebook = notebook_outputs.clean(source, pages_beside=not alone)
+    captions.number(notebook.cells)
     top = banner(notebook, run, said)
     summary, where = (run.summary, run.environment) if run else ({}, {})
     seconds = said.get("seconds") if run is None or run.seconds is None else run.seconds
@@ -48,6 +59,7 @@ def render(notebook_path: Path, page_path: Path, run: Run | None = None) -> Path
         "digest": notebook_outputs.digest(source),
         "title": notebook_outputs.title(notebook),
         "summary": notebook_outputs.first_paragraph(notebook),
+        "answer": notebook_outputs.answer(notebook),
         "parameters": notebook_outputs.injected(source),
         "status": top["status"],
         "seconds": None if seconds is None else round(seconds, 1),
@@ -58,6 +70,7 @@ def render(notebook_path: Path, page_path: Path, run: Run | None = None) -> Path
         "commit": where.get("commit") or results.commit(),
         **({"kernels": kernels} if kernels else {}),
     }
+    picture = notebook_outputs.picture(notebook)
     has_colophon = any(cell.get("id") == "colophon" and cell.get("outputs") for cell in notebook.cells)
     shown = facts | {
         "name": Path(facts["notebook"]).stem,
@@ -65,11 +78,12 @@ def render(notebook_path: Path, page_path: Path, run: Run | None = None) -> Path
         "banner": top,
         "chain": chain(run)._repr_html_() if run and len(run.slices) > 1 else "",
         "colophon": "" if has_colophon else colophon(run)._repr_html_(),
+        "contents": captions.contents(notebook.cells),
     }
     body, _ = _exporter().from_notebook_node(notebook, resources={"geofm": shown})
     page_path.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(page_path, body)
-    files.write_json(_facts_of(page_path), facts)
+    files.write_json(_facts_of(page_path), facts | {"picture": picture})
     return page_path
 
 
@@ -91,7 +105,9 @@ def render_run(folder: Path, notebook: Path | None = None) -> Path:
 
 
 def write_index(folder: Path) -> Path:
-    """Write `index.html`: each page's question, first paragraph, status, parameters, duration and date.
+    """Write `index.html`: each page's question, answer and picture by stage, with status, parameters, duration, date.
+
+    A page that another notebook than today's made is marked as that.
 
     ValueError for a folder without pages, and for a page without the facts of this project's pages.
     """
@@ -101,9 +117,27 @@ def write_index(folder: Path) -> Path:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True)
     environment.filters["duration"] = duration
     shown = [_facts(page) | {"page": page.name} for page in pages]
-    text = environment.get_template("pages.html.j2").render(pages=shown, commit=results.commit())
+    for facts in shown:
+        facts["stale"] = _stale(facts)
+        facts["picture"] = facts.get("picture", "") if PICTURE.fullmatch(facts.get("picture", "")) else ""
+    known = [name for names in STAGES.values() for name in names]
+    others = [facts for facts in shown if Path(facts["page"]).stem not in known]
+    stages = {
+        stage: [facts for name in names for facts in shown if Path(facts["page"]).stem == name]
+        for stage, names in STAGES.items()
+    }
+    stages = {stage: there for stage, there in (stages | {"Other pages": others}).items() if there}
+    text = environment.get_template("pages.html.j2").render(stages=stages, commit=results.commit())
     files.write_text(folder / INDEX, text)
     return folder / INDEX
+
+
+def _stale(facts: dict[str, Any]) -> bool:
+    """Whether the page's notebook is one of ours and has changed since."""
+    today = results.ROOT / "notebooks" / Path(facts.get("notebook", "")).name
+    if not facts.get("digest") or not today.is_file():
+        return False
+    return bool(facts["digest"] != notebook_outputs.digest(nbformat.read(str(today), as_version=4)))
 
 
 def _facts(page: Path) -> dict[str, Any]:
@@ -133,8 +167,15 @@ def _exporter() -> HTMLExporter:
         raise ValueError(f"The template is not at '{TEMPLATES}'; run from a clone of geofm, installed with -e.")
     bases = [str(TEMPLATES.parent)]
     exporter = HTMLExporter(template_name=TEMPLATES.name, extra_template_basedirs=bases, exclude_anchor_links=True)
-    exporter.register_filter("harmless", notebook_outputs.harmless)
-    exporter.register_filter("markdown2html", mathematics.markdown)
+    origin = results.origin()
+    shown = {
+        "harmless": lambda markup: captions.linked(notebook_outputs.harmless(markup), origin),
+        "anchored": captions.anchored,
+        "linked": captions.linked,
+        "markdown2html": mathematics.markdown,
+    }
+    for name, change in shown.items():
+        exporter.register_filter(name, change)
     exporter.preprocessors = []
     exporter._init_preprocessors()
     return exporter

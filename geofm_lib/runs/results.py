@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import platform
+import re
 import socket
 import subprocess
 from datetime import UTC, datetime
@@ -90,6 +91,17 @@ def _cells(notebook: str) -> list[tuple[str, str]]:
     cells = [each for each in json.loads(notebook)["cells"] if not SETTING_TAGS & {*each["metadata"].get("tags", [])}]
     found = [(each["cell_type"], "".join(each["source"]).strip()) for each in cells]
     return [each for each in found if each[1]]
+
+
+def origin() -> str:
+    """The web address of the repository that this checkout came from, '' if it came from none."""
+    words = ["git", "remote", "get-url", "origin"]
+    try:
+        said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    address = re.sub(r"^(ssh://)?git@([^:/]+)[:/]", r"https://\2/", said).removesuffix(".git")
+    return address if re.fullmatch(r"https?://[\w.-]+(/[\w.~-]+)+", address) else ""
 
 
 def _version(package: str) -> str:

@@ -1,7 +1,9 @@
 """Looks at pages in a real browser: `python -m tests.support.browser_pages reports/` (exit code 1 if one is bad).
 
 A good page needs nothing but its own file, is below 500 KB, describes and decodes every image, has one h1 and
-headings without gaps, and never scrolls sideways, on a phone or on a large screen.
+headings without gaps, and never scrolls sideways, on a phone or on a large screen. Each figure and table has a numbered
+caption and an anchor, a long page contents whose links lead somewhere. On a phone no word in a figure is smaller than 9
+pixels and nothing sticks out; in light and dark every text has a contrast of at least 4.5.
 """
 
 import json
@@ -14,6 +16,9 @@ from tests.support import browser
 
 LIMIT_BYTES = 500_000
 WIDTHS = (390, 1280)  # a phone and a large screen, in CSS pixels
+SMALLEST_PX, CONTRAST = 9.0, 4.5
+LONG = 5  # headings of the second level from which on a page has contents
+CHECKS = (Path(__file__).parent / "browser_pages.js").read_text()
 # What a browser asks for itself, and what stands in the page's own file.
 OWN_SCHEMES = ("chrome:", "chrome-untrusted:", "chrome-extension:", "devtools:", "edge:")
 INLINED = ("data:", "blob:", "about:")
@@ -56,12 +61,25 @@ def _in_browser(driver, page: Path) -> list[str]:
     gaps = [b for a, b in zip(headings, headings[1:], strict=False) if b > a + 1]
     faults += [f"a heading of level {gaps[0]} follows a gap"] if gaps else []
     faults += [] if title.strip() else ["no title"]
+    faults += _asked(driver, "parts", LONG)
     for width in WIDTHS:
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         wide = driver.execute_script("return document.documentElement.scrollWidth")
         faults += [f"{wide} pixels wide in a window of {width}"] if wide > width else []
+        faults += _asked(driver, "sides")
+        if width < 500:
+            faults += _asked(driver, "words", SMALLEST_PX)
+    for look in ("light", "dark"):
+        chosen = {"features": [{"name": "prefers-color-scheme", "value": look}]}
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", chosen)
+        faults += [f"{fault} in {look}" for fault in _asked(driver, "colours", CONTRAST)]
     return faults + [f"asks for {asked[:120]}" for asked in page_requests(_events(driver)) if asked != url]
+
+
+def _asked(driver, name: str, *limits: float) -> list[str]:
+    """What a function of browser_pages.js finds on the page that is open."""
+    return driver.execute_script(f"{CHECKS}\nreturn {name}(...arguments);", *limits)
 
 
 def page_requests(events: list[dict]) -> list[str]:

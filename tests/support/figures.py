@@ -3,7 +3,9 @@
 import base64
 import io
 import json
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -27,12 +29,21 @@ def run_folder(
     return Run(folder)
 
 
-def image(figure: Figure) -> Image.Image:
-    """The decoded image of a figure; its alt text must be there, and its bytes few."""
+PHONE = 360  # CSS pixels of a figure on a phone of 390
+
+
+def image(figure: Figure) -> Image.Image | ElementTree.Element:
+    """The decoded image of a figure; its alt text must be there, its bytes few, its words legible on a phone."""
     assert isinstance(figure, Figure)
     data, metadata = figure._repr_mimebundle_()
     ((kind, about),) = metadata.items()
-    content = base64.b64decode(data[kind])
     assert len(about["alt"]) > 30
-    assert len(content) < 100_000
-    return Image.open(io.BytesIO(content))
+    if kind == "image/jpeg":
+        content = base64.b64decode(data[kind])
+        assert len(content) < 100_000
+        return Image.open(io.BytesIO(content))
+    assert max(len(data[kind]), len(about["narrow"])) < 60_000
+    narrow = ElementTree.fromstring(about["narrow"])
+    scale = PHONE / float(narrow.get("viewBox").split()[2])
+    assert min(map(float, re.findall(r"font-size:([0-9.]+)px", about["narrow"]))) * scale >= 9
+    return ElementTree.fromstring(data[kind])
