@@ -435,7 +435,7 @@ def test_the_same_images_under_two_names_are_the_same(made):
 def test_one_run_with_a_value(made):
     made("a", summary=held(0.8))
     made("b", summary={"status": "failed", "error": "no"}, epochs=3)
-    words = compare.answer(found("a", "b")).text
+    words = repr(compare.answer(found("a", "b")))
     assert words == (
         "By held-out loss, a alone has a value: 0.8000 (95 % interval 0.7900 to 0.8100, over held-out images, the same "
         "for all). One run is not ranked: b (failed, step 40 of 40)."
@@ -448,7 +448,7 @@ def test_simulations(made):
     it = found("HYBRID_2GPUs", "FULL_SHARD")
     assert order(it.sections[0]) == [["FULL_SHARD"], ["HYBRID_2GPUs"]]
     assert "GiB at peak of one rank, simulated, strategy FULL_SHARD is best of 2: 2 (one run, no interval)" in (
-        compare.answer(it).text
+        repr(compare.answer(it))
     )
     assert isinstance(compare_curves.drawn(it), Figure)
 
