@@ -237,30 +237,24 @@ def compare(own: bool, runs: tuple[str, ...], kind: str, site: str, page: Path |
     The runs are of one kind; of a grid there is a page for each kind that has two rows or more. Runs that go, failed or
     have not begun are shown as that. The last line is the page's path.
     """
-    from geofm_lib.runs import check, compared, find
-    from geofm_lib.settings import CompareSettings, SettingsError
+    from geofm_lib.runs import check, compared
+    from geofm_lib.settings import CompareSettings
 
     given: dict[str, Any] = {"runs": compared.listed(runs), "kind": kind, "site": site}
-    asked = CompareSettings(**given)
-    kinds = [kind]
-    if kind == "auto" and any(map(find.is_grid, runs)):
-        kinds = compared.kinds(compared.members(asked)[0]) or kinds
-    each_of = [asked.model_copy(update={"kind": each}) for each in kinds]
-    for each in each_of:
-        compared.chosen(each)
-    if page and len(each_of) > 1:
-        raise SettingsError(f"--page: there is a page for each of {', '.join(kinds)}; add --kind with one of them")
+    pages, faults = compared.by_kind(CompareSettings(**given))
+    if page and len(pages) > 1:
+        kinds = ", ".join(each.kind for each in pages)
+        raise ValueError(f"--page: there is a page for each of {kinds}; add --kind with one of them")
+    for fault in faults:
+        click.echo(fault, err=True)
     from geofm_lib.report.stopping import Requests
 
     streams.secure(PRINT_S)
     with Requests(restore=not own) as requests:
         from geofm_lib.report import execute
 
-        codes = [
-            execute.run(check.named("10_compare"), each.given(), page or compared.page(each), requests)
-            for each in each_of
-        ]
-    return max(codes)
+        notebook = check.named("10_compare")
+        return max(execute.run(notebook, each.given(), page or compared.page(each), requests) for each in pages)
 
 
 @commands.command(**example("geofm watch runs/pretrain-ViT-Tiny-FULL_SHARD-3f9a01"))

@@ -11,8 +11,8 @@ from geofm_lib.catalog import headlines
 from geofm_lib.catalog.headlines import MINUS
 from geofm_lib.figures.display import Answer, Links, Note, Table
 from geofm_lib.runs import results
-from geofm_lib.runs.compared import NOT_BEGUN, NOT_NOTED, Member
 from geofm_lib.runs.comparison import Comparison, Group, Section
+from geofm_lib.runs.member import NOT_BEGUN, NOT_NOTED, Member
 
 MOST_NAMED = 6  # runs or settings that a sentence lists
 UNKNOWN = {None, NOT_NOTED}
@@ -35,7 +35,9 @@ def answer(found: Comparison) -> Answer:
     if left := found.unranked:
         of = f"{len(left)} of {len(found.members)} runs" if len(left) > 1 else "One run"
         parts.append(f"{of} {'are' if len(left) > 1 else 'is'} not ranked: {_and([_standing(each) for each in left])}")
-    parts += found.refused
+    parts += found.refused[:MOST_NAMED]
+    if (more := len(found.refused) - MOST_NAMED) > 0:
+        parts.append(f"{more} more rows of the grid cannot be read (geofm status GRID names them)")
     first, *more = [each.rstrip(".") + "." for each in parts]
     return Answer(first, " ".join(more))
 

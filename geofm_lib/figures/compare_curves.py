@@ -10,8 +10,8 @@ from geofm_lib.catalog.strategies import lookup
 from geofm_lib.figures._axes import BLUE, DOZEN, GREY, INK, LIMIT, SEEN, TRAINING_LOSS, legend_below, smoothed
 from geofm_lib.figures.compare import marked
 from geofm_lib.figures.display import Figure, Note, axes, styled
-from geofm_lib.runs.compared import Member
 from geofm_lib.runs.comparison import Comparison, Group, own_interval
+from geofm_lib.runs.member import Member
 
 MOST_CURVES = 12  # with a colour and name of their own; the others are grey
 MOST_PANELS = 4

@@ -15,7 +15,7 @@ from geofm_lib.catalog import headlines
 from geofm_lib.catalog.headlines import KINDS, WORDS, Headline, Kind
 from geofm_lib.jobs.probe_summary import interval
 from geofm_lib.runs import compared
-from geofm_lib.runs.compared import Member
+from geofm_lib.runs.member import ENCODERS, NOT_BEGUN, NOT_NOTED, Member
 from geofm_lib.settings import JOBS
 from geofm_lib.settings.compare import CompareSettings
 
@@ -107,8 +107,8 @@ class Comparison:
         found = {name: [each.settings.get(name) for each in self.members] for name in dict.fromkeys(names)}
         facts = dict.fromkeys([*self.kind.told, *self.kind.alike])
         for name in [each for each in facts if each not in found or each == "device"]:
-            begun = [each.fact(name) if each.state != compared.NOT_BEGUN else None for each in self.members]
-            found[name] = [None if value == compared.NOT_NOTED else value for value in begun]
+            begun = [each.fact(name) if each.state != NOT_BEGUN else None for each in self.members]
+            found[name] = [None if value == NOT_NOTED else value for value in begun]
         return {name: values for name, values in found.items() if any(value is not None for value in values)}
 
     @cached_property
@@ -125,7 +125,7 @@ class Comparison:
         return {
             name: value for name, value in first.items()
             if name not in self.differing and not (name in fields and fields[name].default == value)
-            and value != "" and not name.startswith(compared.ENCODERS)
+            and value != "" and not name.startswith(ENCODERS)
         }  # fmt: skip
 
     @cached_property
