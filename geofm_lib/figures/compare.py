@@ -21,7 +21,7 @@ MOST_PAIRS = 12  # rows of what made the difference
 
 def answer(found: Comparison) -> Answer:
     """Which run is best, by how much and how sure; what differs; which runs are not ranked, and why."""
-    parts = [_best(found, section) for section in found.sections if len(section.groups) > 1]
+    parts = [part for section in found.sections if len(section.groups) > 1 for part in _best(section)]
     alone = [section for section in found.sections if len(section.groups) == 1]
     if not found.sections:
         parts = [f"None of the {len(found.members)} runs has finished with a number to rank them by, so none is best"]
@@ -36,8 +36,8 @@ def answer(found: Comparison) -> Answer:
         of = f"{len(left)} of {len(found.members)} runs" if len(left) > 1 else "One run"
         parts.append(f"{of} {'are' if len(left) > 1 else 'is'} not ranked: {_and([_standing(each) for each in left])}")
     parts += found.refused[:MOST_NAMED]
-    if (more := len(found.refused) - MOST_NAMED) > 0:
-        parts.append(f"{more} more rows of the grid cannot be read (geofm status GRID names them)")
+    if (others := len(found.refused) - MOST_NAMED) > 0:
+        parts.append(f"{others} more rows of the grid cannot be read (geofm status GRID names them)")
     first, *more = [each.rstrip(".") + "." for each in parts]
     return Answer(first, " ".join(more))
 
@@ -119,20 +119,22 @@ def marked(found: Comparison) -> list[tuple[str, Section]]:
     return list(zip(letters, found.sections, strict=True))
 
 
-def _best(found: Comparison, section: Section) -> str:
+def _best(section: Section) -> list[str]:
+    """Which run is best and which is next, and in what these two differ: a sentence each."""
     best, second = section.groups[:2]
     count = sum(len(group.members) for group in section.groups)
     ranked = f"{len(section.groups)}" + (f" ({count} runs)" if count > len(section.groups) else "")
-    words = f"By {section.words}, {best.label} is best of {ranked}: {_told(best)}; next {second.label}: {_told(second)}"
-    if best.interval and second.interval and not best.sure_before(second):
-        words += "; the intervals overlap, so which of the two is better is not sure"
+    same = best.interval and second.interval and len(best.members) == len(second.members) == 1
+    beside = second.spread.split(", ")[0].removeprefix("95 % interval ") if same else second.spread
+    words = f"By {section.words}, {best.label} is best of {ranked}: {_told(best)}"
+    words += f"; next {second.label}: {second.headline.told(second.value)} ({beside})"
     if best.interval is None or second.interval is None:
         words += "; not both have an interval, so how sure that is cannot be said"
+    elif not best.sure_before(second):
+        words += "; the intervals overlap, so which of the two is better is not sure"
     changed = _changed(best, second)
-    if changed:
-        both = [f"{name} ({_text(here)} against {_text(there)})" for name, (here, there) in changed.items()]
-        words += f". These two differ in {_and(both)}" + ("" if both[1:] else " alone")
-    return words
+    both = [f"{name} ({_text(here)} against {_text(there)})" for name, (here, there) in changed.items()]
+    return [words, *([f"These two differ in {_and(both)}{'' if both[1:] else ' alone'}"] if both else [])]
 
 
 def _told(group: Group) -> str:
