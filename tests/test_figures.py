@@ -54,6 +54,9 @@ def test_a_loss_is_drawn_beside_what_it_must_be_held_against(folder):
     assert len(named) == 5 == len(ax.get_legend_handles_labels()[0]), "every mark has its words"
     smooth = ax.lines[1].get_ydata()
     np.testing.assert_allclose(smooth, [row["loss"] for row in rows], err_msg="a straight line stays one")
+    short = pretrain.loss(folder({}, MEASURED, rows[:20])).figure
+    assert [text.get_text() for text in short.legends[0].get_texts()][0] == "loss, each logged step"
+    assert not [text for text in short.legends[0].get_texts() if "mean over" in text.get_text()], "too few to smooth"
     assert {each.get_xlabel() for each in (*curve.figure.axes, *rates.figure.axes)} == {"epoch"}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from geofm_lib.advice import pretraining
-from geofm_lib.catalog.metrics import LONG
+from geofm_lib.catalog.metrics import LONG, rough
 from geofm_lib.figures._axes import BLUE, GREY, LIMIT, ORANGE, TRAINING_LOSS, WORDS, legend_below, own_look, smoothed
 from geofm_lib.figures.display import NARROW_IN, Answer, Figure, Note, Table, axes, sheet, styled
 from geofm_lib.runs.run import Run
@@ -53,8 +53,11 @@ def loss(run: Run) -> Figure | Note:
     x, window = _x(metrics), 2 * (len(metrics) // 60) + 1
     figure, ax = axes(height=3.6)
     for part, colour, label in ((before, GREY, "before the branch"), (pd.concat([before.tail(1), own]), BLUE, "loss")):
-        if not part.empty:
-            ax.plot(part[x], part["loss"], color=colour, alpha=0.35, linewidth=1, label=f"{label}, each logged step")
+        if part.empty:
+            continue
+        faint = {"alpha": 0.35, "linewidth": 1} if window > 1 else {}
+        ax.plot(part[x], part["loss"], color=colour, label=f"{label}, each logged step", **faint)
+        if window > 1:
             ax.plot(part[x], smoothed(part["loss"], window), color=colour, label=f"{label}, mean over {window} of them")
     words, end, span = [], metrics[x].iloc[-1], metrics[x].iloc[-1] - metrics[x].iloc[0]
     for name, aside in (("trained_on", 0.015), ("held_out", 0.035)):
@@ -155,9 +158,11 @@ def probe_along(run: Run) -> Figure | Note:
     start = "before the first step" if first["step"] == 0 else f"after {first['step']:.0f} steps, where it was begun"
     ax.set(xlabel=x, ylabel=f"{LONG[key]}, %", ylim=(0, None))
     seconds, steps = frame["seconds"].sum(), run.metrics
-    cost = f"{len(frame)} probes took {seconds:.1f} s"
+    cost = f"{len(frame)} probes took {rough(seconds)} s"
     if "step_s" in steps:
-        cost += f", {100 * seconds / (seconds + steps['step_s'].median() * last['step']):.1f} % of the training's time"
+        cost += (
+            f", {rough(100 * seconds / (seconds + steps['step_s'].median() * last['step']))} % of the training's time"
+        )
     ax.set_title(cost)
     alt = f"Line: {LONG[key]} of {last['test_images']:.0f} test images, by ridge regression on frozen features, "
     alt += f"goes from {first[key]:.1f} % {start} to {last[key]:.1f} % after {last['step']:.0f} steps"
