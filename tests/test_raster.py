@@ -13,6 +13,7 @@ import pytest
 import rasterio
 import tifffile
 from PIL import Image
+from rasterio.transform import from_bounds, from_origin
 
 from geofm_lib import files
 from geofm_lib.data import decode, verify
@@ -73,7 +74,8 @@ def test_every_geotiff_is_exact_or_told_or_refused():
     assert "complex numbers (complex64); save their magnitude" in refused["complex64"]
     told = {name: result.removeprefix("told: ") for name, result in found.items() if result.startswith("told")}
     assert all(
-        name.split(" ")[0] in raster.BECOMES or "alpha" in name or "palette" in name or "sparse" in name
+        name.split(" ")[0] in raster.BECOMES
+        or any(word in name for word in ("alpha", "palette", "sparse", "miniswhite"))
         for name in told
     )
     assert told["float64 x 3"] == "float64 to float32"
@@ -83,6 +85,35 @@ def test_every_geotiff_is_exact_or_told_or_refused():
     assert told["fourth band called alpha: full, LZW"] == "full alpha dropped"
     assert found["fourth band called alpha: near infrared, LZW"] == "exact"
     assert told["fourth band called alpha: a mask, LZW"] == "not measured: alpha"
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("packed", [{}, {"compression": "deflate"}, {"tile": (16, 16)}])
+def test_grey_whose_white_is_0_keeps_its_numbers_and_has_no_palette(dtype, packed):
+    """GDAL calls its greys a palette: of 16 bits 65,536 colours of 8, in which 2,133 numbers became 15."""
+    numbers = (np.arange(48 * 48).reshape(48, 48) * 7 + 40).astype(dtype)
+    file = io.BytesIO()
+    tifffile.imwrite(file, numbers, photometric="miniswhite", **packed)
+    checked, values, valid = through(file.getvalue())
+    assert np.array_equal(values[..., 0], numbers) and values.shape[-1] == 1 and valid.all()
+    assert raster.WHITE in checked.converted and "palette" not in checked.converted
+
+
+@pytest.mark.parametrize(
+    ("transform", "crs", "lies"),
+    [
+        (from_origin(0, 0, 1, 1), None, False),  # what writers put where they know no place
+        (from_bounds(0, 0, 48, 48, 48, 48), None, False),
+        (from_origin(0, 0, 1, 1), "EPSG:32631", True),
+        (from_origin(500_000, 5_000_000, 10, 10), None, True),
+        (from_origin(3, 0, 1, 1), None, True),
+    ],
+)
+def test_a_count_of_pixels_is_no_place(transform, crs, lies, tmp_path):
+    options = {"driver": "GTiff", "height": 48, "width": 48, "count": 1, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "a.tif", "w", transform=transform, crs=crs, **options) as file:
+        file.write(np.arange(48 * 48, dtype=np.uint8).reshape(1, 48, 48))
+    assert (raster.read((tmp_path / "a.tif").read_bytes()).geo is not None) == lies
 
 
 def test_bytes_stay_where_ranks_read_the_same_numbers():

@@ -138,6 +138,37 @@ def test_sides_and_groups(read):
     assert read(labels_csv=flags).sides == SIDES
 
 
+@pytest.mark.parametrize(
+    ("column", "of_no", "of_yes"),
+    [("is_test", "train", "test"), ("is_train", "test", "train"), ("valid", "train", "val"), ("isVal", "train", "val")],
+)
+def test_one_column_of_yes_and_no_is_a_whole_split(read, column, of_no, of_yes):
+    said = [[True, False, False][k % 3] for k in range(12)]
+    found = read(labels_csv=rows(f"image,label,{column}", ENDS, TRUE, said))
+    assert found.sides == [of_yes if yes else of_no for yes in said]
+
+
+def test_what_no_column_of_sides_says(read):
+    two = rows(
+        "image,label,is_val,is_test", ENDS, TRUE, [k % 3 == 0 for k in range(12)], [k % 3 == 1 for k in range(12)]
+    )
+    assert read(labels_csv=two).sides == ["val", "test", "train"] * 4
+    open_ones = rows("image,label,is_test", ENDS, TRUE, ["True", "", "False"] * 4)
+    assert read(labels_csv=open_ones).sides == ["test", "", "train"] * 4, "an empty cell says nothing"
+    folds = read(labels_csv=rows("image,label,fold", ENDS, TRUE, [k % 5 for k in range(12)]))
+    assert any("column 'fold' of 'labels.csv' is not used" in each for each in folds.warnings)
+
+
+def test_lists_by_an_absolute_pattern_are_those_by_a_relative_one(read, tmp_path, monkeypatch):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for side, part in (("train", ENDS[:8]), ("test", ENDS[8:])):
+        (lists / f"set-{side}.txt").write_text("\n".join(part))
+    monkeypatch.chdir(tmp_path)
+    for text in (f"{lists}/*.txt", f"{lists}/set-*.txt", f"{tmp_path}/**/*.txt"):
+        assert read(text).sides == ["train"] * 8 + ["test"] * 4
+
+
 def test_columns_named_by_the_setting(read):
     table = rows("when,after,before,C,S,cell_km", range(6), ENDS[:6], ENDS[6:], TRUE[:6], SIDES[:6], range(6))
     found = read("labels.csv:path=before+after,label=C,side=S,group=cell_km", labels_csv=table)

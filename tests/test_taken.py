@@ -1,6 +1,7 @@
 """01's answer: what was taken, converted, refused and not used, in words that add up."""
 
 import numpy as np
+import rasterio
 import tifffile
 
 from geofm_lib import files
@@ -61,3 +62,19 @@ def test_what_was_not_used_is_listed_by_suffix(tmp_path):
 
 def test_a_run_without_images_is_one_sentence(tmp_path):
     assert "packed no image" in repr(taken.answer(Run(tmp_path)))
+
+
+def test_empty_tiles_are_counted_on_the_first_screen(tmp_path):
+    """Three scenes of 4 x 5 tiles, the first of each without a measured pixel."""
+    (tmp_path / "in").mkdir()
+    for k in range(3):
+        pixels = np.arange(256 * 320, dtype=np.uint16).reshape(256, 320) % 999 + 1
+        pixels[:70, :70] = 0
+        options = {"driver": "GTiff", "height": 256, "width": 320, "count": 1, "dtype": "uint16", "nodata": 0}
+        with rasterio.open(tmp_path / "in" / f"{k}.tif", "w", **options) as file:
+            file.write(pixels, 1)
+    rows, said, _ = shown(tmp_path / "run", tmp_path / "in", tile=64)
+    assert said.startswith("57 images") and said.endswith(
+        "0 images refused, 0 other files not used, 3 empty tiles left out."
+    )
+    assert rows["empty tiles"].startswith("3 tiles of scenes")

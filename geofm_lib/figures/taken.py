@@ -40,6 +40,7 @@ def answer(run: Run) -> Table | Note:
         "converted": _listed(_conversions(found)),
         "not measured": _masked(found),
         "refused": _listed(_reasons(run)) if refused else "",
+        "empty tiles": _empty(found),
         "not used": _listed(unused),
         "there twice": _twice(found),
         "not in mean and std": _left_out(found),
@@ -70,10 +71,12 @@ def sets(run: Run) -> Table | Note:
 
 def _aside(found: Mapping) -> str:
     converted, refused, unused = found.get("converted", 0), found.get("refused", 0), sum(_unused(found).values())
-    if not converted and not refused and not unused:
+    empty = found.get("empty_tiles", 0)
+    if not converted and not refused and not unused and not empty:
         return "None was converted or refused, and nothing else was there"
     many = f"{converted:,} of them were" if converted > 1 else "one of them was" if converted else "none of them was"
     words = f"{many} converted, {_count(refused, 'image')} refused, {_count(unused, 'other file')} not used"
+    words += f", {_count(empty, 'empty tile')} left out" if empty else ""
     return words[0].upper() + words[1:]
 
 
@@ -117,6 +120,11 @@ def _masked(found: Mapping) -> str:
         return ""
     share = 100 * found.get("masked_share", 0)
     return f"{share:.2g} % of all pixels, in {_count(found['masked_images'], 'image')}; they are no target of training"
+
+
+def _empty(found: Mapping) -> str:
+    count = found.get("empty_tiles", 0)
+    return f"{_count(count, 'tile')} of scenes with too little that was measured (valid_min): left out" if count else ""
 
 
 def _twice(found: Mapping) -> str:

@@ -87,7 +87,9 @@ class Collected:
         if columns.side:
             side = cells.side(name, number, row[columns.side[0]], columns)
         elif columns.flags:
-            side = next((side for k, side in columns.flags.items() if row[k].lower() in ("1", "1.0", "true")), "")
+            said = {k: row[k].lower() for k in columns.flags}
+            rest = columns.rest if all(said.values()) else ""
+            side = next((side for k, side in columns.flags.items() if said[k] in ("1", "1.0", "true")), rest)
         group = row[columns.group[0]] if columns.group else ""
         places: Iterable[int] = _places(name, number, [row[k] for k in columns.path], find, self.lenient)
         nothing = True

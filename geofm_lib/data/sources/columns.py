@@ -23,6 +23,7 @@ NAMES = {
 _NAMES = {role: names.split() for role, names in NAMES.items()}
 _FLAGS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _FLAGS |= {f"is{word}": side for word, side in _FLAGS.items()}
+_REST = {"train": "test", "test": "train", "val": "train"}  # what the other images of one such column alone are
 _BITS = {"0", "1", "0.0", "1.0", "true", "false"}
 
 
@@ -36,6 +37,7 @@ class Columns:
     side: list[int] = field(default_factory=list)
     group: list[int] = field(default_factory=list)
     flags: dict[int, str] = field(default_factory=dict)
+    rest: str = ""  # the side of images that none of them names
     one_hot: bool = False  # labels are the names of columns of 0 and 1
     told: str = ""  # a sentence for the page, where a label was not known by its name
     options: str = ""  # what stands behind the name of the file to say it
@@ -195,8 +197,13 @@ def _paths(name: str, found: Columns, plain: list[str], rows: Sequence[list[str]
 def _sides(name: str, found: Columns, plain: list[str], left: list[int], rows: Sequence[list[str]]) -> None:
     flags = {k: _FLAGS[plain[k]] for k in left if plain[k] in _FLAGS and _are_bits(rows, k)}
     if flags:
+        missing = [side for side in sides.SIDES if side not in flags.values()]
         found.flags = flags
+        found.rest = _REST[next(iter(flags.values()))] if len(flags) == 1 else missing[0] if len(missing) == 1 else ""
         return
+    for k in left:
+        if plain[k] == "fold" and not any(sides.side_of(row[k]) for row in rows):
+            found.told = f"column '{found.header[k]}' of '{name}' is not used: its values are names of no side"
     for word in _NAMES["side"]:
         for k in left:
             if plain[k] == word and (word != "fold" or any(sides.side_of(row[k]) for row in rows)):

@@ -5,6 +5,7 @@ and `group=` for images that stay on one side; several columns of one kind with 
 `lists/train.txt,lists/test.txt`, or `lists/*.txt`, is a published split: the names of the files say the sides.
 """
 
+import glob
 import itertools
 import re
 from collections.abc import Sequence
@@ -125,7 +126,8 @@ def locate(text: str, source: listing.Source, closed: bool = False) -> list[tupl
     typed, relative = expanded(text), not Path(text).expanduser().is_absolute()
     base = source.path if source.kind == "folder" and source.path else None
     if is_pattern(text):
-        outside = sorted(path for path in expanded(".").glob(text) if path.is_file()) if relative else []
+        above = expanded(".") / text if relative else typed
+        outside = sorted(path for path in map(Path, glob.glob(str(above), recursive=True)) if path.is_file())
         inside = sorted(path for path in base.glob(text) if path.is_file()) if base and relative else []
         found = [_on_disk(path, base) for path in inside or outside]
     else:

@@ -41,6 +41,7 @@ CUT = r"(?i)read error|io error|segment too long|not enough data|premature|too s
 MERGED = 0.01  # of an image's different numbers: if more become equal, it is said
 GREY = "grey to RGB"  # of a picture; a raster of one band stays one
 UNSCALED = "stored numbers kept:"  # begins what is told of a file's own scale and offset
+WHITE = "white is 0 (MINISWHITE): numbers as stored"
 # Numbers that training does not know -> those that they become: always the same, so that a set stays of one kind.
 BECOMES = {"int8": "int16"} | dict.fromkeys(("uint32", "int32", "uint64", "int64", "float16", "float64"), "float32")
 
@@ -129,13 +130,14 @@ def read_window(
 
 
 def scaling(dataset: Any) -> list[str]:
-    """What is told of the scale and offset that a file says make other units of its numbers: they are not applied."""
+    """What is told of a file's scale, offset and white: they make other units of its numbers, and are not applied."""
     told = [
         f"{name} {' '.join(f'{value:.9g}' for value in sorted({*values}))}"
         for name, values, none in (("scale", dataset.scales, 1), ("offset", dataset.offsets, 0))
         if {*values} != {none}
     ]
-    return [f"{UNSCALED} {' and '.join(told)} not applied"] if told else []
+    unscaled = [f"{UNSCALED} {' and '.join(told)} not applied"] if told else []
+    return unscaled + [WHITE] * white_is_zero(dataset)
 
 
 def check_kind(kind: str) -> None:
@@ -145,11 +147,16 @@ def check_kind(kind: str) -> None:
 
 
 def colours_of(dataset: Any) -> dict[int, tuple[int, ...]] | None:
-    """The palette of a data set; None where it has none, or only the black and white that GDAL gives single bits."""
-    if dataset.colorinterp[0].name != "palette" or dataset.count > 1:
+    """The palette of a data set; None where it has none, or only a grey that GDAL gives single bits and MINISWHITE."""
+    if dataset.colorinterp[0].name != "palette" or dataset.count > 1 or white_is_zero(dataset):
         return None
     palette: dict[int, tuple[int, ...]] = dataset.colormap(1)
     return None if {*palette.values()} <= {(0, 0, 0, 255), (255, 255, 255, 255)} else palette
+
+
+def white_is_zero(dataset: Any) -> bool:
+    """Is 0 white in it? Numbers stay as they are stored, which is told."""
+    return bool(dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES" and dataset.dtypes[0] != "bool")
 
 
 def understand(
@@ -249,9 +256,15 @@ def geo(dataset: Any, window: Any) -> Geo | None:
     """Where a part (None: all) of an open data set lies; None where the file does not say."""
     transform = dataset.transform if window is None else dataset.window_transform(window)
     system = dataset.crs
-    if not system and dataset.transform.is_identity:
+    if not system and _of_pixels(dataset):
         return None
     return Geo(_system(system.to_wkt()) if system else "", tuple(transform)[:6])
+
+
+def _of_pixels(dataset: Any) -> bool:
+    """Does a file only count its pixels, from its top or its bottom? Writers put that where they know no place."""
+    a, b, c, d, e, f = tuple(dataset.transform)[:6]
+    return (abs(a), b, c, d, abs(e)) == (1, 0, 0, 0, 1) and abs(f) in (0, dataset.height)
 
 
 @functools.lru_cache(maxsize=64)
