@@ -123,7 +123,7 @@ def _best(section: Section) -> list[str]:
     """Which run is best and which is next, and in what these two differ: a sentence each."""
     best, second = section.groups[:2]
     count = sum(len(group.members) for group in section.groups)
-    ranked = f"{len(section.groups)}" + (f" ({count} runs)" if count > len(section.groups) else "")
+    ranked = f"{len(section.groups)}" + (f" settings ({count} runs)" if count > len(section.groups) else "")
     same = best.interval and second.interval and len(best.members) == len(second.members) == 1
     beside = second.spread.split(", ")[0].removeprefix("95 % interval ") if same else second.spread
     words = f"By {section.words}, {best.label} is best of {ranked}: {_told(best)}"

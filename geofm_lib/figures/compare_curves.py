@@ -15,6 +15,7 @@ from geofm_lib.runs.member import Member
 
 MOST_CURVES = 12  # with a colour and name of their own; the others are grey
 MOST_PANELS = 4
+MOST_TOLD = 6  # runs in a caption
 
 
 def drawn(found: Comparison) -> Figure | Note:
@@ -51,14 +52,25 @@ def losses(found: Comparison) -> Figure | Note:
         differs = [name for name in found.kind.alike if len({repr(p[0].fact(name)) for p in parts}) > 1]
         ax.set(ylabel=TRAINING_LOSS, title=", ".join(f"{name} {part[0].fact(name)}" for name in differs))
     grid[-1, 0].set(xlabel=SEEN)
-    ends = {labels[name]: curves[name].iloc[-1] for name in labels}
+    ends: dict[str, list[Any]] = {}
+    for name, label in labels.items():
+        ends.setdefault(label, []).append(curves[name].iloc[-1])
     legend_below(figure, grid[:, 0], 2)
     words = "Lines: the training loss against images seen, a centred mean, without its first tenth where that is higher"
     words += "; dashed, with a cross where it is: a run that has not finished" if len(found.unranked) else ""
     words += ". Panels differ in what loss depends on, and must not be compared" if len(parts) > 1 else ""
-    told = [f"{label} {end['smooth']:.3g} after {int(end['images']):,} images" for label, end in ends.items()]
-    more = f", and {len(told) - MOST_CURVES} more" if len(told) > MOST_CURVES else ""
-    return Figure(figure, f"{words}. At the end: {'; '.join(told[:MOST_CURVES])}{more}.")
+    told = [
+        f"{label}: {', '.join(format(end['smooth'], '.3g') for end in each)} after "
+        f"{int(max(end['images'] for end in each)):,} images"
+        for label, each in ends.items()
+    ]
+    return Figure(figure, f"{words}. At the end, {_told(told)}.")
+
+
+def _told(each_of: list[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = f"; and {len(each_of) - MOST_TOLD} more" if len(each_of) > MOST_TOLD else ""
+    return "; ".join(each_of[:MOST_TOLD]) + more
 
 
 @styled
@@ -92,7 +104,7 @@ def bars(found: Comparison) -> Figure | Note:
     panels[0, 0].set_yticks(range(len(names)), names, fontsize=8)
     panels[0, 0].invert_yaxis()
     table = pd.DataFrame(rows)
-    told = "; ".join(f"{row['run']} {row['value']:.3g}" for row in rows if row["number"] == rows[0]["number"])
+    told = _told([f"{row['run']} {row['value']:.3g}" for row in rows if row["number"] == rows[0]["number"]])
     seeds = ", a dot a seed" if any(len(group.members) > 1 for _, group in groups) else ""
     return Figure(figure, f"Bars with 95 % intervals{seeds}. {rows[0]['number']}: {told}.", table)
 
