@@ -73,7 +73,7 @@ def test_empty_tiles_are_counted_on_the_first_screen(tmp_path):
         options = {"driver": "GTiff", "height": 256, "width": 320, "count": 1, "dtype": "uint16", "nodata": 0}
         with rasterio.open(tmp_path / "in" / f"{k}.tif", "w", **options) as file:
             file.write(pixels, 1)
-    rows, said, _ = shown(tmp_path / "run", tmp_path / "in", tile=64)
+    rows, said, _ = shown(tmp_path / "run", tmp_path / "in", tile=64, split="random")
     assert said.startswith("57 images") and said.endswith(
         "0 images refused, 0 other files not used, 3 empty tiles left out."
     )
