@@ -164,7 +164,9 @@ def test_tables_drawings_and_attached_images_are_on_the_page(page):
     frame = pd.DataFrame({"name": ["a & b"], "loss": [0.5]})
     drawing = "<p>d</p><svg width='9' height='9'><rect width='9' height='9'/></svg>"
     shown = [new_output("execute_result", data={"text/html": html}) for html in (frame._repr_html_(), drawing)]
-    attached = new_markdown_cell("![a](attachment:dot.png) ![here](local.png) <img src='https://geofm.invalid/x.png'>")
+    attached = new_markdown_cell(
+        "![a](attachment:dot.png) ![here](local.png) ![gone](attachment:gone.png) <img src='https://geofm.invalid/x.png'>"
+    )
     attached["attachments"] = {"dot.png": {"image/png": PIXEL}}
     raw = new_raw_cell("\\section{a <b>}\n\nend")
     text = page(attached, raw, new_code_cell("x", outputs=shown, execution_count=1))
@@ -173,6 +175,6 @@ def test_tables_drawings_and_attached_images_are_on_the_page(page):
     assert b'xmlns="http://www.w3.org/2000/svg"' in base64.b64decode(found)
     assert f'src="data:image/png;base64,{PIXEL}"' in text
     assert "(an image that is not in this page: here)" in text
-    assert text.count("(an image that is not in this page") == 2
+    assert text.count("(an image that is not in this page") == 3
     assert "geofm.invalid" not in text
     assert "<pre>\\section{a &lt;b&gt;}\n\nend</pre>" in text

@@ -14,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from geofm_lib.figures import claims, plan, published
 from geofm_lib.figures.display import Table
 from geofm_lib.report import notebook_outputs
-from geofm_lib.report.notebook_outputs import harmless
+from geofm_lib.report.harmless import harmless
 from geofm_lib.report.page import render, write_index
 from geofm_lib.settings import ScalingSettings
 from tests.conftest import need_browser

@@ -9,54 +9,20 @@ from geofm_lib.advice import signs
 from geofm_lib.figures._axes import (
     ALL_RANKS,
     BLUE,
-    FAINT,
-    GREEN,
     GREY,
-    ORANGE,
-    PINK,
-    RED,
     SHADE,
-    SKY,
     STEP_S,
-    WORDS,
-    YELLOW,
     legend_below,
     stacked_bars,
     whiskers,
 )
+from geofm_lib.figures._step import COLOURS, LANES, PROFILED, SPEED, TRACKED, VARIANTS
 from geofm_lib.figures.display import Answer, Figure, Note, Table, axes, styled
 from geofm_lib.planning.conditions import Conditions, gib
 from geofm_lib.planning.memory import rank_memory
 from geofm_lib.planning.steps import step_traffic
 from geofm_lib.runs.run import Run
 
-SPEED = {
-    "images_per_s": "images/s, steady window",
-    "paper_30_steps_images_per_s": "images/s, the paper's 30-step window",
-    "step_s": "seconds a step, median of the slowest rank",
-    "mean_step_s": "seconds a step, mean over ranks",
-    "start_up_s": "seconds of start-up",
-    "model_tflops_per_rank": "model TFLOP/s per rank",
-    "matmul_tflops": "TFLOP/s of a matrix product, all ranks at once, slowest",
-    "mfu_of_measured_peak": "MFU, of that measured peak",
-    "mfu_of_datasheet_peak": "MFU, of the data sheet's peak",
-    "busy_percent": "percent busy, the idlest rank",
-    "power_w": "watts",
-    "global_batch": "images in a step, all ranks",
-    "warmup_steps": "warm-up steps, not counted",
-    "measured_steps": "steps measured",
-}
-PHASES = {"data": "images", "forward": "forward", "backward": "backward", "optimiser": "optimiser"}
-PROFILED = PHASES | {"communication": "exposed communication", "other": "the rest"}
-COLOURS = {
-    "images": SKY, "forward": BLUE, "backward": GREEN, "optimiser": PINK, "exposed communication": RED,
-    "the rest": GREY, "work": WORDS, "waiting": RED, "all-gather": ORANGE, "reduce-scatter": YELLOW,
-    "all-reduce": SKY, "broadcast": FAINT, "collective": ORANGE,
-}  # fmt: skip
-LANES = {"phase": "phase", "work": "work", "collective": "collective", "wait": "waiting"}
-VARIANTS = {"real": "real images", "synthetic": "synthetic images", "no_communication": "synthetic, no communication"}
-TRACKED = {"parameters": "weights", "gradients": "gradients", "optimiser": "optimiser", "unsharded": "buffers",
-           "activations": "activations", "inputs": "images"}  # fmt: skip
 MOST_RANKS = 16
 HALF = "the middle half of the steps"
 NO_SPREAD = "An earlier version kept no spread of the steps."

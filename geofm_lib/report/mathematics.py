@@ -8,8 +8,6 @@ import re
 from typing import Any
 from xml.etree import ElementTree
 
-from jinja2 import pass_context
-from jinja2.runtime import Context
 from latex2mathml import converter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
@@ -44,16 +42,13 @@ class Renderer(IPythonRenderer):
         """An environment, as ``align``."""
         return self.block_math(f"\\begin{{{name}}}{body}\\end{{{name}}}")
 
+    def _embed_image_or_attachment(self, src: str) -> str:
+        return src  # `notebook_outputs.attached` has put in what the notebook holds; nbconvert fails for what is gone
 
-@pass_context
-def markdown(context: Context, source: str) -> str:
+
+def markdown(source: str) -> str:
     """Markdown -> HTML, with mathematics marked: the filter ``markdown2html``. It is not harmless yet."""
-    attached = context.get("cell", {}).get("attachments", {})
-    return str(
-        MarkdownWithMath(renderer=Renderer(escape=False, exclude_anchor_links=True, attachments=attached)).render(
-            source
-        )
-    )
+    return str(MarkdownWithMath(renderer=Renderer(escape=False, exclude_anchor_links=True)).render(source))
 
 
 def translated(markup: str) -> str:

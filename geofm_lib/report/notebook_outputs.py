@@ -1,11 +1,10 @@
 """An executed notebook made ready for a page: the last state of every output, in one form, readable and harmless.
 
-A page has its own style, asks no network and runs nothing: bleach keeps the HTML that is listed here, and no other.
+A page has its own style, asks no network and runs nothing (`report/harmless`).
 Nothing here is about a run: what a page says of a run comes from its run folder.
 """
 
 import ast
-import base64
 import hashlib
 import html
 import re
@@ -14,12 +13,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import nbformat
-from bleach.css_sanitizer import CSSSanitizer
-from bleach.sanitizer import Cleaner
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
-from geofm_lib.report import foreign, mathematics
+from geofm_lib.report import foreign
+from geofm_lib.report.harmless import harmless
 from geofm_lib.settings.base import shortened
 
 # What a page can show of an output, best first, and how.
@@ -36,29 +34,6 @@ NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")
 LINK = re.compile(r"\[([^\]]*)\]\(([\w-]+)\.ipynb\)")
 ERROR_TAGS = ("papermill-error-cell-tag",)  # papermill's own notices; the page's banner says it better
 PLACES = ("question", "answer", "body", "made")  # of a page, from its top; a cell names its own by a tag
-TAGS = set(
-    "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 "
-    "hr i img kbd li mark ol p pre q s small span strong sub summary sup table tbody td tfoot th thead tr u ul".split()
-)
-ATTRIBUTES = {
-    "*": {"class", "style", "title"},
-    "a": {"href"},
-    "details": {"open"},
-    "img": {"src", "alt", "width", "height"},
-    "ol": {"start"},
-    "td": {"colspan", "rowspan"},
-    "th": {"colspan", "rowspan"},
-}
-STYLES = ("text-align", "vertical-align", "white-space", "font-weight", "font-style", "color", "background-color",
-          "width", "min-width")  # fmt: skip
-# Addresses: the web or a file beside the page; of images only what is inside the page.
-ADDRESSES = {
-    "href": re.compile(r"https?://.*|[^:]*", re.IGNORECASE | re.DOTALL),
-    "src": re.compile(r"data:image/(png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]*"),
-}
-IMAGE = re.compile(r'<img((?: [\w-]+="[^"]*")*)>')  # as bleach writes it
-# Their text would be left as words. What is harmful is bleach's to find, whatever this leaves.
-UNREADABLE = re.compile(r"<(script|style)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
 
 
 def clean(notebook: NotebookNode, pages_beside: bool = True) -> NotebookNode:
@@ -78,8 +53,17 @@ def clean(notebook: NotebookNode, pages_beside: bool = True) -> NotebookNode:
         if cell.cell_type == "code":
             cell.outputs = outputs(cell.outputs, widgets)
         elif cell.cell_type == "markdown":
-            cell.source = LINK.sub(r"[\1](\2.html)" if pages_beside else r"\1", cell.source)
+            cell.source = LINK.sub(r"[\1](\2.html)" if pages_beside else r"\1", attached(cell))
     return notebook
+
+
+def attached(cell: NotebookNode) -> str:
+    """The text of a cell, with the images that were pasted into it in the place of their names."""
+    text = str(cell.source)
+    for name, forms in cell.get("attachments", {}).items():
+        kind = next((kind for kind in forms if kind in KINDS and kind.startswith("image/") and "svg" not in kind), None)
+        text = text.replace(f"(attachment:{name})", f"({_address(kind, forms[kind])})") if kind else text
+    return text
 
 
 def outputs(raw: list[NotebookNode], widgets: Mapping[str, Any] | None = None) -> list[NotebookNode]:
@@ -219,39 +203,6 @@ def complete(notebook: NotebookNode) -> bool:
     """Whether every code cell was executed."""
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and cell["source"].strip()]
     return all(cell.get("execution_count") for cell in code)
-
-
-def harmless(markup: str) -> str:
-    """The markup with the listed tags, attributes, styles and addresses only; marked mathematics is drawn.
-
-    >>> harmless("<p onclick='x()'>a <a href='javascript:x()'>b</a><img src=x onerror=x()></p><script>x()</script>")
-    '<p>a <a>b</a><em>(an image that is not in this page)</em></p>'
-    """
-    drawn = foreign.DRAWING.sub(lambda found: _drawing(found[0]), markup)
-    clean = CLEANER.clean(UNREADABLE.sub("", drawn))
-    return mathematics.translated(IMAGE.sub(lambda found: found[0] if ' src="' in found[1] else _gone(found[1]), clean))
-
-
-def _gone(attributes: str) -> str:
-    """Words in place of an image whose address was taken away."""
-    alt = re.search(r' alt="([^"]+)"', attributes)
-    return f"<em>(an image that is not in this page{': ' + html.escape(html.unescape(alt[1])) if alt else ''})</em>"
-
-
-def _drawing(svg: str) -> str:
-    """A drawing among HTML as an image, in which nothing runs."""
-    if "xmlns=" not in svg.split(">")[0]:
-        svg = svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
-    return f'<img alt="a drawing" src="data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}">'
-
-
-def _allowed(tag: str, name: str, value: str) -> bool:
-    if name not in ATTRIBUTES["*"] | ATTRIBUTES.get(tag, set()):
-        return False
-    return name not in ADDRESSES or bool(ADDRESSES[name].fullmatch(html.unescape(value).strip()))
-
-
-CLEANER = Cleaner(TAGS, _allowed, {"http", "https", "data"}, strip=True, css_sanitizer=CSSSanitizer(STYLES))
 
 
 def _stream(output: NotebookNode) -> list[NotebookNode]:

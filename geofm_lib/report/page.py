@@ -18,6 +18,7 @@ from geofm_lib import files
 from geofm_lib.report import captions, mathematics, notebook_outputs
 from geofm_lib.report.colophon import chain, colophon
 from geofm_lib.report.ending import banner
+from geofm_lib.report.harmless import harmless
 from geofm_lib.runs import results
 from geofm_lib.runs.overview import duration
 from geofm_lib.runs.run import Run
@@ -169,7 +170,7 @@ def _exporter() -> HTMLExporter:
     exporter = HTMLExporter(template_name=TEMPLATES.name, extra_template_basedirs=bases, exclude_anchor_links=True)
     origin = results.origin()
     shown = {
-        "harmless": lambda markup: captions.linked(notebook_outputs.harmless(markup), origin),
+        "harmless": lambda markup: captions.linked(harmless(markup), origin),
         "anchored": captions.anchored,
         "linked": captions.linked,
         "markdown2html": mathematics.markdown,
