@@ -127,7 +127,7 @@ def test_a_run_that_waits_in_the_queue_is_followed_once_it_begins(tmp_path, caps
 
     def begin():
         time.sleep(0.3)
-        made(tmp_path / "soon", rows=[row(1)], status="finished")
+        made(tmp_path / "other", rows=[row(1)], status="finished").folder.rename(tmp_path / "soon")
         jobs.clear()
 
     thread = threading.Thread(target=begin)

@@ -19,6 +19,7 @@ from geofm_lib.jobs.run_folder import LIVE
 from geofm_lib.runs.curve import curve, templates
 from geofm_lib.runs.run import Run
 
+EMPTY = {"text/html": "", "text/plain": ""}  # an output that shows nothing, and is no loss to a page
 EVERY_S = 4.0  # between two updates
 ALONE_S = 6.0  # a browser that has got none for so long reads the live page, and then as often
 
@@ -51,7 +52,7 @@ class Picture:
         with suppress(Exception):
             if self.handle is not None:
                 found = None if finished else curve(self.run)
-                self._put({"image/svg+xml": found.svg, "text/plain": found.sentence} if found else {})
+                self._put({"image/svg+xml": found.svg, "text/plain": found.sentence} if found else EMPTY)
 
     def _put(self, content: dict[str, str]) -> None:
         from IPython.display import display
