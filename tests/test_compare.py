@@ -70,6 +70,7 @@ def test_three_pretrainings(made):
     assert order(section) == [["c"], ["a"], ["b"]], "less loss is better"
     table = rows(compare.ranking(it))
     assert [row["place"] for row in table] == [1, 2, 3]
+    assert "state" not in table[0], "all have finished"
     assert [row["unlike the best"] for row in table] == [None, "base_learning_rate 0.001", "base_learning_rate 0.0001"]
     assert (table[0]["held-out loss"], table[0]["interval"]) == ("0.7950", "0.7850 to 0.8050")
     assert '<a href="../a/report.html">a</a>' in compare.ranking(it)._repr_html_()

@@ -72,6 +72,8 @@ def ranking(found: Comparison) -> Table:
     frame = pd.DataFrame(rows)
     if "place" in frame:
         frame["place"] = frame["place"].astype("Int64")
+    if set(frame["state"]) == {"finished"}:
+        frame = frame.drop(columns="state")
     by = [f"{mark}{': ' * bool(mark)}{_by(section)}" for mark, section in marked(found)]
     over = dict.fromkeys(group.headline.over for s in found.sections for group in s.groups if group.headline.over)
     caption = f"Best first, by {'; '.join(by)}" if by else "No run has a value yet"
