@@ -30,6 +30,7 @@ class Claims(Rendered):
     template = "claims"
     rows: list[tuple[dict[str, str], Answer]]
     first: str  # heading of the first column
+    caption: str
 
     def __repr__(self) -> str:
         return "\n".join(f"{claim['id']} {claim['about']}: {found.verdict}" for claim, found in self.rows)
@@ -48,7 +49,9 @@ class Differing(Rendered):
 
 def of_kind(run: Run | None, kind: str) -> Claims:
     """What the paper says in its items of one kind (table, figure, claim, finding), and what came of it here."""
-    return Claims(answers(run.summary if run else {}, kind), "finding" if kind == "finding" else "what the paper says")
+    first = "finding" if kind == "finding" else "what the paper says"
+    caption = f"The {kind}s{' of the paper' * (kind != 'finding')}: what is published, what came out here, the verdict"
+    return Claims(answers(run.summary if run else {}, kind), first, caption)
 
 
 @styled
