@@ -54,12 +54,11 @@ def answer(summary: dict[str, Any], settings: dict[str, Any]) -> str:
     side = summary["held_out_side"]
     name, where = ("held_out", f"{side} images that it never saw") if side else ("trained_on", "images it trained on")
     value, alone = summary[f"{name}_loss"], summary["patch_mean_loss"]
-    half = summary[f"{name}_interval"]
-    spread = f" ± {half:.2g}" if half is not None else ""
+    told = plus_minus(value, summary[f"{name}_interval"])
     share = 100 * (1 - value / alone)
     beside = f"{share:.0f} % below" if share > 0 else f"{-share:.0f} % above"
     return (
-        f"The loss comes to {value:.3f}{spread} on {summary[f'{name}_images']} {where}, {beside} what the mean of each "
+        f"The loss comes to {told} on {summary[f'{name}_images']} {where}, {beside} what the mean of each "
         f"patch alone has ({who})."
     )
 

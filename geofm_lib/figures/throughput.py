@@ -36,7 +36,7 @@ def answer(run: Run) -> Answer:
         return Answer("The run has measured nothing yet.")
     own = run.metrics
     steps = own.loc[own["phase"].eq("steady window"), "step_s"].dropna() if "phase" in own else pd.Series(dtype=float)
-    spread = f" (middle 90 % of {len(steps)} steps: {steps.quantile(0.05):.3g} to {steps.quantile(0.95):.3g})"
+    spread = f" ({HALF}: {steps.quantile(0.25):.3g} to {steps.quantile(0.75):.3g})"
     text = (
         f"{found['images_per_s']:.3g} images/s: a step of {found['global_batch']} images takes {found['step_s']:.3g} s"
     )
