@@ -161,7 +161,7 @@ def test_the_headline_counts_what_the_rows_say():
 
 def test_a_claim_s_words_are_escaped_and_its_verdict_is_marked():
     claim = dict.fromkeys(("id", "about", "published", "certainty", "source", "why"), "<b>") | {"id": "F1"}
-    page = shown.Claims([(claim, Answer("<i>", 0.5, "same ordering", "measured"))], "finding")._repr_html_()
+    page = shown.Claims([(claim, Answer("<i>", 0.5, "same ordering", "measured"))], "finding", "Findings")._repr_html_()
     assert "<strong>F1</strong> &lt;b&gt;" in page
     assert "&lt;i&gt;" in page
     assert "<td>0.5</td>" in page
