@@ -19,6 +19,7 @@ import nbformat
 import psutil
 import pytest
 
+from geofm_lib.runs import results
 from tests.conftest import ROOT, need_browser
 from tests.support import browser as browsers
 from tests.support.runs import ranks_of
@@ -271,6 +272,8 @@ def test_a_browser_that_was_closed_shows_the_run_again_and_stops_it(browser, lab
     wait(lambda: curve(page), 30, "no curve while training")
     page.menu("File", "docmanager:save")  # JupyterLab does so by itself every 10 s
     wait(lambda: "data-geofm" in page.file.read_text(), 20, "the notebook was not saved")
+    ours, theirs = (file.read_text() for file in (ROOT / "notebooks" / "02_pretrain.ipynb", page.file))
+    assert results._cells(ours) == results._cells(theirs), "which is no `+changes` of a commit"
     claims = list((page.run_dir / "owners").iterdir())
     browser.get("about:blank")
     reached = page.steps()[-1]

@@ -1,6 +1,7 @@
 """The one list of packages and everything derived from it: constraints, environment.yml, the Makefile, the licence."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -135,6 +136,11 @@ def test_make_lists_its_targets(root):
 def test_jupyterlab_opens_over_the_whole_clone(root):
     shown = subprocess.run(["make", "-n", "-C", str(root), "lab"], capture_output=True, text=True, check=True).stdout
     assert f'--ServerApp.root_dir="{root}"' in shown, "README, runs and pages are reachable"
+    saves = json.loads((root / "batch" / "lab" / "overrides.json").read_text())[
+        "@jupyterlab/docmanager-extension:plugin"
+    ]
+    assert f'--LabApp.app_settings_dir="{root}/batch/lab"' in shown
+    assert saves["autosaveInterval"] <= 10, "what a browser shows that was closed and opened again"
 
 
 def test_make_refuses_an_old_python_in_one_sentence(root, tmp_path):

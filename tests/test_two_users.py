@@ -35,6 +35,7 @@ print("DATA", said(PretrainSettings(data=folder, run_dir=str(runs_root() / "mine
 print("TABLE", list(run_table(runs_root())["status"]))
 cli.main(["status"])
 cli.main(["status", folder])
+print("WATCH", cli.main(["watch", folder]))
 os.environ["GEOFM_RUNS"] = str(runs_root().parent / "theirs")
 print("OWN", own_folder("queue"), os.access(own_folder("queue").parents[1], os.W_OK))
 """
@@ -64,6 +65,7 @@ def test_a_run_is_read_by_others_or_told_as_closed_to_them(place, monkeypatch):
     assert read.returncode == 0, read.stderr
     assert "RUN finished" in read.stdout
     assert "TABLE ['finished']" in read.stdout
+    assert "WATCH 0" in read.stdout
     assert f"OWN {tempfile.gettempdir()}/geofm-{TWO}/queue True" in read.stdout, "the folder of runs is not theirs"
     closed = user(ONE, 0o022, ["chmod", "-R", "go-rwx", str(folder)])  # what umask 077 would have left
     assert closed.returncode == 0
@@ -73,6 +75,8 @@ def test_a_run_is_read_by_others_or_told_as_closed_to_them(place, monkeypatch):
     assert f"RUN run_dir: {advice}" in read.stdout
     assert f"DATA {advice}" in read.stdout
     assert "TABLE ['private']" in read.stdout
+    assert "WATCH 2" in read.stdout
+    assert advice in read.stderr
     assert read.stdout.count(advice) == 4, read.stdout
     assert "Traceback" not in read.stdout + read.stderr
     user(ONE, 0o022, ["bash", "-c", re.search(r"`(chmod .*?)`", read.stdout)[1]])  # the advice, as it is printed

@@ -14,7 +14,7 @@ import click
 import pandas as pd
 
 from geofm_lib.jobs import pace
-from geofm_lib.jobs.run_folder import HEARTBEATS
+from geofm_lib.jobs.run_folder import HEARTBEATS, LIVE
 from geofm_lib.runs import life, queue, slurm
 from geofm_lib.runs.grid import Row
 from geofm_lib.runs.run import Run, find_runs, shown
@@ -133,7 +133,7 @@ def of_run(folder: Path) -> str:
         for each in run.slices
     ]  # fmt: skip
     lines += [_text(pd.DataFrame(starts)), f"{duration(run.seconds or 0.0)} in all"] if starts else []
-    page = folder / "report.html"
+    page = folder / (LIVE if run.status == "running" else "report.html")
     return "\n".join([*lines, *([f"page: {shown(page)}"] if os.path.isfile(page) else [])])
 
 
