@@ -31,7 +31,7 @@ def answer(found: Comparison) -> Answer:
         parts = [f"No two of the runs can be ranked with each other: they differ in {_and(found.apart)}"]
     elif len(found.sections) > 1:
         parts.append(f"Runs that differ in {_and(found.apart)} are ranked only among themselves")
-    parts += [f"By itself: {section.groups[0].label}, {_told(section.groups[0])}" for section in alone][:MOST_NAMED]
+    parts += [f"By itself: {s.groups[0].label}, {s.words} {_told(s.groups[0])}" for s in alone][:MOST_NAMED]
     if left := found.unranked:
         of = f"{len(left)} of {len(found.members)} runs" if len(left) > 1 else "One run"
         parts.append(f"{of} {'are' if len(left) > 1 else 'is'} not ranked: {_and([_standing(each) for each in left])}")
