@@ -54,7 +54,7 @@ def test_every_fault_is_found(tmp_path):
     (tmp_path / "bad.html").write_text(
         "<!DOCTYPE html><html lang='en'><meta name='viewport' content='width=device-width'><title>t</title>"
         "<body style='background: #fff; color: #999; margin: 0'><main><h1>Is it?</h1>"
-        + "<h2>a</h2>" * 5 + "<p>pale</p><a href='#nowhere'>x</a><figure><figcaption>Nice</figcaption></figure>"
+        + "<h2>a</h2>" * 6 + "<p>pale</p><a href='#nowhere'>x</a><figure><figcaption>Nice</figcaption></figure>"
         + "<figure id='figure-1' style='margin: 0'><img style='width: 350px' alt='a figure' src=\"data:image/svg+xml,"
         + urllib.parse.quote(figure) + "\"><figcaption>Figure 1. A line.</figcaption></figure>"
         + "<div style='overflow: hidden; width: 300px'><p style='width: 900px'>boxed</p></div></main></body></html>"

@@ -17,7 +17,7 @@ from tests.support import browser
 LIMIT_BYTES = 500_000
 WIDTHS = (390, 1280)  # a phone and a large screen, in CSS pixels
 SMALLEST_PX, CONTRAST = 9.0, 4.5
-LONG = 5  # headings of the second level from which on a page has contents
+LONG = 6  # headings of the second level from which on a page has contents
 CHECKS = (Path(__file__).parent / "browser_pages.js").read_text()
 # What a browser asks for itself, and what stands in the page's own file.
 OWN_SCHEMES = ("chrome:", "chrome-untrusted:", "chrome-extension:", "devtools:", "edge:")
