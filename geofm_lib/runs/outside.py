@@ -71,18 +71,21 @@ def in_queue(folder: Path) -> str:
 
 
 def follow(run: Run, stream: TextIO | None = None) -> str:
-    """Show the run until it has ended; returns its status. In a terminal redrawn in place, else a line a change."""
+    """Show the run until it has ended; returns its status, which the caller tells.
+
+    In a terminal the lines are redrawn in place, else there is a line a change.
+    """
     stream = sys.stdout if stream is None else stream
     watched, terminal, drawn, last = Watched(run), stream.isatty(), 0, ""
     while True:
         state, told = watched.state()
-        parts = [f"{shown(run.folder)}: {state}" + (f" ({told})" if told else "")]
-        if state in GOING and (run.last_row or state == "running"):
+        parts = [f"{shown(run.folder)}: {state}" + (f" ({told})" if told else "")] if state in GOING else []
+        if parts and (run.last_row or state == "running"):
             held = overview.memory(run)
             parts += [overview.progress(run) + (f", memory {held}" if held else "")]
         if terminal:
             drawn = _redraw(stream, [*parts, "", *overview.last_lines(run, LINES)], drawn)
-        elif (line := "; ".join(parts)) != last:
+        elif (line := "; ".join(parts)) not in ("", last):
             last = line
             print(line, file=stream, flush=True)
         if state not in GOING or Dropping.left:
