@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from geofm_lib import cli
+from geofm_lib.cli import group
 from geofm_lib.runs import slurm, unfinished
 from geofm_lib.settings import ThroughputSettings
 from tests.support.timing import scaled
@@ -50,7 +51,7 @@ def test_alone_it_says_what_there_is(said):
 
 
 def test_every_command_is_listed_by_purpose():
-    listed = [name for names in cli.PURPOSES.values() for name in names]
+    listed = [name for names in group.PURPOSES.values() for name in names]
     assert sorted(listed) == sorted(cli.commands.commands)
 
 

@@ -129,7 +129,7 @@ def test_the_kernel_side_never_loads_torch(root):
 def test_the_fit_is_loaded_only_when_it_is_called():
     """Only the study that fits again, and the command, ask `planning.calibrate`, and only when they are called."""
     found = {name_of(path) for path in MODULES for name in imports(path) if "planning.calibrate" in name}
-    assert found == {"geofm_lib/paper/studies.py", "geofm_lib/cli.py"}
+    assert found == {"geofm_lib/paper/studies.py", "geofm_lib/cli/planning.py"}
     for name in found:
         lines = (ROOT / name).read_text().splitlines()
         assert all(line.startswith(" ") for line in lines if "import calibrate" in line), f"{name}: at its top"

@@ -1,0 +1,61 @@
+"""Commands before a run and of the repository's own tables: no run folder is needed."""
+
+from typing import Any
+
+import click
+
+from geofm_lib.catalog.machines import MACHINES
+from geofm_lib.catalog.models import MODELS
+from geofm_lib.cli.group import commands, example, starting
+
+
+@commands.command(**example("geofm plan ViT-3B --machine frontier --nodes 16 --images 990848 --epochs 100"))
+@click.argument("model", shell_complete=lambda ctx, param, text: starting(MODELS, text))
+@click.option("--machine", required=True, shell_complete=lambda ctx, param, text: starting(MACHINES, text),
+              help="A row of geofm_lib/catalog/machines.toml.")  # fmt: skip
+@click.option("--nodes", required=True, type=int)
+@click.option("--batch", "batch_per_gpu", default=32, show_default=True, help="Images a GPU takes a step.")
+@click.option("--workload", default="mae", show_default=True, help="mae | classify")
+@click.option("--images", type=int, help="Images of the data set, for node-hours.")
+@click.option("--epochs", type=float, help="Passes over them, for node-hours.")
+def plan(**asked: Any) -> None:
+    """Say what each strategy would do, the fastest that fits first."""
+    from geofm_lib.planning import planner
+
+    columns = {"strategy": "<14", "step_s": ">9.3f", "images_per_s": ">13.0f", "low": ">9.0f", "high": ">9.0f",
+               "memory_gib": ">11.1f", "fits": ">5"}  # fmt: skip
+    columns |= {"node_hours": ">11.1f"} if asked["images"] else {}
+    rows = planner.plan(**asked)
+    click.echo("".join(format(name, form.split(".")[0]) for name, form in columns.items()))
+    for row in rows:
+        row["fits"] = "yes" if row["fits"] else "no"
+        click.echo("".join(format(row[name], form) for name, form in columns.items()))
+
+
+@commands.command(**example("geofm doctor"))
+def doctor() -> int:
+    """Say what this machine can run, what is missing, and the fix."""
+    from geofm_lib.advice import doctor as examination
+
+    return examination.main()
+
+
+@commands.command(**example("geofm calibrate"))
+def calibrate() -> None:
+    """Fit the planner's speeds to the published throughput again."""
+    from geofm_lib.planning import calibrate
+
+    calibrate.main()
+
+
+@commands.command(**example("geofm study predictions"))
+@click.argument("name")
+def study(name: str) -> None:
+    """Write a table of reports/ anew (and run what it still needs).
+
+    NAME: predictions, unseen, simulated, accuracy, accuracy_rates, predicted_accuracy, experiments, peers or measured
+    (README's table).
+    """
+    from geofm_lib.paper import studies
+
+    click.echo(studies.study(name))
