@@ -142,7 +142,7 @@ def test_a_run_is_a_row_an_implementation_and_its_page_says_who_is_left_out(fini
     said = repr(shown.answer(finished))
     assert said.startswith(f"{OURS} makes ")
     assert ("multiples of the best peer" in said) == ("In brackets" in said)
-    assert " on tiny in fp32" in said and ". This is on " in said
+    assert " on ViT-Atto (tiny) in fp32" in said and ". This is on " in said
     assert "2 rounds after 1 of warm-up" in said
     assert all(len(sentence.split()) <= 30 for sentence in said.split(". "))
     for name in PEERS:
@@ -164,7 +164,7 @@ def test_a_page_without_any_other_library_says_so(finished, tmp_path):
     summary = finished.summary | {"left_out": list(PEERS), "versions": {}}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     run = Run(tmp_path)
-    assert " images/s on tiny in fp32" in repr(shown.answer(run))
+    assert " images/s on ViT-Atto (tiny) in fp32" in repr(shown.answer(run))
     assert repr(shown.answer(run)).endswith(f"{shown.ALONE}.")
     assert shown.ratios(run).text == shown.ALONE
     assert len(shown.table(run).frame) == 1

@@ -38,6 +38,12 @@ LOOKS = {
     **dict(zip((OURS, *PEERS), ((BLUE, "o"), (GREEN, "s"), (PINK, "D")), strict=True)),
     **dict(zip(FAMILY, zip(PALETTE, MARKERS, strict=True), strict=False)),
 }
+# What memory holds, the same in 03 and 04.
+HOLDS = {
+    **{"weights": BLUE, "weights (fp32 shard)": BLUE, "gradients": GREEN, "optimiser": ORANGE},
+    **{"buffers": RED, "gathered weights, unreduced gradients": RED, "activations": SKY},
+    **{"one block's backward pass": PINK, "libraries": GREY, "images": YELLOW},
+}
 # Words of axes, with their units.
 IMAGES_PER_S, PER_GPU, ALL_RANKS = "images/s", "images/s per GPU", "images/s, all ranks"
 TIMES, IDEAL_SHARE, PEAK_GIB = "images/s, as a multiple of", "% of ideal", "peak memory per GPU, GiB"

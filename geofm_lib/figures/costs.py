@@ -6,6 +6,7 @@ from geofm_lib.catalog import published
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures._axes import (
     GREEN,
+    HOLDS,
     LIMIT,
     PEAK,
     PEAK_GIB,
@@ -63,7 +64,7 @@ def memory(model: str, nodes: int = 8) -> Figure:
             dots[label] = peaks[0]
     frame = pd.DataFrame(rows).T
     figure, ax = axes(height=3.9)
-    stacked_bars(ax, frame, f"GiB per GPU, {nodes} nodes, {BATCH} images per GPU, activation checkpointing")
+    stacked_bars(ax, frame, f"GiB per GPU, {nodes} nodes, {BATCH} images per GPU, activation checkpointing", HOLDS)
     ax.plot(list(dots.values()), list(dots), **own_look("published", label="published peak", linestyle="", zorder=3))
     ax.axvline(FRONTIER.memory_gib, **LIMIT)
     ax.text(FRONTIER.memory_gib, -0.75, "one GPU's memory", fontsize=8, color=WORDS, ha="center")

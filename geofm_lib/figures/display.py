@@ -18,7 +18,7 @@ import matplotlib
 import matplotlib.figure
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL import Image, ImageOps
 
 from geofm_lib.figures import svg
@@ -32,6 +32,7 @@ PHOTO_BYTES = 55_000  # a sheet of photographs is compressed until it is below t
 HERE = Path(__file__).parent
 LOADER = jinja2.FileSystemLoader(HERE / "templates")
 TEMPLATES = jinja2.Environment(loader=LOADER, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+TEMPLATES.filters["code"] = lambda text: Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 RC = matplotlib.rc_params_from_file(HERE / "geofm.mplstyle", use_default_template=False)
 styled = matplotlib.rc_context(RC)  # decorator: draw with RC, without changing the reader's own settings
 
@@ -204,6 +205,9 @@ def _fit(ax: Any, width: float, height: float) -> None:
         words.set_text(textwrap.fill(words.get_text(), max(12, int(room / (0.62 * words.get_fontsize())))))
     names = [tick.get_text() for tick in ax.get_xticklabels()]
     worded = any(re.search("[A-Za-z(]", name) and not name.startswith("$") for name in names)
+    if not worded and len(names) > 4 and sum(map(len, names)) * 0.7 * 9.5 > width:
+        for tick in ax.get_xticklabels()[1::2]:
+            tick.set_visible(False)
     if worded and sum(map(len, names)) * 0.62 * 9.5 > width:
         ax.tick_params(axis="x", rotation=90)
 

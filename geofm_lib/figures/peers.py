@@ -70,7 +70,7 @@ def _alone(row: dict[str, Any]) -> str:
 
 
 def _what(row: dict[str, Any]) -> str:
-    return f"{row['config']} in {row['precision']}"
+    return f"{CONFIGS[row['config']].model} ({row['config']}) in {row['precision']}"
 
 
 def _best(frame: pd.DataFrame, row: dict[str, Any]) -> str:

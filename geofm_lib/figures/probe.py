@@ -34,7 +34,23 @@ def verdict(run: Run) -> Answer | Note:
     if not whole:
         return Note("The run holds no probe result.")
     first = f"{run.summary['answer']}." if run.summary.get("answer") else whole
-    return Answer(first, whole.removeprefix(first).strip())
+    conditions = f"{run.summary.get('model', 'The encoder')} on {run.dataset or 'images of its own'}."
+    return Answer(first, f"{conditions} {_best_control(run)}{whole.removeprefix(first).strip()}")
+
+
+def _best_control(run: Run) -> str:
+    """The control that comes nearest to the encoder, or above it; '' without any beside untrained weights."""
+    frame = rows(run)
+    if frame.empty:
+        return ""
+    last = (
+        (frame["layer"].fillna("last") == "last") & frame["shot"].isna() & ~frame["gain"] & (frame["protocol"] == FAST)
+    )
+    others = frame[last & ~frame["kind"].isin([PRETRAINED, UNTRAINED])]
+    if others.empty:
+        return ""
+    best = others.loc[others["value"].idxmax()]
+    return f"The strongest control without this encoder is {best['kind']}: {best['value']:.1f} %. "
 
 
 def doubts(run: Run) -> Table:
@@ -93,7 +109,7 @@ def gains(run: Run) -> Figure | Note:
     errors = [shown["value"] - shown["low"], shown["high"] - shown["value"]]
     ax.barh(names, shown["value"], color=colours, height=0.62, xerr=errors, capsize=3)
     for y, (value, high) in enumerate(zip(shown["value"], shown["high"], strict=True)):
-        ax.text(high + 1, y, f"{value:.1f}", va="center", fontsize=8.5)
+        ax.annotate(f"{value:.1f}", (high, y), (5, 0), textcoords="offset points", va="center", fontsize=8.5)
     ax.invert_yaxis()
     ax.set(xlabel=f"{metrics.LONG[metrics.of(run.summary)]} on the test sides, %", xlim=(0, 108))
     ax.grid(False, axis="y")

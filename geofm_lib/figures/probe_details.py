@@ -146,8 +146,8 @@ def features_map(run: Run) -> Figure | Note:
     frame = run.read_csv("map.csv")
     if frame.empty:
         return Note("The run holds no map of its features.")
-    tested = len(frame)
-    frame = frame.sample(min(tested, MAPPED), random_state=0).sort_index()
+    tested = run.summary.get("test_images", len(frame))
+    frame = frame.sample(min(len(frame), MAPPED), random_state=0).sort_index()
     figure, ax = axes(height=3.6)
     sns.scatterplot(
         frame,
@@ -197,7 +197,11 @@ def _drawn(pictures: np.ndarray, titles: list[str], names: np.ndarray | None, wi
         ax.set(xticks=[], yticks=[])
         ax.grid(False)
         if column and names is not None:
-            ax.set_title(names[row, column - 1], fontsize=8)
+            ax.set_title(_short(names[row, column - 1]), fontsize=8)
         if not column:
             ax.set_ylabel(titles[row], fontsize=8, rotation=0, ha="right", va="center")
     return figure
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 13 else f"{name[:12]}…"

@@ -10,6 +10,7 @@ from geofm_lib.figures._axes import (
     ALL_RANKS,
     BLUE,
     GREY,
+    HOLDS,
     SHADE,
     STEP_S,
     legend_below,
@@ -45,9 +46,11 @@ def answer(run: Run) -> Answer:
     phases = {words: ranks[f"{kind}{name}_s"].mean() for name, words in PROFILED.items() if f"{kind}{name}_s" in ranks}
     if phases:
         most = max(phases, key=phases.__getitem__)
-        text += f", {100 * phases[most] / sum(phases.values()):.0f} % of it {most}"
+        of = "a profiled step" if kind else "it"
+        text += f"; {100 * phases[most] / sum(phases.values()):.0f} % of {of} is {most}"
     if found.get("peak_memory_gib") is not None:
-        text += f"; the fullest rank holds {found['peak_memory_gib']:.2g} GiB"
+        whole = "process of a rank" if run.environment.get("device_type") == "cpu" else "rank"
+        text += f"; the fullest {whole} holds {found['peak_memory_gib']:.2g} GiB"
     names = ", ".join(str(asked[name]) for name in ("model", "strategy", "precision", "workload") if name in asked)
     return Answer(
         f"{text}.", f"{names}; {len(ranks)} rank{'s' * (len(ranks) != 1)}, {run.environment.get('device', '')}."
@@ -246,7 +249,7 @@ def memory(run: Run) -> Figure | Note:
     rows.append(("peak of the allocator (GPU) or the process (CPU)", peak, None))
     table = pd.DataFrame(rows, columns=["GiB on the fullest rank", "measured", "arithmetic"])
     figure, ax = axes(height=1.5 + 0.28 * len(frame))
-    stacked_bars(ax, frame, "GiB")
+    stacked_bars(ax, frame, "GiB", HOLDS)
     legend_below(figure, [ax], len(TRACKED))
     found = ", ".join(f"{name} {most[name]:.3g}" for name in most.index)
     alt = (f"Stacked bars: GiB of tensors that {len(ranks)} ranks hold at most, {found}; together "

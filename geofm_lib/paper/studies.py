@@ -50,6 +50,7 @@ KEPT = {  # job -> settings, then headline numbers, of a row of measured.csv
 }  # fmt: skip
 PEERS = ("config", "precision", "implementation", "images_per_s", "ratio_to_best_peer", "low", "high",
          "peak_memory_gib")  # fmt: skip
+CONTROLS = ("histograms", "random convolutions")
 PROBED = {"pretrained": ("top1_pretrained_mean", "top1_pretrained_interval"),
           "untrained": ("top1_random_mean", "top1_random_interval"),
           "histograms": ("histograms_top1", "histograms_interval")}  # fmt: skip
@@ -165,6 +166,15 @@ def _finished(root: Path) -> list[dict[Hashable, Any]]:
     return table[table["status"] == "finished"].to_dict("records") if len(table) else []
 
 
+def _controls(run: Run) -> dict[str, float]:
+    """Accuracy of what no encoder has to do with, under the fast protocol and all labels."""
+    found: dict[str, float] = {}
+    for row in run.read_csv("accuracy.csv").to_dict("records"):
+        if row["model"] in CONTROLS and row["interval_kind"] and row["protocol"] == "fast" and not row["shot"]:
+            found.setdefault(str(row["model"]), float(row["value"]))
+    return found
+
+
 def measured_rows(root: Path) -> Rows:
     """(run, number, value) of every finished recorded run: one long table, since jobs have other numbers."""
     return [
@@ -189,10 +199,10 @@ def readme_block(root: Path) -> str:
             f"{label} {top1:.1f}" + (f" ± {half:.1f}" if pd.notna(half) else "") for label, top1, half in known
         )
         if pd.notna(run.get("gain")):
-            shown += (
-                f"; by logistic regression {run['gain']:+.1f} points ({run['gain_low']:+.1f} to {run['gain_high']:+.1f}"
-            )
-            shown += ", over test images) above untrained"
+            beside = [f"pretrained {run['fast_value']:.1f}", f"untrained {run['fast_value'] - run['gain']:.1f}"]
+            beside += [f"{name} {value:.1f}" for name, value in _controls(Run(run["folder"])).items()]
+            shown = f"under the paper's protocol {shown}; by logistic regression {', '.join(beside)}: "
+            shown += f"{run['gain']:+.1f} points ({run['gain_low']:+.1f} to {run['gain_high']:+.1f}, over test images)"
         what = f"Linear probe, top-1 %, {run['classes']:.0f} classes of `{run['dataset']}`, {run['model']}"
         lines.append(f"| {what} | larger models probe better | {shown} | not comparable (other images and size) |")
     if speeds := [run for run in done if run["job"] == "throughput"]:
