@@ -200,7 +200,7 @@ def readme_block(root: Path) -> str:
         )
         if pd.notna(run.get("gain")):
             beside = [f"pretrained {run['fast_value']:.1f}", f"untrained {run['fast_value'] - run['gain']:.1f}"]
-            beside += [f"{name} {value:.1f}" for name, value in _controls(Run(run["folder"])).items()]
+            beside += [f"{name} {value:.1f}" for name, value in _controls(Run(Path(run["folder"]))).items()]
             shown = f"under the paper's protocol {shown}; by logistic regression {', '.join(beside)}: "
             shown += f"{run['gain']:+.1f} points ({run['gain_low']:+.1f} to {run['gain_high']:+.1f}, over test images)"
         what = f"Linear probe, top-1 %, {run['classes']:.0f} classes of `{run['dataset']}`, {run['model']}"
