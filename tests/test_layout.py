@@ -266,7 +266,8 @@ def test_a_recorded_page_is_of_todays_notebook_and_answers_it(path):
     facts = json.loads((ROOT / "reports" / "recorded" / f"{path.stem}.json").read_text(encoding="utf-8"))
     today = notebook_outputs.digest(nbformat.read(path, as_version=4))
     assert facts["digest"] == today, f"the page is of an older notebook: make recorded NOTEBOOKS={path.stem}"
-    assert facts["answer"] and facts["picture"]
+    assert facts["answer"]
+    assert facts["picture"] or "is in the table yet" in facts["answer"], "07 has no figure before its first runs"
 
 
 def readme():

@@ -35,6 +35,7 @@ ALONE = SimpleNamespace(rank=0, world_size=1, broadcast=lambda value: value, gat
 # What stands in a run folder and is no result: how it was made, and pages, which are made anew.
 HARMLESS = (
     "log.txt",
+    "live.html",
     "checkpoint/latest",
     "heartbeats/0",
     "heartbeats/launcher",
