@@ -8,6 +8,7 @@ import nbformat
 import psutil
 import pytest
 
+from geofm_lib.report.stopping import Requests
 from tests.support.executions import PRETRAIN, Execution, pretraining
 from tests.support.timing import scaled, wait_for
 
@@ -58,6 +59,19 @@ while True:
     began.process.send_signal(signal.SIGINT)
     assert began.end(20) == 75
     assert "a stop was asked for and ended the kernel" in began.page
+
+
+def test_an_interrupt_between_the_first_folder_and_the_kernel_is_a_request():
+    """Those milliseconds are longer on a busy machine, and ended with 130 and without a page."""
+    with Requests() as requests:
+        with pytest.raises(KeyboardInterrupt):  # nothing has begun: there is nothing to say
+            signal.raise_signal(signal.SIGINT)
+    with Requests() as requests:
+        requests.begin()
+        signal.raise_signal(signal.SIGINT)
+        assert requests.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.long

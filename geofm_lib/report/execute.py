@@ -63,6 +63,7 @@ def execute(
         with Requests() as requests:
             return execute(notebook, parameters, page, requests)
     started = time.time()
+    requests.begin()
     work = own_folder("execute") / f"{notebook.stem}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     work.mkdir(0o700 if secrets(parameters) else 0o777, parents=True)
     executed = work / "notebook.ipynb"

@@ -51,6 +51,10 @@ class Requests:
         for number, handler in self.before.items():
             signal.signal(number, handler if self.restore else signal.SIG_IGN)
 
+    def begin(self) -> None:
+        """From here on there is something to make a page of, so a first Ctrl-C is a request; a second still leaves."""
+        self.most = self.interrupts + 1
+
     @contextmanager
     def reaching(self, work: Path) -> Iterator[None]:
         """While this block runs, requests reach the kernel; its environment says where its launcher finds them."""
