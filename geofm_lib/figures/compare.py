@@ -11,10 +11,10 @@ from geofm_lib.catalog import headlines
 from geofm_lib.catalog.headlines import MINUS
 from geofm_lib.figures.display import Answer, Links, Note, Table
 from geofm_lib.runs import results
+from geofm_lib.runs.compared import MOST_NAMED, in_words
 from geofm_lib.runs.comparison import Comparison, Group, Section
 from geofm_lib.runs.member import NOT_BEGUN, NOT_NOTED, Member
 
-MOST_NAMED = 6  # runs or settings that a sentence lists
 UNKNOWN = {None, NOT_NOTED}
 MOST_PAIRS = 12  # rows of what made the difference
 
@@ -28,13 +28,15 @@ def answer(found: Comparison) -> Answer:
     elif not parts and len(alone) == 1:
         parts = [f"By {alone[0].words}, {alone[0].groups[0].label} alone has a value: {_told(alone.pop().groups[0])}"]
     elif not parts:
-        parts = [f"No two of the runs can be ranked with each other: they differ in {_and(found.apart)}"]
+        parts = [f"No two of the runs can be ranked with each other: they differ in {in_words(found.apart)}"]
     elif len(found.sections) > 1:
-        parts.append(f"Runs that differ in {_and(found.apart)} are ranked only among themselves")
+        parts.append(f"Runs that differ in {in_words(found.apart)} are ranked only among themselves")
     parts += [f"By itself: {s.groups[0].label}, {s.words} {_told(s.groups[0])}" for s in alone][:MOST_NAMED]
     if left := found.unranked:
         of = f"{len(left)} of {len(found.members)} runs" if len(left) > 1 else "One run"
-        parts.append(f"{of} {'are' if len(left) > 1 else 'is'} not ranked: {_and([_standing(each) for each in left])}")
+        parts.append(
+            f"{of} {'are' if len(left) > 1 else 'is'} not ranked: {in_words([_standing(each) for each in left])}"
+        )
     parts += found.refused[:MOST_NAMED]
     if (others := len(found.refused) - MOST_NAMED) > 0:
         parts.append(f"{others} more rows of the grid cannot be read (geofm status GRID names them)")
@@ -80,7 +82,7 @@ def ranking(found: Comparison) -> Table:
     if over:
         caption += f". Intervals are 95 %, {'; '.join(over)}; of three seeds or more, Student's t of their mean"
     if len(found.sections) > 1:
-        caption += f". Letters are rankings that cannot be mixed, since the runs differ in {_and(found.apart)}"
+        caption += f". Letters are rankings that cannot be mixed, since the runs differ in {in_words(found.apart)}"
     return Table(frame.dropna(axis=1, how="all"), caption)
 
 
@@ -136,7 +138,7 @@ def _best(section: Section) -> list[str]:
         words += "; the intervals overlap, so which of the two is better is not sure"
     changed = _changed(best, second)
     both = [f"{name} ({_text(here)} against {_text(there)})" for name, (here, there) in changed.items()]
-    return [words, *([f"These two differ in {_and(both)}{'' if both[1:] else ' alone'}"] if both else [])]
+    return [words, *([f"These two differ in {in_words(both)}{'' if both[1:] else ' alone'}"] if both else [])]
 
 
 def _told(group: Group) -> str:
@@ -221,9 +223,3 @@ def _text(value: Any) -> str | None:
     if isinstance(value, float):
         return f"{value:g}"
     return None if value is None else str(value) or "(none)"
-
-
-def _and(names: list[str]) -> str:
-    if len(names) > MOST_NAMED:
-        names = [*names[:MOST_NAMED], f"{len(names) - MOST_NAMED} more"]
-    return f"{', '.join(names[:-1])} and {names[-1]}" if names[1:] else names[0]

@@ -212,6 +212,11 @@ def _fit(ax: Any, width: float, height: float) -> None:
         ax.tick_params(axis="x", rotation=90)
 
 
+def cut(name: str, most: int) -> str:
+    """A name that stands over a small image: of a longer one the beginning."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
 @styled
 def sheet(
     rows: list[np.ndarray],

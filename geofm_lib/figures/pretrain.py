@@ -11,7 +11,7 @@ import pandas as pd
 from geofm_lib.advice import pretraining
 from geofm_lib.catalog.metrics import LONG, rough
 from geofm_lib.figures._axes import BLUE, GREY, LIMIT, ORANGE, TRAINING_LOSS, WORDS, legend_below, own_look, smoothed
-from geofm_lib.figures.display import NARROW_IN, Answer, Figure, Note, Table, axes, sheet, styled
+from geofm_lib.figures.display import NARROW_IN, Answer, Figure, Note, Table, axes, cut, sheet, styled
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import expanded
 
@@ -175,7 +175,7 @@ def contact_sheet(run: Run, columns: int = 8) -> Figure | Note:
         return Note(WITHHELD.format(name="contact_sheet.npz"))
     with np.load(run.proved("contact_sheet.npz")) as saved:
         images, labels = saved["images"], [str(label) for label in saved["labels"]]
-    titles = [label if len(label) <= 16 else label[:15] + "…" for label in labels]
+    titles = [cut(label, 16) for label in labels]
     alt = f"{len(images)} images of the data set: {', '.join(dict.fromkeys(labels))}."
     narrow = sheet(_in_rows(images[::2], columns // 2), titles[::2], width=NARROW_IN)
     return Figure(sheet(_in_rows(images, columns), titles), alt, photo=True, narrow=narrow)

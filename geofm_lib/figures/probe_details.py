@@ -10,7 +10,7 @@ import seaborn as sns
 from geofm_lib.catalog import metrics
 from geofm_lib.catalog.readouts import FAST, PRETRAINED, UNTRAINED
 from geofm_lib.figures._axes import GREY, MANY
-from geofm_lib.figures.display import NARROW_IN, WIDTH_IN, Figure, Note, Table, axes, styled
+from geofm_lib.figures.display import NARROW_IN, WIDTH_IN, Figure, Note, Table, axes, cut, styled
 from geofm_lib.figures.pretrain import WITHHELD, withheld
 from geofm_lib.figures.probe import COLOURS, NONE, rows
 from geofm_lib.runs.run import Run
@@ -197,11 +197,7 @@ def _drawn(pictures: np.ndarray, titles: list[str], names: np.ndarray | None, wi
         ax.set(xticks=[], yticks=[])
         ax.grid(False)
         if column and names is not None:
-            ax.set_title(_short(names[row, column - 1]), fontsize=8)
+            ax.set_title(cut(names[row, column - 1], 13), fontsize=8)
         if not column:
             ax.set_ylabel(titles[row], fontsize=8, rotation=0, ha="right", va="center")
     return figure
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 13 else f"{name[:12]}…"

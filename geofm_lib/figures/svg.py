@@ -4,8 +4,8 @@ No kept library does this: svgo needs node, scour has had no release since 2020.
 """
 
 import io
-import itertools
 import re
+from string import ascii_lowercase
 from xml.etree import ElementTree
 
 import matplotlib
@@ -97,7 +97,6 @@ def _short(places: str) -> str:
 
 
 def _letters(number: int) -> str:
-    """a, b, ... z, aa, ab, ...: names that are short."""
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    words = itertools.chain.from_iterable(itertools.product(letters, repeat=long) for long in itertools.count(1))
-    return "".join(next(itertools.islice(words, number, None)))
+    """a, b, ... z, a1, b1, ...: names that are short."""
+    turn, letter = divmod(number, len(ascii_lowercase))
+    return ascii_lowercase[letter] + (str(turn) if turn else "")

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from geofm_lib.catalog import published
+from geofm_lib.catalog.readouts import FAST
 from geofm_lib.catalog.strategies import STRATEGIES, lookup
 from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.files import read_csv, write_text
@@ -170,7 +171,7 @@ def _controls(run: Run) -> dict[str, float]:
     """Accuracy of what no encoder has to do with, under the fast protocol and all labels."""
     found: dict[str, float] = {}
     for row in run.read_csv("accuracy.csv").to_dict("records"):
-        if row["model"] in CONTROLS and row["interval_kind"] and row["protocol"] == "fast" and not row["shot"]:
+        if row["model"] in CONTROLS and row["interval_kind"] and row["protocol"] == FAST and not row["shot"]:
             found.setdefault(str(row["model"]), float(row["value"]))
     return found
 

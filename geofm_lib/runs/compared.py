@@ -16,6 +16,8 @@ from geofm_lib.settings.base import SettingsError
 from geofm_lib.settings.compare import CompareSettings
 from geofm_lib.settings.places import one_spelling
 
+MOST_NAMED = 6  # runs or settings that a sentence lists
+
 
 def members(settings: CompareSettings) -> tuple[list[Member], list[str]]:
     """(the runs that are named, sentences on a grid's rows that cannot be read). Of all kinds, in the order given."""
@@ -66,7 +68,7 @@ def chosen(settings: CompareSettings) -> tuple[str, list[Member], list[str]]:
         raise SettingsError(f"runs: {error}") from None
     kind = _kind(settings, found)
     if kind not in KINDS:
-        raise SettingsError(f"runs: {kind} runs have no number to be ranked by; compare {_and(KINDS)} runs")
+        raise SettingsError(f"runs: {kind} runs have no number to be ranked by; compare {in_words(KINDS)} runs")
     if other := next((each for each in found if each.row is None and each.job not in (kind, "")), None):
         one = next(
             (f"'{each.run.folder.name}' a {kind} run" for each in found if each.job == kind),
@@ -100,7 +102,7 @@ def _kind(settings: CompareSettings, found: list[Member]) -> str:
         raise SettingsError(f"runs: {found[0].run.trouble or found[0].name + ' says nothing of its settings'}")
     rows = [each for each in kinds(found) if all(each != other.job or other.row for other in found)]
     if len(rows) > 1 and all(each.row for each in found):
-        raise SettingsError(f"kind: the grid's rows are {_and(rows)} runs; name one of these kinds")
+        raise SettingsError(f"kind: the grid's rows are {in_words(rows)} runs; name one of these kinds")
     return next(iter([*rows, *known]), "throughput")
 
 
@@ -136,6 +138,8 @@ def _joined(faults: list[str]) -> str:
     return "".join(f"; {fault}" for fault in faults[:2])
 
 
-def _and(names: Iterable[str]) -> str:
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
+def in_words(names: Iterable[str], most: int = MOST_NAMED) -> str:
+    """Names as a sentence has them; more than `most` are counted: "a, b and 3 more"."""
+    found = list(names)
+    *before, last = [*found[:most], f"{len(found) - most} more"] if len(found) > most else found
+    return f"{', '.join(before)} and {last}" if before else last

@@ -89,7 +89,7 @@ class Collected:
         elif columns.flags:
             said = {k: row[k].lower() for k in columns.flags}
             rest = columns.rest if all(said.values()) else ""
-            side = next((side for k, side in columns.flags.items() if said[k] in ("1", "1.0", "true")), rest)
+            side = next((side for k, side in columns.flags.items() if said[k] in cells.YES), rest)
         group = row[columns.group[0]] if columns.group else ""
         places: Iterable[int] = _places(name, number, [row[k] for k in columns.path], find, self.lenient)
         nothing = True
