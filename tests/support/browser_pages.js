@@ -19,6 +19,15 @@ function parts(long) {
   return faults;
 }
 
+// Whether every picture shows the source that this window asks for: a browser goes on with the old one while it loads.
+function settled() {
+  return [...document.querySelectorAll("picture img")].every((image) => {
+    const sources = [...image.parentElement.querySelectorAll("source")];
+    const chosen = sources.find((source) => matchMedia(source.media).matches);
+    return image.complete && image.currentSrc === (chosen ? chosen.srcset : image.src);
+  });
+}
+
 // Words in figures, in CSS pixels as they are shown.
 function words(smallest) {
   const faults = [];

@@ -17,6 +17,7 @@ from tests.support import browser
 LIMIT_BYTES = 500_000
 WIDTHS = (390, 1280)  # a phone and a large screen, in CSS pixels
 SMALLEST_PX, CONTRAST = 9.0, 4.5
+SETTLE_S = 60  # for the pictures of a window's width; a busy machine needs seconds
 LONG = 6  # headings of the second level from which on a page has contents
 CHECKS = (Path(__file__).parent / "browser_pages.js").read_text()
 # What a browser asks for itself, and what stands in the page's own file.
@@ -47,6 +48,8 @@ def _in_file(page: Path) -> list[str]:
 
 
 def _in_browser(driver, page: Path) -> list[str]:
+    from selenium.webdriver.support.ui import WebDriverWait  # not at the top: tests without a browser skip
+
     url = page.resolve().as_uri()
     driver.get_log("performance")  # drop what came before
     driver.get(url)
@@ -65,6 +68,7 @@ def _in_browser(driver, page: Path) -> list[str]:
     for width in WIDTHS:
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        WebDriverWait(driver, SETTLE_S).until(lambda _: _asked(driver, "settled"))
         wide = driver.execute_script("return document.documentElement.scrollWidth")
         faults += [f"{wide} pixels wide in a window of {width}"] if wide > width else []
         faults += _asked(driver, "sides")
