@@ -1,12 +1,15 @@
 """The machines, one row each: what one device and one node can do, with the source of every fact.
 
-The rows stand in ``machines.toml``; what share of the peaks is achieved stands in ``speeds``. Bandwidths are in GB/s
-(10^9 bytes) and in one direction; memory is in GiB.
+The rows stand in ``machines.toml``; what share of the peaks is achieved stands in ``speeds``. A user's own rows, which
+``geofm calibrate`` writes, are files of the folder ``own_folder``: row and speeds in one. Bandwidths are in GB/s (10^9
+bytes) and in one direction; memory is in GiB.
 """
 
+import os
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Self
 
 from geofm_lib.catalog.suggest import did_you_mean
 
@@ -30,6 +33,17 @@ class Machine:
     hours: dict[int, float] = field(default_factory=dict)  # jobs of up to this many nodes may take so long
     queued: int | None = None  # jobs of one user that may be in the queue
     device_name: str = ""  # what torch calls one device
+    watts: float | None = None  # most power of one device, of the data sheet
+    shared: bool = False  # ranks of a node share one processor, so fewer of them are faster each
+    measured: tuple[str, ...] = ()  # which of these numbers were measured; the others are stated by their source
+
+    def with_ranks(self, ranks: int | None) -> Self:
+        """This machine with so many ranks on a node (None: as many as there are devices)."""
+        if ranks in (None, self.devices_per_node):
+            return self
+        more = self.devices_per_node / ranks if self.shared else 1.0
+        scaled = {name: more * getattr(self, name) for name in ("peak_bf16_tflops", "peak_fp32_tflops", "memory_gb_s")}
+        return replace(self, devices_per_node=ranks, **scaled)
 
 
 def _numbered(row: dict, name: str) -> dict[int, float]:
@@ -43,12 +57,43 @@ MACHINES: dict[str, Machine] = {
 }
 
 
+def own_folder() -> Path:
+    """Where rows of users' own machines lie: GEOFM_MACHINES, else ``machines/`` of the clone."""
+    return Path(os.environ.get("GEOFM_MACHINES") or Path(__file__).parents[2] / "machines")
+
+
+def own(name: str) -> dict[str, Any] | None:
+    """The tables ``machine`` and ``speeds`` of a user's row, None if there is none; ValueError where it is broken."""
+    file = own_folder() / f"{name}.toml"
+    if "/" in name or not file.is_file():
+        return None
+    try:
+        found = tomllib.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(found["machine"], dict) or not isinstance(found["speeds"], list):
+            raise ValueError("[machine] must be a table and [[speeds]] rows")
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{file} is no machine's row ({error}); make it again by geofm calibrate.") from None
+    return found
+
+
+def known() -> list[str]:
+    """Names of all rows, those of users last."""
+    return [*MACHINES, *sorted(file.stem for file in own_folder().glob("*.toml") if file.stem not in MACHINES)]
+
+
 def lookup(name: str) -> Machine:
-    """The row called ``name``; ValueError in one sentence when there is none."""
-    if name not in MACHINES:
-        hint = did_you_mean(name, MACHINES) or "."
-        raise ValueError(f"There is no machine '{name}'{hint} Known are {', '.join(MACHINES)}.")
-    return MACHINES[name]
+    """The row called ``name``; ValueError in one sentence when there is none, or it is broken."""
+    if name in MACHINES:
+        return MACHINES[name]
+    if found := own(name):
+        row = found["machine"] | {each: _numbered(found["machine"], each) for each in ("links_gb_s", "hours")}
+        try:
+            return Machine(name, **row | {"measured": tuple(row.get("measured", ()))})
+        except TypeError as error:
+            file = own_folder() / f"{name}.toml"
+            raise ValueError(f"{file} is no machine's row ({error}); make it again by geofm calibrate.") from None
+    hint = did_you_mean(name, known()) or "."
+    raise ValueError(f"There is no machine '{name}'{hint} Known are {', '.join(known())}.")
 
 
 def of_device(name: str) -> Machine | None:

@@ -6,6 +6,8 @@ A row is read two ways (``model/vit.py`` builds both):
 * family ``benchmark``: the network behind the paper's throughput figures and Table I's counts, with a gated
   SiLU MLP of ``width -> 2 x gated_mlp_dim``, then ``gated_mlp_dim -> width``.
 
+A third kind is ``Built``: somebody else's transformer, read off the network by ``model/described.py``.
+
 The paper's counts belong to the second. Its MLP column (4 x width) describes the first, except for ViT-5B,
 whose 15360 is the hidden width of the gated MLP and is kept for both readings.
 """
@@ -14,6 +16,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from geofm_lib.catalog.suggest import did_you_mean
+
+
+@dataclass(frozen=True)
+class Built:
+    """What was read off a network that no row describes, at one image size."""
+
+    image_size: int
+    patches: int
+    prefix: int  # tokens before the patches: class token, registers
+    blocks: tuple[tuple[tuple[str, tuple[int, ...]], ...], ...]  # of each, the names and shapes of its weights
+    root: tuple[tuple[str, tuple[int, ...]], ...]  # the same of everything outside the blocks
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,8 @@ class Model:
     decoder_heads: int
     source: str = ""
     published_params_M: float | None = None
+
+    built: "Built | None" = None
 
     def resized(self, **sizes: Any) -> Self:
         """This row with other sizes: the patch's and the decoder's that are given, its own where None or 0 is."""
@@ -77,11 +92,23 @@ MODELS: dict[str, Model] = {row.name: row for row in _ROWS}
 FAMILY = tuple(row.name for row in _ROWS if row.source == _STUDY)  # smallest first
 
 
-def lookup(name: str) -> Model:
-    """The row called ``name``; ValueError in one sentence, with a suggestion, when there is none."""
+def lookup(name: str | Model) -> Model:
+    """The row called ``name``, or the row given; ValueError in one sentence, with a suggestion, when there is none."""
+    if isinstance(name, Model):
+        return name
     if name in MODELS:
         return MODELS[name]
     raise ValueError(f"There is no model '{name}'{did_you_mean(name, MODELS) or '.'} Known are {', '.join(MODELS)}.")
+
+
+def of_network(name: str, facts: dict[str, Any]) -> Model:
+    """The row of a network that ``model/described.py`` has read: a plain ViT whose decoder would be MAE's own."""
+    parts = [tuple((key, tuple(shape)) for key, shape in each.items()) for each in (*facts["blocks"], facts["root"])]
+    built = Built(facts["image_size"], facts["patches"], facts["prefix"], tuple(parts[:-1]), parts[-1])
+    names = ("width", "depth", "heads", "mlp_dim", "patch_size", "source")
+    sizes: dict[str, Any] = {each: facts[each] for each in names} | {"gated_mlp_dim": 0}
+    sizes |= dict(zip(("decoder_width", "decoder_depth", "decoder_heads"), _MAE, strict=True))
+    return Model(name, **sizes, built=built)
 
 
 def grid(image_size: int | tuple[int, int], patch_size: int) -> tuple[int, int]:

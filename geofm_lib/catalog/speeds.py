@@ -1,8 +1,9 @@
 """How fast each machine really is: the few numbers of the planner's step-time model, one row each.
 
-They stand in ``speeds.csv`` (machine, name, at, value, spread, unit, kind, meaning, source). ``value`` is what is
-used and ``spread`` its standard deviation, as a factor (0.1: about 10 % either way). ``kind`` is ``fitted`` (written
-by ``geofm calibrate``), ``stated`` (from a source) or ``assumed`` (a guess worth testing).
+They stand in ``speeds.csv`` (machine, name, at, value, spread, unit, kind, meaning, source), a user's own in the file
+of their machine. ``value`` is what is used and ``spread`` its standard deviation, as a factor (0.1: about 10 % either
+way). ``kind`` is ``fitted`` (written by ``geofm calibrate``), ``stated`` (from a source) or ``assumed`` (a guess worth
+testing).
 A row with ``at`` is one point of a curve over that number: the achieved share of the peak over the model's width.
 """
 
@@ -12,7 +13,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from geofm_lib.catalog import machines
+
 FILE = Path(__file__).with_name("speeds.csv")
+FACTS = ("peak_bf16_tflops", "peak_fp32_tflops", "memory_gb_s", "memory_gib", "links_gb_s", "network_gb_s")
 COLUMNS = ("machine", "name", "at", "value", "spread", "unit", "kind", "meaning", "source")
 
 
@@ -45,14 +49,47 @@ def of(table: list[dict], column: str = "value") -> Speeds:
     return Speeds(value, {name: sorted(points) for name, points in curve.items()})
 
 
-@cache
-def lookup(machine: str) -> tuple[Speeds, Speeds]:
-    """(values, spreads) of a machine; ValueError in one sentence when nothing is known of it."""
-    table = rows(machine)
-    if not table:
+def table(machine: str) -> list[dict]:
+    """One machine's rows, the shipped ones or the user's own; ValueError in one sentence when nothing is known."""
+    if not (found := rows(machine)):
+        own = (machines.own(machine) or {"speeds": []})["speeds"]
+        found = [{"machine": machine, "at": None, **row} for row in own]
+    if not found:
         known = ", ".join(dict.fromkeys(row["machine"] for row in rows()))
         raise ValueError(f"Nothing is known of the speed of the machine '{machine}'; it is known of {known}.")
-    return of(table), of(table, "spread")
+    return found
+
+
+def lookup(machine: str) -> tuple[Speeds, Speeds]:
+    """(values, spreads) of a machine; ValueError in one sentence when nothing is known of it."""
+    return _shipped(machine) if machine in machines.MACHINES else _both(machine)
+
+
+def _both(machine: str) -> tuple[Speeds, Speeds]:
+    found = table(machine)
+    return of(found), of(found, "spread")
+
+
+_shipped = cache(_both)
+
+
+def basis(machine: str) -> dict[str, list[str]]:
+    """measured, fitted, stated, assumed -> names of the numbers behind a plan that are so, the row's own first."""
+    found: dict[str, list[str]] = {kind: [] for kind in ("measured", "fitted", "stated", "assumed")}
+    row = machines.lookup(machine)
+    for name in FACTS:
+        if getattr(row, name):
+            found["measured" if name in row.measured else "stated"].append(name)
+    for each in table(machine):
+        if each["name"] not in found[each["kind"]]:
+            found[each["kind"]].append(each["name"])
+    return found
+
+
+def told(machine: str) -> str:
+    """``basis`` in a sentence, as it stands below every plan."""
+    parts = [f"{kind} {', '.join(names)}" for kind, names in basis(machine).items() if names]
+    return f"Behind it, of {machine}: {'; '.join(parts)}."
 
 
 def along(points: list[tuple[float, float]], at: float) -> float:

@@ -4,32 +4,52 @@ from typing import Any
 
 import click
 
-from geofm_lib.catalog.machines import MACHINES
+from geofm_lib.catalog import machines
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.cli.group import commands, example, starting
 
 
 @commands.command(**example("geofm plan ViT-3B --machine frontier --nodes 16 --images 990848 --epochs 100"))
 @click.argument("model", shell_complete=lambda ctx, param, text: starting(MODELS, text))
-@click.option("--machine", required=True, shell_complete=lambda ctx, param, text: starting(MACHINES, text),
-              help="A row of geofm_lib/catalog/machines.toml.")  # fmt: skip
+@click.option("--machine", required=True, shell_complete=lambda ctx, param, text: starting(machines.known(), text),
+              help="A row of geofm_lib/catalog/machines.toml, or one that `geofm calibrate` has written.")  # fmt: skip
 @click.option("--nodes", required=True, type=int)
 @click.option("--batch", "batch_per_gpu", default=32, show_default=True, help="Images a GPU takes a step.")
 @click.option("--workload", default="mae", show_default=True, help="mae | classify")
+@click.option("--image-size", type=int, help="Pixels a side (default: 224, or a network's own).")
+@click.option("--tokens", type=int, help="Patches of an image, whatever its size (NaFlex and its like).")
+@click.option("--precision", default="bf16", show_default=True, help="bf16 | fp32")
+@click.option("--ranks-per-node", type=int, help="Ranks on a node, where they are fewer than its devices.")
 @click.option("--images", type=int, help="Images of the data set, for node-hours.")
 @click.option("--epochs", type=float, help="Passes over them, for node-hours.")
 def plan(**asked: Any) -> None:
-    """Say what each strategy would do, the fastest that fits first."""
+    """Say what each strategy would do, the fastest that fits first.
+
+    MODEL: a row of geofm_lib/catalog/models.py, any plain ViT of timm's by its name, or MODULE:FUNCTION that returns
+    one. Below the plan stands which of the machine's numbers were measured, fitted, stated or assumed.
+    """
+    from geofm_lib.catalog import speeds
     from geofm_lib.planning import planner
+    from geofm_lib.planning.weights import parameters
+    from geofm_lib.runs import architecture
 
     columns = {"strategy": "<14", "step_s": ">9.3f", "images_per_s": ">13.0f", "low": ">9.0f", "high": ">9.0f",
                "memory_gib": ">11.1f", "fits": ">5"}  # fmt: skip
     columns |= {"node_hours": ">11.1f"} if asked["images"] else {}
+    machines.lookup(asked["machine"])  # before a network is built
+    name, size = asked["model"], asked.pop("image_size") or 0
+    asked["model"] = row = architecture.model(name, size)
+    if row.built:
+        weights, seen = parameters(row, asked["workload"]), asked["tokens"] or row.built.patches
+        click.echo(f"{name}: {weights:,} parameters, {seen} patches and {row.built.prefix} tokens before them an image")
+    elif size:
+        asked["image_size"] = size
     rows = planner.plan(**asked)
     click.echo("".join(format(name, form.split(".")[0]) for name, form in columns.items()))
-    for row in rows:
-        row["fits"] = "yes" if row["fits"] else "no"
-        click.echo("".join(format(row[name], form) for name, form in columns.items()))
+    for each in rows:
+        each["fits"] = "yes" if each["fits"] else "no"
+        click.echo("".join(format(each[name], form) for name, form in columns.items()))
+    click.echo(speeds.told(asked["machine"]))
 
 
 @commands.command(**example("geofm doctor"))

@@ -38,12 +38,13 @@ class Conditions:
     # host runs ahead of the device, so the next block is gathered early anyway.
     backward_prefetch: int = 1
     reduce_dtype: str = "bf16"  # of gradients, as the paper did; where blocks compute in fp32 it is fp32 always
+    fused_attention: bool = True  # False: scores are written and read, as before torch 2; counted where speeds ask
 
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"There is no {name} '{getattr(self, name)}'; use one of {', '.join(known)}.")
-        for name in ("activation_checkpointing", "synchronised"):
+        for name in ("activation_checkpointing", "synchronised", "fused_attention"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False; {getattr(self, name)!r} was given.")
         whole_number("backward_prefetch", self.backward_prefetch, least=0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
+from geofm_lib.catalog.models import Model
 from geofm_lib.planning.weights import describe
 
 
@@ -22,13 +23,13 @@ class Flops:
         return self.forward + self.backward + (self.recomputed if activation_checkpointing else 0)
 
 
-def flops(model: str, workload: str = "mae", **size: Any) -> Flops:
+def flops(model: str | Model, workload: str = "mae", **size: Any) -> Flops:
     """Operations per image; ``size`` as in ``weights.describe``."""
     parts = [part for _, part in flops_by_width(model, workload, **size)]
     return Flops(*(sum(getattr(part, name) for part in parts) for name in ("forward", "backward", "recomputed")))
 
 
-def flops_by_width(model: str, workload: str = "mae", **size: Any) -> list[tuple[float, Flops]]:
+def flops_by_width(model: str | Model, workload: str = "mae", **size: Any) -> list[tuple[float, Flops]]:
     """(equivalent width, operations) of the encoder with all that is outside blocks, and of MAE's decoder.
 
     The equivalent width is that of a plain block with as many weights. ViT-5B's narrow blocks with their large MLPs
@@ -36,20 +37,19 @@ def flops_by_width(model: str, workload: str = "mae", **size: Any) -> list[tuple
     """
     s = describe(model, workload, **size)
     row, width = s.row, s.row.width
-    gated = workload == "classify"
+    gated = s.gated
     patch = 2 * s.visible * s.patch_numbers * width
     # No gradient flows into images. The benchmark's norm before the projection is trained, so one flows through it.
     forward, backward = patch, (2 if gated else 1) * patch
-    stacks = [(row.depth, width, row.gated_mlp_dim if gated else row.mlp_dim, s.visible + 1)]
+    stacks = [(row.depth, width, row.gated_mlp_dim if gated else row.mlp_dim, s.tokens, s.products)]
     outside = 2 * width * s.classes
     if s.decoder:
         narrow, depth, _ = s.decoder
-        stacks.append((depth, narrow, 4 * narrow, s.patches + 1))
-        outside += 2 * (s.visible + 1) * width * narrow + 2 * (s.patches - s.visible) * narrow * s.patch_numbers
+        stacks.append((depth, narrow, 4 * narrow, s.patches + 1, 12 * narrow * narrow))
+        outside += 2 * s.tokens * width * narrow + 2 * (s.patches - s.visible) * narrow * s.patch_numbers
     forward, backward = forward + outside, backward + 2 * outside
     found = []
-    for depth, wide, mlp_dim, tokens in stacks:
-        weights = 4 * wide * wide + (3 if gated else 2) * mlp_dim * wide
+    for depth, wide, mlp_dim, tokens, weights in stacks:
         products = 2 * tokens * weights
         attention = 4 * tokens * tokens * wide  # scores and their product with the values, 2 N^2 D each
         # Recomputing a plain block stops before its last product, whose output no gradient needs. The benchmark's
@@ -64,6 +64,8 @@ def flops_by_width(model: str, workload: str = "mae", **size: Any) -> list[tuple
     return found
 
 
-def training_flops(model: str, workload: str = "mae", activation_checkpointing: bool = False, **size: Any) -> int:
+def training_flops(
+    model: str | Model, workload: str = "mae", activation_checkpointing: bool = False, **size: Any
+) -> int:
     """Operations of one training step for one image."""
     return flops(model, workload, **size).step(activation_checkpointing)

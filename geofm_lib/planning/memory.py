@@ -7,6 +7,7 @@ with a fraction are in blocks: of a block's gathered weights, or of its gradient
 from dataclasses import dataclass
 from typing import Any
 
+from geofm_lib.catalog.models import Model
 from geofm_lib.catalog.strategies import lookup, resolve
 from geofm_lib.planning.conditions import GIB, MASTER, Conditions
 from geofm_lib.planning.weights import Shape, describe, units
@@ -33,9 +34,9 @@ def activations(s: Shape, batch: int, compute: int, checkpointing: bool) -> tupl
     widest moment of its backward pass. That is in its MLP: the output and the last product's input are gone, the
     gradients at both sides of the activation are there, and the residual branch's.
     """
-    gated = s.workload == "classify"
+    gated = s.gated
     row = s.row
-    stacks = [(row.depth, row.width, row.gated_mlp_dim if gated else row.mlp_dim, row.heads, s.visible + 1)]
+    stacks = [(row.depth, row.width, row.gated_mlp_dim if gated else row.mlp_dim, row.heads, s.tokens)]
     if s.decoder:
         narrow, depth, heads = s.decoder
         stacks.append((depth, narrow, 4 * narrow, heads, s.patches + 1))
@@ -48,8 +49,28 @@ def activations(s: Shape, batch: int, compute: int, checkpointing: bool) -> tupl
         needed += depth * [batch * (gradients + (saved - entry if checkpointing else 0))]
     # Outside the blocks: images (fp32), patches, inputs of norms. What the loss kept is gone by then.
     pixels = s.patches * s.patch_numbers
-    numbers = 2 * pixels + (2 * s.patches + 1) * row.width if gated else pixels + (s.visible + 1) * row.width
+    numbers = 2 * pixels + (2 * s.patches + 1) * row.width if gated else pixels + s.tokens * row.width
     return [*kept, batch * (4 * pixels + compute * numbers)], needed
+
+
+def moved_bytes(s: Shape, how: Conditions) -> float:
+    """Bytes that everything but the matrix products reads and writes for one image in a training step.
+
+    A plain block's forward pass moves 14 numbers a token and width: its norms (4), its sums (6), and what fused
+    attention reads and writes (4); its activation moves twice the MLP's inner layer. Unfused, attention copies its
+    inputs (6) and goes over its scores six times. The backward pass moves twice as much, and checkpointing repeats the
+    forward pass.
+    """
+    row = s.row
+    stacks = [(row.depth, row.width, 3 * row.gated_mlp_dim if s.gated else row.mlp_dim, row.heads, s.tokens)]
+    if s.decoder:
+        narrow, depth, heads = s.decoder
+        stacks.append((depth, narrow, 4 * narrow, heads, s.patches + 1))
+    numbers = 0
+    for depth, wide, inner, heads, tokens in stacks:
+        scores = 0 if how.fused_attention else 6 * wide + 6 * heads * tokens
+        numbers += depth * tokens * (14 * wide + 2 * inner + scores)
+    return (4 if how.activation_checkpointing else 3) * how.compute_bytes * numbers
 
 
 @dataclass(frozen=True)
@@ -175,7 +196,7 @@ class Memory:
 
 
 def rank_memory(
-    model: str,
+    model: str | Model,
     strategy: str,
     world: int,
     batch: int,

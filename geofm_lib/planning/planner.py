@@ -12,17 +12,19 @@ from math import exp, nan
 from typing import Any
 
 from geofm_lib.catalog import machines, published, speeds, strategies
+from geofm_lib.catalog.models import Model
 from geofm_lib.catalog.models import lookup as model_named
 from geofm_lib.planning import steps
 from geofm_lib.planning.conditions import ALIKE, BATCH, FRONTIER, Conditions, conditions, gib, nodes_of, whole_number
 from geofm_lib.planning.memory import rank_memory
 
+SIZES = ("image_size", "tokens", "ranks_per_node")
 LIKELY = 1.645  # standard deviations each way: nine of ten runs
 CLOSE = 0.05  # a choice this close to the best published throughput counts as right
 
 
 def plan(
-    model: str,
+    model: str | Model,
     machine: str,
     nodes: int,
     batch_per_gpu: int,
@@ -30,17 +32,17 @@ def plan(
     epochs: float | None = None,
     **how: Any,
 ) -> list[dict[str, Any]]:
-    """Every strategy that divides the GPUs of ``nodes`` nodes, the fastest that fits first; arguments as ``predict``.
+    """Every strategy that divides the ranks of ``nodes`` nodes, the fastest that fits first; arguments as ``predict``.
 
     ValueError, one sentence, for a value that is not possible, and when no strategy fits the memory.
     """
-    job = _Job(model, machine, nodes, batch_per_gpu, Conditions(**how), images, epochs)
+    job = _job(model, machine, nodes, batch_per_gpu, images, epochs, **how)
     dividing = [row.name for row in strategies.STRATEGIES.values() if job.world % (row.shard_group or job.world) == 0]
     found = ranked(_predicted(job, name) for name in dividing)
     if not found[0]["fits"]:
         least = min(found, key=lambda each: each["memory_gib"])
         raise ValueError(
-            f"{model} with {batch_per_gpu} images per device does not fit {machine} with nodes={nodes}: "
+            f"{job.name} with {batch_per_gpu} images per device does not fit {machine} with nodes={nodes}: "
             f"{least['strategy']} needs the least, {least['memory_gib']:.1f} of {job.row.memory_gib:.1f} GiB; use more "
             "nodes or fewer images."
         )
@@ -53,7 +55,7 @@ def ranked(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def predict(
-    model: str,
+    model: str | Model,
     strategy: str,
     machine: str,
     nodes: int,
@@ -62,7 +64,10 @@ def predict(
     epochs: float | None = None,
     **how: Any,
 ) -> dict[str, Any]:
-    """One strategy's step, whether it fits or not; ``how`` are the fields of ``Conditions``.
+    """One strategy's step, whether it fits or not; ``how`` are the fields of ``Conditions``, and SIZES.
+
+    ``model`` is a name, or a row (``runs.architecture`` reads one off any plain ViT). SIZES are image_size and tokens
+    (as in ``weights.describe``), and ranks_per_node where that is not all of a node's devices.
 
     Columns:
         strategy, replicas, shard_group, nodes, gpus.
@@ -72,7 +77,7 @@ def predict(
         memory_gib: peak active of the fullest GPU; fits.
         node_hours for ``epochs`` passes over ``images``, None without them.
     """
-    return _predicted(_Job(model, machine, nodes, batch_per_gpu, Conditions(**how), images, epochs), strategy)
+    return _predicted(_job(model, machine, nodes, batch_per_gpu, images, epochs, **how), strategy)
 
 
 def as_published(model: str, strategy: str, nodes: int, **other: Any) -> dict[str, Any]:
@@ -81,20 +86,33 @@ def as_published(model: str, strategy: str, nodes: int, **other: Any) -> dict[st
     return _predicted(_Job(model, FRONTIER.name, nodes, BATCH, how), strategy)
 
 
+def _job(model: str | Model, machine: str, nodes: int, batch: int, *images: Any, **how: Any) -> "_Job":
+    sizes = {name: how.pop(name) for name in SIZES if name in how}
+    return _Job(model, machine, nodes, batch, Conditions(**how), *images, **sizes)
+
+
 @dataclass(frozen=True)
 class _Job:
     """What is asked of every strategy; ValueError in one sentence for a value that is not possible."""
 
-    model: str
+    model: str | Model
     machine: str
     nodes: int
     batch: int
     how: Conditions
     images: int | None = None
     epochs: float | None = None
+    image_size: int | None = None
+    tokens: int | None = None
+    ranks_per_node: int | None = None
 
     def __post_init__(self) -> None:
         model_named(self.model)
+        for name in SIZES:
+            if getattr(self, name) is not None:
+                whole_number(name, getattr(self, name), least=2 if name == "tokens" else 1)
+        if self.ranks_per_node and self.ranks_per_node > (most := machines.lookup(self.machine).devices_per_node):
+            raise ValueError(f"A node of {self.machine} takes {most} ranks; {self.ranks_per_node} were asked for.")
         for name, value in (("nodes", self.nodes), ("batch_per_gpu", self.batch)):
             whole_number(name, value)
         if (self.images is None) != (self.epochs is None):
@@ -108,7 +126,16 @@ class _Job:
 
     @property
     def row(self) -> machines.Machine:
-        return machines.lookup(self.machine)
+        return machines.lookup(self.machine).with_ranks(self.ranks_per_node)
+
+    @property
+    def name(self) -> str:
+        return model_named(self.model).name
+
+    @property
+    def size(self) -> dict[str, Any]:
+        given = {"image_size": self.image_size, "tokens": self.tokens}
+        return {name: value for name, value in given.items() if value is not None}
 
     @property
     def world(self) -> int:
@@ -118,14 +145,14 @@ class _Job:
 def _predicted(job: _Job, strategy: str) -> dict[str, Any]:
     values, spreads = speeds.lookup(job.machine)
     replicas, shard = strategies.resolve(strategies.lookup(strategy), job.world)
-    asked = steps.demand(job.model, strategy, job.world, job.row.devices_per_node, job.batch, job.how)
+    asked = steps.demand(job.model, strategy, job.world, job.row.devices_per_node, job.batch, job.how, **job.size)
     step = steps.seconds(asked, job.row, values)
-    held = gib(rank_memory(job.model, strategy, job.world, job.batch, job.how).peak)
+    held = gib(rank_memory(job.model, strategy, job.world, job.batch, job.how, **job.size).peak)
     speed = job.world * job.batch / step.total
     spread = steps.spread(asked, step, values.value["run"], spreads)
     hours = job.images * job.epochs / speed / 3600 * job.nodes if job.images and job.epochs else None
     return {
-        "model": job.model, "strategy": strategy, "nodes": job.nodes, "gpus": job.world,
+        "model": job.name, "strategy": strategy, "nodes": job.nodes, "gpus": job.world,
         "replicas": replicas, "shard_group": shard,
         "step_s": step.total, "compute_s": step.compute, "update_s": step.update,
         "communication_s": step.communication, "exposed_s": step.exposed, "start_up_s": step.start_up,

@@ -5,7 +5,8 @@
     step = compute + update + exposed communication (+ start-up / 30 in the paper's window)
 
 * compute: operations over peak x share, the share achieved growing with the blocks' width; never less than the
-  host needs to launch the blocks.
+  host needs to launch the blocks. A calibrated machine has one share at any width, and beside it the bytes that
+  norms, activations and attention move (``activation_share``): narrow blocks are slower by those.
 * update: bytes of weights, gradients and moments that AdamW and the casts move, over the memory's bandwidth.
 * communication: each kind of collective is calls x latency + bytes over the slowest link that its group crosses.
   Rings pass on through every rank of a group, all-reduces across nodes climb a tree. A node's network is shared by
@@ -22,12 +23,13 @@ from math import ceil, log2, sqrt
 from typing import Any
 
 from geofm_lib.catalog.machines import Machine
+from geofm_lib.catalog.models import Model
 from geofm_lib.catalog.speeds import Speeds, along
 from geofm_lib.catalog.strategies import lookup, resolve
 from geofm_lib.planning.conditions import MASTER, PAPER_STEPS, Conditions
 from geofm_lib.planning.flops import flops_by_width
-from geofm_lib.planning.memory import STACKS
-from geofm_lib.planning.weights import units
+from geofm_lib.planning.memory import STACKS, moved_bytes
+from geofm_lib.planning.weights import describe, units
 
 ADAMW_BYTES = 28  # per number: reads weight, gradient and two moments, writes weight and moments, all fp32
 CAST_BYTES = 18  # per number: two casts of the weight to bf16, one of the gradient back (DDP: its buckets' copies)
@@ -45,7 +47,13 @@ class Traffic:
 
 
 def step_traffic(
-    model: str, strategy: str, world: int, how: Conditions, micro_batches: int = 1, stack: str = "fsdp2", **size: Any
+    model: str | Model,
+    strategy: str,
+    world: int,
+    how: Conditions,
+    micro_batches: int = 1,
+    stack: str = "fsdp2",
+    **size: Any,
 ) -> dict[str, Traffic]:
     """``all_gather``, ``reduce_scatter`` and ``all_reduce`` of a step, zero where a strategy does not use them.
 
@@ -103,6 +111,7 @@ class Demand:
     update_bytes: int
     transfers: tuple[Transfer, ...]
     grouped: bool  # ranks are split into shard groups and replicas, as in all but FULL_SHARD and SHARD_GRAD_OP
+    moved_bytes: float = 0.0  # by what is no matrix product: a time of its own where a machine has `activation_share`
 
 
 @dataclass(frozen=True)
@@ -121,17 +130,20 @@ class Step:
 
 
 @lru_cache(maxsize=4096)
-def demand(model: str, strategy: str, world: int, per_node: int, batch: int, how: Conditions) -> Demand:
+def demand(
+    model: str | Model, strategy: str, world: int, per_node: int, batch: int, how: Conditions, **size: Any
+) -> Demand:
     """What a step of ``batch`` images per rank asks for; ValueError when the strategy does not divide ``world``.
 
     ``synchronised=False`` leaves out the reduction over the replicas, as FSDP1 did with a shard group of one.
+    ``size`` as in ``weights.describe``.
     """
     row = lookup(strategy)
     replicas, shard = resolve(row, world)
-    found = units(model, how.workload)
+    found = units(model, how.workload, **size)
     # Unpadded, as FSDP1 sent it in the figures behind the speeds. FSDP2 pads each weight to the group. That is up to
     # 3 % more on 256 ranks. On 1,024 it is 2 % for ViT-15B, 6 to 9 % for ViT-3B and 5B, 18 to 31 % for smaller ones.
-    traffic = step_traffic(model, strategy, world, how, stack="fsdp1")
+    traffic = step_traffic(model, strategy, world, how, stack="fsdp1", **size)
     transfers = []
     for kind, each in traffic.items():
         over_replicas = kind == "all_reduce"
@@ -147,10 +159,11 @@ def demand(model: str, strategy: str, world: int, per_node: int, batch: int, how
             transfers += [Transfer(*half), Transfer(*half, late=True)]
         else:
             transfers.append(Transfer(kind, each.calls, each.sent, *where))
-    parts = flops_by_width(model, how.workload)
+    parts = flops_by_width(model, how.workload, **size)
     work = tuple((width, batch * part.step(how.activation_checkpointing)) for width, part in parts)
     update = (ADAMW_BYTES + CAST_BYTES) * sum(unit.shard(shard, trainable=True) for unit in found)
-    return Demand(how, work, len(found) - 1, update, tuple(transfers), row.shard_group is not None)
+    moved = batch * moved_bytes(describe(model, how.workload, **size), how)
+    return Demand(how, work, len(found) - 1, update, tuple(transfers), row.shard_group is not None, moved)
 
 
 def seconds(asked: Demand, machine: Machine, speeds: Speeds) -> Step:
@@ -159,6 +172,8 @@ def seconds(asked: Demand, machine: Machine, speeds: Speeds) -> Step:
     peak = 1e12 * {"bf16": machine.peak_bf16_tflops, "fp32": machine.peak_fp32_tflops}[asked.how.precision]
     curve = speeds.curve[f"share_{asked.how.precision}"]
     compute = sum(operations / (peak * along(curve, width)) for width, operations in asked.flops)
+    if "activation_share" in value:
+        compute += asked.moved_bytes / (1e9 * machine.memory_gb_s * value["activation_share"])
     compute = max(compute, asked.blocks * value["block_launch_s"])
     update = asked.update_bytes / (1e9 * machine.memory_gb_s * value["memory_share"])
     taken = [(each.late, _collective(each, machine, value)) for each in asked.transfers]

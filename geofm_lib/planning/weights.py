@@ -6,6 +6,7 @@ from typing import Any
 
 from geofm_lib.catalog.models import Model, grid, lookup, visible_patches
 
+HEADS = ("head", "fc_norm", "attn_pool")  # of somebody else's network, which MAE's encoder goes without
 WORKLOADS = ("mae", "classify", "encoder")  # "encoder": the pretrained encoder alone, as it is exported
 
 
@@ -41,16 +42,36 @@ class Shape:
     visible: int  # patches that the encoder sees
     classes: int
     decoder: tuple[int, int, int] | None  # width, depth, heads
+    prefix: int = 1  # tokens before the patches
 
     @property
     def patch_numbers(self) -> int:
         return self.channels * self.row.patch_size**2
 
+    @property
+    def gated(self) -> bool:
+        """Is it the benchmark's network?"""
+        return self.workload == "classify" and self.row.built is None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of an image in the encoder."""
+        return self.visible + self.prefix
+
+    @property
+    def products(self) -> int:
+        """Weights of the matrix products of one block of the encoder."""
+        if self.row.built:
+            return sum(prod(shape) for _, shape in self.row.built.blocks[0] if len(shape) == 2)
+        inner = 3 * self.row.gated_mlp_dim if self.gated else 2 * self.row.mlp_dim
+        return (4 * self.row.width + inner) * self.row.width
+
 
 def describe(
-    model: str,
+    model: str | Model,
     workload: str = "mae",
     image_size: int | tuple[int, int] = 224,
+    tokens: int | None = None,
     channels: int = 3,
     patch_size: int | None = None,
     mask_ratio: float = 0.75,
@@ -59,18 +80,20 @@ def describe(
 ) -> Shape:
     """The ``Shape`` of a model's workload; all other functions take the same keyword arguments.
 
-    ``decoder`` is (width, depth, heads), None or zeros for the model's own. ValueError for unknown names and an
-    image that the patch does not divide.
+    ``tokens``: patches of an image, whatever its size, as where images keep their aspect; a ``Built`` network was
+    read at one size, and has its own count. ``decoder`` is (width, depth, heads), None or zeros for the model's own.
+    ValueError for unknown names and an image that the patch does not divide.
     """
     if workload not in WORKLOADS:
         raise ValueError(f"There is no workload '{workload}'; use one of {', '.join(WORKLOADS)}.")
     width, depth, heads = decoder or (0, 0, 0)
     row = lookup(model).resized(patch_size=patch_size, decoder_width=width, decoder_depth=depth, decoder_heads=heads)
-    patches = prod(grid(image_size, row.patch_size))
+    patches = tokens or (row.built.patches if row.built else prod(grid(image_size, row.patch_size)))
+    prefix = row.built.prefix if row.built else 1
     if workload == "mae":
         own = (row.decoder_width, row.decoder_depth, row.decoder_heads)
-        return Shape(row, workload, channels, patches, visible_patches(patches, mask_ratio), 0, own)
-    return Shape(row, workload, channels, patches, patches, num_classes if workload == "classify" else 0, None)
+        return Shape(row, workload, channels, patches, visible_patches(patches, mask_ratio), 0, own, prefix)
+    return Shape(row, workload, channels, patches, patches, num_classes if workload == "classify" else 0, None, prefix)
 
 
 def _fullest(shape: tuple[int, ...], ranks: int) -> int:
@@ -101,18 +124,21 @@ def _block(width: int, mlp_dim: int, gated_heads: int = 0) -> dict[str, tuple[in
     return shapes
 
 
-def units(model: str, workload: str = "mae", **size: Any) -> list[Unit]:
+def units(model: str | Model, workload: str = "mae", **size: Any) -> list[Unit]:
     """The weights of a workload, in FSDP's units: the blocks in running order, then ``root``."""
     s = describe(model, workload, **size)
     row, width, patch, inside = s.row, s.row.width, s.row.patch_size, "encoder." if s.decoder else ""
-    if workload == "classify":
+    fixed: tuple[str, ...] = ()
+    if row.built:
+        kept = [each for each in row.built.root if workload == "classify" or not each[0].startswith(HEADS)]
+        root = {inside + name: shape for name, shape in kept}
+    elif s.gated:
         block = _block(width, row.gated_mlp_dim, row.heads)
         root = {"cls_token": (1, 1, width), "pos_embed": (s.patches, width)}  # a matrix, see jobs/throughput
         root |= _norm("patch_embed.norm_in", s.patch_numbers)
         root |= _linear("patch_embed.proj", s.patch_numbers, width, bias=False) | _norm("patch_embed.norm", width)
         root |= _norm("norm_pre", width) | _norm("norm", width)
         root |= _linear("head", width, s.classes) if s.classes else {}
-        fixed: tuple[str, ...] = ()
     else:
         block = _block(width, row.mlp_dim)
         root = {"cls_token": (1, 1, width), "pos_embed": (1, s.patches + 1, width)}
@@ -120,7 +146,8 @@ def units(model: str, workload: str = "mae", **size: Any) -> list[Unit]:
         root |= _norm("norm", width)
         root = {inside + name: shape for name, shape in root.items()}
         fixed = (inside + "pos_embed",)
-    found = [Unit(f"{inside}blocks.{i}", block) for i in range(row.depth)]
+    blocks = [dict(each) for each in row.built.blocks] if row.built else [block] * row.depth
+    found = [Unit(f"{inside}blocks.{i}", each) for i, each in enumerate(blocks)]
     if s.decoder:
         narrow, depth, _ = s.decoder
         found += [Unit(f"decoder_blocks.{i}", _block(narrow, 4 * narrow)) for i in range(depth)]
@@ -131,6 +158,6 @@ def units(model: str, workload: str = "mae", **size: Any) -> list[Unit]:
     return [*found, Unit("root", root, fixed)]
 
 
-def parameters(model: str, workload: str = "mae", trainable: bool = False, **size: Any) -> int:
+def parameters(model: str | Model, workload: str = "mae", trainable: bool = False, **size: Any) -> int:
     """How many numbers the weights hold; Table I's for ``classify``. Fixed positions count unless ``trainable``."""
     return sum(unit.count(trainable) for unit in units(model, workload, **size))
