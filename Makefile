@@ -119,9 +119,8 @@ recorded: $(STAMP)  ## The longer runs kept in the repository -> reports/recorde
 lab: $(STAMP)  ## JupyterLab over the whole clone: notebooks, README, runs and pages
 	$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" --LabApp.app_settings_dir="$(CURDIR)/batch/lab" $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
-predictions: $(STAMP)  ## The planner's speeds fitted again; reports/predictions.csv and unseen.csv from them (seconds)
+predictions: $(STAMP)  ## The planner's speeds fitted again, and reports/unseen.csv: each model by a fit to the others (seconds)
 	$(GEOFM) calibrate
-	$(GEOFM) study predictions
 	$(GEOFM) study unseen
 
 study: $(STAMP)  ## 07: goes on with the scaling study where GEOFM_DATA names its archives (hours), and reads what is there

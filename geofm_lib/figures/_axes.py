@@ -32,7 +32,7 @@ LIMIT: dict[str, Any] = {"color": WORDS, "linestyle": ":", "linewidth": 1}
 LOOKS = {
     **{"train": (BLUE, "s"), "val": (GREEN, "^"), "test": (ORANGE, "D")},
     **{"pretrained": (BLUE, "o"), "untrained": (ORANGE, "s"), "histograms": (GREY, "^")},
-    **{"measured": (BLUE, "o"), "published": (INK, "o"), "fitted": (GREY, "s")},
+    **{"measured": (BLUE, "o"), "published": (INK, "o"), "fitted": (PINK, "s")},
     **{"reproduced": (GREEN, "o"), "same ordering": (SKY, "s"), "differs": (RED, "D")},
     **{"not comparable": (ORANGE, "^"), "not measured": (GREY, "v")},  # verdicts
     **dict(zip((OURS, *PEERS), ((BLUE, "o"), (GREEN, "s"), (PINK, "D")), strict=True)),

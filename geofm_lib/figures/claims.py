@@ -10,7 +10,7 @@ from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures import display
 from geofm_lib.figures._axes import FAINT, IDEAL, IMAGES_PER_S, LOOKS, legend_below, look, node_axis, own_look, ticks
 from geofm_lib.figures.display import Figure, Note, Rendered, Table, axes, styled
-from geofm_lib.paper.claims import LOG_WINDOWS, answers, window_over_steady
+from geofm_lib.paper.claims import LOG_WINDOWS, answers, gathered, window_over_steady
 from geofm_lib.paper.performance import PREDICTED, UP_TO_3B, memory_points, unseen
 from geofm_lib.paper.verdicts import VERDICTS, Answer, median_error, percent
 from geofm_lib.planning.planner import as_published
@@ -19,7 +19,8 @@ from geofm_lib.runs.run import Run
 ITEMS = ("table", "figure", "claim")
 COUNTED = {
     "reproduced": "are reproduced", "same ordering": "keep the published order only", "differs": "differ",
-    "not comparable": "cannot be compared, since their numbers were not found", "not measured": "are not measured",
+    "fitted": "are fitted and have no verdict", "not comparable": "cannot be compared",
+    "not measured": "are not measured",
 }  # fmt: skip
 
 
@@ -51,14 +52,14 @@ def of_kind(run: Run | None, kind: str) -> Claims:
     """What the paper says in its items of one kind (table, figure, claim, finding), and what came of it here."""
     first = "finding" if kind == "finding" else "what the paper says"
     caption = f"The {kind}s{' of the paper' * (kind != 'finding')}: what is published, what came out here, the verdict"
-    return Claims(answers(run.summary if run else {}, kind), first, caption)
+    return Claims(answers(gathered(run), kind), first, caption)
 
 
 @styled
 def verdicts(run: Run | None) -> Figure:
     """How many tables, figures and claims of the paper have come to which verdict, and which."""
     found: dict[str, list[str]] = {word: [] for word in VERDICTS}
-    for claim, each in answers(run.summary if run else {}, *ITEMS):
+    for claim, each in answers(gathered(run), *ITEMS):
         found[each.verdict].append(claim["id"])
     rows = [(word, len(names), ", ".join(names) or "–") for word, names in found.items()]
     frame = pd.DataFrame(rows, columns=["verdict", "items", "which"])
@@ -76,7 +77,7 @@ def verdicts(run: Run | None) -> Figure:
 
 def summary(run: Run | None) -> display.Answer:
     """The paper in a few lines, for a reader of nothing else: every number and item from the verdicts."""
-    evidence = run.summary if run else {}
+    evidence = gathered(run)
     items = answers(evidence, *ITEMS)
     counts = Counter(each.verdict for _, each in items)
     words = "; ".join(f"{counts[word]} {COUNTED[word]}" for word in VERDICTS if counts[word])
@@ -97,7 +98,7 @@ def summary(run: Run | None) -> display.Answer:
 
 def differing(run: Run | None) -> Differing:
     """What comes out in another order than in the paper, and why."""
-    items = answers(run.summary if run else {}, *ITEMS)
+    items = answers(gathered(run), *ITEMS)
     return Differing([claim for claim, each in items if each.verdict == "differs"])
 
 
@@ -183,14 +184,14 @@ def unseen_models() -> Figure | Note:
         return Note("reports/unseen.csv is not there; make predictions writes it.")
     rows.sort(key=lambda row: (PREDICTED.index(row[0]), list(STRATEGIES).index(row[1])))
     table = pd.DataFrame(rows, columns=["model", "strategy", "nodes", "predicted / published"])
-    figure, panels = axes(height=5.0, rows=2, columns=2, sharex=True, sharey=True)
+    figure, panels = axes(height=6.6, rows=3, columns=2, sharex=True, sharey=True)
     for ax, (model, part) in zip(panels.flat, table.groupby("model", sort=False), strict=True):
         for name, line in part.groupby("strategy", sort=False):
             ax.plot(line["nodes"], line["predicted / published"], **look(name, linewidth=0.8, markersize=4.5))
         ax.axhspan(0.9, 1.1, color=FAINT, alpha=0.15, linewidth=0)
         ax.axhline(1, color=FAINT, linewidth=1)
-        node_axis(ax, title=model, yscale="log", ylim=(0.6, 3.2))
-        ticks(ax.yaxis, [0.7, 1, 1.5, 2, 3])
+        node_axis(ax, title=model, yscale="log", ylim=(0.55, 3.2))
+        ticks(ax.yaxis, [0.6, 0.8, 1, 1.5, 2, 3])
         ax.label_outer()
     figure.supylabel(f"predicted / published {IMAGES_PER_S}", fontsize=9.5)
     legend_below(figure, panels.flat, 4)

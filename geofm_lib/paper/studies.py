@@ -9,16 +9,15 @@ import pandas as pd
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.readouts import FAST
-from geofm_lib.catalog.strategies import STRATEGIES, lookup
+from geofm_lib.catalog.strategies import lookup
 from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.files import read_csv, write_text
 from geofm_lib.paper import accuracy, accuracy_study
 from geofm_lib.paper.accuracy_cost import predicted_accuracy
-from geofm_lib.paper.claims import answers
+from geofm_lib.paper.claims import answers, gathered
 from geofm_lib.paper.verdicts import VERDICTS, of_counts
-from geofm_lib.planning.conditions import BATCH, FRONTIER, TABLE_I, conditions, gib, nodes_of
+from geofm_lib.planning.conditions import BATCH, TABLE_I, conditions, gib
 from geofm_lib.planning.memory import STACKS, rank_memory
-from geofm_lib.planning.planner import as_published
 from geofm_lib.planning.weights import parameters
 from geofm_lib.runs import grid, results
 from geofm_lib.runs.launch import launch
@@ -27,7 +26,6 @@ from geofm_lib.settings import SimulateSettings, runs_root
 
 Rows = list[dict[str, Any]]
 
-UNPUBLISHED = ("ViT-1B", "ViT-15B")  # their throughput is not in our record, so no number of theirs went into the fit
 SIMULATED_NODES = (None, 8, 128)  # of the published peaks that are; None is a bar said to hold for any number
 ANY = 64  # ranks that are simulated for such a bar
 GRIDS = ("experiments", "prefetch_small", "scaling_small")
@@ -55,19 +53,6 @@ CONTROLS = ("histograms", "random convolutions")
 PROBED = {"pretrained": ("top1_pretrained_mean", "top1_pretrained_interval"),
           "untrained": ("top1_random_mean", "top1_random_interval"),
           "histograms": ("histograms_top1", "histograms_interval")}  # fmt: skip
-
-
-def predictions() -> Rows:
-    """ViT-1B and ViT-15B as the paper ran them, by the planner, whether they fit or not; memory is FSDP1's peak."""
-    rows = []
-    cells = [(model, name, nodes) for model in UNPUBLISHED for name in STRATEGIES for nodes in nodes_of(name)]
-    for model, name, nodes in cells:
-        step = as_published(model, name, nodes)
-        held = round(gib(rank_memory(model, name, step["gpus"], BATCH, conditions(name), stack="fsdp1").peak), 3)
-        speeds = {each: round(step[each], 1) for each in ("images_per_s", "low", "high")}
-        row = {"model": model, "strategy": name, "nodes": nodes, **speeds, "memory_gib": held}
-        rows.append(row | {"fits": str(held <= FRONTIER.memory_gib).lower()})
-    return rows
 
 
 def unseen() -> Rows:
@@ -211,8 +196,8 @@ def readme_block(root: Path) -> str:
         ordered = ", ".join(f"{run['strategy']} {run['images_per_s']:.0f}" for run in fastest)
         what = f"Strategies, images/s, {speeds[0]['model']} on {speeds[0]['ranks']:.0f} CPU ranks"
         lines.append(f"| {what} | on 8 to 1024 GPUs, see 06 | {ordered} | not comparable (no GPU) |")
-    evidence = next((run.summary for run in find_runs(root, "findings") if run.finished), {})
-    words = Counter(each.verdict for _, each in answers(evidence, "table", "figure", "claim"))
+    evidence = next((run for run in find_runs(root, "findings") if run.finished), None)
+    words = Counter(each.verdict for _, each in answers(gathered(evidence), "table", "figure", "claim"))
     said = ", ".join(f"{words[word]} {word}" for word in VERDICTS if words[word])
     lines.append(f"| All {words.total()} items | [06](reports/recorded/06_paper.html) | | {said} |")
     return "\n".join(lines)
@@ -247,7 +232,7 @@ def _short(value: str) -> str:
 
 
 _ALL: tuple[Callable[[], Rows], ...] = (
-    predictions, unseen, simulated, accuracy_rates, predicted_accuracy, experiments, measured, peers,
+    unseen, simulated, accuracy_rates, predicted_accuracy, experiments, measured, peers,
 )  # fmt: skip
 STUDIES = {study.__name__: study for study in _ALL}  # the name is also that of the CSV file under reports/
 

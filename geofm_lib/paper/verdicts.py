@@ -1,4 +1,4 @@
-"""Verdicts on the paper: five words, and the rules by which numbers lead to them."""
+"""Verdicts on the paper: six words, and the rules by which numbers lead to them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from itertools import combinations
 from statistics import median
 from typing import Any
 
-VERDICTS = ("reproduced", "same ordering", "differs", "not comparable", "not measured")
+VERDICTS = ("reproduced", "same ordering", "differs", "fitted", "not comparable", "not measured")
+HOW = ("measured", "simulated", "predicted", "counted")  # how ours were obtained; what is fitted has no verdict
 NEAR = 0.10  # numbers are reproduced whose median error is at most this, as a share of the published ones
 APART = 0.05  # two published numbers are in an order that differ by more than this, as a share of the smaller
 IN_ORDER = 0.90  # ours are in the published order when at least this share of such pairs is
@@ -21,7 +22,7 @@ class Answer:
     ours: str = "–"
     ratio: float | None = None
     verdict: str = "not measured"
-    how: str = ""  # measured, simulated, predicted or counted
+    how: str = ""  # one of HOW, or "fitted"
 
 
 def of_counts(published: Mapping[str, float], ours: Mapping[str, float]) -> str:
@@ -76,7 +77,10 @@ def of_points(points: Sequence[Point]) -> str:
 
 
 def judged(points: Sequence[Point], how: str, ours: str) -> Answer:
-    """The answer that points give, which ``ours`` describes; "not measured" without any."""
+    """The answer that points give, which ``ours`` describes; "not measured" without any.
+
+    ``how`` "fitted": ours were fitted to these very points, so that nearness says nothing, and there is no verdict.
+    """
     if not points:
         return Answer(how=how)
     agreeing, pairs = order(points)
@@ -84,7 +88,7 @@ def judged(points: Sequence[Point], how: str, ours: str) -> Answer:
     said += f" of {len(points)}" * (len(points) > 1)
     said += f", {agreeing} of {pairs} pairs in the published order" if pairs else ""
     ratio = median(own / theirs for _, theirs, own in points)
-    return Answer(said, ratio, of_points(points), how)
+    return Answer(said, ratio, "fitted" if how == "fitted" else of_points(points), how)
 
 
 def span(points: Sequence[Point], unit: str) -> str:

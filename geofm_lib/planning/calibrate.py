@@ -1,7 +1,7 @@
 """Fit the planner's speeds of Frontier to the published throughput: `geofm calibrate`.
 
-Reads the weak-scaling figures of ViT-Base, Huge, 3B and 5B, and writes the ``fitted`` rows of ``catalog/speeds.csv``.
-Prints how far the predictions are: over all points, with each model left out in turn, and by ranking.
+Reads the weak-scaling figures of all six models, and writes the ``fitted`` rows of ``catalog/speeds.csv``. Prints how
+far the predictions are: over all points, with each model left out in turn, and by ranking.
 
 The fit is least squares of log step times with a soft loss, since single runs on a shared network have outliers. Each
 parameter is held loosely by the prior value stated here.
@@ -22,25 +22,27 @@ from geofm_lib.planning.planner import CLOSE, choice
 
 OF_FIT = "fit to the published weak-scaling figures; prior {}, {}"
 
-# name, at (width), prior value, prior spread (log; None: not fitted), unit, meaning, where the prior comes from
+WIDTHS = (768, 1280, 2816)
+"""Equivalent widths at which the achieved share of the peak is written: a power of the width, up to the last."""
+
+# name, at (width), prior value, prior spread (log), unit, meaning, where the prior comes from
 _SHARE = "achieved share of the {} peak by blocks of this equivalent width"
 PARAMETERS = [
-    ("share_bf16", 768, 0.16, 0.5, "of peak", _SHARE.format("bf16"), "a guess"),
-    ("share_bf16", 1280, 0.24, 0.5, "of peak", _SHARE.format("bf16"), "a guess"),
-    ("share_bf16", 2816, 0.36, 0.5, "of peak", _SHARE.format("bf16"), "a guess"),
-    ("share_fp32", 768, 0.45, 0.5, "of peak", _SHARE.format("fp32"), "a guess"),
-    ("share_fp32", 1280, 0.45, 0.5, "of peak", _SHARE.format("fp32"), "a guess"),
-    ("share_fp32", 2816, 0.5, 0.5, "of peak", _SHARE.format("fp32"), "a guess"),
+    ("share_bf16", WIDTHS[-1], 0.36, 0.5, "of peak", _SHARE.format("bf16"), "a guess"),
+    ("share_fp32", WIDTHS[-1], 0.5, 0.5, "of peak", _SHARE.format("fp32"), "a guess"),
+    ("growth_bf16", None, 0.5, 0.5, "power of width", "", "a guess"),
+    ("growth_fp32", None, 0.1, 1.0, "power of width", "", "a guess"),
     ("memory_share", None, 0.6, 0.3, "of peak", "achieved share of the memory's bandwidth in the update", "a guess"),
     ("hop_s", None, 20e-6, 1.0, "s", "one hop of a collective across the network", "usual for RCCL"),
     ("group_share", None, 0.15, 1.0, "of peak", "share of a node's network that one group alone achieves", "a guess"),
-    ("contention_nodes", None, 100, 1.0, "nodes", "job size at which the network gives half", "a guess"),
+    ("contention_nodes", None, 100, 1.0, "nodes", "nodes of a job at which one ring has half of its speed", "a guess"),
     ("link_share", None, 0.6, 0.3, "of peak", "achieved share of the links inside a node", "usual for RCCL"),
     ("overlap", None, 0.95, 1.0, "of what could be", "communication that one group over all ranks hides", "a guess"),
     ("overlap_grouped", None, 0.8, 1.0, "of what could be", "the same with replicas or shard groups", "a guess"),
     ("start_up_s", None, 2.2, 0.3, "s", "start-up inside the paper's window of 30 steps",
      "the authors' log: 30 steps of the first epoch took 2.2 s longer than of the third"),
 ]  # fmt: skip
+STEP = 1e-4  # of a parameter, for slopes
 BOUNDED = {name for name, _, _, _, unit, *_ in PARAMETERS if unit.startswith("of ")} | {"overlap_late"}
 
 
@@ -71,29 +73,38 @@ def errors(table: list[dict], values: speeds.Speeds) -> dict[tuple[str, str, int
 def fit(table: list[dict]) -> tuple[list[dict], np.ndarray]:
     """(rows as in speeds.csv, their standard errors as factors)."""
     fixed = _fixed()
-    names = [(name, at) for name, at, *_ in PARAMETERS]
     start = np.array([_inner(name, prior) for name, _, prior, *_ in PARAMETERS])
     loose = np.array([spread for _, _, _, spread, *_ in PARAMETERS])
 
-    def values(inner) -> speeds.Speeds:
-        own = [{"name": n, "at": at, "value": _outer(n, x)} for (n, at), x in zip(names, inner, strict=True)]
-        return speeds.of([*own, *fixed])
-
     def residuals(inner):
-        now = values(inner)
+        now = speeds.of([*_rows(inner), *fixed])
         apart = [math.log(predicted(row, now).total / row["step_s"]) / 0.03 for row in table]
         return np.concatenate([apart, (inner - start) / loose])
 
     found = least_squares(residuals, start, loss="soft_l1")
-    covariance = np.linalg.inv(found.jac.T @ found.jac)
-    slope = [1 - _outer(n, x) if n in BOUNDED else 1.0 for (n, _), x in zip(names, found.x, strict=True)]
-    error = np.sqrt(np.diag(covariance)) * np.array(slope)
-    rows = [
-        {"machine": MACHINE.name, "name": n, "at": at, "value": _outer(n, x), "unit": unit, "kind": "fitted",
-         "meaning": meaning, "source": OF_FIT.format(prior, source)}
-        for (n, at, prior, _, unit, meaning, source), x in zip(PARAMETERS, found.x, strict=True)
-    ]  # fmt: skip
-    return rows, error
+    rows = _rows(found.x)
+    ahead = [[row["value"] for row in _rows(found.x + step)] for step in STEP * np.eye(len(found.x))]
+    slope = (np.log(ahead) - np.log([row["value"] for row in rows])).T / STEP  # of each row's log by each parameter
+    covariance = slope @ np.linalg.inv(found.jac.T @ found.jac) @ slope.T
+    return rows, np.sqrt(np.diag(covariance))
+
+
+def _rows(inner: np.ndarray) -> list[dict]:
+    """The fitted numbers as rows of speeds.csv: a share at each of WIDTHS, each other number as it is."""
+    value = {name: _outer(name, x) for (name, *_), x in zip(PARAMETERS, inner, strict=True)}
+    rows = []
+    for name, widest, prior, _, unit, meaning, source in PARAMETERS:
+        if name.startswith("growth"):
+            continue
+        parts: dict[int | None, float] = {None: 1.0}
+        if widest:
+            parts = {at: (at / widest) ** value[name.replace("share", "growth")] for at in WIDTHS}
+        rows += [
+            {"machine": MACHINE.name, "name": name, "at": at, "value": value[name] * part, "unit": unit,
+             "kind": "fitted", "meaning": meaning, "source": OF_FIT.format(prior, source)}
+            for at, part in parts.items()
+        ]  # fmt: skip
+    return rows
 
 
 def _fixed() -> list[dict]:

@@ -10,7 +10,7 @@
 * update: bytes of weights, gradients and moments that AdamW and the casts move, over the memory's bandwidth.
 * communication: each kind of collective is calls x latency + bytes over the slowest link that its group crosses.
   Rings pass on through every rank of a group, all-reduces across nodes climb a tree. A node's network is shared by
-  all groups that cross it, and gives less the more nodes take part (contention).
+  all groups that cross it. It gives less the more nodes take part and the more rings meet on its cards (contention).
 * exposed: what does not fit beside the compute, and a share of the rest (``overlap``). FSDP1 hid a single group's
   gathers almost wholly, and less where shard groups and replicas take turns. With ``backward_prefetch`` 0 a gather
   waits behind the reduction of the block before, and less of it is hidden (``overlap_late``). More than one block
@@ -203,12 +203,12 @@ def _collective(each: Transfer, machine: Machine, value: dict[str, float]) -> fl
     if each.crossing:
         if machine.network_gb_s is None:
             raise ValueError(f"The machine '{machine.name}' cannot be planned for: its network_gb_s is not known.")
-        # A group of several ranks per node goes through all its network cards, so such groups share them. In a group
-        # with one rank per node, each rank has the card of its own GPU.
-        own_card = each.alone or each.crossing == 1
-        alone = value["group_share"] / (1 if own_card else each.crossing)
+        # A group of several ranks per node goes through all its network cards, so the rings of such groups meet there.
+        # In a group with one rank per node, each rank has the card of its own GPU.
+        rings = 1 if each.alone else each.crossing
+        alone = value["group_share"] / rings
         shared = value["network_share"] / each.crossing
-        contention = 1 + (each.nodes / value["contention_nodes"]) ** 2
+        contention = 1 + rings * (each.nodes / value["contention_nodes"]) ** 2
         rate = 1e9 * machine.network_gb_s * min(alone, shared) / contention
         hop = value["hop_s"]
     else:
