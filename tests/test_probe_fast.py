@@ -1,6 +1,7 @@
 """The fast protocol: its head beside scikit-learn's, its splits, its paired intervals, and the rows that it writes."""
 
 import csv
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +22,7 @@ from geofm_lib.data.shards import Shards
 from geofm_lib.figures import probe as page
 from geofm_lib.figures import probe_details as details
 from geofm_lib.jobs import probe as job
-from geofm_lib.jobs import probe_judge, probe_metrics, probe_splits
+from geofm_lib.jobs import probe_judge, probe_kept, probe_metrics, probe_splits
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.model import logistic, probe_heads, vit
 from geofm_lib.paper import accuracy
@@ -168,10 +169,10 @@ def test_a_difference_is_paired():
     close = features + 0.1 * random.normal(size=(400, 1)).astype(np.float32)
     makers = {"pretrained": features, UNTRAINED: close}
     sources = [
-        probe_judge.Source(kind, {"objective": kind}, {"mean": (probe_judge.PLAIN,)}, lambda _, found=found: found)
+        probe_judge.Source(kind, Path(), {"objective": kind}, {"mean": (probe_judge.PLAIN,)}, lambda _, x=found: x)
         for kind, found in makers.items()
     ]
-    rows = probe_judge.table(judge, sources, lambda key, make: make(), lambda *_: None)
+    rows = probe_judge.table(judge, sources, lambda file, make: make(), lambda *_: None)
     own, gain = rows[0], next(row for row in rows if row["metric"].endswith(GAIN))
     assert own["high"] - own["low"] == pytest.approx(
         2 * 1.96 * 100 * np.sqrt(own["value"] / 100 * (1 - own["value"] / 100) / 200), rel=0.15
@@ -184,6 +185,7 @@ def test_a_difference_is_paired():
 def test_the_job_writes_rows_and_encodes_once(place, tmp_path, monkeypatch):
     encoded = []
     monkeypatch.setattr(vit, "features", lambda *given, real=vit.features: encoded.append(1) or real(*given))
+    heads = counted(monkeypatch)
     found = start(place, tmp_path / "a", orientations=4, probe_seeds=1)
     assert len(encoded) == 2 * 4 * 2, "two encoders, four turns, two sides of one batch each"
     rows = table(tmp_path / "a")
@@ -203,9 +205,32 @@ def test_the_job_writes_rows_and_encodes_once(place, tmp_path, monkeypatch):
     assert found["gain"] == pytest.approx(float(own["difference_to_untrained"]))
     assert found["verdict"].startswith("Pretraining adds ")
     assert "2 splits, logistic regression" in found["verdict"]
-    again = start(place, tmp_path / "b", readouts="class", compare_histograms=False, probe_seeds=1)
+    heads.clear()
+    again = start(place, tmp_path / "b", readouts="class", probe_seeds=1)
     assert len(encoded) == 16, "another readout, and fewer turns: nothing is encoded again"
+    assert len(heads) == 2 * 3, "and only its own heads are trained, not those of histograms"
     assert again["readout"] == "class"
+    heads.clear()
+    start(place, tmp_path / "c", orientations=4, probe_seeds=1)
+    assert (heads, table(tmp_path / "c")) == ([], table(tmp_path / "a"))
+
+
+def counted(monkeypatch):
+    """A list that grows with each result of heads that is made."""
+    made = []
+    real = probe_judge.Judge.result
+    monkeypatch.setattr(probe_judge.Judge, "result", lambda *given: made.append(1) or real(*given))
+    return made
+
+
+def test_a_damaged_result_is_made_again(tmp_path, capsys):
+    file, truth = tmp_path / "features" / "head.npz", probe_judge.Result(np.ones((1, 2)), np.ones(3), np.ones((4, 5)))
+    assert probe_kept.result(file, lambda: truth) is truth
+    again = probe_kept.result(file, lambda: pytest.fail("it is there"))
+    assert all((a == b).all() for a, b in zip(again, truth, strict=True))
+    file.write_bytes(file.read_bytes()[:-30])
+    assert probe_kept.result(file, lambda: truth) is truth
+    assert "is not what was written" in capsys.readouterr().out
 
 
 class _StopsAt(Folder):
@@ -223,10 +248,8 @@ def test_a_stopped_one_goes_on_behind_its_results(place, tmp_path, monkeypatch):
     settings = ProbeSettings(data=str(place / "set"), encoder=str(place / "run"), supervised_epochs=3, **asked)
     (tmp_path / "whole").mkdir()
     whole = job.run(settings, one_rank(), Folder(tmp_path / "whole"))
-    made, stops, found = [], 0, None
-    monkeypatch.setattr(
-        probe_judge.Judge, "result", lambda *given, real=probe_judge.Judge.result: made.append(1) or real(*given)
-    )
+    monkeypatch.setenv("GEOFM_RUNS", str(tmp_path / "other"))  # where nothing is kept yet
+    made, stops, found = counted(monkeypatch), 0, None
     (tmp_path / "run").mkdir()
     while found is None:
         folder = _StopsAt(tmp_path / "run")

@@ -1,7 +1,7 @@
 """The `fast` protocol: encoders, untrained ones and histograms under every readout, on the same splits."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,7 @@ class Fast:
         self.tasks += 2 * len(probe_judge.USUAL) * settings.compare_histograms
         self.steps = self.tasks + settings.supervised_epochs + sum(each.steps for each in self.encoded)
         self.folder = probe_kept.folder(settings, given.run, given.context)
-        self.results = probe_kept.Results(self.folder)
-        self.kept = self.results.count + sum(each.kept for each in self.encoded)
+        self.kept = sum(each.kept for each in self.encoded)
 
     def _digest(self, encoder: str) -> str:
         return locate.digest(locate.find(encoder)) if self.given.context.is_main else ""
@@ -97,12 +96,9 @@ class Fast:
 
         def done(*result: Any) -> None:
             shown.add(*result)
-            if self.results.fresh:
-                self.given.progress.advance(phase="heads")
-                if self.given.run.stop_requested():
-                    raise Stopped(KEEPS)
+            self.given.progress.advance(phase="heads")
 
-        rows = probe_judge.table(judge, self._sources(common), self.results, done)
+        rows = probe_judge.table(judge, self._sources(common), self._kept, done)
         if settings.supervised_epochs:
             fresh = load.fresh(self.config, settings.image_size, RANDOM_SEEDS + settings.seed)
             about = common | probe_sources.about(fresh, self.config, "", settings.seed)
@@ -112,6 +108,16 @@ class Fast:
         files.write_csv(self.given.run.path / ROWS, list(rows[0]), rows)
         shown.write()
         return probe_summary.fast(rows, judge.metric.key, len(splits), settings.splits)
+
+    def _kept(self, file: Path, make: Callable[[], probe_judge.Result]) -> probe_judge.Result:
+        """What is kept in the file, or is made; Stopped where a stop is asked for before that."""
+
+        def unless_stopped() -> probe_judge.Result:
+            if self.given.run.stop_requested():
+                raise Stopped(KEEPS)
+            return make()
+
+        return probe_kept.result(file, unless_stopped)
 
     def _sources(self, common: dict[str, Any]) -> Iterator[probe_judge.Source]:
         found = itertools.chain.from_iterable(each.sources(self.readouts) for each in self.encoded)

@@ -5,11 +5,14 @@ duplicates, a place) is drawn together.
 """
 
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import sklearn
 
 from geofm_lib.catalog.readouts import (
     ACCURACY,
@@ -32,6 +35,7 @@ from geofm_lib.model import logistic, neighbours
 OF_IMAGES = "95 %, bootstrap over test images"
 OF_BOTH = "95 %, paired bootstrap over test images and untrained draws"
 CHOSEN = "chosen"
+FORMAT = 1  # another number where heads of the same features and splits would give other results
 Rows = list[dict[str, Any]]
 
 
@@ -64,11 +68,12 @@ ALL = (*USUAL, *(Task(FAST, SCALED, logistic.scores, few=few) for few in (*SHOTS
 class Source(NamedTuple):
     """Features of all images, and what rows say of where they come from.
 
-    kind: pretrained, untrained, or what else stands beside them. about: columns of a row. tasks: of each readout, as
-    rows name it. features: readout -> [n, D].
+    kind: pretrained, untrained, or what else stands beside them. folder: where its features are kept, and what its
+    heads come to. about: columns of a row. tasks: of each readout, as rows name it. features: readout -> [n, D].
     """
 
     kind: str
+    folder: Path
     about: dict[str, Any]
     tasks: dict[str, tuple[Task, ...]]
     features: Callable[[str], np.ndarray]
@@ -97,6 +102,17 @@ class Judge:
         share = np.full(len(tested), 1 / len(tested))
         drawn[:, tested] = np.random.default_rng(0).multinomial(len(tested), share, size=metric.draws)
         self.weights = drawn[:, number]
+        made_by = (FORMAT, sklearn.__version__, classes, metric.columns)
+        self.common = hashlib.sha256(repr(made_by).encode() + truth.tobytes() + self.weights.tobytes())
+
+    def digest(self, task: Task) -> str:
+        """Of all that a task's result depends on beside the features: labels, splits, draws, head and versions."""
+        found = self.common.copy()
+        found.update(repr((task.protocol, task.normalisation, task.dimension)).encode())
+        for split in self.of(task):
+            for part in (split.train, split.test, *split.validation):
+                found.update(part.tobytes() + b"/")
+        return found.hexdigest()
 
     def result(self, features: np.ndarray, task: Task) -> Result:
         """The task's heads on features [n, D] of all images, one a split."""
@@ -125,7 +141,7 @@ class Judge:
         )
 
 
-Keep = Callable[[str, Callable[[], Result]], Result]  # what names a result, and how it is made
+Keep = Callable[[Path, Callable[[], Result]], Result]  # the file of a result, and how it is made
 Done = Callable[[Source, str, Callable[[], np.ndarray], Task, Result], None]
 
 
@@ -142,7 +158,9 @@ def table(judge: Judge, sources: Iterable[Source], keep: Keep, done: Done) -> Ro
                 about = source.about | {"pooling": pooling, "normalisation": task.normalisation}
                 about |= {"protocol": task.protocol, "shot": task.shot}
                 make = functools.partial(lambda take, task: judge.result(take(), task), take, task)
-                found = keep(json.dumps([source.kind, about], sort_keys=True), make)
+                named = [pooling, about.get("layer"), judge.digest(task)]
+                name = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:24]
+                found = keep(source.folder / f"head-{name}.npz", make)
                 rows += _of(judge, task, about, found)
                 key = (task, pooling, about.get("layer"))
                 results.setdefault(key, {}).setdefault(source.kind, []).append((about, found))

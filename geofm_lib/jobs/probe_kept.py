@@ -1,7 +1,9 @@
-"""What a probe keeps while it is under way, so that a stopped or killed one goes on: its features and its heads.
+"""What a probe keeps, so that a stopped or killed one goes on: its features and its heads.
 
-It lies in the run folder's `kept/<identity>`, of settings, images, encoder, device and versions: what another would
-have made is deleted. The name of a file ends with its content's digest. All of it goes when the probe has finished.
+What heads of the fast protocol come to lies beside the features that they are of (`probe_sources`), and so serves later
+probes beside the same untrained encoders and histograms too. The rest is of this probe alone: it lies in the run
+folder's `kept/<identity>`, of settings, images, encoder, device and versions, and what another would have made is
+deleted. The name of a file ends with its content's digest. All of it goes when the probe has finished.
 """
 
 import hashlib
@@ -9,6 +11,7 @@ import io
 import json
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -48,25 +51,19 @@ def _identity(settings: ProbeSettings, run: Folder, context: Context) -> str:
     return found
 
 
-class Results:
-    """What heads of the fast protocol came to, on rank 0: a file each. count: how many there were at the start."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.fresh = folder / "results", False
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.count = len(list(self.folder.glob("*.npz")))
-
-    def __call__(self, key: str, make: Callable[[], Result]) -> Result:
-        """The result of this name, made if there is none; `fresh` says whether it was."""
-        file = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
-        self.fresh = not file.is_file()
-        if self.fresh:
-            made = make()
-            with files.whole(file) as new, open(new, "wb") as stream:
-                np.savez(stream, **made._asdict())
-            return made
-        with np.load(file) as saved:
-            return Result(**{name: saved[name] for name in Result._fields})
+def result(file: Path, make: Callable[[], Result]) -> Result:
+    """What heads of the fast protocol came to: read from the file, or made where that is not there or not whole."""
+    if file.is_file():
+        try:
+            with np.load(file) as saved:  # a zip, which proves each of its parts
+                return Result(**{name: saved[name] for name in Result._fields})
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            print(f"{file} is not what was written; its heads are trained again", flush=True)
+    made = make()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with files.whole(file) as new, open(new, "wb") as stream:
+        np.savez(stream, **made._asdict())
+    return made
 
 
 class HeadsFile:

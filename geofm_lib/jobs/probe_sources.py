@@ -1,7 +1,8 @@
 """Where the features come from that the `fast` protocol compares: encoders, each encoded once, and histograms.
 
 Features lie in the user's own part of the runs folder, `features/<identity>`, of weights, images, pixels a side and
-versions. So another head, readout or split, or another probe with the same untrained encoder, encodes nothing again.
+versions, and beside them what heads on them came to. So another head, readout or split encodes nothing again, and
+another probe beside the same untrained encoders and histograms trains no head of theirs again.
 """
 
 import functools
@@ -94,11 +95,19 @@ class Encoded:
         tasks: dict[str, tuple[Task, ...]] = dict.fromkeys(poolings, USUAL)
         if self.details:
             tasks[next(iter(own))] = ALL
-        yield Source(self.kind, self.about, tasks, lambda pooling: self._features(*poolings[pooling]))
+        yield Source(
+            self.kind, self.extract.folder, self.about, tasks, lambda pooling: self._features(*poolings[pooling])
+        )
         for block in range(self.blocks if self.details else 0):
             about = self.about | {"layer": f"block {block + 1}"}
             names = [name for name in ("mean", "class") if READOUTS[name][0] in self.pools]
-            yield Source(self.kind, about, dict.fromkeys(names, BLOCK), functools.partial(self._of_block, block))
+            yield Source(
+                self.kind,
+                self.extract.folder,
+                about,
+                dict.fromkeys(names, BLOCK),
+                functools.partial(self._of_block, block),
+            )
 
     def _of_block(self, block: int, pooling: str) -> np.ndarray:
         return self._features(READOUTS[pooling], 1, block)
@@ -133,7 +142,7 @@ def handmade(given: Given) -> Iterator[Source]:
     for name, (identity, make) in makers.items():
         place = folder([name, identity, __version__], given.settings.data, given.context.device)
         about = {"model": name, "objective": "none"}
-        yield Source(name, about, {name: USUAL}, functools.partial(_kept, place, sides, make))
+        yield Source(name, place, about, {name: USUAL}, functools.partial(_kept, place, sides, make))
 
 
 def _kept(place: Path, sides: dict[str, Shards], make: Callable[[Shards], np.ndarray], _: str) -> np.ndarray:
