@@ -72,20 +72,31 @@ def test_three_pretrainings(made):
     assert [row["place"] for row in table] == [1, 2, 3]
     assert "state" not in table[0], "all have finished"
     assert [row["unlike the best"] for row in table] == [None, "base_learning_rate 0.001", "base_learning_rate 0.0001"]
-    assert (table[0]["held-out loss"], table[0]["interval"]) == ("0.7950", "0.7850 to 0.8050")
+    assert (table[0]["held-out loss"], table[0]["interval"]) == ("0.795", "0.785 to 0.805")
     assert '<a href="../a/report.html">a</a>' in compare.ranking(it)._repr_html_()
     assert ">b</a>" not in compare.ranking(it)._repr_html_(), "it has no page to link to"
     words = repr(compare.answer(it))
-    assert "base_learning_rate 0.01 is best of 3: 0.7950 (95 % interval 0.7850 to 0.8050" in words
+    assert (
+        "base_learning_rate 0.01 is best of 3: 0.795 (95 % interval 0.785 to 0.805, over the held-out images of one run"
+        in words
+    )
+    assert (
+        "Each setting ran once: the intervals say nothing of how runs of equal settings differ, which can be more."
+        in words
+    )
     assert "overlap" in words
-    assert "These two differ in base_learning_rate (0.01 against 0.001) alone." in words
+    assert "Of what can change this number, these two differ in base_learning_rate (0.01 against 0.001) alone." in words
     pairs = rows(compare.difference(it))
+    over = "over the held-out images of one run, the same for all"
     assert [(row["better"], row["other"], row["intervals apart"]) for row in pairs] == [
-        ("0.01", "0.001", False), ("0.01", "0.0001", True), ("0.001", "0.0001", True)]  # fmt: skip
+        ("0.01", "0.001", f"no, {over}"),
+        ("0.01", "0.0001", f"yes, {over}"),
+        ("0.001", "0.0001", f"yes, {over}"),
+    ]
     assert [repr(row["runs"]) for row in pairs] == ["c, a", "c, b", "a, b"]
-    assert pairs[1]["change"] == "+0.1050 (+13 %)"
+    assert pairs[1]["change"] == "+0.105 (+13 %)"
     assert image(compare_curves.drawn(it))
-    assert "base_learning_rate 0.01: 0.6 after 4,000 images" in compare_curves.drawn(it).alt
+    assert "base_learning_rate 0.01: 0.600 after 4,000 images" in compare_curves.drawn(it).alt
 
 
 def test_names_with_marks_are_escaped(made):
@@ -105,12 +116,15 @@ def test_seeds_are_one_row(made):
     assert three.value == pytest.approx(0.83)
     half = 4.302653 * 0.0360555 / 3**0.5  # Student's t of two degrees, and the spread of the three
     assert three.interval == pytest.approx((0.83 - half, 0.83 + half), abs=1e-5)
-    assert "of the mean, t, over 3 seeds" in three.spread
+    assert three.spread == "95 % interval 0.740 to 0.920, over 3 seeds"
     assert two.interval is None
     assert two.spread == "two seeds: 0.9000, 0.9400"
     table = rows(compare.ranking(it))
     assert repr(table[0]["run"]) == "a0, a1, a2"
-    assert [row["interval"] for row in table] == ["0.7404 to 0.9196 (3 seeds)", "two seeds: 0.9000, 0.9400"]
+    assert [row["interval"] for row in table] == ["0.740 to 0.920 (3 seeds)", "two seeds: 0.9000, 0.9400"]
+    assert "Runs of equal settings are up to 0.0700 apart (epochs 5), the best and the next 0.0900." in repr(
+        compare.answer(it)
+    )
     assert "±" not in repr(compare.answer(it)) + str(table)
     assert rows(compare.difference(it))[0]["intervals apart"] is None
 
@@ -200,6 +214,12 @@ def test_three_throughput_runs(made):
     assert (low, high) == pytest.approx((400 * 0.16 / 0.165, 400 * 0.16 / 0.155), rel=1e-6)
     assert [row["other"] for row in rows(compare.difference(it))] == ["NO_SHARD", "FULL_SHARD", "FULL_SHARD"], (
         "profiled steps come after the window, and made no difference"
+    )
+    said = compare.difference(it).caption
+    assert "all others equal (seeds apart, and profile_steps, which do not change this number)" in said
+    assert (
+        "with 95 % intervals over the steps of one run (not over runs of equal settings)"
+        in compare_curves.drawn(it).alt
     )
     assert image(compare_curves.drawn(it))
     made("gpu", "throughput", {"images_per_s": 9000.0}, device="H100", metrics=())
@@ -430,7 +450,7 @@ def test_the_same_images_under_two_names_are_the_same(made):
     it = found("a", "b", "c")
     assert order(it.sections[0]) == [["c"], ["a", "b"]]
     assert it.differing["dataset"] == ["one", "two", "two"], "told, and made no difference"
-    assert rows(compare.difference(it))[0]["only this differs"] == "epochs"
+    assert rows(compare.difference(it))[0]["what differs"] == "epochs"
 
 
 def test_one_run_with_a_value(made):
@@ -438,8 +458,8 @@ def test_one_run_with_a_value(made):
     made("b", summary={"status": "failed", "error": "no"}, epochs=3)
     words = repr(compare.answer(found("a", "b")))
     assert words == (
-        "By held-out loss, a alone has a value: 0.8000 (95 % interval 0.7900 to 0.8100, over held-out images, the same "
-        "for all). One run is not ranked: b (failed, step 40 of 40)."
+        "By held-out loss, a alone has a value: 0.800 (95 % interval 0.790 to 0.810, over the held-out images of one "
+        "run, the same for all). One run is not ranked: b (failed, step 40 of 40)."
     )
 
 

@@ -6,8 +6,6 @@ from typing import Any
 
 from geofm_lib.catalog import metrics
 
-MINUS = "\u2212"
-
 
 @dataclass(frozen=True)
 class Headline:
@@ -35,14 +33,20 @@ class Headline:
         named = name.replace("METRIC", metrics.of(summary)).split("|")
         return next((summary[each] for each in named if summary.get(each) is not None), None)
 
-    def told(self, value: float, unit: bool = True) -> str:
-        """A value as text.
+    def told(self, value: float, unit: bool = True, half: float | None = None) -> str:
+        """A value as text, with the digits that half of its interval allows where there is one.
 
         >>> Headline("held-out loss", "held_out_loss", form=".4f").told(0.5)
         '0.5000'
+        >>> Headline("gain", "gain", " points", form="+.1f").told(15.0, half=0.123)
+        '+15.00 points'
         """
-        large = abs(value) >= 100 and self.form == ".3g"
-        text = format(value, ",.0f" if large else self.form).replace(",", "\u202f").replace("-", MINUS)
+        if half and math.isfinite(half):
+            sign = "+" if self.form.startswith("+") and value >= 0 else ""
+            text = sign + metrics.fixed(value, metrics.places(half))
+        else:
+            plain = self.form == ".3g"
+            text = metrics.number(value) if plain else format(value, self.form).replace("-", metrics.MINUS)
         return text + self.unit * unit
 
 
@@ -63,13 +67,14 @@ class Kind:
 
 
 STEADY = ("loss_steps", "crop_scale_min", "rotations")  # what the loss of the training's own crops depends on
-OVER_IMAGES = "over held-out images, the same for all"
+OVER_IMAGES = "over the held-out images of one run, the same for all"
 FAST = ("splits", "readout")
 ACCURACY = (
     Headline("{METRIC}, fast protocol", "fast_value", " %", low="fast_low", high="fast_high", form=".1f",
-             over="over test images", alike=FAST),
+             over="over the test images of one run", alike=FAST),
     Headline("{METRIC}, the paper's protocol", "METRIC_pretrained_mean|METRIC_random_mean", " %", form=".1f",
-             half="METRIC_pretrained_interval|METRIC_random_interval", over="over probe seeds", alike=("views",)),
+             half="METRIC_pretrained_interval|METRIC_random_interval", over="over the probe seeds of one encoder",
+             alike=("views",)),
 )  # fmt: skip
 TRAINING = Headline("mean training loss of the last steps", "loss", less=True, form=".4f", needs=("loss_steps",),
                     alike=STEADY)  # fmt: skip
@@ -87,7 +92,7 @@ KINDS = {
     "probe": Kind(
         (
             Headline("gain over untrained, {METRIC}", "gain", " points", low="gain_low", high="gain_high", form="+.1f",
-                     over="over test images and untrained draws", alike=FAST),
+                     over="over test images and untrained draws of one run", alike=FAST),
             *ACCURACY,
         ),
         ("data_fingerprint", "metric", "test_images"),
@@ -95,7 +100,7 @@ KINDS = {
         seeds=("seed", "encoder's seed"),
     ),
     "throughput": Kind(
-        (Headline("images/s, steady window", "images_per_s", over="of the median, over the steps of one run"),),
+        (Headline("images/s, steady window", "images_per_s", over="over the steps of one run"),),
         ("device", "workload", "image_size", "communication"),
         (Headline("GiB at peak, fullest rank", "peak_memory_gib"),),
         ("threads_per_rank", "torch"),

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+MINUS = "\u2212"
+
 # A probe's; the key begins their names in summaries and probe.csv.
 WORDS = {"top1": "top-1", "top5": "top-5", "map": "mAP"}
 LONG = {"top1": "top-1 accuracy", "top5": "top-5 accuracy", "map": "mean average precision"}
@@ -22,26 +24,70 @@ def two_seeds(values: Sequence[float]) -> str:
     return "two seeds: " + ", ".join(f"{value:.1f}" for value in values)
 
 
+def number(value: float, digits: int = 3) -> str:
+    """A number as every page tells it: `digits` significant digits, whole numbers whole, thousands in groups.
+
+    >>> number(288.17), number(11_107.3), number(3200.0), number(0.93977), number(0.0015)
+    ('288', '11,100', '3,200', '0.940', '0.0015')
+    """
+    if not math.isfinite(value):
+        return f"{value:g}"
+    if value == int(value) and abs(value) < 1e15:
+        text = f"{int(value):,}"
+    elif not 1e-4 <= abs(value) < 1e6 or float(f"{value:.{digits}g}") == value:
+        text = f"{value:.{digits}g}"  # very large or small, or an exact value
+    else:
+        text = fixed(value, digits - 1 - math.floor(math.log10(abs(value))))
+    return text.replace("-", MINUS)
+
+
+def fixed(value: float, places: int) -> str:
+    """A number with so many places behind the point, or rounded before it where they are negative.
+
+    >>> fixed(1234.5, -1), fixed(0.72617, 3)
+    ('1,230', '0.726')
+    """
+    return f"{round(value, places):,.{max(0, places)}f}".replace("-", MINUS)
+
+
 def rough(value: float) -> str:
     """Two significant digits, for what is known no better, as a prediction.
 
     >>> rough(10380.2), rough(0.0714), rough(96.4)
     ('10,000', '0.071', '96')
     """
-    if not math.isfinite(value) or not value:
-        return f"{value:g}"
-    places = 1 - math.floor(math.log10(abs(value)))
-    return f"{round(value, places):,.{max(0, places)}f}"
+    return fixed(value, places(value)) if math.isfinite(value) and value else f"{value:g}"
+
+
+def places(half: float) -> int:
+    """Places behind the point with which half an interval has two significant digits.
+
+    >>> places(0.01234), places(156.0), places(0.0996)
+    (3, -1, 2)
+    """
+    found = 1 - math.floor(math.log10(abs(half)))
+    return found - (round(abs(half), found) >= 10 ** (2 - found))  # 0.0996 is 0.10
 
 
 def plus_minus(value: float, half: float | None, unit: str = "") -> str:
     """A value with its half interval: two significant digits of that, and no digit of the value below it.
 
     >>> plus_minus(0.72617, 0.01234), plus_minus(1234.5, 156.0, " images/s"), plus_minus(0.72617, None)
-    ('0.726 ± 0.012', '1230 ± 160 images/s', '0.726')
+    ('0.726 ± 0.012', '1,230 ± 160 images/s', '0.726')
     """
     if half is None or not math.isfinite(half) or half <= 0:
-        return f"{value:.3g}{unit}"
-    places = 1 - math.floor(math.log10(half))
-    places -= round(half, places) >= 10 ** (2 - places)  # 0.0996 is 0.10
-    return " ± ".join(f"{round(each, places):.{max(0, places)}f}" for each in (value, half)) + unit
+        return f"{number(value)}{unit}"
+    return " ± ".join(fixed(each, places(half)) for each in (value, half)) + unit
+
+
+def with_ends(value: float, low: float, high: float) -> tuple[str, str, str]:
+    """A value and the ends of its interval, with the digits that half of it allows.
+
+    >>> with_ends(288.17, 279.34, 298.4), with_ends(2206.0, 1911.0, 2546.0)
+    (('288', '279', '298'), ('2,210', '1,910', '2,550'))
+    """
+    both = (value, low, high)
+    if not all(map(math.isfinite, both)) or high <= low:
+        return number(value), number(low), number(high)
+    last = min(places((high - low) / 2), 5 - math.floor(math.log10(max(map(abs, both)))))  # six digits say enough
+    return tuple(fixed(each, last) for each in both)  # type: ignore[return-value]

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
 from geofm_lib.catalog.models import FAMILY
 from geofm_lib.catalog.peers import OURS, PEERS
 from geofm_lib.catalog.strategies import STRATEGIES, lookup
+from geofm_lib.figures.display import Grouped
 from geofm_lib.planning.conditions import BATCH, BENCHMARK, NODES, WORKLOADS, conditions
 
 # Okabe and Ito: colour-blind safe
@@ -113,7 +114,7 @@ def ticks(axis: Any, values: Iterable[float]) -> None:
     """Ticks at these values, written out, and none between."""
     axis.set_major_locator(FixedLocator(list(values)))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(ScalarFormatter())
+    axis.set_major_formatter(Grouped())
 
 
 def node_axis(ax: Any, nodes: Iterable[int] = NODES, **more: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from geofm_lib.catalog import headlines
-from geofm_lib.catalog.headlines import MINUS
+from geofm_lib.catalog.metrics import MINUS
 from geofm_lib.figures.display import Answer, Links, Note, Table
 from geofm_lib.runs import results
 from geofm_lib.runs.compared import MOST_NAMED, in_words
@@ -16,6 +16,7 @@ from geofm_lib.runs.comparison import Comparison, Group, Section
 from geofm_lib.runs.member import NOT_BEGUN, NOT_NOTED, Member
 
 UNKNOWN = {None, NOT_NOTED}
+BLIND = "say nothing of how runs of equal settings differ"
 MOST_PAIRS = 12  # rows of what made the difference
 
 
@@ -77,10 +78,13 @@ def ranking(found: Comparison) -> Table:
     if set(frame["state"]) == {"finished"}:
         frame = frame.drop(columns="state")
     by = [f"{mark}{': ' * bool(mark)}{_by(section)}" for mark, section in marked(found)]
-    over = dict.fromkeys(group.headline.over for s in found.sections for group in s.groups if group.headline.over)
+    over = dict.fromkeys(g.over for s in found.sections for g in s.groups if g.interval and len(g.members) == 1)
     caption = f"Best first, by {'; '.join(by)}" if by else "No run has a value yet"
     if over:
-        caption += f". Intervals are 95 %, {'; '.join(over)}; of three seeds or more, Student's t of their mean"
+        caption += (
+            f". Intervals are 95 %, {'; '.join(over)}: they {BLIND}. Of three seeds or repeats they are of the mean"
+        )
+        caption += " (Student's t), and hold that, too"
     if len(found.sections) > 1:
         caption += f". Letters are rankings that cannot be mixed, since the runs differ in {in_words(found.apart)}"
     return Table(frame.dropna(axis=1, how="all"), caption)
@@ -96,25 +100,39 @@ def difference(found: Comparison) -> Table:
                 rows.append(({"ranking": mark} if mark else {}) | _step(one, other, *changed.popitem()))
     more = f"; the first {MOST_PAIRS} of {len(rows)} pairs" if len(rows) > MOST_PAIRS else ""
     empty = "No two runs differ in one setting alone, so what made the difference cannot be told apart."
-    caption = f"What one setting changed, all others equal (seeds apart), the better run first{more}"
+    said = f", and {in_words(left)}, which do not change this number" if (left := _ignored(found)) else ""
+    caption = f"What one setting changed, all others equal (seeds apart{said}), the better run first{more}"
     return Table(pd.DataFrame(rows[:MOST_PAIRS]), caption, empty=empty)
 
 
 def _step(best: Group, other: Group, name: str, values: tuple[Any, Any]) -> dict[str, Any]:
     step, told = other.value - best.value, best.headline.told
+    half = max(best.half or 0.0, other.half or 0.0) or None
     signed = best.headline.form.startswith("+")  # of a difference, which may be near 0, no share is told
     share = f" ({100 * step / abs(best.value):+.2g} %)" if best.value and not signed else ""
     known = best.interval is not None and other.interval is not None
     return {
         "runs": _links([one.members[0] for one in (best, other)]),
-        "only this differs": name,
+        "what differs": name,
         "better": _text(values[0]),
         "other": _text(values[1]),
-        "value of the better": told(best.value),
-        "of the other": told(other.value),
-        "change": f"{'+' if step > 0 else '-'}{told(abs(step), False).lstrip('+')}{share}".replace("-", MINUS),
-        "intervals apart": best.sure_before(other) if known else None,
+        "value of the better": best.told,
+        "of the other": other.told,
+        "change": f"{'+' if step > 0 else '-'}{told(abs(step), False, half).lstrip('+')}{share}".replace("-", MINUS),
+        "intervals apart": f"{'yes' if best.sure_before(other) else 'no'}, {_over(best, other)}" if known else None,
     }
+
+
+def _over(*groups: Group) -> str:
+    """What the intervals of these are over."""
+    return " and ".join(dict.fromkeys(group.over for group in groups))
+
+
+def _ignored(found: Comparison) -> list[str]:
+    """Settings that differ, and are left out of what sets runs apart since they cannot change what is ranked."""
+    seeds, ranked = found.kind.seeds, [each for each in found.members if each.headline]
+    asked = [name for name in found.differing if name not in seeds and not name.startswith("encoder")]
+    return [name for name in asked if all(name not in each.results for each in ranked)]
 
 
 def marked(found: Comparison) -> list[tuple[str, Section]]:
@@ -128,21 +146,36 @@ def _best(section: Section) -> list[str]:
     best, second = section.groups[:2]
     count = sum(len(group.members) for group in section.groups)
     ranked = f"{len(section.groups)}" + (f" settings ({count} runs)" if count > len(section.groups) else "")
-    same = best.interval and second.interval and len(best.members) == len(second.members) == 1
-    beside = second.spread.split(", ")[0].removeprefix("95 % interval ") if same else second.spread
+    alike = best.interval and second.interval and best.over == second.over
+    beside = second.ends if alike else second.spread
     words = f"By {section.words}, {best.label} is best of {ranked}: {_told(best)}"
-    words += f"; next {second.label}: {second.headline.told(second.value)} ({beside})"
+    words += f"; next {second.label}: {second.told} ({beside})"
     if best.interval is None or second.interval is None:
         words += "; not both have an interval, so how sure that is cannot be said"
     elif not best.sure_before(second):
         words += "; the intervals overlap, so which of the two is better is not sure"
     changed = _changed(best, second)
     both = [f"{name} ({_text(here)} against {_text(there)})" for name, (here, there) in changed.items()]
-    return [words, *([f"These two differ in {in_words(both)}{'' if both[1:] else ' alone'}"] if both else [])]
+    told = [f"Of what can change this number, these two differ in {in_words(both)}{'' if both[1:] else ' alone'}"]
+    return [words, *told * bool(both), *_equal_runs(section)]
+
+
+def _equal_runs(section: Section) -> list[str]:
+    """By how much runs of equal settings differ, or that nobody knows: an interval of one run does not hold it."""
+    several = [group for group in section.groups if len(group.members) > 1]
+    if not several:
+        known = any(group.interval for group in section.groups)
+        return [f"Each setting ran once: the intervals {BLIND}, which can be more"] if known else []
+    told = section.headline.told
+    widest = max(several, key=lambda group: max(group.values) - min(group.values))
+    apart = max(widest.values) - min(widest.values)
+    step = abs(section.groups[0].value - section.groups[1].value)
+    words = f"Runs of equal settings are up to {told(apart, False).lstrip('+')} apart ({widest.label})"
+    return [f"{words}, the best and the next {told(step, False).lstrip('+')}"]
 
 
 def _told(group: Group) -> str:
-    return f"{group.headline.told(group.value)} ({group.spread})"
+    return f"{group.told} ({group.spread})"
 
 
 def _by(section: Section) -> str:
@@ -150,14 +183,14 @@ def _by(section: Section) -> str:
 
 
 def _row(found: Comparison, section: Section, mark: str, place: int, group: Group) -> dict[str, Any]:
-    one, told = len(group.members) == 1, group.headline.told
+    one = len(group.members) == 1
     row: dict[str, Any] = {"ranking": mark} if mark else {}
     row |= {"place": place, "run": _links(group.members)}
     value = section.words if len(found.sections) == 1 else "value"
-    row |= {value: told(group.value), "interval": group.spread if len(group.members) == 2 else "–"}
+    row |= {value: group.told, "interval": group.spread if len(group.members) == 2 else "–"}
     if group.interval:
         count = "" if one else f" ({len(group.members)} {group.what})"
-        row["interval"] = f"{told(group.interval[0], False)} to {told(group.interval[1], False)}{count}"
+        row["interval"] = f"{group.ends}{count}"
     row["unlike the best"] = _unlike(section, group.members[0])
     for beside in found.kind.beside:
         values = [float(beside.named(each.summary, beside.key)) for each in group.members

@@ -6,6 +6,7 @@ import pandas as pd
 
 from geofm_lib.catalog import headlines
 from geofm_lib.catalog.headlines import Headline
+from geofm_lib.catalog.metrics import number
 from geofm_lib.catalog.strategies import lookup
 from geofm_lib.figures._axes import BLUE, DOZEN, GREY, INK, LIMIT, SEEN, TRAINING_LOSS, legend_below, smoothed
 from geofm_lib.figures.compare import marked
@@ -60,7 +61,7 @@ def losses(found: Comparison) -> Figure | Note:
     words += "; dashed, with a cross where it is: a run that has not finished" if len(found.unranked) else ""
     words += ". Panels differ in what loss depends on, and must not be compared" if len(parts) > 1 else ""
     told = [
-        f"{label}: {', '.join(format(end['smooth'], '.3g') for end in each)} after "
+        f"{label}: {', '.join(number(end['smooth']) for end in each)} after "
         f"{int(max(end['images'] for end in each)):,} images"
         for label, each in ends.items()
     ]
@@ -104,9 +105,12 @@ def bars(found: Comparison) -> Figure | Note:
     panels[0, 0].set_yticks(range(len(names)), names, fontsize=8)
     panels[0, 0].invert_yaxis()
     table = pd.DataFrame(rows)
-    told = _told([f"{row['run']} {row['value']:.3g}" for row in rows if row["number"] == rows[0]["number"]])
+    told = _told([f"{row['run']} {number(row['value'])}" for row in rows if row["number"] == rows[0]["number"]])
+    over = list(dict.fromkeys(group.over for _, group in groups if group.interval))
+    words = ["Bars"] + [f"with 95 % intervals {' and '.join(over)}"] * bool(over)
+    words += ["(not over runs of equal settings)"] * any(g.interval and len(g.members) == 1 for _, g in groups)
     seeds = ", a dot a seed" if any(len(group.members) > 1 for _, group in groups) else ""
-    return Figure(figure, f"Bars with 95 % intervals{seeds}. {rows[0]['number']}: {told}.", table)
+    return Figure(figure, f"{' '.join(words)}{seeds}. {rows[0]['number']}: {told}.", table)
 
 
 def _labels(found: Comparison, curves: dict[str, Any]) -> dict[str, str]:

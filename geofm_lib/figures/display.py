@@ -16,22 +16,26 @@ from typing import Any, ClassVar
 import jinja2
 import matplotlib
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 from PIL import Image, ImageOps
 
+from geofm_lib.catalog import metrics
 from geofm_lib.figures import svg
 
 WIDTH_IN = 7.2  # inches, shown on 720 CSS pixels
 NARROW_IN = 4.2  # inches of the same figure laid out for a phone: text of 8 points has 9 of its 360 CSS pixels
 NARROW_TALLER = 1.15  # legends need more lines there
 DPI = 144  # of photographs
+ENDS = (("low", "high"), ("from", "to"))  # names of columns behind a value that hold its interval
 PHOTO_BYTES = 55_000  # a sheet of photographs is compressed until it is below this; for a phone below half of it
 
 HERE = Path(__file__).parent
 LOADER = jinja2.FileSystemLoader(HERE / "templates")
 TEMPLATES = jinja2.Environment(loader=LOADER, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+TEMPLATES.filters["zip"] = zip
 TEMPLATES.filters["code"] = lambda text: Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 RC = matplotlib.rc_params_from_file(HERE / "geofm.mplstyle", use_default_template=False)
 styled = matplotlib.rc_context(RC)  # decorator: draw with RC, without changing the reader's own settings
@@ -42,7 +46,19 @@ def axes(
 ) -> tuple[matplotlib.figure.Figure, Any]:
     """A figure of `width` (the page's) and `height` inches, and its axes (one, or an array of them)."""
     figure = matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, **options)
+    found = figure.subplots(rows, columns, **options)
+    for ax in figure.axes:
+        ax.xaxis.set_major_formatter(Grouped())
+        ax.yaxis.set_major_formatter(Grouped())
+    return figure, found
+
+
+class Grouped(matplotlib.ticker.ScalarFormatter):
+    """Numbers on an axis, thousands in groups as in the text."""
+
+    def __call__(self, value: float, pos: int | None = None) -> str:
+        text = str(super().__call__(value, pos))
+        return re.sub(r"^(\W?)(\d{4,})$", lambda found: f"{found[1]}{int(found[2]):,}", text)
 
 
 class Rendered:
@@ -69,7 +85,7 @@ class Table(Rendered):
     frame: pd.DataFrame
     caption: str = ""
     empty: str = "Nothing to list."
-    formats: dict[str, str] = field(default_factory=dict)  # column -> format of its numbers, else 4 digits
+    formats: dict[str, str] = field(default_factory=dict)  # column -> format of its numbers, else 3 digits
     head: bool = True
     kept: str = ""  # column that stays in sight on a phone (of five columns and more: the last one)
 
@@ -88,7 +104,7 @@ class Table(Rendered):
         return found
 
     def cell(self, value: Any, column: str = "") -> "str | Rendered":
-        """One value as text: `None` and NaN as a dash, large numbers in groups of three."""
+        """One value as text: `None` and NaN as a dash, numbers as everywhere (`catalog/metrics`)."""
         if isinstance(value, Rendered):  # a link, which its template escapes
             return value
         if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
@@ -97,9 +113,23 @@ class Table(Rendered):
             return "yes" if value else "no"
         if not isinstance(value, int | float | np.number):
             return str(value)
-        large = "," if abs(float(value)) >= 10_000 else ""
-        usual = "d" if isinstance(value, int | np.integer) else ".0f" if large else ".4g"
-        return format(value, self.formats.get(column) or large + usual).replace(",", "\u202f")
+        form = self.formats.get(column)
+        return format(value, form) if form else metrics.number(value)
+
+    def cells(self, row: Mapping[Any, Any]) -> "list[str | Rendered]":
+        """A row as text; a value before the ends of its interval has the digits that this allows, and so have they."""
+        names = list(self.frame.columns)
+        values = [row[name] for name in names]
+        found = [self.cell(value, name) for name, value in zip(names, values, strict=True)]
+        for k in range(1, len(names) - 1):
+            three = values[k - 1 : k + 2]
+            if tuple(names[k : k + 2]) in ENDS and all(_known(each) for each in three):
+                found[k - 1 : k + 2] = metrics.with_ends(*map(float, three))
+        return found
+
+
+def _known(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
 def facts(found: Mapping[str, Any], caption: str = "") -> Table:

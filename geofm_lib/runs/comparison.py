@@ -55,15 +55,32 @@ class Group:
         return seeds_or_repeats(self.members)
 
     @property
+    def half(self) -> float | None:
+        """Half of the interval; it says how many digits are told."""
+        return (self.interval[1] - self.interval[0]) / 2 if self.interval else None
+
+    @property
+    def told(self) -> str:
+        """Its value as text."""
+        return self.headline.told(self.value, half=self.half)
+
+    @property
+    def ends(self) -> str:
+        """The ends of its interval as text; '' without one."""
+        return " to ".join(self.headline.told(each, False, self.half) for each in self.interval or ())
+
+    @property
+    def over(self) -> str:
+        """What its interval is over, and so all that it says something of."""
+        return self.headline.over if len(self.members) == 1 else f"over {len(self.members)} {self.what}"
+
+    @property
     def spread(self) -> str:
         """Its interval in words, and what that is over."""
-        told, both = self.headline.told, self.interval
+        told = self.headline.told
         if len(self.members) == 2:
             return f"two {self.what}: {', '.join(map(told, self.values))}"
-        if both is None:
-            return "one run, no interval"
-        over = self.headline.over if len(self.members) == 1 else f"of the mean, t, over {len(self.members)} {self.what}"
-        return f"95 % interval {told(both[0], False)} to {told(both[1], False)}, {over}"
+        return f"95 % interval {self.ends}, {self.over}" if self.interval else "one run, no interval"
 
     def sure_before(self, other: "Group") -> bool:
         """Do both have intervals, and do these not overlap?"""
