@@ -216,7 +216,8 @@ def profiled(world=2, **seconds):
         ({"other": 0.3}, {}, ["in none of its phases", "trace=True"]),
         # rank 1 works twice as long: the others' waiting is not laid at communication's door
         ({"forward": [0.3, 1.3], "communication": [1.1, 0.1]}, {}, ["Rank 1 on node1 works 2.1 times", "exclude"]),
-        ({}, {}, ["Nothing stands out", "forward 30 %"]),
+        ({"communication": 0.2}, {}, ["18 % of the step is exposed communication"]),  # 15 % is the share, and is said
+        ({}, {}, ["Nothing stands out: no part", "15 % exposed communication", "forward 30 %"]),
     ],
 )
 def test_what_is_slow_is_listed_with_what_to_change(folder, seconds, asked, facts):
@@ -304,5 +305,10 @@ def test_loader_speed_is_read_from_its_file(tmp_path):
 def test_tables_show_numbers_plainly():
     table = Table(pd.DataFrame({"a": [1, 12345], "b": [0.123456, float("nan")], "c": ["<", "x"]}), "Caption")
     text = table._repr_html_()
-    for words in ("12\u202f345", "0.1235", "–", "&lt;", "Caption"):
+    for words in ("12,345", "0.123", "–", "&lt;", "Caption"):
         assert words in text
+    spread = Table(pd.DataFrame([{"images/s": 2206.3, "low": 1911.2, "high": 2546.4, "share": 0.5}]))
+    assert spread.cells(spread.frame.to_dict("records")[0]) == ["2,210", "1,910", "2,550", "0.5"], (
+        "as the spread allows"
+    )
+    assert not spread.wide

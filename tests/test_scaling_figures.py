@@ -123,6 +123,17 @@ def test_the_best_strategy_of_every_case():
     assert (known["of best published"] >= 0.95).sum() == 47
     assert "ViT-5B on 64 nodes: SHARD_GRAD_OP has 0.70 of HYBRID_2GPUs" in figure.alt
     assert not {"DDP", "HYBRID_1GPU"} & set(figure.table["predicted best"])
+    said = repr(scaling.answer())
+    assert "on 1 node no strategy wins for any of 6 models (others are within 5 %)" in said, "a tie is no win"
+    assert "NO_SHARD or HYBRID_2GPUs (a tie) for ViT-Base" in said
+    assert "(95 % interval " in said
+
+
+def test_a_name_says_where_it_is_synchronised_or_in_another_precision():
+    sent, held = costs.traffic("ViT-3B").alt, costs.memory("ViT-3B").alt
+    assert "DDP (bf16) 11.2" in sent and "HYBRID_1GPU (synchronised) 11.2" in sent
+    assert "DDP (fp32)" in held and "HYBRID_1GPU (not synchronised)" in held
+    assert "DDP (bf16)" in set(plan.form(ScalingSettings()).table().frame["strategy"])
 
 
 def test_recorded_experiments_beside_plans():
@@ -151,7 +162,7 @@ def test_experiments_that_were_not_run_name_the_command(monkeypatch, tmp_path):
 
 def test_the_plan_of_a_notebook_s_settings():
     table = plan.form(ScalingSettings(model="ViT-3B", nodes=16)).table()
-    assert set(table.frame["strategy"]) == set(STRATEGIES)
+    assert {name.split(" (")[0] for name in table.frame["strategy"]} == set(STRATEGIES)
     assert table.frame["fits"].iloc[0]
     assert "990,848 images" in table.caption
     assert (table.frame["node-hours"] > 0).all()

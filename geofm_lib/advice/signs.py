@@ -84,13 +84,14 @@ def _communication(asked: dict[str, Any], where: dict[str, Any]) -> str:
 Advice = Callable[[dict[str, Any], dict[str, Any]], str]  # of settings, and environment with `ranks` and `nodes`
 RULES: tuple[tuple[str, float, str, Advice], ...] = (
     ("data", 0.2, "spent waiting for images", _images),
-    ("communication", 0.25, "exposed communication", _communication),
+    ("communication", 0.15, "exposed communication", _communication),
     ("optimiser", 0.25, "the optimiser", lambda asked, where: "More images per GPU, or a larger shard group: each rank "
      "updates its own part of the weights only."),
     ("other", 0.1, "in none of its phases", lambda asked, where: "The host is busy between the phases: trace=True "
      "keeps the profiler's trace, which says with what."),
 )  # fmt: skip
 """(part of the step, the share from which on it is named, in which words, what to change)"""
+NAMED = ", ".join(f"{100 * least:.0f} % {words}" for _, least, words, _ in RULES)
 
 
 def doubts(summary: dict[str, Any], curves: pd.DataFrame) -> list[dict[str, str]]:

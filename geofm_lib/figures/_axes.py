@@ -26,7 +26,6 @@ DOZEN = [*PALETTE, "#882255", "#44AA99", "#8c564b", "#000000", "#332288"]  # and
 GREY, FAINT, SHADE = "#7f7f7f", "#888888", "#eeeeee"
 INK, WORDS = "#222222", "#444444"  # dots and whiskers over bars; words beside a line
 MARKERS = "osD^vPX"
-MANY = "husl"  # of more classes than anybody can tell apart
 IDEAL: dict[str, Any] = {"color": FAINT, "linestyle": "--", "linewidth": 1}
 LIMIT: dict[str, Any] = {"color": WORDS, "linestyle": ":", "linewidth": 1}
 # Colour and marker of whatever is drawn on several pages, beside strategies.
@@ -72,8 +71,20 @@ def line_and_marks(ax: Any, strategy: str, line: pd.Series, marks: pd.Series) ->
     row = STRATEGIES[strategy]
     ax.plot(line, color=row.colour)
     ax.plot(marks, row.marker, color=row.colour)
+    ax.plot([], [], **look(strategy, label=as_run(strategy)))
+
+
+def as_run(strategy: str) -> str:
+    """A strategy's name with what sets its published runs apart: 'DDP (fp32)', 'HYBRID_1GPU (not synchronised)'."""
     how = conditions(strategy)
-    ax.plot([], [], **look(strategy, label=apart(strategy, how.precision, how.synchronised)))
+    return apart(strategy, how.precision, how.synchronised)
+
+
+def planned(strategy: str) -> str:
+    """Its name where all are in bf16 and synchronised, and the published runs of it were not."""
+    how = conditions(strategy)
+    words = ["bf16"] * (how.precision != "bf16") + ["synchronised"] * (not how.synchronised)
+    return f"{strategy} ({', '.join(words)})" if words else strategy
 
 
 def apart(strategy: str, precision: str, synchronised: bool) -> str:

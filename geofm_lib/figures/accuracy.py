@@ -27,6 +27,8 @@ from geofm_lib.settings import AccuracySettings, SettingsError, expanded
 
 NOT_YET = "No pretraining of the study is in the table yet: `make study` runs it, cheapest first."
 NOT_PROBED = "No probe of the study's encoders on this data set is in the table yet."
+WAITS = "This waits for probes of the study's encoders."  # below the answer, which says what is missing
+WAITS_FOR_LOSS = "This waits for pretrainings of the study."
 
 
 def read(settings: AccuracySettings) -> pd.DataFrame:
@@ -77,7 +79,7 @@ def gains(settings: AccuracySettings) -> Figure | Note:
     """Top-1 of the pretrained and of the untrained, and what lies between, by size at equal images."""
     top, gained = (accuracy_study.at_equal_images(_probed(settings, gain=each)) for each in (False, True))
     if top.empty or gained.empty:
-        return Note(NOT_PROBED)
+        return Note(WAITS)
     figure, (left, right) = axes(height=3.4, columns=2)
     left.plot(top["parameters_m"], top["untrained"], **own_look("untrained", linestyle="--"))
     left.errorbar(top["parameters_m"], top["value"], _half(top), **own_look("pretrained"))
@@ -100,7 +102,7 @@ def equal_dimension(settings: AccuracySettings) -> Table:
     frame = (
         named[0].merge(named[1], on="model", suffixes=("", ", 64 dimensions")) if len(named) == 2 else pd.DataFrame()
     )
-    return Table(frame, "Points of top-1 over the untrained", NOT_PROBED)
+    return Table(frame, "Points of top-1 over the untrained", WAITS)
 
 
 def fits(settings: AccuracySettings) -> Table | Note:
@@ -142,7 +144,7 @@ def equal_epochs(settings: AccuracySettings) -> Table:
     compute = accuracy_study.fullest(accuracy_study.at_equal_compute(gained, levels=16))
     at = compute[["model", "flops", "value"]].rename(columns={"value": "gain at equal compute"})
     frame = same.rename(columns={"value": "gain at equal images"}).merge(at, on="model", how="left")
-    return Table(frame, "Points of top-1 over the untrained", NOT_PROBED, {"flops": ".1e"})
+    return Table(frame, "Points of top-1 over the untrained", WAITS, {"flops": ".1e"})
 
 
 @styled
@@ -170,16 +172,21 @@ def rates(settings: AccuracySettings) -> Figure | Note:
     found = pd.DataFrame(read_csv(file) if file.is_file() else [])
     if found.empty:
         return Note("The sweep of learning rates is not recorded yet: `geofm study accuracy_rates` does it.")
-    found[["rate", "loss"]] = found[["rate", "loss"]].astype(float)
+    numbers = ["rate", "loss", "interval"]
+    found[numbers] = found[numbers].astype(float)
     figure, ax = axes(height=3.2)
     said = []
     for ((model, rule), part), colour in zip(found.groupby(["model", "rule"]), PALETTE, strict=False):
         part = part.sort_values("rate")
-        ax.plot(part["rate"], part["loss"], "o-", color=colour, label=f"{model}, {rule}")
+        ax.errorbar(part["rate"], part["loss"], part["interval"], fmt="o-", color=colour, capsize=2,
+                    label=f"{model}, {rule}")  # fmt: skip
         said.append(f"{model}, {rule}: {part.loc[part['loss'].idxmin(), 'rate']:g}")
     ax.set(xscale="log", xlabel="base learning rate, per 256 images", ylabel=HELD_OUT_LOSS)
     legend_below(figure, [ax])
-    return Figure(figure, f"Best base learning rates by held-out loss. {'; '.join(said)}.", found)
+    repeats = found.groupby(["model", "rule", "rate"]).size()
+    spread = "One run each" if (repeats == 1).all() else "A dot a run"
+    spread += "; bars are 95 % over held-out images, the same for all, and say nothing of the spread between seeds"
+    return Figure(figure, f"Best base learning rates by held-out loss. {'; '.join(said)}. {spread}.", found)
 
 
 @styled
@@ -187,7 +194,7 @@ def pareto(settings: AccuracySettings) -> Figure | Note:
     """Top-1 against compute, with the front; core-hours and watt-hours in the table."""
     table, found = read(settings), accuracy_study.by_size(_probed(settings))
     if found.empty:
-        return Note(NOT_PROBED)
+        return Note(WAITS)
     best = accuracy_study.front(found)
     figure, ax = axes(height=3.4)
     for model, part in found.groupby("model", sort=False):
@@ -207,7 +214,7 @@ def extrapolated(settings: AccuracySettings) -> Figure | Note:
     found = _probed(settings)
     fitted = accuracy_fits.fit(found.assign(value=found["error"]), "compute")
     if isinstance(fitted, str):
-        return Note(fitted)
+        return Note("There is no fit yet, so nothing is drawn beyond the runs.")
     papers = accuracy_cost.papers()
     first, last = found["flops"].min(), max(papers.values())
     line = pd.DataFrame({"flops": [first * (last / first) ** (k / 60) for k in range(61)]})
@@ -231,11 +238,18 @@ def extrapolated(settings: AccuracySettings) -> Figure | Note:
 def one_more_point(settings: AccuracySettings) -> Table:
     """What one point more is predicted to cost, or why it cannot be said."""
     frame = accuracy_cost.one_more_point(read(settings), settings.dataset)
-    frame["why"] = [f"cannot be said: {why}" if why else "" for why in frame["why"]]
     about = (
         "Node-hours of a whole pretraining, now and with one point more (the paper's models: 100 epochs of Million-AID)"
     )
-    return Table(frame, about, NOT_PROBED, {"flops": ".1e"})
+    frame["why"] = frame["why"].replace("", "can be said").fillna("can be said")
+    if len(frame) and frame["why"].nunique() == 1:
+        why = frame.pop("why").iloc[0]
+        about += (
+            "" if why == "can be said" else f". One point more cannot be said: {why[:1].lower()}{why[1:].rstrip('.')}"
+        )
+        frame = frame.dropna(axis=1, how="all")
+    names = {"flops": FLOPS, "now_node_hours": "node-hours now", "node_hours": "node-hours with one point more"}
+    return Table(frame.rename(columns=names), about, WAITS, {FLOPS: ".1e"})
 
 
 def predicted(settings: AccuracySettings) -> Table:
@@ -251,7 +265,7 @@ def _half(found: pd.DataFrame) -> pd.Series:
 
 def _lines(found: pd.DataFrame, label: str, what: str) -> Figure | Note:
     if found.empty:
-        return Note(NOT_YET)
+        return Note(WAITS_FOR_LOSS)
     figure, ax = axes(height=3.4)
     for model, part in found.groupby("model", sort=False):
         ax.errorbar(part["images_seen"], part["value"], _half(part), **own_look(str(model)))

@@ -29,6 +29,7 @@ WIDTH_IN = 7.2  # inches, shown on 720 CSS pixels
 NARROW_IN = 4.2  # inches of the same figure laid out for a phone: text of 8 points has 9 of its 360 CSS pixels
 NARROW_TALLER = 1.15  # legends need more lines there
 DPI = 144  # of photographs
+FEW_COLUMNS = 4  # of a table that a phone shows as one
 ENDS = (("low", "high"), ("from", "to"))  # names of columns behind a value that hold its interval
 PHOTO_BYTES = 55_000  # a sheet of photographs is compressed until it is below this; for a phone below half of it
 
@@ -87,20 +88,23 @@ class Table(Rendered):
     empty: str = "Nothing to list."
     formats: dict[str, str] = field(default_factory=dict)  # column -> format of its numbers, else 3 digits
     head: bool = True
-    kept: str = ""  # column that stays in sight on a phone (of five columns and more: the last one)
 
     def __repr__(self) -> str:
         return self.empty if self.frame.empty else self.frame.to_string(index=False)
 
-    def columns(self) -> list[tuple[Any, str, str, Markup]]:
-        """(name, CSS of its alignment, CSS that keeps short cells on one line, class) of each column."""
-        found, kept = [], self.kept or (self.frame.columns[-1] if len(self.frame.columns) > 4 else None)
+    @property
+    def wide(self) -> bool:
+        """Too many columns for a phone? There each row is a block of names and values, so that nothing is hidden."""
+        return len(self.frame.columns) > FEW_COLUMNS
+
+    def columns(self) -> list[tuple[Any, str, str]]:
+        """(name, CSS of its alignment, CSS that keeps short cells on one line) of each column."""
+        found = []
         for name, column in self.frame.items():
             number = pd.api.types.is_numeric_dtype(column) and column.dtype != bool
             short = not number and column.astype(str).str.len().max() <= 28
             align = f"text-align:{'right' if number else 'left'}"
-            mark = ' class="kept"' if name == kept and (number or short) else ""
-            found.append((name, align, ";white-space:nowrap" if short else "", Markup(mark)))
+            found.append((name, align, ";white-space:nowrap" if short else ""))
         return found
 
     def cell(self, value: Any, column: str = "") -> "str | Rendered":

@@ -3,9 +3,9 @@
 import pandas as pd
 
 from geofm_lib.catalog import published
-from geofm_lib.catalog.metrics import rough
+from geofm_lib.catalog.metrics import number, rough
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.figures._axes import AS_PUBLISHED, BLUE, IDEAL, IMAGES_PER_S, legend_below, look, own_look
+from geofm_lib.figures._axes import AS_PUBLISHED, BLUE, IDEAL, IMAGES_PER_S, STEP_S, legend_below, look, own_look
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.paper import studies
 from geofm_lib.planning.conditions import WINDOWS, WORKLOADS
@@ -16,8 +16,12 @@ from geofm_lib.settings.places import one_spelling
 
 DEPTHS = {0: "0 (none)", 1: "1 (BACKWARD_PRE)", 2: "2"}  # blocks gathered ahead in the backward pass
 EMPTY = "This grid was not run here; `make experiments` runs it."
-CONDITIONS = ["model", "strategy", "ranks", "images_per_s", "step_s", "peak_memory_gib", "batch_per_gpu", "image_size",
-              "workload", "precision", "activation_checkpointing", "input", "communication", "window"]  # fmt: skip
+CONDITIONS = {
+    "model": "model", "strategy": "strategy", "ranks": "ranks", "images_per_s": IMAGES_PER_S, "step_s": STEP_S,
+    "peak_memory_gib": "peak GiB, fullest rank", "batch_per_gpu": "images a rank", "image_size": "image, px",
+    "workload": "workload", "precision": "precision", "activation_checkpointing": "activations recomputed",
+    "input": "images", "communication": "communication",
+}  # fmt: skip
 
 
 def runs(runs_dir: str) -> Table:
@@ -27,7 +31,25 @@ def runs(runs_dir: str) -> Table:
         table = table[(table["job"] == "throughput") & (table["status"] == "finished")]
     shown = one_spelling(str(runs_dir))  # a page says nothing of where somebody's clone lies
     empty = f"There is no finished throughput run in '{shown}' yet; notebook 03 makes them."
-    return Table(table.filter(CONDITIONS), f"Finished throughput runs in '{shown}'", empty)
+    caption = f"Finished throughput runs in '{shown}', steps of all ranks in the steady window, one run each"
+    return Table(table.filter(list(CONDITIONS)).rename(columns=CONDITIONS), f"{caption}{_not_recorded(table)}", empty)
+
+
+def _not_recorded(table: pd.DataFrame) -> str:
+    """Where a recorded grid above has the settings of a run here, why the two numbers differ; '' where none has."""
+    frame = studies.recorded("experiments")
+    same = ["model", "strategy", "ranks", "batch_per_gpu", "image_size", "workload", "precision"]
+    if frame.empty or not set(same) <= set(table):
+        return ""
+    both = table.merge(frame, on=same, suffixes=(" here", " recorded"))
+    if both.empty:
+        return ""
+    row = both.iloc[0]
+    here, recorded = (number(row[f"images_per_s {when}"]) for when in ("here", "recorded"))
+    images = number(row["batch_per_gpu"])
+    return (f". {row['strategy']} with {images} images a rank has {here} images/s here and {recorded} in the figure of "
+            f"growing batches above: that grid is older ({studies.origin(frame)}; since then kernels are chosen by "
+            "measuring). Compare only within one of the two")  # fmt: skip
 
 
 def scaling() -> Table:
@@ -137,7 +159,10 @@ def batches() -> Figure | Note:
         ax.minorticks_off()
     panels[0].set(ylabel=IMAGES_PER_S)
     words = [f"{row['where']} {row['images a rank']}: {rough(row['images/s'])}" for row in rows]
-    how = f"Here: {_how(frame)}; planned: {WORKLOADS['mae']}, {WINDOWS['steady']}."
+    how = (
+        f"Here: {_how(frame)}, one run each, {studies.origin(frame)}; later versions choose faster kernels, so runs of "
+    )
+    how += f"today are faster than these. Planned: {WORKLOADS['mae']}, {WINDOWS['steady']}."
     return Figure(figure, f"images/s under NO_SHARD by images a rank. {', '.join(words)}. {how}", table)
 
 

@@ -13,6 +13,7 @@ from geofm_lib.catalog.machines import MACHINES
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.catalog.strategies import STRATEGIES, lookup, resolve
 from geofm_lib.figures import choice
+from geofm_lib.figures._axes import planned
 from geofm_lib.figures.display import Table, rendered
 from geofm_lib.planning.conditions import CHOICES, WORKLOADS, Conditions, gib
 from geofm_lib.planning.planner import plan
@@ -39,6 +40,9 @@ def table(strategy: str = "", **asked: Any) -> Table:
     where = f"{asked['nodes']} node{'s' * (asked['nodes'] != 1)} of {asked['machine']}"
     caption = (f"{asked['model']}, {how}, {asked.get('precision', 'bf16')}: {where}; low to high should hold nine of "
                f"ten runs; node-hours for {asked['epochs']:g} epochs of {asked['images']:,} images")  # fmt: skip
+    if asked.get("precision", "bf16") == "bf16":
+        for row in rows:
+            row["strategy"] = planned(row["strategy"])
     if why := "" if strategy else choice.differing(**asked):
         caption += f". {why}"
     return Table(pd.DataFrame(rows)[list(COLUMNS)].rename(columns=COLUMNS), caption)

@@ -25,6 +25,7 @@ NUMBERS = (
 
 
 COLOURS = {PRETRAINED: own_look("pretrained")["color"], UNTRAINED: own_look("untrained")["color"]}
+OTHER = "; Figure 1 has another head and several splits, so its numbers of the same encoders differ"
 NONE = "The run holds no result of the fast protocol: run it with protocol=fast or both."
 
 
@@ -116,7 +117,13 @@ def gains(run: Run) -> Figure | Note:
     values = [f"{name} {value:.1f}" for name, value in zip(names, shown["value"], strict=True)]
     added = usual[usual["gain"]][["pooling", "normalisation", "value", "low", "high", "interval_kind"]]
     added = added.rename(columns={"value": "pretrained minus untrained, points"})
-    return Figure(figure, f"Bars of percent, with 95 % intervals over test images: {'; '.join(values)}.", added)
+    how = f"logistic regression, mean of {_counted(run.summary.get('splits'), 'split')} and of all untrained draws"
+    alt = f"Bars of percent ({how}), with 95 % intervals over test images: {'; '.join(values)}."
+    return Figure(figure, alt, added)
+
+
+def _counted(number: int | None, word: str) -> str:
+    return f"{number or 'the'} {word}{'s' * (number != 1)}"
 
 
 @styled
@@ -154,6 +161,7 @@ def accuracy(run: Run) -> Figure | Note:
     alt = f"Bars of {metrics.LONG[key]} in percent: {'; '.join(values)}" + (
         f"; chance {chance:.1f}." if chance else "."
     )
+    alt += f" Here a linear layer is trained by LARS on the set's own split{OTHER if 'fast_value' in summary else ''}."
     return Figure(figure, alt, table)
 
 

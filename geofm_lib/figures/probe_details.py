@@ -5,11 +5,10 @@ from collections import Counter
 import matplotlib.figure
 import numpy as np
 import pandas as pd
-import seaborn as sns
 
 from geofm_lib.catalog import metrics
 from geofm_lib.catalog.readouts import FAST, PRETRAINED, UNTRAINED
-from geofm_lib.figures._axes import GREY, MANY
+from geofm_lib.figures._axes import FAINT, GREY, MARKERS, PALETTE, legend_below
 from geofm_lib.figures.display import NARROW_IN, WIDTH_IN, Figure, Note, Table, axes, cut, styled
 from geofm_lib.figures.pretrain import WITHHELD, withheld
 from geofm_lib.figures.probe import COLOURS, NONE, rows
@@ -39,7 +38,8 @@ def labels(run: Run) -> Figure | Note:
     ax.legend()
     ends = [f"{k} from {e['value'].iloc[0]:.1f} with {e['n_train'].iloc[0]:.0f} to {e['value'].iloc[-1]:.1f} with "
             f"{e['n_train'].iloc[-1]:.0f}" for k, e in mean.groupby("kind")]  # fmt: skip
-    alt = f"Lines of {_label(run)} against training images, bands are 95 % over test images: {'; '.join(ends)}."
+    alt = f"Lines of {_label(run)} against training images (logistic regression, all splits), bands are 95 % over test "
+    alt += f"images: {'; '.join(ends)}."
     return Figure(figure, alt, mean)
 
 
@@ -66,7 +66,8 @@ def blocks(run: Run) -> Figure | Note:
     ax.legend()
     best = mean.loc[mean.groupby(["kind", "pooling"])["value"].idxmax()]
     words = [f"{r.kind}, {r.pooling}: best {r.value:.1f} behind block {r.block}" for r in best.itertuples()]
-    return Figure(figure, f"Lines of {_label(run)} behind each block: {'; '.join(words)}.", mean)
+    how = "logistic regression on the set's own split alone, so not the means over splits of Figure 1"
+    return Figure(figure, f"Lines of {_label(run)} behind each block ({how}): {'; '.join(words)}.", mean)
 
 
 def ranks(run: Run) -> Table:
@@ -149,17 +150,15 @@ def features_map(run: Run) -> Figure | Note:
     tested = run.summary.get("test_images", len(frame))
     frame = frame.sample(min(len(frame), MAPPED), random_state=0).sort_index()
     figure, ax = axes(height=3.6)
-    sns.scatterplot(
-        frame,
-        x="x",
-        y="y",
-        hue="class",
-        palette=MANY,
-        s=10,
-        linewidth=0,
-        ax=ax,
-        legend=frame["class"].nunique() <= 12,
-    )
+    named = _far_apart(frame.groupby("class")[["x", "y"]].mean())
+    others = frame[~frame["class"].isin(named)]
+    if len(others):
+        label = f"{others['class'].nunique()} other classes"
+        ax.plot(others["x"], others["y"], ".", color=FAINT, alpha=0.5, markersize=3, label=label)
+    for name, colour, marker in zip(named, PALETTE, MARKERS, strict=False):
+        part = frame[frame["class"] == name]
+        ax.plot(part["x"], part["y"], marker, color=colour, markersize=4, label=name)
+    legend_below(figure, [ax], 4)
     first = frame.iloc[0]
     ax.set(xlabel=f"first component, {100 * first['x_share']:.0f} % of the variance",
            ylabel=f"second, {100 * first['y_share']:.0f} %")  # fmt: skip
@@ -167,7 +166,20 @@ def features_map(run: Run) -> Figure | Note:
     alt += (
         f"components of their features, which hold {100 * (first['x_share'] + first['y_share']):.0f} % of the variance."
     )
+    if len(others):
+        alt += f" Named are the {len(named)} classes whose means lie farthest from each other; the others are grey."
     return Figure(figure, alt, frame.groupby("class")[["x", "y"]].mean().reset_index())
+
+
+def _far_apart(means: pd.DataFrame, most: int = len(PALETTE)) -> list[str]:
+    """The classes that can be told apart by colour and marker: each in turn the farthest from those before it."""
+    places = means.to_numpy()
+    chosen = [int(((places - places.mean(0)) ** 2).sum(1).argmax())]
+    while len(chosen) < min(most, len(places)):
+        near = ((places[:, None] - places[chosen]) ** 2).sum(2).min(1)
+        near[chosen] = -1  # classes in one place stay classes
+        chosen.append(int(near.argmax()))
+    return [str(means.index[k]) for k in chosen]
 
 
 def _label(run: Run) -> str:

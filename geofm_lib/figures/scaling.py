@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import pandas as pd
+from scipy import stats
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.machines import MACHINES
@@ -19,6 +20,7 @@ from geofm_lib.figures._axes import (
     INK,
     NODES_OF_8,
     PER_GPU,
+    as_run,
     legend_below,
     legend_of_marks,
     line_and_marks,
@@ -30,8 +32,10 @@ from geofm_lib.figures._axes import (
 from geofm_lib.figures.display import Answer, Figure, Note, axes, styled
 from geofm_lib.planning.conditions import ALIKE, FRONTIER, NODES, TABLE_I, WINDOWS, WORKLOADS, nodes_of
 from geofm_lib.planning.planner import CLOSE, as_published, first_choice, predict
+from geofm_lib.runs.compared import in_words
 from geofm_lib.settings import ScalingSettings
 
+MOST_TIED = 3  # strategies that a sentence lists
 SHORT = {"FULL_SHARD": "FULL", "SHARD_GRAD_OP": "GRAD", "NO_SHARD": "NO"}  # a cell is narrow; HYBRID_2GPUs is H2
 
 
@@ -75,7 +79,8 @@ def efficiency(model: str) -> Figure:
     legend_below(figure, [ax])
     table = pd.concat(parts).set_index("strategy", append=True).swaplevel().reset_index()
     last = table[table["nodes"] == NODES[-1]].itertuples(index=False, name=None)
-    words = [f"{name} {ours:.0f}" + (f" ({theirs:.0f})" if theirs == theirs else "") for name, _, ours, theirs in last]
+    words = [f"{as_run(name)} {ours:.0f}" + (f" ({theirs:.0f})" if theirs == theirs else "")
+             for name, _, ours, theirs in last]  # fmt: skip
     alt = f"Weak-scaling efficiency of {model} on 128 nodes, predicted (published) in % of ideal for {AS_PUBLISHED}: "
     alt += f"{', '.join(words)}."
     return Figure(figure, alt, table)
@@ -123,24 +128,37 @@ def answer() -> Answer:
         for nodes in (NODES[0], NODES[-1])
     ]
     text = f"Predicted for Frontier: {'; '.join(ends)}. "
-    right = (~known["missed"]).sum()
-    text += f"In {right} of the {len(known)} published cases the choice is within {100 * CLOSE:.0f} % of the best."
+    right = int((~known["missed"]).sum())
+    share = stats.binomtest(right, len(known)).proportion_ci(method="wilson")
+    text += f"In {right} of the {len(known)} published cases the choice is within {100 * CLOSE:.0f} % of the best "
+    text += f"(95 % interval {100 * share.low:.0f} to {100 * share.high:.0f} % of cases), and "
+    text += f"{100 * known['of best published'].min():.0f} % of it at worst."
     more = "FSDP1 as published: 32 images per GPU, all tokens, bf16, start-up included; HYBRID_1GPU and DDP aside. The "
     more += "published cases are of models that the planner's speeds were fitted to. MAE pretraining sends as much for "
     return Answer(text, f"{more}less computing, so its plan further down may name others.")
 
 
 def _grouped(table: pd.DataFrame) -> str:
-    """FULL_SHARD for ViT-Base and ViT-Huge, SHARD_GRAD_OP for ViT-5B."""
-    found = table.groupby("predicted best", sort=False)["model"].agg(" and ".join)
-    return ", ".join(f"{strategy} for {models}" for strategy, models in found.items())
+    """FULL_SHARD for ViT-Base and ViT-Huge, SHARD_GRAD_OP or HYBRID_8GPUs for ViT-5B."""
+    if table["ties"].astype(bool).all():
+        return f"no strategy wins for any of {len(table)} models (others are within {100 * CLOSE:.0f} %)"
+    best = [_tied(*row) for row in table[["predicted best", "ties"]].itertuples(index=False)]
+    found = table.assign(best=best).groupby("best", sort=False)["model"].agg(list)
+    return ", ".join(f"{strategy} for {in_words(models)}" for strategy, models in found.items())
+
+
+def _tied(first: str, ties: tuple[str, ...]) -> str:
+    """The first, and what is too near to it for that to be a win, in the usual order."""
+    shown = sorted((first, *ties), key=list(STRATEGIES).index)
+    said = " or ".join(shown) if len(shown) <= MOST_TIED else f"any of {len(shown)}"
+    return f"{said} (a tie)" if ties else said
 
 
 @functools.cache
 def _choices() -> pd.DataFrame:
     """The best strategy of each model and number of nodes, predicted and published; planned once for two cells."""
     table = pd.DataFrame([first_choice(model, nodes) for model in TABLE_I for nodes in NODES])
-    table.columns = ["model", "nodes", "predicted best", "published best", "of best published"]
+    table.columns = ["model", "nodes", "predicted best", "published best", "of best published", "ties"]
     return table.assign(missed=table["of best published"] < 1 - CLOSE)
 
 
@@ -153,15 +171,19 @@ def ranking(settings: ScalingSettings | None = None) -> Figure:
     table = _choices()
     places = list(TABLE_I)
     figure, ax = axes(height=3.9)
-    for model, nodes, ours, theirs, _, missed in table.itertuples(index=False):
+    for model, nodes, ours, theirs, _, ties, missed in table.itertuples(index=False):
         x, y = NODES.index(nodes), places.index(model)
         for lift, name in ((0.0, ours), (0.4, theirs)):
             if isinstance(name, str):
                 ax.barh(y + lift, 0.94, 0.38, left=x - 0.47, color=STRATEGIES[name].colour, alpha=0.75)
                 short = SHORT.get(name, name.replace("HYBRID_", "H").replace("GPUs", "").replace("GPU", ""))
+                short += " ≈" * bool(ties and not lift)
                 ax.text(x, y + lift, short, ha="center", va="center", fontsize=8)
         if missed:
             ax.plot(x + 0.4, y + 0.2, "x", color=INK, markersize=6, label="below 95 % of the best published")
+    if table["ties"].any():
+        tie = f"a tie: another within {100 * CLOSE:.0f} %"
+        ax.plot([], [], marker=r"$\approx$", linestyle="", color=INK, markersize=9, label=tie)
     ax.set_xticks(range(len(NODES)), NODES)
     ax.set_yticks([y + 0.2 for y in range(len(places))], places)
     ax.set(xlabel=NODES_OF_8, xlim=(-0.5, len(NODES) - 0.5))
@@ -172,12 +194,13 @@ def ranking(settings: ScalingSettings | None = None) -> Figure:
     words = [f"{row.model} on {row.nodes} nodes: {row[3]} has {row[5]:.2f} of {row[4]}"
              for row in known[known["missed"]].itertuples()]  # fmt: skip
     alt = (f"Best strategy by model and nodes for {AS_PUBLISHED}, predicted above and published below. FULL, GRAD, NO "
-           "and Hk stand for FULL_SHARD, SHARD_GRAD_OP, NO_SHARD and HYBRID_kGPUs. "
+           "and Hk stand for FULL_SHARD, SHARD_GRAD_OP, NO_SHARD and HYBRID_kGPUs; ≈ marks a tie, another predicted "
+           f"within {100 * CLOSE:.0f} %, in {table['ties'].astype(bool).sum()} of {len(table)} cells. "
            f"The predicted choice has at least {100 * (1 - CLOSE):.0f} % of the best published throughput in "
            f"{(~known['missed']).sum()} of {len(known)} cells; crosses mark others: {'; '.join(words)}.")  # fmt: skip
     with suppress(ValueError):  # a job that cannot be planned: the plan says so
         alt += f" {choice.differing(**choice.asked(settings))}".rstrip() if settings else ""
-    return Figure(figure, alt, table.drop(columns="missed"))
+    return Figure(figure, alt, table.drop(columns="missed").assign(ties=table["ties"].map(", ".join)))
 
 
 def _weak(model: str) -> pd.DataFrame:

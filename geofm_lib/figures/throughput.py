@@ -27,6 +27,7 @@ from geofm_lib.runs.run import Run
 MOST_RANKS = 16
 HALF = "the middle half of the steps"
 NO_SPREAD = "An earlier version kept no spread of the steps."
+NO_PARTS = "This run measured no parts of a step."
 NOT_PROFILED = "This run profiled no steps (profile_steps)."
 
 
@@ -198,10 +199,13 @@ def timeline(run: Run) -> Figure | Note:
 
 def advice(run: Run) -> Table:
     """What stands out in a step of this run, the largest part first, each with what to change."""
-    known = ", ".join(f"{name} {100 * share:.0f} %" for name, share in signs.shares(run.ranks).items())
-    empty = f"Nothing stands out. Shares of the step: {known}." if known else "This run measured no parts of a step."
+    shares = signs.shares(run.ranks)
+    known = ", ".join(f"{PROFILED[name]} {100 * share:.0f} %" for name, share in shares.items())
+    stands = f"from which on it is named ({signs.NAMED}). Shares: {known}"
+    empty = f"Nothing stands out: no part of the step has the share {stands}." if known else NO_PARTS
     rows = signs.slow(run.ranks, run.settings, run.environment)
-    return Table(pd.DataFrame(rows, columns=["found", "what to change"]), empty=empty)
+    caption = f"Parts of a step, each from a share on ({signs.NAMED}). Shares: {known}"
+    return Table(pd.DataFrame(rows, columns=["found", "what to change"]), caption, empty=empty)
 
 
 @styled

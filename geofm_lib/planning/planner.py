@@ -165,11 +165,14 @@ def _predicted(job: _Job, strategy: str) -> dict[str, Any]:
 def choice(predicted: list[dict[str, Any]], seen: dict[str, float]) -> dict[str, Any]:
     """What the first of the predicted rows that fits is worth among the published images/s of strategies, ``seen``.
 
-    Keys: chosen, best (None where nothing fits, or nothing is published), of_best (then NaN).
+    Keys: chosen, best (None where nothing fits, or nothing is published), of_best (then NaN), ties (the other
+    strategies whose predicted images/s are within CLOSE of the chosen one's, so that neither is the winner).
     """
-    chosen = next((row["strategy"] for row in ranked(predicted) if row["fits"]), None)
-    best = max(seen, key=lambda name: seen[name], default=None)
-    return {"chosen": chosen, "best": best, "of_best": seen[chosen] / seen[best] if chosen and best else nan}
+    first, *others = [row for row in ranked(predicted) if row["fits"]] or [{"strategy": None, "images_per_s": nan}]
+    chosen, best = first["strategy"], max(seen, key=lambda name: seen[name], default=None)
+    ties = tuple(row["strategy"] for row in others if row["images_per_s"] >= (1 - CLOSE) * first["images_per_s"])
+    worth = seen[chosen] / seen[best] if chosen and best else nan
+    return {"chosen": chosen, "best": best, "of_best": worth, "ties": ties}
 
 
 def first_choice(model: str, nodes: int) -> dict[str, Any]:

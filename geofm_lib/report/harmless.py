@@ -19,7 +19,7 @@ ATTRIBUTES = {
     "details": {"open"},
     "img": {"src", "alt", "width", "height"},
     "ol": {"start"},
-    "td": {"colspan", "rowspan"},
+    "td": {"colspan", "rowspan", "data-label"},
     "th": {"colspan", "rowspan"},
 }
 STYLES = ("text-align", "vertical-align", "white-space", "font-weight", "font-style", "color", "background-color",

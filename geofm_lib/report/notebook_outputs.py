@@ -159,10 +159,10 @@ def first_paragraph(notebook: NotebookNode) -> str:
     return re.sub(r"\s+", " ", re.sub(r"[*`]", "", text)).strip()
 
 
-def answer(notebook: NotebookNode) -> str:
-    """The sentence that answers a page's question, as text; '' if no cell gives one."""
+def answer(notebook: NotebookNode, part: str = "answer") -> str:
+    """The sentence that answers a page's question, as text; '' without one. part: or `answer-more` below it."""
     for output in _answers(notebook):
-        if found := re.search(r'<p class="answer">(.*?)</p>', output["data"].get("text/html", ""), re.DOTALL):
+        if found := re.search(f'<p class="{part}">(.*?)</p>', output["data"].get("text/html", ""), re.DOTALL):
             return html.unescape(re.sub(r"<[^>]+>", "", found[1])).strip()
     return ""
 

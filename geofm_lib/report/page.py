@@ -26,6 +26,7 @@ from geofm_lib.runs.run import Run
 TEMPLATES = Path(__file__).resolve().with_name("templates")
 INDEX = "index.html"
 PICTURE = re.compile(r"data:image/[^\"<>&]*")
+SIZE = re.compile(r"width='([\d.]+)pt'(?: |%20)height='([\d.]+)pt'")  # of a picture that is SVG
 STAGES = {  # of the index, the front page first -> its pages
     "The paper": ("06_paper",),
     "Data": ("01_data",),
@@ -61,6 +62,7 @@ def render(notebook_path: Path, page_path: Path, run: Run | None = None) -> Path
         "title": notebook_outputs.title(notebook),
         "summary": notebook_outputs.first_paragraph(notebook),
         "answer": notebook_outputs.answer(notebook),
+        "conditions": notebook_outputs.answer(notebook, "answer-more"),
         "parameters": notebook_outputs.injected(source),
         "status": top["status"],
         "seconds": None if seconds is None else round(seconds, 1),
@@ -120,6 +122,7 @@ def write_index(folder: Path) -> Path:
     shown = [_facts(page) | {"page": page.name} for page in pages]
     for facts in shown:
         facts["stale"] = _stale(facts)
+        facts["tall"] = bool((size := SIZE.search(facts.get("picture", ""))) and float(size[2]) > 1.3 * float(size[1]))
         facts["picture"] = facts.get("picture", "") if PICTURE.fullmatch(facts.get("picture", "")) else ""
     known = [name for names in STAGES.values() for name in names]
     others = [facts for facts in shown if Path(facts["page"]).stem not in known]
@@ -128,7 +131,9 @@ def write_index(folder: Path) -> Path:
         for stage, names in STAGES.items()
     }
     stages = {stage: there for stage, there in (stages | {"Other pages": others}).items() if there}
-    text = environment.get_template("pages.html.j2").render(stages=stages, commit=results.commit())
+    commits = {facts["commit"] for facts in shown if facts.get("commit")}
+    how = {"commit": results.commit(), "several": len(commits) > 1}
+    text = environment.get_template("pages.html.j2").render(stages=stages, **how)
     files.write_text(folder / INDEX, text)
     return folder / INDEX
 
