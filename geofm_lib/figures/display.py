@@ -118,7 +118,7 @@ class Table(Rendered):
         if not isinstance(value, int | float | np.number):
             return str(value)
         form = self.formats.get(column)
-        return format(value, form) if form else metrics.number(value)
+        return format(value, form) if form else metrics.number(float(value))
 
     def cells(self, row: Mapping[Any, Any]) -> "list[str | Rendered]":
         """A row as text; a value before the ends of its interval has the digits that this allows, and so have they."""
