@@ -105,7 +105,9 @@ def bars(found: Comparison) -> Figure | Note:
     panels[0, 0].set_yticks(range(len(names)), names, fontsize=8)
     panels[0, 0].invert_yaxis()
     table = pd.DataFrame(rows)
-    told = _told([f"{row['run']} {number(float(str(row['value'])))}" for row in rows if row["number"] == rows[0]["number"]])
+    told = _told(
+        [f"{row['run']} {number(float(str(row['value'])))}" for row in rows if row["number"] == rows[0]["number"]]
+    )
     over = list(dict.fromkeys(group.over for _, group in groups if group.interval))
     words = ["Bars"] + [f"with 95 % intervals {' and '.join(over)}"] * bool(over)
     words += ["(not over runs of equal settings)"] * any(g.interval and len(g.members) == 1 for _, g in groups)
