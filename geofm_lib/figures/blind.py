@@ -95,9 +95,7 @@ def misses() -> Table | Note:
             "best published": f"{row['best']} {number(best[0])} (predicted {number(best[1])})",
             "why": blind.WHY[row["model"]],
         })  # fmt: skip
-    return Table(
-        pd.DataFrame(rows), "The choices that were missed, images/s", empty="No choice was missed.", kept="nodes"
-    )
+    return Table(pd.DataFrame(rows), "The choices that were missed, images/s", empty="No choice was missed.")
 
 
 def left_out() -> Note:
