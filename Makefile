@@ -3,6 +3,7 @@
 #   make reports PYTHON=python3.12                                       another interpreter
 #   make reports TORCH_INDEX=https://download.pytorch.org/whl/cpu        the small CPU wheel of torch
 #   make reports RANKS=4                                                 more ranks
+#   make verify CLAIMS="3 5"                                             two claims of ARTIFACT.md
 #
 # Your own torch: python3 -m venv .venv, install the build you want into it (.venv/bin/pip install torch torchvision
 # --index-url ...), then any target: make keeps every torch >= 2.10 that it finds there.
@@ -52,7 +53,7 @@ recorded_11_peers = -p configs base,small -p steps 7 -p warmup_steps 1
 recorded_minutes := 01_data=1 02_pretrain=18 03_throughput=2 04_scaling=1 05_probe=8 06_paper=2 07_accuracy=1 10_compare=1 11_peers=8
 recorded_strategies = SHARD_GRAD_OP NO_SHARD HYBRID_1GPU HYBRID_2GPUs DDP
 
-.PHONY: help .venv reports recorded lab predictions simulations study experiments peers loader test test-slurm test-long lint \
+.PHONY: help .venv reports recorded lab predictions simulations study experiments peers verify loader test test-slurm test-long lint \
 	doctor clean
 
 help:  ## This list
@@ -141,6 +142,9 @@ peers: export GEOFM_RUNS = runs/recorded
 peers: $(STAMP)  ## reports/peers.csv: speed beside transformers and lightly (8 minutes; pip install -e '.[peers]' before)
 	$(GEOFM) run 11_peers --page reports/recorded/11_peers.html $(recorded_11_peers)
 	$(GEOFM) study peers
+
+verify: $(STAMP)  ## ARTIFACT.md's short claims, made anew and compared (15 minutes on 2 cores; CLAIMS="3 5" for some)
+	@$(GEOFM) verify $(CLAIMS)
 
 test: $(STAMP)  ## The tests (up to 10 minutes on 2 cores): two files at a time, then those that measure time
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slurm and not long and not alone" $(PYTEST_ARGS) || [ $$? -eq 5 ]

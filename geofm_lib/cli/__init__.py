@@ -10,11 +10,11 @@ import sys
 import click
 
 from geofm_lib import rights, streams
-from geofm_lib.cli import planning, reading, running  # noqa: F401, each adds its commands to the group
+from geofm_lib.cli import planning, reading, running, verifying  # noqa: F401, each adds its commands to the group
 from geofm_lib.cli.group import commands
 
 MAKING = {  # more than the text that they print
-    *("run", "report", "compare", "export", "study", "calibrate"),
+    *("run", "report", "compare", "export", "study", "calibrate", "verify"),
     *("--send", "--here"),
 }
 

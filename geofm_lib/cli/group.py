@@ -13,7 +13,7 @@ PURPOSES = {
     "Run a notebook and read its page": ("run", "report", "status", "watch"),
     "Many runs, here or on a cluster": ("submit", "compare"),
     "Before and after": ("plan", "doctor", "export"),
-    "How the repository's own tables are made": ("study", "calibrate"),
+    "How the repository's own tables are made and checked": ("study", "calibrate", "verify"),
 }
 
 

@@ -1,0 +1,81 @@
+"""Short claims that are counted, simulated or planned: networks, FLOPs, replicas' gradients, memory, the planner."""
+
+import statistics
+
+from geofm_lib.catalog import published
+from geofm_lib.paper import studies
+from geofm_lib.paper.performance import smallest_groups
+from geofm_lib.paper.verdicts import percent
+from geofm_lib.paper.verify_place import Made, Place
+from geofm_lib.planning.conditions import BATCH, TABLE_I, gib
+from geofm_lib.planning.flops import training_flops
+from geofm_lib.planning.memory import STACKS
+from geofm_lib.planning.planner import first_choice
+from geofm_lib.runs.launch import launch
+from geofm_lib.settings import SimulateSettings
+
+CLOSE = 0.05  # a choice counts that has so little less than the best
+GROUPS = ("ViT-5B=2", "ViT-15B=4")  # claim C11: on how many GPUs they fit
+C8 = ("NO_SHARD", "HYBRID_2GPUs", "FULL_SHARD")  # claim C8: strategies of ViT-3B whose memory it tells
+
+
+def table_i(place: Place) -> Made:
+    """How many of Table I's six counts are those of the networks, built and counted."""
+    counts = {name: place.findings[f"benchmark_parameters_{name}"] / 1e6 for name in TABLE_I}
+    same = [name for name, printed in TABLE_I.items() if printed in (int(counts[name]), round(counts[name]))]
+    return len(same), f"{', '.join(f'{each:.2f}' for each in counts.values())} million"
+
+
+def step_flops(place: Place) -> Made:
+    """TFLOP of a rank's step of ViT-Base, by the arithmetic that the networks are tested against."""
+    return training_flops("ViT-Base", "classify", True) * BATCH / 1e12, "32 images, with checkpointing"
+
+
+def fsdp1_replicas(place: Place) -> Made:
+    """By how much gradients of replicas differ under FSDP1 with a shard group of one."""
+    found = place.findings["fsdp1_group_1_gradient_difference"]
+    return found, f"largest gradient {place.findings['fsdp1_group_1_largest_gradient']:.3g}, {place.findings['fsdp1']}"
+
+
+def our_replicas(place: Place) -> Made:
+    """By how much they differ here, and under FSDP1 with groups of two."""
+    names = ("ours_group_1", "ours_group_2", "fsdp1_group_2")
+    found = {name: place.findings[f"{name}_gradient_difference"] for name in names}
+    return max(found.values()), ", ".join(f"{name} {each:g}" for name, each in found.items())
+
+
+def memory_of_3b(place: Place) -> Made:
+    """Simulated over published peak memory of ViT-3B, the median of three strategies."""
+    ratios, said = [], []
+    for row in (row for row in studies.simulated_points() if row["model"] == "ViT-3B" and row["strategy"] in C8):
+        same = {name: row[name] for name in ("model", "strategy", "workload", "precision")}
+        run = launch(SimulateSettings(**same, gpus=row["gpus"] or studies.ANY, batch_per_gpu=BATCH))
+        held = run.summary["peak_memory_gib"] + gib(STACKS["fsdp1"].libraries)
+        ratios.append(held / row["value"])
+        said.append(f"{row['strategy']} on {run.settings['gpus']} {held:.2f} GiB (published {row['value']:.2f})")
+    return statistics.median(ratios), ", ".join(said)
+
+
+def fewest_gpus(place: Place) -> Made:
+    """The fewest GPUs over which ViT-5B and ViT-15B fit, over the paper's."""
+    found = smallest_groups({}, *GROUPS)
+    return found.ratio or 0.0, found.ours
+
+
+def unseen_error(place: Place) -> Made:
+    """The median error, %, of published images/s predicted by a fit that has not seen the model."""
+    rows = studies.unseen()
+    off = [abs(row["predicted_images_per_s"] / row["published_images_per_s"] - 1) for row in rows]
+    ninth = statistics.quantiles(off, n=10)[-1]
+    return 100 * statistics.median(off), f"{len(off)} points, nine of ten within {percent(ninth)}"
+
+
+def first_choices(place: Place) -> Made:
+    """The share, %, of published (model, nodes) at which the strategy that is planned first is close to the best."""
+    models = dict.fromkeys(row["model"] for row in published.rows(metric="throughput"))
+    nodes = {model: sorted({each for line in published.scaling(model).values() for each in line}) for model in models}
+    cells = [first_choice(model, each) for model, found in nodes.items() for each in found]
+    missed = [cell for cell in cells if not cell["of_best"] >= 1 - CLOSE]
+    said = ", ".join("{model} on {nodes} nodes: {chosen} has {of_best:.2f} of {best}".format(**cell) for cell in missed)
+    right = len(cells) - len(missed)
+    return 100 * right / len(cells), f"{right} of {len(cells)}; not {said or 'none'}"
