@@ -73,7 +73,10 @@ def _run_or_queued(name: str) -> Path:
               help="Make FOLDER/index.html of the pages in it instead.")  # fmt: skip
 @click.option("--rebuilt", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.jpg",
               help="Save what a pretraining on the built-in scenes rebuilt instead.")  # fmt: skip
-def report(run_folder: str | None, notebook: str | None, index: Path | None, rebuilt: Path | None) -> None:
+@click.option("--crate", is_flag=True, help="Write the ended run as a Workflow Run RO-Crate instead: RUN.crate.zip.")
+@click.option("--to", type=click.Path(path_type=Path), metavar="FILE.zip", help="Put the crate there.")
+def report(run_folder: str | None, notebook: str | None, index: Path | None, rebuilt: Path | None, crate: bool,
+           to: Path | None) -> None:  # fmt: skip
     """Render the page of a run, or the index of a folder of pages.
 
     `geofm run` renders pages by itself. For a notebook that JupyterLab or plain papermill executed, give its file as
@@ -81,6 +84,8 @@ def report(run_folder: str | None, notebook: str | None, index: Path | None, reb
     """
     if (index is None) == (run_folder is None):
         raise click.UsageError("give a run, or --index and a folder of pages")
+    if to and not crate or crate and (notebook or index or rebuilt):
+        raise click.UsageError("--crate takes one run and, with --to, the file to write")
     from geofm_lib.report.page import render_run, write_index
     from geofm_lib.runs import find
 
@@ -91,6 +96,11 @@ def report(run_folder: str | None, notebook: str | None, index: Path | None, reb
         from geofm_lib.runs.run import Run
 
         made = save_rebuilt(Run(find.run_folder(run_folder)), rebuilt)
+    elif crate:
+        from geofm_lib.report import crate as crates
+        from geofm_lib.runs.run import Run
+
+        made = crates.write(Run(find.run_folder(run_folder)), to)
     else:
         from geofm_lib.runs import check
 

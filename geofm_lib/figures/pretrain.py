@@ -219,10 +219,10 @@ def _errors(saved: Mapping[str, np.ndarray], names: dict[str, str]) -> str:
 
 def withheld(run: Run) -> bool:
     """Whether GEOFM_PICTURES=builtin asks to leave this run's images out: those of any set but the built-in one."""
-    return os.environ.get("GEOFM_PICTURES", "all") == "builtin" and not _drawn_by_us(run.settings)
+    return os.environ.get("GEOFM_PICTURES", "all") == "builtin" and not drawn_by_us(run.settings)
 
 
-def _drawn_by_us(settings: dict[str, Any]) -> bool:
+def drawn_by_us(settings: dict[str, Any]) -> bool:
     """Whether the images are the built-in scenes; `data` (a prepared folder) says more than `dataset`."""
     if settings.get("data"):
         settings = Run(expanded(settings["data"])).settings
@@ -249,7 +249,7 @@ def _rows(
 def save_rebuilt(run: Run, file: Path) -> Path:
     """Save what a pretraining on the built-in scenes rebuilt (README's image); other images are not ours to publish."""
     rebuilt = reconstruction(run)
-    if not _drawn_by_us(run.settings) or isinstance(rebuilt, Note):
+    if not drawn_by_us(run.settings) or isinstance(rebuilt, Note):
         raise ValueError(f"'{run.folder}' has rebuilt none of the built-in scenes; other images stay in the run folder")
     file.write_bytes(rebuilt.encoded)
     return file
