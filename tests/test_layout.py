@@ -57,7 +57,7 @@ ALSO = {
         "geofm_lib.model.interop.locate",
         "geofm_lib.model.interop.headers",
     },
-    "report": {"geofm_lib.jobs.run_folder", "geofm_lib.jobs.pace"},
+    "report": {"geofm_lib.jobs.owner", "geofm_lib.jobs.run_folder", "geofm_lib.jobs.pace"},
 }
 KERNEL = ("advice", "runs", "paper", "figures", "report", "cli")  # the notebook's side: it must not load torch
 PLOTTING = {"matplotlib", "seaborn", "IPython"}
