@@ -69,7 +69,7 @@ def test_the_page_s_words_figure_and_table():
     table = shown.by_strategy().frame
     assert table["points"].sum() == 79
     assert list(shown.misses().frame["nodes"]) == [64, 128, 128]
-    assert "SHARD_GRAD_OP 2\u202f196 (predicted 1\u202f621)" in shown.misses().frame["best published"].iloc[-1]
+    assert "SHARD_GRAD_OP 2,196 (predicted 1,621)" in shown.misses().frame["best published"].iloc[-1]
     assert "in 45 of 48 cases" in shown.left_out().text
 
 

@@ -96,7 +96,7 @@ def test_three_pretrainings(made):
     assert [repr(row["runs"]) for row in pairs] == ["c, a", "c, b", "a, b"]
     assert pairs[1]["change"] == "+0.105 (+13 %)"
     assert image(compare_curves.drawn(it))
-    assert "base_learning_rate 0.01: 0.600 after 4,000 images" in compare_curves.drawn(it).alt
+    assert "base_learning_rate 0.01: 0.6 after 4,000 images" in compare_curves.drawn(it).alt
 
 
 def test_names_with_marks_are_escaped(made):

@@ -27,17 +27,17 @@ def two_seeds(values: Sequence[float]) -> str:
 def number(value: float, digits: int = 3) -> str:
     """A number as every page tells it: `digits` significant digits, whole numbers whole, thousands in groups.
 
-    >>> number(288.17), number(11_107.3), number(3200.0), number(0.93977), number(0.0015)
-    ('288', '11,100', '3,200', '0.940', '0.0015')
+    >>> number(288.17), number(11_107.3), number(3200.0), number(9.9998), number(0.0015)
+    ('288', '11,100', '3,200', '10.0', '0.0015')
     """
     if not math.isfinite(value):
         return f"{value:g}"
     if value == int(value) and abs(value) < 1e15:
         text = f"{int(value):,}"
-    elif not 1e-4 <= abs(value) < 1e6 or float(f"{value:.{digits}g}") == value:
+    elif not 1e-4 <= abs(value) < 1e6 or math.isclose(float(f"{value:.{digits}g}"), value, rel_tol=1e-9):
         text = f"{value:.{digits}g}"  # very large or small, or an exact value
     else:
-        text = fixed(value, digits - 1 - math.floor(math.log10(abs(value))))
+        text = fixed(value, places(value, digits))
     return text.replace("-", MINUS)
 
 
@@ -59,14 +59,14 @@ def rough(value: float) -> str:
     return fixed(value, places(value)) if math.isfinite(value) and value else f"{value:g}"
 
 
-def places(half: float) -> int:
-    """Places behind the point with which half an interval has two significant digits.
+def places(value: float, digits: int = 2) -> int:
+    """Places behind the point with which a number, as half an interval, has so many significant digits.
 
     >>> places(0.01234), places(156.0), places(0.0996)
     (3, -1, 2)
     """
-    found = 1 - math.floor(math.log10(abs(half)))
-    return found - (round(abs(half), found) >= 10 ** (2 - found))  # 0.0996 is 0.10
+    found = digits - 1 - math.floor(math.log10(abs(value)))
+    return found - (round(abs(value), found) >= 10 ** (digits - found))  # 0.0996 is 0.10
 
 
 def plus_minus(value: float, half: float | None, unit: str = "") -> str:
@@ -84,7 +84,7 @@ def with_ends(value: float, low: float, high: float) -> tuple[str, str, str]:
     """A value and the ends of its interval, with the digits that half of it allows.
 
     >>> with_ends(288.17, 279.34, 298.4), with_ends(2206.0, 1911.0, 2546.0)
-    (('288', '279', '298'), ('2,210', '1,910', '2,550'))
+    (('288.2', '279.3', '298.4'), ('2,210', '1,910', '2,550'))
     """
     both = (value, low, high)
     if not all(map(math.isfinite, both)) or high <= low:

@@ -31,8 +31,8 @@ def classes(run: Run) -> Figure | Note:
     ax.tick_params(axis="y", length=0, labelsize=8)
     ax.grid(False, axis="y")
     low, high = table["images"].min(), table["images"].max()
-    spread = f"{low} images in each" if low == high else f"from {low} to {high} images"
-    sides = " and ".join(f"{run.summary[side]} {side}" for side in ("train", "val", "test") if run.summary.get(side))
+    spread = f"{low:,} images in each" if low == high else f"from {low:,} to {high:,} images"
+    sides = " and ".join(f"{run.summary[side]:,} {side}" for side in ("train", "val", "test") if run.summary.get(side))
     alt = f"Bar chart of {len(table)} classes, {spread}."
     return Figure(figure, alt + (f" Sides of the split: {sides} images." if sides else ""), table)
 
@@ -102,12 +102,12 @@ def sizes(run: Run) -> Figure | Table | Note:
     common = (index["width"].astype(str) + " x " + index["height"].astype(str)).value_counts()
     table = common.head(10).rename_axis("width x height").reset_index(name="images")
     if short.nunique() == 1:
-        return Table(table, f"All {len(index)} images have a short side of {short.iloc[0]} pixels")
+        return Table(table, f"All {len(index):,} images have a short side of {short.iloc[0]} pixels")
     figure, ax = axes(height=2.4)
     wide_range = bool(short.max() > 8 * short.min())
     sns.histplot(x=short, bins=min(40, short.nunique()), color=BLUE, ax=ax, log_scale=wide_range)
     ax.set(xlabel="short side, pixels", ylabel="images")
-    alt = f"Histogram of the short side of {len(index)} images, from {short.min()} to {short.max()} pixels, "
+    alt = f"Histogram of the short side of {len(index):,} images, from {short.min()} to {short.max()} pixels, "
     alt += f"median {int(np.median(short))}; {len(common)} different sizes."
     return Figure(figure, alt, table)
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from geofm_lib.catalog.metrics import number
 from geofm_lib.catalog.peers import CONFIGS, OURS, PEERS
 from geofm_lib.figures._axes import IDEAL, LOOKS, SKY, TIMES, own_look
 from geofm_lib.figures.display import Answer, Figure, Note, Table, axes, styled
@@ -66,7 +67,7 @@ def _said(row: dict[str, Any], best: str) -> str:
 
 
 def _alone(row: dict[str, Any]) -> str:
-    return f"{row['images_per_s']:.3g} images/s on {_what(row)}"
+    return f"{number(row['images_per_s'])} images/s on {_what(row)}"
 
 
 def _what(row: dict[str, Any]) -> str:
@@ -120,7 +121,7 @@ def ratios(run: Run) -> Figure | Note:
 def table(run: Run) -> Table:
     """Images/s, ratios, share of the measured peak and memory of every implementation."""
     frame = _rows(run)
-    peaks = [f"{row.matmul_tflops:.3g} TFLOP/s in {row.precision}" for row in
+    peaks = [f"{number(row.matmul_tflops)} TFLOP/s in {row.precision}" for row in
              frame.drop_duplicates("precision").itertuples()]  # fmt: skip
     caption = f"The measured peak is a matrix product's: {', '.join(peaks)}"
     return Table(frame[list(SHOWN)].rename(columns=SHOWN), caption, formats={"MFU, of the measured peak": ".2f"})

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from geofm_lib.advice import pretraining
-from geofm_lib.catalog.metrics import LONG, rough
+from geofm_lib.catalog.metrics import LONG, number, rough
 from geofm_lib.figures._axes import BLUE, GREY, LIMIT, ORANGE, TRAINING_LOSS, WORDS, legend_below, own_look, smoothed
 from geofm_lib.figures.display import NARROW_IN, Answer, Figure, Note, Table, axes, cut, sheet, styled
 from geofm_lib.runs.run import Run
@@ -67,13 +67,13 @@ def loss(run: Run) -> Figure | Note:
             look = own_look(side, label=f"fixed masks: {words[-1]}", linestyle="", capsize=2)
             ax.errorbar(end + aside * span, found[f"{name}_loss"], found[f"{name}_interval"] or 0.0, **look)
     if "patch_mean_loss" in found:
-        words.append(f"mean of each patch alone: {found['patch_mean_loss']:.3g}")
+        words.append(f"mean of each patch alone: {number(found['patch_mean_loss'])}")
         ax.axhline(found["patch_mean_loss"], **LIMIT, label=words[-1])
     ax.set(xlabel=x, ylabel=TRAINING_LOSS + ", masked patches")
     legend_below(figure, [ax], 2)
     first, last = metrics["loss"].iloc[0], found.get("loss") or metrics["loss"].iloc[-1]
-    change = f"{'falls' if last < first else 'rises'} from {first:.3g} to {last:.3g}"
-    alt = f"The training loss {change} over {int(metrics['step'].iloc[-1])} steps."
+    change = f"{'falls' if last < first else 'rises'} from {number(first)} to {number(last)}"
+    alt = f"The training loss {change} over {int(metrics['step'].iloc[-1]):,} steps."
     alt += f" With masks that are always the same, at the end: {'; '.join(words)}." if words else ""
     if not before.empty:
         alt += (
@@ -109,9 +109,9 @@ def learning_rate(run: Run) -> Figure | Note:
     if own.empty:
         return Note("The run logged no learning rate.")
     rates, x = own["learning_rate"], _x(pd.concat([before, own]))
-    alt = f"Line: the learning rate peaks at {rates.max():.3g} and ends at {rates.iloc[-1]:.3g}."
+    alt = f"Line: the learning rate peaks at {number(rates.max())} and ends at {number(rates.iloc[-1])}."
     if not before.empty:
-        alt += f" At the branch it goes from {before['learning_rate'].iloc[-1]:.3g} to {rates.iloc[0]:.3g}."
+        alt += f" At the branch it goes from {number(before['learning_rate'].iloc[-1])} to {number(rates.iloc[0])}."
     curves = [("learning_rate", "learning rate", BLUE)]
     if "grad_norm" in own and own["grad_norm"].notna().any():
         curves.append(("grad_norm", "gradient norm", ORANGE))
@@ -155,7 +155,7 @@ def probe_along(run: Run) -> Figure | Note:
     ax.plot(frame[x], frame[key], **own_look("pretrained"))
     ax.axhline(last["chance"], **LIMIT)
     ax.text(0, last["chance"], " chance", fontsize=8, color=WORDS, va="bottom")
-    start = "before the first step" if first["step"] == 0 else f"after {first['step']:.0f} steps, where it was begun"
+    start = "before the first step" if first["step"] == 0 else f"after {first['step']:,.0f} steps, where it was begun"
     ax.set(xlabel=x, ylabel=f"{LONG[key]}, %", ylim=(0, None))
     seconds, steps = frame["seconds"].sum(), run.metrics
     cost = f"{len(frame)} probes took {rough(seconds)} s"
@@ -164,8 +164,8 @@ def probe_along(run: Run) -> Figure | Note:
             f", {rough(100 * seconds / (seconds + steps['step_s'].median() * last['step']))} % of the training's time"
         )
     ax.set_title(cost)
-    alt = f"Line: {LONG[key]} of {last['test_images']:.0f} test images, by ridge regression on frozen features, "
-    alt += f"goes from {first[key]:.1f} % {start} to {last[key]:.1f} % after {last['step']:.0f} steps"
+    alt = f"Line: {LONG[key]} of {last['test_images']:,.0f} test images, by ridge regression on frozen features, "
+    alt += f"goes from {first[key]:.1f} % {start} to {last[key]:.1f} % after {last['step']:,.0f} steps"
     return Figure(figure, f"{alt}; chance {last['chance']:.1f} %. {cost}.", frame.drop(columns="data"))
 
 

@@ -36,8 +36,8 @@ def labels(run: Run) -> Figure | Note:
         ax.fill_between(each["n_train"], each["low"], each["high"], color=COLOURS.get(kind, GREY), alpha=0.15)
     ax.set(xscale="log", xlabel="training images", ylabel=_label(run))
     ax.legend()
-    ends = [f"{k} from {e['value'].iloc[0]:.1f} with {e['n_train'].iloc[0]:.0f} to {e['value'].iloc[-1]:.1f} with "
-            f"{e['n_train'].iloc[-1]:.0f}" for k, e in mean.groupby("kind")]  # fmt: skip
+    ends = [f"{k} from {e['value'].iloc[0]:.1f} with {e['n_train'].iloc[0]:,.0f} to {e['value'].iloc[-1]:.1f} with "
+            f"{e['n_train'].iloc[-1]:,.0f}" for k, e in mean.groupby("kind")]  # fmt: skip
     alt = f"Lines of {_label(run)} against training images (logistic regression, all splits), bands are 95 % over test "
     alt += f"images: {'; '.join(ends)}."
     return Figure(figure, alt, mean)
@@ -162,7 +162,7 @@ def features_map(run: Run) -> Figure | Note:
     first = frame.iloc[0]
     ax.set(xlabel=f"first component, {100 * first['x_share']:.0f} % of the variance",
            ylabel=f"second, {100 * first['y_share']:.0f} %")  # fmt: skip
-    alt = f"{len(frame)} of {tested} test images of {frame['class'].nunique()} classes at the first two principal "
+    alt = f"{len(frame)} of {tested:,} test images of {frame['class'].nunique()} classes at the first two principal "
     alt += (
         f"components of their features, which hold {100 * (first['x_share'] + first['y_share']):.0f} % of the variance."
     )

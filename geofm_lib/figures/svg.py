@@ -14,6 +14,8 @@ import numpy as np
 from matplotlib.collections import PathCollection
 from matplotlib.ticker import FuncFormatter, LogFormatter, LogFormatterSciNotation
 
+from geofm_lib.catalog.metrics import number
+
 DPI = 100  # of what is drawn as pixels inside
 MANY = 1000  # marks of all scatters; more are drawn as pixels, since each would be a line of SVG
 NAMESPACE = "http://www.w3.org/2000/svg"
@@ -38,7 +40,7 @@ def drawn(figure: matplotlib.figure.Figure) -> bytes:
         marks.set_rasterized(many)
     for axis in (each for ax in figure.axes for each in (ax.xaxis, ax.yaxis)):
         if isinstance(axis.get_major_formatter(), LogFormatterSciNotation):
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # an exponent is too small to read
+            axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))  # an exponent is too small to read
         if isinstance(axis.get_minor_formatter(), LogFormatterSciNotation):
             axis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1, 0.4)))
     buffer = io.StringIO()

@@ -6,6 +6,7 @@ import pandas as pd
 import seaborn as sns
 
 from geofm_lib.advice import signs
+from geofm_lib.catalog.metrics import number, with_ends
 from geofm_lib.figures._axes import (
     ALL_RANKS,
     BLUE,
@@ -38,11 +39,12 @@ def answer(run: Run) -> Answer:
         return Answer("The run has measured nothing yet.")
     own = run.metrics
     steps = own.loc[own["phase"].eq("steady window"), "step_s"].dropna() if "phase" in own else pd.Series(dtype=float)
-    spread = f" ({HALF}: {steps.quantile(0.25):.3g} to {steps.quantile(0.75):.3g})"
-    text = (
-        f"{found['images_per_s']:.3g} images/s: a step of {found['global_batch']} images takes {found['step_s']:.3g} s"
-    )
-    text += spread if len(steps) > 1 else ""
+    seconds, images = found["step_s"], found["global_batch"]
+    low, high = (steps.quantile(0.25), steps.quantile(0.75)) if len(steps) > 1 else (seconds, seconds)
+    rates, times = with_ends(found["images_per_s"], images / high, images / low), with_ends(seconds, low, high)
+    half = f" ({HALF}: {rates[1]} to {rates[2]})" if len(steps) > 1 else ""
+    text = f"{rates[0]} images/s{half}: a step of {images:,} images takes {times[0]} s"
+    text += f" ({times[1]} to {times[2]})" if half else ""
     kind = "profiled_" if "profiled_step_s" in ranks else ""
     phases = {words: ranks[f"{kind}{name}_s"].mean() for name, words in PROFILED.items() if f"{kind}{name}_s" in ranks}
     if phases:
@@ -121,8 +123,12 @@ def steps(run: Run) -> Figure | Note:
     steady = metrics["step_s"].iloc[warm:] if len(metrics) > warm else metrics["step_s"]
     rate = run.summary.get("images_per_s")
     low, high = steady.quantile(0.25), steady.quantile(0.75)
-    alt = f"Line of {len(metrics)} steps; in the steady window a step takes {steady.median():.3g} s (median, half of "
-    alt += f"the steps {low:.3g} to {high:.3g})" + (f", {rate:.3g} images/s over all ranks." if rate else ".")
+    alt = (
+        f"Line of {len(metrics)} steps; in the steady window a step takes {number(steady.median())} s (median, half of "
+    )
+    alt += f"the steps {number(low)} to {number(high)})" + (
+        f", {number(rate)} images/s over all ranks." if rate else "."
+    )
     return Figure(figure, alt, run.ranks if len(run.ranks) else None)
 
 
@@ -192,7 +198,7 @@ def timeline(run: Run) -> Figure | Note:
     waits = table[table["lane"] == "wait"].set_index("rank")["seconds"]
     ends = frame.assign(end=frame["start_s"] + frame["duration_s"]).groupby("rank")
     took = ends["end"].max() - ends["start_s"].min()
-    found = [f"rank {rank} {waits.get(rank, 0.0):.3g} of {took[rank]:.3g} s" for rank in ranks]
+    found = [f"rank {rank} {number(waits.get(rank, 0.0))} of {number(took[rank])} s" for rank in ranks]
     alt = f"Lanes of one step by time, a group of {len(LANES)} a rank. Waiting for collectives: {', '.join(found)}."
     return Figure(figure, alt, table)
 
@@ -221,7 +227,7 @@ def inputs(run: Run) -> Figure | Note:
     sns.barplot(table, x="images/s", y="what", color=BLUE, saturation=1, ax=ax, width=0.62)
     ax.set(xlabel=ALL_RANKS, ylabel="")
     ax.grid(False, axis="y")
-    words, told = "; ".join(f"{name} {value:.3g}" for name, value in table.itertuples(index=False)), NO_SPREAD
+    words, told = "; ".join(f"{name} {number(value)}" for name, value in table.itertuples(index=False)), NO_SPREAD
     if all(spread):
         table[["low", "high"]] = spread
         whiskers(ax, table["images/s"], table["what"], table, HALF)
@@ -238,7 +244,9 @@ def memory(run: Run) -> Figure | Note:
         return Note("This run measured no memory.")
     peak = float(ranks["peak_memory_gib"].max())
     if "tracked_peak_gib" not in ranks:
-        return Note(f"The peak was {peak:.3g} GiB; by kind it was not tracked (compiled blocks hold other tensors).")
+        return Note(
+            f"The peak was {number(peak)} GiB; by kind it was not tracked (compiled blocks hold other tensors)."
+        )
     planned = rank_memory(asked["model"], asked["strategy"], len(ranks), asked["batch_per_gpu"], Conditions.of(asked),
                           **_sizes(asked))  # fmt: skip
     frame = _by_rank(ranks, {f"tracked_{name}_gib": words for name, words in TRACKED.items()}, "tracked_peak_gib")
@@ -255,9 +263,10 @@ def memory(run: Run) -> Figure | Note:
     figure, ax = axes(height=1.5 + 0.28 * len(frame))
     stacked_bars(ax, frame, "GiB", HOLDS)
     legend_below(figure, [ax], len(TRACKED))
-    found = ", ".join(f"{name} {most[name]:.3g}" for name in most.index)
+    found = ", ".join(f"{name} {number(most[name])}" for name in most.index)
     alt = (f"Stacked bars: GiB of tensors that {len(ranks)} ranks hold at most, {found}; together "
-           f"{ranks['tracked_peak_gib'].max():.3g}, by arithmetic {gib(planned.peak):.3g}. One step.")  # fmt: skip
+           f"{number(ranks['tracked_peak_gib'].max())}, by arithmetic {number(gib(planned.peak))}. "
+           "One step.")  # fmt: skip
     return Figure(figure, alt, table)
 
 

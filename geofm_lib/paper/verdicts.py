@@ -106,6 +106,6 @@ def number(value: float) -> str:
     """Three digits, or a whole number in groups of three.
 
     >>> number(0.82345), number(158667.0)
-    ('0.823', '158\\u202f667')
+    ('0.823', '158,667')
     """
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", "\u202f")
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
