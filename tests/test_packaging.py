@@ -125,6 +125,10 @@ def test_versions_and_licence_agree(project, root):
     citation = yaml.safe_load((root / "CITATION.cff").read_text())
     assert citation["license"] == project["license"] == "BSD-3-Clause"
     assert "geofm authors" in (root / "LICENSE").read_text()
+    archived = json.loads((root / ".zenodo.json").read_text())
+    for name in ("title", "version", "license", "keywords"):
+        assert archived[name] == citation[name], name
+    assert citation["preferred-citation"]["doi"] in {each["identifier"] for each in archived["related_identifiers"]}
 
 
 def test_make_lists_its_targets(root):

@@ -16,7 +16,7 @@ HOW = ("measured", "simulated", "predicted", "counted")
 
 @dataclass(frozen=True)
 class Claim:
-    """A row: `expected` is None where nobody here has run it."""
+    """A row: `expected` is None where there is no number yet."""
 
     number: int
     claim: str
@@ -34,8 +34,9 @@ class Claim:
     def wanted(self) -> str:
         """The expected value with its tolerance, in words."""
         if self.expected is None:
-            return "not run by us"
-        return f"{self.expected:.12g} ± {self.tolerance:.12g} {self.unit}".rstrip()
+            return "no number yet"
+        number = f"{self.expected:.12g} ± {self.tolerance:.12g}" if self.tolerance else f"exactly {self.expected:.12g}"
+        return f"{number} {self.unit}".rstrip()
 
     def holds(self, found: float) -> bool:
         """Is a number within the tolerance? Not-a-number is not."""
@@ -89,7 +90,7 @@ def _listed(table: list[Claim]) -> str:
 
 
 def markdown(table: list[Claim]) -> str:
-    """The table of ARTIFACT.md, without links."""
+    """The table of ARTIFACT.md: the short claims first, a line of their own for the others."""
     head = ["", "claim", "how", "run", "minutes", "cores", "GB", "expected"]
     rows = [
         [str(c.number), c.claim, c.how, f"`{c.run}`", c.minutes, c.cores, c.gb, c.wanted]

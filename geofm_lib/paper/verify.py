@@ -24,8 +24,9 @@ DISTURBING = ("GEOFM_RUNS", "GEOFM_DATA", "GEOFM_TEST_DATA", "GEOFM_PAGE", "GEOF
 Check = Callable[[Place], Made]
 _ALL: tuple[Check, ...] = (
     counted.table_i, counted.step_flops, counted.fsdp1_replicas, counted.our_replicas, counted.memory_of_3b,
-    counted.fewest_gpus, counted.unseen_error, counted.first_choices, runs.strategies_agree, runs.resume_bitwise,
-    runs.bytes_sent, runs.probe_gain, runs.export_and_back, runs.transformers_agree,
+    counted.fewest_gpus, counted.blind_coverage, counted.blind_error, counted.blind_choices, counted.unseen_error,
+    counted.unseen_choices, runs.strategies_agree, runs.resume_bitwise, runs.bytes_sent, runs.probe_gain,
+    runs.export_and_back, runs.transformers_agree,
 )  # fmt: skip
 CHECKS = {each.__name__: each for each in _ALL}  # the name is what stands in the column `check`
 

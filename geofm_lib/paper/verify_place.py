@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from geofm_lib.paper import blind, studies
 from geofm_lib.runs import results
 from geofm_lib.runs.run import Run
 
@@ -63,3 +64,10 @@ class Place:
         (run,) = (Run(each) for each in self.folder.glob("findings-*"))
         run.prove()
         return run.summary
+
+    @cached_property
+    def unseen(self) -> blind.Pairs:
+        """Every published point and its prediction by a fit to the other models, made anew: `geofm study unseen`."""
+        found = studies.unseen()
+        key, value = ("model", "strategy", "nodes"), ("published_images_per_s", "predicted_images_per_s")
+        return {tuple(row[name] for name in key): tuple(row[name] for name in value) for row in found}
