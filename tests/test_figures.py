@@ -242,6 +242,8 @@ def test_a_step_breakdown_is_drawn(folder):
     summary = {"real_images_per_s": 30.0, "synthetic_images_per_s": 40.0, "no_communication_images_per_s": 53.0}
     run = folder(THROUGHPUT | {"profile_steps": 20}, summary, tables={"ranks.csv": ranks, "timeline.csv": drawn})
     shown(throughput.timeline(run), "rank 1 0.1 of 0.4 s")
+    names = [text.get_text() for text in throughput.step_breakdown(run).figure.axes[0].get_yticklabels()]
+    assert names[0].startswith("rank "), "names of bars, not their places"
     shown(throughput.step_breakdown(run), "16 ranks", "exposed communication 10 %")  # of 40, those of the longest step
     table = throughput.breakdown_compared(run).frame.set_index("seconds")
     assert table.iloc[:, -1]["exposed communication"] == pytest.approx(0.2)

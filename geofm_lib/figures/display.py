@@ -49,8 +49,9 @@ def axes(
     figure = matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
     found = figure.subplots(rows, columns, **options)
     for ax in figure.axes:
-        ax.xaxis.set_major_formatter(Grouped())
-        ax.yaxis.set_major_formatter(Grouped())
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(Grouped())
+            axis.isDefault_majfmt = True  # names of categories and dates take its place
     return figure, found
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from geofm_lib.advice import pretraining
 from geofm_lib.catalog.metrics import LONG, number, rough
 from geofm_lib.figures._axes import BLUE, GREY, LIMIT, ORANGE, TRAINING_LOSS, WORDS, legend_below, own_look, smoothed
 from geofm_lib.figures.display import NARROW_IN, Answer, Figure, Note, Table, axes, cut, sheet, styled
+from geofm_lib.files import Damaged
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import expanded
 
@@ -38,9 +40,15 @@ def answer(run: Run) -> Answer:
     """Whether it converged, by the losses with fixed masks, and what speaks against it."""
     found = pretraining.doubts(run.summary, run.metrics)
     against = "; ".join(row["doubt"] for row in found)
-    return Answer(
-        pretraining.answer(run.summary, run.settings), f"What speaks against it: {against}." if against else ""
-    )
+    more = []
+    if "patch_mean_loss" in run.summary:
+        more = [f"The ± is 95 % over these images, of one run (seed {run.settings.get('seed', 0)}), not over seeds."]
+    with suppress(OSError, Damaged), np.load(run.proved("reconstruction.npz")) as saved:
+        told = _ratios(saved) if "means" in saved else {}  # of a file that cannot be read its own figure says why
+        more += [f"Peak signal-to-noise ratio of what it rebuilds: {told['rebuilt']}; of patch means only: "
+                 f"{told['means']}."] * bool(told)  # fmt: skip
+    more += [f"What speaks against it: {against}."] * bool(against)
+    return Answer(pretraining.answer(run.summary, run.settings), " ".join(more))
 
 
 @styled
@@ -208,13 +216,20 @@ def _errors(saved: Mapping[str, np.ndarray], names: dict[str, str]) -> str:
     """A sentence on the errors of what was rebuilt and of patch means, which become a row; "" for older files."""
     if "means" not in saved:
         return " An earlier version kept nothing to compare it with."
-    hidden, told = saved["hidden"], {}
+    told = _ratios(saved)
     for name, words in (("rebuilt", "rebuilt"), ("means", "patch means\nonly")):
-        error = np.square(saved[name].astype(float) - saved["original"])[hidden].mean()
-        told[name] = f"{10 * np.log10(255**2 / error):.1f} dB" if error else "no error"
         names[name] = f"{words}, {told[name]}".replace("rebuilt, ", "rebuilt\n")
     return (f" Last row: each masked patch is its own mean, as if nothing else had been learned. Peak signal-to-noise "
             f"ratio of the masked pixels: rebuilt {told['rebuilt']}, patch means only {told['means']}.")  # fmt: skip
+
+
+def _ratios(saved: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Peak signal-to-noise ratio over the masked pixels, of what was rebuilt and of patch means, in words."""
+    errors = {
+        name: np.square(saved[name].astype(float) - saved["original"])[saved["hidden"]].mean()
+        for name in ("rebuilt", "means")
+    }
+    return {name: f"{10 * np.log10(255**2 / each):.1f} dB" if each else "no error" for name, each in errors.items()}
 
 
 def withheld(run: Run) -> bool:

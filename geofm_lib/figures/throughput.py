@@ -20,7 +20,7 @@ from geofm_lib.figures._axes import (
 )
 from geofm_lib.figures._step import COLOURS, LANES, PROFILED, SPEED, TRACKED, VARIANTS
 from geofm_lib.figures.display import Answer, Figure, Note, Table, axes, styled
-from geofm_lib.planning.conditions import Conditions, gib
+from geofm_lib.planning.conditions import WORKLOADS, Conditions, gib
 from geofm_lib.planning.memory import rank_memory
 from geofm_lib.planning.steps import step_traffic
 from geofm_lib.runs.run import Run
@@ -54,9 +54,12 @@ def answer(run: Run) -> Answer:
     if found.get("peak_memory_gib") is not None:
         whole = "process of a rank" if run.environment.get("device_type") == "cpu" else "rank"
         text += f"; the fullest {whole} holds {found['peak_memory_gib']:.2g} GiB"
-    names = ", ".join(str(asked[name]) for name in ("model", "strategy", "precision", "workload") if name in asked)
+    names = ", ".join(str(asked[name]) for name in ("model", "strategy", "precision") if name in asked)
+    names += f", {WORKLOADS.get(asked['workload'], asked['workload'])}" if "workload" in asked else ""
+    names += f", {asked['image_size']} px" if "image_size" in asked else ""
     return Answer(
-        f"{text}.", f"{names}; {len(ranks)} rank{'s' * (len(ranks) != 1)}, {run.environment.get('device', '')}."
+        f"{text}.",
+        f"{names}; one run, {len(ranks)} rank{'s' * (len(ranks) != 1)}, {run.environment.get('device', '')}.",
     )
 
 
