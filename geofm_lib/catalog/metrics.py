@@ -9,6 +9,30 @@ MINUS = "\u2212"
 WORDS = {"top1": "top-1", "top5": "top-5", "map": "mAP"}
 LONG = {"top1": "top-1 accuracy", "top5": "top-5 accuracy", "map": "mean average precision"}
 
+# Names in files, as a page's tables call them; settings keep their names, since these are typed.
+NAMES = {
+    "images_per_s": "images/s", "step_s": "seconds a step", "n_train": "training images", "n_test": "test images",
+    "interval_kind": "what the interval is over", "images_seen": "images seen", "flops": "FLOPs",
+    "parameters_m": "million parameters", "core_hours": "core-hours", "watt_hours": "watt-hours",
+    "node_hours": "node-hours", "effective_rank": "effective rank", "std": "standard deviation",
+    "mean_stored": "mean, as stored", "std_stored": "standard deviation, as stored", "grad_norm": "gradient norm",
+    "learning_rate": "learning rate", "learning_rate_now": "learning rate", "busy_percent": "busy, %",
+}  # fmt: skip
+UNITS = {"_per_s": "/s", "_s": ", s", "_gib": ", GiB", "_bytes": ", bytes", "_calls": ", calls", "_share": ", share",
+         "_percent": ", %", "_low": ", low", "_high": ", high", "_interval": ", half of the interval"}  # fmt: skip
+
+
+def heading(name: object) -> str:
+    """A column's name in words, with its unit.
+
+    >>> heading("images_per_s"), heading("profiled_forward_s"), heading("base_learning_rate")
+    ('images/s', 'profiled forward, s', 'base_learning_rate')
+    """
+    text = str(name)
+    end = next((each for each in UNITS if text.endswith(each) and text.islower()), None)
+    words = f"{text.removesuffix(end).replace('_', ' ')}{UNITS[end]}" if end else text
+    return NAMES.get(text, words)
+
 
 def of(summary: dict) -> str:
     """The key of the metric that a probe's summary is in; older ones, and most, are in top-1."""

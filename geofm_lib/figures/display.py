@@ -98,14 +98,14 @@ class Table(Rendered):
         """Too many columns for a phone? There each row is a block of names and values, so that nothing is hidden."""
         return len(self.frame.columns) > FEW_COLUMNS
 
-    def columns(self) -> list[tuple[Any, str, str]]:
+    def columns(self) -> list[tuple[str, str, str]]:
         """(name, CSS of its alignment, CSS that keeps short cells on one line) of each column."""
         found = []
         for name, column in self.frame.items():
             number = pd.api.types.is_numeric_dtype(column) and column.dtype != bool
             short = not number and column.astype(str).str.len().max() <= 28
             align = f"text-align:{'right' if number else 'left'}"
-            found.append((name, align, ";white-space:nowrap" if short else ""))
+            found.append((metrics.heading(name), align, ";white-space:nowrap" if short else ""))
         return found
 
     def cell(self, value: Any, column: str = "") -> "str | Rendered":

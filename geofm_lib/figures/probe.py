@@ -62,7 +62,8 @@ def doubts(run: Run) -> Table:
 
 def numbers(run: Run) -> Table:
     """Every number of the run's summary."""
-    found = [(name, value) for name, value in run.summary.items() if name.startswith(NUMBERS)]
+    found = [(metrics.heading(name).replace("_", " "), value)
+             for name, value in run.summary.items() if name.startswith(NUMBERS)]  # fmt: skip
     return Table(pd.DataFrame(found, columns=["number", "value"]), empty="The run holds no probe result.")
 
 

@@ -171,7 +171,7 @@ def features_map(run: Run) -> Figure | Note:
     return Figure(figure, alt, frame.groupby("class")[["x", "y"]].mean().reset_index())
 
 
-def _far_apart(means: pd.DataFrame, most: int = len(PALETTE)) -> list[str]:
+def _far_apart(means: pd.DataFrame, most: int = 6) -> list[str]:
     """The classes that can be told apart by colour and marker: each in turn the farthest from those before it."""
     places = means.to_numpy()
     chosen = [int(((places - places.mean(0)) ** 2).sum(1).argmax())]
