@@ -209,11 +209,15 @@ def test_the_index_has_answers_by_stage_and_marks_what_an_older_notebook_made(tm
     facts = json.loads((pages / "06_paper.json").read_text())
     today = notebook_outputs.digest(nbformat.read(results.ROOT / "notebooks" / "06_paper.ipynb", as_version=4))
     answer = {"answer": "Of 31 items 11 are reproduced.", "digest": today, "picture": "data:image/png;base64,AAAA"}
+    assert "several commits" not in write_index(pages).read_text()
+    answer |= {"conditions": "On Frontier, as published.", "commit": "other99"}
     (pages / "06_paper.json").write_text(json.dumps(facts | answer))
     (pages / "05_probe.json").write_text(json.dumps(facts | {"picture": 'x" onerror="x()'}))
     text = write_index(pages).read_text()
+    assert "made at several commits" in text and "commit other99" in text
     places = [
-        text.index(each) for each in ("<h2>The paper", "Of 31 items", "<h2>Features", "EARLIER", "<h2>Other pages")
+        text.index(each)
+        for each in ("<h2>The paper", "Of 31 items", "On Frontier", "<h2>Features", "EARLIER", "<h2>Other pages")
     ]
     assert places == sorted(places)
     assert text.count("MADE BY AN EARLIER NOTEBOOK") == 1 and text.count("<img") == 1 and "onerror" not in text

@@ -41,8 +41,9 @@ def answer(run: Run) -> Answer:
     steps = own.loc[own["phase"].eq("steady window"), "step_s"].dropna() if "phase" in own else pd.Series(dtype=float)
     seconds, images = found["step_s"], found["global_batch"]
     low, high = (steps.quantile(0.25), steps.quantile(0.75)) if len(steps) > 1 else (seconds, seconds)
+    low, high = _spread(run, "")[0] or (low, high)  # as in the table of speeds, of the slowest rank
     rates, times = with_ends(found["images_per_s"], images / high, images / low), with_ends(seconds, low, high)
-    half = f" ({HALF}: {rates[1]} to {rates[2]})" if len(steps) > 1 else ""
+    half = f" ({HALF}: {rates[1]} to {rates[2]})" if high > low else ""
     text = f"{rates[0]} images/s{half}: a step of {images:,} images takes {times[0]} s"
     text += f" ({times[1]} to {times[2]})" if half else ""
     kind = "profiled_" if "profiled_step_s" in ranks else ""
@@ -67,7 +68,9 @@ def speed(run: Run) -> Table:
     """The headline of a throughput run: our steady window beside the paper's own way of counting."""
     summary = run.summary
     rows = [(words, float(summary[name])) for name, words in SPEED.items() if summary.get(name) is not None]
-    caption = ", ".join(str(run.settings.get(name)) for name in ("model", "workload", "strategy", "precision"))
+    asked = run.settings
+    caption = ", ".join(str(asked.get(name)) for name in ("model", "strategy", "precision"))
+    caption += f", {WORKLOADS.get(asked.get('workload', ''), asked.get('workload'))}"
     caption += f"; power: {summary['power_source']}" if "power_source" in summary else ""
     frame = pd.DataFrame(rows, columns=["what", "value"])
     steps, rates = _spread(run, "")
@@ -213,7 +216,7 @@ def advice(run: Run) -> Table:
     stands = f"from which on it is named ({signs.NAMED}). Shares: {known}"
     empty = f"Nothing stands out: no part of the step has the share {stands}." if known else NO_PARTS
     rows = signs.slow(run.ranks, run.settings, run.environment)
-    caption = f"Parts of a step, each from a share on ({signs.NAMED}). Shares: {known}"
+    caption = f"Parts of a step that stand out. One is named from this share on: {signs.NAMED}. Shares: {known}"
     return Table(pd.DataFrame(rows, columns=["found", "what to change"]), caption, empty=empty)
 
 
