@@ -127,10 +127,10 @@ def base_alone() -> Table:
         ("model TFLOP/s", row["model_tflops_per_rank"], flops / planned["step_s"] / 1e12),
         ("peak GiB", row["peak_memory_gib"], planned["memory_gib"]),
     ]
-    caption = (f"{row['model']}, {row['workload']}, {row['image_size']} px, {row['batch_per_gpu']} images a step, one "
-               f"rank of {row['threads']:.0f} threads, {row['precision']}, median of {row['steps']} steps after "
-               f"{row['warmup_steps']}; {studies.origin(frame)}; the measured peak is of the whole process, Python "
-               "and torch included, the planned one of the tensors")  # fmt: skip
+    caption = (f"{row['model']}, {WORKLOADS[row['workload']]}, {row['image_size']} px, {row['batch_per_gpu']} images a "
+               f"step, one rank of {row['threads']:.0f} threads, {row['precision']}, median of {row['steps']} steps "
+               f"after {row['warmup_steps']}; {studies.origin(frame)}; the measured peak is of the whole process, "
+               "Python and torch included, the planned one of the tensors")  # fmt: skip
     return Table(pd.DataFrame(lines, columns=["one rank", "measured", "planned for machine 'laptop'"]), caption)
 
 
@@ -158,7 +158,8 @@ def batches() -> Figure | Note:
         ax.set_xticks(part["images a rank"], part["images a rank"].astype(str))
         ax.minorticks_off()
     panels[0].set(ylabel=IMAGES_PER_S)
-    words = [f"{row['where']} {row['images a rank']}: {rough(row['images/s'])}" for row in rows]
+    told = {"here": number, "planned": rough}
+    words = [f"{row['where']} {row['images a rank']}: {told[row['where']](row['images/s'])}" for row in rows]
     how = (
         f"Here: {_how(frame)}, one run each, {studies.origin(frame)}; later versions choose faster kernels, so runs of "
     )

@@ -9,7 +9,7 @@ from scipy import stats
 
 from geofm_lib.catalog import published
 from geofm_lib.catalog.machines import MACHINES
-from geofm_lib.catalog.metrics import rough
+from geofm_lib.catalog.metrics import rough, with_ends
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures import choice
 from geofm_lib.figures._axes import (
@@ -130,8 +130,9 @@ def answer() -> Answer:
     text = f"Predicted for Frontier: {'; '.join(ends)}. "
     right = int((~known["missed"]).sum())
     share = stats.binomtest(right, len(known)).proportion_ci(method="wilson")
+    _, low, high = with_ends(100 * right / len(known), 100 * share.low, 100 * share.high)
     text += f"In {right} of the {len(known)} published cases the choice is within {100 * CLOSE:.0f} % of the best "
-    text += f"(95 % interval {100 * share.low:.0f} to {100 * share.high:.0f} % of cases), and "
+    text += f"(95 % interval {low} to {high} % of cases), and "
     text += f"{100 * known['of best published'].min():.0f} % of it at worst."
     more = "FSDP1 as published: 32 images per GPU, all tokens, bf16, start-up included; HYBRID_1GPU and DDP aside. The "
     more += "published cases are of models that the planner's speeds were fitted to. MAE pretraining sends as much for "
