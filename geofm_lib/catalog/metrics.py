@@ -19,7 +19,7 @@ NAMES = {
     "learning_rate": "learning rate", "learning_rate_now": "learning rate", "busy_percent": "busy, %",
 }  # fmt: skip
 UNITS = {"_per_s": "/s", "_s": ", s", "_gib": ", GiB", "_bytes": ", bytes", "_calls": ", calls", "_share": ", share",
-         "_percent": ", %", "_low": ", low", "_high": ", high", "_interval": ", half of the interval"}  # fmt: skip
+         "_percent": ", %", "_low": ", low", "_high": ", high", "_interval": ", interval"}  # fmt: skip
 
 
 def heading(name: object) -> str:

@@ -130,7 +130,8 @@ def duplicates(run: Run) -> Table:
 
 def statistics(run: Run) -> Table:
     """Mean and standard deviation of each band, which normalise the pixels."""
-    return Table(run.read_csv("statistics.csv"), empty="The run has not finished packing.")
+    copied = dict.fromkeys(("mean", "std"), ".4f")  # into settings of other tools
+    return Table(run.read_csv("statistics.csv"), empty="The run has not finished packing.", formats=copied)
 
 
 def packing(run: Run) -> Table | Note:
@@ -139,7 +140,7 @@ def packing(run: Run) -> Table | Note:
     if "shards" not in summary:
         return Note("The run has not finished packing.")
     packed = summary.get("packed_images_per_s")
-    speed = "nothing is packed: the images stay where they are" if packed is None else f"{packed:.0f}"
+    speed = "nothing is packed: the images stay where they are" if packed is None else f"{packed:,.0f}"
     size, each = summary["bytes"] / 2**20, summary["bytes"] / 2**10 / summary["images"]
     return facts({"data shards": summary["shards"], "MiB of images": f"{size:.1f}", "KiB an image": f"{each:.1f}",
                   "images/s": speed, "fingerprint of index and split": summary["fingerprint"]})  # fmt: skip
