@@ -1,12 +1,14 @@
 """The front page's verdicts: they follow from numbers, and every row that can have a number has one."""
 
 import csv
+import json
+from fnmatch import fnmatchcase
 
 import pytest
 
 from geofm_lib.catalog import published
-from geofm_lib.figures import claims as shown
-from geofm_lib.paper import blind, claims, performance, studies, verdicts
+from geofm_lib.figures import ledger as shown
+from geofm_lib.paper import blind, claims, ledger, performance, studies, verdicts
 from geofm_lib.paper.verdicts import Answer
 from geofm_lib.planning.conditions import TABLE_I
 from geofm_lib.planning.planner import as_published
@@ -141,6 +143,26 @@ def test_a_strategy_scales_best_when_it_is_first_nearly_everywhere(monkeypatch):
     assert all(fact in answer.ours for fact in facts)
 
 
+def test_every_open_item_says_what_would_settle_it(root):
+    known = {cell["id"] for cell in json.loads((root / "notebooks" / "06_paper.ipynb").read_text())["cells"]}
+    for claim, each in claims.answers(EVIDENCE, "table", "figure", "claim", "finding"):
+        assert claim["place"], claim["id"]
+        assert set(claim["shown"].split()) <= known, claim["id"]
+        assert claim["behind"] in ("", *ledger.BEHIND), claim["id"]
+        if each.how in ("measured", "counted") and not claim["settle"]:
+            continue  # the evidence of this page is enough
+        rows = ledger.settling(claim)
+        assert rows or "No run can settle it" in claim["why"], claim["id"]
+        for pattern in claim["settle"].split():
+            assert any(fnmatchcase(name, pattern) for name in rows), (claim["id"], pattern)
+
+
+def test_what_is_fitted_to_a_figure_has_no_verdict_on_it():
+    fitted = {claim["id"] for claim, each in claims.answers(EVIDENCE, "figure", "claim") if each.verdict == "fitted"}
+    assert fitted == {"G2", "C1"}
+    assert {row["id"] for row in published.claims() if row["behind"] == "speeds"} == fitted
+
+
 @pytest.mark.parametrize(
     "wanted, verdict",
     [(("ViT-5B=2", "ViT-15B=4"), "reproduced"), (("ViT-15B=8",), "differs"), (("ViT-5B=4",), "fitted")],
@@ -157,21 +179,32 @@ def test_the_headline_counts_what_the_rows_say():
     table = shown.verdicts(Finished).table.set_index("verdict")
     assert table["items"].sum() == 31
     assert list(table.index) == list(verdicts.VERDICTS)
+    judged, how = list(ledger.JUDGED), list(verdicts.HOW)
+    assert (table.loc[judged, how].sum(axis=1) == table.loc[judged, "items"]).all()
+    assert not table.loc[["fitted", "not comparable", "not measured"], how].any(axis=None)
     words = repr(shown.summary(Finished))
     for word, count in table["items"].items():
-        assert f"{count} {'are reproduced' if word == 'reproduced' else ''}".strip() in words
+        assert f"{count} {'are reproduced (' if word == 'reproduced' else ''}".strip() in words
+    assert f"{table.loc['reproduced', 'predicted']} predicted" in words
     page = shown.differing(Finished)._repr_html_()
     for name in table.loc["differs", "which"].split(", "):
         assert f"<strong>{name} " in page
 
 
 def test_a_claim_s_words_are_escaped_and_its_verdict_is_marked():
-    claim = dict.fromkeys(("id", "about", "published", "certainty", "source", "why"), "<b>") | {"id": "F1"}
-    page = shown.Claims([(claim, Answer("<i>", 0.5, "same ordering", "measured"))], "finding", "Findings")._repr_html_()
+    names = ("id", "about", "published", "certainty", "source", "why", "place")
+    claim = dict.fromkeys(names, "<b>") | {"id": "F1", "shown": "start-up", "behind": "unseen", "settle": "huge_*_1"}
+    page = shown.Claims(
+        [(claim, Answer("<i>", 0.5, "same ordering", "simulated"))], "finding", "Findings"
+    )._repr_html_()
     assert "<strong>F1</strong> &lt;b&gt;" in page
     assert "&lt;i&gt;" in page
     assert "<td>0.5</td>" in page
     assert '<em class="verdict same-ordering">same ordering</em>' in page
+    assert '<em class="verdict how simulated">simulated</em>' in page
+    assert '<a href="#start-up">drawn below (start-up)</a>' in page
+    assert 'reports/unseen.csv">numbers: reports/unseen.csv' in page
+    assert "7 rows of batch/grids/open_items.csv: huge_*_1." in page
 
 
 def test_an_unknown_study_is_answered_with_the_known_ones():

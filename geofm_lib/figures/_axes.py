@@ -33,8 +33,7 @@ LOOKS = {
     **{"train": (BLUE, "s"), "val": (GREEN, "^"), "test": (ORANGE, "D")},
     **{"pretrained": (BLUE, "o"), "untrained": (ORANGE, "s"), "histograms": (GREY, "^")},
     **{"measured": (BLUE, "o"), "published": (INK, "o"), "fitted": (PINK, "s")},
-    **{"reproduced": (GREEN, "o"), "same ordering": (SKY, "s"), "differs": (RED, "D")},
-    **{"not comparable": (ORANGE, "^"), "not measured": (GREY, "v")},  # verdicts
+    **{"simulated": (GREEN, "^"), "predicted": (ORANGE, "D"), "counted": (SKY, "v")},  # how a verdict was obtained
     **dict(zip((OURS, *PEERS), ((BLUE, "o"), (GREEN, "s"), (PINK, "D")), strict=True)),
     **dict(zip(FAMILY, zip(PALETTE, MARKERS, strict=True), strict=False)),
 }

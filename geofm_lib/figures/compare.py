@@ -1,16 +1,13 @@
 """10: which of several runs is best, by which number, and which settings differ? No torch."""
 
 import itertools
-import os
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from geofm_lib.catalog import headlines
 from geofm_lib.catalog.metrics import MINUS
-from geofm_lib.figures.display import Answer, Links, Note, Table
-from geofm_lib.runs import results
+from geofm_lib.figures.display import Answer, Links, Note, Table, file_address
 from geofm_lib.runs.compared import MOST_NAMED, in_words
 from geofm_lib.runs.comparison import Comparison, Group, Section
 from geofm_lib.runs.member import NOT_BEGUN, NOT_NOTED, Member
@@ -237,16 +234,7 @@ def _links(members: Any) -> Links:
 
 def _address(member: Member) -> str:
     """The page of a run as a link counts it: from the page that this becomes, '' where there is none to link to."""
-    page, here = member.link(), page_folder()
-    if page is None or here == results.REPORTS / "recorded":  # those pages travel without the runs
-        return ""
-    return Path(os.path.relpath(page, os.path.realpath(here))).as_posix()
-
-
-def page_folder() -> Path:
-    """The folder of the page that this notebook is made into; in JupyterLab the notebook's own."""
-    given = os.environ.get("GEOFM_PAGE")
-    return Path(given).parent if given else Path(os.environ.get("GEOFM_EXECUTION") or Path.cwd())
+    return file_address(member.link(), travels=False)
 
 
 def _text(value: Any) -> str | None:

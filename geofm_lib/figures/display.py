@@ -6,6 +6,7 @@ HTML is rendered from `templates/`, which escapes every value. Without pyplot no
 import base64
 import functools
 import io
+import os
 import re
 import textwrap
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from PIL import Image, ImageOps
 
 from geofm_lib.catalog import metrics
 from geofm_lib.figures import svg
+from geofm_lib.runs import results
 
 WIDTH_IN = 7.2  # inches, shown on 720 CSS pixels
 NARROW_IN = 4.2  # inches of the same figure laid out for a phone: text of 8 points has 9 of its 360 CSS pixels
@@ -152,6 +154,23 @@ class Links(Rendered):
 
     def __repr__(self) -> str:
         return ", ".join(each for each, _ in self.words)
+
+
+def page_folder() -> Path:
+    """The folder of the page that this notebook is made into; in JupyterLab the notebook's own."""
+    given = os.environ.get("GEOFM_PAGE")
+    return Path(given).parent if given else Path(os.environ.get("GEOFM_EXECUTION") or Path.cwd())
+
+
+def file_address(file: Path | None, travels: bool = True) -> str:
+    """A file as a link counts it, from the page that this becomes; "" where there is none.
+
+    `travels`: it is in the repository, as recorded pages are; these have no links to runs, which stay behind.
+    """
+    here = page_folder()
+    if file is None or not file.exists() or (here == results.REPORTS / "recorded" and not travels):
+        return ""
+    return Path(os.path.relpath(file, os.path.realpath(here))).as_posix()
 
 
 @dataclass

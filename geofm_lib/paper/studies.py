@@ -1,6 +1,5 @@
 """Studies whose rows stay in reports/, a CSV file each; one that was stopped goes on from its finished runs."""
 
-from collections import Counter
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ from geofm_lib.catalog.readouts import FAST
 from geofm_lib.catalog.strategies import lookup
 from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.files import read_csv, write_text
-from geofm_lib.paper import accuracy, accuracy_study
+from geofm_lib.paper import accuracy, accuracy_study, ledger
 from geofm_lib.paper.accuracy_cost import predicted_accuracy
 from geofm_lib.paper.claims import answers, gathered
-from geofm_lib.paper.verdicts import VERDICTS, of_counts
+from geofm_lib.paper.verdicts import of_counts
 from geofm_lib.planning.conditions import BATCH, TABLE_I, conditions, gib
 from geofm_lib.planning.memory import STACKS, rank_memory
 from geofm_lib.planning.weights import parameters
@@ -197,9 +196,10 @@ def readme_block(root: Path) -> str:
         what = f"Strategies, images/s, {speeds[0]['model']} on {speeds[0]['ranks']:.0f} CPU ranks"
         lines.append(f"| {what} | on 8 to 1024 GPUs, see 06 | {ordered} | not comparable (no GPU) |")
     evidence = next((run for run in find_runs(root, "findings") if run.finished), None)
-    words = Counter(each.verdict for _, each in answers(gathered(evidence), "table", "figure", "claim"))
-    said = ", ".join(f"{words[word]} {word}" for word in VERDICTS if words[word])
-    lines.append(f"| All {words.total()} items | [06](reports/recorded/06_paper.html) | | {said} |")
+    items = answers(gathered(evidence), "table", "figure", "claim")
+    by_how = {word: counts for word, counts in ledger.split(items).items() if counts.total()}
+    said = ", ".join(f"{counts.total()} {word}{ledger.obtained(word, counts)}" for word, counts in by_how.items())
+    lines.append(f"| All {len(items)} items | [06](reports/recorded/06_paper.html) | | {said} |")
     return "\n".join(lines)
 
 
