@@ -153,3 +153,10 @@ def test_a_command_that_fails_says_which_and_with_what(tmp_path):
     place = verifying.Place(tmp_path)
     with pytest.raises(RuntimeError, match="geofm status 99 ended with code 2: there is no run '99'"):
         place.command("status", "99")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_all_short_claims_hold(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GEOFM_RUNS", str(tmp_path))
+    assert cli.main(["verify"]) == 0, capsys.readouterr().out
