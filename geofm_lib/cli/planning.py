@@ -19,6 +19,8 @@ from geofm_lib.cli.group import commands, example, starting
 @click.option("--image-size", type=int, help="Pixels a side (default: 224, or a network's own).")
 @click.option("--tokens", type=int, help="Patches of an image, whatever its size (NaFlex and its like).")
 @click.option("--precision", default="bf16", show_default=True, help="bf16 | fp32")
+@click.option("--checkpointing/--no-checkpointing", "activation_checkpointing", default=True, show_default=True,
+              help="Recompute activations in the backward pass.")  # fmt: skip
 @click.option("--ranks-per-node", type=int, help="Ranks on a node, where they are fewer than its devices.")
 @click.option("--images", type=int, help="Images of the data set, for node-hours.")
 @click.option("--epochs", type=float, help="Passes over them, for node-hours.")
@@ -60,12 +62,27 @@ def doctor() -> int:
     return examination.main()
 
 
-@commands.command(**example("geofm calibrate"))
-def calibrate() -> None:
-    """Fit the planner's speeds to the published throughput again."""
-    from geofm_lib.planning import calibrate
+@commands.command(**example("geofm calibrate batch/grids/calibrate.csv --on name=fit* --name mine"))
+@click.argument("sources", nargs=-1)
+@click.option("--name", help="What the machine's row is called; without it nothing is written.")
+@click.option("--like", default="", help="The row whose peaks and guesses the fit begins from (runs find theirs).")
+@click.option("--on", multiple=True, metavar="COLUMN=VALUES", help="Fit to these, predict the others: nodes=1,2.")
+@click.option("--fit", "names", default="", help="Numbers to fit, with commas (default: those that points can tell).")
+@click.option("-p", "given", nargs=2, multiple=True, metavar="COLUMN VALUE", help="What a table has no column for.")
+def calibrate(sources: tuple[str, ...], name: str | None, **asked: Any) -> None:
+    """Fit a machine's row to your own short runs, or to published speeds.
 
-    calibrate.main()
+    SOURCES: run folders of notebook 03, a grid of them, or a table (CSV) with model, images_per_s and batch_per_gpu;
+    timm's own benchmark files are read as they are. `geofm plan --machine NAME` and 04 take the row that --name writes.
+    Without SOURCES the planner's speeds of Frontier are fitted to the published throughput again.
+    """
+    if not sources:
+        from geofm_lib.planning import calibrate as frontier
+
+        return frontier.main()
+    from geofm_lib.runs import calibration
+
+    click.echo(calibration.calibrate(sources, name, **asked))
 
 
 @commands.command(**example("geofm study unseen"))

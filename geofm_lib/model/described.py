@@ -19,10 +19,13 @@ from typing import Any
 import timm
 import torch
 from timm.layers import set_fused_attn
+from timm.models import is_model_in_modules
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 APART = 0.03  # of its operations, that its blocks need not account for
+
+TRANSFORMERS = ("vision_transformer", "vision_transformer_hybrid", "deit", "beit", "eva", "naflexvit", "hiera")
 
 
 class _Enough(Exception):
@@ -85,6 +88,8 @@ def _built(name: str, image_size: int) -> nn.Module:
     if ":" not in name:
         if not timm.is_model(name):
             raise ValueError(f"There is no model '{name}': neither a row of catalog/models.py nor a name of timm's.")
+        if not is_model_in_modules(name, TRANSFORMERS):  # at once: a table may name all of timm's networks
+            raise ValueError(f"'{name}' is none of timm's plain ViTs ({', '.join(TRANSFORMERS)}), which a plan needs.")
         sized: dict[str, Any] = {"img_size": image_size} if image_size else {}
         try:
             return timm.create_model(name, pretrained=False, **sized)

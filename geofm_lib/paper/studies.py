@@ -14,6 +14,7 @@ from geofm_lib.files import read_csv, write_text
 from geofm_lib.paper import accuracy, accuracy_study, ledger
 from geofm_lib.paper.accuracy_cost import predicted_accuracy
 from geofm_lib.paper.claims import answers, gathered
+from geofm_lib.paper.elsewhere import predictions_h100
 from geofm_lib.paper.verdicts import of_counts
 from geofm_lib.planning.conditions import BATCH, TABLE_I, conditions, gib
 from geofm_lib.planning.memory import STACKS, rank_memory
@@ -27,6 +28,7 @@ Rows = list[dict[str, Any]]
 
 SIMULATED_NODES = (None, 8, 128)  # of the published peaks that are; None is a bar said to hold for any number
 ANY = 64  # ranks that are simulated for such a bar
+UNMARKED = ("peers", "predictions_h100")  # whose columns others agreed on
 GRIDS = ("experiments", "prefetch_small", "scaling_small")
 CONDITIONS = ("model", "workload", "strategy", "batch_per_gpu", "image_size", "precision", "activation_checkpointing",
               "forward_prefetch", "backward_prefetch", "seed", "warmup_steps", "steps")  # fmt: skip
@@ -233,6 +235,7 @@ def _short(value: str) -> str:
 
 _ALL: tuple[Callable[[], Rows], ...] = (
     unseen, simulated, accuracy_rates, predicted_accuracy, experiments, measured, peers,
+    predictions_h100,
 )  # fmt: skip
 STUDIES = {study.__name__: study for study in _ALL}  # the name is also that of the CSV file under reports/
 
@@ -244,4 +247,4 @@ def study(name: str) -> Path:
     if name not in STUDIES:
         known = (*STUDIES, accuracy.NAME)
         raise ValueError(f"There is no study '{name}'{did_you_mean(name, known) or '.'} They are {', '.join(known)}.")
-    return results.write(name, STUDIES[name](), marked=name != "peers")
+    return results.write(name, STUDIES[name](), marked=name not in UNMARKED)

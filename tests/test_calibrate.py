@@ -1,0 +1,266 @@
+"""`geofm calibrate SOURCES`: a machine's row from a few runs or published speeds, what it predicts, and bad input."""
+
+import csv
+import functools
+import json
+from dataclasses import replace
+
+import pytest
+from timm.layers import set_fused_attn
+
+from geofm_lib.catalog import machines, speeds
+from geofm_lib.catalog.models import MODELS, lookup, of_network
+from geofm_lib.cli import main
+from geofm_lib.model import described
+from geofm_lib.paper import elsewhere
+from geofm_lib.planning import machine_fit, points
+from geofm_lib.planning.conditions import Conditions
+from geofm_lib.planning.planner import plan, predict
+from geofm_lib.runs import architecture, measured
+from geofm_lib.runs.results import file as report
+from tests.support.figures import run_folder
+
+TRUE = {"share_fp32": 0.6, "link_share": 0.05, "activation_share": 0.5}  # of the machine that the runs below come from
+
+
+@pytest.fixture(autouse=True)
+def own_machines(tmp_path, monkeypatch):
+    """Rows are written into a folder of the test; networks are read in this process, which has torch anyway."""
+    monkeypatch.setenv("GEOFM_MACHINES", str(tmp_path / "machines"))
+
+    monkeypatch.setattr(architecture, "described", lambda names, size=0: {name: network(name, size) for name in names})
+
+
+@functools.cache
+def network(name, size):
+    """The row of a name, or why there is none."""
+    set_fused_attn(False)
+    try:
+        return MODELS.get(name) or of_network(name, described.facts(name, size))
+    except ValueError as error:
+        return str(error)
+    finally:
+        set_fused_attn(True)
+
+
+def cpu():
+    """Two cores as two ranks, as a run of notebook 03 would tell."""
+    row = machines.lookup("laptop")
+    return replace(row, name="cores", peak_fp32_tflops=0.05, devices_per_node=2, shared=True, memory_gb_s=8.0,
+                   links_gb_s={2: 16.0}, measured=("peak_fp32_tflops",))  # fmt: skip
+
+
+def speeds_of(true):
+    rows = [row for row in measured.before(cpu(), "laptop") if row["name"] not in true]
+    own = [{"name": name, "at": 1.0 if name[:5] == "share" else None, "value": value} for name, value in true.items()]
+    return [*rows, *(row | {"spread": 0.0, "kind": "fitted"} for row in own)]
+
+
+RUNS = [  # model, strategy, ranks, batch
+    ("ViT-Pico", "NO_SHARD", 1, 32), ("ViT-Nano", "NO_SHARD", 1, 16), ("ViT-Pico", "FULL_SHARD", 2, 32),
+    ("ViT-Nano", "NO_SHARD", 2, 16), ("ViT-Femto", "SHARD_GRAD_OP", 2, 64),
+]  # fmt: skip
+OTHERS = [("ViT-Femto", "NO_SHARD", 1, 32), ("ViT-Nano", "FULL_SHARD", 2, 32), ("ViT-Tiny", "NO_SHARD", 2, 8)]
+
+
+def point_of(model, strategy, ranks, batch, speed=1.0):
+    how = Conditions(precision="fp32", activation_checkpointing=False)
+    return points.Point(f"{model} {ranks}", lookup(model), strategy, 1, ranks, batch, speed, how, {"image_size": 64})
+
+
+def true_speed(*asked):
+    """What a run of a machine with the speeds TRUE measures."""
+    fit = machine_fit.Fit(cpu(), speeds_of(TRUE) + [{"name": "run", "at": None, "value": 0.0, "spread": 0.0}], (), 0)
+    return fit.predicted(point_of(*asked))["images_per_s"]
+
+
+def test_five_runs_fit_three_numbers_and_predict_others():
+    """The numbers behind made-up runs come back, and runs that were not fitted follow within 3 %."""
+    five = [point_of(*each, true_speed(*each)) for each in RUNS]
+    assert machine_fit.told_by(five) == ["share_fp32", "link_share", "activation_share"]
+    fit = machine_fit.fit(five, cpu(), measured.before(cpu(), "laptop"))
+    found = speeds.of(fit.rows)
+    assert fit.told.startswith("5 points fit 3 numbers: share_fp32 0.59")
+    for name, value in TRUE.items():
+        own = found.curve[name][0][1] if name in found.curve else found.value[name]
+        assert own == pytest.approx(value, rel=0.15), name
+    for each in OTHERS:
+        assert fit.predicted(point_of(*each))["images_per_s"] == pytest.approx(true_speed(*each), rel=0.03)
+
+
+def test_fewer_points_tell_fewer_numbers_and_less_of_a_run():
+    five = [point_of(*each, true_speed(*each)) for each in RUNS]
+    before = measured.before(cpu(), "laptop")
+    assert machine_fit.told_by(five[:1]) == ["share_fp32"]
+    assert machine_fit.told_by(five[:2] + five[:1]) == ["share_fp32", "activation_share"]
+    runs = {len(some): speeds.of(machine_fit.fit(some, cpu(), before, ["share_fp32"]).rows).value["run"]
+            for some in (five[:2], [*five, *five])}  # fmt: skip
+    assert runs[2] > runs[10], "Student's t: a few points tell little"
+    with pytest.raises(ValueError, match="2 points cannot fit 3 numbers"):
+        machine_fit.fit(five[:2], cpu(), before, list(TRUE))
+    with pytest.raises(ValueError, match="at least two"):
+        machine_fit.fit(five[:1], cpu(), before)
+    with pytest.raises(ValueError, match="'speed' cannot be fitted"):
+        machine_fit.fit(five, cpu(), before, ["speed"])
+
+
+def test_a100_fitted_on_two_node_counts_predicts_the_others():
+    """NVIDIA's ViT-g/14: 4, 8 and 16 nodes within 5 %, all inside their intervals."""
+    found, machine, _ = measured.read([str(elsewhere.POINTS)])
+    fit = machine_fit.fit([each for each in found if each.nodes < 3], machine, measured.before(machine, "8xA100"))
+    assert fit.fitted == ("share_bf16", "group_share")
+    for each in found:
+        said = fit.predicted(each)
+        assert said["images_per_s"] == pytest.approx(each.images_per_s, rel=0.05)
+        assert said["low"] < each.images_per_s < said["high"]
+
+
+def test_predictions_for_h100_are_those_of_the_command():
+    """Between what memory and what the peak would give over the A100; the file is what the study writes."""
+    with open(report("predictions_h100"), newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["nodes", "images_per_s", "low", "high"]
+    assert [int(row["nodes"]) for row in rows] == [1, 2, 4, 8, 16]
+    again = elsewhere.predictions_h100()
+    for row, made in zip(rows, again, strict=True):
+        assert {name: int(value) for name, value in row.items()} == pytest.approx(made, rel=0.005)
+        assert made["low"] < made["images_per_s"] < made["high"]
+    first = again[0]["images_per_s"]
+    assert 3350 / 2039 < first / 693 < 989.4 / 312
+
+
+def test_timms_columns_are_read_and_its_other_networks_left_out(tmp_path, capsys):
+    """A table made by a known machine, in timm's columns: two ViTs are fitted, the others predicted within 3 %."""
+    gpu = machines.lookup("rtx3090")
+    true = machine_fit.Fit(gpu, [
+        *(row for row in measured.before(gpu, "8xA100") if row["name"] not in ("share_bf16", "activation_share")),
+        {"name": "share_bf16", "at": 1.0, "value": 0.7, "spread": 0.0},
+        {"name": "activation_share", "at": None, "value": 0.8, "spread": 0.0},
+    ], (), 0)  # fmt: skip
+    names = ["vit_tiny_patch16_224", "vit_base_patch16_224", "deit3_small_patch16_224", "vit_base_patch32_224"]
+    file, lines = tmp_path / "benchmark-train.csv", ["model,train_samples_per_sec,train_batch_size,train_img_size"]
+    for name, row in architecture.described(names, 224).items():
+        how = Conditions("classify", "bf16", False, fused_attention=False)
+        speed = true.predicted(points.Point(name, row, "NO_SHARD", 1, 1, 256, 1.0, how))["images_per_s"]
+        lines.append(f"{name},{speed:.2f},256,224")
+    file.write_text("\n".join([*lines, "resnet50,400.0,256,224"]) + "\n")
+    words = [str(file), "--like", "rtx3090", "-p", "fused_attention", "no", "--name", "card"]
+    assert main(["calibrate", *words, "--on", f"model={names[0]},{names[1]}"]) == 0
+    said = capsys.readouterr().out
+    assert "2 points fit 2 numbers: share_bf16 0.7" in said
+    assert "predicted 2 points: median error" in said
+    assert float(said.split("predicted 2 points: median error ")[1].split(" %")[0]) < 3
+    assert "1 rows were left out, the first: row 6 of benchmark-train.csv: 'resnet50'" in said
+    assert predict("ViT-Base", "NO_SHARD", "card", 1, 64)["images_per_s"] > 0
+
+
+def a_run(folder, asked=("ViT-Pico", "NO_SHARD", 1, 32), **changed):
+    """A finished run of notebook 03 of the made-up machine."""
+    model, strategy, ranks, batch = asked
+    folder.mkdir(parents=True)
+    settings = {
+        "model": model, "strategy": strategy, "batch_per_gpu": batch, "image_size": 64, "patch_size": 0,
+        "workload": "mae", "precision": "fp32", "activation_checkpointing": False, "input": "synthetic",
+        "communication": "on", "reduce_dtype": "bf16", "backward_prefetch": 1,
+    }  # fmt: skip
+    summary = {"ranks": ranks, "images_per_s": true_speed(*asked), "matmul_tflops": 0.1 / ranks, "synchronised": True}
+    where = {"device": "a CPU", "device_type": "cpu", "cores": 2, "nodes": ["here"]}
+    run_folder(folder, settings | changed.get("settings", {}), summary | changed.get("summary", {}),
+               job=changed.get("job", "throughput"))  # fmt: skip
+    (folder / "environment.json").write_text(json.dumps(where | changed.get("where", {})))
+    return str(folder)
+
+
+def test_runs_give_a_row_that_a_plan_takes_and_tells_of(tmp_path, capsys):
+    folders = [a_run(tmp_path / f"run{i}", asked) for i, asked in enumerate([*RUNS, *OTHERS])]
+    assert main(["calibrate", *folders, "--on", "name=run[0-4]", "--name", "mine"]) == 0
+    said = capsys.readouterr().out
+    assert "5 points fit 3 numbers" in said
+    assert "predicted 3 points: median error" in said
+    assert "3 of 3 inside their interval" in said
+    assert machines.lookup("mine").measured == ("peak_fp32_tflops",)
+    assert "mine" in machines.known()
+    rows = plan("ViT-Pico", "mine", 1, 32, precision="fp32", activation_checkpointing=False, image_size=64,
+                ranks_per_node=1)  # fmt: skip
+    assert rows[0]["images_per_s"] == pytest.approx(true_speed(*RUNS[0]), rel=0.03)
+    told = speeds.told("mine")
+    assert "measured peak_fp32_tflops; fitted share_fp32" in told
+    assert "stated peak_bf16_tflops" in told
+    assert "assumed" in told
+
+
+BAD_RUNS = {
+    "a run of another job": ({"job": "pretrain"}, "is no run of notebook 03 but of pretrain"),
+    "a failed run": ({"summary": {"status": "failed"}}, "has not finished (failed)"),
+    "another machine": ({"where": {"cores": 64}}, "unlike machines: cores 2 and 64"),
+    "another device": ({"where": {"device": "an H100", "device_type": "cuda"}}, "unlike machines: device a CPU"),
+    "real images": ({"settings": {"input": "real"}}, "has input=real"),
+    "nothing sent": ({"settings": {"communication": "off"}}, "has communication=off"),
+}
+
+
+@pytest.mark.parametrize("change, said", BAD_RUNS.values(), ids=BAD_RUNS)
+def test_runs_that_cannot_be_fitted_get_a_sentence(tmp_path, capsys, change, said):
+    good, bad = a_run(tmp_path / "good"), a_run(tmp_path / "bad", **change)
+    assert main(["calibrate", good, bad]) == 2
+    heard = capsys.readouterr().err
+    assert said in heard
+    assert heard.count("\n") == 1
+    assert main(["calibrate", good]) == 2
+    assert "give at least two" in capsys.readouterr().err
+
+
+HEAD = "model,images_per_s,batch_per_gpu"
+TWO = "ViT-Base,400,32\nViT-Huge,60,32\n"
+BAD_TABLES = {
+    "no throughput": ("model,batch_per_gpu\nViT-Base,32\n", [], "has no column images_per_s"),
+    "nothing": ("", [], "has no column model"),
+    "a header alone": (HEAD + "\n", [], "has no row below its header"),
+    "zero": (f"{HEAD}\nViT-Base,0,32\n", [], "row 2 of table.csv: images_per_s must be above 0"),
+    "no number": (f"{HEAD}\nViT-Base,fast,32\n", [], "images_per_s must be a number; 'fast' is none"),
+    "not a number": (f"{HEAD}\nViT-Base,nan,32\n", [], "images_per_s must be above 0; nan was given"),
+    "half an image": (f"{HEAD}\nViT-Base,400,0.5\n", [], "batch_per_gpu must be a whole number"),
+    "no model": (f"{HEAD}\n,400,32\n", [], "There is no model ''"),
+    "one point": (f"{HEAD}\nViT-Base,400,32\n", [], "1 point tells nothing"),
+    "more than the peak": (f"{HEAD}\nViT-Base,400000,32\nViT-Base,410000,32\n", [], "images/s cannot be"),
+    "an odd precision": (f"{HEAD},precision\nViT-Base,400,32,int8\n", [], "There is no precision 'int8'"),
+    "an odd strategy": (f"{HEAD},strategy\nViT-Base,400,32,ZERO9\n", [], "row 2 of table.csv: "),
+    "too many ranks": (f"{HEAD},ranks\nViT-Base,400,32,9\n", [], "9 ranks do not fit 1 nodes"),
+    "yes or no": (f"{HEAD},fused_attention\nViT-Base,400,32,maybe\n", [], "must be yes or no; 'maybe'"),
+    "two machines": (f"machine,{HEAD}\n8xA100,ViT-Base,4,32\n8xH100,ViT-Base,9,32\n", [], "is of the machine 8xH100"),
+    "more numbers": (f"{HEAD}\n{TWO}", ["--fit", "share_bf16,link_share,group_share"], "2 points cannot fit 3 numbers"),
+    "an unknown column": (f"{HEAD}\n{TWO}", ["--on", "colour=red"], "no point has a column colour"),
+    "no value": (f"{HEAD}\n{TWO}", ["--on", "nodes"], "--on takes COLUMN=VALUE"),
+    "a given column": (f"{HEAD}\n{TWO}", ["-p", "colour", "red"], "has no column colour"),
+    "a taken name": (f"{HEAD}\n{TWO}", ["--name", "frontier"], "'frontier' is a row of the catalog"),
+    "a path for a name": (f"{HEAD}\n{TWO}", ["--name", "../x"], "A machine's name has letters"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text, words, said", BAD_TABLES.values(), ids=BAD_TABLES)
+def test_tables_that_cannot_be_fitted_get_a_sentence(tmp_path, capsys, text, words, said):
+    file = tmp_path / "table.csv"
+    file.write_text(text)
+    assert main(["calibrate", str(file), "--like", "8xA100", *words]) == 2
+    heard = capsys.readouterr().err
+    assert said in heard
+    assert heard.count("\n") == 1
+    assert not (tmp_path / "machines").exists()
+
+
+def test_a_table_needs_a_machine_and_a_source_must_be_there(tmp_path, capsys):
+    (tmp_path / "table.csv").write_text(f"{HEAD}\n{TWO}")
+    assert main(["calibrate", str(tmp_path / "table.csv")]) == 2
+    assert "name the nearest row by --like" in capsys.readouterr().err
+    assert main(["calibrate", str(tmp_path / "none.csv")]) == 2
+    assert "There is no run folder, grid or table" in capsys.readouterr().err
+
+
+def test_a_broken_row_is_a_sentence(tmp_path):
+    folder = tmp_path / "machines"
+    folder.mkdir()
+    (folder / "bad.toml").write_text("[machine\n")
+    (folder / "other.toml").write_text('speeds = []\n[machine]\ncolour = "red"\n')
+    for name in ("bad", "other"):
+        with pytest.raises(ValueError, match=f"{name}.toml is no machine's row"):
+            machines.lookup(name)
