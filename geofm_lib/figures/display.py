@@ -91,6 +91,9 @@ class Table(Rendered):
     empty: str = "Nothing to list."
     formats: dict[str, str] = field(default_factory=dict)  # column -> format of its numbers, else 3 digits
     head: bool = True
+    blocks: bool = (
+        True  # on a phone, if it is wide; folded numbers are plain, since names and styles double their bytes
+    )
 
     def __repr__(self) -> str:
         return self.empty if self.frame.empty else self.frame.to_string(index=False)
@@ -98,7 +101,7 @@ class Table(Rendered):
     @property
     def wide(self) -> bool:
         """Too many columns for a phone? There each row is a block of names and values, so that nothing is hidden."""
-        return len(self.frame.columns) > FEW_COLUMNS
+        return self.head and self.blocks and len(self.frame.columns) > FEW_COLUMNS
 
     def columns(self) -> list[tuple[str, str, str]]:
         """(name, CSS of its alignment, CSS that keeps short cells on one line) of each column."""
@@ -249,7 +252,7 @@ class Figure:
         data, metadata = self._repr_mimebundle_()
         display(data, metadata=metadata, raw=True)
         if self.table is not None and len(self.table):
-            display(HTML(rendered("numbers", Table(self.table))))
+            display(HTML(rendered("numbers", Table(self.table, blocks=False))))
 
 
 def _fit(ax: Any, width: float, height: float) -> None:
