@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from geofm_lib.figures import claims, published
+from geofm_lib.figures import ledger, published
 from geofm_lib.figures.display import Table
 from geofm_lib.report.page import render, write_index
 from tests.conftest import need_browser
@@ -28,7 +28,7 @@ def test_a_report_and_its_index_fit_a_phone_and_need_nothing_else(tmp_path):
     outputs = [
         new_output("display_data", data=data, metadata=metadata),
         new_output("display_data", data={"text/html": wide._repr_html_()}),
-        new_output("display_data", data={"text/html": claims.of_kind(None, "finding")._repr_html_()}),
+        new_output("display_data", data={"text/html": ledger.of_kind(None, "finding")._repr_html_()}),
         new_output("stream", name="stdout", text="x" * 5000),
         new_output("error", ename="RunFailed", evalue="/a/long/path" * 40, traceback=["y" * 500]),
     ]
