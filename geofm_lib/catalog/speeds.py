@@ -86,6 +86,11 @@ def basis(machine: str) -> dict[str, list[str]]:
     return found
 
 
+def counted(machine: str) -> str:
+    """How many of the numbers behind a plan are of each kind: '7 measured, 3 fitted, 2 stated'."""
+    return ", ".join(f"{len(names)} {kind}" for kind, names in basis(machine).items() if names)
+
+
 def told(machine: str) -> str:
     """``basis`` in a sentence, as it stands below every plan."""
     parts = [f"{kind} {', '.join(names)}" for kind, names in basis(machine).items() if names]

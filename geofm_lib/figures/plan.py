@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from geofm_lib.catalog.machines import MACHINES
+from geofm_lib.catalog import machines, speeds
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.catalog.strategies import STRATEGIES, lookup, resolve
 from geofm_lib.figures import choice
@@ -40,6 +40,7 @@ def table(strategy: str = "", **asked: Any) -> Table:
     where = f"{asked['nodes']} node{'s' * (asked['nodes'] != 1)} of {asked['machine']}"
     caption = (f"{asked['model']}, {how}, {asked.get('precision', 'bf16')}: {where}; low to high should hold nine of "
                f"ten runs; node-hours for {asked['epochs']:g} epochs of {asked['images']:,} images")  # fmt: skip
+    caption += f"; of {asked['machine']}'s numbers {speeds.counted(asked['machine'])} (`geofm plan` names them)"
     if asked.get("precision", "bf16") == "bf16":
         for row in rows:
             row["strategy"] = planned(row["strategy"])
@@ -76,7 +77,7 @@ def form(settings: ScalingSettings) -> Form:
     except ImportError:
         return Form(settings)
     choices: dict[str, Iterable[Any]] = {
-        "model": MODELS, "machine": MACHINES, "workload": CHOICES["workload"], "strategy": (EVERY, *STRATEGIES),
+        "model": MODELS, "machine": machines.known(), "workload": CHOICES["workload"], "strategy": (EVERY, *STRATEGIES),
         "precision": CHOICES["precision"], "backward_prefetch": range(5),
     }  # fmt: skip
     controls = {}

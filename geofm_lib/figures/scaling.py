@@ -7,8 +7,7 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-from geofm_lib.catalog import published
-from geofm_lib.catalog.machines import MACHINES
+from geofm_lib.catalog import machines, published
 from geofm_lib.catalog.metrics import rough, with_ends
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures import choice
@@ -89,7 +88,7 @@ def efficiency(model: str) -> Figure:
 @styled
 def strong(settings: ScalingSettings) -> Figure | Note:
     """The settings' global batch over more and more nodes, as planned, where it fits; the paper only scaled weakly."""
-    machine = MACHINES[settings.machine]
+    machine = machines.lookup(settings.machine)
     images = settings.nodes * machine.devices_per_node * settings.batch_per_gpu
     shares = {n: images / (n * machine.devices_per_node) for n in NODES if n <= machine.nodes}
     nodes = [n for n, share in shares.items() if share.is_integer()]

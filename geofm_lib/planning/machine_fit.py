@@ -131,7 +131,7 @@ def fit(points: list[Point], machine: Machine, before: list[dict[str, Any]], nam
         for name, x, e in zip(names, found.x, error, strict=True)
     ]
     for row in fitted:
-        if row["value"] > MOST and f"peak_{row['name'][6:]}_tflops" not in machine.measured:
+        if row["name"].startswith("share_") and row["value"] > MOST and not machine.measured:
             raise ValueError(
                 f"These speeds would need {row['value']:.1f} times what {machine.name} can do ({row['name']}, "
                 f"{row['meaning']}); look at images_per_s, batch, ranks and precision, or fit other numbers (--fit)."
