@@ -199,10 +199,10 @@ def test_a_claim_s_words_are_escaped_and_its_verdict_is_marked():
     )._repr_html_()
     assert "<strong>F1</strong> &lt;b&gt;" in page
     assert "&lt;i&gt;" in page
-    assert "<td>0.5</td>" in page
+    assert '<td data-label="here / published">0.5</td>' in page
     assert '<em class="verdict same-ordering">same ordering</em>' in page
     assert '<em class="verdict how simulated">simulated</em>' in page
-    assert '<a href="#start-up">drawn below (start-up)</a>' in page
+    assert '<a href="#start-up">drawn below: as measured here</a>' in page
     assert 'reports/unseen.csv">numbers: reports/unseen.csv' in page
     assert "7 rows of batch/grids/open_items.csv: huge_*_1." in page
 

@@ -1,15 +1,18 @@
 """04 and 06: what was predicted of ViT-1B and ViT-15B before their figures were seen, beside the truth. No torch."""
 
 from statistics import median
+from typing import Any
 
 import pandas as pd
 
+from geofm_lib.catalog.metrics import MINUS
 from geofm_lib.catalog.strategies import STRATEGIES
-from geofm_lib.figures._axes import FAINT, IMAGES_PER_S, INK, legend_below, look, node_axis, ticks
+from geofm_lib.figures._axes import FAINT, IMAGES_PER_S, INK, apart, legend_below, look, node_axis, ticks
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.paper import blind
 from geofm_lib.paper.performance import PREDICTED, unseen
 from geofm_lib.paper.verdicts import number, percent
+from geofm_lib.planning.conditions import conditions
 from geofm_lib.planning.planner import CLOSE
 
 MISSING = "reports/predictions.csv is not there; it is in the repository's history."
@@ -44,8 +47,10 @@ def against_truth() -> Figure | Note:
             line = part[part["strategy"] == name].sort_values("nodes")
             at = line["nodes"] * 2 ** (APART * (2 * place - len(names)))
             ratio, low, high = (line[each] / line["published"] for each in ("predicted", "low", "high"))
-            style = look(name, linewidth=0, markersize=4.5, elinewidth=1)
-            ax.errorbar(at, ratio, [ratio - low, high - ratio], **style)
+            how = conditions(name)
+            ax.vlines(at, low, high, color=STRATEGIES[name].colour, linewidth=1)
+            label = apart(name, how.precision, how.synchronised)
+            ax.plot(at, ratio, **look(name, linestyle="", markersize=4.5, label=label))
             out = ~line.apply(blind.inside, axis=1)
             ax.plot(at[out], ratio[out], "x", color=INK, markersize=9, label="published outside the interval")
         ax.axhline(1, color=FAINT, linewidth=1)
@@ -55,11 +60,15 @@ def against_truth() -> Figure | Note:
     panels[0].set(ylabel=f"predicted / published {IMAGES_PER_S}")
     legend_below(figure, panels, 3)
     out = [row for row in blind.throughput() if not blind.inside(row)]
-    worst = [f"{row['model']} {row['strategy']} on {row['nodes']} nodes {row['predicted'] / row['published']:.2f}"
+    worst = [f"{row['model']} {row['strategy']} on {_nodes(row)} {row['predicted'] / row['published']:.2f}"
              for row in out]  # fmt: skip
     alt = (f"Predicted over published images/s, bars for nine of ten runs, made in commit {blind.COMMIT} without these "
            f"figures. Crosses mark the {len(out)} of {len(table)} points outside: {'; '.join(worst)}.")  # fmt: skip
     return Figure(figure, alt, table.round(1))
+
+
+def _nodes(row: dict[str, Any]) -> str:
+    return f"{row['nodes']} node{'s' * (row['nodes'] > 1)}"
 
 
 def by_strategy() -> Table | Note:
@@ -71,9 +80,10 @@ def by_strategy() -> Table | Note:
                      for table in (found, peaks))  # fmt: skip
         off = blind.errors(own)
         worst = own[off.index(max(off))]
+        share = f"{100 * (worst['predicted'] / worst['published'] - 1):+.0f} %".replace("-", MINUS)
         rows.append({
             "model": model, "strategy": name, "points": len(own), "median error, %": 100 * median(off),
-            "worst": f"{100 * (worst['predicted'] / worst['published'] - 1):+.0f} % on {worst['nodes']}",
+            "worst": f"{share} on {_nodes(worst)}",
             "in the interval": f"{sum(map(blind.inside, own))} of {len(own)}",
             "memory, median error, %": 100 * median(blind.errors(held)) if held else None,
         })  # fmt: skip
@@ -104,7 +114,7 @@ def left_out() -> Note:
     if not points:
         return Note("reports/unseen.csv is not there; make predictions writes it.")
     off = [abs(ours / seen - 1) for seen, ours in points.values()]
-    missed = [f"{row['model']} on {row['nodes']} nodes ({row['chosen']} has {row['of_best']:.2f} of {row['best']})"
+    missed = [f"{row['model']} on {_nodes(row)} ({row['chosen']} has {row['of_best']:.2f} of {row['best']})"
               for row in blind.missed(points)]  # fmt: skip
     right = len(blind.choices(points)) - len(missed)
     return Note(f"Each of {len(points)} published points by a fit to the five other models: median error "

@@ -18,9 +18,10 @@ from geofm_lib.runs.run import Run
 ITEMS = ("table", "figure", "claim")
 NO_VERDICT = "no verdict on the paper"
 LABEL = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
-HOW_LOOKS = {how: (own_look(how)["color"], hatch) for how, hatch in zip(HOW, ("", "//", "..", "xx"), strict=True)}
-HOW_LOOKS[""] = (FAINT, "")
-"""Colour and hatching of how an item was obtained."""
+DRAWN = {"unseen": "predictions by fits without the model", "blind-truth": "the blind test", "table-one": "both counts",
+         "precision": "as measured here", "precision-frontier": "as predicted", "replicas": "as measured here",
+         "start-up": "as measured here"}  # fmt: skip
+"""Cells that draw an item; the others draw it as published."""
 COUNTED = {
     "reproduced": "are reproduced", "same ordering": "keep the published order only", "differs": "differ",
     "fitted": "are fitted and have no verdict", "not comparable": "cannot be compared",
@@ -43,7 +44,7 @@ class Claims(Rendered):
 
     def behind(self, claim: dict[str, str]) -> Links:
         """What draws an item on this page, and the file or run that its numbers come from."""
-        drawn = [(f"drawn below ({cell})", f"#{cell}") for cell in claim["shown"].split()]
+        drawn = [(f"drawn below: {DRAWN.get(cell, 'as published')}", f"#{cell}") for cell in claim["shown"].split()]
         name = claim["behind"]
         ours = self.run.folder / "summary.json" if self.run else None
         address = file_address(results.ROOT / ledger.FILES[name]) if name in ledger.FILES else file_address(ours, False)
@@ -87,16 +88,17 @@ def verdicts(run: Run | None) -> Figure:
         left = 0
         for how in (*HOW, ""):
             if counts[how]:
-                colour, hatch = HOW_LOOKS[how]
-                style = {"color": colour, "hatch": hatch, "edgecolor": "white", "label": how or NO_VERDICT}
-                ax.barh(y, counts[how], 0.65, left, **style)
-                ax.text(left + counts[how] / 2, y, str(counts[how]), ha="center", va="center", fontsize=8.5, bbox=LABEL)
+                colour, name = (own_look(how)["color"], f"{how} ({how[0].upper()})") if how else (FAINT, NO_VERDICT)
+                ax.barh(y, counts[how], 0.65, left, color=colour, edgecolor="white", label=name)
+                words = f"{counts[how]} {how[:1].upper()}".strip()
+                ax.text(left + counts[how] / 2, y, words, ha="center", va="center", fontsize=8, bbox=LABEL)
             left += counts[how]
         ax.text(left + 0.2, y, textwrap.fill(which[list(by_how)[y]], 27) or "none", va="center", fontsize=8)
     ax.set_yticks(range(len(by_how)), list(by_how))
     ax.set(xlabel="items of the paper", xlim=(0, 2 * max(counts.total() for counts in by_how.values())))
     ax.invert_yaxis()
     ax.grid(False, axis="y")
+    ax.set_xticks(range(0, 1 + max(counts.total() for counts in by_how.values()), 2))
     legend_below(figure, [ax], 3)
     rows = [{"verdict": word, "items": counts.total(), **{how: counts[how] for how in HOW}, "which": which[word] or "–"}
             for word, counts in by_how.items()]  # fmt: skip
@@ -114,6 +116,8 @@ def summary(run: Run | None) -> display.Answer:
     words = "; ".join(f"{counts.total()} {COUNTED[word]}{ledger.obtained(word, counts)}"
                       for word, counts in ledger.split(items).items() if counts.total())  # fmt: skip
     lines = [f"Of {len(items)} tables, figures and claims, {words}."]
+    if not any(counts["measured"] for counts in ledger.split(items).values()):
+        lines.append("No verdict is measured: that takes the paper's machine.")
     speeds = [("", *pair) for pair in unseen(*PREDICTED).values()]
     peaks = [point for by_nodes in (False, True) for point in memory_points(by_nodes)]
     if speeds and peaks:
