@@ -153,6 +153,8 @@ PATHS = {
     "'/lustre/orion/abc123/x y'": "'x y'",
     "~/x/y.tar": "y.tar",
     "file:///srv/x/y": "y",
+    r'"line\n/scratch/me/x\t/a/b"': r'"line\nx\tb"',  # as in a JSON string
+    "node:/data/me/x --to=/a/b/ 'https://host/a/b' s3://b/c/d": "node:x --to=folder 'https://host/a/b' s3://b/c/d",
     "runs/pretrain/x, 3/4, a / b and/or https://example.org/a/b, </td></tr>": None,
     "root mean square": None,
 }

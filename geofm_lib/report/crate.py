@@ -10,7 +10,7 @@ from pathlib import Path
 
 from geofm_lib import files, rights
 from geofm_lib.report.public import Public
-from geofm_lib.runs import check, outside
+from geofm_lib.runs import check
 from geofm_lib.runs.run import Run, shown
 
 MISSING = (
@@ -48,7 +48,7 @@ def _refuse(run: Run, target: Path) -> None:
     state = run.status
     if run.trouble:
         raise ValueError(run.trouble)
-    if state in outside.GOING or state not in ENDED:
+    if state not in ENDED:
         raise ValueError(f"{shown(run.folder)} is {state}: make its crate when it has ended (geofm watch RUN waits)")
     if target.suffix != ".zip":
         raise ValueError(f"A crate is one zip file: name it {shown(target)}.zip")

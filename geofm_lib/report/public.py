@@ -26,7 +26,8 @@ PICTURES = ("contact_sheet.npz", "model_view.npz", "reconstruction.npz", "confus
 PAGE = "report.html"
 WITH_IMAGES = ("prepare", "pretrain", "probe")  # jobs that keep and show images
 ENCODED = re.compile(r"(base64,[A-Za-z0-9+/=]+)")  # pictures in a page; what looks like a path there is none
-PATH = re.compile(r"(?:file://|(?<![\w:/.+=<~-])~?)/(?:[^\s/\"'<>|,;:()]+/)+([^\s/\"'<>|,;:()\\]*)")
+BEFORE = r"(?:(?<![\w/.+<~-])|(?<=\\n)|(?<=\\t))"  # a path that begins here is no part of an address or a relative one
+PATH = re.compile(rf"(?:file://|{BEFORE}~?)/(?:[^\s/\"'<>|,;:()\\]+/)+([^\s/\"'<>|,;:()\\]*)")
 OWN_WORDS = {"root", "geofm", "user", "data", "train", "test", "val", "model", "node", "host", "localhost", "jovyan"}
 
 
