@@ -16,7 +16,7 @@ from geofm_lib.paper import elsewhere
 from geofm_lib.planning import machine_fit, points
 from geofm_lib.planning.conditions import Conditions
 from geofm_lib.planning.planner import plan, predict
-from geofm_lib.runs import architecture, measured
+from geofm_lib.runs import architecture, grid, measured
 from geofm_lib.runs.results import file as report
 from tests.support.figures import run_folder
 
@@ -195,6 +195,9 @@ BAD_RUNS = {
     "another machine": ({"where": {"cores": 64}}, "unlike machines: cores 2 and 64"),
     "another device": ({"where": {"device": "an H100", "device_type": "cuda"}}, "unlike machines: device a CPU"),
     "real images": ({"settings": {"input": "real"}}, "has input=real"),
+    "no environment": ({"where": {"cores": None}}, "does not say its cores (environment.json)"),
+    "no peak": ({"summary": {"matmul_tflops": None}}, "does not say its matmul_tflops (summary.json)"),
+    "no speed": ({"summary": {"images_per_s": 0.0}}, "made 0.0 images/s"),
     "nothing sent": ({"settings": {"communication": "off"}}, "has communication=off"),
 }
 
@@ -208,6 +211,25 @@ def test_runs_that_cannot_be_fitted_get_a_sentence(tmp_path, capsys, change, sai
     assert heard.count("\n") == 1
     assert main(["calibrate", good]) == 2
     assert "give at least two" in capsys.readouterr().err
+
+
+def test_a_grid_names_its_runs(tmp_path, monkeypatch, capsys):
+    """The rows' names choose what is fitted; a row that has not run is told."""
+    monkeypatch.setenv("GEOFM_RUNS", str(tmp_path / "runs"))
+    rows = [("fit_1", *RUNS[0]), ("fit_2", *RUNS[1]), ("held_1", *OTHERS[0])]
+    lines = [f"{name},03_throughput,{model},{strategy},64,{batch},1,{ranks},0:10:00"
+             for name, model, strategy, ranks, batch in rows]  # fmt: skip
+    file = tmp_path / "grid.csv"
+    head = "name,notebook,model,strategy,image_size,batch_per_gpu,nodes,tasks_per_node,walltime"
+    file.write_text("\n".join([head, *lines]) + "\n")
+    assert main(["calibrate", str(file)]) == 2
+    assert "'fit_1' is no run of notebook 03" in capsys.readouterr().err
+    for row, (_, *asked) in zip(grid.read(file)[0], rows, strict=True):
+        a_run(row.folder, tuple(asked))
+    assert main(["calibrate", str(file), "--on", "name=fit_*"]) == 0
+    said = capsys.readouterr().out
+    assert "2 points fit 2 numbers" in said
+    assert "predicted 1 points" in said
 
 
 HEAD = "model,images_per_s,batch_per_gpu"

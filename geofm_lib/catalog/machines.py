@@ -43,7 +43,8 @@ class Machine:
             return self
         more = self.devices_per_node / ranks if self.shared else 1.0
         scaled = {name: more * getattr(self, name) for name in ("peak_bf16_tflops", "peak_fp32_tflops", "memory_gb_s")}
-        return replace(self, devices_per_node=ranks, **scaled)
+        links = {most: more * rate for most, rate in self.links_gb_s.items()}
+        return replace(self, devices_per_node=ranks, links_gb_s=links, **scaled)
 
 
 def _numbered(row: dict, name: str) -> dict[int, float]:

@@ -80,6 +80,8 @@ def table(file: Path, given: dict[str, str]) -> list[dict[str, str]]:
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
+        if "\0" in "".join(lines):
+            raise OSError("it is no text")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"'{file}' cannot be read as a table of points: {error}") from None
     kept = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]

@@ -80,8 +80,17 @@ def _of_runs(folders: list[tuple[str, Path]], like: str) -> tuple[list[Point], M
         if not run.finished:
             raise ValueError(f"'{name}' has not finished ({run.status}); a fit needs finished runs.")
         for setting, value in (("input", "synthetic"), ("communication", "on")):
-            if run.settings[setting] != value:
+            if run.settings.get(setting, value) != value:
                 raise ValueError(f"'{name}' has {setting}={run.settings[setting]}; a fit takes {value} ones alone.")
+        for file, found, needed in (
+            ("environment.json", run.environment, (*ALIKE, "nodes")),
+            ("summary.json", run.summary, ("ranks", "images_per_s", "matmul_tflops", "synchronised")),
+            ("settings.json", run.settings, ("model", "strategy", "batch_per_gpu", "image_size", "precision")),
+        ):
+            if lost := next((each for each in needed if found.get(each) is None), None):
+                raise ValueError(f"'{name}' does not say its {lost} ({file}); measure it again.")
+        if not run.summary["images_per_s"] > 0:
+            raise ValueError(f"'{name}' made {run.summary['images_per_s']} images/s, which is no speed.")
     (first, one), *others = runs.items()
     for name, run in others:
         for what in ALIKE:
@@ -123,7 +132,7 @@ def _machine(runs: list[Run], like: str) -> Machine:
 
 def _point(name: str, run: Run) -> Point:
     asked, found = run.settings, run.summary
-    size = {"image_size": asked["image_size"]} | ({"patch_size": asked["patch_size"]} if asked["patch_size"] else {})
+    size = {name: asked[name] for name in ("image_size", "patch_size") if asked.get(name)}
     cells = {key: str(value) for key, value in asked.items()} | {"name": name, "ranks": str(found["ranks"])}
     nodes = len(run.environment["nodes"])
     how = Conditions.of(asked, synchronised=found["synchronised"])
