@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, new_raw_cell
 
-from geofm_lib.figures import claims, plan, published
+from geofm_lib.figures import ledger, plan, published
 from geofm_lib.figures.display import Table
 from geofm_lib.report import notebook_outputs
 from geofm_lib.report.harmless import harmless
@@ -144,7 +144,7 @@ def text_and_tags(markup):
 
 def test_what_is_ours_survives_whole():
     wide = Table(pd.DataFrame({"name": ["a", "b & c"], "value": [1.5, 20_000]}), "A <caption>")
-    for shown in (wide, claims.of_kind(None, "finding"), plan.form(ScalingSettings()).table(), ScalingSettings()):
+    for shown in (wide, ledger.of_kind(None, "finding"), plan.form(ScalingSettings()).table(), ScalingSettings()):
         markup = shown._repr_html_()
         assert text_and_tags(harmless(markup)) == text_and_tags(markup)
 
