@@ -274,6 +274,8 @@ def test_a_table_needs_a_machine_and_a_source_must_be_there(tmp_path, capsys):
     (tmp_path / "table.csv").write_text(f"{HEAD}\n{TWO}")
     assert main(["calibrate", str(tmp_path / "table.csv")]) == 2
     assert "name the nearest row by --like" in capsys.readouterr().err
+    assert main(["calibrate", "--name", "mine"]) == 2
+    assert "There is nothing to fit" in capsys.readouterr().err
     assert main(["calibrate", str(tmp_path / "none.csv")]) == 2
     assert "There is no run folder, grid or table" in capsys.readouterr().err
 

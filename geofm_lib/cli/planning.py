@@ -77,6 +77,8 @@ def calibrate(sources: tuple[str, ...], name: str | None, **asked: Any) -> None:
     Without SOURCES the planner's speeds of Frontier are fitted to the published throughput again.
     """
     if not sources:
+        if name or any(asked.values()):
+            raise ValueError("There is nothing to fit: name run folders of notebook 03, a grid of them, or a table.")
         from geofm_lib.planning import calibrate as frontier
 
         return frontier.main()

@@ -32,11 +32,12 @@ def read(
 
     ValueError, one sentence: what is no such thing, runs that did not finish, runs of unlike machines.
     """
-    files, runs = [], []
+    files: list[Path] = []
+    runs: list[tuple[str, Path]] = []
     for source in sources:
         path = expanded(source)
         if path.is_dir():
-            runs.append((path.name, path))
+            runs.append((str(path) if path.name in dict(runs) else path.name, path))
         elif not path.is_file():
             raise ValueError(f"There is no run folder, grid or table '{source}'.")
         elif _is_grid(path):
