@@ -93,7 +93,7 @@ def test_the_order_of_strategies():
         for name, speed, fits in (("a", 10.0, True), ("b", 30.0, False), ("c", 20.0, True), ("d", 40.0, False))
     ]
     assert [row["strategy"] for row in ranked(rows)] == ["c", "a", "d", "b"]
-    assert choice(rows, {"a": 9.0, "b": 12.0, "c": 6.0}) == {"chosen": "c", "best": "b", "of_best": 0.5}
+    assert choice(rows, {"a": 9.0, "b": 12.0, "c": 6.0}) == {"chosen": "c", "best": "b", "of_best": 0.5, "ties": ()}
     assert choice(rows[1:2], {})["chosen"] is None
 
 
