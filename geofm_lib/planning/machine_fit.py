@@ -120,7 +120,7 @@ def fit(points: list[Point], machine: Machine, before: list[dict[str, Any]], nam
             f"{machine.name} are (the nearest fit is {exp(residuals[worst]):.2g} times slower); look at images_per_s, "
             "batch, ranks and precision."
         )
-    run = UNTOLD
+    run = max(UNTOLD, sqrt(float(residuals @ residuals) / len(points)))
     if left:
         scale = t.ppf(0.95, left) / LIKELY
         run = max(LEAST, sqrt(float(residuals @ residuals) / left)) * float(scale)
