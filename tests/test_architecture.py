@@ -81,7 +81,7 @@ def test_a_function_is_a_model_too(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name, said",
     {
-        "swin_tiny_patch4_window7_224": "has no row of transformer blocks",
+        "swin_tiny_patch4_window7_224": "is none of timm.s plain ViTs",
         "hiera_tiny_224": "not all of one size",
         "vit_tiny_r_s16_p8_224": "is no plain ViT",
         "vit_huge_nonsense": "neither a row of catalog/models.py nor a name of timm's",
@@ -105,6 +105,6 @@ def test_the_notebooks_side_asks_a_process_of_its_own():
     found = architecture.described(["ViT-Base", "vit_tiny_patch16_224", "resnet18"])
     assert found["ViT-Base"].name == "ViT-Base"
     assert parameters(found["vit_tiny_patch16_224"], "classify") == 5_717_416
-    assert "plain ViTs only" in found["resnet18"]
+    assert "none of timm's plain ViTs" in found["resnet18"]
     with pytest.raises(ValueError, match="did you mean 'ViT-3B'"):
         architecture.model("ViT-3")

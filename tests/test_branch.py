@@ -142,7 +142,7 @@ def test_a_branch_of_a_branch_tells_all_its_ancestors(found):
     curve = pretrain.loss(run)
     assert "over 18 steps. Those until step 15, in grey, are of whole and longer." in curve.alt
     assert list(curve.table["step"]) == [*range(1, 17), 18]
-    assert "At the branch it goes from 1.46e-05 to 2.09e-06." in pretrain.learning_rate(run).alt
+    assert "At the branch it goes from 1.46e−05 to 2.09e−06." in pretrain.learning_rate(run).alt
     page = colophon(run)._repr_html_()
     assert f"longer at step 15 (manifest SHA-256 {second['digest']}): base_learning_rate 0.004 -&gt; 0.001" in page
     assert f"before that {place / 'whole'} at step 12" in page
