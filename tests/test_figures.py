@@ -48,7 +48,7 @@ def test_a_loss_is_drawn_beside_what_it_must_be_held_against(folder):
     rows = [{"step": s, "epoch": s / 10, "loss": 1.0 - 0.005 * s, "learning_rate": s / 1e4} for s in range(1, 101)]
     run = folder({"norm_pix_loss": True}, MEASURED, rows)
     curve, rates = pretrain.loss(run), pretrain.learning_rate(run)
-    shown(curve, "0.520 ± 0.012 on 256 train images", "0.610 ± 0.034 on 40 val images", "each patch alone: 0.987")
+    shown(curve, "0.520 ± 0.012 on 256 train images", "0.610 ± 0.034 on 40 val images", "one brightness a patch: 0.987")
     (ax,) = curve.figure.axes
     named = [text.get_text() for text in curve.figure.legends[0].get_texts()]
     assert len(named) == 5 == len(ax.get_legend_handles_labels()[0]), "every mark has its words"
@@ -82,11 +82,36 @@ def test_what_is_rebuilt_stands_beside_patch_means(folder):
     )
     figure = pretrain.reconstruction(run)
     assert "mean and contrast put back from the original" in figure.alt
-    assert "rebuilt 28.1 dB, patch means only 22.1 dB" in figure.alt  # 20 log10(255 / 10)
-    assert [ax.get_ylabel() for ax in figure.figure.axes[::2]][2:] == ["rebuilt\n28.1 dB", "patch means\nonly, 22.1 dB"]
+    assert "rebuilt 28.1 dB, one brightness a patch 22.1 dB" in figure.alt  # 20 log10(255 / 10)
+    labels = ["rebuilt\n28.1 dB", "one brightness\na patch, 22.1 dB"]
+    assert [ax.get_ylabel() for ax in figure.figure.axes[::2]][2:] == labels
+    assert "nearer than the mean colour" not in str(pretrain.answer(run)), "nothing says how large a patch is"
     del arrays["means"], arrays["hidden"]
     run = folder({"dataset": "scenes"}, {"rebuilt": "val"}, arrays={"reconstruction.npz": arrays})
     assert "An earlier version kept nothing to compare it with" in pretrain.reconstruction(run).alt
+
+
+def test_a_mean_colour_is_a_guess_that_a_rebuilt_image_must_beat(folder):
+    """Two patches of 4 pixels are masked: their first band differs by 20 within a patch, their second is constant."""
+    original = np.zeros((1, 8, 8, 3), np.uint8)
+    original[..., 0], original[:, ::2, :, 0], original[..., 1] = 120, 100, 200
+    hidden = np.zeros((1, 8, 8), bool)
+    hidden[:, :4] = True
+    grey = np.where(hidden[..., None], np.uint8(103), original)  # (110 + 200 + 0) / 3
+    rebuilt = np.where(hidden[..., None], original + np.uint8(15), original)
+    arrays = {"original": original, "masked": grey, "hidden": hidden, "means": grey, "rebuilt": rebuilt}
+    run = folder({"dataset": "scenes", "norm_pix_loss": True}, {"rebuilt": "test"},
+                 arrays={"reconstruction.npz": arrays})  # fmt: skip
+    (run.folder / "encoder").mkdir()
+    (run.folder / "encoder" / "config.json").write_text('{"patch_size": 4}')
+    figure = pretrain.reconstruction(run)
+    told = "rebuilt 24.6 dB, one brightness a patch 9.9 dB, mean colour of each patch 32.9 dB"
+    assert told in figure.alt  # mean squares: 225, (149 + 9409 + 10609) / 3, 100 / 3
+    assert [ax.get_ylabel() for ax in figure.figure.axes][-1] == "mean colour\n32.9 dB"
+    (row,) = pretrain.doubts(run).frame.to_dict("records")
+    assert row["doubt"] == "what it rebuilds is no nearer than the mean colour of each patch"
+    assert told in row["evidence"] and "1 test image:" in row["evidence"]
+    assert "true brightness and contrast put back" in str(pretrain.answer(run))
 
 
 def test_lists_of_a_preparation(folder):

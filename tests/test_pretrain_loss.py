@@ -57,12 +57,11 @@ def test_a_flat_second_half_is_told_with_its_steps():
 @pytest.mark.parametrize(("loss", "said"), [(0.93, False), (0.95, True), (1.3, True)])
 def test_little_more_than_patch_means_is_told(loss, said):
     found = told(GOOD | {"held_out_loss": loss, "trained_on_loss": loss}, FALLING)
-    assert list(found) == ["little more than the mean of each patch was learned"] * said
+    assert list(found) == ["little more than one brightness a patch was learned"] * said
     if said:
         (row,) = found.values()
         assert (
-            f"{loss:.3f} ± 0.010 on 256 test images; the mean of each masked patch alone would have 0.99"
-            in (row["evidence"])
+            f"{loss:.3f} ± 0.010 on 256 test images; one brightness a patch alone would have 0.99" in (row["evidence"])
         )
 
 
@@ -83,16 +82,21 @@ def test_a_held_out_gap_counts_when_it_is_more_than_chance(more, said):
 def test_without_held_out_images_that_is_told_and_the_train_images_stand_in():
     none = GOOD | {"held_out_side": "", "held_out_loss": None, "held_out_images": 0, "trained_on_loss": 0.97}
     found = told(none, FALLING)
-    assert list(found) == ["little more than the mean of each patch was learned", "no image is held out"]
+    assert list(found) == ["little more than one brightness a patch was learned", "no image is held out"]
     assert "on 256 train images" in next(iter(found.values()))["evidence"]
 
 
 def test_the_sentence_has_every_loss_with_what_it_is_of():
     assert pretraining.result(GOOD) == (
         "The mean loss of the last 60 steps is 0.8; with masks that are always the same, 0.800 ± 0.010 on 256 "
-        "train images, and 0.810 ± 0.010 on 256 test images, which it was not trained on. The mean of each patch "
-        "alone would have 0.99."
+        "train images, and 0.810 ± 0.010 on 256 test images, which it was not trained on. One brightness a patch "
+        "alone (its true mean over pixels and bands) would have 0.99."
     )
+    assert "+0.010, which is within the two intervals together (± 0.014)" in pretraining.side_by_side(GOOD)
+    assert pretraining.slope(FALLING).startswith("From step ") and " % below that of steps " in pretraining.slope(
+        FALLING
+    )
+    assert pretraining.slope(FALLING.head(5)) == pretraining.side_by_side({}) == ""
     assert "An earlier version measured none" in pretraining.result({"loss": 0.85})
     assert "when the run has ended" in pretraining.result({})
 

@@ -11,7 +11,8 @@ from geofm_lib.catalog.metrics import plus_minus
 MIDDLE, END = (0.4, 0.6), 0.8  # shares of the steps: two fifths to three fifths are held against the last fifth
 FLAT = 0.02  # of the loss: a second half that brings less is flat
 ROWS = 30  # logged steps below which a curve says too little
-CLOSE = 0.95  # of the loss of the patch means: above it little more than brightness was learned
+CLOSE = 0.95  # of the loss of one brightness a patch: above it little more was learned
+BRIGHTNESS = "one brightness a patch"  # the mean over pixels and bands, which MAE's normalised target takes away
 GAP = 0.05  # of the train images' loss, from which on it counts that held-out images lose more
 
 
@@ -33,7 +34,34 @@ def result(summary: dict[str, Any]) -> str:
         parts[-1] += f", and {on(summary, 'held_out')}, which it was not trained on"
     else:
         parts += ["no image is held out, so there is no held-out loss"]
-    return f"{'; '.join(parts)}. The mean of each patch alone would have {summary['patch_mean_loss']:.3g}."
+    told = f"{'; '.join(parts)}. {BRIGHTNESS.capitalize()} alone (its true mean over pixels and bands) would have "
+    return f"{told}{summary['patch_mean_loss']:.3g}."
+
+
+def side_by_side(summary: dict[str, Any]) -> str:
+    """How the losses of one run differ in what they are of: crops, masks and images; "" without both sides."""
+    trained, held = summary.get("trained_on_loss"), summary.get("held_out_loss")
+    if trained is None or held is None:
+        return ""
+    noise = math.hypot(summary["held_out_interval"] or 0.0, summary["trained_on_interval"] or 0.0)
+    gap = held - trained
+    told = f"Held-out less train images, both of centre crops: {gap:+.3f}, " + (
+        f"which is within the two intervals together (± {noise:.2g})" if abs(gap) <= noise
+        else f"beyond the two intervals together (± {noise:.2g})")  # fmt: skip
+    return f"{told}. The loss of the last steps is of random crops and masks, so it is another measure."
+
+
+def slope(metrics: pd.DataFrame) -> str:
+    """Whether the loss still falls at its end: the last fifth of the steps beside the middle one; "" of few steps."""
+    found = _fifths(metrics)
+    if not found:
+        return ""
+    middle, end, first, last = found
+    change = 100 * (end - middle) / middle
+    return (
+        f"From step {last:,} on it is {end:.3g} on average, {abs(change):.1f} % {'below' if change < 0 else 'above'} "
+        f"that of steps {first:,} to {_step(metrics, MIDDLE[1]):,}."
+    )
 
 
 def on(found: dict[str, Any], name: str) -> str:
@@ -43,14 +71,17 @@ def on(found: dict[str, Any], name: str) -> str:
     return f"{loss} on {count} {side} image{'s' * (count != 1)}"
 
 
-def answer(summary: dict[str, Any], settings: dict[str, Any]) -> str:
-    """What a pretraining came to in one sentence: held-out loss (else the best that was measured) and its yardstick."""
+def answer(summary: dict[str, Any], settings: dict[str, Any], images: str = "images") -> str:
+    """What a pretraining came to in one sentence: held-out loss (else the best that was measured) and its yardstick.
+
+    images: what it was trained on, in words.
+    """
     if summary.get("loss") is None:
         return "The run has not ended, so what it converges to is not known yet."
     who = f"{settings.get('model', 'the model')}, {summary['epochs']} epochs"
     if "patch_mean_loss" not in summary:  # an earlier version's
         return f"The last step's loss is {summary['loss']:.3f} ({who})."
-    who += f" on {summary['train_images']:,} images" if summary.get("train_images") else ""
+    who += f" on {summary['train_images']:,} {images}" if summary.get("train_images") else ""
     side = summary["held_out_side"]
     name, where = ("held_out", f"{side} images that it never saw") if side else ("trained_on", "images it trained on")
     value, alone = summary[f"{name}_loss"], summary["patch_mean_loss"]
@@ -58,22 +89,36 @@ def answer(summary: dict[str, Any], settings: dict[str, Any]) -> str:
     share = 100 * (1 - value / alone)
     beside = f"{share:.0f} % below" if share > 0 else f"{-share:.0f} % above"
     return (
-        f"The loss comes to {told} on {summary[f'{name}_images']} {where}, {beside} what the mean of each "
-        f"patch alone has ({who})."
+        f"The loss comes to {told} on {summary[f'{name}_images']} {where}, {beside} that of "
+        f"{BRIGHTNESS}, its true mean over pixels and bands ({who})."
     )
 
 
 def _plateau(_: dict[str, Any], metrics: pd.DataFrame) -> str:
     """Is the last fifth hardly below the middle one? A mean of many steps each, since a step's loss is one batch's."""
-    if "loss" not in metrics or len(metrics) < ROWS:
-        return ""
-    done = (metrics["step"] - metrics["step"].iloc[0]) / max(1, metrics["step"].iloc[-1] - metrics["step"].iloc[0])
-    middle, end = metrics["loss"][done.between(*MIDDLE)].mean(), metrics["loss"][done >= END].mean()
+    middle, end, first, last = _fifths(metrics) or (0.0, 0.0, 0, 0)
     if not (middle > 0 and middle - end < FLAT * middle):
         return ""
-    first, last = (int(metrics["step"][done >= share].iloc[0]) for share in (MIDDLE[0], END))
     fell = f"{100 * (middle - end) / middle:.1f} %"
     return f"{middle:.4f} on average from step {first} on, {end:.4f} from step {last} on: it fell by {fell} in between"
+
+
+def _fifths(metrics: pd.DataFrame) -> tuple[float, float, int, int] | None:
+    """(mean loss of the middle fifth of the steps, of the last, the step at which each begins); None of few rows."""
+    if "loss" not in metrics or len(metrics) < ROWS:
+        return None
+    done = _done(metrics)
+    middle, end = metrics["loss"][done.between(*MIDDLE)].mean(), metrics["loss"][done >= END].mean()
+    return middle, end, _step(metrics, MIDDLE[0]), _step(metrics, END)
+
+
+def _done(metrics: pd.DataFrame) -> pd.Series:
+    return (metrics["step"] - metrics["step"].iloc[0]) / max(1, metrics["step"].iloc[-1] - metrics["step"].iloc[0])
+
+
+def _step(metrics: pd.DataFrame, share: float) -> int:
+    """The first logged step behind which this share of them is done."""
+    return int(metrics["step"][_done(metrics) >= share].iloc[0])
 
 
 def _patch_means(found: dict[str, Any], _: pd.DataFrame) -> str:
@@ -81,7 +126,7 @@ def _patch_means(found: dict[str, Any], _: pd.DataFrame) -> str:
     loss, alone = found.get(f"{name}_loss"), found.get("patch_mean_loss")
     if loss is None or not alone or loss <= CLOSE * alone:
         return ""
-    return f"{on(found, name)}; the mean of each masked patch alone would have {alone:.3g}"
+    return f"{on(found, name)}; {BRIGHTNESS} alone would have {alone:.3g}"
 
 
 def _gap(found: dict[str, Any], _: pd.DataFrame) -> str:
@@ -103,7 +148,7 @@ Evidence = Callable[[dict[str, Any], pd.DataFrame], str]
 RULES: tuple[tuple[str, Evidence, str], ...] = (
     ("the loss is flat over the second half", _plateau,
      "more of the same steps bring little: a larger model, more images, another base_learning_rate, or fewer epochs"),
-    ("little more than the mean of each patch was learned", _patch_means,
+    ("little more than one brightness a patch was learned", _patch_means,
      "train for longer or at a higher base_learning_rate; look at what is rebuilt below"),
     ("it knows its train images better than others", _gap,
      "more images, fewer epochs, or a smaller model; a smaller crop_scale_min makes more of the images there are"),

@@ -1,8 +1,8 @@
 """02: does a pretraining converge, and which images went in and came out (01 shows those that go in)? No torch."""
 
+import functools
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ import pandas as pd
 
 from geofm_lib.advice import pretraining
 from geofm_lib.catalog.metrics import LONG, number, rough
+from geofm_lib.figures import rebuilt
 from geofm_lib.figures._axes import BLUE, GREY, LIMIT, ORANGE, TRAINING_LOSS, WORDS, legend_below, own_look, smoothed
 from geofm_lib.figures.display import NARROW_IN, Answer, Figure, Note, Table, axes, cut, sheet, styled
-from geofm_lib.files import Damaged
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import expanded
 
@@ -38,17 +38,15 @@ def images(run: Run) -> Note:
 
 def answer(run: Run) -> Answer:
     """Whether it converged, by the losses with fixed masks, and what speaks against it."""
-    found = pretraining.doubts(run.summary, run.metrics)
-    against = "; ".join(row["doubt"] for row in found)
+    against = "; ".join(row["doubt"] for row in _doubts(run))
     more = []
     if "patch_mean_loss" in run.summary:
         more = [f"The ± is 95 % over these images, of one run (seed {run.settings.get('seed', 0)}), not over seeds."]
-    with suppress(OSError, Damaged), np.load(run.proved("reconstruction.npz")) as saved:
-        told = _ratios(saved) if "means" in saved else {}  # of a file that cannot be read its own figure says why
-        more += [f"Peak signal-to-noise ratio of what it rebuilds: {told['rebuilt']}; of patch means only: "
-                 f"{told['means']}."] * bool(told)  # fmt: skip
+    told = rebuilt.kept(run)
+    more += [f"Peak signal-to-noise ratio of the masked pixels of {rebuilt.beside(told)}."] * bool(told)
     more += [f"What speaks against it: {against}."] * bool(against)
-    return Answer(pretraining.answer(run.summary, run.settings), " ".join(more))
+    images = "drawn (synthetic) scenes" if drawn_by_us(run.settings) else "images"
+    return Answer(pretraining.answer(run.summary, run.settings, images), " ".join(more))
 
 
 @styled
@@ -75,7 +73,7 @@ def loss(run: Run) -> Figure | Note:
             look = own_look(side, label=f"fixed masks: {words[-1]}", linestyle="", capsize=2)
             ax.errorbar(end + aside * span, found[f"{name}_loss"], found[f"{name}_interval"] or 0.0, **look)
     if "patch_mean_loss" in found:
-        words.append(f"mean of each patch alone: {number(found['patch_mean_loss'])}")
+        words.append(f"{pretraining.BRIGHTNESS}: {number(found['patch_mean_loss'])}")
         ax.axhline(found["patch_mean_loss"], **LIMIT, label=words[-1])
     ax.set(xlabel=x, ylabel=TRAINING_LOSS + ", masked patches")
     legend_below(figure, [ax], 2)
@@ -97,17 +95,31 @@ def loss(run: Run) -> Figure | Note:
 
 def result(run: Run) -> Note:
     """What the loss came to: over the last steps, and with fixed masks on train and on held-out images."""
-    return Note(pretraining.result(run.summary))
+    found, metrics = run.summary, run.metrics
+    more = (pretraining.slope(metrics), pretraining.side_by_side(found)) if "patch_mean_loss" in found else ()
+    return Note(" ".join(filter(None, [pretraining.result(found), *more])))
 
 
 def doubts(run: Run) -> Table:
     """What speaks against a pretraining, with its evidence and what to do; one sentence when nothing does."""
-    rows = pretraining.doubts(run.summary, run.metrics)
+    rows = _doubts(run)
     measured = "patch_mean_loss" in run.summary
     empty = (
         "None of the usual signs of a poor pretraining." if measured else "Its curve, as far as it goes, is not flat."
     )
     return Table(pd.DataFrame(rows), "What speaks against it", empty=empty)
+
+
+def _doubts(run: Run) -> list[dict[str, str]]:
+    """Those of its numbers, and one of its pictures: the mean colour of each patch may be as near."""
+    told = rebuilt.kept(run)
+    rows = pretraining.doubts(run.summary, run.metrics)
+    if run.settings.get("norm_pix_loss") and told.get("colours", np.nan) >= told.get("rebuilt", np.nan):
+        evidence = f"peak signal-to-noise ratio of the masked pixels of {rebuilt.beside(told)}"
+        advice = "train for longer, on more images or a larger model; the probe (05) asks what the features are worth"
+        doubt = "what it rebuilds is no nearer than the mean colour of each patch"
+        rows.append({"doubt": doubt, "evidence": evidence, "what to do": advice})
+    return rows
 
 
 @styled
@@ -201,7 +213,7 @@ def model_view(run: Run) -> Figure | Note:
 
 
 def reconstruction(run: Run) -> Figure | Note:
-    """Images that are held out, else of the train side; what the model saw, what it rebuilt, and patch means alone."""
+    """Images that are held out, else of the train side; what the model saw, what it rebuilt, and two plain guesses."""
     side = run.summary.get("rebuilt", "")  # an earlier version took train images too, and did not say so
     names = {"original": f"{side} image".strip(), "masked": "visible patches", "rebuilt": "rebuilt"}
     trained = {"train": ", which it was trained on since no image is held out", "": " of a side that was not noted"}
@@ -209,27 +221,22 @@ def reconstruction(run: Run) -> Figure | Note:
     words += "and the image that it rebuilt from them"
     if run.settings.get("norm_pix_loss"):
         words += ", with each masked patch's mean and contrast put back from the original"
-    return _rows(run, "reconstruction.npz", names, words, _errors)
+    return _rows(run, "reconstruction.npz", names, words, functools.partial(_errors, rebuilt.patch(run)))
 
 
-def _errors(saved: Mapping[str, np.ndarray], names: dict[str, str]) -> str:
-    """A sentence on the errors of what was rebuilt and of patch means, which become a row; "" for older files."""
-    if "means" not in saved:
+def _errors(patch: int, arrays: dict[str, np.ndarray], names: dict[str, str]) -> str:
+    """A sentence on the errors of what was rebuilt and of plain guesses, which become rows; "" for older files."""
+    if "means" not in arrays:
         return " An earlier version kept nothing to compare it with."
-    told = _ratios(saved)
-    for name, words in (("rebuilt", "rebuilt"), ("means", "patch means\nonly")):
-        names[name] = f"{words}, {told[name]}".replace("rebuilt, ", "rebuilt\n")
-    return (f" Last row: each masked patch is its own mean, as if nothing else had been learned. Peak signal-to-noise "
-            f"ratio of the masked pixels: rebuilt {told['rebuilt']}, patch means only {told['means']}.")  # fmt: skip
-
-
-def _ratios(saved: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Peak signal-to-noise ratio over the masked pixels, of what was rebuilt and of patch means, in words."""
-    errors = {
-        name: np.square(saved[name].astype(float) - saved["original"])[saved["hidden"]].mean()
-        for name in ("rebuilt", "means")
-    }
-    return {name: f"{10 * np.log10(255**2 / each):.1f} dB" if each else "no error" for name, each in errors.items()}
+    told = rebuilt.ratios(arrays, patch)
+    if "colours" in told:
+        arrays["colours"] = rebuilt.colours(arrays, patch)
+    for name, words in (("rebuilt", "rebuilt"), ("means", "one brightness\na patch,"), ("colours", "mean colour")):
+        if name in told:
+            names[name] = f"{words}{' ' if name == 'means' else chr(10)}{rebuilt.decibels(told[name])}"
+    last = " Last row: the true mean colour of each masked patch, one value a band." if "colours" in told else ""
+    return (f" Then each masked patch is its own true brightness, one value for all bands, as if nothing else had been "
+            f"learned.{last} Peak signal-to-noise ratio of the masked pixels: {rebuilt.listed(told)}.")  # fmt: skip
 
 
 def withheld(run: Run) -> bool:
@@ -254,8 +261,9 @@ def _rows(
     if not path.is_file():
         return Note(f"The run has not written {file} (it is written when the run finishes).")
     with np.load(path) as saved:
-        told = more(saved, names)
-        rows = [saved[name][:8] for name in names]
+        arrays = dict(saved)
+    told = more(arrays, names)
+    rows = [arrays[name][:8] for name in names]
     alt = f"{len(rows[0])} images in columns. Rows: {words}.{told}"
     narrow = sheet([row[:4] for row in rows], names=list(names.values()), width=NARROW_IN)
     return Figure(sheet(rows, names=list(names.values())), alt, photo=True, narrow=narrow)
@@ -263,8 +271,8 @@ def _rows(
 
 def save_rebuilt(run: Run, file: Path) -> Path:
     """Save what a pretraining on the built-in scenes rebuilt (README's image); other images are not ours to publish."""
-    rebuilt = reconstruction(run)
-    if not drawn_by_us(run.settings) or isinstance(rebuilt, Note):
+    figure = reconstruction(run)
+    if not drawn_by_us(run.settings) or isinstance(figure, Note):
         raise ValueError(f"'{run.folder}' has rebuilt none of the built-in scenes; other images stay in the run folder")
-    file.write_bytes(rebuilt.encoded)
+    file.write_bytes(figure.encoded)
     return file
