@@ -121,6 +121,7 @@ def test_size_is_judged_by_what_pretraining_adds(table, gain, verdict, words):
 def test_without_three_sizes_the_claim_is_not_measured(table):
     table(rows(FAMILY[:2]))
     assert claims.larger_probe_better({}).verdict == claims.gain_of_largest({}).verdict == "not measured"
+    assert "Not known yet, of 2 sizes: pretraining adds" in repr(shown.answer(AccuracySettings()))
 
 
 def test_seeds_widen_the_interval_and_fewer_unique_images_are_no_horizon(table):

@@ -21,7 +21,7 @@ from geofm_lib.figures._axes import (
 )
 from geofm_lib.figures.display import Answer, Figure, Note, Table, axes, styled
 from geofm_lib.files import read_csv
-from geofm_lib.paper import accuracy, accuracy_cost, accuracy_fits, accuracy_study
+from geofm_lib.paper import accuracy, accuracy_cost, accuracy_fits, accuracy_study, claims
 from geofm_lib.runs import results
 from geofm_lib.settings import AccuracySettings, SettingsError, expanded
 
@@ -56,7 +56,8 @@ def answer(settings: AccuracySettings) -> Answer:
         said = ", ".join(f"{row.model} {row.value:.1f} ({row.low:.1f} to {row.high:.1f})" for row in gains.itertuples())
         does = "helps" if accuracy_study.rises(gains) else "does not show that it helps"
         times = last["parameters_m"] / first["parameters_m"]
-        words = [f"Size {does}: pretraining adds {said} points of top-1 over the same architecture untrained,"]
+        judged = f"Size {does}" if len(gains) >= claims.LEAST_SIZES else f"Not known yet, of {len(gains)} sizes"
+        words = [f"{judged}: pretraining adds {said} points of top-1 over the same architecture untrained,"]
         words += [f"after {first['images_seen']:,.0f} images each, over {times:.0f} times the size."]
         cut = accuracy_study.fullest(accuracy_study.at_equal_compute(_probed(settings, gain=True), levels=16))
         if len(cut):
