@@ -14,6 +14,7 @@ import pytest
 from geofm_lib import cli, files, report
 from geofm_lib.figures import compare, compare_curves
 from geofm_lib.figures.display import Figure, Note
+from geofm_lib.report.colophon import colophon
 from geofm_lib.runs import compared, comparison, grid, life, queue
 from geofm_lib.settings import CompareSettings, PretrainSettings, SettingsError
 from tests.support.figures import image, run_folder
@@ -222,6 +223,14 @@ def test_three_throughput_runs(made):
         in compare_curves.drawn(it).alt
     )
     assert image(compare_curves.drawn(it))
+    words = repr(compare.answer(it))
+    assert "strategy DDP is best of 3: 400 images/s (95 % interval" in words.replace("400.0", "400")
+    assert "All runs: ViT-Femto, MAE pretraining, fp32, 64 px, 32 images a rank" in words
+    without = "Peak memory is left out, which depends on profile_steps"
+    assert without in compare.ranking(it).caption and without in compare_curves.drawn(it).alt
+    assert "peak memory, fullest rank" not in compare.ranking(it).frame
+    (it.runs[0].folder / "environment.json").write_text(json.dumps({"commit": "c0ffee", "device": "CPU"}))
+    assert "c0ffee (FULL_SHARD); not noted (DDP, NO_SHARD)" in repr(colophon(runs=it.runs))
     made("gpu", "throughput", {"images_per_s": 9000.0}, device="H100", metrics=())
     apart = found("FULL_SHARD", "DDP", "gpu")
     assert [order(each) for each in apart.sections] == [[["DDP"], ["FULL_SHARD"]], [["gpu"]]]
@@ -459,7 +468,7 @@ def test_one_run_with_a_value(made):
     words = repr(compare.answer(found("a", "b")))
     assert words == (
         "By held-out loss, a alone has a value: 0.800 (95 % interval 0.790 to 0.810, over the held-out images of one "
-        "run, the same for all). One run is not ranked: b (failed, step 40 of 40)."
+        "run, the same for all). All runs: ViT-Femto, 64 px, CPU. One run is not ranked: b (failed, step 40 of 40)."
     )
 
 
@@ -468,7 +477,7 @@ def test_simulations(made):
         made(name, "simulate", {"peak_memory_gib": peak}, strategy=name, metrics=())
     it = found("HYBRID_2GPUs", "FULL_SHARD")
     assert order(it.sections[0]) == [["FULL_SHARD"], ["HYBRID_2GPUs"]]
-    assert "GiB at peak of one rank, simulated, strategy FULL_SHARD is best of 2: 2 (one run, no interval)" in (
+    assert "peak memory of one rank, simulated, strategy FULL_SHARD is best of 2: 2 GiB (one run, no interval)" in (
         repr(compare.answer(it))
     )
     assert isinstance(compare_curves.drawn(it), Figure)

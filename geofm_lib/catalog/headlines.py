@@ -13,7 +13,8 @@ class Headline:
 
     `key`, `low`, `high` and `half` (of an interval) are names in the summary, in which METRIC stands for the probe's
     (`catalog/metrics`); of several with bars between them, the first that is there. `needs` are other names without
-    which it is not this number; `alike` what must be equal beside the kind's own.
+    which it is not this number; `alike` what must be equal beside the kind's own; `moved` settings that change this
+    number alone: where they differ, it is not shown beside what is ranked.
     """
 
     words: str
@@ -26,6 +27,7 @@ class Headline:
     over: str = ""  # what the interval is over, in words
     needs: tuple[str, ...] = ()
     alike: tuple[str, ...] = ()
+    moved: tuple[str, ...] = ()
     form: str = ".3g"
 
     def named(self, summary: dict[str, Any], name: str) -> Any:
@@ -55,7 +57,8 @@ class Kind:
     """How runs of a job are compared: headlines, the first that a run has counts; `beside` are shown, never ranked by.
 
     alike: facts of a run (of its settings, summary, environment, or what its settings came to) that must be equal in a
-    ranking. told: facts that may make a difference and are no setting.
+    ranking. told: facts that may make a difference and are no setting. conditions: what an answer says where all
+    runs share it.
     """
 
     headlines: tuple[Headline, ...]
@@ -64,10 +67,12 @@ class Kind:
     told: tuple[str, ...] = ()
     seeds: tuple[str, ...] = ("seed",)
     idle: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ("model", "image_size", "device")
 
 
 STEADY = ("loss_steps", "crop_scale_min", "rotations")  # what the loss of the training's own crops depends on
 OVER_IMAGES = "over the held-out images of one run, the same for all"
+AFTER = ("profile_steps", "compare", "trace")  # of steps after the window: they move memory, and no speed
 FAST = ("splits", "readout")
 ACCURACY = (
     Headline("{METRIC}, fast protocol", "fast_value", " %", low="fast_low", high="fast_high", form=".1f",
@@ -100,15 +105,18 @@ KINDS = {
         seeds=("seed", "encoder's seed"),
     ),
     "throughput": Kind(
-        (Headline("images/s, steady window", "images_per_s", over="over the steps of one run"),),
+        (Headline("speed, steady window", "images_per_s", " images/s", over="over the steps of one run"),),
         ("device", "workload", "image_size", "communication"),
-        (Headline("GiB at peak, fullest rank", "peak_memory_gib"),),
+        (Headline("peak memory, fullest rank", "peak_memory_gib", " GiB", moved=AFTER),),
         ("threads_per_rank", "torch"),
-        idle=("profile_steps", "compare", "trace"),  # of steps after the window
+        idle=AFTER,
+        conditions=("model", "workload", "precision", "image_size", "batch_per_gpu", "ranks", "device",
+                    "threads_per_rank"),
     ),
     "simulate": Kind(
-        (Headline("GiB at peak of one rank, simulated", "peak_memory_gib", less=True),),
+        (Headline("peak memory of one rank, simulated", "peak_memory_gib", " GiB", less=True),),
         ("workload", "image_size", "batch_per_gpu"),
+        conditions=("model", "workload", "precision", "image_size", "batch_per_gpu", "ranks"),
     ),
 }  # fmt: skip
 WORDS = {

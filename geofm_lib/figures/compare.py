@@ -8,13 +8,17 @@ import pandas as pd
 from geofm_lib.catalog import headlines
 from geofm_lib.catalog.metrics import MINUS
 from geofm_lib.figures.display import Answer, Links, Note, Table, file_address
+from geofm_lib.planning.conditions import WORKLOADS
 from geofm_lib.runs.compared import MOST_NAMED, in_words
 from geofm_lib.runs.comparison import Comparison, Group, Section
 from geofm_lib.runs.member import NOT_BEGUN, NOT_NOTED, Member
 
 UNKNOWN = {None, NOT_NOTED}
 BLIND = "say nothing of how runs of equal settings differ"
-MOST_PAIRS = 12  # rows of what made the difference
+MOST_PAIRS = 28  # rows of what made the difference: all pairs of eight runs
+OF_PROCESS = "On a CPU peak memory is that of the whole process, Python and torch included"
+UNITS = {"image_size": "{} px", "batch_per_gpu": "{} images a rank", "ranks": "{} ranks",
+         "threads_per_rank": "threads a rank: {}"}  # fmt: skip
 
 
 def answer(found: Comparison) -> Answer:
@@ -38,8 +42,30 @@ def answer(found: Comparison) -> Answer:
     parts += found.refused[:MOST_NAMED]
     if (others := len(found.refused) - MOST_NAMED) > 0:
         parts.append(f"{others} more rows of the grid cannot be read (geofm status GRID names them)")
+    parts[1:1] = _conditions(found)
     first, *more = [each.rstrip(".") + "." for each in parts]
     return Answer(first, " ".join(more))
+
+
+def _conditions(found: Comparison) -> list[str]:
+    """What all runs have in common, and that no GPU was asked: a sentence each."""
+    words = [UNITS.get(name, "{}").format(WORKLOADS.get(value, value)) for name, value in found.conditions.items()]
+    said = [f"All runs: {', '.join(words)}"] if words and len(found.members) > 1 else []
+    return said + ["Ran on CPU: times and memory say nothing about a GPU"] * (
+        found.job == "throughput" and on_cpu(found)
+    )
+
+
+def on_cpu(found: Comparison) -> bool:
+    """Did all runs that have begun run on a CPU?"""
+    kinds = {each.run.environment.get("device_type") for each in found.members if each.state != NOT_BEGUN}
+    return kinds == {"cpu"}
+
+
+def about_memory(found: Comparison) -> str:
+    """What is said of peak memory beside a ranking by speed: what it is of, or why it is not there."""
+    shown = any(each.key == "peak_memory_gib" for each in found.beside)
+    return found.left_out or (OF_PROCESS if shown and on_cpu(found) else "")
 
 
 def settings(found: Comparison) -> Table | Note:
@@ -82,23 +108,27 @@ def ranking(found: Comparison) -> Table:
             f". Intervals are 95 %, {'; '.join(over)}: they {BLIND}. Of three seeds or repeats they are of the mean"
         )
         caption += " (Student's t), and hold that, too"
+    if by and (said := about_memory(found)):
+        caption += f". {said}"
     if len(found.sections) > 1:
         caption += f". Letters are rankings that cannot be mixed, since the runs differ in {in_words(found.apart)}"
     return Table(frame.dropna(axis=1, how="all"), caption)
 
 
 def difference(found: Comparison) -> Table:
-    """Pairs of runs that differ in one setting alone, those of the best run first, with what that changed."""
+    """Pairs of runs that differ in one setting alone, with what that changed; first those that are not apart."""
     rows = []
     for mark, section in marked(found):
         for one, other in itertools.combinations(section.groups, 2):
             changed = _changed(one, other)
             if len(changed) == 1:
                 rows.append(({"ranking": mark} if mark else {}) | _step(one, other, *changed.popitem()))
+    rows.sort(key=lambda row: str(row["intervals apart"]).startswith("yes"))
     more = f"; the first {MOST_PAIRS} of {len(rows)} pairs" if len(rows) > MOST_PAIRS else ""
     empty = "No two runs differ in one setting alone, so what made the difference cannot be told apart."
     said = f", and {in_words(left)}, which do not change this number" if (left := _ignored(found)) else ""
-    caption = f"What one setting changed, all others equal (seeds apart{said}), the better run first{more}"
+    caption = f"What one setting changed, all others equal (seeds apart{said}), the better run first; pairs whose "
+    caption += f"intervals overlap lead{more}"
     return Table(pd.DataFrame(rows[:MOST_PAIRS]), caption, empty=empty)
 
 
@@ -189,7 +219,7 @@ def _row(found: Comparison, section: Section, mark: str, place: int, group: Grou
         count = "" if one else f" ({len(group.members)} {group.what})"
         row["interval"] = f"{group.ends}{count}"
     row["unlike the best"] = _unlike(section, group.members[0])
-    for beside in found.kind.beside:
+    for beside in found.beside:
         values = [float(beside.named(each.summary, beside.key)) for each in group.members
                   if beside is not group.headline and headlines.has(beside, each.summary)]  # fmt: skip
         if values:

@@ -9,7 +9,7 @@ from geofm_lib.catalog.headlines import Headline
 from geofm_lib.catalog.metrics import number
 from geofm_lib.catalog.strategies import lookup
 from geofm_lib.figures._axes import BLUE, DOZEN, GREY, INK, LIMIT, SEEN, TRAINING_LOSS, legend_below, smoothed
-from geofm_lib.figures.compare import marked
+from geofm_lib.figures.compare import about_memory, marked
 from geofm_lib.figures.display import Figure, Note, axes, styled
 from geofm_lib.runs.comparison import Comparison, Group, own_interval
 from geofm_lib.runs.member import Member
@@ -106,13 +106,18 @@ def bars(found: Comparison) -> Figure | Note:
     panels[0, 0].invert_yaxis()
     table = pd.DataFrame(rows)
     told = _told(
-        [f"{row['run']} {number(float(str(row['value'])))}" for row in rows if row["number"] == rows[0]["number"]]
+        [
+            f"{name} {group.told}"
+            for name, (_, group) in zip(names, groups, strict=True)
+            if group.headline == groups[0][1].headline
+        ]  # fmt: skip
     )
     over = list(dict.fromkeys(group.over for _, group in groups if group.interval))
     words = ["Bars"] + [f"with 95 % intervals {' and '.join(over)}"] * bool(over)
     words += ["(not over runs of equal settings)"] * any(g.interval and len(g.members) == 1 for _, g in groups)
     seeds = ", a dot a seed" if any(len(group.members) > 1 for _, group in groups) else ""
-    return Figure(figure, f"{' '.join(words)}{seeds}. {rows[0]['number']}: {told}.", table)
+    memory = f" {said}." if (said := about_memory(found)) else ""
+    return Figure(figure, f"{' '.join(words)}{seeds}. {rows[0]['number'].capitalize()}: {told}.{memory}", table)
 
 
 def _labels(found: Comparison, curves: dict[str, Any]) -> dict[str, str]:
@@ -134,7 +139,7 @@ def _columns(found: Comparison) -> list[Headline]:
     """What is drawn: the numbers that runs are ranked by, then what stands beside them for two runs or more."""
     known = [each.summary for section in found.sections for group in section.groups for each in group.members]
     own = list(dict.fromkeys(section.headline for section in found.sections))
-    beside = [each for each in found.kind.beside if sum(headlines.has(each, one) for one in known) > 1]
+    beside = [each for each in found.beside if sum(headlines.has(each, one) for one in known) > 1]
     return list(dict.fromkeys([*own, *beside]))[:2]
 
 

@@ -32,6 +32,7 @@ NARROW_IN = 4.2  # inches of the same figure laid out for a phone: text of 8 poi
 NARROW_TALLER = 1.15  # legends need more lines there
 DPI = 144  # of photographs
 FEW_COLUMNS = 4  # of a table that a phone shows as one
+PHONE_PX, LETTER_PX, GAP_PX = 360, 6.6, 13  # of a phone's column; of a letter and a gap in a table
 ENDS = (("low", "high"), ("from", "to"))  # names of columns behind a value that hold its interval
 PHOTO_BYTES = 55_000  # a sheet of photographs is compressed until it is below this; for a phone below half of it
 
@@ -101,7 +102,19 @@ class Table(Rendered):
     @property
     def wide(self) -> bool:
         """Too many columns for a phone? There each row is a block of names and values, so that nothing is hidden."""
-        return self.head and self.blocks and len(self.frame.columns) > FEW_COLUMNS
+        if not (self.head and self.blocks) or self.frame.empty:
+            return False
+        return len(self.frame.columns) > FEW_COLUMNS or self._narrowest() > PHONE_PX
+
+    def _narrowest(self) -> float:
+        """CSS pixels below which a phone would cut this table: of each column what does not break, and the gap."""
+        total = 0.0
+        for (name, _, fixed), column in zip(self.columns(), self.frame, strict=True):
+            cells = [str(self.cell(value, column)) for value in self.frame[column]]
+            number = pd.api.types.is_numeric_dtype(self.frame[column])
+            parts = cells if fixed or number else [word for cell in cells for word in cell.split()]
+            total += LETTER_PX * max(map(len, [*name.split(), *parts]), default=0) + GAP_PX
+        return total
 
     def columns(self) -> list[tuple[str, str, str]]:
         """(name, CSS of its alignment, CSS that keeps short cells on one line) of each column."""

@@ -1,5 +1,6 @@
 """Where a result comes from: the starts of a run, and its commit, parameters, versions, devices and data."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,11 +33,15 @@ def chain(run: Run) -> Table:
     return Table(pd.DataFrame(rows), words)
 
 
-def colophon(run: Run | None = None) -> Table:
-    """Where a result comes from: commit, parameters, versions, host and devices, data, duration."""
+def colophon(run: Run | None = None, runs: Sequence[Run] = ()) -> Table:
+    """Where a result comes from: commit, parameters, versions, host and devices, data, duration.
+
+    `runs`: those that a page without a run of its own reads; their commits are named.
+    """
     if run is None:
         here = results.environment()
         made = {"commit": here["commit"], "made": here["launched"], "host": here["launcher_host"]}
+        made |= {"commits of the runs": _commits(runs)}
         return facts(made | {"packages": _packages(here)}, "Provenance")
     summary, where = run.summary, run.environment
     slurm = where.get("slurm_job") and f"{where['slurm_job']} (restart {where.get('slurm_restart') or 0})"
@@ -63,6 +68,14 @@ def colophon(run: Run | None = None) -> Table:
         "parameters": ", ".join(f"{name}={value!r}" for name, value in _counting(run).items()),
     }
     return facts(found, "Provenance, read from the run folder")
+
+
+def _commits(runs: Sequence[Run]) -> str:
+    """Of which commits runs are: 'COMMIT (NAME, NAME)', a part a commit."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.environment.get("commit") or "not noted", []).append(run)
+    return "; ".join(f"{commit} ({', '.join(each.folder.name for each in there)})" for commit, there in found.items())
 
 
 def _counting(run: Run) -> dict[str, Any]:

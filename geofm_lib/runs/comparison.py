@@ -16,6 +16,7 @@ from geofm_lib.catalog.headlines import KINDS, WORDS, Headline, Kind
 from geofm_lib.jobs.probe_summary import interval
 from geofm_lib.runs import compared
 from geofm_lib.runs.member import ENCODERS, NOT_BEGUN, NOT_NOTED, Member
+from geofm_lib.runs.run import Run
 from geofm_lib.settings import JOBS
 from geofm_lib.settings.compare import CompareSettings
 
@@ -144,6 +145,31 @@ class Comparison:
             if name not in self.differing and not (name in fields and fields[name].default == value)
             and value != "" and not name.startswith(ENCODERS)
         }  # fmt: skip
+
+    @property
+    def runs(self) -> list[Run]:
+        """The run folders that are read."""
+        return [each.run for each in self.members if each.state != NOT_BEGUN]
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """What the kind's conditions are where all runs share them."""
+        known = {name: [each.fact(name) for each in self.members if each.state != NOT_BEGUN]
+                 for name in self.kind.conditions}  # fmt: skip
+        return {name: values[0] for name, values in known.items()
+                if len({repr(each) for each in values}) == 1 and values[0] != NOT_NOTED}  # fmt: skip
+
+    @property
+    def beside(self) -> list[Headline]:
+        """What is shown beside the ranked number: not what a setting moves that is not the same in all runs."""
+        return [each for each in self.kind.beside if not self.differing.keys() & set(each.moved)]
+
+    @property
+    def left_out(self) -> str:
+        """In a sentence, what is not shown beside it, and why; '' where all is."""
+        told = [f"{each.words.split(',')[0].capitalize()} is left out, which depends on {compared.in_words(moves)}"
+                for each in self.kind.beside if (moves := [m for m in each.moved if m in self.differing])]  # fmt: skip
+        return ". ".join(told)
 
     @cached_property
     def sections(self) -> list[Section]:
