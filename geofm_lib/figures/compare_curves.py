@@ -116,8 +116,9 @@ def bars(found: Comparison) -> Figure | Note:
     words = ["Bars"] + [f"with 95 % intervals {' and '.join(over)}"] * bool(over)
     words += ["(not over runs of equal settings)"] * any(g.interval and len(g.members) == 1 for _, g in groups)
     seeds = ", a dot a seed" if any(len(group.members) > 1 for _, group in groups) else ""
+    ranked = str(rows[0]["number"])
     memory = f" {said}." if (said := about_memory(found)) else ""
-    return Figure(figure, f"{' '.join(words)}{seeds}. {rows[0]['number'].capitalize()}: {told}.{memory}", table)
+    return Figure(figure, f"{' '.join(words)}{seeds}. {ranked[:1].upper()}{ranked[1:]}: {told}.{memory}", table)
 
 
 def _labels(found: Comparison, curves: dict[str, Any]) -> dict[str, str]:
