@@ -205,3 +205,15 @@ def test_a_finished_pretraining_is_a_row_of_its_loss_and_one_of_its_speed(tmp_pa
     assert (speed["value"], speed["low"], speed["high"]) == (109.0, 105.0, 110.0), "without the step that starts up"
     summary["held_out_loss"] = None
     assert [row["metric"] for row in accuracy_study.of_pretraining(run)] == [accuracy_study.SPEED]
+
+
+def test_without_results_the_page_says_so_and_a_sweep_says_only_what_its_intervals_carry(table):
+    table(rows(FAMILY[:1]).iloc[:0])
+    assert repr(shown.answer(AccuracySettings())).startswith("No results yet: ")
+    line = pd.DataFrame({"model": "a", "rule": "one rate", "rate": [0.004, 0.008, 0.032], "loss": [0.80, 0.81, 1.0]})
+    line["interval"] = 0.01
+    assert shown._lowest(line) == "0.004, the edge of the sweep (not distinguishable from 0.008)"
+    assert shown._swept(line).endswith("whether the best rate moves with width; at 0.032 every line is worse.")
+    found = shown.one_more_point(AccuracySettings())
+    assert {"nodes", "strategy", "node-hours now", "low now", "high now"} <= set(found.frame)
+    assert "one point more, planned" not in found.caption

@@ -19,14 +19,15 @@ from geofm_lib.figures._axes import (
     own_look,
     plain_log,
 )
-from geofm_lib.figures.display import Answer, Figure, Note, Table, axes, styled
+from geofm_lib.figures.display import NO_RESULTS, Answer, Figure, Note, Table, axes, styled
 from geofm_lib.files import read_csv
 from geofm_lib.paper import accuracy, accuracy_cost, accuracy_fits, accuracy_study, claims
+from geofm_lib.planning.conditions import BATCH
 from geofm_lib.runs import results
 from geofm_lib.settings import AccuracySettings, SettingsError, expanded
 
-NOT_YET = "No pretraining of the study is in the table yet: `make study` runs it, cheapest first."
-NOT_PROBED = "No probe of the study's encoders on this data set is in the table yet."
+NOT_YET = f"{NO_RESULTS}: no pretraining of the study is in the table; `make study` runs it, cheapest first."
+NOT_PROBED = f"{NO_RESULTS}: no probe of the study's encoders on this data set is in the table."
 WAITS = "This waits for probes of the study's encoders."  # below the answer, which says what is missing
 WAITS_FOR_LOSS = "This waits for pretrainings of the study."
 
@@ -181,13 +182,41 @@ def rates(settings: AccuracySettings) -> Figure | Note:
         part = part.sort_values("rate")
         ax.errorbar(part["rate"], part["loss"], part["interval"], fmt="o-", color=colour, capsize=2,
                     label=f"{model}, {rule}")  # fmt: skip
-        said.append(f"{model}, {rule}: {part.loc[part['loss'].idxmin(), 'rate']:g}")
+        said.append(f"{model}, {rule}: {_lowest(part)}")
     ax.set(xscale="log", xlabel="base learning rate, per 256 images", ylabel=HELD_OUT_LOSS)
     legend_below(figure, [ax])
     repeats = found.groupby(["model", "rule", "rate"]).size()
     spread = "One run each" if (repeats == 1).all() else "A dot a run"
     spread += "; bars are 95 % over held-out images, the same for all, and say nothing of the spread between seeds"
-    return Figure(figure, f"Best base learning rates by held-out loss. {'; '.join(said)}. {spread}.", found)
+    return Figure(
+        figure, f"Base learning rates of the lowest held-out loss. {'; '.join(said)}. {_swept(found)} {spread}.", found
+    )
+
+
+def _lowest(part: pd.DataFrame) -> str:
+    """The rate of a line's lowest loss, whether it lies at an edge of the sweep, and which rates are not worse."""
+    best, tied = part.loc[part["loss"].idxmin()], _tied(part)
+    edge = ", the edge of the sweep" if best["rate"] in (part["rate"].min(), part["rate"].max()) else ""
+    beside = f"not distinguishable from {', '.join(f'{each:g}' for each in tied)}" if tied else "apart from all others"
+    return f"{best['rate']:g}{edge} ({beside})"
+
+
+def _tied(part: pd.DataFrame) -> list[float]:
+    """The other rates of a line whose interval overlaps that of its lowest loss."""
+    best = part.loc[part["loss"].idxmin()]
+    overlap = part["loss"] - part["interval"] <= best["loss"] + best["interval"]
+    return sorted(part.loc[overlap & (part["rate"] != best["rate"]), "rate"])
+
+
+def _swept(found: pd.DataFrame) -> str:
+    """What the sweep says of the question, as far as the intervals carry."""
+    lines = [part for _, part in found.groupby(["model", "rule"])]
+    worse = sorted({float(r) for p in lines for r in p["rate"]}.intersection(
+        *[set(p["rate"]) - {p.loc[p["loss"].idxmin(), "rate"], *_tied(p)} for p in lines]))  # fmt: skip
+    far = f"; at {', '.join(f'{each:g}' for each in worse)} every line is worse" if worse else ""
+    if any(_tied(part) for part in lines):
+        return f"Verdict: by these intervals the sweep does not tell whether the best rate moves with width{far}."
+    return f"Verdict: each line has one best rate{far}."
 
 
 @styled
@@ -239,9 +268,8 @@ def extrapolated(settings: AccuracySettings) -> Figure | Note:
 def one_more_point(settings: AccuracySettings) -> Table:
     """What one point more is predicted to cost, or why it cannot be said."""
     frame = accuracy_cost.one_more_point(read(settings), settings.dataset)
-    about = (
-        "Node-hours of a whole pretraining, now and with one point more (the paper's models: 100 epochs of Million-AID)"
-    )
+    then = bool((frame["why"].fillna("") == "").any()) if len(frame) else False
+    about = _priced(then)
     frame["why"] = frame["why"].replace("", "can be said").fillna("can be said")
     if len(frame) and frame["why"].nunique() == 1:
         why = frame.pop("why").iloc[0]
@@ -249,8 +277,22 @@ def one_more_point(settings: AccuracySettings) -> Table:
             "" if why == "can be said" else f". One point more cannot be said: {why[:1].lower()}{why[1:].rstrip('.')}"
         )
         frame = frame.dropna(axis=1, how="all")
-    names = {"flops": FLOPS, "now_node_hours": "node-hours now", "node_hours": "node-hours with one point more"}
+    names = {
+        "flops": FLOPS,
+        "now_node_hours": "node-hours now",
+        "now_low": "low now",
+        "now_high": "high now",
+        "node_hours": "node-hours with one point more",
+    }
     return Table(frame.rename(columns=names), about, WAITS, {FLOPS: ".1e"})
+
+
+def _priced(then: bool) -> str:
+    """What the table of node-hours is of; `then`: one point more is among it."""
+    what = "now and with one point more" if then else "now"
+    return (f"Node-hours of a whole pretraining, {what}, planned for the nodes and the fastest strategy that fits "
+            f"there ({BATCH} images per GPU; low to high should hold nine of ten runs; the paper's models: "
+            f"{accuracy_cost.EPOCHS} epochs of Million-AID)")  # fmt: skip
 
 
 def predicted(settings: AccuracySettings) -> Table:

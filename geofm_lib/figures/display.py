@@ -36,6 +36,8 @@ PHONE_PX, LETTER_PX, GAP_PX = 360, 6.6, 13  # of a phone's column; of a letter a
 ENDS = (("low", "high"), ("from", "to"))  # names of columns behind a value that hold its interval
 PHOTO_BYTES = 55_000  # a sheet of photographs is compressed until it is below this; for a phone below half of it
 
+NO_RESULTS = "No results yet"  # an answer that begins so makes the page's badge say it, too
+
 HERE = Path(__file__).parent
 LOADER = jinja2.FileSystemLoader(HERE / "templates")
 TEMPLATES = jinja2.Environment(loader=LOADER, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)

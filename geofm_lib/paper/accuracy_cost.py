@@ -109,7 +109,10 @@ def one_more_point(table: pd.DataFrame, dataset: str = DATASET) -> pd.DataFrame:
         for machine, nodes in MACHINES.items():
             step = plan(planned, machine, nodes, BATCH)[0]
             a_node_hour = training_flops(planned, "mae", image_size=PAPERS) * step["images_per_s"] / nodes * 3600
-            row = {"model": model, "flops": flops, "machine": machine, "now_node_hours": flops / a_node_hour}
+            per = step["images_per_s"] / a_node_hour  # node-hours are as wide as the planned images/s
+            row = {"model": model, "flops": flops, "machine": machine, "nodes": nodes, "strategy": step["strategy"],
+                   "now_node_hours": flops / a_node_hour, "now_low": flops * per / step["high"],
+                   "now_high": flops * per / step["low"]}  # fmt: skip
             then = [None] * 3 if isinstance(said, str) else [each * flops / a_node_hour for each in said]
             row |= dict(zip(("node_hours", "low", "high"), then, strict=True))
             found.append(row | {"why": said if isinstance(said, str) else ""})

@@ -15,6 +15,7 @@ import nbformat
 from nbconvert import HTMLExporter
 
 from geofm_lib import files
+from geofm_lib.figures.display import NO_RESULTS
 from geofm_lib.report import captions, mathematics, notebook_outputs
 from geofm_lib.report.colophon import chain, colophon
 from geofm_lib.report.ending import banner
@@ -51,6 +52,8 @@ def render(notebook_path: Path, page_path: Path, run: Run | None = None) -> Path
     notebook = notebook_outputs.clean(source, pages_beside=not alone)
     captions.number(notebook.cells)
     top = banner(notebook, run, said)
+    if top["status"] == "finished" and notebook_outputs.answer(notebook).startswith(NO_RESULTS):
+        top |= {"status": "empty", "words": NO_RESULTS}
     summary, where = (run.summary, run.environment) if run else ({}, {})
     seconds = said.get("seconds") if run is None or run.seconds is None else run.seconds
     last = run.this_slice if run and run.summary else {}
