@@ -147,6 +147,7 @@ def test_a_run_is_a_row_an_implementation_and_its_page_says_who_is_left_out(fini
     assert all(len(sentence.split()) <= 30 for sentence in said.split(". "))
     for name in PEERS:
         assert (f"{PEERS[name]} is not installed here and left out (pip install" in said) == (name not in here)
+    assert "instruction sets were not recorded" in said and "so few give a rough interval" in said or not here
     assert f"{OURS}: " in shown.ratios(finished).alt
     assert list(shown.table(finished).frame["implementation"]) == [*here, *job.PROFILED]
     assert shown.losses(finished).frame.iloc[:, -1].max() < job.EQUAL
@@ -220,3 +221,17 @@ def test_nonsense_gets_one_sentence(odd, said):
     with pytest.raises(SettingsError, match=said) as refused:
         PeersSettings(**odd)
     assert "\n" not in str(refused.value)
+
+
+def test_the_first_loss_in_bf16_is_held_against_each_ones_own_in_fp32(finished, tmp_path):
+    cells = [("fp32", OURS, 2.0), ("fp32", "lightly", 2.0), ("bf16", OURS, 2.002), ("bf16", "lightly", 2.001)]
+    first = results.read_csv(finished.folder / "peers.csv")[0]
+    with open(tmp_path / "peers.csv", "w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(first))
+        writer.writeheader()
+        writer.writerows(
+            first | dict(zip(("precision", "implementation", "loss"), cell, strict=True)) for cell in cells
+        )
+    found = shown.losses(Run(tmp_path)).frame
+    assert found[shown.FROM_FP32].tolist() == pytest.approx([0, 0, 1e-3, 5e-4])
+    assert shown._short("aten::_fused_adamw_") == "fused_adamw"

@@ -11,6 +11,8 @@ from geofm_lib.figures.display import Answer, Figure, Note, Table, axes, styled
 from geofm_lib.runs.run import Run
 
 RATIO = ("ratio_to_best_peer", "low", "high")
+FROM_FP32 = "from its own in fp32, relative"
+EQUAL = 1e-4  # in fp32, as the job checks it
 INSTALL = "pip install -e '.[peers]' -c constraints.txt"
 ALONE = f"No other library is installed here, so there is nothing to compare with: {INSTALL}"
 SHOWN = {
@@ -23,12 +25,12 @@ SHOWN = {
     "high": "high",
     "mfu_of_measured_peak": "MFU, of the measured peak",
     "peak_memory_gib": "peak GiB",
-    "kernels": "kernels (attention and linear layers)",
 }
 KERNELS = {  # parts of operators' names -> what they compute, the kernel that may be taken for it, and that in words
     ("scaled_dot_product", "bmm", "softmax"): ("attention", "plain", "plain softmax(q k) v"),
     ("convolution", "addmm", "aten::mm"): ("linear layers", "convolution", "a convolution by oneDNN"),
 }
+NOT_NOTED_CPU = "The processor's model number and instruction sets were not recorded"
 DONE = {  # of other operators -> what was done about them
     "copy_": "casts and copies: fewer, since weights are cast once a step and have no wrapper on one rank",
     "gelu": "nothing: torch has no faster one on a CPU that is exact",
@@ -39,7 +41,7 @@ DONE = {  # of other operators -> what was done about them
 
 def answer(run: Run) -> Answer:
     """How many times the best peer's images/s ours takes, with interval and conditions; who was left out."""
-    frame, summary = _rows(run), run.summary
+    frame, summary, where = _rows(run), run.summary, run.environment
     own = frame[frame["implementation"] == OURS]
     left_out = [PEERS[name] for name in summary["left_out"]]
     compared = len(left_out) < len(PEERS)
@@ -48,7 +50,11 @@ def answer(run: Run) -> Answer:
     words = f"This is on {summary['device']}, {summary['threads']} threads"
     words += (f", torch {summary['torch']}: medians of {summary['measured_steps']} rounds after "
               f"{summary['warmup_steps']} of warm-up.")  # fmt: skip
-    words += " In brackets: 95 % of the ratios of rounds drawn anew." if compared else f" {ALONE}."
+    words += f" {NOT_NOTED_CPU}." if where.get("device_type", "cpu") == "cpu" and "cpu_flags" not in where else ""
+    if compared and (gains := _causes(frame, run)):
+        words += f" Where it comes from, by how ours computes: {'; '.join(gains)}."
+    words += f" In brackets: 95 % of the ratios when the {summary['measured_steps']} rounds are drawn anew; so few "
+    words += "give a rough interval." if compared else f" {ALONE}."
     if compared and left_out:
         words += f" {' and '.join(left_out)} {'is' if len(left_out) == 1 else 'are'} not installed here and left out"
         words += f" ({INSTALL})."
@@ -123,7 +129,10 @@ def table(run: Run) -> Table:
     frame = _rows(run)
     peaks = [f"{number(row.matmul_tflops)} TFLOP/s in {row.precision}" for row in
              frame.drop_duplicates("precision").itertuples()]  # fmt: skip
-    caption = f"The measured peak is a matrix product's: {', '.join(peaks)}"
+    own = [f"{row.config}, {row.precision}: {row.kernels}" for row in frame.itertuples()
+           if row.implementation == OURS and isinstance(row.kernels, str) and row.kernels]  # fmt: skip
+    caption = f"The measured peak is a matrix product's, of one process with all threads: {', '.join(peaks)}"
+    caption += f". Kernels of attention and linear layers in {OURS}: {'; '.join(own)}" if own else ""
     return Table(frame[list(SHOWN)].rename(columns=SHOWN), caption, formats={"MFU, of the measured peak": ".2f"})
 
 
@@ -134,7 +143,30 @@ def losses(run: Run) -> Table:
     own = frame[frame["implementation"] == OURS].set_index(keys)["loss"]
     away = frame["loss"] / own.loc[list(frame[keys].itertuples(index=False, name=None))].to_numpy() - 1
     shown = frame[[*keys, "implementation", "loss"]].assign(**{f"from that of {OURS}, relative": away.abs()})
-    return Table(shown, formats={"loss": ".7f", f"from that of {OURS}, relative": ".1e"})
+    exact = frame[frame["precision"] == "fp32"].set_index(["config", "implementation"])["loss"]
+    caption = f"The loss of the first step. In fp32 all may differ by {EQUAL:.0e} at most"
+    if "bf16" in set(frame["precision"]) and len(exact):
+        known = [exact.get((row.config, row.implementation)) for row in frame.itertuples()]
+        shown[FROM_FP32] = (frame["loss"] / pd.Series(known, frame.index, dtype=float) - 1).abs()
+        caption += "; in bf16 each differs from its own loss in fp32 by the last column"
+    formats = {"loss": ".7f", f"from that of {OURS}, relative": ".1e", FROM_FP32: ".1e"}
+    return Table(shown, caption, formats=formats)
+
+
+def _causes(frame: pd.DataFrame, run: Run) -> list[str]:
+    """By which kernels each of ours differs from itself with all off, as far as the run noted them: a part a cell."""
+    found = []
+    for (config, precision), rows in frame.groupby(["config", "precision"], sort=False):
+        named = rows.set_index("implementation")
+        if not {OURS, f"{OURS}: all off"} <= set(named.index) or not isinstance(named.loc[OURS, "kernels"], str):
+            continue
+        taken = named.loc[OURS, "kernels"]
+        what = [words for _, kernel, words in KERNELS.values() if kernel in taken]
+        base = named.loc[f"{OURS}: all off"]
+        gain = named.loc[OURS, "images_per_s"] / base["images_per_s"]
+        found.append(f"{config} in {precision} {gain:.2f} times itself with all off, with "
+                     f"{' and '.join(what) or 'no other kernel'}")  # fmt: skip
+    return found
 
 
 def profile(run: Run) -> Table | Note:
@@ -147,9 +179,22 @@ def profile(run: Run) -> Table | Note:
         _done(row.operator, own[row.config, row.precision] if measured else "") for row in frame.itertuples()
     ]
     frame["share"] *= 100
+    frame["operator"] = frame["operator"].map(_short)
     return Table(
         frame.rename(columns={"share": "% of the step"}), "Time in the operator itself; the profiler slows a step"
     )
+
+
+def _short(operator: str) -> str:
+    """An operator's name without what every one has in it.
+
+    >>> _short("aten::_scaled_dot_product_flash_attention_for_cpu_backward")
+    'attention, fused (backward)'
+    """
+    name = operator.removeprefix("aten::").strip("_")
+    if name.startswith("scaled_dot_product"):
+        return "attention, fused" + (" (backward)" if name.endswith("backward") else "")
+    return name
 
 
 def _done(operator: str, kernels: str) -> str:

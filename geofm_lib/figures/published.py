@@ -59,7 +59,7 @@ def scaling(model: str) -> Figure | Note:
         style = look(name, label=_conditions(published.rows(model=model, strategy=name)[0]))
         left.plot(line, **style)
         right.plot(kept, **style)
-        ends.append((line.iloc[-1], f"{name} {line.iloc[-1]:.0f} ({kept.iloc[-1]:.0f} %)"))
+        ends.append((line.iloc[-1], f"{name} {line.iloc[-1]:,.0f} ({kept.iloc[-1]:.0f} %)"))
     best = max(line[1] for line in lines.values() if 1 in line)
     left.plot(NODES, [best * n for n in NODES], **IDEAL, label="ideal, from the best single node")
     right.axhline(100, **IDEAL)

@@ -107,7 +107,7 @@ def strong(settings: ScalingSettings) -> Figure | Note:
         left.plot(line["nodes"], line["images/s"], **look(name, markersize=4))
         right.plot(line["nodes"], line["% of ideal"], **look(name, markersize=4))
         end = line.iloc[-1]
-        words.append(f"{name} {rough(end['images/s'])} ({end['% of ideal']:.0f} %) on {end['nodes']} nodes")
+        words.append(f"{name} {rough(end['images/s'])} ({end['% of ideal']:.0f} %) on {_nodes(end['nodes'])}")
     right.axhline(100, **IDEAL)
     plain_log(left)
     node_axis(left, nodes, ylabel=IMAGES_PER_S, title="Images per second")
@@ -118,6 +118,10 @@ def strong(settings: ScalingSettings) -> Figure | Note:
            f"all. images/s on the most nodes (share of ideal from the fastest on the fewest): "
            f"{', '.join(words)}.")  # fmt: skip
     return Figure(figure, alt, table)
+
+
+def _nodes(count: int) -> str:
+    return f"{count} node{'s' * (count > 1)}"
 
 
 def answer() -> Answer:
@@ -195,7 +199,7 @@ def ranking(settings: ScalingSettings | None = None) -> Figure:
     ax.grid(False)
     legend_below(figure, [ax])
     known = table.dropna(subset=["of best published"])
-    words = [f"{row.model} on {row.nodes} nodes: {row[3]} has {row[5]:.2f} of {row[4]}"
+    words = [f"{row.model} on {_nodes(row.nodes)}: {row[3]} has {row[5]:.2f} of {row[4]}"
              for row in known[known["missed"]].itertuples()]  # fmt: skip
     alt = (f"Best strategy by model and nodes for {AS_PUBLISHED}, predicted above and published below. FULL, GRAD, NO "
            "and Hk stand for FULL_SHARD, SHARD_GRAD_OP, NO_SHARD and HYBRID_kGPUs; ≈ marks a tie, another predicted "

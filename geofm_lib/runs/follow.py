@@ -89,7 +89,7 @@ def _turn(run: Run, check: Callable[[], None], needed: bool) -> Turn:
             interrupts += 1
             _interrupted(mine, needed or interrupts > 1)
     if followed:
-        line.show(overview.progress(run), last=True)
+        line.show(overview.progress(run, ended=True), last=True)
         picture.end(run.finished)
         if interrupts and not (mine.last and mine.last.ended):
             raise watch.RunStopped(f"interrupted, and the launch that had {shown(run.folder)} is gone; run this cell "

@@ -48,7 +48,8 @@ def progress(run: Run, ended: bool = False) -> str:
     """The same on one line; of a run that has ended no time is left."""
     found, job = facts(run), run.job
     if not found:
-        return f"{job}: {'no step was logged' if ended else 'starting'}".removeprefix(": ")
+        none = "finished" if run.status == "finished" else "no step was logged"  # a simulation logs none
+        return f"{job}: {none if ended else 'starting'}".removeprefix(": ")
     left = "" if ended else found.pop("time left", "")
     parts = [f"{job}: step {found.pop('step')}", *filter(None, [found.pop("phase", "")])]
     parts += [f"{name} {text}" for name, text in found.items() if name != "time left"]

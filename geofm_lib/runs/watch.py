@@ -113,7 +113,7 @@ def watch(run: Run, processes: list[subprocess.Popen[bytes]], ranks: int, log_fr
                 watcher.end(hard=True)
                 raise
     with contextlib.suppress(OSError):
-        line.show(overview.progress(run), last=True)
+        line.show(overview.progress(run, ended=True), last=True)
         picture.end(action.summary.get("status") == "finished")
     _conclude(run, action.summary)
 
