@@ -212,6 +212,17 @@ def test_throughput_figures(folder):
     for note in (throughput.timeline(run), throughput.breakdown_compared(run), throughput.inputs(run)):
         assert "profile_steps" in repr(note) or "compare=True" in repr(note)
     assert "Nothing stands out" in repr(throughput.advice(run))
+    held = {"tracked_peak_gib": 0.2, "tracked_activations_gib": 0.15, "tracked_parameters_gib": 0.05}
+    window = [{"step": s, "step_s": 0.2 + s / 1000, "phase": "steady window"} for s in range(21)]
+    parts = [
+        row | {"profiled_step_s": 0.2, "profiled_backward_s": 0.12, "profiled_communication_s": 0.08} for row in ranks
+    ]
+    known = folder(THROUGHPUT, {"images_per_s": 40.0, "step_s": 0.2, "global_batch": 8} | held, window,
+                   {"ranks.csv": parts})  # fmt: skip
+    said = repr(throughput.answer(known))
+    assert "images/s (95 % interval 39" in said, said
+    assert "60 % of a profiled step is backward, 40 % exposed communication" in said
+    assert "75 % of 0.2 GiB of tensors is activations" in said
     assert "before kernels were chosen" in repr(throughput.kernels(run))
     row = {"stack": "encoder", "images": 4, "tokens": 17, "attention": "plain", "linear": "matmul"}
     row["ms"] = {"fused+matmul": 2.5, "plain+matmul": 1.25}
@@ -235,7 +246,11 @@ def profiled(world=2, **seconds):
     [
         ({"data": 0.37}, {"input": "real", "workers": 1}, ["37 % of the step is spent waiting", "from 1 to 2"]),
         ({"data": 0.37}, {"input": "real", "workers": 4}, ["Every core has its worker", "short_side"]),
-        ({"communication": 0.8}, {}, ["47 % of the step is exposed", "SHARD_GRAD_OP", "forward_prefetch=1", "bf16"]),
+        (
+            {"communication": 0.8},
+            {},
+            ["47 % of the step is exposed", "SHARD_GRAD_OP", "NO_SHARD or DDP", "forward_prefetch=1", "bf16"],
+        ),
         ({"communication": 0.8}, {"strategy": "DDP", "precision": "bf16"}, ["Try more images per GPU than 4."]),
         ({"optimiser": 0.9}, {}, ["is the optimiser", "larger shard group"]),
         ({"other": 0.3}, {}, ["in none of its phases", "trace=True"]),
@@ -266,6 +281,8 @@ def test_a_step_breakdown_is_drawn(folder):
     ]
     summary = {"real_images_per_s": 30.0, "synthetic_images_per_s": 40.0, "no_communication_images_per_s": 53.0}
     run = folder(THROUGHPUT | {"profile_steps": 20}, summary, tables={"ranks.csv": ranks, "timeline.csv": drawn})
+    assert throughput.inputs(run).alt.startswith("Images take 25 % of the images/s; communication takes 25 %. ")
+    assert "is against 0.8 s, a step of the same model" in throughput.breakdown_compared(run).caption
     shown(throughput.timeline(run), "rank 1 0.1 of 0.4 s")
     names = [text.get_text() for text in throughput.step_breakdown(run).figure.axes[0].get_yticklabels()]
     assert names[0].startswith("rank "), "names of bars, not their places"

@@ -69,7 +69,9 @@ def _images(asked: dict[str, Any], where: dict[str, Any]) -> str:
 def _communication(asked: dict[str, Any], where: dict[str, Any]) -> str:
     row = strategies.lookup(asked["strategy"])
     ways = [f"more images per GPU than {asked['batch_per_gpu']}"]
-    if row.reshard_after_forward:
+    if row.shard_group != 1:
+        ways.insert(0, "NO_SHARD or DDP (gather nothing), if the whole model fits on each rank")
+    if row.reshard_after_forward and row.shard_group != 1:
         fewer = "SHARD_GRAD_OP (gathers once a step) or HYBRID_kGPUs with the k GPUs of a node, if memory allows"
         ways.insert(0, fewer)
     if not row.ddp and asked["forward_prefetch"] == 0:

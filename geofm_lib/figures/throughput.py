@@ -23,6 +23,7 @@ from geofm_lib.figures.display import Answer, Figure, Note, Table, axes, styled
 from geofm_lib.planning.conditions import WORKLOADS, Conditions, gib
 from geofm_lib.planning.memory import rank_memory
 from geofm_lib.planning.steps import step_traffic
+from geofm_lib.runs.comparison import of_window
 from geofm_lib.runs.run import Run
 
 MOST_RANKS = 16
@@ -44,17 +45,25 @@ def answer(run: Run) -> Answer:
     low, high = _spread(run, "")[0] or (low, high)  # as in the table of speeds, of the slowest rank
     rates, times = with_ends(found["images_per_s"], images / high, images / low), with_ends(seconds, low, high)
     half = f" ({HALF}: {rates[1]} to {rates[2]})" if high > low else ""
+    if sure := of_window(own, found["images_per_s"]):  # as in 10
+        rates = with_ends(found["images_per_s"], *sure)
+        half = f" (95 % interval {rates[1]} to {rates[2]}, over the steps of one run)"
     text = f"{rates[0]} images/s{half}: a step of {images:,} images takes {times[0]} s"
-    text += f" ({times[1]} to {times[2]})" if half else ""
+    text += f" ({HALF}: {times[1]} to {times[2]})" if high > low else ""
     kind = "profiled_" if "profiled_step_s" in ranks else ""
     phases = {words: ranks[f"{kind}{name}_s"].mean() for name, words in PROFILED.items() if f"{kind}{name}_s" in ranks}
     if phases:
         most = max(phases, key=phases.__getitem__)
         of = "a profiled step" if kind else "it"
         text += f"; {100 * phases[most] / sum(phases.values()):.0f} % of {of} is {most}"
+        sent = PROFILED["communication"]
+        text += f", {100 * phases[sent] / sum(phases.values()):.0f} % {sent}" if sent in phases and most != sent else ""
+    if kept := _kept(found):
+        text += f"; {kept}"
     if found.get("peak_memory_gib") is not None:
         whole = "process of a rank" if run.environment.get("device_type") == "cpu" else "rank"
         text += f"; the fullest {whole} holds {found['peak_memory_gib']:.2g} GiB"
+        text += ", Python and torch included" if whole != "rank" else ""
     names = ", ".join(str(asked[name]) for name in ("model", "strategy", "precision") if name in asked)
     names += f", {WORKLOADS.get(asked['workload'], asked['workload'])}" if "workload" in asked else ""
     names += f", {asked['image_size']} px" if "image_size" in asked else ""
@@ -62,6 +71,15 @@ def answer(run: Run) -> Answer:
         f"{text}.",
         f"{names}; one run, {len(ranks)} rank{'s' * (len(ranks) != 1)}, {run.environment.get('device', '')}.",
     )
+
+
+def _kept(found: dict[str, Any]) -> str:
+    """What most of the tensors are at the fullest moment, in words; '' of a run that tracked none."""
+    held = {words: found[f"tracked_{name}_gib"] for name, words in TRACKED.items() if found.get(f"tracked_{name}_gib")}
+    if not held or not found.get("tracked_peak_gib"):
+        return ""
+    most, whole = max(held, key=held.__getitem__), found["tracked_peak_gib"]
+    return f"{100 * held[most] / whole:.0f} % of {number(whole)} GiB of tensors is {most}"
 
 
 def speed(run: Run) -> Table:
@@ -72,6 +90,12 @@ def speed(run: Run) -> Table:
     caption = ", ".join(str(asked.get(name)) for name in ("model", "strategy", "precision"))
     caption += f", {WORKLOADS.get(asked.get('workload', ''), asked.get('workload'))}"
     caption += f"; power: {summary['power_source']}" if "power_source" in summary else ""
+    on_cpu = run.environment.get("device_type", "cpu") == "cpu"
+    if summary.get("busy_percent") is not None:
+        caption += "; busy: processor time over the window's seconds and the rank's threads" if on_cpu else (
+            "; busy: as the GPU's driver says")  # fmt: skip
+    if on_cpu and len(run.ranks) > 1 and summary.get("matmul_tflops"):
+        caption += "; all ranks' matrix products run at once, while 11's peak is of one process alone with all threads"
     frame = pd.DataFrame(rows, columns=["what", "value"])
     steps, rates = _spread(run, "")
     if steps is not None:
@@ -178,6 +202,9 @@ def breakdown_compared(run: Run) -> Table:
     slower = mean["profiled_step_s"] / mean["step_s"]
     caption = (f"The middle half of {run.settings.get('profile_steps')} steps by length, mean over ranks; a profiled "
                f"step takes {slower:.2f} times as long as one of the steady window")  # fmt: skip
+    if "no_communication_step_s" in mean:
+        caption += (f". What no communication saves is against {number(mean['synthetic_step_s'])} s, a step of "
+                    "the same model with synthetic images and communication")  # fmt: skip
     return Table(frame if "no_communication_step_s" in mean else frame.iloc[:, :3], caption)
 
 
@@ -234,12 +261,27 @@ def inputs(run: Run) -> Figure | Note:
     ax.set(xlabel=ALL_RANKS, ylabel="")
     ax.grid(False, axis="y")
     words, told = "; ".join(f"{name} {number(value)}" for name, value in table.itertuples(index=False)), NO_SPREAD
+    held = _held_back(run)
     if all(spread):
         table[["low", "high"]] = spread
         whiskers(ax, table["images/s"], table["what"], table, HALF)
         legend_below(figure, [ax])
         told = f"Whiskers: {HALF}."
-    return Figure(figure, f"Bars of images/s: {words}. {told}", table)
+    return Figure(figure, f"{held}Bars of images/s: {words}. {told}", table)
+
+
+def _held_back(run: Run) -> str:
+    """What images and communication each take of the images/s, and whether the steps tell; '' where not measured."""
+    found, said = [run.summary.get(f"{name}_images_per_s") for name in VARIANTS], []
+    if not all(found):
+        return ""
+    for what, slow, fast in (("Images", "real", "synthetic"), ("communication", "synthetic", "no_communication")):
+        lost = 100 * (1 - run.summary[f"{slow}_images_per_s"] / run.summary[f"{fast}_images_per_s"])
+        low, high = (_spread(run, f"{name}_")[1] for name in (slow, fast))
+        sure = "" if not (low and high) or low[1] < high[0] else f", which {HALF} do not tell from none"
+        said.append(f"{what} take {lost:.0f} % of the images/s{sure}" if what == "Images" else
+                    f"{what} takes {lost:.0f} %{sure}")  # fmt: skip
+    return f"{'; '.join(said)}. "
 
 
 @styled

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import pandas as pd
 from scipy import stats
 
 from geofm_lib.catalog import headlines
@@ -246,12 +247,11 @@ def own_interval(member: Member, headline: Headline) -> tuple[float, float] | No
         return float(low), float(high)
     if half is not None:
         return value - half, value + half
-    return of_window(member, value) if headline.key == "images_per_s" else None
+    return of_window(member.rows[0], value) if headline.key == "images_per_s" else None
 
 
-def of_window(member: Member, value: float) -> tuple[float, float] | None:
+def of_window(rows: pd.DataFrame, value: float) -> tuple[float, float] | None:
     """The interval of a median rate: between two of the window's own steps, counted from either end."""
-    rows, _ = member.rows
     if "step_s" not in rows or "phase" not in rows:
         return None
     rates = sorted(1 / rows["step_s"][rows["phase"] == "steady window"].dropna())
