@@ -3,6 +3,7 @@
 import sys
 
 import nbformat
+import pandas as pd
 import pytest
 
 from geofm_lib.catalog.strategies import STRATEGIES
@@ -236,3 +237,9 @@ def test_precision_alone_gives_the_published_lead_and_the_assumption_is_said():
     assert (table.frame["predicted unseen"] > 1.1).all()
     assert "NO_SHARD bf16 / DDP bf16" not in table.frame, "it is 1 by assumption"
     assert "that is an assumption, and not a result" in table.caption
+
+
+def test_peaks_that_a_setting_moves_are_not_to_be_compared():
+    table = pd.DataFrame({"strategy": ["DDP", "FULL_SHARD"], "compare": [False, True], "profile_steps": [20, 20]})
+    assert measured._peaks(table) == ". Peaks depend on compare too, which differ, so compare speeds alone"
+    assert measured._peaks(table.iloc[:1]) == ""

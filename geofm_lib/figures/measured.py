@@ -3,6 +3,7 @@
 import pandas as pd
 
 from geofm_lib.catalog import published
+from geofm_lib.catalog.headlines import AFTER
 from geofm_lib.catalog.metrics import number, rough
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures._axes import AS_PUBLISHED, BLUE, IDEAL, IMAGES_PER_S, STEP_S, legend_below, look, own_look
@@ -11,6 +12,7 @@ from geofm_lib.paper import studies
 from geofm_lib.planning.conditions import WINDOWS, WORKLOADS
 from geofm_lib.planning.flops import training_flops
 from geofm_lib.planning.planner import as_published, predict
+from geofm_lib.runs.compared import in_words
 from geofm_lib.runs.run import run_table
 from geofm_lib.settings.places import one_spelling
 
@@ -32,7 +34,14 @@ def runs(runs_dir: str) -> Table:
     shown = one_spelling(str(runs_dir))  # a page says nothing of where somebody's clone lies
     empty = f"There is no finished throughput run in '{shown}' yet; notebook 03 makes them."
     caption = f"Finished throughput runs in '{shown}', steps of all ranks in the steady window, one run each"
-    return Table(table.filter(list(CONDITIONS)).rename(columns=CONDITIONS), f"{caption}{_not_recorded(table)}", empty)
+    caption += _peaks(table) + _not_recorded(table)
+    return Table(table.filter(list(CONDITIONS)).rename(columns=CONDITIONS), caption, empty)
+
+
+def _peaks(table: pd.DataFrame) -> str:
+    """Which peaks cannot be compared, since settings that move memory alone differ; '' where all can."""
+    moved = [name for name in AFTER if name in table and table[name].nunique() > 1]
+    return f". Peaks depend on {in_words(moved)} too, which differ, so compare speeds alone" if moved else ""
 
 
 def _not_recorded(table: pd.DataFrame) -> str:

@@ -121,7 +121,7 @@ def strong(settings: ScalingSettings) -> Figure | Note:
 
 
 def _nodes(count: int) -> str:
-    return f"{count} node{'s' * (count > 1)}"
+    return f"{count} node{'s' if count > 1 else ''}"
 
 
 def answer() -> Answer:
