@@ -301,3 +301,14 @@ def test_a_notebook_and_its_execution_have_the_same_digest(executed):
     assert notebook_outputs.digest(read) == notebook_outputs.digest(bare)
     bare.cells[-1].source += "\n1"
     assert notebook_outputs.digest(read) != notebook_outputs.digest(bare)
+
+
+def test_an_answer_without_results_is_the_status_of_its_page_and_of_the_index(tmp_path, executed):
+    said = new_output("display_data", data={"text/html": '<p class="answer">No results yet: nothing ran.</p>'})
+    source = executed(said)
+    notebook = nbformat.read(source, as_version=4)
+    notebook.cells[-1].metadata["tags"] = ["answer"]
+    nbformat.write(notebook, source)
+    status, words = banner(page(tmp_path, source, status="finished"))
+    assert status == "empty" and words.startswith("NO RESULTS YET")
+    assert '<span class="pill empty">NO RESULTS YET</span>' in write_index(tmp_path / "pages").read_text()
