@@ -297,7 +297,7 @@ def test_the_page_shows_them(detailed, monkeypatch):
     assert "pretrained from" in details.labels(detailed).alt
     assert "behind block" in details.blocks(detailed).alt
     assert len(details.ranks(detailed).frame) > 4
-    assert "share right of each of 3 classes" in details.classes(detailed).alt
+    assert "for each of 3 classes" in details.classes(detailed).alt
     assert "taken for" in repr(details.confusion(detailed)) + details.confusion(detailed).empty
     assert "nearest training images" in details.retrieval(detailed).alt
     assert "test images of 3 classes" in details.features_map(detailed).alt

@@ -6,6 +6,7 @@ import seaborn as sns
 from geofm_lib.advice import signs
 from geofm_lib.catalog import metrics
 from geofm_lib.catalog.readouts import FAST, GAIN, PRETRAINED, PROTOCOLS, SUPERVISED, UNTRAINED
+from geofm_lib.figures import probe_controls
 from geofm_lib.figures._axes import GREY, INK, LIMIT, LOOKS, WORDS, legend_below, own_look, whiskers
 from geofm_lib.figures.display import Answer, Figure, Note, Table, axes, styled
 from geofm_lib.runs.run import Run
@@ -26,6 +27,7 @@ NUMBERS = (
 
 COLOURS = {PRETRAINED: own_look("pretrained")["color"], UNTRAINED: own_look("untrained")["color"]}
 OTHER = "; Figure 1 has another head and several splits, so its numbers of the same encoders differ"
+OF_BARS = "95 %, bootstrap over test images"
 NONE = "The run holds no result of the fast protocol: run it with protocol=fast or both."
 
 
@@ -35,8 +37,22 @@ def verdict(run: Run) -> Answer | Note:
     if not whole:
         return Note("The run holds no probe result.")
     first = f"{run.summary['answer']}." if run.summary.get("answer") else whole
-    conditions = f"{run.summary.get('model', 'The encoder')} on {run.dataset or 'images of its own'}."
-    return Answer(first, f"{conditions} {_best_control(run)}{whole.removeprefix(first).strip()}")
+    frame, known = rows(run), probe_controls.widths(run)
+    clause = probe_controls.beside(frame, known)[0] if len(frame) else ""
+    more = [f"{run.summary.get('model', 'The encoder')} on {probe_controls.images(run)}."]
+    if "gain" in run.summary:
+        over = run.summary["gain_interval"].removeprefix("95 %, ")
+        more.append(f"One pretraining: the interval is of a {over}, not over splits or seeds.")
+    more += [probe_controls.splits(run, frame) if len(frame) else "", "" if clause else _best_control(run)]
+    rest, answer = whole.removeprefix(first).strip(), first.removesuffix(".")
+    more += [rest, _of_paper(run) if "±" in rest else ""]
+    return Answer(f"{probe_controls.worded(answer, known, clause)}.", " ".join(filter(None, more)))
+
+
+def _of_paper(run: Run) -> str:
+    """What a ± of the paper's protocol is over."""
+    seeds = run.summary.get("probe_seeds", 1)
+    return f"Each ± is 95 % over {_counted(seeds, 'probe seed')}, that beside histograms over test images too."
 
 
 def _best_control(run: Run) -> str:
@@ -51,18 +67,22 @@ def _best_control(run: Run) -> str:
     if others.empty:
         return ""
     best = others.loc[others["value"].idxmax()]
-    return f"The strongest control without this encoder is {best['kind']}: {best['value']:.1f} %. "
+    return f"The strongest control without this encoder is {best['kind']}: {best['value']:.1f} %."
 
 
 def doubts(run: Run) -> Table:
     """What speaks against a probe, with its evidence and what to do; one sentence when nothing does."""
-    rows = signs.doubts(run.summary, run.read_csv("probe.csv"))
-    return Table(pd.DataFrame(rows), empty="None of the usual signs of a poor probe.")
+    found, frame = signs.doubts(run.summary, run.read_csv("probe.csv")), rows(run)
+    clause, evidence = probe_controls.beside(frame, probe_controls.widths(run)) if len(frame) else ("", "")
+    if clause:
+        doubt = clause.partition(",")[0]
+        found.append({"doubt": doubt, "evidence": evidence, "what to do": probe_controls.NO_TRAINING})
+    return Table(pd.DataFrame(found), empty="None of the usual signs of a poor probe.")
 
 
 def numbers(run: Run) -> Table:
     """Every number of the run's summary."""
-    found = [(metrics.heading(name).replace("_", " "), value)
+    found = [(metrics.heading(name).replace("_", " "), "none" if value in ({}, []) else value)
              for name, value in run.summary.items() if name.startswith(NUMBERS)]  # fmt: skip
     return Table(pd.DataFrame(found, columns=["number", "value"]), empty="The run holds no probe result.")
 
@@ -116,11 +136,22 @@ def gains(run: Run) -> Figure | Note:
     ax.set(xlabel=f"{metrics.LONG[metrics.of(run.summary)]} on the test sides, %", xlim=(0, 108))
     ax.grid(False, axis="y")
     values = [f"{name} {value:.1f}" for name, value in zip(names, shown["value"], strict=True)]
-    added = usual[usual["gain"]][["pooling", "normalisation", "value", "low", "high", "interval_kind"]]
-    added = added.rename(columns={"value": "pretrained minus untrained, points"})
+    named = ["kind", "pooling", "normalisation"]  # the last two are empty of what has no readout
+    bars = usual[~usual["gain"]].fillna({"pooling": "", "normalisation": ""}).groupby(named, sort=False)
+    bars = (
+        bars[["value", "low", "high"]]
+        .mean()
+        .reset_index()
+        .assign(interval_kind=run.summary.get("fast_intervals", OF_BARS))
+    )
+    bars.loc[bars["kind"] == UNTRAINED, "interval_kind"] += ", mean of the untrained draws"
+    added = usual[usual["gain"]].assign(kind="pretrained minus untrained, points")
+    table = pd.concat([bars, added[[*bars]]], ignore_index=True)
+    table.insert(3, "features", probe_controls.features(table, probe_controls.widths(run)))
     how = f"logistic regression, mean of {_counted(run.summary.get('splits'), 'split')} and of all untrained draws"
-    alt = f"Bars of percent ({how}), with 95 % intervals over test images: {'; '.join(values)}."
-    return Figure(figure, alt, added)
+    named = metrics.LONG[metrics.of(run.summary)]
+    alt = f"{named} in percent ({how}), with 95 % intervals over test images: {'; '.join(values)}."
+    return Figure(figure, alt[0].upper() + alt[1:], table)
 
 
 def _counted(number: int | None, word: str) -> str:
@@ -159,9 +190,10 @@ def accuracy(run: Run) -> Figure | Note:
               + (f" ({metrics.two_seeds(seeds[name])})" if name in seeds else "")
               for name, mean, half in table.itertuples(index=False)]  # fmt: skip
     legend_below(figure, [ax]) if seeds or len(known) else None
-    alt = f"Bars of {metrics.LONG[key]} in percent: {'; '.join(values)}" + (
+    alt = f"{metrics.LONG[key][0].upper()}{metrics.LONG[key][1:]} in percent: {'; '.join(values)}" + (
         f"; chance {chance:.1f}." if chance else "."
     )
+    alt += " ± is 95 % over the probe seeds, of histograms over test images." if "±" in alt else ""
     alt += f" Here a linear layer is trained by LARS on the set's own split{OTHER if 'fast_value' in summary else ''}."
     return Figure(figure, alt, table)
 

@@ -66,7 +66,8 @@ def blocks(run: Run) -> Figure | Note:
     ax.legend()
     best = mean.loc[mean.groupby(["kind", "pooling"])["value"].idxmax()]
     words = [f"{r.kind}, {r.pooling}: best {r.value:.1f} behind block {r.block}" for r in best.itertuples()]
-    how = "logistic regression on the set's own split alone, so not the means over splits of Figure 1"
+    how = "logistic regression on the set's own split alone, so not the means over splits of Figure 1; of untrained "
+    how += "the first draw alone"
     return Figure(figure, f"Lines of {_label(run)} behind each block ({how}): {'; '.join(words)}.", mean)
 
 
@@ -96,7 +97,7 @@ def classes(run: Run) -> Figure | Note:
     ax.set(xlabel="right of the class's test images, %", xlim=(-3, 103))
     ax.legend()
     low, high = right.iloc[0], right.iloc[-1]
-    alt = f"Points of the share right of each of {len(right)} classes, {kinds[0]}: "
+    alt = f"Share of test images that come out right, for each of {len(right)} classes, {kinds[0]}: "
     alt += f"least {low.name} {low[kinds[0]]:.0f} %, "
     alt += f"most {high.name} {high[kinds[0]]:.0f} %; all in predictions.csv."
     return Figure(figure, alt, right.reset_index())
@@ -134,10 +135,8 @@ def retrieval(run: Run) -> Figure | Note:
         return found
     names = found["labels"]
     same = float((names[:, 1:] == names[:, :1]).mean() * 100)
-    alt = (
-        f"A row a test image, then its {names.shape[1] - 1} nearest training images, of which {same:.0f} % are of its "
-    )
-    alt += f"class: {'; '.join(row[0] for row in names)}."
+    alt = f"In each row a test image, then its {names.shape[1] - 1} nearest training images. Of these {same:.0f} % "
+    alt += f"are of their test image's class: {'; '.join(row[0] for row in names)}."
     return _sheet(found["pictures"], [row[0] for row in names], names[:, 1:], alt)
 
 
