@@ -196,7 +196,7 @@ def contact_sheet(run: Run, columns: int = 8) -> Figure | Note:
     with np.load(run.proved("contact_sheet.npz")) as saved:
         images, labels = saved["images"], [str(label) for label in saved["labels"]]
     titles = [cut(label, 16) for label in labels]
-    alt = f"{len(images)} images of the data set: {', '.join(dict.fromkeys(labels))}."
+    alt = f"{len(images)} images of the data set (every second one on a phone): {', '.join(dict.fromkeys(labels))}."
     narrow = sheet(_in_rows(images[::2], columns // 2), titles[::2], width=NARROW_IN)
     return Figure(sheet(_in_rows(images, columns), titles), alt, photo=True, narrow=narrow)
 
@@ -264,7 +264,8 @@ def _rows(
         arrays = dict(saved)
     told = more(arrays, names)
     rows = [arrays[name][:8] for name in names]
-    alt = f"{len(rows[0])} images in columns. Rows: {words}.{told}"
+    fewer = " (the first 4 on a phone)" if len(rows[0]) > 4 else ""
+    alt = f"{len(rows[0])} images in columns{fewer}. Rows: {words}.{told}"
     narrow = sheet([row[:4] for row in rows], names=list(names.values()), width=NARROW_IN)
     return Figure(sheet(rows, names=list(names.values())), alt, photo=True, narrow=narrow)
 

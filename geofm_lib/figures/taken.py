@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from geofm_lib.figures.display import Answer, Note, Table, facts
+from geofm_lib.figures.pretrain import drawn_by_us
 from geofm_lib.runs.run import Run
 
 MOST = 4  # reasons named in one line; the lists below have all
@@ -21,7 +22,8 @@ def said(run: Run) -> Answer | Note:
     doubts = found.get("warnings", [])
     more = f" ({len(doubts) - 1} more below)" if len(doubts) > 1 else ""
     look = f"Look here first: {doubts[0]}{more}." if doubts else ""
-    return Answer(f"{_taken(run)} go in: {_sides(found)}. {_aside(found)}.", look)
+    drawn = "All are drawn (synthetic) scenes." if drawn_by_us(run.settings) else ""
+    return Answer(f"{_taken(run)} go in: {_sides(found)}. {_aside(found)}.", f"{drawn} {look}".strip())
 
 
 def answer(run: Run) -> Table | Note:
@@ -30,7 +32,7 @@ def answer(run: Run) -> Table | Note:
     if "images" not in found:
         return Note("The run has packed no image yet.")
     refused, unused = found.get("refused", 0), _unused(found)
-    caption = "Every file of the source is in one of these lines"
+    caption = "Where every file of the source went"
     caption += "; look here names what may not be meant, and the setting that decides" * bool(found.get("warnings"))
     rows = {f"look here ({i})" if i > 1 else "look here": text for i, text in enumerate(found.get("warnings", []), 1)}
     return facts(rows | {

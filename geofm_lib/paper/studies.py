@@ -189,9 +189,12 @@ def readme_block(root: Path) -> str:
             beside = [f"pretrained {run['fast_value']:.1f}", f"untrained {run['fast_value'] - run['gain']:.1f}"]
             beside += [f"{name} {value:.1f}" for name, value in _controls(Run(Path(run["folder"]))).items()]
             shown = f"under the paper's protocol {shown}; by logistic regression {', '.join(beside)}: "
-            shown += f"{run['gain']:+.1f} points ({run['gain_low']:+.1f} to {run['gain_high']:+.1f}, over test images)"
-        what = f"Linear probe, top-1 %, {run['classes']:.0f} classes of `{run['dataset']}`, {run['model']}"
-        lines.append(f"| {what} | larger models probe better | {shown} | not comparable (other images and size) |")
+            shown += f"{run['gain']:+.1f} points ({run['gain_low']:+.1f} to {run['gain_high']:+.1f}, "
+            shown += "over test images and untrained draws, of one pretraining)"
+        images = f"`{run['dataset']}`" + " (drawn)" * (run["dataset"] == "scenes")
+        what = f"Linear probe, top-1 %, {run['classes']:.0f} classes of {images}, {run['model']}"
+        asked = "larger models probe better (one size here, so nothing is said of that)"
+        lines.append(f"| {what} | {asked} | {shown} | not comparable (other images and size) |")
     if speeds := [run for run in done if run["job"] == "throughput"]:
         fastest = sorted(speeds, key=lambda run: -run["images_per_s"])
         ordered = ", ".join(f"{run['strategy']} {run['images_per_s']:.0f}" for run in fastest)
