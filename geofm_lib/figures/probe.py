@@ -136,8 +136,8 @@ def gains(run: Run) -> Figure | Note:
     ax.set(xlabel=f"{metrics.LONG[metrics.of(run.summary)]} on the test sides, %", xlim=(0, 108))
     ax.grid(False, axis="y")
     values = [f"{name} {value:.1f}" for name, value in zip(names, shown["value"], strict=True)]
-    named = ["kind", "pooling", "normalisation"]  # the last two are empty of what has no readout
-    bars = usual[~usual["gain"]].fillna({"pooling": "", "normalisation": ""}).groupby(named, sort=False)
+    which = ["kind", "pooling", "normalisation"]  # the last two are empty of what has no readout
+    bars = usual[~usual["gain"]].fillna({"pooling": "", "normalisation": ""}).groupby(which, sort=False)
     bars = (
         bars[["value", "low", "high"]]
         .mean()
