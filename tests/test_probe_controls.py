@@ -69,7 +69,7 @@ def test_the_first_screen_says_what_the_interval_is_over_and_what_each_split_tes
         "on drawn (synthetic) scenes. One pretraining: the interval is of a paired bootstrap over test images" in more
     )
     assert "own split and 2 drawn ones: 20.0, 18.0, 16.0. The own split tests 400 images, 0 of them pretrained" in more
-    assert "test 190 to 200, none that it was pretrained on; of their train sides it has seen a part" in more
+    assert "test 190 to 200, none that it was pretrained on; their train sides may hold such images" in more
     assert "which of these the encoder was pretrained on is not known" in (
         probe.verdict(probed(60.0, pretrained_on="not known")).more
     )

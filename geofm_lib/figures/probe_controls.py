@@ -105,7 +105,7 @@ def splits(run: Run, frame: pd.DataFrame) -> str:
     if known == "not known":
         return f"{said}; which of these the encoder was pretrained on is not known."
     none = "none that it was pretrained on" if known == "known" else "none that it is known to have been pretrained on"
-    return f"{said}, {none}; of their train sides it has seen a part."
+    return f"{said}, {none}; their train sides may hold such images."
 
 
 def _both(frame: pd.DataFrame, normalisation: str | None = None) -> tuple[pd.DataFrame, pd.Series | None]:
