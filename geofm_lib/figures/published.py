@@ -64,6 +64,7 @@ def scaling(model: str) -> Figure | Note:
     left.plot(NODES, [best * n for n in NODES], **IDEAL, label="ideal, from the best single node")
     right.axhline(100, **IDEAL)
     node_axis(left, yscale="log", ylabel=IMAGES_PER_S, title="Images per second")
+    left.minorticks_off()  # a mark of SVG each, in six figures of 06
     node_axis(right, ylabel=IDEAL_SHARE, title="Share of ideal scaling", ylim=(0, None))
     legend_below(figure, [left])
     ranking = ", ".join(words for _, words in sorted(ends, reverse=True))

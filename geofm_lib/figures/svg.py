@@ -22,6 +22,7 @@ NAMESPACE = "http://www.w3.org/2000/svg"
 LINK = "{http://www.w3.org/1999/xlink}href"
 FONTS = "DejaVu Sans,Verdana,sans-serif"  # Verdana has the same widths
 NOT_DRAWN = {f"{{{NAMESPACE}}}metadata", f"{{{NAMESPACE}}}style"}
+TICKS = {f"{{{NAMESPACE}}}{name}" for name in ("use", "text", "defs")}
 PLACES = ("d", "x", "y", "x1", "x2", "y1", "y2", "transform", "points", "width", "height")  # attributes
 DECIMALS = re.compile(r"(\d*\.\d)\d+")
 TAG = re.compile(r"<[^>]*>")
@@ -54,6 +55,8 @@ def compact(text: str) -> bytes:
     """matplotlib's SVG without groups that only name things, its styles as classes, places to a tenth of a point."""
     root = ElementTree.fromstring(text)
     _flatten(root)
+    _join(root)
+    _dress(root)
     names = {name: _letters(k) for k, name in enumerate(dict.fromkeys(REFERENCE.findall(text)))}
     classes: dict[str, str] = {}
     for element in root.iter():
@@ -70,16 +73,18 @@ def compact(text: str) -> bytes:
             found["id"] = names.get(found["id"], "")
             if not found["id"]:
                 del found["id"]
-        if "style" in found:
-            style = SPACES.sub(r"\1", re.sub(r"font-family: [^;]*;?", "", found.pop("style"))).rstrip(";")
+        style = SPACES.sub(r"\1", re.sub(r"font-family: [^;]*;?", "", found.pop("style", ""))).rstrip(";")
+        if clip := found.pop("clip-path", ""):  # as a rule, since most of a figure's marks have the same
+            style = f"{style};clip-path:{clip}".lstrip(";")
+        if style:
             found["class"] = classes.setdefault(style, _letters(len(classes)))
     rules = "".join(f".{name}{{{style}}}" for style, name in classes.items())
     sheet = ElementTree.Element("style")
     sheet.text = f"*{{stroke-linejoin:round;font-family:{FONTS}}}{rules}"
     root.insert(0, sheet)
     text = re.sub(r">\s+<", "><", ElementTree.tostring(root, encoding="unicode"))
-    # In an address a double quote is three characters.
-    return TAG.sub(lambda tag: tag[0].replace('"', "'"), text).encode()
+    # In an address a double quote or a space is three characters.
+    return TAG.sub(lambda tag: tag[0].replace('"', "'").replace(" />", "/>"), text).encode()
 
 
 def _flatten(element: ElementTree.Element) -> None:
@@ -90,6 +95,39 @@ def _flatten(element: ElementTree.Element) -> None:
     group, element[:] = f"{{{NAMESPACE}}}g", []
     for child in kept:
         element.extend(child if child.tag == group and not child.attrib.keys() - {"id"} else [child])
+
+
+def _join(root: ElementTree.Element) -> None:
+    """The lines of a grid are one path: those of one look, with nothing but ticks and their texts between."""
+    line: ElementTree.Element | None = None
+    for child in list(root):
+        if child.tag == f"{{{NAMESPACE}}}path" and "fill: none" in child.attrib.get("style", ""):
+            if line is not None and _look(line) == _look(child):
+                line.set("d", line.get("d", "") + child.get("d", ""))
+                root.remove(child)
+            else:
+                line = child
+        elif child.tag not in TICKS:
+            line = None
+
+
+def _look(path: ElementTree.Element) -> dict[str, str]:
+    return {name: value for name, value in path.attrib.items() if name != "d"}
+
+
+def _dress(root: ElementTree.Element) -> None:
+    """A shape that is repeated with one style has that style itself, and its repetitions have none."""
+    shapes = {element.attrib["id"]: element for element in root.iter() if "id" in element.attrib}
+    repeated: dict[str, list[ElementTree.Element]] = {}
+    for use in root.iter(f"{{{NAMESPACE}}}use"):
+        repeated.setdefault(use.attrib.get(LINK, "")[1:], []).append(use)
+    for name, uses in repeated.items():
+        styles = {use.attrib.get("style", "") for use in uses}
+        if name in shapes and len(styles) == 1:
+            own = shapes[name].attrib.get("style", "")
+            shapes[name].set("style", ";".join(filter(None, (*styles, own))))  # the later one counts
+            for use in uses:
+                use.attrib.pop("style", None)
 
 
 def _short(places: str) -> str:
