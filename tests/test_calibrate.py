@@ -93,8 +93,9 @@ def test_fewer_points_tell_fewer_numbers_and_less_of_a_run():
     before = measured.before(cpu(), "laptop")
     assert machine_fit.told_by(five[:1]) == ["share_fp32"]
     assert machine_fit.told_by(five[:2] + five[:1]) == ["share_fp32", "activation_share"]
+    more = [replace(each, images_per_s=1.001 * each.images_per_s) for each in five]
     runs = {len(some): speeds.of(machine_fit.fit(some, cpu(), before, ["share_fp32"]).rows).value["run"]
-            for some in (five[:2], [*five, *five])}  # fmt: skip
+            for some in (five[:2], [*five, *more])}  # fmt: skip
     assert runs[2] > runs[10], "Student's t: a few points tell little"
     with pytest.raises(ValueError, match="2 points cannot fit 3 numbers"):
         machine_fit.fit(five[:2], cpu(), before, list(TRUE))
@@ -245,6 +246,9 @@ BAD_TABLES = {
     "no model": (f"{HEAD}\n,400,32\n", [], "There is no model ''"),
     "one point": (f"{HEAD}\nViT-Base,400,32\n", [], "1 point tells nothing"),
     "more than the peak": (f"{HEAD}\nViT-Base,400000,32\nViT-Base,410000,32\n", [], "images/s cannot be"),
+    "a unit a thousand times too large": (f"{HEAD}\nViT-Base,0.4,32\nViT-Base,0.41,32\n", [], "look at the unit of"),
+    "one point twice": (f"{HEAD}\n{TWO}ViT-Base,400,32\nViT-Base,400,32\n", [], "once more"),
+    "a number named twice": (f"{HEAD}\n{TWO}", ["--fit", "share_bf16,share_bf16"], "is named twice"),
     "an odd precision": (f"{HEAD},precision\nViT-Base,400,32,int8\n", [], "There is no precision 'int8'"),
     "an odd strategy": (f"{HEAD},strategy\nViT-Base,400,32,ZERO9\n", [], "row 2 of table.csv: "),
     "too many ranks": (f"{HEAD},ranks\nViT-Base,400,32,9\n", [], "9 ranks do not fit 1 nodes"),

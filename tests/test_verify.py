@@ -124,6 +124,8 @@ def test_a_claim_that_is_none_is_one_sentence(table, row, words):
 ODD = {
     ROW.replace("0.1", "-1"): "it must be 0 or more",
     ROW.replace("0.1", "nan"): "it must be 0 or more",
+    ROW.replace("0.1", "inf"): "it must be 0 or more",
+    "": "has no claims",
     ROW.replace("measured", "guessed"): "use one of measured, simulated, predicted, counted",
     ROW.replace("0.5", ""): "has a check and no expected value",
     ROW.replace("0.5", "half"): "cannot be read",

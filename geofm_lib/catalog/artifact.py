@@ -7,6 +7,7 @@ on two cores, `cores` and `gb` of memory that it needs.
 """
 
 import csv
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,8 @@ def claims(file: Path = FILE) -> list[Claim]:
     """All rows; ValueError, one sentence, for a table that cannot be used."""
     with open(file, newline="", encoding="utf-8") as stream:
         found = [_claim(row, file.name) for row in csv.DictReader(stream)]
+    if not found:
+        raise ValueError(f"{file.name} has no claims, so nothing can be verified.")
     numbers = [each.number for each in found]
     if numbers != list(range(1, len(found) + 1)):
         raise ValueError(f"{file.name}: claims are numbered from 1 without gaps, and these are {numbers}.")
@@ -62,8 +65,10 @@ def _claim(row: dict[str, str], name: str) -> Claim:
         raise ValueError(f"{name}: the row '{row.get('number')}' cannot be read ({error}).") from None
     if found.how not in HOW:
         raise ValueError(f"{name}: claim {found.number} is '{found.how}'; use one of {', '.join(HOW)}.")
-    if not found.tolerance >= 0:
+    if not 0 <= found.tolerance < math.inf:
         raise ValueError(f"{name}: claim {found.number} has the tolerance {found.tolerance}; it must be 0 or more.")
+    if expected is not None and not math.isfinite(expected):
+        raise ValueError(f"{name}: claim {found.number} expects {expected}; give a number.")
     if found.check and found.expected is None:
         raise ValueError(f"{name}: claim {found.number} has a check and no expected value.")
     return found

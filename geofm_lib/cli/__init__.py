@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     streams.secure()
     words = sys.argv[1:] if arguments is None else arguments
+    code = 2
     try:
         code = commands.main(arguments, prog_name="geofm", standalone_mode=False, obj=arguments is None) or 0
         lost = streams.Dropping.lost and ("--help" in words or not MAKING.intersection(words))
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         fault = rights.told(error)
     except (click.ClickException, ValueError, RuntimeError) as error:
         fault = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        code = getattr(error, "exit_code", 2) if isinstance(error, RuntimeError) else 2
+        code = getattr(error, "exit_code", 2) if isinstance(error, RuntimeError) else code
     from geofm_lib.settings.masking import mask
 
     print(" ".join(mask(fault).split()), file=sys.stderr)

@@ -16,8 +16,10 @@ from geofm_lib.cli.group import commands, example, starting
 @click.option("--nodes", required=True, type=int)
 @click.option("--batch", "batch_per_gpu", default=32, show_default=True, help="Images a GPU takes a step.")
 @click.option("--workload", default="mae", show_default=True, help="mae | classify")
-@click.option("--image-size", type=int, help="Pixels a side (default: 224, or a network's own).")
-@click.option("--tokens", type=int, help="Patches of an image, whatever its size (NaFlex and its like).")
+@click.option("--image-size", type=click.IntRange(min=1), help="Pixels a side (default: 224, or a network's own).")
+@click.option(
+    "--tokens", type=click.IntRange(min=1), help="Patches of an image, whatever its size (NaFlex and its like)."
+)
 @click.option("--precision", default="bf16", show_default=True, help="bf16 | fp32")
 @click.option("--checkpointing/--no-checkpointing", "activation_checkpointing", default=True, show_default=True,
               help="Recompute activations in the backward pass.")  # fmt: skip

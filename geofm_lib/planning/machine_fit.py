@@ -42,6 +42,7 @@ MEANT = {
 BEFORE = {"activation_share": 0.7}
 NONSENSE = 2.0  # a fit that misses one of its own points by more is none
 MOST = 1.05  # of a peak: what is more was not measured so
+TOO_SLOW = 0.002  # of a peak: less is a wrong unit
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,15 @@ def fit(points: list[Point], machine: Machine, before: list[dict[str, Any]], nam
     """
     if len(points) < 2:
         raise ValueError(f"{len(points)} point tells nothing of how far a plan is off; give at least two.")
+    seen: dict[tuple[Any, ...], str] = {}
+    for point in points:
+        same = (point.model.name, point.strategy, point.nodes, point.ranks, point.batch, point.how, point.images_per_s)
+        if same in seen:
+            raise ValueError(f"{point.where} is {seen[same]} once more, which would narrow intervals; give it once.")
+        seen[same] = point.where
     names = list(names) or told_by(points)
+    if len(set(names)) < len(names):
+        raise ValueError("A number to fit is named twice (--fit); name each once.")
     if unknown := [name for name in names if name not in MEANT]:
         raise ValueError(f"'{unknown[0]}' cannot be fitted; {', '.join(MEANT)} can.")
     if len(names) > len(points):
@@ -135,6 +144,11 @@ def fit(points: list[Point], machine: Machine, before: list[dict[str, Any]], nam
             raise ValueError(
                 f"These speeds would need {row['value']:.1f} times what {machine.name} can do ({row['name']}, "
                 f"{row['meaning']}); look at images_per_s, batch, ranks and precision, or fit other numbers (--fit)."
+            )
+        if row["name"].startswith("share_") and row["value"] < TOO_SLOW and not machine.measured:
+            raise ValueError(
+                f"These speeds would need only {row['value']:.1g} of what {machine.name} can do ({row['name']}, "
+                f"{row['meaning']}); look at the unit of images_per_s, batch, ranks and precision."
             )
     how = f"residuals; {_count(left, 'point')} more than numbers" if left else "a guess: no more points than numbers"
     spread = _row("run", run, 0.0, "fitted" if left else "assumed", how) | {"unit": "log", "meaning": "spread of a run"}
