@@ -168,7 +168,7 @@ def test_the_probe_of_several_labels(data, tmp_path, monkeypatch):
     last = [float(row["map"]) for row in rows if row["epoch"] == "20"]
     assert found["map_random_mean"] == pytest.approx(np.mean(last))
     run = Run(tmp_path / "run")
-    assert "mean average precision" in page.accuracy(run).alt
+    assert "Mean average precision" in page.accuracy(run).alt
     assert "mAP" in page.curves(run).alt
     signs.doubts(run.summary, run.read_csv("probe.csv"))
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
