@@ -75,20 +75,23 @@ def test_the_findings_follow_from_the_evidence(evidence):
 
 @pytest.mark.parametrize(
     "small, larger, verdict",
-    [(0.78, 0.97, "reproduced"), (0.92, 0.97, "same ordering"), (0.97, 0.92, "differs"), (0.9, 1.02, "differs")],
+    [(0.78, 0.97, "same ordering"), (0.92, 0.97, "same ordering"), (0.97, 0.92, "differs"), (0.9, 1.02, "differs")],
 )
 def test_start_up_must_hide_more_of_the_small_model(evidence, small, larger, verdict):
     changed = evidence | {"small_window_over_steady": small, "larger_window_over_steady": larger}
     assert [each.verdict for _, each in answers(changed, "finding")][3] == verdict
 
 
-@pytest.mark.parametrize(
-    "no_shard, verdict", [(1.1, "differs"), (1.0, "differs"), (0.5, "reproduced"), (0.2, "same ordering")]
-)
-def test_a_lead_of_fsdp_must_show_in_one_precision(evidence, no_shard, verdict):
+@pytest.mark.parametrize("no_shard", [1.1, 0.5])
+def test_a_toy_batch_on_cpus_is_not_held_against_gpus(evidence, no_shard):
+    """C4 is told with what was run, and has no verdict: two images a rank are not 32 on a GPU."""
     changed = evidence | {f"{s}_{p}_step_s": no_shard if s == "NO_SHARD" else 1.0 for s in ("DDP", "NO_SHARD")
                        for p in ("fp32", "bf16")}  # fmt: skip
-    assert {claim["id"]: each.verdict for claim, each in answers(changed, "claim")}["C4"] == verdict
+    changed |= {"larger_model": "ViT-Pico", "batch_per_gpu": 2}
+    (found,) = [each for claim, each in answers(changed, "claim") if claim["id"] == "C4"]
+    assert found.verdict == "not comparable"
+    assert f"{1 / no_shard:.2f} times as fast as DDP" in found.ours
+    assert "ViT-Pico on 4 CPU ranks, 2 images each" in found.ours
 
 
 @pytest.mark.long  # .ci/run makes all six pages anyway
