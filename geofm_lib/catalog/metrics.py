@@ -74,6 +74,11 @@ def fixed(value: float, places: int) -> str:
     return f"{round(value, places):,.{max(0, places)}f}".replace("-", MINUS)
 
 
+def counted(count: int, word: str) -> str:
+    """A count with its noun: 1 node, 1,200 images."""
+    return f"{count:,} {word}" + ("" if count == 1 else "s")
+
+
 def rough(value: float) -> str:
     """Two significant digits, for what is known no better, as a prediction.
 

@@ -1,11 +1,10 @@
 """04 and 06: what was predicted of ViT-1B and ViT-15B before their figures were seen, beside the truth. No torch."""
 
 from statistics import median
-from typing import Any
 
 import pandas as pd
 
-from geofm_lib.catalog.metrics import MINUS
+from geofm_lib.catalog.metrics import MINUS, counted
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures._axes import FAINT, IMAGES_PER_S, INK, apart, legend_below, look, node_axis, ticks
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
@@ -37,7 +36,8 @@ def told() -> str:
 @styled
 def against_truth() -> Figure | Note:
     """Predicted over published images/s of the blind test, with its intervals."""
-    table = pd.DataFrame(blind.throughput())
+    rows = blind.throughput()
+    table = pd.DataFrame(rows)
     if table.empty:
         return Note(MISSING)
     figure, panels = axes(height=3.9, columns=2, sharex=True, sharey=True)
@@ -59,16 +59,13 @@ def against_truth() -> Figure | Note:
         ax.label_outer()
     panels[0].set(ylabel=f"predicted / published {IMAGES_PER_S}")
     legend_below(figure, panels, 3)
-    out = [row for row in blind.throughput() if not blind.inside(row)]
-    worst = [f"{row['model']} {row['strategy']} on {_nodes(row)} {row['predicted'] / row['published']:.2f}"
+    out = [row for row in rows if not blind.inside(row)]
+    worst = [f"{row['model']} {row['strategy']} on {counted(row['nodes'], 'node')} "
+             f"{row['predicted'] / row['published']:.2f}"
              for row in out]  # fmt: skip
     alt = (f"Predicted over published images/s, bars for nine of ten runs, made in commit {blind.COMMIT} without these "
            f"figures. Crosses mark the {len(out)} of {len(table)} points outside: {'; '.join(worst)}.")  # fmt: skip
     return Figure(figure, alt, table.round(1))
-
-
-def _nodes(row: dict[str, Any]) -> str:
-    return f"{row['nodes']} node{'s' * (row['nodes'] > 1)}"
 
 
 def by_strategy() -> Table | Note:
@@ -83,7 +80,7 @@ def by_strategy() -> Table | Note:
         share = f"{100 * (worst['predicted'] / worst['published'] - 1):+.0f} %".replace("-", MINUS)
         rows.append({
             "model": model, "strategy": name, "points": len(own), "median error, %": 100 * median(off),
-            "worst": f"{share} on {_nodes(worst)}",
+            "worst": f"{share} on {counted(worst['nodes'], 'node')}",
             "in the interval": f"{sum(map(blind.inside, own))} of {len(own)}",
             "memory, median error, %": 100 * median(blind.errors(held)) if held else None,
         })  # fmt: skip
@@ -114,7 +111,8 @@ def left_out() -> Note:
     if not points:
         return Note("reports/unseen.csv is not there; make predictions writes it.")
     off = [abs(ours / seen - 1) for seen, ours in points.values()]
-    missed = [f"{row['model']} on {_nodes(row)} ({row['chosen']} has {row['of_best']:.2f} of {row['best']})"
+    missed = [f"{row['model']} on {counted(row['nodes'], 'node')} "
+              f"({row['chosen']} has {row['of_best']:.2f} of {row['best']})"
               for row in blind.missed(points)]  # fmt: skip
     right = len(blind.choices(points)) - len(missed)
     return Note(f"Each of {len(points)} published points by a fit to the five other models: median error "

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import stats
 
 from geofm_lib.catalog import machines, published
-from geofm_lib.catalog.metrics import rough, with_ends
+from geofm_lib.catalog.metrics import counted, rough, with_ends
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures import choice
 from geofm_lib.figures._axes import (
@@ -107,7 +107,7 @@ def strong(settings: ScalingSettings) -> Figure | Note:
         left.plot(line["nodes"], line["images/s"], **look(name, markersize=4))
         right.plot(line["nodes"], line["% of ideal"], **look(name, markersize=4))
         end = line.iloc[-1]
-        words.append(f"{name} {rough(end['images/s'])} ({end['% of ideal']:.0f} %) on {_nodes(end['nodes'])}")
+        words.append(f"{name} {rough(end['images/s'])} ({end['% of ideal']:.0f} %) on {counted(end['nodes'], 'node')}")
     right.axhline(100, **IDEAL)
     plain_log(left)
     node_axis(left, nodes, ylabel=IMAGES_PER_S, title="Images per second")
@@ -118,10 +118,6 @@ def strong(settings: ScalingSettings) -> Figure | Note:
            f"all. images/s on the most nodes (share of ideal from the fastest on the fewest): "
            f"{', '.join(words)}.")  # fmt: skip
     return Figure(figure, alt, table)
-
-
-def _nodes(count: int) -> str:
-    return f"{count} node{'s' if count > 1 else ''}"
 
 
 def answer() -> Answer:
@@ -199,7 +195,7 @@ def ranking(settings: ScalingSettings | None = None) -> Figure:
     ax.grid(False)
     legend_below(figure, [ax])
     known = table.dropna(subset=["of best published"])
-    words = [f"{row.model} on {_nodes(row.nodes)}: {row[3]} has {row[5]:.2f} of {row[4]}"
+    words = [f"{row.model} on {counted(row.nodes, 'node')}: {row[3]} has {row[5]:.2f} of {row[4]}"
              for row in known[known["missed"]].itertuples()]  # fmt: skip
     alt = (f"Best strategy by model and nodes for {AS_PUBLISHED}, predicted above and published below. FULL, GRAD, NO "
            "and Hk stand for FULL_SHARD, SHARD_GRAD_OP, NO_SHARD and HYBRID_kGPUs; ≈ marks a tie, another predicted "

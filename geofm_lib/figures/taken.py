@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from geofm_lib.catalog.metrics import counted
 from geofm_lib.figures.display import Answer, Note, Table, facts
 from geofm_lib.figures.pretrain import drawn_by_us
 from geofm_lib.runs.run import Run
@@ -53,14 +54,14 @@ def conversions(run: Run) -> Table:
     """What was done to images before they were packed, and to how many."""
     rows = list(_conversions(run.summary).items())
     frame = pd.DataFrame(rows, columns=["what was done", "images"]).sort_values("images", ascending=False)
-    caption = f"{_count(run.summary.get('converted', 0), 'image')} not stored as they came; one may need several steps"
+    caption = f"{counted(run.summary.get('converted', 0), 'image')} not stored as they came; one may need several steps"
     return Table(frame, caption, "Every image is stored as it came.")
 
 
 def unused(run: Run) -> Table:
     """What else was in the source, by suffix and reason."""
     frame = run.read_csv("unused.csv")
-    return Table(frame, f"{_count(len(frame), 'kind')} of files not used", "Nothing else was there.")
+    return Table(frame, f"{counted(len(frame), 'kind')} of files not used", "Nothing else was there.")
 
 
 def sets(run: Run) -> Table | Note:
@@ -77,8 +78,8 @@ def _aside(found: Mapping) -> str:
     if not converted and not refused and not unused and not empty:
         return "None was converted or refused, and nothing else was there"
     many = f"{converted:,} of them were" if converted > 1 else "one of them was" if converted else "none of them was"
-    words = f"{many} converted, {_count(refused, 'image')} refused, {_count(unused, 'other file')} not used"
-    words += f", {_count(empty, 'empty tile')} left out" if empty else ""
+    words = f"{many} converted, {counted(refused, 'image')} refused, {counted(unused, 'other file')} not used"
+    words += f", {counted(empty, 'empty tile')} left out" if empty else ""
     return words[0].upper() + words[1:]
 
 
@@ -86,13 +87,13 @@ def _taken(run: Run) -> str:
     found = run.summary
     classes, kind = len(found.get("classes") or {}), ""
     if found.get("channels"):
-        kind = f", {_count(found['channels'], 'band')} of {found.get('dtype', 'uint8')}"
+        kind = f", {counted(found['channels'], 'band')} of {found.get('dtype', 'uint8')}"
         kind += f" ({', '.join(found['bands'])})" if found.get("bands") else ""
     several = " (an image may have several)" if found.get("several_labels") else ""
     bare = found.get("unlabelled", 0)
     labelled = f" ({found['images'] - bare:,} with a label, {bare:,} without)" if bare else ""
     return (
-        f"{_count(found['images'], 'image')}{labelled}, "
+        f"{counted(found['images'], 'image')}{labelled}, "
         + (f"{classes} classes{several}" if classes else "no labels")
         + kind
     )
@@ -121,12 +122,14 @@ def _masked(found: Mapping) -> str:
     if not found.get("masked_images"):
         return ""
     share = 100 * found.get("masked_share", 0)
-    return f"{share:.2g} % of all pixels, in {_count(found['masked_images'], 'image')}; they are no target of training"
+    return f"{share:.2g} % of all pixels, in {counted(found['masked_images'], 'image')}; they are no target of training"
 
 
 def _empty(found: Mapping) -> str:
     count = found.get("empty_tiles", 0)
-    return f"{_count(count, 'tile')} of scenes with too little that was measured (valid_min): left out" if count else ""
+    return (
+        f"{counted(count, 'tile')} of scenes with too little that was measured (valid_min): left out" if count else ""
+    )
 
 
 def _twice(found: Mapping) -> str:
@@ -136,7 +139,7 @@ def _twice(found: Mapping) -> str:
 
 def _left_out(found: Mapping) -> str:
     count = found.get("left_out_of_statistics", 0)
-    return f"{_count(count, 'image')} far outside of what the others hold" if count else ""
+    return f"{counted(count, 'image')} far outside of what the others hold" if count else ""
 
 
 def _listed(counts: Mapping[str, int]) -> str:
@@ -144,7 +147,3 @@ def _listed(counts: Mapping[str, int]) -> str:
     common = Counter(counts).most_common()
     text = ", ".join(f"{name} ({count:,})" for name, count in common[:MOST])
     return text + (f" and {len(common) - MOST} more kinds" if len(common) > MOST else "")
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}" + ("" if number == 1 else "s")

@@ -3,7 +3,6 @@
 Nothing but those rows is read for a table, so that whoever has the file can redo it.
 """
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +90,7 @@ def missing(table: pd.DataFrame) -> str:
 def _grid(name: str) -> list[dict[str, str]]:
     """The rows of a grid as text; no data needs to be there."""
     file = results.ROOT / "batch" / "grids" / f"{name}.csv"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    return grid.texts(file) if file.is_file() else []
 
 
 def losses(table: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,6 @@
 come from (``behind``), and by patterns the rows of a grid that would settle it on GPUs (``settle``).
 """
 
-import csv
 from collections import Counter
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -12,7 +11,7 @@ from functools import cache
 
 from geofm_lib.paper import blind
 from geofm_lib.paper.verdicts import HOW, VERDICTS, Answer
-from geofm_lib.runs import results
+from geofm_lib.runs import grid, results
 
 Items = Iterable[tuple[dict[str, str], Answer]]
 GRID = "batch/grids/open_items.csv"
@@ -55,5 +54,4 @@ def settling(claim: dict[str, str]) -> list[str]:
 
 @cache
 def _names() -> list[str]:
-    with open(results.ROOT / GRID, newline="", encoding="utf-8") as file:
-        return [row["name"] for row in csv.DictReader(line for line in file if not line.startswith("#"))]
+    return [row["name"] for row in grid.texts(results.ROOT / GRID)]

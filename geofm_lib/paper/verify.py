@@ -45,11 +45,15 @@ class Outcome:
         """Is it within the tolerance?"""
         return self.found is not None and self.claim.holds(self.found)
 
+    @property
+    def word(self) -> str:
+        """The verdict: FAILED where nothing was found."""
+        return "holds" if self.held else "OUTSIDE" if self.found is not None else "FAILED"
+
     def told(self) -> str:
         """One line: verdict, expected, found, tolerance, what it consists of."""
-        word = "holds" if self.held else "OUTSIDE" if self.found is not None else "FAILED"
         found = "nothing" if self.found is None else f"{self.found:.6g}"
-        return f"claim {self.claim.number}: {word}, expected {self.claim.wanted}, found {found}: {self.said}"
+        return f"claim {self.claim.number}: {self.word}, expected {self.claim.wanted}, found {found}: {self.said}"
 
 
 def verify(table: list[Claim], say: Callable[[str], None], checks: dict[str, Check] = CHECKS) -> list[Outcome]:
@@ -98,7 +102,7 @@ def summary(outcomes: list[Outcome]) -> str:
     rows = [
         (str(each.claim.number), f"{each.claim.expected:.6g}", f"{each.claim.tolerance:.6g}",
          "–" if each.found is None else f"{each.found:.6g}",
-         "holds" if each.held else "OUTSIDE" if each.found is not None else "FAILED", f"{each.seconds:.0f}")
+         each.word, f"{each.seconds:.0f}")
         for each in outcomes
     ]  # fmt: skip
     wide = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]

@@ -23,6 +23,7 @@ from scipy.stats import t
 
 from geofm_lib.catalog import speeds
 from geofm_lib.catalog.machines import Machine
+from geofm_lib.catalog.metrics import counted
 from geofm_lib.planning import steps
 from geofm_lib.planning.planner import LIKELY
 from geofm_lib.planning.points import Point
@@ -59,7 +60,7 @@ class Fit:
         """How many points fitted how many numbers, and which."""
         own = [f"{row['name']} {row['value']:.3g} (x/÷ {1 + row['spread']:.2f})" for row in self.rows
                if row["name"] in self.fitted]  # fmt: skip
-        return f"{_count(self.points, 'point')} fit {_count(len(own), 'number')}: {', '.join(own)}"
+        return f"{counted(self.points, 'point')} fit {counted(len(own), 'number')}: {', '.join(own)}"
 
     def predicted(self, point: Point) -> dict[str, Any]:
         """images_per_s, low and high of a point's conditions on this machine; low to high should hold nine of ten."""
@@ -134,7 +135,7 @@ def fit(points: list[Point], machine: Machine, before: list[dict[str, Any]], nam
         scale = t.ppf(0.95, left) / LIKELY
         run = max(LEAST, sqrt(float(residuals @ residuals) / left)) * float(scale)
     error = np.sqrt(np.diag(np.linalg.inv(found.jac.T @ found.jac))) * max(1.0, run / SURE)
-    source = f"fit of {_count(len(names), 'number')} to {_count(len(points), 'point')}"
+    source = f"fit of {counted(len(names), 'number')} to {counted(len(points), 'point')}"
     fitted = [
         _row(name, exp(x), min(float(e), 1.0), "fitted", source)
         for name, x, e in zip(names, found.x, error, strict=True)
@@ -150,7 +151,7 @@ def fit(points: list[Point], machine: Machine, before: list[dict[str, Any]], nam
                 f"These speeds would need only {row['value']:.1g} of what {machine.name} can do ({row['name']}, "
                 f"{row['meaning']}); look at the unit of images_per_s, batch, ranks and precision."
             )
-    how = f"residuals; {_count(left, 'point')} more than numbers" if left else "a guess: no more points than numbers"
+    how = f"residuals; {counted(left, 'point')} more than numbers" if left else "a guess: no more points than numbers"
     spread = _row("run", run, 0.0, "fitted" if left else "assumed", how) | {"unit": "log", "meaning": "spread of a run"}
     kept = [row for row in rows if row["name"] != "run"]
     return Fit(machine, [*fitted, spread, *kept], tuple(names), len(points))
@@ -192,7 +193,3 @@ def _before(rows: list[dict[str, Any]], name: str) -> float:
     """A number's value before the fit; of a curve, its middle point's."""
     found = [row["value"] for row in rows if row["name"] == name]
     return found[len(found) // 2] if found else BEFORE[name]
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'s' * (number != 1)}"

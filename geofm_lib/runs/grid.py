@@ -104,6 +104,11 @@ def read(file: str | Path, machine: Machine | None = None) -> tuple[list[Row], l
     return list(rows.values()), faults
 
 
+def texts(file: Path) -> list[dict[str, str]]:
+    """The cells of each row as they are written; what they name needs not be there."""
+    return [cells for _, cells in _lines(file)]
+
+
 def _lines(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """(number of the line, its cells by column), without comments, empty lines and empty cells."""
     try:
