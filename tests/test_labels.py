@@ -337,3 +337,10 @@ def test_labels_that_vanish_are_told(tmp_path):
         (tmp_path / "set" / "b").mkdir(exist_ok=True)
         (tmp_path / "set" / "b" / f"{n}.png").write_bytes(b"damaged")
     assert told("refused") == ("", {}, [lone])
+
+
+def test_a_class_whose_accents_are_stored_in_two_ways_is_one_class():
+    folder_names = ("for\u00eat", "fore\u0302t", "eau")
+    found = labels.assign([f"set/{name}/{i}.jpg" for name in folder_names for i in range(3)], [("", "", "")] * 9)
+    assert found.labels == ["for\u00eat"] * 6 + ["eau"] * 3
+    assert [words for words in found.warnings if words.startswith("2 spellings of class 'for\u00eat' look alike")]

@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -97,8 +99,25 @@ def assign(
             found.scenes, found.scenes_from, found.grouped = table.groups, table.words["group"], True
     if not given_by and not any(map(any, by_source)):
         told = told + file_names.told(names, any(found.labels))
-    found.warnings = told
+    found.labels, same = _composed(found.labels)
+    found.warnings = told + same
     return found
+
+
+def _composed(labels: list[str]) -> tuple[list[str], list[str]]:
+    """(labels, warnings): letters with their accents as one character each, as only some systems write them.
+
+    >>> _composed(["for\u00eat", "fore\u0302t"])[1]
+    ["2 spellings of class 'for\u00eat' look alike and differ in how accents are stored: taken as one class"]
+    """
+    forms = {label: unicodedata.normalize("NFC", label) for label in dict.fromkeys(labels)}
+    several = [label for label, count in Counter(forms.values()).items() if count > 1]
+    warnings = [
+        f"{sum(form == label for form in forms.values())} spellings of class '{label}' look alike and differ in how "
+        "accents are stored: taken as one class"
+        for label in several
+    ]
+    return [forms[label] for label in labels], warnings
 
 
 def one_class(found: Assigned, names: Sequence[str], others: Iterable[str], choice: str = "") -> list[str]:
