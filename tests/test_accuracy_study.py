@@ -18,7 +18,7 @@ from geofm_lib.settings import AccuracySettings, SettingsError
 
 HORIZONS = (47_104, 94_208, 188_416)
 PAGE = ("answer", "gains", "equal_dimension", "loss", "fits", "equal_compute", "equal_epochs", "unique_images",
-        "predicted", "pareto", "one_more_point", "extrapolated", "rates")  # fmt: skip
+        "predicted", "best", "pareto", "one_more_point", "extrapolated", "rates")  # fmt: skip
 
 
 def size(model):
@@ -217,3 +217,21 @@ def test_without_results_the_page_says_so_and_a_sweep_says_only_what_its_interva
     found = shown.one_more_point(AccuracySettings())
     assert {"nodes", "strategy", "node-hours now", "low now", "high now"} <= set(found.frame)
     assert "one point more, planned" not in found.caption
+
+
+def test_the_best_encoder_is_chosen_by_held_out_loss_and_stands_beside_its_controls(table):
+    found = rows(FAMILY[:2])
+    turned = found[(found["pooling"] == "mean") & (found["images_seen"] > HORIZONS[0])].assign(
+        pooling=accuracy_study.BEST
+    )
+    turned.loc[turned["model"] == FAMILY[0], "value"] += 50  # the better on test images, and not taken for that
+    scored = {"dataset": "ucm", "protocol": "fast", "normalisation": "standardised", "metric": "top1", "value": 64.0}
+    found = table(pd.concat([found, turned, pd.DataFrame([scored | {"model": "histograms"}])]))
+    (best,) = accuracy_study.best(found).to_dict("records")
+    assert (best["model"], best["images_seen"], best["histograms"]) == (FAMILY[1], HORIZONS[-1], 64.0)
+    assert best["gain"] == pytest.approx(best["value"] - best["untrained"])
+    (row,) = shown.best(AccuracySettings()).frame.to_dict("records")
+    assert (row["pretrained"], row["histograms"]) == (best["value"], 64.0)
+    assert repr(shown.best(AccuracySettings())) != shown.WAITS
+    table(rows(FAMILY[:2]))
+    assert repr(shown.best(AccuracySettings())) == shown.WAITS

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from geofm_lib.catalog.metrics import plus_minus
-from geofm_lib.catalog.readouts import EQUALLY, SCALED
+from geofm_lib.catalog.readouts import CONTROLS, EQUALLY, SCALED
 from geofm_lib.figures._axes import (
     FLOPS,
     GREEN,
@@ -105,6 +105,18 @@ def equal_dimension(settings: AccuracySettings) -> Table:
         named[0].merge(named[1], on="model", suffixes=("", ", 64 dimensions")) if len(named) == 2 else pd.DataFrame()
     )
     return Table(frame, "Points of top-1 over the untrained", WAITS)
+
+
+def best(settings: AccuracySettings) -> Table:
+    """The study's best encoder beside the same one untrained and what no encoder has to do with, on every data set."""
+    frame = accuracy_study.best(read(settings))
+    if frame.empty:
+        return Table(frame, empty=WAITS)
+    names = {"value": "pretrained", "gain_low": "gain, low", "gain_high": "gain, high", "images_seen": "images seen"}
+    shown = ["dataset", "value", "low", "high", "untrained", "gain", "gain_low", "gain_high", *CONTROLS]
+    first = frame.iloc[0]
+    about = f"Top-1, % ({first['model']} after {first['images_seen']:,.0f} images; {accuracy_study.BEST})"
+    return Table(frame.reindex(columns=shown).rename(columns=names), about)
 
 
 def fits(settings: AccuracySettings) -> Table | Note:

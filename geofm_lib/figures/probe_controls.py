@@ -5,11 +5,10 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from geofm_lib.catalog.readouts import EQUAL, EQUALLY, FAST, PRETRAINED, UNTRAINED
+from geofm_lib.catalog.readouts import CONVOLUTIONS, EQUAL, EQUALLY, FAST, PRETRAINED, UNTRAINED
 from geofm_lib.figures.pretrain import drawn_by_us
 from geofm_lib.runs.run import Run
 
-CONVOLUTIONS = "random convolutions"
 SAME = ("metric", "model", "objective", "pretraining_run", "protocol", "pooling", "normalisation")
 NO_TRAINING = (
     "filters cut from train images, which nobody trained, tell these classes apart as well: pretrain for longer, a "

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from geofm_lib import __version__, files
-from geofm_lib.catalog.readouts import READOUTS, UNTRAINED
+from geofm_lib.catalog.readouts import CONTROLS, READOUTS, UNTRAINED
 from geofm_lib.data import baselines, random_patches
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.sources import prepared
@@ -135,11 +135,11 @@ def handmade(given: Given) -> Iterator[Source]:
     def convolutions(shards: Shards) -> np.ndarray:
         return random_patches.features(shards, weights(), size)
 
-    makers: dict[str, tuple[Any, Callable[[Shards], np.ndarray]]] = {
-        "histograms": (baselines.SIZE, baselines.features),
-        "random convolutions": ([size, random_patches.FILTERS], convolutions),
-    }
-    for name, (identity, make) in makers.items():
+    makers: tuple[tuple[Any, Callable[[Shards], np.ndarray]], ...] = (
+        (baselines.SIZE, baselines.features),
+        ([size, random_patches.FILTERS], convolutions),
+    )
+    for name, (identity, make) in zip(CONTROLS, makers, strict=True):
         place = folder([name, identity, __version__], given.settings.data, given.context.device)
         about = {"model": name, "objective": "none"}
         yield Source(name, place, about, {name: USUAL}, functools.partial(_kept, place, sides, make))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from geofm_lib.catalog.models import FAMILY
-from geofm_lib.catalog.readouts import FAST, GAIN, PLAIN, SCALED, UNTRAINED
+from geofm_lib.catalog.readouts import CONTROLS, FAST, GAIN, PLAIN, SCALED, UNTRAINED, WHOLE
 from geofm_lib.paper import accuracy
 from geofm_lib.planning.flops import training_flops
 from geofm_lib.planning.weights import parameters
@@ -23,6 +23,7 @@ LOSS, SPEED = "held-out loss", "images/s"
 MASKS, LAST = "fixed masks", "last"
 WATTS = 5.0  # of one core under load: 280 W over the 64 cores of such an EPYC, and its memory; stated, not measured
 OF_IMAGES, OF_STEPS = "95 %, over images", "median to fastest of the logged steps"
+BEST = f"{WHOLE}, 4 orientations"  # how the best encoder is read out; fixed in reports/LOG.md before any was so
 COLUMNS = ["model", "parameters_m", "images_seen", "flops", "pretraining_seed", "pretraining_run"]
 
 
@@ -125,6 +126,26 @@ def probes(
     if not gain:
         found = found.assign(untrained=rows["value"] - rows["difference_to_untrained"], error=100 - rows["value"])
     return found.sort_values(["parameters_m", "images_seen"]).reset_index(drop=True)
+
+
+def best(table: pd.DataFrame) -> pd.DataFrame:
+    """The study's best encoder under BEST, a row a data set: COLUMNS, value, low, high, untrained, error, the gain
+    with its interval (gain, gain_low, gain_high), and CONTROLS under the same head.
+
+    Of the encoders that were read out so it is the one of the lowest held-out loss: no test image chooses it.
+    """
+    readout = table[(table["pooling"] == BEST) & (table["objective"] != UNTRAINED)]
+    ran = whole(table).sort_values("value")
+    run = next(iter(ran.loc[ran["pretraining_run"].isin(readout["pretraining_run"]), "pretraining_run"]), None)
+    found = []
+    for dataset in sorted(readout.loc[readout["pretraining_run"] == run, "dataset"].unique()):
+        top, gain = (probes(table, dataset, BEST, gain=each) for each in (False, True))
+        gain = gain.rename(columns={"value": "gain", "low": "gain_low", "high": "gain_high"})
+        own = top.merge(gain[["pretraining_run", "gain", "gain_low", "gain_high"]], on="pretraining_run")
+        of = table[(table["dataset"] == dataset) & (table["protocol"] == FAST) & (table["normalisation"] == SCALED)]
+        controls = of[of["model"].isin(CONTROLS) & of["shot"].isna()].groupby("model")["value"].first()
+        found.append(own[own["pretraining_run"] == run].assign(dataset=dataset, **controls))
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
 def by_size(found: pd.DataFrame) -> pd.DataFrame:

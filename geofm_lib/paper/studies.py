@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from geofm_lib.catalog import published
-from geofm_lib.catalog.readouts import FAST
+from geofm_lib.catalog.readouts import CONTROLS, FAST
 from geofm_lib.catalog.strategies import lookup
 from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.files import read_csv, write_text
@@ -50,7 +50,6 @@ KEPT = {  # job -> settings, then headline numbers, of a row of measured.csv
 }  # fmt: skip
 PEERS = ("config", "precision", "implementation", "images_per_s", "ratio_to_best_peer", "low", "high",
          "peak_memory_gib")  # fmt: skip
-CONTROLS = ("histograms", "random convolutions")
 PROBED = {"pretrained": ("top1_pretrained_mean", "top1_pretrained_interval"),
           "untrained": ("top1_random_mean", "top1_random_interval"),
           "histograms": ("histograms_top1", "histograms_interval")}  # fmt: skip
