@@ -74,7 +74,7 @@ MUST_NOT_IMPORT = {
 }
 EVERYBODYS = {"", "__version__", "files", "rights", "streams"}
 STANDARD_ONLY = {"files", "rights", "streams", "catalog", "planning"}  # settings may add pydantic
-FITS = ("geofm_lib/planning/calibrate.py", "geofm_lib/planning/machine_fit.py")  # with scipy
+FITS = tuple(f"geofm_lib/planning/{name}.py" for name in ("calibrate", "machine_fit", "fit_errors"))  # with scipy
 
 
 def room(path):

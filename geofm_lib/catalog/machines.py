@@ -13,6 +13,8 @@ from typing import Any, Self
 
 from geofm_lib.catalog.suggest import did_you_mean
 
+KINDS = ("measured", "fitted", "stated", "assumed")  # how a number behind a plan was obtained
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -72,8 +74,13 @@ def own(name: str) -> dict[str, Any] | None:
         found = tomllib.loads(file.read_text(encoding="utf-8"))
         if not isinstance(found["machine"], dict) or not isinstance(found["speeds"], list):
             raise ValueError("[machine] must be a table and [[speeds]] rows")
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{file} is no machine's row ({error}); make it again by geofm calibrate.") from None
+        for row in found["speeds"]:
+            numbers = [row["value"], row["spread"], row.get("at", 1.0), *row.get("loads", {}).values()]
+            if row["kind"] not in KINDS or not all(isinstance(each, int | float) for each in numbers):
+                raise ValueError(f"the speed {row['name']} must have numbers and a kind, one of {', '.join(KINDS)}")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        said = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{file} is no machine's row ({said}); make it again by geofm calibrate.") from None
     return found
 
 

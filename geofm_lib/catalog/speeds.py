@@ -3,7 +3,8 @@
 They stand in ``speeds.csv`` (machine, name, at, value, spread, unit, kind, meaning, source), a user's own in the file
 of their machine. ``value`` is what is used and ``spread`` its standard deviation, as a factor (0.1: about 10 % either
 way). ``kind`` is ``fitted`` (written by ``geofm calibrate``), ``stated`` (from a source) or ``assumed`` (a guess worth
-testing).
+testing). A fitted machine's rows have ``loads`` too: by which factor (a logarithm) each independent error, by its name,
+moves the number; errors that move several numbers together stand in the rows of all of them.
 A row with ``at`` is one point of a curve over that number: the achieved share of the peak over the model's width.
 """
 
@@ -11,7 +12,9 @@ import csv
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cache
+from math import exp
 from pathlib import Path
+from typing import NamedTuple
 
 from geofm_lib.catalog import machines
 
@@ -26,6 +29,17 @@ class Speeds:
 
     value: dict[str, float]
     curve: dict[str, list[tuple[float, float]]]
+
+
+class Known(NamedTuple):
+    """What is known of a machine's speeds: values, spreads, and the values as each error would move them, both ways.
+
+    ``moved`` is empty where only spreads are known.
+    """
+
+    values: Speeds
+    spreads: Speeds
+    moved: tuple[tuple[Speeds, Speeds], ...] = ()
 
 
 def rows(machine: str | None = None) -> list[dict]:
@@ -49,6 +63,27 @@ def of(table: list[dict], column: str = "value") -> Speeds:
     return Speeds(value, {name: sorted(points) for name, points in curve.items()})
 
 
+def known(table: list[dict]) -> Known:
+    """Of some rows; a number without ``loads`` beside others that have some is an error of its own."""
+    loads: dict[str, dict[str, float]] = {}
+    for row in table if any("loads" in row for row in table) else ():
+        own = row.get("loads", {row["name"]: row["spread"]})
+        for error, by in own.items():
+            loads.setdefault(error, {})[row["name"]] = by
+    both = tuple((moved(table, by, -1), moved(table, by)) for by in loads.values() if any(by.values()))
+    return Known(of(table), of(table, "spread"), both)
+
+
+def moved(table: list[dict], by: dict[str, float], way: int = 1) -> Speeds:
+    """The numbers, some of them moved by a factor; a share that is hidden, which may be 0, by a part of the whole."""
+    found = []
+    for row in table:
+        value, off = row["value"], way * by.get(row["name"], 0.0)
+        hides = row["name"].startswith("overlap")
+        found.append(row | {"value": min(max(value + off, 0.0), 1.0) if hides else value * exp(off)})
+    return of(found)
+
+
 def table(machine: str) -> list[dict]:
     """One machine's rows, the shipped ones or the user's own; ValueError in one sentence when nothing is known."""
     if not (found := rows(machine)):
@@ -60,22 +95,21 @@ def table(machine: str) -> list[dict]:
     return found
 
 
-def lookup(machine: str) -> tuple[Speeds, Speeds]:
-    """(values, spreads) of a machine; ValueError in one sentence when nothing is known of it."""
-    return _shipped(machine) if machine in machines.MACHINES else _both(machine)
+def lookup(machine: str) -> Known:
+    """What is known of a machine; ValueError in one sentence when it is nothing."""
+    return _shipped(machine) if machine in machines.MACHINES else _known(machine)
 
 
-def _both(machine: str) -> tuple[Speeds, Speeds]:
-    found = table(machine)
-    return of(found), of(found, "spread")
+def _known(machine: str) -> Known:
+    return known(table(machine))
 
 
-_shipped = cache(_both)
+_shipped = cache(_known)
 
 
 def basis(machine: str) -> dict[str, list[str]]:
     """measured, fitted, stated, assumed -> names of the numbers behind a plan that are so, the row's own first."""
-    found: dict[str, list[str]] = {kind: [] for kind in ("measured", "fitted", "stated", "assumed")}
+    found: dict[str, list[str]] = {kind: [] for kind in machines.KINDS}
     row = machines.lookup(machine)
     for name in FACTS:
         if getattr(row, name):

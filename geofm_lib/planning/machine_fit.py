@@ -7,30 +7,29 @@ Few numbers, in this order, each fitted only where the points differ in what it 
 * ``group_share``: of a node's network, where points send more and less across nodes;
 * ``activation_share``: of the memory's bandwidth in all that is no matrix product, where models or sizes differ.
 
-The fit is least squares of log step times. Each number is held loosely by its value in the row that it began from. The
-spread of a run is that of the residuals over the points that are left when each number has had one; Student's t makes
-it wide where those are few. Where none is left it is stated: UNTOLD.
+The fit is least squares of log step times. Each number is held loosely by its value in the row that it began from.
+How far it may be off is the concern of ``fit_errors``.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from math import exp, log, sqrt
+from math import exp, hypot, log, sqrt
 from typing import Any
 
 import numpy as np
 from scipy.optimize import least_squares
-from scipy.stats import t
 
 from geofm_lib.catalog import speeds
 from geofm_lib.catalog.machines import Machine
 from geofm_lib.catalog.metrics import counted
-from geofm_lib.planning import steps
+from geofm_lib.planning import fit_errors, steps
+from geofm_lib.planning.fit_errors import Asked
 from geofm_lib.planning.planner import LIKELY
 from geofm_lib.planning.points import Point
 
-UNTOLD = 0.05  # log step time, where no point is left to tell it
+GUESSED = {"group_share": 1.0, "link_share": 1.0}  # log: how far such a number may be from a guess
+GUESSED |= dict.fromkeys(("share_bf16", "share_fp32", "activation_share"), 0.5)
 SURE = 0.03  # log step time: how closely points are followed, as in planning/calibrate
-LEAST = 0.02  # of a run, however well a few points agree
 HELD = {"link_share": 3.0, "group_share": 3.0}  # log: how loosely a number is held by its value before
 LOOSE = 1.5  # the same of the others
 APART = 0.1  # log: bytes for an operation differ so much before their speed is fitted
@@ -54,20 +53,20 @@ class Fit:
     rows: list[dict[str, Any]]  # as in speeds.csv
     fitted: tuple[str, ...]
     points: int
+    left: int = 0  # points more than numbers that they can tell
 
     @property
     def told(self) -> str:
         """How many points fitted how many numbers, and which."""
-        own = [f"{row['name']} {row['value']:.3g} (x/÷ {1 + row['spread']:.2f})" for row in self.rows
+        own = [f"{row['name']} {row['value']:.3g} (x/÷ {exp(row['spread']):.2f})" for row in self.rows
                if row["name"] in self.fitted]  # fmt: skip
         return f"{counted(self.points, 'point')} fit {counted(len(own), 'number')}: {', '.join(own)}"
 
     def predicted(self, point: Point) -> dict[str, Any]:
         """images_per_s, low and high of a point's conditions on this machine; low to high should hold nine of ten."""
-        values, spreads = speeds.of(self.rows), speeds.of(self.rows, "spread")
-        asked = point.demand
-        step = steps.seconds(asked, self.machine.with_ranks(point.per_node), values)
-        spread = steps.spread(asked, step, values.value["run"], spreads)
+        known, machine, asked = speeds.known(self.rows), self.machine.with_ranks(point.per_node), point.demand
+        step = steps.seconds(asked, machine, known.values)
+        spread = steps.spread(asked, machine, step, known)
         speed = point.ranks * point.batch / step.total
         return {"images_per_s": speed, "low": speed * exp(-LIKELY * spread), "high": speed * exp(LIKELY * spread),
                 "exposed": step.exposed / step.total}  # fmt: skip
@@ -108,21 +107,8 @@ def fit(points: list[Point], machine: Machine, before: list[dict[str, Any]], nam
         raise ValueError(f"'{unknown[0]}' cannot be fitted; {', '.join(MEANT)} can.")
     if len(names) > len(points):
         raise ValueError(f"{len(points)} points cannot fit {len(names)} numbers ({', '.join(names)}); give more.")
-    rows = [row for row in before if not (row["at"] and row["name"] in names)]  # a curve makes place for one number
-    begin = {name: _before(before, name) for name in {*names, "activation_share"}}
-    rows = [row for row in rows if row["name"] not in begin]
-    rows += [_row(name, value, 0.3, "assumed", "a guess") for name, value in begin.items() if name not in names]
-    start = np.array([log(begin[name]) for name in names])
-    held = np.array([HELD.get(name, LOOSE) for name in names])
     asked = [(point, point.demand, machine.with_ranks(point.per_node)) for point in points]
-
-    def off(inner: np.ndarray) -> np.ndarray:
-        own = [_row(name, exp(x), 0.0, "fitted", "") for name, x in zip(names, inner, strict=True)]
-        now = speeds.of([*rows, *own])
-        return np.array([log(steps.seconds(each, at, now).total / point.step_s) for point, each, at in asked])
-
-    found = least_squares(lambda inner: np.concatenate([off(inner) / SURE, (inner - start) / held]), start)
-    left, residuals = len(points) - len(names), off(found.x)
+    found, rows, residuals = _solved(asked, before, names)
     worst = int(np.argmax(np.abs(residuals)))
     if abs(residuals[worst]) > log(NONSENSE):
         raise ValueError(
@@ -130,31 +116,61 @@ def fit(points: list[Point], machine: Machine, before: list[dict[str, Any]], nam
             f"{machine.name} are (the nearest fit is {exp(residuals[worst]):.2g} times slower); look at images_per_s, "
             "batch, ranks and precision."
         )
-    run = max(UNTOLD, sqrt(float(residuals @ residuals) / len(points)))
-    if left:
-        scale = t.ppf(0.95, left) / LIKELY
-        run = max(LEAST, sqrt(float(residuals @ residuals) / left)) * float(scale)
-    error = np.sqrt(np.diag(np.linalg.inv(found.jac.T @ found.jac))) * max(1.0, run / SURE)
     source = f"fit of {counted(len(names), 'number')} to {counted(len(points), 'point')}"
-    fitted = [
-        _row(name, exp(x), min(float(e), 1.0), "fitted", source)
-        for name, x, e in zip(names, found.x, error, strict=True)
-    ]
+    fitted = [_row(name, value, 0.0, "fitted", source) for name, value in found.items()]
+    _refuse_nonsense(fitted, machine)
+    told = told_by(points)
+    left = len(points) - max(len(names), len(told))  # a number that is held at a guess frees no point
+    run, kind, how = fit_errors.of_a_run(residuals, left, before)
+    spread = _row("run", run, 0.0, kind, how) | {"unit": "log", "meaning": "spread of a run"}
+    off = {}
+    if missing := [name for name in told if name not in names]:  # how far their guesses are from what the points say
+        said, _, _ = _solved(asked, before, [*names, *missing][: len(points)])
+        off = {name: abs(log(said[name] / _before(before, name))) for name in missing if name in said}
+    kept = []
+    for row in (row for row in rows if row["name"] != "run"):
+        least = hypot(GUESSED.get(row["name"], 0.0), off.get(row["name"], 0.0))
+        kept.append(row | {"spread": max(row["spread"], least)})
+    both = fit_errors.with_loads([*fitted, *kept], {name: GUESSED[name] for name in names}, asked, spread)
+    return Fit(machine, [*both[: len(fitted)], spread, *both[len(fitted) :]], tuple(names), len(points), left)
+
+
+def _solved(
+    asked: list[Asked], before: list[dict[str, Any]], names: list[str]
+) -> tuple[dict[str, float], list[dict[str, Any]], np.ndarray]:
+    """(the numbers ``names`` by least squares, the rows of the others, log of predicted over given step times)."""
+    rows = [row for row in before if not (row["at"] and row["name"] in names)]  # a curve makes place for one number
+    begin = {name: _before(before, name) for name in {*names, "activation_share"}}
+    rows = [row for row in rows if row["name"] not in begin]
+    rows += [_row(name, value, 0.3, "assumed", "a guess") for name, value in begin.items() if name not in names]
+    start = np.array([log(begin[name]) for name in names])
+    held = np.array([HELD.get(name, LOOSE) for name in names])
+
+    def off(inner: np.ndarray) -> np.ndarray:
+        own = [_row(name, exp(x), 0.0, "fitted", "") for name, x in zip(names, inner, strict=True)]
+        now = speeds.of([*rows, *own])
+        return np.array([log(steps.seconds(each, at, now).total / point.step_s) for point, each, at in asked])
+
+    found = least_squares(lambda inner: np.concatenate([off(inner) / SURE, (inner - start) / held]), start)
+    return {name: exp(x) for name, x in zip(names, found.x, strict=True)}, rows, off(found.x)
+
+
+def _refuse_nonsense(fitted: list[dict[str, Any]], machine: Machine) -> None:
+    """ValueError where the peak of a data sheet would be exceeded, or hardly used: a wrong unit or condition."""
     for row in fitted:
-        if row["name"].startswith("share_") and row["value"] > MOST and not machine.measured:
+        if not row["name"].startswith("share_") or machine.measured:
+            continue
+        what = f"what {machine.name} can do ({row['name']}, {row['meaning']})"
+        if row["value"] > MOST:
             raise ValueError(
-                f"These speeds would need {row['value']:.1f} times what {machine.name} can do ({row['name']}, "
-                f"{row['meaning']}); look at images_per_s, batch, ranks and precision, or fit other numbers (--fit)."
+                f"These speeds would need {row['value']:.1f} times {what}; look at images_per_s, batch, ranks and "
+                "precision, or fit other numbers (--fit)."
             )
-        if row["name"].startswith("share_") and row["value"] < TOO_SLOW and not machine.measured:
+        if row["value"] < TOO_SLOW:
             raise ValueError(
-                f"These speeds would need only {row['value']:.1g} of what {machine.name} can do ({row['name']}, "
-                f"{row['meaning']}); look at the unit of images_per_s, batch, ranks and precision."
+                f"These speeds would need only {row['value']:.1g} of {what}; look at the unit of images_per_s, batch, "
+                "ranks and precision."
             )
-    how = f"residuals; {counted(left, 'point')} more than numbers" if left else "a guess: no more points than numbers"
-    spread = _row("run", run, 0.0, "fitted" if left else "assumed", how) | {"unit": "log", "meaning": "spread of a run"}
-    kept = [row for row in rows if row["name"] != "run"]
-    return Fit(machine, [*fitted, spread, *kept], tuple(names), len(points))
 
 
 def carried(fit: Fit, machine: Machine) -> Fit:
@@ -173,10 +189,10 @@ def carried(fit: Fit, machine: Machine) -> Fit:
             name = f"peak_{row['name'][6:]}_tflops"
             peak, power = getattr(machine, name) / getattr(before, name), machine.watts / before.watts
             apart = abs(log(peak / power)) / 2
-            spread = sqrt(row["spread"] ** 2 + (apart / LIKELY) ** 2)
             less = sqrt(power / peak)
             source = f"that of {before.name} x {less:.2f}, by data sheets: power x {power:.2f}, peak x {peak:.2f}"
-            row = row | {"value": row["value"] * less, "spread": spread, "kind": "stated", "source": source}
+            row = fit_errors.loaded(row, row["loads"] | {f"carried_{row['name']}": apart / LIKELY})
+            row |= {"value": row["value"] * less, "kind": "stated", "source": source}
         elif row["kind"] == "fitted":
             row = row | {"kind": "stated", "source": f"as fitted on {before.name}"}
         rows.append(row)

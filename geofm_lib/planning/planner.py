@@ -143,13 +143,13 @@ class _Job:
 
 
 def _predicted(job: _Job, strategy: str) -> dict[str, Any]:
-    values, spreads = speeds.lookup(job.machine)
+    known = speeds.lookup(job.machine)
     replicas, shard = strategies.resolve(strategies.lookup(strategy), job.world)
     asked = steps.demand(job.model, strategy, job.world, job.row.devices_per_node, job.batch, job.how, **job.size)
-    step = steps.seconds(asked, job.row, values)
+    step = steps.seconds(asked, job.row, known.values)
     held = gib(rank_memory(job.model, strategy, job.world, job.batch, job.how, **job.size).peak)
     speed = job.world * job.batch / step.total
-    spread = steps.spread(asked, step, values.value["run"], spreads)
+    spread = steps.spread(asked, job.row, step, known)
     hours = job.images * job.epochs / speed / 3600 * job.nodes if job.images and job.epochs else None
     return {
         "model": job.name, "strategy": strategy, "nodes": job.nodes, "gpus": job.world,

@@ -19,12 +19,12 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil, log2, sqrt
+from math import ceil, log, log2, sqrt
 from typing import Any
 
 from geofm_lib.catalog.machines import Machine
 from geofm_lib.catalog.models import Model
-from geofm_lib.catalog.speeds import Speeds, along
+from geofm_lib.catalog.speeds import Known, Speeds, along
 from geofm_lib.catalog.strategies import lookup, resolve
 from geofm_lib.planning.conditions import MASTER, PAPER_STEPS, Conditions
 from geofm_lib.planning.flops import flops_by_width
@@ -186,11 +186,17 @@ def seconds(asked: Demand, machine: Machine, speeds: Speeds) -> Step:
     return Step(compute, update, ahead + late, ahead + late - hidden, start_up)
 
 
-def spread(asked: Demand, step: Step, run: float, spreads: Speeds) -> float:
-    """Standard deviation of log(total): the parts' own, weighed by what they add to the step, and a run's.
+def spread(asked: Demand, machine: Machine, step: Step, known: Known) -> float:
+    """Standard deviation of log(total): what each error of the numbers behind it would move, and a run's own.
 
-    That of the compute is the spread of the achieved share at the width that does most of the work.
+    Of a fitted machine each independent error is known, with the numbers that it moves together (``Known.moved``). Of
+    others the parts have spreads of their own, weighed by what they add to the step; that of the compute is the spread
+    of the achieved share at the width that does most of the work.
     """
+    run, spreads = known.values.value["run"], known.spreads
+    if known.moved:
+        by = (max(abs(log(seconds(asked, machine, each).total / step.total)) for each in ways) for ways in known.moved)
+        return sqrt(run**2 + sum(each**2 for each in by))
     width = max(asked.flops, key=lambda each: each[1])[0]
     points = spreads.curve[f"share_{asked.how.precision}"]
     own = [spreads.value[name] for name in ("memory_share", "group_share", "start_up_s")]

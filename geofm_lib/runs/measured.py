@@ -23,6 +23,7 @@ FULLEST = "8xA100"  # a row that has every speed, from which others take what th
 NETWORK = 1.25  # GB/s of a node without a row: 10 Gbit/s Ethernet
 # On a CPU those threads send that compute, so nothing hides; and processes take turns, so a message waits for one.
 OWN_PROCESSOR = {"overlap": 0.0, "overlap_grouped": 0.0, "overlap_late": 0.0, "link_hop_s": 2e-4, "hop_s": 2e-4}
+MAY_HIDE = 0.3  # of a message, after all: how far "nothing" may be off
 
 
 def read(
@@ -57,6 +58,7 @@ def before(machine: Machine, like: str) -> list[dict[str, Any]]:
     rows = [*rows, *(row for row in others if row["name"] not in names)]
     if machine.device == "cpu":
         rows = [row | {"value": OWN_PROCESSOR.get(row["name"], row["value"])} for row in rows]
+        rows = [row | {"spread": MAY_HIDE} if row["name"].startswith("overlap") else row for row in rows]
     return [row | {"kind": "stated" if row["kind"] == "stated" else "assumed"} for row in rows]
 
 
@@ -177,7 +179,7 @@ def text(machine: Machine, rows: list[dict[str, Any]], title: str) -> str:
     del row["name"]
     lines = [f"# {title}", "", "[machine]", *(f"{name} = {_toml(value)}" for name, value in row.items())]
     for each in rows:
-        known = {name: each[name] for name in speeds.COLUMNS[1:] if each[name] is not None}
+        known = {name: each[name] for name in (*speeds.COLUMNS[1:], "loads") if each.get(name) is not None}
         lines += ["", "[[speeds]]", *(f"{name} = {_toml(value)}" for name, value in known.items())]
     return "\n".join(lines) + "\n"
 
