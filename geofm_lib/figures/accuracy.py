@@ -113,10 +113,20 @@ def best(settings: AccuracySettings) -> Table:
     if frame.empty:
         return Table(frame, empty=WAITS)
     names = {"value": "pretrained", "gain_low": "gain, low", "gain_high": "gain, high", "images_seen": "images seen"}
-    shown = ["dataset", "value", "low", "high", "untrained", "gain", "gain_low", "gain_high", *CONTROLS]
-    first = frame.iloc[0]
-    about = f"Top-1, % ({first['model']} after {first['images_seen']:,.0f} images; {accuracy_study.BEST})"
-    return Table(frame.reindex(columns=shown).rename(columns=names), about)
+    shown = [
+        "dataset",
+        "model",
+        "images_seen",
+        "value",
+        "low",
+        "high",
+        "untrained",
+        "gain",
+        "gain_low",
+        "gain_high",
+        *CONTROLS,
+    ]
+    return Table(frame.reindex(columns=shown).rename(columns=names), f"Top-1, %: {accuracy_study.BEST}")
 
 
 def fits(settings: AccuracySettings) -> Table | Note:

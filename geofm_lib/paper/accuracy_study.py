@@ -132,13 +132,12 @@ def best(table: pd.DataFrame) -> pd.DataFrame:
     """The study's best encoder under BEST, a row a data set: COLUMNS, value, low, high, untrained, error, the gain
     with its interval (gain, gain_low, gain_high), and CONTROLS under the same head.
 
-    Of the encoders that were read out so it is the one of the lowest held-out loss: no test image chooses it.
+    Of the encoders that were read out so there it is the one of the lowest held-out loss: no test image chooses it.
     """
-    readout = table[(table["pooling"] == BEST) & (table["objective"] != UNTRAINED)]
-    ran = whole(table).sort_values("value")
-    run = next(iter(ran.loc[ran["pretraining_run"].isin(readout["pretraining_run"]), "pretraining_run"]), None)
-    found = []
-    for dataset in sorted(readout.loc[readout["pretraining_run"] == run, "dataset"].unique()):
+    ran, found = whole(table).sort_values("value")["pretraining_run"], []
+    readout = table[(table["pooling"] == BEST) & table["pretraining_run"].isin(ran)]
+    for dataset, there in readout.groupby("dataset"):
+        run = ran[ran.isin(there["pretraining_run"])].iloc[0]
         top, gain = (probes(table, dataset, BEST, gain=each) for each in (False, True))
         gain = gain.rename(columns={"value": "gain", "low": "gain_low", "high": "gain_high"})
         own = top.merge(gain[["pretraining_run", "gain", "gain_low", "gain_high"]], on="pretraining_run")
