@@ -1,6 +1,9 @@
 """Changing the strategy or the number of ranks changes nothing but speed and memory: real ranks on CPU (gloo)."""
 
+import json
+
 import pytest
+import safetensors.torch
 
 from geofm_lib.catalog.strategies import lookup, resolve
 from geofm_lib.distributed import sharding
@@ -12,7 +15,7 @@ from geofm_lib.planning.steps import step_traffic
 from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import PrepareSettings, PretrainSettings, SimulateSettings
-from tests.support import encoders, ranks
+from tests.support import encoders, packed, ranks
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for all ranks to train
 
@@ -55,6 +58,10 @@ def found(place):
         2: [run("two", strategy="SHARD_GRAD_OP"), run("moved", strategy="HYBRID_2GPUs")],
         1: [run(f"parts {k}", stop, strategy="NO_SHARD", max_batch_per_rank=8 // k) for k, stop in PARTS.items()],
     }
+    dated = {"data": str(packed.dated(place / "dated")), "objective": "both", "positives": "dates", "epochs": 2}
+    curves[4].append(run("dates on 4", strategy="HYBRID_2GPUs", **dated))
+    curves[2].append(run("dates on 2", strategy="FULL_SHARD", **dated))
+    curves[1] += [run("dates on 1", **dated), run("dates again", stop=3, **dated), run("dates again", **dated)]
     init = encoders.autoencoder(place / "init" / "source")
     out = {}
     for world in (4, 2, 1):  # in this order, since a run moves from 4 to 2
@@ -62,6 +69,8 @@ def found(place):
         programs = {"equality": equality, "curves": {"runs": curves[world]}}
         programs["masked"] = {"strategies": STRATEGIES[world], "others": ["bf16"] if world == 2 else []}
         programs["first_weights"] = {"strategies": STRATEGIES[world], "init": str(init), "place": str(place / "init")}
+        how = [{}, *[{"precision": "bf16"}] * (world == 2)]
+        programs["contrasted"] = {"strategies": STRATEGIES[world], "how": how, "places": True}
         if world in SIMULATED:
             programs["held"] = {"strategies": HELD[world], "settings": SIMULATED[world]}
         if world == 2:
@@ -103,6 +112,20 @@ def test_what_was_not_measured_counts_alike_on_any_ranks_and_in_any_micro_batche
         for key in ("losses", "norms"):
             assert each[key] == pytest.approx(reference[key], rel=TOLERANCE[precision, key]), (world, name, key)
         assert each["shares"] == pytest.approx(reference["shares"], rel=1e-6), (world, name)
+        assert each["replicas_equal"]
+
+
+@pytest.mark.parametrize("objective", ["contrastive", "both"])
+@pytest.mark.parametrize("world", WORLDS)
+def test_views_are_told_from_those_of_all_ranks_under_every_strategy(found, world, objective):
+    """InfoNCE over the global batch, its gradient too: a rank that knew its own images alone would be far off."""
+    reference = found[1]["contrasted"][f"{objective}/plain"]
+    own = {name: each for name, each in found[world]["contrasted"].items() if name.startswith(objective)}
+    assert len(own) == len(STRATEGIES[world]) * (2 if world == 2 else 1) + (world == 1)
+    for name, each in own.items():
+        allowed = 2e-2 if name.endswith("bf16") else 1e-5  # cosines are divided by a temperature of 0.1
+        for key in ("losses", "norms"):
+            assert each[key] == pytest.approx(reference[key], rel=allowed), (world, name, key)
         assert each["replicas_equal"]
 
 
@@ -190,12 +213,25 @@ def fifty(found, place):
 @pytest.mark.parametrize("name", ["two", "four", "moved"])
 def test_fifty_steps_are_the_same_on_any_ranks_and_after_moving(found, fifty, name):
     assert found[4]["curves"][1] == "a stop was asked for; saved at step 20 of 54"  # `moved` went on from there
-    assert found[2]["curves"] == ["finished", "finished"]
+    assert found[2]["curves"] == ["finished"] * 3
     reference = fifty["parts 1"]
     assert list(fifty[name]["step"]) == list(range(1, len(reference) + 1))
     assert len(reference) >= 50
     assert reference["loss"].iloc[-1] < 0.9 * reference["loss"].iloc[0]
     assert list(fifty[name]["loss"]) == pytest.approx(list(reference["loss"]), rel=1e-4)
+
+
+def test_dates_of_places_are_the_same_pairs_on_any_ranks_and_after_a_stop(found, fifty, place):
+    losses = {name: list(fifty[f"dates {name}"]["loss"]) for name in ("on 1", "on 2", "on 4", "again")}
+    assert len(losses["on 1"]) == 6
+    assert found[1]["curves"][-2:] == ["a stop was asked for; saved at step 3 of 6", "finished"]
+    assert losses["again"] == losses["on 1"], "to the bit"
+    for name in ("on 2", "on 4"):
+        assert losses[name] == pytest.approx(losses["on 1"], rel=1e-5)
+    encoder = place / "dates on 2" / "encoder"
+    weights = safetensors.torch.load_file(encoder / "model.safetensors")
+    assert not any("projector" in name for name in weights)
+    assert json.loads((encoder / "config.json").read_text())["objective"] == "both"
 
 
 @pytest.mark.parametrize("name", ["parts 2", "parts 4"])

@@ -8,6 +8,7 @@ import re
 import resource
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import psutil
 from geofm_lib.catalog.strategies import STRATEGIES, lookup, resolve
 from geofm_lib.planning.conditions import GIB, Conditions, gib
 from geofm_lib.planning.memory import rank_memory
-from geofm_lib.settings import PretrainSettings, ThroughputSettings
+from geofm_lib.settings import PretrainSettings, ThroughputSettings, objectives
 
 Known = PretrainSettings | ThroughputSettings
 KNOWN = (PretrainSettings, ThroughputSettings)  # a probe holds no gradients; what it needs is not predicted
@@ -43,13 +44,16 @@ CAPACITY = re.compile(r"total capacity of ([\d.]+) ([GM])iB")  # in CUDA's and R
 def peak_gib(settings: Known, ranks: int) -> float:
     """GiB at the fullest moment of the fullest of so many ranks."""
     size: dict[str, Any] = {"image_size": settings.image_size, "patch_size": settings.patch()}
-    accumulate = False
+    accumulate, how, looks = False, Conditions.of(vars(settings)), 1
     if isinstance(settings, PretrainSettings):
         accumulate = settings.accumulation(ranks) > 1
-        size |= {"mask_ratio": settings.mask_ratio, "decoder": tuple(settings.decoder().values())}
-    how = Conditions.of(vars(settings))
-    held = rank_memory(settings.model, settings.strategy, ranks, batch(settings, ranks), how, accumulate, **size)
-    return gib(held.peak)
+        looks = 2 if objectives.contrasts(settings.objective) else 1  # its head and cosines are small beside the rest
+        if objectives.rebuilds(settings.objective):
+            size |= {"mask_ratio": settings.mask_ratio, "decoder": tuple(settings.decoder().values())}
+        else:
+            how = replace(how, workload="encoder")
+    images = looks * batch(settings, ranks)
+    return gib(rank_memory(settings.model, settings.strategy, ranks, images, how, accumulate, **size).peak)
 
 
 def batch(settings: Known, ranks: int) -> int:

@@ -26,6 +26,8 @@ def result(summary: dict[str, Any]) -> str:
     """The losses of a finished run, each with what it was measured on."""
     if summary.get("loss") is None:
         return "What the loss came to is told when the run has ended."
+    if compares_alone(summary):
+        return f"{views(summary)} No patch is rebuilt, so nothing is measured on held-out images here; 05 asks that."
     if "patch_mean_loss" not in summary:  # an earlier version's
         return f"The last step's loss is {summary['loss']:.4f}. An earlier version measured none on held-out images."
     parts = [f"The mean loss of the last {summary['loss_steps']} steps is {summary['loss']:.3g}"]
@@ -34,8 +36,21 @@ def result(summary: dict[str, Any]) -> str:
         parts[-1] += f", and {on(summary, 'held_out')}, which it was not trained on"
     else:
         parts += ["no image is held out, so there is no held-out loss"]
+    if "mae_loss" in summary:
+        parts[0] += ", that of MAE and the weighted contrastive one together; those with fixed masks are of MAE alone"
     told = f"{'; '.join(parts)}. {BRIGHTNESS.capitalize()} alone (its true mean over pixels and bands) would have "
     return f"{told}{summary['patch_mean_loss']:.3g}."
+
+
+def compares_alone(summary: dict[str, Any]) -> bool:
+    """Was no patch rebuilt, but views compared?"""
+    return summary.get("objective") == "contrastive"
+
+
+def views(summary: dict[str, Any]) -> str:
+    """What a contrastive loss came to, beside that of guessing."""
+    told = f"The contrastive loss is {summary['loss']:.3g} (mean of the last {summary['loss_steps']} steps), where "
+    return f"{told}guessing among all views of a step would have {summary['guessing_loss']:.3g}."
 
 
 def side_by_side(summary: dict[str, Any]) -> str:
@@ -79,6 +94,8 @@ def answer(summary: dict[str, Any], settings: dict[str, Any], images: str = "ima
     if summary.get("loss") is None:
         return "The run has not ended, so what it converges to is not known yet."
     who = f"{settings.get('model', 'the model')}, {summary['epochs']} epochs"
+    if compares_alone(summary):
+        return f"{views(summary).removesuffix('.')} ({who})."
     if "patch_mean_loss" not in summary:  # an earlier version's
         return f"The last step's loss is {summary['loss']:.3f} ({who})."
     who += f" on {summary['train_images']:,} {images}" if summary.get("train_images") else ""
@@ -88,8 +105,9 @@ def answer(summary: dict[str, Any], settings: dict[str, Any], images: str = "ima
     told = plus_minus(value, summary[f"{name}_interval"])
     share = 100 * (1 - value / alone)
     beside = f"{share:.0f} % below" if share > 0 else f"{-share:.0f} % above"
+    what = "MAE loss" if "mae_loss" in summary else "loss"
     return (
-        f"The loss comes to {told} on {summary[f'{name}_images']} {where}, {beside} that of "
+        f"The {what} comes to {told} on {summary[f'{name}_images']} {where}, {beside} that of "
         f"{BRIGHTNESS}, its true mean over pixels and bands ({who})."
     )
 

@@ -70,7 +70,12 @@ class Kind:
     conditions: tuple[str, ...] = ("model", "image_size", "device")
 
 
-STEADY = ("loss_steps", "crop_scale_min", "rotations")  # what the loss of the training's own crops depends on
+STEADY = (
+    "loss_steps",
+    "crop_scale_min",
+    "rotations",
+    "loss_of",
+)  # what the loss of the training's own crops depends on
 OVER_IMAGES = "over the held-out images of one run, the same for all"
 AFTER = ("profile_steps", "compare", "trace")  # of steps after the window: they move memory, and no speed
 FAST = ("splits", "readout")
@@ -124,6 +129,7 @@ WORDS = {
     "norm_pix_loss": "the normalisation of targets", "image_size": "the size of images", "patch": "the size of patches",
     "metric": "the metric", "test_images": "the number of test images", "device": "the device",
     "held_out_side": "the side that is held out", "held_out_images": "the number of held-out images",
+    "loss_of": "what the loss is of",
 }  # fmt: skip
 
 

@@ -16,8 +16,10 @@ import torch
 from geofm_lib.data import sampler
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import TRANSFORMS, USUAL_SCALE, Scale, together
+from geofm_lib.data.views import FIRST, SECOND
 
-# Images as stored [B, C, S, S], indices int64 [B]. With validity there is one plane more, see `transforms.apart`.
+# Images as stored [B, C, S, S] (of two views [2 B, C, S, S]), indices int64 [B]. With validity there is one plane more,
+# see `transforms.apart`.
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -26,6 +28,8 @@ class Batches(torch.utils.data.Dataset):
     """Batch k, made of the samples that places(k) names: places(k) -> (epoch, int64 array of indices).
 
     validity: do the images carry a last plane that says where they were measured?
+    second: second(epoch, image) is the image that a second view is taken of. The first views of all samples come first,
+    then their second ones. None: there is one view.
 
     A class only because DataLoader wants an object that it can send to a process.
     """
@@ -37,6 +41,7 @@ class Batches(torch.utils.data.Dataset):
     seed: int
     scale: Scale
     validity: bool = False
+    second: Callable[[int, int], int] | None = None
 
     def __post_init__(self) -> None:
         if self.transform not in TRANSFORMS:
@@ -45,10 +50,13 @@ class Batches(torch.utils.data.Dataset):
     def __getitem__(self, k: int) -> Batch | ValueError:
         epoch, indices = self.places(k)
         change, views = TRANSFORMS[self.transform], []
+        looks = [(i, i, FIRST) for i in indices.tolist()]
+        if self.second:
+            looks += [(i, self.second(epoch, i), SECOND) for i in indices.tolist()]
         try:
-            for i in indices.tolist():
-                random = functools.partial(sampler.generator, self.seed, epoch, i)
-                pixels, valid = self.images.pixels(i)
+            for i, image, which in looks:
+                random = functools.partial(_generator, self.seed, epoch, i, which)
+                pixels, valid = self.images.pixels(image)
                 view = change(pixels, self.size, random, self.scale)
                 if self.validity:
                     seen = None if valid is None else change(valid, self.size, random, self.scale)
@@ -57,6 +65,10 @@ class Batches(torch.utils.data.Dataset):
         except ValueError as fault:
             return fault  # `load` raises it: a process of DataLoader would bury its sentence in a traceback
         return torch.stack(views).contiguous(), torch.from_numpy(indices)
+
+
+def _generator(seed: int, epoch: int, sample: int, view: str, purpose: str) -> np.random.Generator:
+    return sampler.generator(seed, epoch, sample, view + purpose)
 
 
 def load(dataset: Batches, numbers: Sequence[int], workers: int = 0, pin: bool = False) -> Iterator[Batch]:
@@ -141,9 +153,11 @@ def stream(
     crop_scale: Scale = USUAL_SCALE,
     rotations: bool = False,
     skipped: Sequence[range] = (),
+    second: Callable[[int, int], int] | None = None,
 ) -> Iterator[tuple[int, int, list[Batch]]]:
     """(step, epoch, the rank's micro-batches) from step `done` to the end of the last epoch.
 
+    second: for a second view of each image, as `Batches` has it.
     skipped: steps, counted from 1, whose images are not even read; all others have those that they have without it.
     They carry validity if any image of the set was not measured everywhere. The processes live as long as the stream,
     so an epoch's end is no pause. `pin` where a GPU copies. Raises ValueError for a batch that cannot be filled or
@@ -152,7 +166,7 @@ def stream(
     places = Places(seed, len(images), global_batch, rank, world, parts)
     steps = epochs * sampler.steps_per_epoch(len(images), global_batch)
     transform = "pretrain_turned" if rotations else "pretrain"
-    dataset = Batches(images, places, image_size, transform, seed, crop_scale, images.masked)
+    dataset = Batches(images, places, image_size, transform, seed, crop_scale, images.masked, second)
     # Ranges, not lists: a throughput run has images without end.
     taken: Sequence[int] = range(done, steps)
     numbers: Sequence[int] = range(done * parts, steps * parts)

@@ -9,7 +9,8 @@ import numpy as np
 # One key word per use, so that the crop of an image and its mask come from unrelated streams. Append only:
 # a changed number changes every run.
 PURPOSES = {"order": 0, "crop": 1, "mask": 2, "probe": 3, "view": 4, "synthetic": 5, "scene": 6,
-            "subset": 7}  # fmt: skip
+            "subset": 7, "second_crop": 8, "second_mask": 9, "colour": 10, "second_colour": 11,
+            "partner": 12}  # fmt: skip
 
 
 def generator(seed: int, epoch: int, sample: int, purpose: str) -> np.random.Generator:

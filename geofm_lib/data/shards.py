@@ -32,6 +32,7 @@ class Shards:
     the folder more than one? classes: of the whole folder, sorted.
     mean, std: per channel in 0..1 units, over the train side. sizes: int64 [len, 2], height and width. masked: has any
     image of the folder pixels that were not measured? labelled: are images without a label left out?
+    drawn: int64, which images of the side these are; None: all.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Shards:
         statistics = json.loads((self.folder / "statistics.json").read_text(encoding="utf-8"))
         self.mean, self.std, self.channels = statistics["mean"], statistics["std"], statistics["channels"]
         self.masked = bool(statistics.get("masked_images"))
+        self.drawn: np.ndarray | None = None
         self._files: dict[int, int] = {}
         # Decoding is the bottleneck of a small run: a split that fits is decoded once and kept.
         value = np.dtype(statistics.get("dtype", "uint8" if self.channels == 3 else "uint16")).itemsize
@@ -112,7 +114,7 @@ class Shards:
 
     def draw(self, count: int, seed: int) -> None:
         """Keep `count` images that a seed chooses, in their order; those of fewer are among those of more."""
-        chosen = np.sort(sampler.generator(seed, 0, 0, "subset").permutation(len(self))[:count])
+        self.drawn = chosen = np.sort(sampler.generator(seed, 0, 0, "subset").permutation(len(self))[:count])
         self.names = [self.names[i] for i in chosen]
         self.labels, self._number = self.labels[chosen], self._number[chosen]
         self.sizes, self._places = self.sizes[chosen], self._places[chosen]

@@ -32,7 +32,7 @@ class StepResult(NamedTuple):
     loss: float  # mean over the global batch, before the update
     norm: float  # of the global batch's gradient, before clipping
     stop: bool  # did any rank ask for a stop?
-    also: float | None = None  # what was to be shared beside the loss, its mean over the ranks
+    also: tuple[float, ...] = ()  # what was to be shared beside the loss, each its mean over the ranks
 
 
 def optimiser(model: nn.Module, weight_decay: float, share: float = 0.0) -> torch.optim.AdamW:
@@ -93,7 +93,7 @@ def step(
         rate: learning rate of this step.
         clip: largest gradient norm, 0 for none.
         stop: this rank asks all to stop; it rides on the reduction of the loss.
-        also: gives one more number of this rank, once all micro-batches are through; it rides there too.
+        also: gives further numbers of this rank [any], once all micro-batches are through; they ride there too.
         phases: a `meters.Phases` that times forward, backward and optimiser.
         group: the ranks that agree on the step (None: all of them).
     """
@@ -111,7 +111,7 @@ def step(
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         # One small reduction tells every rank the same, so that all of them go on or none does.
         ranks = dist.get_world_size(group)
-        more = [also().to(own.device).double() / ranks] if also else []
+        more = list(also().to(own.device).double().view(-1) / ranks) if also else []
         shared = torch.stack([own.double() / ranks, own.new_tensor(float(stop)).double(), *more])
         dist.all_reduce(shared, group=group)
         share = clip / (norm + 1e-6)  # as clip_grads_with_norm_ has it
@@ -124,7 +124,7 @@ def step(
             parameter_group["lr"] = rate * parameter_group.get(SHARE, 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-    return StepResult(mean, length, stops > 0, *others)
+    return StepResult(mean, length, stops > 0, tuple(others))
 
 
 def not_finite(model: nn.Module) -> list[str]:
@@ -140,4 +140,4 @@ def _is_matrix(name: str, parameter: torch.Tensor) -> bool:
 
 def _grows(name: str) -> bool:
     """Is a matrix's fan-in as wide as the encoder? The patch embedding's is not, nor is the decoder's."""
-    return plain_name(name).startswith(("encoder.blocks.", "decoder_embed."))
+    return plain_name(name).startswith(("encoder.blocks.", "decoder_embed.", "projector."))

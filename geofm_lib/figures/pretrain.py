@@ -17,7 +17,7 @@ from geofm_lib.figures.display import NARROW_IN, Answer, Figure, Note, Table, ax
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import expanded
 
-COLUMNS = ("step", "epoch", "loss", "learning_rate", "grad_norm", "not_measured")
+COLUMNS = ("step", "epoch", "loss", "mae_loss", "learning_rate", "grad_norm", "not_measured")
 MOST_ROWS = 21  # of the folded table
 WITHHELD = "Images of this data set are left out of this page on purpose; the run folder holds them as {name}."
 
@@ -51,8 +51,12 @@ def answer(run: Run) -> Answer:
 
 @styled
 def loss(run: Run) -> Figure | Note:
-    """Training loss beside held-out loss and that of patch means; of a branch, after the runs that it comes from."""
-    before, own = _logged(run, "loss")
+    """Training loss beside held-out loss and that of patch means; of a branch, after the runs that it comes from.
+
+    Where views are compared beside it, MAE's part of the loss; where they are compared alone, beside that of guessing.
+    """
+    column = "mae_loss" if "mae_loss" in run.metrics else "loss"
+    before, own = _logged(run, column)
     if own.empty:
         return Note("The run logged no step, so there is no loss to draw.")
     metrics, found = pd.concat([before, own]), run.summary
@@ -62,9 +66,9 @@ def loss(run: Run) -> Figure | Note:
         if part.empty:
             continue
         faint = {"alpha": 0.35, "linewidth": 1} if window > 1 else {}
-        ax.plot(part[x], part["loss"], color=colour, label=f"{label}, each logged step", **faint)
+        ax.plot(part[x], part[column], color=colour, label=f"{label}, each logged step", **faint)
         if window > 1:
-            ax.plot(part[x], smoothed(part["loss"], window), color=colour, label=f"{label}, mean over {window} of them")
+            ax.plot(part[x], smoothed(part[column], window), color=colour, label=f"{label}, mean over {window} of them")
     words, end, span = [], metrics[x].iloc[-1], metrics[x].iloc[-1] - metrics[x].iloc[0]
     for name, aside in (("trained_on", 0.015), ("held_out", 0.035)):
         if found.get(f"{name}_loss") is not None:
@@ -75,9 +79,12 @@ def loss(run: Run) -> Figure | Note:
     if "patch_mean_loss" in found:
         words.append(f"{pretraining.BRIGHTNESS}: {number(found['patch_mean_loss'])}")
         ax.axhline(found["patch_mean_loss"], **LIMIT, label=words[-1])
-    ax.set(xlabel=x, ylabel=TRAINING_LOSS + ", masked patches")
+    alone = pretraining.compares_alone(found)
+    if alone:
+        ax.axhline(found["guessing_loss"], **LIMIT, label=f"guessing: {number(found['guessing_loss'])}")
+    ax.set(xlabel=x, ylabel=TRAINING_LOSS + (", views of a step" if alone else ", masked patches"))
     legend_below(figure, [ax], 2)
-    first, last = metrics["loss"].iloc[0], found.get("loss") or metrics["loss"].iloc[-1]
+    first, last = metrics[column].iloc[0], found.get("loss" if column == "loss" else "") or metrics[column].iloc[-1]
     change = f"{'falls' if last < first else 'rises'} from {number(first)} to {number(last)}"
     alt = f"The training loss {change} over {int(metrics['step'].iloc[-1]):,} steps."
     alt += f" With masks that are always the same, at the end: {'; '.join(words)}." if words else ""
@@ -214,6 +221,8 @@ def model_view(run: Run) -> Figure | Note:
 
 def reconstruction(run: Run) -> Figure | Note:
     """Images that are held out, else of the train side; what the model saw, what it rebuilt, and two plain guesses."""
+    if run.settings.get("objective") == "contrastive":
+        return Note("Contrastive learning masks and rebuilds nothing; 05 asks what the features are worth.")
     side = run.summary.get("rebuilt", "")  # an earlier version took train images too, and did not say so
     names = {"original": f"{side} image".strip(), "masked": "visible patches", "rebuilt": "rebuilt"}
     trained = {"train": ", which it was trained on since no image is held out", "": " of a side that was not noted"}

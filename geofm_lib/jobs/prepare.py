@@ -1,7 +1,8 @@
 """Job: images of any source to data shards, an index, a split, and a list of what was refused.
 
 Writes shards/*.tar (with the measured rows beside them), index.csv, split.csv, refused.csv, duplicates.csv, card.csv,
-statistics.json (and .csv), and two small files for the page: contact_sheet.npz and model_view.npz. index.csv comes
+pairs.csv (where a table of pairs is given), statistics.json (and .csv), and two small files for the page:
+contact_sheet.npz and model_view.npz. index.csv comes
 after the other data files: where it is, they are complete. A preparation that was killed or stopped keeps its finished
 shards and goes on behind them; what comes out is the same, byte for byte.
 
@@ -18,12 +19,12 @@ from geofm_lib.data.sources import listing
 from geofm_lib.data.sources.prepared import fingerprint
 from geofm_lib.data.split import missed as missed_ratio
 from geofm_lib.distributed.context import Context
-from geofm_lib.jobs import prepare_doubts, prepare_lists, prepare_pack, prepare_split, prepare_union
+from geofm_lib.jobs import prepare_doubts, prepare_lists, prepare_pack, prepare_pairs, prepare_split, prepare_union
 from geofm_lib.jobs.prepare_collection import compare, recognise
 from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.settings import PrepareSettings
 
-LISTS = ("index.csv", "split.csv", "refused.csv", "duplicates.csv", "places.csv", "statistics.json")
+LISTS = ("index.csv", "split.csv", "refused.csv", "duplicates.csv", "places.csv", "pairs.csv", "statistics.json")
 CARD_COLUMNS = ("class", "card", "found", "missing")
 UNLABELLED = "{count} of {images} images have no label: 02 trains on those of the train side, 05 leaves all of them out"
 TRAIN_RATIO = 0.5  # where neither the settings nor a card says more
@@ -47,12 +48,16 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     card = DATASETS["scenes"] if settings.dataset == "scenes" else recognise(classes)
     ratio = settings.train_ratio or (card and card.train) or TRAIN_RATIO
     same_as, kinds = prepare_lists.list_duplicates(run.path, images)
+    paired = None if united else prepare_pairs.read(settings, source, found)
     split = united.split(images) if united else prepare_split.sides(settings, images, known, same_as, ratio)
+    if paired:
+        prepare_pairs.apart(paired, split)
     missed = missed_ratio(split, known.labels, settings.train_ratio)
     sides, bare = split.sides, known.labels.count("") if classes else 0
     if "train" not in sides:
         words = f"{sides.count('val')} kept apart as val, {sides.count('test')} to test on"
         raise ValueError(f"split: no image is left to train on ({words}); use split=random, or train_ratio=1")
+    by_side, unpaired = prepare_pairs.write(run.path, paired, sides, images.names) if paired else ({}, [])
     prepare_lists.list_files(run.path, found, sides)
     if card and settings.dataset != "scenes":
         files.write_csv(run.path / "card.csv", CARD_COLUMNS, compare(card, classes, known.labels.count("")))
@@ -82,11 +87,13 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
             *known.warnings,
             *([UNLABELLED.format(count=bare, images=len(images.names))] if bare else []),
             *split.warnings,
+            *unpaired,
             *missed,
             *prepare_doubts.of(images),
             *packed["warnings"],
         ],
         **(united.summary(run.path, sides) if united else {}),
+        **({"pairs": by_side} if paired else {}),
         "fingerprint": fingerprint(run.path),
         **({} if united else {"packed_images_per_s": found.speed}),
     }

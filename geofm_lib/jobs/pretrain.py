@@ -1,4 +1,4 @@
-"""Job: masked-autoencoder pretraining under any sharding strategy, with checkpoints; ends with the exported encoder."""
+"""Job: pretraining by any objective under any sharding strategy, with checkpoints; ends with the exported encoder."""
 
 import contextlib
 import time
@@ -14,7 +14,7 @@ from geofm_lib import files
 from geofm_lib.data import loader, sampler
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.sources import prepared
-from geofm_lib.data.transforms import apart, mask_noise, normalise
+from geofm_lib.data.transforms import apart, normalise
 from geofm_lib.distributed import checkpoint, sharding, training
 from geofm_lib.distributed.context import Context
 from geofm_lib.jobs import (
@@ -23,11 +23,11 @@ from geofm_lib.jobs import (
     pretrain_failed,
     pretrain_files,
     pretrain_loss,
+    pretrain_objective,
     pretrain_probe,
     pretrain_start,
 )
 from geofm_lib.jobs.run_folder import Folder, Stopped
-from geofm_lib.model import mae
 from geofm_lib.planning.conditions import gib
 from geofm_lib.profiling import meters
 from geofm_lib.settings import PretrainSettings
@@ -45,22 +45,13 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
     if settings.train_images:
         shards.draw(settings.train_images, settings.seed)
     start = pretrain_start.Start(settings, run, context)
-    autoencoder = mae.build(
-        settings.model,
-        settings.image_size,
-        shards.channels,
-        "meta",
-        settings.patch(),
-        settings.mask_ratio,
-        **settings.decoder(),
-        norm_pix_loss=settings.norm_pix_loss,
-        norm_eps=start.norm_eps,
-    )
+    objective = pretrain_objective.Objective(settings, shards)
+    network = objective.build(start.norm_eps)
     parts = settings.accumulation(context.world_size)
     together = settings.global_batch // context.world_size // parts
     begun = not start.fresh or bool(start.parent)
-    kernels.choose(autoencoder, settings, together, context, run, begun)
-    model = sharding.apply_settings(autoencoder, settings, context, together=sharding.SMALL)
+    kernels.choose(network, settings, together * objective.looks, context, run, begun)
+    model = sharding.apply_settings(network, settings, context, together=sharding.SMALL)
     optimiser = training.optimiser(model, settings.weight_decay, settings.share_of_rate())
     identity = pretrain_files.identity(settings, run.resolved)
     config = pretrain_files.config(settings, shards, start.norm_eps) | pretrain_files.seen(settings, run, context)
@@ -75,7 +66,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
     per_epoch = sampler.steps_per_epoch(len(shards), settings.global_batch)
     done = checkpoint.load(run.path / "checkpoint", model, optimiser, identity, context)
     if start.fresh:
-        done = start.apply(model, optimiser, autoencoder)
+        done = start.apply(model, optimiser, network)
         settings.steps(len(shards), done)
     run.drop_metrics_after(done)
     rows = run.metrics()
@@ -83,7 +74,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         recent.go_on(pretrain_loss.before(run.path, run.resolved.parent, done), done, rows)
     if start.fresh and done:  # from here on the run that was branched may change, or go
         save(run.path / "checkpoint", done, settings.keep_checkpoints)
-    along = pretrain_probe.Along(settings, run, context, autoencoder, shards.mean, shards.std)
+    along = pretrain_probe.Along(settings, run, context, network, shards.mean, shards.std)
     along.go_on(done)
     constant = settings.schedule == "constant"
     course: dict[str, Any] = {
@@ -109,30 +100,29 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         crop_scale=(settings.crop_scale_min, 1.0),
         rotations=settings.rotations,
         skipped=ranges(settings.skip_steps),
+        second=objective.second,
     )
     milestones = (settings.checkpoint_every, settings.keep_every)
 
-    def losses(epoch: int, batches: list[loader.Batch], shares: list[torch.Tensor]) -> Losses:
+    def losses(epoch: int, batches: list[loader.Batch]) -> Losses:
         for images, indices in batches:
             pixels, valid = apart(images.to(context.device, non_blocking=True), shards.masked)
             pixels = normalise(pixels, shards.mean, shards.std)
-            noise = mask_noise(settings.seed, epoch, indices.tolist(), autoencoder.patches).to(context.device)
-            yield partial(model, pixels, noise, valid)
-            shares.append(autoencoder.not_measured)
+            yield partial(objective.loss, model, network, pixels, valid, epoch, indices)
 
     for step, epoch, micro_batches in steps:
         rate = training.learning_rate(step, **course)
-        shares: list[torch.Tensor] = []
+        objective.shares.clear()
         try:
-            loss, norm, stop, not_measured = training.step(
+            loss, norm, stop, also = training.step(
                 model,
                 optimiser,
-                losses(epoch, micro_batches, shares),
+                losses(epoch, micro_batches),
                 parts=parts,
                 rate=rate,
                 clip=settings.clip_grad_norm,
                 stop=run.stop_requested(),
-                also=partial(_mean, shares) if shards.masked else None,
+                also=objective.also if objective.columns else None,
             )
         except training.NotFinite as fault:
             where = {"step": step + 1, "epoch": epoch, "learning_rate": rate}
@@ -162,7 +152,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
                 "step_s": step_s,
                 "images_per_s": settings.global_batch / step_s,
                 "seconds_left": speed.left(total - done),
-                **({"not_measured": not_measured} if shards.masked else {}),
+                **dict(zip(objective.columns, also, strict=True)),
             }
             rows.append(row)
             run.log_metrics(**row)
@@ -172,10 +162,13 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
             save(run.path / "checkpoint", done, settings.keep_checkpoints)
         if stop and done < final:
             raise Stopped(f"a stop was asked for; saved at step {done} of {total}")
-    side, held = pretrain_loss.held_out(settings.data)
-    fixed_masks = pretrain_loss.fixed_masks(settings, model, autoencoder, shards, side, held, context)
-    file = run.path / "reconstruction.npz"
-    pretrain_files.reconstruct(file, autoencoder, shards, held or shards, settings.seed, context)
+    rebuilt: dict[str, Any] = {}
+    if objective.rebuilds:
+        side, held = pretrain_loss.held_out(settings.data)
+        rebuilt = pretrain_loss.fixed_masks(settings, model, network, shards, side, held, context)
+        rebuilt["rebuilt"] = side or "train"  # the side that reconstruction.npz shows
+        file = run.path / "reconstruction.npz"
+        pretrain_files.reconstruct(file, network, shards, held or shards, settings.seed, context)
     pretrain_files.encoder(run.path / "encoder", model, config, context)
     own = {
         "rank": context.rank,
@@ -188,21 +181,21 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         files.write_csv(run.path / "ranks.csv", own, table)
     rates = [row["images_per_s"] for row in pace.steady(rows, run.path)]
     return {
-        "parameters": sum(p.numel() for p in autoencoder.parameters()),
+        "parameters": sum(p.numel() for p in network.parameters()),
         "steps": total,
         "epochs": settings.epochs,
         **recent.told(),
-        **fixed_masks,
+        **objective.told(),
+        **rebuilt,
         "images_per_s": float(np.median(rates)) if rates else None,
         "global_batch": settings.global_batch,
         "train_images": len(shards),
         "left_out_images": len(shards) % settings.global_batch,  # of an epoch, which holds full batches only
         **prepared.told(settings.data),
         "micro_batches": parts,
-        "rebuilt": side or "train",  # the side that reconstruction.npz shows
         **start.told(),
         **along.told(),
-        **({"not_measured": float(np.mean([row["not_measured"] for row in rows]))} if shards.masked and rows else {}),
+        **{name: float(np.mean([row[name] for row in rows])) for name in objective.columns if rows},
     }
 
 
@@ -214,9 +207,5 @@ def _loss_of_next(steps: Steps, losses: Callable[..., Losses], context: Context)
     if not context.broadcast(all(context.gather(found is not None))) or found is None:
         return None
     with torch.no_grad():
-        own = context.gather(float(np.mean([float(loss()) for loss in losses(found[1], found[2], [])])))
+        own = context.gather(float(np.mean([float(loss()) for loss in losses(found[1], found[2])])))
     return context.broadcast(float(np.mean(own)) if own else 0.0)
-
-
-def _mean(values: list[torch.Tensor]) -> torch.Tensor:
-    return torch.stack(values).mean()

@@ -21,7 +21,7 @@ from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.model.interop import folders, formats, locate
 from geofm_lib.model.mae import MaskedAutoencoder, patch_means
 from geofm_lib.model.vit import NORM_EPS
-from geofm_lib.settings import PretrainSettings, Resolved
+from geofm_lib.settings import PretrainSettings, Resolved, objectives
 
 SHOWN = 8  # images
 FINGERPRINTED = (
@@ -37,17 +37,20 @@ def encoder(folder: Path, model: nn.Module, config: dict[str, Any], context: Con
     """The encoder as timm and `model.interop.export` read it, and its decoder beside it; every rank calls this."""
     weights, decoder = folders.split(export.weights_of(model))
     export.write(folder / locate.WEIGHTS, weights, context)
-    export.write(folder / locate.DECODER, decoder, context)
+    if decoder:
+        export.write(folder / locate.DECODER, decoder, context)
     if context.is_main:
         more = folders.carry(folder.parent, folder, locate.TRAINED_ON)
         for name, text in (card := formats.card(config)).items():
             files.write_text(folder / name, text)
         files.write_json(folder / locate.SETTINGS, formats.settings(config))  # last: it makes the folder an encoder's
-        files.seal(folder, (locate.WEIGHTS, locate.DECODER, locate.SETTINGS, *card, *more))
+        own = (locate.WEIGHTS, *[locate.DECODER] * bool(decoder), locate.SETTINGS)
+        files.seal(folder, (*own, *card, *more))
 
 
 def config(settings: PretrainSettings, shards: Shards, norm_eps: float) -> dict[str, Any]:
-    """What the autoencoder is (`folders.Saved`), beside its weights; checkpoints keep it too."""
+    """What the network is (`folders.Saved`), beside its weights; checkpoints keep it too."""
+    decoder = {**settings.decoder(), "mask_ratio": settings.mask_ratio, "norm_pix_loss": settings.norm_pix_loss}
     return {
         "model": settings.model,
         "family": "pretrain",
@@ -56,9 +59,8 @@ def config(settings: PretrainSettings, shards: Shards, norm_eps: float) -> dict[
         "channels": shards.channels,
         "mean": [float(v) for v in shards.mean],
         "std": [float(v) for v in shards.std],
-        **settings.decoder(),
-        "mask_ratio": settings.mask_ratio,
-        "norm_pix_loss": settings.norm_pix_loss,
+        **(decoder if objectives.rebuilds(settings.objective) else {}),
+        **({} if settings.objective == "mae" else {"objective": settings.objective}),
         **({} if norm_eps == NORM_EPS else {"norm_eps": norm_eps}),
     }
 

@@ -115,7 +115,8 @@ def _losses(
         pixels, valid = apart(batch.to(context.device), images.masked)
         pixels = normalise(pixels, train.mean, train.std)
         noise = mask_noise(SEED, 0, indices.tolist(), autoencoder.patches).to(context.device)
-        loss = float(model(pixels, noise, valid))
+        found = model(pixels, noise, valid)
+        loss = float(found if torch.is_tensor(found) else found[0])  # beside it are projections, of another objective
         rows.append((number, loss, float(_patch_means(autoencoder, pixels, noise, valid)), len(batch)))
     gathered = context.broadcast(sorted(row for part in context.gather(rows) for row in part if row[0] < count))
     table = np.array(gathered, dtype=np.float64)

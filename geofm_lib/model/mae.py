@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from geofm_lib.catalog.models import lookup, visible_patches
 from geofm_lib.model import vit
+from geofm_lib.model.head import Projector
 from geofm_lib.model.init import initialise, materialise
 from geofm_lib.model.vit import patchify, sincos_positions, unpatchify
 
@@ -35,6 +36,26 @@ def random_masking(noise_BN: torch.Tensor, visible: int) -> tuple[torch.Tensor, 
     return order[:, :visible], order[:, visible:]
 
 
+def encoded(encoder: vit.Encoder, patches_BNP: torch.Tensor, visible_BK: torch.Tensor) -> torch.Tensor:
+    """[B, 1 + K, D] after the encoder's norm. Patches are chosen before they are projected, to project fewer."""
+    projection = encoder.patch_embed.proj
+    kept_BKP = take(patches_BNP, visible_BK).to(projection.weight.dtype)
+    tokens_BKD = F.linear(kept_BKP, projection.weight.flatten(1), projection.bias)
+    positions = encoder.pos_embed.to(tokens_BKD.dtype).expand(len(tokens_BKD), -1, -1)
+    first_B1D = encoder.cls_token.to(tokens_BKD.dtype) + positions[:, :1]
+    tokens = torch.cat([first_B1D, tokens_BKD + take(positions[:, 1:], visible_BK)], dim=1)
+    for block in encoder.blocks:
+        tokens = block(tokens)
+    return encoder.norm(tokens)
+
+
+def whole(encoder: vit.Encoder, images_BCHW: torch.Tensor) -> torch.Tensor:
+    """[B, 1 + N, D] after the encoder's norm, of images of which nothing is masked."""
+    patches_BNP = patchify(images_BCHW, encoder.patch_embed.patch_size[0])
+    every = torch.arange(patches_BNP.shape[1], device=images_BCHW.device).expand(len(images_BCHW), -1)
+    return encoded(encoder, patches_BNP, every)
+
+
 class MaskedAutoencoder(nn.Module):
     """An encoder of family ``pretrain`` with a small decoder.
 
@@ -51,7 +72,9 @@ class MaskedAutoencoder(nn.Module):
         decoder_depth: int = 8,
         decoder_heads: int = 16,
         norm_pix_loss: bool = False,
+        projection: int = 0,
     ):
+        """projection: numbers of a head in which views are compared too (`contrastive`); 0: there is none."""
         super().__init__()
         if not getattr(encoder, "fixed_positions", False):
             raise ValueError("MaskedAutoencoder needs an encoder of family 'pretrain', not the benchmark's.")
@@ -75,6 +98,7 @@ class MaskedAutoencoder(nn.Module):
             )
             self.decoder_norm = norm(decoder_width)
             self.decoder_pred = nn.Linear(decoder_width, encoder.in_chans * self.patch**2)
+            self.projector = Projector(encoder.embed_dim, projection, norm) if projection else None
         if self.mask_token.device.type != "meta":
             initialise(self)
 
@@ -97,6 +121,8 @@ class MaskedAutoencoder(nn.Module):
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """The loss (a scalar), or with ``rebuild`` what ``reconstruct`` returns.
 
+        With a projector the loss and the projections [B, J] of the same visible patches: one pass serves both.
+
         The loss is the mean over the batch of each image's mean squared error over its masked patches. Every
         image masks equally many, so one mean over all of them is that.
 
@@ -109,10 +135,20 @@ class MaskedAutoencoder(nn.Module):
             valid_BNP = patchify(valid_B1HW.expand_as(images_BCHW), self.patch)
             noise_BN = noise_BN + (~valid_BNP.any(2)).to(noise_BN.dtype)
         visible_BK, masked_BM = random_masking(noise_BN, self.visible)
-        decoded_BNE = self.decode(self.encode(patches_BNP, visible_BK), visible_BK)
+        tokens = self.encode(patches_BNP, visible_BK)
+        decoded_BNE = self.decode(tokens, visible_BK)
         if rebuild:
             return self._rebuilt(self.decoder_pred(decoded_BNE), patches_BNP, masked_BM, valid_BNP)
-        predicted_BMP = self.decoder_pred(take(decoded_BNE, masked_BM)).float()
+        loss = self._loss(self.decoder_pred(take(decoded_BNE, masked_BM)).float(), patches_BNP, masked_BM, valid_BNP)
+        return loss if self.projector is None else (loss, self.projector(tokens))
+
+    def _loss(
+        self,
+        predicted_BMP: torch.Tensor,
+        patches_BNP: torch.Tensor,
+        masked_BM: torch.Tensor,
+        valid_BNP: torch.Tensor | None,
+    ) -> torch.Tensor:
         if valid_BNP is None:
             return F.mse_loss(predicted_BMP, self.target(take(patches_BNP, masked_BM)))
         valid_BMP = take(valid_BNP, masked_BM)
@@ -127,16 +163,8 @@ class MaskedAutoencoder(nn.Module):
         return weight_BMP / share_B11.clamp_min(torch.finfo(torch.float32).tiny)
 
     def encode(self, patches_BNP: torch.Tensor, visible_BK: torch.Tensor) -> torch.Tensor:
-        """[B, 1 + K, D] after the encoder's norm. Patches are chosen before they are projected, to project fewer."""
-        projection = self.encoder.patch_embed.proj
-        kept_BKP = take(patches_BNP, visible_BK).to(projection.weight.dtype)
-        tokens_BKD = F.linear(kept_BKP, projection.weight.flatten(1), projection.bias)
-        positions = self.encoder.pos_embed.to(tokens_BKD.dtype).expand(len(tokens_BKD), -1, -1)
-        first_B1D = self.encoder.cls_token.to(tokens_BKD.dtype) + positions[:, :1]
-        tokens = torch.cat([first_B1D, tokens_BKD + take(positions[:, 1:], visible_BK)], dim=1)
-        for block in self.encoder.blocks:
-            tokens = block(tokens)
-        return self.encoder.norm(tokens)
+        """[B, 1 + K, D] after the encoder's norm."""
+        return encoded(self.encoder, patches_BNP, visible_BK)
 
     def decode(self, encoded: torch.Tensor, visible_BK: torch.Tensor) -> torch.Tensor:
         """[B, 1 + K, D] -> [B, N, E]: visible tokens at their places, the mask token everywhere else."""
@@ -152,8 +180,7 @@ class MaskedAutoencoder(nn.Module):
 
     def features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """[B, D] in fp32: the mean of the encoder's patch tokens, none masked, as a probe takes them."""
-        every = torch.arange(self.patches, device=images_BCHW.device).expand(len(images_BCHW), -1)
-        return self.encode(patchify(images_BCHW, self.patch), every)[:, 1:].mean(dim=1).float()
+        return whole(self.encoder, images_BCHW)[:, 1:].mean(dim=1).float()
 
     def target(self, patches: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
         """What is predicted, of the shape [B, any, P], in fp32; ``norm_pix_loss`` makes it mean 0 and variance 1."""
@@ -226,6 +253,7 @@ def build(
     norm_pix_loss: bool = False,
     seed: int | None = None,
     norm_eps: float = vit.NORM_EPS,
+    projection: int = 0,
 ) -> MaskedAutoencoder:
     """The catalogue's model ``name`` with its own decoder, or the given one (None or 0: the model's own)."""
     row = lookup(name).resized(decoder_width=decoder_width, decoder_depth=decoder_depth, decoder_heads=decoder_heads)
@@ -236,5 +264,6 @@ def build(
         row.decoder_depth,
         row.decoder_heads,
         norm_pix_loss,
+        projection,
     )
     return materialise(model, device, seed)

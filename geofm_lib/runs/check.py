@@ -11,7 +11,7 @@ from pathlib import Path
 
 from geofm_lib import rights, settings
 from geofm_lib.catalog.suggest import did_you_mean
-from geofm_lib.data.sources import early, listing, prepared, tiles
+from geofm_lib.data.sources import early, listing, pairs, prepared, tiles
 from geofm_lib.model.interop import headers, locate
 from geofm_lib.runs import branch, unfinished
 from geofm_lib.runs.results import ROOT
@@ -26,6 +26,7 @@ from geofm_lib.settings import (
     SettingsError,
     at_step,
     expanded,
+    objectives,
 )
 from geofm_lib.settings.base import naming
 from geofm_lib.settings.places import instead
@@ -95,6 +96,8 @@ def check(settings: JobSettings, images: bool = True) -> None:
             early.at_launch(found, *(getattr(settings, name, "") for name in ("pattern", "bands", "labels")))
             if getattr(settings, "tile", 0):
                 tiles.check(found)
+            if table := getattr(settings, "pairs", ""):
+                pairs.glance(table, found)
             if found.kind == "prepared" and isinstance(settings, PrepareSettings):
                 prepared.refuse_options(settings)
         if labelled := getattr(settings, "probe_data", ""):
@@ -129,6 +132,9 @@ def check(settings: JobSettings, images: bool = True) -> None:
             done = branch.check(settings)
             if images and (folder := _prepared(settings)):
                 settings.steps(prepared.train_images(folder), done)
+                if objectives.contrasts(settings.objective) and settings.positives == "dates":
+                    with naming("positives"):
+                        pairs.check(folder, "train")
         if isinstance(settings, ProbeSettings) and not settings.encoder:
             check(settings.pretraining(), images=images)
         _writable(settings.folder())

@@ -34,6 +34,12 @@ class PrepareSettings(JobSettings):
         "table.csv, or with its columns after a colon; lists/*.txt, 'folders' or 'none' (empty: as found)",
         "data",
     )
+    pairs: str = setting(
+        "",
+        "table of two images a row, such as a place on two dates: pairs.csv, or with :first=...,second=...",
+        "data",
+        later=True,
+    )
     pattern: str = setting(
         "", "of paths: '{side}/{label}/*.jpg', '{patch}/*_{band}.tif', '*.tif' (empty: every image)", "data"
     )
@@ -80,6 +86,11 @@ class PrepareSettings(JobSettings):
             raise ValueError("tile: the built-in scenes are no larger than a tile; give a folder, tar or zip of scenes")
         if self.stride and not self.tile:
             raise ValueError("stride: it counts from tile to tile, and tile is 0; set tile as well")
+        if self.pairs and self.split == "random":
+            raise ValueError("pairs: split=random would put two dates of a place on two sides; use split=auto or block")
+        if self.pairs and (self.tile or self.dataset == "scenes"):
+            what = "tiles of scenes" if self.tile else "the drawn scenes"
+            raise ValueError(f"pairs: a table names images, and {what} have no names in it; leave pairs empty")
         if self.block_size and self.split != "block":
             raise ValueError(f"block_size: with split={self.split} there are no blocks; set split=block as well")
         return self

@@ -6,13 +6,13 @@ from pydantic import field_validator, model_validator
 
 from geofm_lib.catalog.models import lookup
 from geofm_lib.catalog.readouts import ORIENTATIONS, READOUTS
-from geofm_lib.settings import base, branch
+from geofm_lib.settings import base, branch, objectives
 from geofm_lib.settings.base import DATA, DATASET, DEVICE, IMAGES_PER_CLASS, RANKS, RUN_DIR, WHERE, WORKERS, setting
 from geofm_lib.settings.data import ImageSettings
 
 
 class PretrainSettings(ImageSettings):
-    """02_pretrain: masked-autoencoder pretraining on the train side of the split."""
+    """02_pretrain: pretraining on the train side of the split: a masked autoencoder, contrastive, or both."""
 
     job: ClassVar[str] = "pretrain"
     dataset: str = DATASET
@@ -28,6 +28,23 @@ class PretrainSettings(ImageSettings):
     patch_size: int = setting(0, "pixels a side of a patch (0: the model's own)", "model", ge=0, le=64)
     mask_ratio: float = setting(0.75, "share of the patches that is masked", "model", gt=0, lt=1)
     norm_pix_loss: bool = setting(True, "the target is each patch normalised by its own mean and spread", "model")
+    objective: objectives.Kind = setting(
+        "mae", "mae | contrastive (two views of an image are told from all others) | both", "model", later=True
+    )
+    positives: objectives.Positives = setting(
+        "views", "contrastive: views (two of an image) | dates (two of a place, by 01's pairs)", "model", later=True
+    )
+    temperature: float = setting(0.1, "contrastive: divides cosines; smaller asks for more", "model", later=True, gt=0)
+    projection: int = setting(
+        128, "contrastive: numbers in which views are compared, behind a small head", "model", later=True, ge=2
+    )
+    colour_jitter: float = setting(
+        0.4, "contrastive: largest change of a view's brightness, contrast and colour (0: none)", "model",
+        later=True, ge=0, lt=1,
+    )  # fmt: skip
+    contrast_weight: float = setting(
+        0.1, "both: of the contrastive loss beside MAE's (CAN: 0.03 to 0.67)", "model", later=True, gt=0
+    )
     init: str = setting(
         "", "run, encoder folder or weights file to start from, ours, timm's or Hugging Face's (empty: seed)", "model"
     )
@@ -112,11 +129,19 @@ class PretrainSettings(ImageSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _objective_fits(self) -> Self:
+        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        objectives.refuse(self.objective, vars(self), defaults)
+        return self
+
     def check_ranks(self, ranks: int) -> None:
         base.check_strategy(self.strategy, ranks)
         if ranks and self.global_batch % ranks:
             near = base.nearest_multiples(self.global_batch, ranks)
             raise ValueError(f"global_batch: {self.global_batch} images cannot be shared by {ranks} ranks; use {near}")
+        if ranks:
+            objectives.refuse_parts(self.objective, self.accumulation(ranks), self.global_batch, ranks)
 
     def steps(self, images: int, done: int = 0) -> tuple[int, int]:
         """(all steps, the last one that is taken) on so many training images, of which a branch has done some.

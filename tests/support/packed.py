@@ -11,6 +11,7 @@ import tifffile
 from geofm_lib import files
 from geofm_lib.data import pack, shards
 from geofm_lib.data.sample import Sample
+from geofm_lib.data.sources import pairs
 
 CHANNELS = 3
 MEAN, STD = (0.5,) * CHANNELS, (0.2,) * CHANNELS
@@ -48,4 +49,13 @@ def textures(folder: Path, bands: int = 3, count: int = 24) -> Path:
     write(folder, samples, ["train"] * count, mean=[0.5] * bands, std=[0.2] * bands)
     statistics = json.loads((folder / "statistics.json").read_text())
     (folder / "statistics.json").write_text(json.dumps(statistics | {"channels": bands}))
+    return folder
+
+
+def dated(folder: Path, places: int = 11) -> Path:
+    """The same, where images 0 and 1 are of one place, 2 and 3 of another ...; the last ones have no pair."""
+    folder.mkdir(parents=True)
+    textures(folder)
+    rows = [(f"place {n}", f"cell {n // 2}", "train", str(2 * n), str(2 * n + 1)) for n in range(places)]
+    files.write_table(folder / pairs.FILE, pairs.COLUMNS, rows)
     return folder

@@ -84,7 +84,7 @@ def _train(model, context, steps=5, batch=16, parts=1, holes=False):
         found = training.step(model, optimiser, losses_of(), parts=parts, rate=1e-3, clip=0.5, also=also)
         losses.append(found.loss)
         norms.append(found.norm)
-        shares.append(found.also)
+        shares += found.also
         same.append(_replicas_equal(model, context))
     out = {"losses": losses, "norms": norms, "replicas_equal": all(same)}
     return out | ({"shares": shares} if holes else {})
@@ -116,6 +116,54 @@ def masked(context, arguments):
             out[f"{strategy}/{precision}/{parts}"] = _train(model, context, steps=2, parts=parts, holes=True)
     if context.world_size == 1:
         out["plain"] = _train(materialise(_model(), "cpu", 7), context, steps=2, holes=True)
+    return out
+
+
+def contrasted(context, arguments):
+    """Every strategy with views that are compared, alone and beside MAE: losses, norms and equality of replicas.
+
+    One rank also trains both without a wrapper. `places`: some images of the batch are of one place.
+    """
+    import torch
+
+    from geofm_lib.distributed import contrast, training
+    from geofm_lib.model import contrastive, mae
+    from geofm_lib.model.init import materialise
+
+    makers = {
+        "contrastive": lambda: contrastive.build("ViT-Atto", 32, 3, "meta", 8, 16),
+        "both": lambda: mae.build("ViT-Atto", 32, 3, "meta", 8, norm_pix_loss=True, projection=16),
+    }
+
+    def train(model, objective, batch=8, steps=2):
+        optimiser = training.optimiser(model, 0.05)
+        generator = torch.Generator().manual_seed(5)
+        own = slice(context.rank * batch // context.world_size, (context.rank + 1) * batch // context.world_size)
+        out = {"losses": [], "norms": []}
+        for _ in range(steps):
+            images = torch.randn(2, batch, 3, 32, 32, generator=generator)
+            noise = torch.rand(2, batch, 16, generator=generator)
+            places = torch.arange(batch) // 2 if arguments["places"] else None
+            parts = [each[:, own].flatten(0, 1) for each in (images, noise)]
+
+            def loss(parts=parts, places=places):
+                found = model(*parts[: 1 + (objective == "both")])
+                rebuilt, projected = found if objective == "both" else (0.0, found)
+                return rebuilt + 0.1 * contrast.info_nce(projected, 0.1, None if places is None else places[own])
+
+            found = training.step(model, optimiser, [loss], parts=1, rate=1e-3, clip=0.5)
+            out["losses"].append(found.loss)
+            out["norms"].append(found.norm)
+        return out | {"replicas_equal": _replicas_equal(model, context)}
+
+    out = {}
+    for objective, make in makers.items():
+        for strategy in arguments["strategies"]:
+            for how in arguments["how"]:
+                model = _sharded(make(), strategy, context, seed=7, **how)
+                out[f"{objective}/{strategy}/{how.get('precision', 'fp32')}"] = train(model, objective)
+        if context.world_size == 1:
+            out[f"{objective}/plain"] = train(materialise(make(), "cpu", 7), objective)
     return out
 
 

@@ -20,7 +20,7 @@ from geofm_lib.settings.places import NO_PATHS, expanded
 
 NEEDED = ("index.csv", "split.csv", "statistics.json", "shards")
 FIRST = "name,label,shard,offset,size,"  # begins the index
-UNION = "union.json"
+UNION, PAIRS = "union.json", "pairs.csv"
 SCENES_ONLY = ("images_per_class", "scene_size")  # which no other source looks at either
 MOST_NAMED = 20  # longer lists are not searched for names that hold commas
 AGAIN = "put the folder back, or make the union again with 01_data"
@@ -114,7 +114,7 @@ def check(folder: Path) -> None:
     missing = [name for name in NEEDED if not (folder / name).exists()]
     if missing:
         raise ValueError(f"'{folder}' lacks {', '.join(missing)}; copy the whole folder, or prepare it again")
-    files.prove(folder, [name for name in files.sums(folder) if name.startswith(NEEDED)])
+    files.prove(folder, [name for name in files.sums(folder) if name.startswith((*NEEDED, PAIRS))])
     check_members(folder)
 
 
@@ -150,11 +150,11 @@ def all_train(folder: Path) -> bool:
 
 
 def fingerprint(folder: Path) -> str:
-    """Which images there are, their bytes and their split: 16 digits, the same for a copy of the folder elsewhere."""
+    """Which images there are, their bytes, split and pairs: 16 digits, the same for a copy of the folder elsewhere."""
     union, digest = _json(folder / UNION), hashlib.sha256()
     if union:  # its index says where its members lie
         digest.update("".join(f"{m['set']} {m['fingerprint']}\n" for m in union["members"]).encode())
-    for name in ("split.csv",) if union else ("index.csv", "split.csv"):
+    for name in ("split.csv",) if union else ("index.csv", "split.csv", *[PAIRS] * (folder / PAIRS).is_file()):
         with open(folder / name, "rb") as file:
             while part := file.read(2**24):
                 digest.update(part)

@@ -25,7 +25,8 @@ class Saved(NamedTuple):
 
     config: model, family, image_size (pixels, or [height, width]), patch_size, channels; mean and std (0..1 units)
     where known; norm_eps where it is not 1e-6; decoder_width, decoder_depth, decoder_heads, mask_ratio and
-    norm_pix_loss where there is a decoder; checkpoint (see `origin`) where it is that of a run. encoder, decoder:
+    norm_pix_loss where there is a decoder; objective where it is not MAE; checkpoint (see `origin`) where it is that of
+    a run. encoder, decoder:
     weights by our names, the decoder's empty when there is none. left_out: names in the folder that are neither.
     foreign: the sentence why it is none of our ViTs, of one that timm's own definition builds; its config has `timm`
     (the folder) then, and its weights timm's names.
@@ -49,7 +50,11 @@ def origin(config: Config) -> str:
 
 
 def split(state: Weights) -> tuple[Weights, Weights]:
-    """(encoder, decoder) of an autoencoder's dictionary by name; ``encoder.`` is taken off the encoder's names."""
+    """(encoder, decoder) of an autoencoder's dictionary by name; ``encoder.`` is taken off the encoder's names.
+
+    The head in which a contrastive objective compares views is neither: it is thrown away.
+    """
+    state = {n: each for n, each in state.items() if not n.startswith("projector.")}
     decoder = {n: each for n, each in state.items() if n.startswith("decoder") or n == "mask_token"}
     return {n.removeprefix("encoder."): each for n, each in state.items() if n not in decoder}, decoder
 

@@ -81,6 +81,8 @@ def _sines(positions: torch.Tensor, width: int, grid: tuple[int, int]) -> bool:
 
 def _decoder(saved: Saved, model: MaskedAutoencoder, old: tuple[int, int]) -> tuple[Weights, Notes]:
     """The decoder's weights, {} where it has none of the model's sizes; what is said of it."""
+    if not hasattr(model, "decoder_blocks"):
+        return {}, []
     anew = "the decoder is drawn anew from the seed"
     if not saved.decoder:
         return {}, [f"it has no decoder: {anew}"]
@@ -100,7 +102,8 @@ def _decoder(saved: Saved, model: MaskedAutoencoder, old: tuple[int, int]) -> tu
 
 
 def _fits(state: Weights, model: MaskedAutoencoder, new_bands: bool, where: str) -> None:
-    expected = {name: tuple(each.shape) for name, each in model.named_parameters()}
+    named = ((name, each) for name, each in model.named_parameters() if not name.startswith("projector."))
+    expected = {name: tuple(each.shape) for name, each in named}  # a head is drawn anew, since it is thrown away
     drawn = tuple(_CHANGES) if new_bands else ()
     encoder = [name for name in expected if name.startswith("encoder.") and name not in drawn]
     whole = [name for name in expected if name not in drawn] if any("decoder" in name for name in state) else encoder

@@ -1,0 +1,50 @@
+"""The pairs of a preparation: they group images before the split, no pair may stand on two sides after it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from geofm_lib import files
+from geofm_lib.data.sources import listing, pairs
+from geofm_lib.data.sources.pairs import Pairs
+from geofm_lib.data.split import Split
+from geofm_lib.jobs.prepare_collection import Gathered
+from geofm_lib.settings import PrepareSettings
+
+
+def read(settings: PrepareSettings, source: listing.Source, found: Gathered) -> Pairs | None:
+    """What the table of the setting `pairs` says; None without one. Its groups are those of images that have none."""
+    if not settings.pairs:
+        return None
+    paired, known = pairs.read(settings.pairs, source, found.images.names), found.known
+    found.unused.take_out([paired.file])
+    if not any(known.scenes):
+        known.scenes, known.grouped = paired.groups(found.images.names), True
+        known.scenes_from = f"column {paired.by} of {paired.file}" if paired.by else f"pair of {paired.file}"
+    return paired
+
+
+def apart(paired: Pairs, split: Split) -> None:
+    """Keep training images apart (val) whose partner is tested; a given split stays, and such pairs are left out."""
+    if split.by.startswith("given"):
+        return
+    moved = 0
+    for row in paired.rows:
+        ends = (row.first, row.second), (row.second, row.first)
+        for own, other in ends:
+            if split.sides[own] == "train" and split.sides[other] == "test":
+                split.sides[own] = "val"
+                moved += 1
+    if moved:
+        split.warnings.append(f"{moved} training images have a partner on the test side: they are kept apart (val)")
+
+
+def write(folder: Path, paired: Pairs, sides: list[str], names: Sequence[str]) -> tuple[dict[str, int], list[str]]:
+    """Write pairs.csv; (pairs by side, what is to be told). ValueError where no pair is left to train on."""
+    kept = pairs.one_side(paired, sides, names)
+    counts = Counter(sides[row.first] for row in kept)
+    if not counts["train"]:
+        raise ValueError(f"pairs: no pair of '{paired.file}' has both images on the train side; use split=auto, or a "
+                         f"group column: pairs='{paired.file}:group=COLUMN'")  # fmt: skip
+    files.write_table(folder / pairs.FILE, pairs.COLUMNS, pairs.table(kept, sides))
+    return dict(counts), paired.told()

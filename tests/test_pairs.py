@@ -1,0 +1,178 @@
+"""Pairs of dates in 01: the table is read, pairs and groups stay on one side, and what makes no pair is told."""
+
+import csv
+import os
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from geofm_lib.data import shards
+from geofm_lib.data.sources import archives, listing, pairs, prepared
+from geofm_lib.settings import PrepareSettings, SettingsError
+from tests.support.preparations import summarised
+
+PLACES = 24
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """24 places on two dates in 8 cells, 3 places seen once, and tables of them."""
+    top, random = tmp_path_factory.mktemp("pairs") / "set", np.random.default_rng(0)
+    for date in ("before", "after"):
+        (top / date).mkdir(parents=True)
+        for place in range(PLACES + 3 * (date == "after")):
+            pixels = random.integers(0, 255, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(top / date / f"{place}.png")
+    rows = [(f"p{n}", f"c{n // 3}", f"before/{n}.png", f"after/{n}.png") for n in range(PLACES)]
+    write(top / "pairs.csv", ("place", "cell_5km", "before", "after"), rows)
+    write(top / "odd.csv", ("x", "y", "z"), [row[1:] for row in rows])
+    write(top / "plain.csv", ("before", "after"), [row[2:] for row in rows])
+    faults = [("p0", "c0", "before/0.png", "after/99.png"), ("p1", "c0", "before/1.png", "before/1.png"), rows[0]]
+    write(top / "faults.csv", ("place", "cell", "before", "after"), rows + faults)
+    write(top / "none.csv", ("place", "cell", "before", "after"), faults[:1])
+    return top
+
+
+def write(file, header, rows):
+    with open(file, "w", newline="") as stream:
+        csv.writer(stream).writerows([header, *rows])
+
+
+@pytest.fixture(scope="module")
+def with_pairs(folder, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "with"
+    return run, summarised(run, folder, {"pairs": "pairs.csv", "labels": "none"})
+
+
+def test_pairs_are_numbers_within_a_side_and_no_cell_stands_on_two(folder, with_pairs):
+    run, summary = with_pairs
+    assert summary["pairs"].keys() == {"train", "test"}
+    assert sum(summary["pairs"].values()) == PLACES
+    assert summary["split_by"] == "column cell_5km of pairs.csv"
+    sides, cells = {}, {}
+    for side in ("train", "test"):
+        images = shards.Shards(run, side)
+        found = pairs.of_side(run, side)
+        for first, second in found.tolist():
+            one, other = images.names[first], images.names[second]
+            assert (Path(one).stem, Path(one).parent.name, Path(other).parent.name) == (
+                Path(other).stem,
+                "before",
+                "after",
+            )
+            cells.setdefault(int(Path(one).stem) // 3, set()).add(side)
+        sides[side] = len(found)
+    assert sides == summary["pairs"]
+    assert len(cells) == 8
+    assert all(len(each) == 1 for each in cells.values())
+    assert summary["val"] == 3, "what is in no cell may lie beside a test image"
+
+
+def test_a_draw_of_the_train_side_keeps_the_pairs_whose_images_are_both_drawn(with_pairs):
+    run, _ = with_pairs
+    images = shards.Shards(run, "train")
+    whole = images.names
+    every = {(whole[a], whole[b]) for a, b in pairs.of_side(run, "train")}
+    images.draw(len(whole) * 3 // 4, 0)
+    drawn = {(images.names[a], images.names[b]) for a, b in pairs.of_side(run, "train", images.drawn)}
+    assert drawn == {each for each in every if set(each) <= set(images.names)}
+    assert 0 < len(drawn) < len(every)
+
+
+def test_without_pairs_everything_is_as_it_was_and_with_other_pairs_it_is_another_set(folder, with_pairs, tmp_path):
+    asked = {"dataset": str(folder), "labels": "none"}
+    assert PrepareSettings(**asked).name() == PrepareSettings(**asked, pairs="").name()
+    assert PrepareSettings(**asked).name() != PrepareSettings(**asked, pairs="pairs.csv").name()
+    without = summarised(tmp_path / "without", folder, {"labels": "none"})
+    assert "pairs" not in without
+    assert not (tmp_path / "without" / "pairs.csv").exists()
+    run, summary = with_pairs
+    (run / "pairs.csv").rename(run / "aside.csv")
+    assert prepared.fingerprint(run) != summary["fingerprint"]
+    (run / "aside.csv").rename(run / "pairs.csv")
+    assert prepared.fingerprint(run) == summary["fingerprint"]
+    with pytest.raises(
+        ValueError, match=r"has no pairs of dates \(no pairs.csv\); prepare the images again with pairs"
+    ):
+        pairs.of_side(tmp_path / "without", "train")
+
+
+def test_a_table_without_groups_keeps_each_pair_together(folder, tmp_path):
+    summary = summarised(tmp_path / "run", folder, {"pairs": "plain.csv", "labels": "none"})
+    assert summary["split_by"] == "pair of plain.csv"
+    assert sum(summary["pairs"].values()) == PLACES
+
+
+def test_columns_can_be_named_and_faults_are_counted_in_one_sentence(folder, tmp_path):
+    source = listing.find(str(folder))
+    names = list(archives.names(source))
+    found = pairs.read("odd.csv:first=y,second=z,group=x", source, names)
+    assert (len(found.rows), found.by, found.told()) == (PLACES, "x", [])
+    (told,) = summarised(tmp_path / "run", folder, {"pairs": "faults.csv", "labels": "none"})["warnings"][-1:]
+    assert told == (
+        "3 rows of 'faults.csv' make no pair: 1 name an image that is not there (such as 'after/99.png'), 1 name one "
+        "image twice (such as 'before/1.png'), 1 repeat a pair (such as 'before/0.png and after/0.png')"
+    )
+
+
+def test_a_pair_on_two_sides_of_a_given_split_is_left_out_and_told():
+    rows = [pairs.Pair(0, 1, "a", ""), pairs.Pair(2, 3, "b", "")]
+    found = pairs.Pairs("t.csv", rows=rows)
+    names = ["a1", "a2", "b1", "b2"]
+    assert pairs.one_side(found, ["train", "test", "train", "train"], names) == rows[1:]
+    assert found.told() == ["1 row of 't.csv' make no pair: 1 stand on two sides of the split (such as 'a1 and a2')"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("gone.csv", "pairs: there is no table 'gone.csv', neither here nor in "),
+        ("odd.csv", "pairs: no column of 'odd.csv' names the first image of a pair (it has x, y, z); say pairs='odd"),
+        ("odd.csv:first=q,second=z", "pairs: 'odd.csv' has no column 'q' for first; it has x, y, z"),
+        ("pairs.csv:third=a", "pairs: 'pairs.csv:third=a' names none of first, second, place, group"),
+        ("pairs.csv:first=a,third=b", "pairs: 'third=b' must be first=COLUMN, second=COLUMN"),
+        ("none.csv", "pairs: no row of 'none.csv' is a pair of images that are there; 1 row"),
+    ],
+)  # fmt: skip
+def test_a_table_that_cannot_be_meant_is_one_sentence(folder, setting, words):
+    source = listing.find(str(folder))
+    with pytest.raises(ValueError, match="^pairs: ") as error:
+        pairs.read(setting, source, list(archives.names(source)))
+    assert str(error.value).startswith(words)
+    if setting != "none.csv":
+        with pytest.raises(ValueError, match="^pairs: "):
+            pairs.glance(setting, source)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"split": "random"}, "pairs: split=random would put two dates of a place on two sides"),
+        ({"dataset": "scenes"}, "pairs: a table names images, and the drawn scenes have no names in it"),
+        ({"tile": 64}, "pairs: a table names images, and tiles of scenes have no names in it"),
+    ],
+)
+def test_settings_that_cannot_have_pairs(settings, words):
+    with pytest.raises(SettingsError, match=words):
+        PrepareSettings(**({"dataset": "x.tar", "pairs": "pairs.csv"} | settings))
+
+
+def test_harveys_pairs_all_stand_on_one_side():
+    if not os.environ.get("GEOFM_TEST_DATA"):
+        pytest.skip("GEOFM_TEST_DATA names no folder of real images")
+    source = listing.find(Path(os.environ["GEOFM_TEST_DATA"]) / "harvey.tar")
+    names = list(archives.names(source))
+    found = pairs.read("pairs.csv", source, names)
+    assert (len(found.rows), found.by, found.told()) == (7_087, "cell_5km", [])
+    groups = found.groups(names)
+    assert len(set(groups) - {""}) == 83
+    assert Counter(each == "" for each in groups)[True] == 21_322 - 2 * 7_087
+    with tarfile.open(source.path) as archive:
+        rows = archive.extractfile("harvey/pairs.csv").read().decode().splitlines()[1:]
+    at = {name: group for name, group in zip(names, groups, strict=True)}
+    for _, cell, before, after in (row.split(",") for row in rows):
+        assert at["harvey/" + before] == at["harvey/" + after] == cell
