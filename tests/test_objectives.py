@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from geofm_lib.advice import memory
 from geofm_lib.data import loader, shards, views
 from geofm_lib.distributed import contrast
 from geofm_lib.model import contrastive, mae
 from geofm_lib.model.interop import folders
+from geofm_lib.paper import accuracy
+from geofm_lib.planning.flops import training_flops
 from geofm_lib.settings import PretrainSettings, SettingsError
 from tests.support import packed
 
@@ -176,3 +179,22 @@ def test_runs_without_another_objective_keep_their_names():
     assert usual.name() == PretrainSettings(objective="mae").name()
     assert usual.name() != PretrainSettings(objective="both").name()
     assert PretrainSettings(objective="both", max_batch_per_rank=100).accumulation(1) == 1
+
+
+def test_operations_are_of_both_views_and_of_whole_images_where_nothing_is_masked():
+    each = {
+        name: accuracy.of_image(PretrainSettings(objective=name).asked()) for name in ("mae", "both", "contrastive")
+    }
+    older = PretrainSettings().asked()
+    del older["objective"]
+    assert each["mae"] == accuracy.of_image(older)
+    assert each["both"] == 2 * each["mae"]
+    assert each["contrastive"] == 2 * training_flops("ViT-Femto", "encoder", image_size=64) > each["both"]
+
+
+def test_memory_is_of_both_views():
+    asked = {"model": "ViT-Base", "image_size": 224, "global_batch": 64}
+    held = {
+        name: memory.peak_gib(PretrainSettings(**asked, objective=name), 1) for name in ("mae", "both", "contrastive")
+    }
+    assert held["mae"] < held["both"] < held["contrastive"]

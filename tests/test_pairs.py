@@ -5,14 +5,26 @@ import os
 import tarfile
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from sklearn.metrics import top_k_accuracy_score
+from sklearn.metrics.pairwise import cosine_similarity
 
+from geofm_lib import files
+from geofm_lib.catalog.readouts import ACCURACY
 from geofm_lib.data import shards
 from geofm_lib.data.sources import archives, listing, pairs, prepared
-from geofm_lib.settings import PrepareSettings, SettingsError
+from geofm_lib.figures import probe as figures
+from geofm_lib.figures import probe_details as details
+from geofm_lib.jobs import probe
+from geofm_lib.jobs.run_folder import Folder
+from geofm_lib.model import retrieval
+from geofm_lib.runs.run import Run
+from geofm_lib.settings import PrepareSettings, ProbeSettings, SettingsError
 from tests.support.preparations import summarised
 
 PLACES = 24
@@ -159,6 +171,59 @@ def test_a_table_that_cannot_be_meant_is_one_sentence(folder, setting, words):
 def test_settings_that_cannot_have_pairs(settings, words):
     with pytest.raises(SettingsError, match=words):
         PrepareSettings(**({"dataset": "x.tar", "pairs": "pairs.csv"} | settings))
+
+
+def test_recall_is_scikit_learns_and_that_of_a_loop():
+    random = np.random.default_rng(0)
+    features = random.normal(size=(80, 12)).astype(np.float32)
+    couples = np.stack([random.permutation(40), 40 + random.permutation(40)], 1)
+    features[couples[:, 1]] += 0.7 * features[couples[:, 0]]
+    image, rank = retrieval.ranks(features, couples)
+    nearness = cosine_similarity(features)
+    for own, other in ((0, 1), (1, 0)):
+        scores = nearness[np.ix_(couples[:, own], couples[:, other])]
+        found = rank[np.searchsorted(image[40 * own : 40 * own + 40], np.sort(couples[:, own])) + 40 * own]
+        for k in (1, 3, 10):
+            theirs = top_k_accuracy_score(np.arange(40), scores, k=k)
+            assert retrieval.recall(found, k) == pytest.approx(theirs, abs=1e-6)
+            assert 0 < theirs < 1
+    several = np.array([[0, 2], [0, 3], [1, 4]])
+    _, rank = retrieval.ranks(features, several)
+    one, other = nearness[0, [2, 3]].max(), nearness[0, 4]
+    assert rank[0] == (other >= one), "its own second partner is in nobody's way"
+    assert set(retrieval.ranks(np.ones((6, 3)), np.array([[0, 3], [1, 4], [2, 5]]))[1]) == {2}, "alike finds nothing"
+
+
+def test_places_are_sought_on_their_other_date_without_labels(with_pairs, tmp_path):
+    run, _ = with_pairs
+    alone = {"rank": 0, "world_size": 1, "is_main": True, "device": torch.device("cpu"), "barrier": lambda: None}
+    context = SimpleNamespace(**alone, broadcast=lambda v: v, gather=lambda v: [v])
+    settings = ProbeSettings(data=str(run), encoder="random", protocol="dates", image_size=16, model="ViT-Atto",
+                             probe_seeds=2, readouts="mean", attention="fused", linear="matmul")  # fmt: skip
+    (tmp_path / "probe").mkdir()
+    found = probe.run(settings, context, Folder(tmp_path / "probe"))
+    rows = files.read_csv(tmp_path / "probe" / "accuracy.csv")
+    assert tuple(rows[0]) == ACCURACY
+    assert {(row["model"], row["objective"]) for row in rows} == {
+        ("ViT-Atto", "untrained"), ("histograms", "none"), ("random convolutions", "none")
+    }  # fmt: skip
+    assert Counter(row["metric"] for row in rows) == {"recall1": 4, "recall10": 4}
+    assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in rows)
+    assert found["places"] == found["test_pairs"] == 12
+    assert found["chance"] == pytest.approx(100 / 12)
+    assert found["answer"].startswith("Frozen untrained features find a place on its other date among 12 of 4 groups: ")
+    files.write_json(tmp_path / "probe" / "summary.json", found)
+    asked = {"job": "probe", "asked": settings.asked(), "resolved": {}}
+    files.write_json(tmp_path / "probe" / "settings.json", asked)
+    shown = Run(tmp_path / "probe")
+    assert "Recall at 1 in percent (nearest by cosine among 12 places" in figures.gains(shown).alt
+    assert "over groups of test pairs" in figures.gains(shown).alt
+    for show in (figures.verdict, figures.doubts, figures.numbers, figures.accuracy, figures.curves, details.labels,
+                 details.blocks, details.classes, details.confusion, details.confused, details.retrieval,
+                 details.features_map, details.ranks):  # fmt: skip
+        assert repr(show(shown))
+    with pytest.raises(ValueError, match="has no pairs of dates on its val side"):
+        pairs.check(run, "val")
 
 
 def test_harveys_pairs_all_stand_on_one_side():

@@ -292,7 +292,7 @@ def test_few_labels_blocks_neighbours_and_others_stand_beside(detailed):
 def test_the_page_shows_them(detailed, monkeypatch):
     assert "pretrained, mean " in page.gains(detailed).alt
     assert "random convolutions" in page.gains(detailed).alt
-    assert list(page.protocols().frame["name"]) == ["paper", "fast", "knn", "supervised"]
+    assert list(page.protocols().frame["name"]) == ["paper", "fast", "knn", "supervised", "dates"]
     assert "trained on the labels from scratch" in page.gains(detailed).alt
     assert "pretrained from" in details.labels(detailed).alt
     assert "behind block" in details.blocks(detailed).alt

@@ -8,7 +8,6 @@ import re
 import resource
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,7 @@ def peak_gib(settings: Known, ranks: int) -> float:
         if objectives.rebuilds(settings.objective):
             size |= {"mask_ratio": settings.mask_ratio, "decoder": tuple(settings.decoder().values())}
         else:
-            how = replace(how, workload="encoder")
+            size["workload"] = "encoder"
     images = looks * batch(settings, ranks)
     return gib(rank_memory(settings.model, settings.strategy, ranks, images, how, accumulate, **size).peak)
 

@@ -137,6 +137,8 @@ def _untrained(found: dict[str, Any], _: pd.DataFrame) -> str:
 
 
 def _few_images(found: dict[str, Any], _: pd.DataFrame) -> str:
+    if "classes" not in found:  # places are sought, not classes
+        return ""
     if "fewest_train" not in found:  # an older run
         each = found["train_images"] / found["classes"]
         return f"{each:.1f} training images a class" if each < FEW else ""

@@ -22,7 +22,8 @@ class Protocol(NamedTuple):
     chosen: str
 
 
-PAPER, FAST, KNN, SUPERVISED = "paper", "fast", "knn", "supervised"
+PAPER, FAST, KNN, SUPERVISED, DATES = "paper", "fast", "knn", "supervised", "dates"
+ANSWERS = (FAST, DATES)  # those that 05's answer and its first figure are of
 SHOTS = (1, 5, 10, 20)  # training images of each class
 SHARES = (0.1, 0.25, 0.5)  # of the train side
 PROTOCOLS = (
@@ -48,6 +49,12 @@ PROTOCOLS = (
         SUPERVISED,
         "the whole network from scratch, a linear layer on the mean of the patch tokens; AdamW, cosine",
         "random crops of the own split's train side",
+        "nothing",
+    ),
+    Protocol(
+        DATES,
+        "none: the nearest images of the other date by cosine of standardised features",
+        "as fast, of pairs on the test side",
         "nothing",
     ),
 )

@@ -5,7 +5,7 @@ import seaborn as sns
 
 from geofm_lib.advice import signs
 from geofm_lib.catalog import metrics
-from geofm_lib.catalog.readouts import FAST, GAIN, PRETRAINED, PROTOCOLS, SUPERVISED, UNTRAINED
+from geofm_lib.catalog.readouts import ANSWERS, DATES, GAIN, PRETRAINED, PROTOCOLS, SUPERVISED, UNTRAINED
 from geofm_lib.figures import probe_controls
 from geofm_lib.figures._axes import GREY, INK, LIMIT, LOOKS, WORDS, legend_below, own_look, whiskers
 from geofm_lib.figures.display import Answer, Figure, Note, Table, axes, styled
@@ -21,7 +21,8 @@ KINDS = {
 }
 NUMBERS = (
     "encoder", "classes", "metric", "train_", "test_", "chance", "guess", "top", "map", "knn", "hist", "head", "loss",
-    "fewest", "fast", "gain", "splits", "readout", "unlearned", "unlabelled", "pretrained_on", "seen",
+    "fewest", "fast", "gain", "places", "groups", "splits", "readout", "unlearned", "unlabelled", "pretrained_on",
+    "seen",
 )  # fmt: skip
 
 
@@ -61,7 +62,10 @@ def _best_control(run: Run) -> str:
     if frame.empty:
         return ""
     last = (
-        (frame["layer"].fillna("last") == "last") & frame["shot"].isna() & ~frame["gain"] & (frame["protocol"] == FAST)
+        (frame["layer"].fillna("last") == "last")
+        & frame["shot"].isna()
+        & ~frame["gain"]
+        & frame["protocol"].isin(ANSWERS)
     )
     others = frame[last & ~frame["kind"].isin([PRETRAINED, UNTRAINED])]
     if others.empty:
@@ -101,6 +105,9 @@ def rows(run: Run) -> pd.DataFrame:
     if frame.empty:
         return frame
     frame = frame[frame["interval_kind"] != ""].replace("", pd.NA)
+    if run.settings.get("protocol") == DATES:  # whose rows have several metrics
+        key = metrics.of(run.summary)
+        frame = frame[frame["metric"].isin([key, key + GAIN])]
     frame = frame.astype(dict.fromkeys(("value", "low", "high", "n_train"), float))
     own = frame["pretraining_run"] == run.summary.get("encoder")
     other = frame["pretraining_run"].fillna(frame["model"])
@@ -118,7 +125,7 @@ def gains(run: Run) -> Figure | Note:
         return Note(NONE)
     supervised = frame["objective"] == SUPERVISED
     inner = frame["layer"].str.startswith("block", na=False)
-    usual = frame[((frame["protocol"] == FAST) & frame["shot"].isna() & ~inner) | supervised]
+    usual = frame[(frame["protocol"].isin(ANSWERS) & frame["shot"].isna() & ~inner) | supervised]
     same = usual["normalisation"].eq(usual["normalisation"].iloc[0]) | usual["objective"].eq(SUPERVISED)
     plain = usual[~usual["gain"] & same]
     shown = plain.groupby(["pooling", "kind"], sort=False)[["value", "low", "high"]].mean().reset_index()
@@ -149,8 +156,11 @@ def gains(run: Run) -> Figure | Note:
     table = pd.concat([bars, added[[*bars]]], ignore_index=True)
     table.insert(3, "features", probe_controls.features(table, probe_controls.widths(run)))
     how = f"logistic regression, mean of {_counted(run.summary.get('splits'), 'split')} and of all untrained draws"
+    if run.settings.get("protocol") == DATES:
+        how = f"nearest by cosine among {run.summary['places']:,} places, mean of all untrained draws"
     named = metrics.LONG[metrics.of(run.summary)]
-    alt = f"{named} in percent ({how}), with 95 % intervals over test images: {'; '.join(values)}."
+    over = run.summary.get("fast_intervals", OF_BARS).partition(" over ")[2]
+    alt = f"{named} in percent ({how}), with 95 % intervals over {over}: {'; '.join(values)}."
     return Figure(figure, alt[0].upper() + alt[1:], table)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from geofm_lib.catalog.readouts import CONVOLUTIONS, EQUAL, EQUALLY, FAST, PRETRAINED, UNTRAINED
+from geofm_lib.catalog.readouts import ANSWERS, CONVOLUTIONS, EQUAL, EQUALLY, PRETRAINED, UNTRAINED
 from geofm_lib.figures.pretrain import drawn_by_us
 from geofm_lib.runs.run import Run
 
@@ -37,7 +37,7 @@ def features(table: pd.DataFrame, known: Mapping[tuple[str, str], int]) -> list[
 def usual(frame: pd.DataFrame, normalisation: str | None = None) -> pd.DataFrame:
     """Of the fast protocol's rows over all splits (`probe.rows`) those of all labels, of the last block, no gains."""
     inner = frame["layer"].str.startswith("block", na=False)
-    found = frame[(frame["protocol"] == FAST) & frame["shot"].isna() & ~inner & ~frame["gain"]]
+    found = frame[frame["protocol"].isin(ANSWERS) & frame["shot"].isna() & ~inner & ~frame["gain"]]
     return found if found.empty else found[found["normalisation"] == (normalisation or found["normalisation"].iloc[0])]
 
 

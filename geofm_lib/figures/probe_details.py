@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from geofm_lib.catalog import metrics
-from geofm_lib.catalog.readouts import FAST, PRETRAINED, UNTRAINED
+from geofm_lib.catalog.readouts import ANSWERS, PRETRAINED, UNTRAINED
 from geofm_lib.figures._axes import FAINT, GREY, MARKERS, PALETTE, legend_below
 from geofm_lib.figures.display import NARROW_IN, WIDTH_IN, Figure, Note, Table, axes, cut, styled
 from geofm_lib.figures.pretrain import WITHHELD, withheld
@@ -25,7 +25,7 @@ def labels(run: Run) -> Figure | Note:
     found = frame[frame["shot"].notna() & ~frame["gain"]] if len(frame) else frame
     if found.empty:
         return Note(NONE if frame.empty else "The run asked for no smaller train sides (details=False).")
-    same = (frame["protocol"] == FAST) & ~frame["gain"] & frame["shot"].isna() & frame["layer"].eq("last")
+    same = frame["protocol"].isin(ANSWERS) & ~frame["gain"] & frame["shot"].isna() & frame["layer"].eq("last")
     like = found.iloc[0]
     same &= (frame["pooling"] == like["pooling"]) & (frame["normalisation"] == like["normalisation"])
     found = pd.concat([found, frame[same]])
@@ -49,7 +49,7 @@ def blocks(run: Run) -> Figure | Note:
     frame = rows(run)
     if frame.empty:
         return Note(NONE)
-    plain = frame[(frame["protocol"] == FAST) & ~frame["gain"] & frame["shot"].isna()]
+    plain = frame[frame["protocol"].isin(ANSWERS) & ~frame["gain"] & frame["shot"].isna()]
     plain = plain[plain["pooling"].isin(["mean", "class"]) & (plain["normalisation"] == plain["normalisation"].iloc[0])]
     inner = plain[plain["layer"].str.startswith("block", na=False)].copy()
     if inner.empty:

@@ -1,7 +1,8 @@
 """Job: how good are the frozen features? Linear probes and nearest neighbours, beside random weights and histograms.
 
 The encoder is frozen. `protocol` says which heads are trained (catalog/readouts): the paper's (`probe_paper`), the fast
-one on several splits (`probe_fast`), or both. The test side chooses nothing in either.
+one on several splits (`probe_fast`), or both; or that places are sought on their other date (`probe_dates`). The test
+side chooses nothing in any of them.
 """
 
 import shutil
@@ -10,12 +11,12 @@ from typing import Any
 
 import torch
 
-from geofm_lib.catalog.readouts import FAST, PAPER
+from geofm_lib.catalog.readouts import DATES, FAST, PAPER
 from geofm_lib.data.shards import Shards
-from geofm_lib.data.sources import prepared, probeable
+from geofm_lib.data.sources import pairs, prepared, probeable
 from geofm_lib.distributed.context import Context
 from geofm_lib.distributed.features import BATCH
-from geofm_lib.jobs import kernels, probe_metrics, probe_seen, probe_summary
+from geofm_lib.jobs import kernels, probe_dates, probe_metrics, probe_seen, probe_summary
 from geofm_lib.jobs.probe_fast import RANDOM_SEEDS, Fast, name_of
 from geofm_lib.jobs.probe_paper import Paper
 from geofm_lib.jobs.probe_progress import Given, Progress
@@ -31,14 +32,29 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
     ValueError in one sentence for data without labels or with fewer than two classes, and for an encoder that is
     missing or does not fit the images.
     """
-    unlabelled = probeable.check(Path(settings.data))
-    train, test = (Shards(settings.data, split=side, labelled=True) for side in ("train", "test"))
+    dates = settings.protocol == DATES
+    unlabelled = 0 if dates else probeable.check(Path(settings.data))
+    if dates:
+        pairs.check(Path(settings.data), "test")
+    train, test = (Shards(settings.data, split=side, labelled=not dates) for side in ("train", "test"))
     encoders, config = _encoders(settings, train.channels, context.device)
     kernels.choose_of_encoders(encoders.values(), settings, BATCH, context, run, (run.path / KEPT).exists())
-    seen = probe_seen.compare(settings, config)
+    seen = probe_seen.compare(settings, config, labelled=not dates)
     progress = Progress(run, context.world_size)
     mean, std = (config.get(name) or getattr(train, name) for name in ("mean", "std"))
     given = Given(settings, context, run, train, test, progress, mean, std)
+    about = {
+        "encoder": name_of(settings.encoder, config),
+        **({"encoder_checkpoint": origin} if (origin := folders.origin(config)) else {}),
+        "model": config["model"],
+        "patch_size": config["patch_size"] or None,
+        "train_images": len(train),
+        "test_images": len(test),
+        **prepared.told(settings.data),
+    }
+    if dates:
+        found = probe_dates.run(given, encoders, config)
+        return about | seen | found | {"verdict": f"{found['answer']}."} if found else {}
     paper = Paper(given, encoders) if settings.protocol != FAST else None
     fast = Fast(given, encoders, config) if settings.protocol != PAPER else None
     parts = [each for each in (fast, paper) if each]
@@ -51,22 +67,15 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
     if fast:
         found |= fast.run()
     metric = probe_metrics.of(train)
-    found = {
-        "encoder": name_of(settings.encoder, config),
-        **({"encoder_checkpoint": origin} if (origin := folders.origin(config)) else {}),
-        "model": config["model"],
-        "patch_size": config["patch_size"] or None,
+    found = about | {
         "classes": len(train.classes),
         "metric": metric.key,
         **probe_metrics.guessing(train, test),
-        "train_images": len(train),
-        "test_images": len(test),
         **({"unlabelled": unlabelled} if unlabelled else {}),
         **seen,
         **found,
     }
     found |= probe_summary.support(train.classes, *(side.targets.sum(axis=0).tolist() for side in (train, test)))
-    found |= prepared.told(settings.data)
     shutil.rmtree(run.path / KEPT, ignore_errors=True)
     return found | {"verdict": probe_summary.verdict(found)}
 

@@ -32,6 +32,43 @@ RANDOM_SEEDS = 1000  # the random encoders' seeds start here, apart from those o
 ROWS = "accuracy.csv"
 
 
+def encoded(given: Given, encoders: dict[str, vit.Encoder], config: folders.Config) -> list[probe_sources.Encoded]:
+    """The encoder that is probed, untrained ones, and those of the setting `beside`; every rank calls this."""
+    settings, found = given.settings, list[probe_sources.Encoded]()
+    for name, encoder in encoders.items():
+        kind, _, seed = name.partition(" ")
+        identity: Any
+        if kind == PRETRAINED:
+            identity = _digest(given, settings.encoder)
+            about = probe_sources.about(encoder, config, name_of(settings.encoder, config), "")
+        else:
+            kind, identity = UNTRAINED, [_architecture(config), RANDOM_SEEDS + settings.seed + int(seed)]
+            about = probe_sources.about(encoder, config, "", seed)
+        found.append(probe_sources.Encoded(given, kind, encoder, identity, about, seed in ("", "0")))
+    return found + [_beside(given, path.strip()) for path in settings.beside.split(",") if path.strip()]
+
+
+def _digest(given: Given, encoder: str) -> str:
+    return locate.digest(locate.find(encoder)) if given.context.is_main else ""
+
+
+def _beside(given: Given, path: str) -> probe_sources.Encoded:
+    """Another encoder, with its own mean and std."""
+    place = expanded(path)
+    encoder, config = load.load_encoder(place, given.settings.image_size)
+    if config["channels"] != given.train.channels:
+        raise ValueError(
+            f"beside: the encoder in {path} takes {config['channels']} channels, the images have "
+            f"{given.train.channels}; leave it out."
+        )
+    own = {name: config.get(name) or getattr(given, name) for name in ("mean", "std")}
+    encoder = encoder.to(given.context.device).eval().requires_grad_(False)
+    about = probe_sources.about(encoder, config, name_of(str(place), config), "")
+    return probe_sources.Encoded(
+        given._replace(**own), probe_sources.BESIDE, encoder, _digest(given, path), about, False
+    )
+
+
 class Fast:
     """The fast protocol of one probe; every rank makes one. steps, kept: of progress."""
 
@@ -39,42 +76,12 @@ class Fast:
         self.given, self.config = given, config
         settings = given.settings
         self.readouts = settings.readouts.split(",")
-        self.encoded = []
-        for name, encoder in encoders.items():
-            kind, _, seed = name.partition(" ")
-            identity: Any
-            if kind == PRETRAINED:
-                identity = self._digest(settings.encoder)
-                about = probe_sources.about(encoder, config, name_of(settings.encoder, config), "")
-            else:
-                kind, identity = UNTRAINED, [_architecture(config), RANDOM_SEEDS + settings.seed + int(seed)]
-                about = probe_sources.about(encoder, config, "", seed)
-            self.encoded.append(probe_sources.Encoded(given, kind, encoder, identity, about, seed in ("", "0")))
-        self.encoded += [self._beside(path.strip()) for path in settings.beside.split(",") if path.strip()]
+        self.encoded = encoded(given, encoders, config)
         self.tasks = sum(len(t) for each in self.encoded for s in each.sources(self.readouts) for t in s.tasks.values())
         self.tasks += 2 * len(probe_judge.USUAL) * settings.compare_histograms
         self.steps = self.tasks + settings.supervised_epochs + sum(each.steps for each in self.encoded)
         self.folder = probe_kept.folder(settings, given.run, given.context)
         self.kept = sum(each.kept for each in self.encoded)
-
-    def _digest(self, encoder: str) -> str:
-        return locate.digest(locate.find(encoder)) if self.given.context.is_main else ""
-
-    def _beside(self, path: str) -> probe_sources.Encoded:
-        """Another encoder, with its own mean and std."""
-        given, place = self.given, expanded(path)
-        encoder, config = load.load_encoder(place, given.settings.image_size)
-        if config["channels"] != given.train.channels:
-            raise ValueError(
-                f"beside: the encoder in {path} takes {config['channels']} channels, the images have "
-                f"{given.train.channels}; leave it out."
-            )
-        own = {name: config.get(name) or getattr(given, name) for name in ("mean", "std")}
-        encoder = encoder.to(given.context.device).eval().requires_grad_(False)
-        about = probe_sources.about(encoder, config, name_of(str(place), config), "")
-        return probe_sources.Encoded(
-            given._replace(**own), probe_sources.BESIDE, encoder, self._digest(path), about, False
-        )
 
     def encode(self) -> None:
         """All that is not kept; Stopped where a stop is asked for."""

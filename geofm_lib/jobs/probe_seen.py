@@ -14,17 +14,18 @@ MOST = 0.5  # of the test images: where more were pretrained on, a probe says no
 UNKNOWN, IN_PART = "not known", "known in part"  # the latter: its weights began from others of which it is not known
 
 
-def compare(settings: ProbeSettings, config: folders.Config) -> dict[str, Any]:
+def compare(settings: ProbeSettings, config: folders.Config, labelled: bool = True) -> dict[str, Any]:
     """For the summary: pretrained_on (known, or how far not), and how many test images are among those.
 
     seen_exact have the same pixels, seen_near nearly the same look, also turned or mirrored; seen_place, where places
     are known, lie within REACH of ground that was pretrained on and are none of these. {} of random weights.
-    ValueError, one sentence, where most of them are and `allow_seen` is not set.
+    labelled: are images without a label left out? ValueError, one sentence, where most of them are and `allow_seen` is
+    not set.
     """
     if settings.encoder == "random":
         return {}
     known = _known(settings, config)
-    tested = overlap.of_sides(Path(settings.data), ("test",), labelled=True)
+    tested = overlap.of_sides(Path(settings.data), ("test",), labelled=labelled)
     if not known or not tested:
         return {"pretrained_on": UNKNOWN}
     arrays, whole = known
@@ -38,7 +39,7 @@ def compare(settings: ProbeSettings, config: folders.Config) -> dict[str, Any]:
         )
     if len(arrays.get(trained_on.GROUND, ())):
         folder = Path(settings.data)
-        lies = overlap.ground(folder, overlap.samples_of(folder, ("test",), labelled=True))
+        lies = overlap.ground(folder, overlap.samples_of(folder, ("test",), labelled=labelled))
         near = places.beside(lies, arrays[trained_on.GROUND], REACH)
         found["place"] = int((near & ~looks["exact"] & ~looks["near"]).sum())
     how = "known" if whole else IN_PART

@@ -18,6 +18,7 @@ from geofm_lib.files import read_csv, whole
 from geofm_lib.planning.flops import training_flops
 from geofm_lib.runs import results
 from geofm_lib.runs.run import Run
+from geofm_lib.settings import objectives
 
 NAME = "accuracy"
 ROWS = "accuracy.csv"  # in a probe's run folder
@@ -88,10 +89,22 @@ def _pretraining(run: Run) -> Row:
     if trained.job != "pretrain" or "steps" not in summary:
         return {}
     images = summary["steps"] * summary["global_batch"]
-    size = {name: asked[name] for name in ("image_size", "patch_size", "mask_ratio")}
-    decoder = tuple(asked[f"decoder_{name}"] for name in ("width", "depth", "heads"))
-    each = training_flops(asked["model"], "mae", decoder=decoder, **size)
+    each = of_image(asked)
     return {"images_seen": images, "flops": f"{each * images:.4g}", "pretraining_seed": asked["seed"]}
+
+
+def of_image(asked: Row) -> int:
+    """Operations of a pretraining's step for one image, of both its views where they are compared.
+
+    The head in which they are is not counted: it sees one vector a view.
+    """
+    objective = asked.get("objective", "mae")
+    names = ("image_size", "patch_size", *["mask_ratio"] * objectives.rebuilds(objective))
+    size = {name: asked[name] for name in names}
+    if objectives.rebuilds(objective):
+        size["decoder"] = tuple(asked[f"decoder_{name}"] for name in ("width", "depth", "heads"))
+    workload = "mae" if objectives.rebuilds(objective) else "encoder"
+    return training_flops(asked["model"], workload, **size) * (2 if objectives.contrasts(objective) else 1)
 
 
 def _what(row: Row) -> tuple[str, ...]:

@@ -205,8 +205,9 @@ def rank_memory(
     stack: str = "fsdp2",
     **size: Any,
 ) -> Memory:
-    """What one rank of ``world`` holds, with ``batch`` images at once; ``size`` as in ``weights.describe``.
+    """What one rank of ``world`` holds, with ``batch`` images at once.
 
+    ``size``: as in ``weights.describe``; its ``workload``, such as "encoder", wins over that of the conditions.
     ``accumulate``: several micro-batches a step, so that gradients exist from the first. ``stack``: ``fsdp2``, which
     this project uses, or ``fsdp1``, which the paper did. Not counted: the device's context, buffers of the
     communication library, fragmentation.
@@ -216,10 +217,10 @@ def rank_memory(
     library: Fsdp1 | Fsdp2 | Ddp | Alone = DDP if row.ddp else stacked
     if world == 1 and stack == "fsdp2":
         library = ALONE
-    found = units(model, how.workload, **size)
+    found = units(model, workload := size.pop("workload", how.workload), **size)
     whole = [how.compute_bytes * unit.gathered(shard, stacked.padded) for unit in found]
     trained = [MASTER * unit.shard(shard, trainable=True) for unit in found]
-    s = describe(model, how.workload, **size)
+    s = describe(model, workload, **size)
     kept, needed = activations(s, batch, how.compute_bytes, how.activation_checkpointing)
     last = len(found) - 2  # the block where the backward pass begins; the root comes after all blocks
     moments = []

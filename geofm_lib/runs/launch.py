@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from geofm_lib import __version__, files
-from geofm_lib.data.sources import listing, prepared, probeable, rows
+from geofm_lib.catalog.readouts import DATES
+from geofm_lib.data.sources import listing, pairs, prepared, probeable, rows
 from geofm_lib.jobs.owner import OWNERS
 from geofm_lib.jobs.run_folder import HEARTBEATS, LAUNCHER, REQUESTS
 from geofm_lib.model.interop import locate
@@ -116,7 +117,7 @@ def _resolved(settings: JobSettings, ranks: int) -> Resolved:
         folder = _data(settings)
         found |= {"data": str(folder), "data_fingerprint": prepared.fingerprint(folder)}
         if isinstance(settings, ProbeSettings):
-            _probeable(folder, "data")
+            _probeable(folder, "data", settings.protocol == DATES)
         if isinstance(settings, PretrainSettings) and settings.probe_every:
             found["probe_data"] = str(_probed_along(settings, folder))
     if isinstance(settings, ProbeSettings) and settings.encoder != "random":
@@ -143,10 +144,10 @@ def _steps(settings: PretrainSettings, came_to: Resolved) -> None:
         raise SettingsError(str(error)) from None
 
 
-def _probeable(folder: Path, name: str) -> None:
-    """Refuse a set that cannot be probed before anything is pretrained for it."""
+def _probeable(folder: Path, name: str, dates: bool = False) -> None:
+    """Refuse a set that cannot be probed, or has no pairs of dates, before anything is pretrained for it."""
     try:
-        probeable.check(folder)
+        pairs.check(folder, "test") if dates else probeable.check(folder)
     except ValueError as error:
         raise SettingsError(f"{name}: {error}") from None
 

@@ -35,10 +35,7 @@ class PrepareSettings(JobSettings):
         "data",
     )
     pairs: str = setting(
-        "",
-        "table of two images a row, such as a place on two dates: pairs.csv, or with :first=...,second=...",
-        "data",
-        later=True,
+        "", "table of two images a row, such as a place on two dates (empty: none)", "data", later=True
     )
     pattern: str = setting(
         "", "of paths: '{side}/{label}/*.jpg', '{patch}/*_{band}.tif', '*.tif' (empty: every image)", "data"

@@ -197,8 +197,11 @@ class ProbeSettings(ImageSettings):
     model: str = setting("ViT-Femto", "used by encoder random and by 02's default run", "encoder")
     image_size: int = setting(64, "pixels a side of what the model sees", "encoder", ge=8, le=2048)
     pool: Literal["mean", "cls"] = setting("mean", "mean of the patch tokens | cls (the class token)", "encoder")
-    protocol: Literal["both", "paper", "fast"] = setting(
-        "both", "both | paper (LARS, random crops) | fast (logistic regression, several splits)", "protocol", later=True
+    protocol: Literal["both", "paper", "fast", "dates"] = setting(
+        "both",
+        "both | paper (LARS, random crops) | fast (logistic regression) | dates (finds a place again)",
+        "protocol",
+        later=True,
     )
     readouts: str = setting(
         "mean,mean+spread+max+class", "fast: with commas, of mean, class, mean+spread+max+class", "protocol",

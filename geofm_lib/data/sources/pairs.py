@@ -178,13 +178,20 @@ def of_side(folder: Path, side: str, drawn: np.ndarray | None = None) -> np.ndar
 
     ValueError, one sentence, for a folder without pairs, or a side without.
     """
-    check(folder, side)
-    found = np.array([row[3:] for row in _rows(folder) if row[2] == side], np.int64).reshape(-1, 2)
+    found, _ = grouped(folder, side)
     if drawn is None:
         return found
     place = np.searchsorted(drawn, found).clip(max=len(drawn) - 1)
     there = (drawn[place] == found).all(axis=1)
     return place[there].astype(np.int64)
+
+
+def grouped(folder: Path, side: str) -> tuple[np.ndarray, list[str]]:
+    """(int64 [P, 2], the group of each pair, else its place, else its number) of a side, as `of_side`."""
+    check(folder, side)
+    rows = [row for row in _rows(folder) if row[2] == side]
+    found = np.array([row[3:] for row in rows], np.int64).reshape(-1, 2)
+    return found, [row[1] or row[0] or str(number) for number, row in enumerate(rows)]
 
 
 def check(folder: Path, side: str) -> None:
