@@ -1,7 +1,7 @@
 """`kill -9` of what `test_launch` leaves alive: the runner, its kernel, and whoever writes the weights at the end.
 
-Of 33 kills 12 are of ranks at random moments and 10 of launcher or ranks during a branch (both `test_launch`). Nine are
-of runner, kernel and ranks at three moments, and two of `geofm export`.
+Of 35 kills 12 are of ranks at random moments and 10 of launcher or ranks during a branch (both `test_launch`). Nine are
+of runner, kernel and ranks at three moments, two of `geofm export`, and two of ranks whose objective compares views.
 """
 
 import contextlib
@@ -143,3 +143,17 @@ def test_an_export_that_is_killed_is_never_taken_for_a_whole_one(victim, whole, 
     files.prove(target)
     assert (target / "model.safetensors").read_bytes() == bits(whole.folder)
     assert files.digest(whole.folder / "SHA256SUMS") == before
+
+
+@pytest.mark.parametrize("objective", ["contrastive", "both"])
+def test_views_of_a_run_whose_rank_was_killed_are_those_of_one_that_nobody_disturbed(objective, small, tmp_path):
+    asked = {**small, "objective": objective, "ranks": 2}
+    undisturbed = launch(PretrainSettings(**asked, run_dir=str(tmp_path / "whole" / "run")))
+    began = Execution(tmp_path, PRETRAIN, {**asked, "run_dir": tmp_path / "run"}, custom=slower(0.5))
+    wait_for(lambda: len(began.run.metrics) > 10, seconds=90)
+    ranks_of(began.run.folder)[-1].kill()
+    assert began.end() == 1, began.output
+    last = Execution(tmp_path, PRETRAIN, {**asked, "run_dir": tmp_path / "run"}, custom="")
+    assert last.end() == 0, last.output
+    assert list(last.run.metrics["loss"]) == list(undisturbed.metrics["loss"])
+    assert bits(last.run.folder) == bits(undisturbed.folder)

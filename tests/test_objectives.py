@@ -8,11 +8,11 @@ from geofm_lib.advice import memory
 from geofm_lib.data import loader, shards, views
 from geofm_lib.distributed import contrast
 from geofm_lib.model import contrastive, mae
-from geofm_lib.model.interop import folders
+from geofm_lib.model.interop import folders, formats, locate, start
 from geofm_lib.paper import accuracy
 from geofm_lib.planning.flops import training_flops
 from geofm_lib.settings import PretrainSettings, SettingsError
-from tests.support import packed
+from tests.support import encoders, packed
 
 
 @pytest.fixture
@@ -144,6 +144,24 @@ def test_one_pass_of_visible_patches_serves_both_and_the_head_is_thrown_away():
         assert bool(decoder) == decoded
     alone(pair[0]).sum().backward()
     assert all(p.grad is not None for p in alone.parameters() if p.requires_grad)
+
+
+def test_first_weights_may_be_an_autoencoders(tmp_path):
+    """Its encoder is taken, its decoder only where there is one, and a head is always drawn."""
+    saved = formats.read(locate.find(encoders.autoencoder(tmp_path / "source")))
+    size = (
+        saved.config["model"],
+        saved.config["image_size"],
+        saved.config["channels"],
+        "meta",
+        saved.config["patch_size"],
+    )
+    for model in (contrastive.build(*size, 16), mae.build(*size, projection=16)):
+        state, _ = start.fitted(saved, model, saved.config["model"], "mean", "it")
+        own = {name for name, _ in model.named_parameters()}
+        assert {name for name in own - set(state) if "decoder" not in name and name != "mask_token"} == {
+            name for name in own if name.startswith("projector.")
+        }
 
 
 CONTRASTIVE = {"objective": "contrastive"}

@@ -82,6 +82,8 @@ def test_pairs_are_numbers_within_a_side_and_no_cell_stands_on_two(folder, with_
     assert len(cells) == 8
     assert all(len(each) == 1 for each in cells.values())
     assert summary["val"] == 3, "what is in no cell may lie beside a test image"
+    assert not any("pairs.csv" in each for each in summary["warnings"]), "a table that is used is not told as unused"
+    assert summary["unused"] == {".csv": {"a table or text": 4}}
 
 
 def test_a_draw_of_the_train_side_keeps_the_pairs_whose_images_are_both_drawn(with_pairs):
@@ -111,6 +113,30 @@ def test_without_pairs_everything_is_as_it_was_and_with_other_pairs_it_is_anothe
         ValueError, match=r"has no pairs of dates \(no pairs.csv\); prepare the images again with pairs"
     ):
         pairs.of_side(tmp_path / "without", "train")
+
+
+def test_a_union_keeps_the_pairs_of_its_members_under_their_new_numbers(folder, with_pairs, tmp_path):
+    run, summary = with_pairs
+    other = tmp_path / "other"
+    write_images(other, 6, seed=5)
+    summarised(tmp_path / "plain", other, {})
+    both = tmp_path / "both"
+    found = summarised(both, f"{tmp_path / 'plain'},{run}", {})
+    assert found["pairs"] == summary["pairs"]
+    for side in ("train", "test"):
+        names = [shards.Shards(place, side).names for place in (run, both)]
+        pairs_of = [
+            {tuple(own[i].rpartition("with/")[2] for i in row) for row in pairs.of_side(place, side)}
+            for place, own in zip((run, both), names, strict=True)
+        ]
+        assert pairs_of[0] == pairs_of[1]
+
+
+def write_images(top, count, seed):
+    random = np.random.default_rng(seed)
+    top.mkdir()
+    for number in range(count):
+        Image.fromarray(random.integers(0, 255, (16, 16, 3), np.uint8)).save(top / f"x{number}.png")
 
 
 def test_a_table_without_groups_keeps_each_pair_together(folder, tmp_path):

@@ -48,7 +48,7 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     card = DATASETS["scenes"] if settings.dataset == "scenes" else recognise(classes)
     ratio = settings.train_ratio or (card and card.train) or TRAIN_RATIO
     same_as, kinds = prepare_lists.list_duplicates(run.path, images)
-    paired = None if united else prepare_pairs.read(settings, source, found)
+    paired = united.pairs(images) if united else prepare_pairs.read(settings, source, found)
     split = united.split(images) if united else prepare_split.sides(settings, images, known, same_as, ratio)
     if paired:
         prepare_pairs.apart(paired, split)
@@ -57,7 +57,9 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     if "train" not in sides:
         words = f"{sides.count('val')} kept apart as val, {sides.count('test')} to test on"
         raise ValueError(f"split: no image is left to train on ({words}); use split=random, or train_ratio=1")
-    by_side, unpaired = prepare_pairs.write(run.path, paired, sides, images.names) if paired else ({}, [])
+    by_side, unpaired = dict[str, int](), list[str]()
+    if paired:
+        by_side, unpaired = prepare_pairs.write(run.path, paired, sides, images.names, bool(settings.pairs))
     prepare_lists.list_files(run.path, found, sides)
     if card and settings.dataset != "scenes":
         files.write_csv(run.path / "card.csv", CARD_COLUMNS, compare(card, classes, known.labels.count("")))

@@ -7,7 +7,7 @@ from contextlib import closing
 
 from geofm_lib.data import pack, pool
 from geofm_lib.data.sample import Sample
-from geofm_lib.data.sources import early, labels, listing, tiles
+from geofm_lib.data.sources import early, labels, listing, pairs, tiles
 from geofm_lib.data.verify import Fit
 from geofm_lib.jobs import pace, prepare_source
 from geofm_lib.jobs.prepare_collection import LARGE, Collection, Gathered
@@ -45,6 +45,7 @@ def gather(settings: PrepareSettings, place: listing.Source, run: Folder) -> Gat
     if not settings.pattern and source.source and source.total is None and not source.labels_from:
         early.parts(images.names)  # a compressed tar, whose names are known by now
     named = [tiles.scene_of(name) for name in images.names] if settings.tile else images.names
+    source.unused.take_out([pairs.called(settings.pairs, place)])
     tables = source.unused.tables
     known = labels.assign(named, images.given, settings.labels, source.labels_from, source.source, tables)
     if not source.labels_from or any(known.labels):

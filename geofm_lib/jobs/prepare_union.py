@@ -9,7 +9,9 @@ from geofm_lib.data import overlap, pack, union
 from geofm_lib.data.sources import listing, prepared
 from geofm_lib.data.sources.bands import few
 from geofm_lib.data.sources.labels import Assigned
+from geofm_lib.data.sources.pairs import Pairs
 from geofm_lib.data.split import Split
+from geofm_lib.jobs import prepare_pairs
 from geofm_lib.jobs.prepare_collection import Collection, Gathered
 from geofm_lib.settings import PrepareSettings
 
@@ -51,6 +53,11 @@ class United:
         told = f"of the train images {exact} with the same pixels as a test or val image of {names}, and {near} with "
         told += "nearly the same look, are not trained on"
         return Split(sides, f"given: {SAID}", [told] if exact + near else [])
+
+    def pairs(self, images: Collection) -> Pairs | None:
+        """The pairs of the members, None without any."""
+        folders = {each.name: (each.folder, count) for each, count in zip(self.members, self.counts, strict=True)}
+        return prepare_pairs.of_members(folders, [side for _, side, _ in images.given])
 
     def summary(self, folder: Path, sides: list[str]) -> dict[str, Any]:
         """What is told of a union beside what is told of any preparation."""

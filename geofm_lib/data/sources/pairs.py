@@ -121,6 +121,14 @@ def glance(setting: str, source: listing.Source) -> None:
             _columns(table.name, next(rows)[1], asked)
 
 
+def called(setting: str, source: listing.Source) -> str:
+    """The path of the table within the data set, "" where it is none of its files."""
+    if not setting or source.kind not in ("folder", "zip", "tar"):
+        return ""
+    file, inside = _locate(parse(setting)[0], source)[0]
+    return f"{inside}/{file.name}".lstrip("/")
+
+
 def read(setting: str, source: listing.Source, names: Sequence[str]) -> Pairs:
     """The pairs among the images called `names`. Raises ValueError, one sentence, for a table that has none."""
     text, asked = parse(setting)
@@ -189,7 +197,7 @@ def of_side(folder: Path, side: str, drawn: np.ndarray | None = None) -> np.ndar
 def grouped(folder: Path, side: str) -> tuple[np.ndarray, list[str]]:
     """(int64 [P, 2], the group of each pair, else its place, else its number) of a side, as `of_side`."""
     check(folder, side)
-    rows = [row for row in _rows(folder) if row[2] == side]
+    rows = [row for row in listed(folder) if row[2] == side]
     found = np.array([row[3:] for row in rows], np.int64).reshape(-1, 2)
     return found, [row[1] or row[0] or str(number) for number, row in enumerate(rows)]
 
@@ -199,11 +207,12 @@ def check(folder: Path, side: str) -> None:
     again = "prepare the images again with pairs=... (01_data), a table of the two images of each place"
     if not (folder / FILE).is_file():
         raise ValueError(f"'{folder}' has no pairs of dates (no {FILE}); {again}")
-    if not any(row[2] == side for row in _rows(folder)):
+    if not any(row[2] == side for row in listed(folder)):
         raise ValueError(f"'{folder}' has no pairs of dates on its {side} side; {again}")
 
 
-def _rows(folder: Path) -> Iterator[list[str]]:
+def listed(folder: Path) -> Iterator[list[str]]:
+    """The rows of a prepared folder's pairs.csv. ValueError, one sentence, for a file that 01 did not write."""
     files.prove(folder, [FILE] if FILE in files.sums(folder) else [])
     with open(folder / FILE, encoding="utf-8", newline="") as file:
         rows = csv.reader(file)
