@@ -28,6 +28,14 @@ STRATEGIES = {world: [n for n in NAMES if (n, world) not in REFUSED] for world i
 # (precision, activation checkpointing): all four on 2 ranks; on 1 and 4 the other two are left to `make test-long`.
 USUAL, OTHER = (("fp32", False), ("bf16", True)), (("fp32", True), ("bf16", False))
 HOW = {1: USUAL, 2: USUAL + OTHER, 4: USUAL}
+# (strategy, precision) under which views are compared: every strategy alone, a few of them beside MAE
+COMPARED = {
+    world: {
+        "contrastive": [(name, "fp32") for name in STRATEGIES[world]] + [("FULL_SHARD", "bf16")] * (world == 2),
+        "both": [(name, "fp32") for name in ("DDP", "HYBRID_2GPUs" if world > 1 else "FULL_SHARD")],
+    }
+    for world in WORLDS
+}
 TOGETHER = {"FULL_SHARD": {"precision": "bf16", "activation_checkpointing": True}, "HYBRID_1GPU": {}}
 HELD = {2: ("FULL_SHARD",), 4: ("FULL_SHARD", "HYBRID_2GPUs")}
 _SMALL = {"model": "ViT-Atto", "image_size": 32, "batch_per_gpu": 4}
@@ -69,8 +77,7 @@ def found(place):
         programs = {"equality": equality, "curves": {"runs": curves[world]}}
         programs["masked"] = {"strategies": STRATEGIES[world], "others": ["bf16"] if world == 2 else []}
         programs["first_weights"] = {"strategies": STRATEGIES[world], "init": str(init), "place": str(place / "init")}
-        how = [{}, *[{"precision": "bf16"}] * (world == 2)]
-        programs["contrasted"] = {"strategies": STRATEGIES[world], "how": how, "places": True}
+        programs["contrasted"] = {"strategies": COMPARED[world]}
         if world in SIMULATED:
             programs["held"] = {"strategies": HELD[world], "settings": SIMULATED[world]}
         if world == 2:
@@ -121,7 +128,7 @@ def test_views_are_told_from_those_of_all_ranks_under_every_strategy(found, worl
     """InfoNCE over the global batch, its gradient too: a rank that knew its own images alone would be far off."""
     reference = found[1]["contrasted"][f"{objective}/plain"]
     own = {name: each for name, each in found[world]["contrasted"].items() if name.startswith(objective)}
-    assert len(own) == len(STRATEGIES[world]) * (2 if world == 2 else 1) + (world == 1)
+    assert len(own) == len(COMPARED[world][objective]) + (world == 1)
     for name, each in own.items():
         allowed = 2e-2 if name.endswith("bf16") else 1e-5  # cosines are divided by a temperature of 0.1
         for key in ("losses", "norms"):

@@ -26,7 +26,6 @@ from geofm_lib.settings import (
     SettingsError,
     at_step,
     expanded,
-    objectives,
 )
 from geofm_lib.settings.base import naming
 from geofm_lib.settings.places import instead
@@ -132,9 +131,8 @@ def check(settings: JobSettings, images: bool = True) -> None:
             done = branch.check(settings)
             if images and (folder := _prepared(settings)):
                 settings.steps(prepared.train_images(folder), done)
-                if objectives.contrasts(settings.objective) and settings.positives == "dates":
-                    with naming("positives"):
-                        pairs.check(folder, "train")
+            if images and settings.positives == "dates":
+                _dated(settings)
         if isinstance(settings, ProbeSettings) and not settings.encoder:
             check(settings.pretraining(), images=images)
         _writable(settings.folder())
@@ -165,6 +163,15 @@ def _prepared(settings: PretrainSettings) -> Path | None:
     own = settings.data and not prepared.is_list(settings.data)
     folder = expanded(settings.data) if own else settings.preparation().folder()
     return folder if prepared.is_prepared(folder) and (folder / "split.csv").is_file() else None
+
+
+def _dated(settings: PretrainSettings) -> None:
+    """Refuse dates of a set that has no pairs, as far as it is prepared."""
+    with naming("positives"):
+        if not settings.data:
+            raise ValueError("dates needs prepared images with pairs; prepare them with pairs=... (01), and set data")
+        if folder := _prepared(settings):
+            pairs.check(folder, "train")
 
 
 def _being_prepared(run: Run) -> bool:

@@ -42,10 +42,6 @@ def refuse(objective: str, values: Mapping[str, Any], defaults: Mapping[str, Any
     for name, why in IDLE[objective].items():
         if values[name] != defaults[name]:
             raise ValueError(f"{name}: {values[name]!r} says nothing with objective={objective}: {why}")
-    if values["positives"] == "dates" and not values["data"]:
-        raise ValueError(
-            "positives: dates needs prepared images with pairs; prepare them with pairs=... (01_data), and set data"
-        )
     if contrasts(objective) and values["global_batch"] < 2:
         raise ValueError(
             f"global_batch: {values['global_batch']} image has no other to be told apart from, which "

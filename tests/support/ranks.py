@@ -120,9 +120,8 @@ def masked(context, arguments):
 
 
 def contrasted(context, arguments):
-    """Every strategy with views that are compared, alone and beside MAE: losses, norms and equality of replicas.
-
-    One rank also trains both without a wrapper. `places`: some images of the batch are of one place.
+    """Views that are compared, alone and beside MAE: losses, norms and equality of replicas, some images being of one
+    place. strategies: by objective, each with further arguments of `apply`. One rank also trains without a wrapper.
     """
     import torch
 
@@ -143,13 +142,12 @@ def contrasted(context, arguments):
         for _ in range(steps):
             images = torch.randn(2, batch, 3, 32, 32, generator=generator)
             noise = torch.rand(2, batch, 16, generator=generator)
-            places = torch.arange(batch) // 2 if arguments["places"] else None
             parts = [each[:, own].flatten(0, 1) for each in (images, noise)]
 
-            def loss(parts=parts, places=places):
+            def loss(parts=parts):
                 found = model(*parts[: 1 + (objective == "both")])
                 rebuilt, projected = found if objective == "both" else (0.0, found)
-                return rebuilt + 0.1 * contrast.info_nce(projected, 0.1, None if places is None else places[own])
+                return rebuilt + 0.1 * contrast.info_nce(projected, 0.1, (torch.arange(batch) // 2)[own])
 
             found = training.step(model, optimiser, [loss], parts=1, rate=1e-3, clip=0.5)
             out["losses"].append(found.loss)
@@ -158,10 +156,9 @@ def contrasted(context, arguments):
 
     out = {}
     for objective, make in makers.items():
-        for strategy in arguments["strategies"]:
-            for how in arguments["how"]:
-                model = _sharded(make(), strategy, context, seed=7, **how)
-                out[f"{objective}/{strategy}/{how.get('precision', 'fp32')}"] = train(model, objective)
+        for strategy, precision in arguments["strategies"][objective]:
+            model = _sharded(make(), strategy, context, seed=7, precision=precision)
+            out[f"{objective}/{strategy}/{precision}"] = train(model, objective)
         if context.world_size == 1:
             out[f"{objective}/plain"] = train(materialise(make(), "cpu", 7), objective)
     return out
