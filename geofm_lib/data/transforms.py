@@ -146,9 +146,12 @@ def normalise(
     return found.to(dtype)
 
 
-def mask_noise(seed: int, epoch: int, indices: Iterable[int], patches: int) -> torch.Tensor:
-    """Uniform noise, float32 [B, N]: the patches of a sample with the smallest values stay visible."""
-    rows = [sampler.generator(seed, epoch, int(i), "mask").random(patches, dtype=np.float32) for i in indices]
+def mask_noise(seed: int, epoch: int, indices: Iterable[int], patches: int, use: str = "mask") -> torch.Tensor:
+    """Uniform noise, float32 [B, N]: the patches of a sample with the smallest values stay visible.
+
+    use: what it is drawn for, "second_mask" for a second view.
+    """
+    rows = [sampler.generator(seed, epoch, int(i), use).random(patches, dtype=np.float32) for i in indices]
     return torch.from_numpy(np.stack(rows))
 
 

@@ -1,11 +1,12 @@
-"""Two views of an image for a contrastive objective: whose second view it is, its mask, and the colours of both.
+"""Two views of an image for a contrastive objective: whose second view it is, and the colours of both.
 
-Everything random is a function of (seed, epoch, image), as everywhere. Crops and flips are the loader's.
+Everything random is a function of (seed, epoch, image), as everywhere. Crops and flips are the loader's, masks
+`transforms.mask_noise`'s.
 
-Shapes: B images, so 2 B views (the first ones, then the second ones), C bands, N patches.
+Shapes: B images, so 2 B views (the first ones, then the second ones), C bands.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -48,13 +49,6 @@ class Partners:
 def itself(epoch: int, image: int) -> int:
     """The partner of an image whose second view is of itself."""
     return image
-
-
-def mask_noise(seed: int, epoch: int, indices: Iterable[int], patches: int, views: Sequence[str]) -> torch.Tensor:
-    """Uniform noise, float32 [views x B, N]: each view has a mask of its own, the first that of MAE alone."""
-    chosen = [(int(i), f"{view}mask") for view in views for i in indices]
-    rows = [sampler.generator(seed, epoch, i, use).random(patches, dtype=np.float32) for i, use in chosen]
-    return torch.from_numpy(np.stack(rows))
 
 
 def recolour(

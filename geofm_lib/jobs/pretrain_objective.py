@@ -9,6 +9,7 @@ from torch import nn
 from geofm_lib.data import views
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.sources import pairs
+from geofm_lib.data.transforms import mask_noise
 from geofm_lib.distributed import contrast
 from geofm_lib.model import contrastive, mae
 from geofm_lib.settings import PretrainSettings, objectives
@@ -52,8 +53,9 @@ class Objective:
             pixels = views.recolour(pixels, asked.seed, epoch, chosen, *colours)
         if not self.rebuilds:
             return self._contrast(model(pixels), indices)
-        kinds = (views.FIRST, views.SECOND)[: self.looks]
-        noise = views.mask_noise(asked.seed, epoch, chosen, network.patches, kinds).to(pixels.device)
+        uses = [f"{view}mask" for view in (views.FIRST, views.SECOND)[: self.looks]]
+        noise = torch.cat([mask_noise(asked.seed, epoch, chosen, network.patches, use) for use in uses])
+        noise = noise.to(pixels.device)
         found = model(pixels, noise, valid)
         rebuilt = found[0] if self.contrasts else found
         more = {"not_measured": network.not_measured, "mae_loss": rebuilt.detach()}
