@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from geofm_lib.data import sampler
+from geofm_lib.data.masks import Masks
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import TRANSFORMS, USUAL_SCALE, Scale, together
 from geofm_lib.data.views import FIRST, SECOND
@@ -30,6 +31,7 @@ class Batches(torch.utils.data.Dataset):
     validity: do the images carry a last plane that says where they were measured?
     second: second(epoch, image) is the image that a second view is taken of. The first views of all samples come first,
     then their second ones. None: there is one view.
+    masks: whose classes are one plane more, behind validity.
 
     A class only because DataLoader wants an object that it can send to a process.
     """
@@ -42,6 +44,7 @@ class Batches(torch.utils.data.Dataset):
     scale: Scale
     validity: bool = False
     second: Callable[[int, int], int] | None = None
+    masks: Masks | None = None
 
     def __post_init__(self) -> None:
         if self.transform not in TRANSFORMS:
@@ -61,6 +64,9 @@ class Batches(torch.utils.data.Dataset):
                 if self.validity:
                     seen = None if valid is None else change(valid, self.size, random, self.scale)
                     view = together(view, seen)
+                if self.masks is not None:
+                    ids = change(self.masks.of(self.images.names[image]), self.size, random, self.scale)
+                    view = torch.cat([view, ids.to(view.dtype)])
                 views.append(view)
         except ValueError as fault:
             return fault  # `load` raises it: a process of DataLoader would bury its sentence in a traceback
@@ -106,13 +112,14 @@ def batches(
     workers: int = 0,
     pin: bool = False,
     validity: bool = False,
+    masks: Masks | None = None,
 ) -> Iterator[Batch]:
-    """One batch for each index array of `steps_indices`; with `validity` as a last plane if asked for.
+    """One batch for each index array of `steps_indices`; with `validity`, then `masks`, as last planes if asked for.
 
     Raises ValueError for an unknown transform, and in the sentence of `images` for an image that cannot be read.
     """
     steps = [(epoch, np.ascontiguousarray(step, dtype=np.int64)) for step in steps_indices]
-    dataset = Batches(images, steps.__getitem__, image_size, transform, seed, USUAL_SCALE, validity)
+    dataset = Batches(images, steps.__getitem__, image_size, transform, seed, USUAL_SCALE, validity, masks=masks)
     yield from load(dataset, range(len(steps)), workers, pin)
 
 
@@ -154,19 +161,20 @@ def stream(
     rotations: bool = False,
     skipped: Sequence[range] = (),
     second: Callable[[int, int], int] | None = None,
+    masks: Masks | None = None,
 ) -> Iterator[tuple[int, int, list[Batch]]]:
     """(step, epoch, the rank's micro-batches) from step `done` to the end of the last epoch.
 
     second: for a second view of each image, as `Batches` has it.
     skipped: steps, counted from 1, whose images are not even read; all others have those that they have without it.
-    They carry validity if any image of the set was not measured everywhere. The processes live as long as the stream,
-    so an epoch's end is no pause. `pin` where a GPU copies. Raises ValueError for a batch that cannot be filled or
-    shared.
+    They carry validity if any image of the set was not measured everywhere, and the classes of `masks`. The processes
+    live as long as the stream, so an epoch's end is no pause. `pin` where a GPU copies. Raises ValueError for a batch
+    that cannot be filled or shared.
     """
     places = Places(seed, len(images), global_batch, rank, world, parts)
     steps = epochs * sampler.steps_per_epoch(len(images), global_batch)
     transform = "pretrain_turned" if rotations else "pretrain"
-    dataset = Batches(images, places, image_size, transform, seed, crop_scale, images.masked, second)
+    dataset = Batches(images, places, image_size, transform, seed, crop_scale, images.masked, second, masks)
     # Ranges, not lists: a throughput run has images without end.
     taken: Sequence[int] = range(done, steps)
     numbers: Sequence[int] = range(done * parts, steps * parts)

@@ -44,9 +44,13 @@ def crop_box(random: np.random.Generator, height: int, width: int, scale: Scale)
 def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Bicubic and antialiased, [C, H, W], in the type of the image; 16 bits by way of float32, rounded.
 
-    Of bool, where an image was measured: where the pixels that `resize` makes come from measured ones alone.
+    Of bool, where an image was measured: where the pixels that `resize` makes come from measured ones alone. Of int64,
+    the classes of a mask: those of the nearest pixels.
     """
     size = (height, width)
+    if image.dtype == torch.int64:
+        rows, columns = (_nearest(*each) for each in zip(image.shape[-2:], size, strict=True))
+        return image[..., rows[:, None], columns]
     if image.dtype == torch.bool:
         return _measured(image, height, width)
     if image.dtype == torch.uint8:
@@ -61,6 +65,11 @@ def to_type(numbers: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
         return numbers
     limits = torch.iinfo(kind)
     return numbers.round_().clamp_(limits.min, limits.max).to(kind)
+
+
+def _nearest(size: int, wanted: int) -> torch.Tensor:
+    """The pixel whose middle is nearest to that of each of `wanted`."""
+    return ((torch.arange(wanted, dtype=torch.float64) + 0.5) * (size / wanted)).to(torch.int64)
 
 
 def _measured(valid: torch.Tensor, height: int, width: int) -> torch.Tensor:

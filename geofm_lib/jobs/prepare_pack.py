@@ -9,7 +9,7 @@ from geofm_lib.data import pack, pool
 from geofm_lib.data.sample import Sample
 from geofm_lib.data.sources import early, labels, listing, pairs, tiles
 from geofm_lib.data.verify import Fit
-from geofm_lib.jobs import pace, prepare_source
+from geofm_lib.jobs import pace, prepare_masks, prepare_source
 from geofm_lib.jobs.prepare_collection import LARGE, Collection, Gathered
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.settings import PrepareSettings
@@ -23,6 +23,9 @@ def gather(settings: PrepareSettings, place: listing.Source, run: Folder) -> Gat
 
     Raises ValueError when not one image can be used, or no kind of them has a clear majority.
     """
+    asked, beside = settings, prepare_masks.find(settings, place)
+    if beside:  # whose pattern leaves the masks out, and what says the classes
+        settings = settings.model_copy(update={"pattern": beside.images, "labels": "none"})
     source, made_of = prepare_source.read(settings, place, run.path)
     shard_bytes, warnings = int(settings.shard_mib * 2**20), list(source.warnings)
     first_shard = pack.resume(run.path, masked(made_of))
@@ -42,6 +45,10 @@ def gather(settings: PrepareSettings, place: listing.Source, run: Folder) -> Gat
     if misfits := images.misfits(settings.dataset):
         pack.leave_out(run.path, misfits, shard_bytes)
         images = _packed(settings, run)
+    if beside and (reasons := prepare_masks.add(asked, place, beside, images, run)):
+        pack.leave_out(run.path, reasons, shard_bytes)
+        images = _packed(settings, run)
+        images.misfits(settings.dataset)  # says so where none is left
     if not settings.pattern and source.source and source.total is None and not source.labels_from:
         early.parts(images.names)  # a compressed tar, whose names are known by now
     named = [tiles.scene_of(name) for name in images.names] if settings.tile else images.names
@@ -52,7 +59,8 @@ def gather(settings: PrepareSettings, place: listing.Source, run: Folder) -> Gat
         left_out = itertools.chain((name for name, _ in images.refused), source.others)
         warnings += labels.one_class(known, named, left_out, settings.labels)
     source.unused.take_out(known.files)
-    return Gathered(images, known, warnings, source.unused, speed, source.bands)
+    warnings += prepare_masks.told(beside) if beside else []
+    return Gathered(images, known, warnings, source.unused, speed, source.bands, beside)
 
 
 def _packed(settings: PrepareSettings, run: Folder) -> Collection:

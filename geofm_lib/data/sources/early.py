@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from itertools import islice
 
-from geofm_lib.data.sources import archives, chosen, file_names, given, labels, listing, pattern, previews
+from geofm_lib.data.sources import archives, chosen, file_names, given, labels, listing, mask_pairs, pattern, previews
 
 AT_LAUNCH = chosen.AT_LAUNCH  # files that are looked at before a run is started
 MOST_BYTES = 2**22  # of tables that are read whole by then
@@ -14,6 +14,10 @@ def at_launch(source: listing.Source, text: str, bands: str, choice: str) -> Non
 
     Tars are not read for it, of larger folders and tables it is what the first files and rows tell.
     """
+    if mask_pairs.asked(choice) is not None:
+        if source.path is None or source.kind in ("folder", "zip"):
+            mask_pairs.find(source, text, choice, classes=False)
+        return
     found = chosen.check(text, bands, source)
     if source.kind not in ("folder", "zip"):
         if choice not in labels.WORDS:
@@ -36,6 +40,8 @@ def at_launch(source: listing.Source, text: str, bands: str, choice: str) -> Non
 
 def in_job(source: listing.Source, text: str, choice: str) -> None:
     """Raise ValueError, one sentence, for what all names and whole tables tell, before anything is packed."""
+    if mask_pairs.asked(choice) is not None:
+        return  # the job has looked for them
     listed = archives.names(source)
     images = None if listed is None else list(listed)
     if images and not text:

@@ -85,7 +85,7 @@ def refuse_masks(names: Sequence[str]) -> None:
     if found:
         raise ValueError(
             f"dataset: files such as '{found[0]}' look like masks of images such as '{images[0]}', not like images; "
-            f"{masks.way_out(found, images)}, pattern='*' takes each file as an image"
+            f"{masks.way_out(found, images)}, labels=masks takes both for 08, pattern='*' takes each file as an image"
         )
 
 

@@ -55,7 +55,7 @@ def find(names: Sequence[str]) -> tuple[list[str], list[str]]:
         masks = [name for name in names if not tops.isdisjoint(_above(name))]
     else:
         keys = {name: key for name in names if (key := _mask(name))}
-        wanted = set().union(*(_partners(name) for name in names if keys and name not in keys))
+        wanted = set().union(*(partners(name) for name in names if keys and name not in keys))
         masks = list(keys) if sum(key in wanted for key in keys.values()) >= PAIRED * len(keys) else []
     if not LEAST * len(names) <= len(masks) < len(names):
         return [], []
@@ -140,10 +140,15 @@ def _in_masks(folder: str) -> bool:
     return any(_CLEAR.intersection(sides.words(part)) for part in folder.split("/"))
 
 
-def _partners(name: str) -> set[str]:
-    """The keys that a mask of this image may have."""
+def partners(name: str) -> list[str]:
+    """The keys that a mask of this image may have, the likeliest first."""
     tokens = _tokens(name)
-    return {_key(name, part) for part in (tokens, tokens[:-1], tokens[1:])}
+    return [_key(name, part) for part in (tokens, tokens[:-1], tokens[1:])]
+
+
+def key(name: str) -> str:
+    """What a mask has in common with its image, by their file names."""
+    return _mask(name) or _key(name, _tokens(name))
 
 
 def _candidates(images: Sequence[str]) -> list[str]:
