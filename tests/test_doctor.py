@@ -62,7 +62,14 @@ def test_a_package_that_does_not_fit_torch_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "missing_packages", lambda: [])
     assert devices.packages(("misfit",)) == {"misfit": "error: RuntimeError: operator misfit::nms does not exist"}
     broken = FOUR_GPUS | {"packages": {"torchvision": "error: RuntimeError: operator torchvision::nms does not exist"}}
-    assert set(faults(doctor.software(broken))) == {"01_data", "02_pretrain", "03_throughput", "05_probe", "11_peers"}
+    assert set(faults(doctor.software(broken))) == {
+        "01_data",
+        "02_pretrain",
+        "03_throughput",
+        "05_probe",
+        "08_transfer",
+        "11_peers",
+    }
 
 
 def test_four_gpus_are_four_ranks(outside_slurm):
@@ -91,7 +98,7 @@ def test_an_old_torch_is_refused_with_the_fix():
 def test_a_torch_that_does_not_start_stops_only_the_notebooks_that_need_it(monkeypatch):
     monkeypatch.setattr(doctor, "missing_packages", lambda: [])
     checks = doctor.software({"error": "ImportError: libcudart.so.13: cannot open shared object file"})
-    assert set(faults(checks)) == {"01_data", "02_pretrain", "03_throughput", "05_probe", "11_peers"}
+    assert set(faults(checks)) == {"01_data", "02_pretrain", "03_throughput", "05_probe", "08_transfer", "11_peers"}
     page = doctor.page(checks)
     assert "libcudart.so.13" in page
     assert "fix: make clean .venv" in page

@@ -22,8 +22,8 @@ from geofm_lib.advice import waiting
 from geofm_lib.settings import runs_root
 
 NOTEBOOKS = ("01_data", "02_pretrain", "03_throughput", "04_scaling", "05_probe", "06_paper", "07_accuracy",
-             "10_compare", "11_peers")  # fmt: skip
-TORCH = ("01_data", "02_pretrain", "03_throughput", "05_probe", "11_peers")  # those that start torch
+             "08_transfer", "10_compare", "11_peers")  # fmt: skip
+TORCH = ("01_data", "02_pretrain", "03_throughput", "05_probe", "08_transfer", "11_peers")  # those that start torch
 FREE_DISK_GIB = 2  # the runs and pages of `make reports`, with room to spare
 FREE_MEMORY_GIB = 3  # two ranks at laptop size and the kernel beside them
 ASK_TORCH_S = 300  # a cold import from a shared file system can take minutes

@@ -109,6 +109,15 @@ KINDS = {
         ACCURACY,
         seeds=("seed", "encoder's seed"),
     ),
+    "transfer": Kind(
+        (
+            Headline("gain over the same without pretraining, {METRIC}", "gain", " points", low="gain_low",
+                     high="gain_high", form="+.1f", over="over test images and training seeds of one run",
+                     alike=("gain_of",)),
+            Headline("{METRIC}, fine-tuned", "value_fine-tuned", " %", form=".1f", over="over nothing"),
+        ),
+        ("data_fingerprint", "task", "metric", "test_images", "train_images", "epochs"),
+    ),
     "throughput": Kind(
         (Headline("speed, steady window", "images_per_s", " images/s", over="over the steps of one run"),),
         ("device", "workload", "image_size", "communication"),

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 MINUS = "\u2212"
 
 # A probe's; the key begins their names in summaries and probe.csv.
-WORDS = {"top1": "top-1", "top5": "top-5", "map": "mAP", "recall1": "recall at 1", "recall10": "recall at 10"}
+WORDS = {"top1": "top-1", "top5": "top-5", "map": "mAP", "recall1": "recall at 1", "recall10": "recall at 10",
+         "miou": "mIoU"}  # fmt: skip
 LONG = {"top1": "top-1 accuracy", "top5": "top-5 accuracy", "map": "mean average precision",
-        "recall1": "recall at 1", "recall10": "recall at 10"}  # fmt: skip
+        "recall1": "recall at 1", "recall10": "recall at 10", "miou": "mean intersection over union"}  # fmt: skip
 
 # Names in files, as a page's tables call them; settings keep their names, since these are typed.
 NAMES = {

@@ -56,6 +56,17 @@ def optimiser(model: nn.Module, weight_decay: float, share: float = 0.0) -> torc
     return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), fused=True)
 
 
+def layered(model: nn.Module, weight_decay: float, share_of: Callable[[str], float]) -> torch.optim.AdamW:
+    """The same optimiser, with a share of the rate for each parameter by its plain name: layer-wise rate decay."""
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            share, decayed = share_of(plain_name(name)), _is_matrix(name, parameter)
+            group = {"params": [], "weight_decay": weight_decay if decayed else 0.0, SHARE: share}
+            groups.setdefault((share, decayed), group)["params"].append(parameter)
+    return torch.optim.AdamW([groups[key] for key in sorted(groups)], lr=0.0, betas=(0.9, 0.999), fused=True)
+
+
 def learning_rate(
     step: int, *, peak: float, warmup_steps: float, total_steps: int, cooldown_steps: float | None = None
 ) -> float:

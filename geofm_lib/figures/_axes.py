@@ -23,6 +23,7 @@ BLUE, SKY, GREEN, YELLOW, ORANGE, RED, PINK = (
 )  # fmt: skip
 PALETTE = [BLUE, ORANGE, GREEN, RED, SKY, PINK, YELLOW]  # of what has no colour of its own, in this order
 DOZEN = [*PALETTE, "#882255", "#44AA99", "#8c564b", "#000000", "#332288"]  # and without the grey of all others
+DOZEN_WORDS = ("blue", "orange", "green", "red", "sky", "pink", "yellow", "wine", "teal", "brown", "black", "indigo")
 GREY, FAINT, SHADE = "#7f7f7f", "#888888", "#eeeeee"
 INK, WORDS = "#222222", "#444444"  # dots and whiskers over bars; words beside a line
 MARKERS = "osD^vPX"

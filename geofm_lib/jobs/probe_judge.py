@@ -90,18 +90,25 @@ class Result(NamedTuple):
     scores: np.ndarray
 
 
+def drawn(group: np.ndarray, tested: np.ndarray, draws: int) -> np.ndarray:
+    """How often each image is there in each draw of a bootstrap, float32 [draws, n]; 0 of what is not `tested`.
+
+    group: int64 [n], the same for images that are drawn together.
+    """
+    groups, number = np.unique(group, return_inverse=True)
+    asked = np.unique(number[tested])
+    found = np.zeros((draws, len(groups)), np.float32)
+    found[:, asked] = np.random.default_rng(0).multinomial(len(asked), np.full(len(asked), 1 / len(asked)), size=draws)
+    return found[:, number]
+
+
 class Judge:
     """Scores features; holds which images are drawn for intervals, the same for everybody."""
 
     def __init__(self, images: Images, splits: list[Split], truth: np.ndarray, classes: int, metric: Metric) -> None:
         self.truth, self.classes, self.metric = truth, classes, metric
         self.splits = {0.0: splits} | {few: probe_splits.fewer(images, splits, few) for few in (*SHOTS, *SHARES)}
-        groups, number = np.unique(images.group, return_inverse=True)
-        tested = np.unique(number[np.concatenate([split.test for split in splits])])
-        drawn = np.zeros((metric.draws, len(groups)), np.float32)
-        share = np.full(len(tested), 1 / len(tested))
-        drawn[:, tested] = np.random.default_rng(0).multinomial(len(tested), share, size=metric.draws)
-        self.weights = drawn[:, number]
+        self.weights = drawn(images.group, np.concatenate([split.test for split in splits]), metric.draws)
         made_by = (FORMAT, sklearn.__version__, classes, metric.columns)
         self.common = hashlib.sha256(repr(made_by).encode() + truth.tobytes() + self.weights.tobytes())
 
@@ -132,12 +139,12 @@ class Judge:
     def _draws(self, split: Split, scores: np.ndarray) -> np.ndarray:
         return self.metric.weighted(scores, self.truth[split.test], self.weights[:, split.test])
 
-    def own(self, scores: np.ndarray, about: dict[str, Any], interval: str = OF_IMAGES) -> dict[str, Any]:
+    def own(self, scores: np.ndarray, about: dict[str, Any], kind: str = OF_IMAGES) -> dict[str, Any]:
         """The row of scores [n, K] of the first split's test side, however they were made."""
         split = self.splits[0][0]
         measured = self.metric.measure(scores, self.truth[split.test])
-        return _row(self.metric, about, (split.name, len(split.train), len(split.test)), measured) | _interval(
-            self._draws(split, scores), interval
+        return row(self.metric, about, (split.name, len(split.train), len(split.test)), measured) | interval(
+            self._draws(split, scores), kind
         )
 
 
@@ -169,7 +176,7 @@ def table(judge: Judge, sources: Iterable[Source], keep: Keep, done: Done) -> Ro
         if {PRETRAINED, UNTRAINED} <= set(kinds):
             ((about, own),) = kinds[PRETRAINED]
             rows.append(_gain(judge, task, about, own, [found for _, found in kinds[UNTRAINED]]))
-    _differences(rows, judge.metric.key)
+    differences(rows, judge.metric.key)
     return rows
 
 
@@ -178,12 +185,12 @@ def _of(judge: Judge, task: Task, about: dict[str, Any], found: Result) -> Rows:
     splits = judge.of(task)
     sides = [(split.name, len(split.train), len(split.test)) for split in splits]
     whole = (_splits(splits), round(np.mean([s[1] for s in sides])), round(np.mean([s[2] for s in sides])))
-    first = _row(judge.metric, about, whole, found.values.mean(0)) | _interval(found.draws, OF_IMAGES)
-    each = [_row(judge.metric, about, side, values) for side, values in zip(sides, found.values, strict=True)]
+    first = row(judge.metric, about, whole, found.values.mean(0)) | interval(found.draws, OF_IMAGES)
+    each = [row(judge.metric, about, side, values) for side, values in zip(sides, found.values, strict=True)]
     return [first, *(each if len(each) > 1 else [])]
 
 
-def _row(metric: Metric, about: dict[str, Any], side: tuple[str, int, int], values: Iterable[float]) -> dict[str, Any]:
+def row(metric: Metric, about: dict[str, Any], side: tuple[str, int, int], values: Iterable[float]) -> dict[str, Any]:
     """One without an interval; side: the split's name, and its images."""
     measured = dict(zip(metric.columns, (round(float(value), 3) for value in values), strict=True))
     own = dict(zip(("split", "n_train", "n_test"), side, strict=True)) | {"metric": metric.key}
@@ -191,7 +198,8 @@ def _row(metric: Metric, about: dict[str, Any], side: tuple[str, int, int], valu
     return dict.fromkeys(ACCURACY, "") | about | own | columns | {"value": measured[metric.key]}
 
 
-def _interval(draws: np.ndarray, kind: str) -> dict[str, Any]:
+def interval(draws: np.ndarray, kind: str) -> dict[str, Any]:
+    """Columns of a row: its 95 % interval by these draws, and what it covers."""
     low, high = np.nanpercentile(draws, (2.5, 97.5))
     return {"low": round(float(low), 3), "high": round(float(high), 3), "interval_kind": kind}
 
@@ -209,10 +217,10 @@ def _gain(judge: Judge, task: Task, about: dict[str, Any], own: Result, others: 
     value = own.values[:, 0].mean() - np.mean([each.values[:, 0].mean() for each in others])
     row = _of(judge, task, about, own)[0]
     row |= {"metric": judge.metric.key + GAIN, "top1": "", "top5": "", "value": round(float(value), 3)}
-    return row | _interval(differences, OF_BOTH)
+    return row | interval(differences, OF_BOTH)
 
 
-def _differences(rows: Rows, key: str) -> None:
+def differences(rows: Rows, key: str) -> None:
     """Fill difference_to_untrained: the row's value less the mean of the untrained ones' on the same split, in points.
 
     Of features without readouts, such as histograms, it is to the same readout as nothing else: it stays empty.

@@ -28,18 +28,18 @@ from geofm_lib.jobs.probe_judge import Result
 from geofm_lib.jobs.run_folder import KEPT, Folder
 from geofm_lib.model import probe_heads
 from geofm_lib.model.interop import locate
-from geofm_lib.settings import ProbeSettings
+from geofm_lib.settings import EncoderSettings
 
 Heads = Iterable[tuple[probe_heads.ProbeHead, Lars]]
 Rows = list[dict[str, Any]]
 
 
-def folder(settings: ProbeSettings, run: Folder, context: Context) -> Path:
+def folder(settings: EncoderSettings, run: Folder, context: Context) -> Path:
     """Where this probe keeps its files; every rank calls this."""
     return run.path / KEPT / context.broadcast(_identity(settings, run, context) if context.is_main else "")
 
 
-def _identity(settings: ProbeSettings, run: Folder, context: Context) -> str:
+def _identity(settings: EncoderSettings, run: Folder, context: Context) -> str:
     encoder = "" if settings.encoder == "random" else locate.digest(locate.find(settings.encoder))
     own = {n: v for n, v in settings.results_only().items() if n not in ("data", "encoder")}
     made_by = [__version__, torch.__version__, context.device.type, probe_heads.PROTOCOL]

@@ -7,14 +7,14 @@ import numpy as np
 
 from geofm_lib.data import overlap, places, trained_on
 from geofm_lib.model.interop import folders, locate
-from geofm_lib.settings import ProbeSettings
+from geofm_lib.settings import EncoderSettings
 
 REACH = 100.0  # metres to ground that was pretrained on, within which an image is its neighbour
 MOST = 0.5  # of the test images: where more were pretrained on, a probe says nothing
 UNKNOWN, IN_PART = "not known", "known in part"  # the latter: its weights began from others of which it is not known
 
 
-def compare(settings: ProbeSettings, config: folders.Config, labelled: bool = True) -> dict[str, Any]:
+def compare(settings: EncoderSettings, config: folders.Config, labelled: bool = True) -> dict[str, Any]:
     """For the summary: pretrained_on (known, or how far not), and how many test images are among those.
 
     seen_exact have the same pixels, seen_near nearly the same look, also turned or mirrored; seen_place, where places
@@ -47,7 +47,7 @@ def compare(settings: ProbeSettings, config: folders.Config, labelled: bool = Tr
 
 
 def which(
-    settings: ProbeSettings, config: folders.Config, images: overlap.Arrays | None, ground: np.ndarray | None
+    settings: EncoderSettings, config: folders.Config, images: overlap.Arrays | None, ground: np.ndarray | None
 ) -> np.ndarray | bool:
     """Which of some images the encoder was pretrained on or beside, as far as is known: bool [n], or False for none."""
     known = None if images is None or settings.encoder == "random" else _known(settings, config)
@@ -59,5 +59,5 @@ def which(
     return seen
 
 
-def _known(settings: ProbeSettings, config: folders.Config) -> tuple[overlap.Arrays, bool] | None:
+def _known(settings: EncoderSettings, config: folders.Config) -> tuple[overlap.Arrays, bool] | None:
     return trained_on.read(locate.find(settings.encoder).folder / locate.TRAINED_ON, config)

@@ -22,9 +22,16 @@ from geofm_lib.settings import runs_root
 from geofm_lib.settings.masking import mask
 
 TEXTS = (".json", ".jsonl", ".csv", ".md", ".html", ".ipynb", ".txt")
-PICTURES = ("contact_sheet.npz", "model_view.npz", "reconstruction.npz", "confused.npz", "retrieval.npz")
+PICTURES = (
+    "contact_sheet.npz",
+    "model_view.npz",
+    "reconstruction.npz",
+    "confused.npz",
+    "retrieval.npz",
+    "segments.npz",
+)
 PAGE = "report.html"
-WITH_IMAGES = ("prepare", "pretrain", "probe")  # jobs that keep and show images
+WITH_IMAGES = ("prepare", "pretrain", "probe", "transfer")  # jobs that keep and show images
 ENCODED = re.compile(r"(base64,[A-Za-z0-9+/=]+)")  # pictures in a page; what looks like a path there is none
 BEFORE = r"(?:(?<![\w/.+<~-])|(?<=\\n)|(?<=\\t))"  # a path that begins here is no part of an address or a relative one
 PATH = re.compile(rf"(?:file://|{BEFORE}~?)/(?:[^\s/\"'<>|,;:()\\]+/)+([^\s/\"'<>|,;:()\\]*)")

@@ -18,10 +18,10 @@ from geofm_lib.runs.results import ROOT
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import (
     CompareSettings,
+    EncoderSettings,
     JobSettings,
     PrepareSettings,
     PretrainSettings,
-    ProbeSettings,
     Settings,
     SettingsError,
     at_step,
@@ -133,7 +133,7 @@ def check(settings: JobSettings, images: bool = True) -> None:
                 settings.steps(prepared.train_images(folder), done)
             if images and settings.positives == "dates":
                 _dated(settings)
-        if isinstance(settings, ProbeSettings) and not settings.encoder:
+        if isinstance(settings, EncoderSettings) and not settings.encoder:
             check(settings.pretraining(), images=images)
         _writable(settings.folder())
     except OSError as error:

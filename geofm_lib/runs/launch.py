@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -26,12 +26,13 @@ from geofm_lib.runs.check import check
 from geofm_lib.runs.run import NEEDED, SETTINGS, Run, shown
 from geofm_lib.settings import (
     TRUE_SETTINGS,
+    EncoderSettings,
     JobSettings,
     PrepareSettings,
     PretrainSettings,
-    ProbeSettings,
     Resolved,
     SettingsError,
+    TransferSettings,
     expanded,
 )
 from geofm_lib.settings.data import ImageSettings
@@ -112,15 +113,20 @@ def _resolved(settings: JobSettings, ranks: int) -> Resolved:
     if isinstance(settings, PrepareSettings):
         found["source"] = listing.signature(settings.dataset)
     asked = settings.asked()
-    reads = settings.job in ("pretrain", "probe") or asked.get("input") == "real" or asked.get("compare", False)
+    reads = (
+        settings.job in ("pretrain", "probe", "transfer") or asked.get("input") == "real" or asked.get("compare", False)
+    )
     if isinstance(settings, ImageSettings) and reads:  # not a simulation, nor a throughput run on synthetic images
         folder = _data(settings)
         found |= {"data": str(folder), "data_fingerprint": prepared.fingerprint(folder)}
-        if isinstance(settings, ProbeSettings):
-            _probeable(folder, "data", settings.protocol == DATES)
+        if isinstance(settings, EncoderSettings):
+            asked_for = getattr(settings, "protocol", "") or getattr(settings, "task", "")
+            _probeable(folder, "data", asked_for)
         if isinstance(settings, PretrainSettings) and settings.probe_every:
             found["probe_data"] = str(_probed_along(settings, folder))
-    if isinstance(settings, ProbeSettings) and settings.encoder != "random":
+    if isinstance(settings, TransferSettings) and settings.encoder == "random":  # a grid's rows have it meanwhile
+        raise SettingsError("encoder: random weights are the arms scratch and untrained of any run; name an encoder")
+    if isinstance(settings, EncoderSettings) and settings.encoder != "random":
         given = settings.encoder or launch_quietly(settings.pretraining()).folder
         if unfinished.names_checkpoint(settings.encoder):
             found["encoder"] = str(settings.folder() / unfinished.TAKEN)
@@ -144,10 +150,16 @@ def _steps(settings: PretrainSettings, came_to: Resolved) -> None:
         raise SettingsError(str(error)) from None
 
 
-def _probeable(folder: Path, name: str, dates: bool = False) -> None:
-    """Refuse a set that cannot be probed, or has no pairs of dates, before anything is pretrained for it."""
+NEEDED_BY: dict[str, Callable[[Path], object]] = {
+    DATES: partial(pairs.check, side="test"),
+    "segment": prepared.refuse_without_masks,
+}  # else labels
+
+
+def _probeable(folder: Path, name: str, asked_for: str = "") -> None:
+    """Refuse a set that has not what a protocol or task looks at, before anything is pretrained for it."""
     try:
-        pairs.check(folder, "test") if dates else probeable.check(folder)
+        NEEDED_BY.get(asked_for, probeable.check)(folder)
     except ValueError as error:
         raise SettingsError(f"{name}: {error}") from None
 

@@ -95,7 +95,7 @@ class Run:
         """The step of its last whole checkpoint, a probe's last one, or how many data shards are finished; else 0."""
         if manifests := stored.manifests(self.folder):
             return int(manifests[-1].parent.name.removeprefix("step-"))
-        if self.job == "probe":  # it keeps what it has encoded, and its heads
+        if self.job in ("probe", "transfer"):  # they keep what they have encoded, their heads and arms
             return int(self.last_row.get("step", 0))
         return len(list((self.folder / "shards").glob("*.csv")))
 
@@ -111,7 +111,7 @@ class Run:
 
     @property
     def job(self) -> str:
-        """prepare, pretrain, throughput or probe."""
+        """prepare, pretrain, throughput, probe, transfer ..."""
         return self.stored.get("job", "")
 
     @property

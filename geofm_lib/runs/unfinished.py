@@ -1,4 +1,4 @@
-"""A probe of a run that has not ended: which checkpoint it is of, and its encoder taken out before ranks start.
+"""A probe (or 08) of a run that has not ended: which checkpoint it is of, its encoder taken out before ranks start.
 
 The probe's `encoder` becomes RUN@STEP, so each checkpoint has a probe of its own, which says so in its name. The
 checkpoint's encoder lies in the probe's folder: the run may go on, and may delete what was read.
@@ -20,7 +20,7 @@ from geofm_lib import files
 from geofm_lib.distributed import manifest
 from geofm_lib.model.interop import locate
 from geofm_lib.runs.run import Run, find_runs, shown
-from geofm_lib.settings import JobSettings, ProbeSettings, SettingsError, at_step, expanded, runs_root
+from geofm_lib.settings import EncoderSettings, JobSettings, SettingsError, at_step, expanded, runs_root
 from geofm_lib.settings.places import instead
 
 TAKEN = "encoder"  # in the probe's folder
@@ -64,7 +64,7 @@ def taken(settings: JobSettings) -> Iterator[tuple[JobSettings, Path | None]]:
     Of a run without a step it is the checkpoint of a probe that was begun and can go on, else the newest good one.
     Other settings come back as they are. SettingsError where the checkpoint cannot be had.
     """
-    if not isinstance(settings, ProbeSettings) or not names_checkpoint(settings.encoder):
+    if not isinstance(settings, EncoderSettings) or not names_checkpoint(settings.encoder):
         yield settings, None
         return
     path, step = at_step(settings.encoder)
@@ -91,18 +91,18 @@ def put(folder: Path | None, run: Path) -> None:
         folder.replace(run / TAKEN)
 
 
-def _of(settings: ProbeSettings, path: str, step: int) -> ProbeSettings:
+def _of(settings: EncoderSettings, path: str, step: int) -> EncoderSettings:
     return settings.model_copy(update={"encoder": f"{path}@{step}"})
 
 
-def _begun(settings: ProbeSettings, path: str) -> int | None:
+def _begun(settings: EncoderSettings, path: str) -> int | None:
     """The step of the same probe that was begun on a checkpoint of this run and has not finished."""
-    runs = [Run(settings.folder())] if settings.run_dir else find_runs(runs_root(), "probe")
+    runs = [Run(settings.folder())] if settings.run_dir else find_runs(runs_root(), settings.job)
     for run in reversed(runs):
         _, step = at_step(str(run.settings.get("encoder", "")))
         if step is None or run.finished or not is_taken(same := _of(settings, path, step)):
             continue
-        there = ProbeSettings.model_construct(**run.settings)
+        there = type(settings).model_construct(**run.settings)
         if same.folder() == run.folder and there.results_only() == same.results_only():
             print(f"encoder: the probe of step {step} in {shown(run.folder)} was begun and goes on", flush=True)
             return step
@@ -145,7 +145,7 @@ def _clear(folder: Path) -> None:
 
 
 @contextmanager
-def _taken_out(settings: ProbeSettings, path: str, step: int | None) -> Iterator[tuple[Path, int]]:
+def _taken_out(settings: EncoderSettings, path: str, step: int | None) -> Iterator[tuple[Path, int]]:
     """(folder of the encoder in a checkpoint, its step), beside the probe's folder while that has not begun."""
     run, beside = expanded(path), settings.folder().parent
     try:

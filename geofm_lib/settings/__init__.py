@@ -13,7 +13,7 @@ from geofm_lib.settings.compare import CompareSettings
 from geofm_lib.settings.data import PrepareSettings
 from geofm_lib.settings.peers import PeersSettings
 from geofm_lib.settings.places import at_step, clone, expanded, in_clone, own_folder, runs_root, shell_folder
-from geofm_lib.settings.pretrain import PretrainSettings, ProbeSettings
+from geofm_lib.settings.pretrain import EncoderSettings, PretrainSettings, ProbeSettings
 from geofm_lib.settings.throughput import (
     AccuracySettings,
     FindingsSettings,
@@ -22,17 +22,19 @@ from geofm_lib.settings.throughput import (
     SimulateSettings,
     ThroughputSettings,
 )
+from geofm_lib.settings.transfer import TransferSettings
 
 __all__ = [
-    "JOBS", "AccuracySettings", "CompareSettings", "FindingsSettings", "JobSettings", "PaperSettings", "PeersSettings",
+    "JOBS", "AccuracySettings", "CompareSettings", "EncoderSettings", "FindingsSettings", "JobSettings",
+    "PaperSettings", "PeersSettings",
     "PrepareSettings", "PretrainSettings", "ProbeSettings", "ScalingSettings", "Settings", "SettingsError",
-    "SimulateSettings", "ThroughputSettings", "Resolved", "at_step", "clone", "expanded", "in_clone", "load",
-    "own_folder", "runs_root", "shell_folder",
+    "SimulateSettings", "ThroughputSettings", "TransferSettings", "Resolved", "at_step", "clone", "expanded",
+    "in_clone", "load", "own_folder", "runs_root", "shell_folder",
 ]  # fmt: skip
 
 _OF_JOBS = (
     PrepareSettings, PretrainSettings, ThroughputSettings, SimulateSettings, ProbeSettings, FindingsSettings,
-    PeersSettings,
+    PeersSettings, TransferSettings,
 )  # fmt: skip
 JOBS = {cls.job: cls for cls in _OF_JOBS}
 TRUE_SETTINGS = "GEOFM_TRUE_SETTINGS"  # settings.json with its secrets, in the environment of the ranks alone

@@ -12,7 +12,7 @@ class CompareSettings(base.Settings):
     """10_compare: any number of runs of one kind, or the rows of a grid."""
 
     runs: str = setting("", "runs or grids, with commas (empty: all in the runs folder of the kind below)", COMPARED)
-    kind: Literal["auto", "pretrain", "probe", "throughput", "simulate"] = setting(
+    kind: Literal["auto", "pretrain", "probe", "transfer", "throughput", "simulate"] = setting(
         "auto", "auto (the runs' own; of all: throughput) | pretrain | probe | throughput | simulate", COMPARED
     )
     site: str = setting("slurm", "the machine that a grid's rows are for, as in geofm submit --site", COMPARED)

@@ -1,6 +1,6 @@
 """Settings of 02_pretrain and 05_probe: pretraining of an encoder, and what its frozen features are good for."""
 
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import field_validator, model_validator
 
@@ -11,7 +11,28 @@ from geofm_lib.settings.base import DATA, DATASET, DEVICE, IMAGES_PER_CLASS, RAN
 from geofm_lib.settings.data import ImageSettings
 
 
-class PretrainSettings(ImageSettings):
+class TrainingSettings(ImageSettings):
+    """Checks of the jobs that train on batches which ranks share."""
+
+    if TYPE_CHECKING:
+        strategy: str
+        global_batch: int
+        max_batch_per_rank: int
+
+    def check_ranks(self, ranks: int) -> None:
+        base.check_strategy(self.strategy, ranks)
+        if ranks and self.global_batch % ranks:
+            near = base.nearest_multiples(self.global_batch, ranks)
+            raise ValueError(f"global_batch: {self.global_batch} images cannot be shared by {ranks} ranks; use {near}")
+
+    def accumulation(self, ranks: int) -> int:
+        """Micro-batches a rank takes for one step: the fewest equal ones within `max_batch_per_rank`."""
+        own = self.global_batch // ranks
+        most = self.max_batch_per_rank or own
+        return next(parts for parts in range(1, own + 1) if own % parts == 0 and own // parts <= most)
+
+
+class PretrainSettings(TrainingSettings):
     """02_pretrain: pretraining on the train side of the split: a masked autoencoder, contrastive, or both."""
 
     job: ClassVar[str] = "pretrain"
@@ -136,10 +157,7 @@ class PretrainSettings(ImageSettings):
         return self
 
     def check_ranks(self, ranks: int) -> None:
-        base.check_strategy(self.strategy, ranks)
-        if ranks and self.global_batch % ranks:
-            near = base.nearest_multiples(self.global_batch, ranks)
-            raise ValueError(f"global_batch: {self.global_batch} images cannot be shared by {ranks} ranks; use {near}")
+        super().check_ranks(ranks)
         if ranks:
             objectives.refuse_parts(self.objective, self.accumulation(ranks), self.global_batch, ranks)
 
@@ -167,12 +185,6 @@ class PretrainSettings(ImageSettings):
             raise ValueError(f"branch: step {done} is the end of {self.epochs} epochs; set more epochs to go on")
         return total, final
 
-    def accumulation(self, ranks: int) -> int:
-        """Micro-batches a rank takes for one step: the fewest equal ones within `max_batch_per_rank`."""
-        own = self.global_batch // ranks
-        most = self.max_batch_per_rank or own
-        return next(parts for parts in range(1, own + 1) if own % parts == 0 and own // parts <= most)
-
     def share_of_rate(self) -> float:
         """Of the rate, for matrices whose fan-in grows with the encoder's width; 0: one rate for all."""
         return self.base_width / lookup(self.model).width
@@ -184,7 +196,21 @@ class PretrainSettings(ImageSettings):
         return {name: getattr(row, name) for name in given}
 
 
-class ProbeSettings(ImageSettings):
+class EncoderSettings(ImageSettings):
+    """What the jobs that take an encoder have in common."""
+
+    if TYPE_CHECKING:
+        data: str
+        encoder: str
+        allow_seen: bool
+
+    def pretraining(self) -> PretrainSettings:
+        """The pretraining whose encoder is taken when `encoder` is empty: 02's defaults on the same data."""
+        same = ("dataset", "images_per_class", "data", "model", "image_size", "ranks", "device")
+        return PretrainSettings(**{n: getattr(self, n) for n in same})
+
+
+class ProbeSettings(EncoderSettings):
     """05_probe: linear probe and nearest neighbours on frozen features."""
 
     job: ClassVar[str] = "probe"
@@ -258,8 +284,3 @@ class ProbeSettings(ImageSettings):
             if name not in READOUTS:
                 raise ValueError(f"there is no readout '{name}'; use some of {', '.join(READOUTS)}")
         return ",".join(names)
-
-    def pretraining(self) -> PretrainSettings:
-        """The pretraining whose encoder is probed when `encoder` is empty: 02's defaults on the same data."""
-        same = ("dataset", "images_per_class", "data", "model", "image_size", "ranks", "device")
-        return PretrainSettings(**{n: getattr(self, n) for n in same})

@@ -164,6 +164,28 @@ def contrasted(context, arguments):
     return out
 
 
+def transfer(context, arguments):
+    """Losses of all steps and the values of all arms of 08, by task and strategy."""
+    from geofm_lib.jobs import transfer as job
+    from geofm_lib.jobs.run_folder import Folder
+    from geofm_lib.settings import TransferSettings
+
+    out = {}
+    for task, data in arguments["tasks"].items():
+        for strategy in arguments["strategies"]:
+            folder = Path(arguments["place"]) / f"{context.world_size}-{task}-{strategy}"
+            if context.is_main:
+                folder.mkdir(parents=True)
+            context.barrier()
+            settings = TransferSettings(**arguments["how"], task=task, data=data, strategy=strategy)
+            run = Folder(folder, context.is_main)
+            found = context.broadcast(job.run(settings, context, run))
+            values = {name: value for name, value in found.items() if name.startswith("value_")}
+            losses = context.broadcast([row["loss"] for row in run.metrics()])
+            out[f"{task}/{strategy}"] = {"losses": losses, "values": values}
+    return out
+
+
 def _replicas_equal(model, context) -> bool:
     """Do all ranks that hold the same part of a weight hold the same bits?"""
     places = {n: str(getattr(p, "__create_chunk_list__", lambda: "whole")()) for n, p in model.named_parameters()}

@@ -1,0 +1,131 @@
+"""Rows and differences of 08: means over seeds, with intervals over test images and, where there are some, seeds.
+
+For a difference the same test images are drawn for both, and each side's seeds by themselves.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geofm_lib.catalog import transfer
+from geofm_lib.catalog.readouts import GAIN, UNTRAINED
+from geofm_lib.jobs import probe_judge, probe_splits
+from geofm_lib.jobs.probe_judge import OF_IMAGES, Rows
+from geofm_lib.jobs.probe_metrics import Metric
+
+OF_SEEDS = "95 %, bootstrap over test images and training seeds"
+PAIRED = "95 %, paired bootstrap over test images and training seeds"
+PAIRED_IMAGES = "95 %, paired bootstrap over test images"
+WITHIN = ", within the places of this test side"
+LEAST_GROUPS = 10  # with fewer places or sets on the test side an interval over them says nothing: images are drawn
+
+
+class Judge:
+    """What one test side says of evidence; holds which images are drawn for intervals, the same for everybody."""
+
+    def __init__(self, folder: str, train: list[str], test: list[str], metric: Metric, truth: np.ndarray) -> None:
+        images, _ = probe_splits.read(Path(folder), [*train, *test], len(train))
+        (self.split,) = probe_splits.splits(images, 1, False)
+        self.metric, self.truth, self.sizes = metric, truth, (len(train), len(test))
+        group = images.group[self.split.test]
+        few = len(np.unique(group)) < min(LEAST_GROUPS, len(test))
+        self.within = WITHIN if few else ""
+        group = np.arange(len(test)) if few else group
+        self.weights = probe_judge.drawn(group, np.arange(len(test)), metric.draws)
+
+    def measure(self, evidence: np.ndarray) -> tuple[float, ...]:
+        """Percent, one for each column of the metric."""
+        return self.metric.measure(evidence, self.truth)
+
+    def draws(self, each: list[np.ndarray], seed: int) -> np.ndarray:
+        """[draws]: means over as many seeds as there are, drawn by `seed`, of the metric over drawn images."""
+        values = np.stack([self.metric.weighted(evidence, self.truth, self.weights) for evidence in each])
+        count, number = values.shape
+        if count == 1:
+            return values[0]
+        picked = np.random.default_rng(seed).integers(0, count, (count, number))
+        return np.take_along_axis(values, picked, axis=0).mean(0)
+
+
+class Told:
+    """Evidence by name, a list of seeds each, and columns of their rows; what they come to."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge = judge
+        self.evidence: dict[str, list[np.ndarray]] = {}
+        self.about: dict[str, dict[str, Any]] = {}
+        self.drawn: dict[str, np.ndarray] = {}
+        self.values: dict[str, np.ndarray] = {}
+
+    def add(self, name: str, about: dict[str, Any], evidence: list[np.ndarray]) -> None:
+        """Take in an arm or a control."""
+        self.evidence[name], self.about[name] = evidence, about
+        self.values[name] = np.array([self.judge.measure(each) for each in evidence])
+        self.drawn[name] = self.judge.draws(evidence, 2 + len(self.drawn))
+
+    def rows(self, seed: int) -> Rows:
+        """Of accuracy.csv: of each name the mean with its interval, each seed without, then what pretraining adds."""
+        found, sizes = Rows(), (self.judge.split.name, *self.judge.sizes)
+        for name, values in self.values.items():
+            count = len(values)
+            about = self.about[name] | {"probe_seed": f"{seed}-{seed + count - 1}" if count > 1 else seed}
+            kind = (OF_SEEDS if count > 1 else OF_IMAGES) + self.judge.within
+            mean = probe_judge.row(self.judge.metric, about, sizes, values.mean(0))
+            found.append(mean | probe_judge.interval(self.drawn[name], kind))
+            for k, each in enumerate(values if count > 1 else ()):
+                found.append(probe_judge.row(self.judge.metric, about | {"probe_seed": seed + k}, sizes, each))
+        for name, other in transfer.WITHOUT.items():
+            if {name, other} <= self.values.keys():
+                told = self.difference(name, other)
+                row = next(row for row in found if row["protocol"] == self.about[name]["protocol"])
+                changed = {"metric": self.judge.metric.key + GAIN, "top1": "", "top5": ""}
+                found.append(row | changed | {n: told[n] for n in ("value", "low", "high", "interval_kind")})
+        probe_judge.differences(found, self.judge.metric.key)
+        return found
+
+    def difference(self, name: str, other: str) -> dict[str, Any]:
+        """By how much the first is above the second, in points, with its interval."""
+        value = float(self.values[name][:, 0].mean() - self.values[other][:, 0].mean())
+        kind = (PAIRED if len(self.values[name]) > 1 else PAIRED_IMAGES) + self.judge.within
+        row = {"first": name, "second": other, "value": round(value, 3)}
+        return row | probe_judge.interval(self.drawn[name] - self.drawn[other], kind)
+
+    def differences(self) -> Rows:
+        """A row for each pair of `catalog.transfer` that is there."""
+        return [self.difference(*pair) for pair in transfer.PAIRS if set(pair) <= self.values.keys()]
+
+
+def clear(row: dict[str, Any]) -> bool:
+    """Does the interval of a difference leave out 0?"""
+    return bool(row["low"] > 0 or row["high"] < 0)
+
+
+def answer(differences: Rows, told: Told, words: str) -> str:
+    """The run in a sentence: what pretraining adds to the fine-tuned network, and what fine-tuning adds.
+
+    words: of the metric.
+    """
+    if not differences:
+        name, values = next(iter(told.values.items()))
+        return f"{transfer.words(name).capitalize()}: {values[:, 0].mean():.1f} % {words}"
+    groups: dict[str, list[str]] = {}
+    for row in differences:
+        beside, low, high = float(told.values[row["second"]][:, 0].mean()), row["low"], row["high"]
+        other, value = transfer.words(row["second"]), row["value"]
+        if clear(row):
+            ends = sorted((abs(low), abs(high)))
+            side = "above" if value > 0 else "below"
+            said = f"{abs(value):.1f} points ({ends[0]:.1f} to {ends[1]:.1f}) {side} {other} ({beside:.1f} %)"
+        else:
+            said = f"no clear difference to {other} ({beside:.1f} %; {value:+.1f} points, {low:+.1f} to {high:+.1f})"
+        groups.setdefault(row["first"], []).append(said)
+    means = {name: float(told.values[name][:, 0].mean()) for name in groups}
+    heads = {name: f"{transfer.words(name)} reaches {mean:.1f} % {words}" for name, mean in means.items()}
+    sentences = [f"{heads[name]}: {'; '.join(each)}" for name, each in groups.items()]
+    return ". ".join(each[0].upper() + each[1:] for each in sentences)
+
+
+def columns(about: dict[str, Any], pretrained: bool) -> dict[str, Any]:
+    """Columns of a row on an arm, whose encoder is pretrained or not."""
+    return about if pretrained else about | {"objective": UNTRAINED, "pretraining_run": ""}

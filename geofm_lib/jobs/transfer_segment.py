@@ -1,0 +1,147 @@
+"""The task `segment` of 08: a class of each pixel, by a light decoder or a pyramid; mIoU at the masks' own size."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from geofm_lib import files
+from geofm_lib.catalog import transfer
+from geofm_lib.catalog.models import lookup
+from geofm_lib.data.masks import NONE, Masks
+from geofm_lib.data.shards import Shards
+from geofm_lib.data.sources import prepared
+from geofm_lib.data.transforms import apart, squeeze, to_rgb
+from geofm_lib.jobs import segment_colours, segment_metric
+from geofm_lib.jobs.transfer_task import Control, Data, Given, Task
+from geofm_lib.model import decoders
+from geofm_lib.model.interop import folders
+from geofm_lib.settings import TransferSettings
+
+PIXELS = 96  # of a picture's side
+
+
+def read(settings: TransferSettings) -> Data:
+    """Both sides' images, which all have a mask. ValueError, one sentence, for a set without masks or sides."""
+    prepared.refuse_without_masks(Path(settings.data))
+    train, test = (Shards(settings.data, split=side) for side in ("train", "test"))
+    for side, shards in (("train", train), ("test", test)):
+        if not len(shards):
+            raise ValueError(f"{settings.data} has no image on the {side} side; prepare it with another train_ratio")
+    beside = Masks(settings.data)
+    return Data(train, test, beside.classes, segment_metric.METRIC, lambda: np.zeros(len(test)), beside)
+
+
+def targets(data: Data, images: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(pixels, classes int64 [B, H, W], NONE where there is none or nothing was measured)."""
+    pixels, valid = apart(images[:, :-1], data.train.masked)
+    classes = images[:, -1].to(torch.int64)
+    return pixels, classes if valid is None else torch.where(valid[:, 0], classes, NONE)
+
+
+def loss(logits_BKHW: torch.Tensor, classes_BHW: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy: a mean over each image's labelled pixels, then over images.
+
+    An image without any counts 0 and stays in the divisor, so that ranks and micro-batches change nothing.
+    """
+    each = F.cross_entropy(logits_BKHW, classes_BHW, ignore_index=NONE, reduction="none")
+    return (each.sum((1, 2)) / (classes_BHW != NONE).sum((1, 2)).clamp(min=1)).mean()
+
+
+def evidence(logits_BKHW: torch.Tensor, data: Data, images: np.ndarray) -> torch.Tensor:
+    """Confusions int64 [B, K, K] at the masks' own sizes."""
+    found = []
+    for logits, i in zip(logits_BKHW, images, strict=True):
+        truth = truth_of(data, data.test, int(i)).to(logits.device)
+        said = F.interpolate(logits[None], tuple(truth.shape), mode="bilinear")[0].argmax(0)
+        found.append(segment_metric.confusion(said, truth, len(data.classes)))
+    return torch.stack(found)
+
+
+def truth_of(data: Data, side: Shards, i: int) -> torch.Tensor:
+    """Classes of an image's pixels, int64 [H, W], NONE also where nothing was measured."""
+    assert data.masks is not None
+    truth = data.masks.of(side.names[i])[0]
+    valid = side.pixels(i)[1]
+    return truth if valid is None else torch.where(valid[0], truth, NONE)
+
+
+def sample(logits_BKHW: torch.Tensor, data: Data) -> torch.Tensor:
+    """What is said of the shown images: classes [B, H, W]."""
+    return logits_BKHW.argmax(1)
+
+
+def controls(given: Given) -> list[Control]:
+    """The most frequent class of the train side everywhere, and each pixel by its own colour."""
+    data = given.data
+    counts = np.zeros(len(data.classes), np.int64)
+    for i in range(len(data.train)):
+        truth = truth_of(data, data.train, i)
+        counts += np.bincount(truth[truth != NONE].numpy(), minlength=len(counts))
+    everywhere = np.zeros((len(data.test), len(counts), len(counts)), np.int64)
+    for i in range(len(data.test)):
+        truth = truth_of(data, data.test, i)
+        everywhere[i, :, counts.argmax()] = np.bincount(truth[truth != NONE].numpy(), minlength=len(counts))
+    colours = segment_colours.confusions(data.train, data.test, lambda side, i: truth_of(data, side, i), len(counts))
+    none = {"model": "none", "objective": "none"}
+    found = {transfer.MAJORITY: everywhere, transfer.COLOURS: colours}
+    return [Control(name, none | {"model": name, "protocol": name}, each) for name, each in found.items()]
+
+
+def show(given: Given, told: dict[str, list[np.ndarray]], said: np.ndarray | None) -> dict[str, Any]:
+    """classes.csv: of each class its share of the test pixels, and its IoU over all seeds. segments.npz: pictures."""
+    data, sums = given.data, {name: np.sum([each.sum(0) for each in found], axis=0) for name, found in told.items()}
+    whole = next(iter(sums.values()))
+    share = whole.sum(1) / max(whole.sum(), 1)
+    ious = {name: segment_metric.ious(each) for name, each in sums.items()}
+    rows = [
+        {"class": name, "share of pixels": round(100 * float(share[k]), 2)}
+        | {arm: round(100 * float(each[k]), 2) if np.isfinite(each[k]) else "" for arm, each in ious.items()}
+        for k, name in enumerate(data.classes)
+    ]
+    files.write_csv(given.run.path / "classes.csv", list(rows[0]), rows)
+    if said is not None:
+        _pictures(given, said)
+    accuracy = {
+        name: float(segment_metric.measure(np.stack(found).sum(0), data.truth())[1]) for name, found in told.items()
+    }
+    return {"classes": len(data.classes), **{f"pixel_accuracy_{name}": value for name, value in accuracy.items()}}
+
+
+def _pictures(given: Given, said: np.ndarray) -> None:
+    """image uint8 [n, P, P, 3]; truth, said: classes [n, P, P], NONE where there is none; classes: their names."""
+    data, images, truths, maps = given.data, [], [], []
+    for i, each in zip(given.shown, said, strict=True):
+        pixels = squeeze(data.test.decode(i), PIXELS)
+        images.append(to_rgb(pixels[None], data.train.mean, data.train.std)[0].permute(1, 2, 0).numpy())
+        truths.append(squeeze(truth_of(data, data.test, i)[None], PIXELS)[0].numpy())
+        maps.append(squeeze(torch.from_numpy(each)[None], PIXELS)[0].numpy())
+    arrays: dict[str, Any] = {"image": np.stack(images), "truth": np.stack(truths), "said": np.stack(maps)}
+    with files.whole(given.run.path / "segments.npz") as fresh, open(fresh, "wb") as stream:
+        np.savez_compressed(stream, classes=np.array(data.classes), **arrays)
+
+
+def layers(settings: TransferSettings, config: folders.Config) -> str:
+    """Which blocks the decoder looks at, in words."""
+    if settings.head_name() == "light":
+        return "last"
+    return "blocks " + ", ".join(str(k + 1) for k in decoders.levels(lookup(config["model"]).depth))
+
+
+TASK = Task(
+    word="segmentation",
+    read=read,
+    heads={
+        "light": lambda encoder, data: decoders.Light(encoder, len(data.classes)),
+        "pyramid": lambda encoder, data: decoders.Pyramid(encoder, len(data.classes)),
+    },
+    targets=targets,
+    loss=loss,
+    evidence=evidence,
+    controls=controls,
+    layers=layers,
+    show=show,
+    sample=sample,
+)

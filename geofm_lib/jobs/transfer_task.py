@@ -1,0 +1,95 @@
+"""What a task of 08 is: how its images are read, which heads learn it, by what loss, and how the test side is judged.
+
+A task is a module with a row `TASK`, and stands in `transfer.TASKS`. The training (`transfer_arm`) and the intervals
+(`transfer_judge`) know no task.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from geofm_lib.data.masks import Masks
+from geofm_lib.data.shards import Shards
+from geofm_lib.distributed.context import Context
+from geofm_lib.jobs.probe_metrics import Metric
+from geofm_lib.jobs.run_folder import Folder
+from geofm_lib.jobs.transfer_judge import Judge
+from geofm_lib.model import vit
+from geofm_lib.model.interop import folders
+from geofm_lib.settings import TransferSettings
+
+SHOWN = 6  # test images
+
+
+@dataclass
+class Data:
+    """Both sides of a task. metric: of `Task.evidence` and `truth()`, both with an entry a test image, in their order.
+
+    masks: their classes are a last plane of the batches.
+    """
+
+    train: Shards
+    test: Shards
+    classes: list[str]
+    metric: Metric
+    truth: Callable[[], np.ndarray]
+    masks: Masks | None = None
+
+
+@dataclass
+class Given:
+    """What every part of the job works on. weights: of the pretrained encoder, by the network's names.
+
+    mean, std: by which images are normalised. kept: the folder of what a stopped run goes on from.
+    """
+
+    settings: TransferSettings
+    context: Context
+    run: Folder
+    data: Data
+    config: folders.Config
+    weights: dict[str, torch.Tensor]
+    mean: list[float]
+    std: list[float]
+    judge: Judge
+
+    @property
+    def shown(self) -> list[int]:
+        """The test images that the page may show, spread over the side."""
+        count = len(self.data.test)
+        return np.unique(np.linspace(0, count - 1, min(SHOWN, count)).astype(int)).tolist()
+
+
+class Control(NamedTuple):
+    """What stands beside the arms. about: columns of its row. evidence: as an arm's, of the test side."""
+
+    name: str
+    about: dict[str, Any]
+    evidence: np.ndarray
+
+
+class Task(NamedTuple):
+    """See the module.
+
+    word: in rows of accuracy.csv. heads: by name, each makes a head on the meta device for an encoder. targets: (data,
+    a batch as the loader gives it) -> (pixels, what the loss compares with). loss: (the network's output, targets) -> a
+    mean over the images. evidence: (the output, data, which test images) -> [B, ...], what the metric needs to know of
+    each image. controls: what rank 0 compares with. layers: which blocks the head looks at, in words. show: writes what
+    the page shows beside the rows, and gives numbers of the summary; it is given the evidence of all seeds by name.
+    sample: what is kept for it of the network's output for `Given.shown`, by the first arm.
+    """
+
+    word: str
+    read: Callable[[TransferSettings], Data]
+    heads: dict[str, Callable[[vit.Encoder, Data], nn.Module]]
+    targets: Callable[[Data, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    evidence: Callable[[torch.Tensor, Data, np.ndarray], torch.Tensor]
+    controls: Callable[[Given], list[Control]]
+    layers: Callable[[TransferSettings, folders.Config], str]
+    show: Callable[[Given, dict[str, list[np.ndarray]], np.ndarray | None], dict[str, Any]]
+    sample: Callable[[torch.Tensor, Data], torch.Tensor] | None = None
