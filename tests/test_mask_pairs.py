@@ -128,6 +128,17 @@ def test_what_cannot_be_is_one_sentence(tmp_path, case):
         prepare(tmp_path / "set", tmp_path / "files", workers=1, **more)
 
 
+def test_the_built_in_scenes_have_masks_and_keep_their_labels(tmp_path):
+    how = {"images_per_class": 2, "scene_size": 32, "workers": 1}
+    found, _, packed = prepare(tmp_path / "masked", "scenes", labels="masks", **how)
+    plain, _, same = prepare(tmp_path / "plain", "scenes", **how)
+    assert (packed, found["classes"]) == (same, plain["classes"])
+    assert (tmp_path / "masked" / "split.csv").read_bytes() == (tmp_path / "plain" / "split.csv").read_bytes()
+    assert found["masks"] == found["images"] and found["mask_classes"] == ["ground", "water", "trees", "buildings"]
+    beside = Masks(tmp_path / "masked")
+    assert (beside.of("scenes/harbour/harbour_00000.jpg") == 1).float().mean() > 0.2, "water"
+
+
 def test_the_sentence_about_masks_names_the_way_to_take_them(tmp_path):
     segmented(tmp_path / "files", 4)
     with pytest.raises(ValueError, match="labels=masks takes both for 08"):

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from geofm_lib.data import baselines, decode
-from geofm_lib.scenes import generate
+from geofm_lib.data import baselines, decode, sampler
+from geofm_lib.scenes import generate, ids
+from geofm_lib.scenes.canvas import Canvas
+from geofm_lib.scenes.classes import CLASSES
 
 # Mean colour of the first six images of each class at seed 0, version 1 of the generator: drift shows here.
 FROZEN = {
@@ -95,3 +97,22 @@ def test_ridge_learns_what_is_there():
     labels = np.repeat(np.arange(3), 40)
     x = random.normal(0, 1, (120, 10)) + np.eye(10)[labels] * 4
     assert (baselines.ridge(x[::2], labels[::2], x[1::2]).argmax(1) == labels[1::2]).mean() > 0.95
+
+
+def test_the_mask_of_a_scene_is_of_its_picture():
+    """The same numbers are drawn, so the picture is the same; water is bluish, and houses stand where houses are."""
+    for label in ("harbour", "river", "dense_residential"):
+        canvases = []
+        for kind in (Canvas, ids.Labelled):
+            canvas = kind(96, sampler.generator(0, list(CLASSES).index(label), 3, "scene"))
+            CLASSES[label](canvas)
+            canvases.append(canvas)
+        assert canvases[0].image.tobytes() == canvases[1].image.tobytes()
+        mask = np.asarray(Image.open(io.BytesIO(ids.draw(0, label, 3))))
+        assert mask.shape == (96, 96) and set(np.unique(mask)) <= set(range(len(ids.KINDS)))
+        colours = np.asarray(canvases[0].image.reduce(2), float)
+        if label != "dense_residential":
+            water, others = colours[mask == ids.WATER], colours[mask == ids.GROUND]
+            assert len(water) > 500 and (water[:, 2] - water[:, 0]).mean() > (others[:, 2] - others[:, 0]).mean() + 20
+        else:
+            assert (mask == ids.BUILDINGS).mean() > 0.1 and (mask == ids.TREES).any()

@@ -237,6 +237,10 @@ def test_an_interval_over_seeds_is_wider_than_of_one():
 REFUSED = {
     "an arm": ({"arms": "frozen,tuned"}, "arms: .* there is no arm 'tuned'; use some of fine-tuned, frozen"),
     "a head": ({"head": "fpn"}, "head: there is no 'fpn' for classify; use linear"),
+    "no masks yet": (
+        {"task": "segment", "dataset": "x"},
+        "data: images with masks are prepared first",
+    ),
     "a task": ({"task": "fly"}, "task: 'fly' cannot be used: must be one of classify, segment"),
     "ranks": ({"ranks": 3}, "global_batch: 4 images cannot be shared by 3 ranks; use 3 or 6"),
 }

@@ -25,7 +25,7 @@ def gather(settings: PrepareSettings, place: listing.Source, run: Folder) -> Gat
     """
     asked, beside = settings, prepare_masks.find(settings, place)
     if beside:  # whose pattern leaves the masks out, and what says the classes
-        settings = settings.model_copy(update={"pattern": beside.images, "labels": "none"})
+        settings = settings.model_copy(update={"pattern": beside.images, "labels": "none" if beside.images else ""})
     source, made_of = prepare_source.read(settings, place, run.path)
     shard_bytes, warnings = int(settings.shard_mib * 2**20), list(source.warnings)
     first_shard = pack.resume(run.path, masked(made_of))

@@ -7,6 +7,7 @@ from pydantic import field_validator, model_validator
 from geofm_lib.catalog import transfer
 from geofm_lib.settings import base
 from geofm_lib.settings.base import DATA, DATASET, DEVICE, IMAGES_PER_CLASS, RANKS, RUN_DIR, WHERE, WORKERS, setting
+from geofm_lib.settings.data import PrepareSettings
 from geofm_lib.settings.pretrain import EncoderSettings, TrainingSettings
 
 HEADS = {"classify": ("linear",), "segment": ("pyramid", "light")}  # of each task, its own choice first
@@ -76,7 +77,16 @@ class TransferSettings(EncoderSettings, TrainingSettings):
         heads = HEADS[self.task]
         if self.head and self.head not in heads:
             raise ValueError(f"head: there is no '{self.head}' for {self.task}; use {' or '.join(heads)}")
+        if self.task == "segment" and not self.data and self.dataset != "scenes":
+            first = f"geofm run 01 -p dataset {self.dataset} -p labels masks -p run_dir FOLDER"
+            raise ValueError(f"data: images with masks are prepared first ({first}); give that run folder as data")
         return self
+
+    def preparation(self) -> PrepareSettings:
+        """The built-in scenes have their masks drawn for segment."""
+        found = super().preparation()
+        drawn = self.task == "segment" and not self.data
+        return found.model_copy(update={"labels": "masks"}) if drawn else found
 
     def head_name(self) -> str:
         """The head that is meant."""
