@@ -114,7 +114,7 @@ KINDS = {
             Headline("gain over the same without pretraining, {METRIC}", "gain", " points", low="gain_low",
                      high="gain_high", form="+.1f", over="over test images and training seeds of one run",
                      alike=("gain_of",)),
-            Headline("{METRIC}, fine-tuned", "value_fine-tuned", " %", form=".1f", over="over nothing"),
+            Headline("{METRIC}, fine-tuned", "value_fine-tuned", " %", form=".1f"),
         ),
         ("data_fingerprint", "task", "metric", "test_images", "train_images", "epochs"),
     ),

@@ -57,7 +57,12 @@ def controls(given: Given) -> list[Control]:
     found = probe_judge.PLAIN.head(
         known, truth, unknown, given.judge.split.validation, data.metric.measure, len(data.classes)
     )
-    about = {"protocol": readouts.FAST, "pooling": "mean", "layer": "last", "normalisation": readouts.SCALED}
+    about = {
+        "protocol": f"{readouts.FAST}, own split",
+        "pooling": "mean",
+        "layer": "last",
+        "normalisation": readouts.SCALED,
+    }
     return [Control(transfer.PROBE, about, found.scores)]
 
 

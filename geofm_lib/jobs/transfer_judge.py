@@ -66,21 +66,20 @@ class Told:
 
     def rows(self, seed: int) -> Rows:
         """Of accuracy.csv: of each name the mean with its interval, each seed without, then what pretraining adds."""
-        found, sizes = Rows(), (self.judge.split.name, *self.judge.sizes)
+        found, means, sizes = Rows(), dict[str, dict[str, Any]](), (self.judge.split.name, *self.judge.sizes)
         for name, values in self.values.items():
             count = len(values)
             about = self.about[name] | {"probe_seed": f"{seed}-{seed + count - 1}" if count > 1 else seed}
             kind = (OF_SEEDS if count > 1 else OF_IMAGES) + self.judge.within
-            mean = probe_judge.row(self.judge.metric, about, sizes, values.mean(0))
-            found.append(mean | probe_judge.interval(self.drawn[name], kind))
+            means[name] = probe_judge.row(self.judge.metric, about, sizes, values.mean(0))
+            found.append(means[name] | probe_judge.interval(self.drawn[name], kind))
             for k, each in enumerate(values if count > 1 else ()):
                 found.append(probe_judge.row(self.judge.metric, about | {"probe_seed": seed + k}, sizes, each))
         for name, other in transfer.WITHOUT.items():
-            if {name, other} <= self.values.keys():
+            if {name, other} <= means.keys():
                 told = self.difference(name, other)
-                row = next(row for row in found if row["protocol"] == self.about[name]["protocol"])
                 changed = {"metric": self.judge.metric.key + GAIN, "top1": "", "top5": ""}
-                found.append(row | changed | {n: told[n] for n in ("value", "low", "high", "interval_kind")})
+                found.append(means[name] | changed | {n: told[n] for n in ("value", "low", "high", "interval_kind")})
         probe_judge.differences(found, self.judge.metric.key)
         return found
 

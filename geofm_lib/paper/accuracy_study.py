@@ -19,6 +19,7 @@ from geofm_lib.runs.run import Run
 
 GRIDS = ("accuracy", "accuracy_largest")  # of batch/grids, in the order in which they are run
 RATES = "accuracy_rates"
+TRANSFER = "transfer"  # a grid, and its job: rows of 08, which are none of the study's
 LOSS, SPEED = "held-out loss", "images/s"
 MASKS, LAST = "fixed masks", "last"
 WATTS = 5.0  # of one core under load: 280 W over the 64 cores of such an EPYC, and its memory; stated, not measured
@@ -28,15 +29,16 @@ COLUMNS = ["model", "parameters_m", "images_seen", "flops", "pretraining_seed", 
 
 
 def collect() -> Path:
-    """Put what has finished of the study's grids into reports/accuracy.csv; ValueError where nothing has.
+    """Put what has finished of the study's grids, and of 08's, into reports/accuracy.csv; ValueError where nothing has.
 
     Rows of other runs stay.
     """
     rows = []
-    for name in GRIDS:
+    for name in (*GRIDS, TRANSFER):
+        wanted = (TRANSFER,) if name == TRANSFER else ("pretrain", "probe")
         for each in grid.read(results.ROOT / "batch" / "grids" / f"{name}.csv")[0]:
             run = Run(each.folder)
-            if run.finished and run.job in ("pretrain", "probe"):
+            if run.finished and run.job in wanted:
                 rows += of_pretraining(run) if run.job == "pretrain" else accuracy.of_run(run)
     if not rows:
         raise ValueError("No row of the study's grids has finished here, so accuracy.csv stays as it is; `make study`.")
