@@ -11,6 +11,7 @@ import pytest
 from timm.layers import set_fused_attn
 
 from geofm_lib.catalog import machines, speeds
+from geofm_lib.catalog.metrics import number
 from geofm_lib.catalog.models import MODELS, lookup, of_network
 from geofm_lib.cli import main
 from geofm_lib.model import described
@@ -18,7 +19,7 @@ from geofm_lib.paper import elsewhere
 from geofm_lib.planning import machine_fit, points
 from geofm_lib.planning.conditions import Conditions
 from geofm_lib.planning.planner import plan, predict
-from geofm_lib.runs import architecture, grid, measured
+from geofm_lib.runs import architecture, calibration, grid, measured
 from geofm_lib.runs.results import file as report
 from tests.support.figures import run_folder
 
@@ -158,7 +159,8 @@ def test_nine_of_ten_runs_lie_in_their_intervals():
 
 def test_a100_fitted_on_two_node_counts_predicts_the_others():
     """NVIDIA's ViT-g/14: 4, 8 and 16 nodes within 5 %, all inside their intervals."""
-    found, machine, _ = measured.read([str(elsewhere.POINTS)])
+    read = measured.read([str(elsewhere.POINTS)])
+    found, machine = read.points, read.machine
     fit = machine_fit.fit([each for each in found if each.nodes < 3], machine, measured.before(machine, "8xA100"))
     assert fit.fitted == ("share_bf16", "group_share")
     for each in found:
@@ -203,7 +205,7 @@ def test_timms_columns_are_read_and_its_other_networks_left_out(tmp_path, capsys
     assert "2 points fit 2 numbers: share_bf16 0.7" in said
     assert "predicted 2 points: median error" in said
     assert float(said.split("predicted 2 points: median error ")[1].split(" %")[0]) < 3
-    assert "1 rows were left out, the first: row 6 of benchmark-train.csv: 'resnet50'" in said
+    assert "1 row was left out, the first: row 6 of benchmark-train.csv: 'resnet50'" in said
     assert predict("ViT-Base", "NO_SHARD", "card", 1, 64)["images_per_s"] > 0
 
 
@@ -237,7 +239,12 @@ def test_runs_give_a_row_that_a_plan_takes_and_tells_of(tmp_path, capsys):
                 ranks_per_node=1)  # fmt: skip
     assert rows[0]["images_per_s"] == pytest.approx(true_speed(*RUNS[0]), rel=0.03)
     (line,) = (line for line in said.splitlines() if line.startswith("run0 "))
-    assert f"({rows[0]['low']:.1f} to {rows[0]['high']:.1f})" in line, "a plan has the intervals of the fit"
+    low, high = (number(rows[0][end], calibration.DIGITS) for end in ("low", "high"))
+    assert f"({low} to {high})" in line, "a plan has the intervals of the fit"
+    assert "geofm plan MODEL --machine mine --nodes N --precision fp32 --no-checkpointing" in said
+    assert "Assumed" not in said, "settings.json says all"
+    assert main(["calibrate", *folders, "--name", "mine"]) == 2
+    assert "There is a row 'mine' already" in capsys.readouterr().err
     told = speeds.told("mine")
     assert "measured peak_fp32_tflops; fitted share_fp32" in told
     assert "stated peak_bf16_tflops" in told
@@ -268,6 +275,21 @@ def test_runs_that_cannot_be_fitted_get_a_sentence(tmp_path, capsys, change, sai
     assert "give at least two" in capsys.readouterr().err
 
 
+BAD_WORDS = {
+    "the row of a GPU": (["--like", "8xA100"], "--like 8xA100: these runs are of a CPU (a CPU)"),
+    "what runs say": (["-p", "nodes", "4"], "-p nodes: runs say how they were run"),
+}
+
+
+@pytest.mark.parametrize("words, said", BAD_WORDS.values(), ids=BAD_WORDS)
+def test_what_runs_already_say_is_not_ignored(tmp_path, capsys, words, said):
+    folders = [a_run(tmp_path / f"run{i}", asked) for i, asked in enumerate(RUNS[:2])]
+    assert main(["calibrate", *folders, *words]) == 2
+    heard = capsys.readouterr().err
+    assert said in heard
+    assert heard.count("\n") == 1
+
+
 def test_a_grid_names_its_runs(tmp_path, monkeypatch, capsys):
     """The rows' names choose what is fitted; a row that has not run is told."""
     monkeypatch.setenv("GEOFM_RUNS", str(tmp_path / "runs"))
@@ -278,26 +300,40 @@ def test_a_grid_names_its_runs(tmp_path, monkeypatch, capsys):
     head = "name,notebook,model,strategy,image_size,batch_per_gpu,nodes,tasks_per_node,walltime"
     file.write_text("\n".join([head, *lines]) + "\n")
     assert main(["calibrate", str(file)]) == 2
-    assert "'fit_1' is no run of notebook 03" in capsys.readouterr().err
+    assert "grid.csv: 3 rows of 3 have not run (fit_1, fit_2, held_1); geofm submit" in capsys.readouterr().err
     for row, (_, *asked) in zip(grid.read(file)[0], rows, strict=True):
         a_run(row.folder, tuple(asked))
     assert main(["calibrate", str(file), "--on", "name=fit_*"]) == 0
     said = capsys.readouterr().out
     assert "2 points fit 2 numbers" in said
-    assert "predicted 1 points" in said
+    assert "predicted 1 point: " in said
+    assert "as many numbers as points, so the errors are no test" in said
 
 
 HEAD = "model,images_per_s,batch_per_gpu"
 TWO = "ViT-Base,400,32\nViT-Huge,60,32\n"
 BAD_TABLES = {
     "no throughput": ("model,batch_per_gpu\nViT-Base,32\n", [], "has no column images_per_s"),
-    "nothing": ("", [], "has no column model"),
+    "nothing": ("", [], "is empty; its first line names the columns"),
+    "remarks alone": ("# later\n\n", [], "is empty; its first line names the columns"),
+    "semicolons": (f"{HEAD}\n{TWO}".replace(",", ";"), [], "has semicolons between its columns"),
+    "a column misspelt": (f"{HEAD},strategey\nViT-Base,400,32,DDP\n", [], "did you mean strategy"),
+    "a batch of whom": ("model,images_per_s,batch_size\nViT-Base,400,32\n", [], "did you mean batch_per_gpu"),
+    "a column twice": (f"{HEAD},gpus,ranks\nViT-Base,400,32,1,2\n", [], "has two columns of ranks (gpus, ranks)"),
+    "a cell too few": (f"{HEAD}\nViT-Base,400\n", [], "row 2 of table.csv has 2 cells and the header 3"),
+    "a decimal comma": (f"{HEAD}\nViT-Base,400,5,32\n", [], "row 2 of table.csv has 4 cells and the header 3"),
+    "no text": ("\0", [], "is no table of points: it is no text in UTF-8"),
+    "a given value that a row denies": (f"{HEAD},nodes\nViT-Base,400,32,1\n", ["-p", "nodes", "4"], "says nodes 1"),
+    "a given value twice": (f"{HEAD}\n{TWO}", ["-p", "ranks", "1", "-p", "gpus", "2"], "-p gives ranks twice"),
+    "a given name misspelt": (f"{HEAD}\n{TWO}", ["-p", "strategie", "DDP"], "did you mean 'strategy'?"),
+    "a value that no row has": (f"{HEAD}\n{TWO}", ["--on", "nodes=7"], "no point has nodes=7; there are 1."),
+    "one of two is no ViT": (f"{HEAD}\nresnet50,400,32\nViT-Base,400,32\n", [], "1 row was left out, the first: row 2"),
     "a header alone": (HEAD + "\n", [], "has no row below its header"),
     "zero": (f"{HEAD}\nViT-Base,0,32\n", [], "row 2 of table.csv: images_per_s must be above 0"),
     "no number": (f"{HEAD}\nViT-Base,fast,32\n", [], "images_per_s must be a number; 'fast' is none"),
     "not a number": (f"{HEAD}\nViT-Base,nan,32\n", [], "images_per_s must be above 0; nan was given"),
     "half an image": (f"{HEAD}\nViT-Base,400,0.5\n", [], "batch_per_gpu must be a whole number"),
-    "no model": (f"{HEAD}\n,400,32\n", [], "There is no model ''"),
+    "no model": (f"{HEAD}\n,400,32\n", [], "row 2 of table.csv: model is empty"),
     "one point": (f"{HEAD}\nViT-Base,400,32\n", [], "1 point tells nothing"),
     "more than the peak": (f"{HEAD}\nViT-Base,400000,32\nViT-Base,410000,32\n", [], "images/s cannot be"),
     "a unit a thousand times too large": (f"{HEAD}\nViT-Base,0.4,32\nViT-Base,0.41,32\n", [], "look at the unit of"),
@@ -305,7 +341,7 @@ BAD_TABLES = {
     "a number named twice": (f"{HEAD}\n{TWO}", ["--fit", "share_bf16,share_bf16"], "is named twice"),
     "an odd precision": (f"{HEAD},precision\nViT-Base,400,32,int8\n", [], "There is no precision 'int8'"),
     "an odd strategy": (f"{HEAD},strategy\nViT-Base,400,32,ZERO9\n", [], "row 2 of table.csv: "),
-    "too many ranks": (f"{HEAD},ranks\nViT-Base,400,32,9\n", [], "9 ranks do not fit 1 nodes"),
+    "too many ranks": (f"{HEAD},ranks\nViT-Base,400,32,9\n", [], "9 ranks do not fit 1 node of 8 devices"),
     "yes or no": (f"{HEAD},fused_attention\nViT-Base,400,32,maybe\n", [], "must be yes or no; 'maybe'"),
     "two machines": (f"machine,{HEAD}\n8xA100,ViT-Base,4,32\n8xH100,ViT-Base,9,32\n", [], "is of the machine 8xH100"),
     "more numbers": (f"{HEAD}\n{TWO}", ["--fit", "share_bf16,link_share,group_share"], "2 points cannot fit 3 numbers"),
@@ -336,6 +372,23 @@ def test_a_table_needs_a_machine_and_a_source_must_be_there(tmp_path, capsys):
     assert "There is nothing to fit" in capsys.readouterr().err
     assert main(["calibrate", str(tmp_path / "none.csv")]) == 2
     assert "There is no run folder, grid or table" in capsys.readouterr().err
+    assert main(["calibrate", "$GEOFM_NOWHERE/a.csv"]) == 2
+    assert "'$GEOFM_NOWHERE/a.csv' (GEOFM_NOWHERE is not set)" in capsys.readouterr().err
+
+
+def test_what_is_assumed_of_a_table_is_told(tmp_path, capsys):
+    file = tmp_path / "table.csv"
+    file.write_text(f"{HEAD},strategy,note\nViT-Base,400,32,DDP,a\nViT-Huge,60,32,,b\n")
+    assert main(["calibrate", str(file), "--like", "8xA100", "-p", "ranks", "8", "--name", "mine"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(
+        "Assumed, since no column says it (-p COLUMN VALUE does): nodes 1, strategy NO_SHARD (1 of 2"
+    )
+    assert "activation_checkpointing no" in said
+    assert "ranks" not in said.splitlines()[0]
+    assert "Not read: note." in said
+    assert "geofm plan MODEL --machine mine --nodes N --workload classify --no-checkpointing" in said
+    assert "-p ranks 8" in (tmp_path / "machines" / "mine.toml").read_text(), "how it was made"
 
 
 def test_a_broken_row_is_a_sentence(tmp_path):

@@ -81,6 +81,11 @@ def counted(count: int, word: str) -> str:
     return f"{count:,} {word}" + ("" if count == 1 else "s")
 
 
+def off(ours: float, seen: float = 1.0) -> float:
+    """How far a number is from what was seen, as a share of that: |ours / seen - 1|."""
+    return abs(ours / seen - 1)
+
+
 def rough(value: float) -> str:
     """Two significant digits, for what is known no better, as a prediction.
 

@@ -1,7 +1,9 @@
-"""`; did you mean ...?`, for every sentence that refuses a name."""
+"""What sentences that refuse a name or a table share: the nearest name, and separators that are no commas."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
@@ -13,3 +15,13 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     capitals = {each.upper(): each for each in known}
     near = get_close_matches(str(name).upper(), capitals, n=1, cutoff=0.5)
     return f"; did you mean '{capitals[near[0]]}'?" if near else ""
+
+
+def other_separator(header: str, column: str) -> str:
+    """What stands between the columns of a table in place of commas, if that makes ``column`` one of them; else ''.
+
+    >>> other_separator("model;nodes", "model"), other_separator("model,nodes", "model")
+    ('semicolons', '')
+    """
+    found = {name: [cell.strip(" \"'") for cell in header.split(mark)] for mark, name in SEPARATORS.items()}
+    return next((name for name, cells in found.items() if column in cells and len(cells) > 1), "")

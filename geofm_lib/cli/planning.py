@@ -66,7 +66,7 @@ def doctor() -> int:
 
 @commands.command(**example("geofm calibrate batch/grids/calibrate.csv --on name=fit* --name mine"))
 @click.argument("sources", nargs=-1)
-@click.option("--name", help="What the machine's row is called; without it nothing is written.")
+@click.option("--name", help="What the machine's new row is called; without it nothing is written.")
 @click.option("--like", default="", help="The row whose peaks and guesses the fit begins from (runs find theirs).")
 @click.option("--on", multiple=True, metavar="COLUMN=VALUES", help="Fit to these, predict the others: nodes=1,2.")
 @click.option("--fit", "names", default="", help="Numbers to fit, with commas (default: those that points can tell).")

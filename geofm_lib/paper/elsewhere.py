@@ -23,7 +23,8 @@ def predictions_h100() -> list[dict[str, Any]]:
     """images/s of ViT-g/14 on DGX H100 80 GB, with an interval that should hold nine of ten."""
     from geofm_lib.planning import machine_fit  # loads scipy
 
-    points, machine, _ = measured.read([str(POINTS)], BEFORE)
+    found = measured.read([str(POINTS)], BEFORE)
+    points, machine = found.points, found.machine
     fit = machine_fit.fit([each for each in points if each.nodes in FITTED], machine, measured.before(machine, BEFORE))
     there = machine_fit.carried(fit, machines.lookup(AFTER))
     said = [(point.nodes, there.predicted(point)) for point in points]

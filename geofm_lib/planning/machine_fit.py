@@ -60,7 +60,12 @@ class Fit:
         """How many points fitted how many numbers, and which."""
         own = [f"{row['name']} {row['value']:.3g} (x/÷ {exp(row['spread']):.2f})" for row in self.rows
                if row["name"] in self.fitted]  # fmt: skip
-        return f"{counted(self.points, 'point')} fit {counted(len(own), 'number')}: {', '.join(own)}"
+        said = f"{counted(self.points, 'point')} fit {counted(len(own), 'number')}: {', '.join(own)}"
+        if over := [
+            name for name in self.fitted if name.startswith("share_") and speeds.of(self.rows).curve[name][0][1] > 1
+        ]:
+            said += f"; {over[0]} above 1: these points do not tell it and activation_share apart"
+        return said
 
     def predicted(self, point: Point) -> dict[str, Any]:
         """images_per_s, low and high of a point's conditions on this machine; low to high should hold nine of ten."""
@@ -93,7 +98,7 @@ def fit(points: list[Point], machine: Machine, before: list[dict[str, Any]], nam
     ValueError, one sentence: fewer than two points, more numbers than points, or a speed that no such machine reaches.
     """
     if len(points) < 2:
-        raise ValueError(f"{len(points)} point tells nothing of how far a plan is off; give at least two.")
+        raise ValueError(f"{counted(len(points), 'point')} tells nothing of how far a plan is off; give at least two.")
     seen: dict[tuple[Any, ...], str] = {}
     for point in points:
         same = (point.model.name, point.strategy, point.nodes, point.ranks, point.batch, point.how, point.images_per_s)
@@ -113,8 +118,8 @@ def fit(points: list[Point], machine: Machine, before: list[dict[str, Any]], nam
     if abs(residuals[worst]) > log(NONSENSE):
         raise ValueError(
             f"{points[worst].where}: {points[worst].images_per_s:g} images/s cannot be where the other points and "
-            f"{machine.name} are (the nearest fit is {exp(residuals[worst]):.2g} times slower); look at images_per_s, "
-            "batch, ranks and precision."
+            f"{machine.name} are (the nearest fit is {exp(abs(residuals[worst])):.2g} times "
+            f"{'slower' if residuals[worst] > 0 else 'faster'}); look at images_per_s, batch, ranks and precision."
         )
     source = f"fit of {counted(len(names), 'number')} to {counted(len(points), 'point')}"
     fitted = [_row(name, value, 0.0, "fitted", source) for name, value in found.items()]

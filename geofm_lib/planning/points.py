@@ -1,41 +1,18 @@
-"""Measured or published speeds of one machine, one ``Point`` each: what `geofm calibrate` fits to.
+"""Measured or published speeds of one machine, one ``Point`` each: what `geofm calibrate` fits to."""
 
-A CSV file has a row a point. COLUMNS says what a column means, and OTHERWISE by which other names it is known: those of
-timm's results folder are read as they are.
-"""
-
-import csv
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 from geofm_lib.catalog.machines import Machine
+from geofm_lib.catalog.metrics import counted
 from geofm_lib.catalog.models import Model
 from geofm_lib.planning import steps
 from geofm_lib.planning.conditions import Conditions
+from geofm_lib.planning.point_table import OTHERWISE, USUAL
 
-COLUMNS = {
-    "model": "a row of catalog/models.py, or a ViT of timm's",
-    "images_per_s": "of all ranks",
-    "batch_per_gpu": "images a rank takes a step",
-    "nodes": "default 1",
-    "ranks": "default all devices of the nodes",
-    "strategy": "default NO_SHARD",
-    "image_size": "default 224, or the network's own",
-    "patch_size": "default the model's own",
-    "precision": "bf16 (also fp16 and amp) | fp32; default bf16",
-    "workload": "classify | mae; default classify",
-    "activation_checkpointing": "yes | no; default no",
-    "fused_attention": "yes | no (before torch 2); default yes",
-}
-OTHERWISE = {
-    "train_samples_per_sec": "images_per_s", "samples_per_s": "images_per_s", "train_batch_size": "batch_per_gpu",
-    "train_img_size": "image_size", "gpus": "ranks",
-}  # fmt: skip
-NEEDED = ("model", "images_per_s", "batch_per_gpu")
 WHOLE = ("batch_per_gpu", "nodes", "ranks", "image_size", "patch_size")
 PRECISIONS = {"fp32": "fp32", "bf16": "bf16", "fp16": "bf16", "amp": "bf16"}
 YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
@@ -73,35 +50,6 @@ class Point:
         return steps.demand(self.model, self.strategy, world, per_node, self.batch, self.how, **self.size)
 
 
-def table(file: Path, given: dict[str, str]) -> list[dict[str, str]]:
-    """The rows as text under their names in COLUMNS, with ``given`` where a file has no such column, and ``where``.
-
-    Lines that begin with # are for the reader. ValueError, one sentence, for what is no table of points.
-    """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-        if "\0" in "".join(lines):
-            raise OSError("it is no text")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"'{file}' cannot be read as a table of points: {error}") from None
-    kept = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
-    reader = csv.DictReader(line for _, line in kept)
-    names = {name: OTHERWISE.get(name.strip(), name.strip()) for name in reader.fieldnames or ()}
-    missing = [name for name in NEEDED if name not in {*names.values(), *given}]
-    if missing:
-        raise ValueError(
-            f"'{file}' has no column {missing[0]} ({COLUMNS[missing[0]]}); a table of points needs {', '.join(NEEDED)}."
-        )
-    found = []
-    for (line, _), row in zip(kept[1:], reader, strict=False):
-        cells = {names[name]: (value or "").strip() for name, value in row.items() if name in names}
-        cells = given | {name: value for name, value in cells.items() if value}
-        found.append(cells | {"where": f"row {line} of {file.name}"})
-    if not found:
-        raise ValueError(f"'{file}' has no row below its header.")
-    return found
-
-
 def matching(cells: dict[str, str], asked: dict[str, list[str]]) -> bool:
     """Has a row one of the values asked for in each column? ``fit_*`` stands for all that begin so."""
     return all(any(fnmatchcase(cells.get(name, ""), each) for each in values) for name, values in asked.items())
@@ -114,13 +62,30 @@ def asked_for(words: Iterable[str]) -> dict[str, list[str]]:
         name, mark, values = word.partition("=")
         if not mark or not name or not values:
             raise ValueError(f"--on takes COLUMN=VALUE,VALUE, such as nodes=1,2; '{word}' was given.")
-        found[OTHERWISE.get(name, name)] = values.split(",")
+        if (name := OTHERWISE.get(name, name)) in found:
+            raise ValueError(f"--on names the column {name} twice; give all its values at once, with commas.")
+        found[name] = [each.strip() for each in values.split(",")]
+    return found
+
+
+def chosen(points: list[Point], asked: dict[str, list[str]]) -> list[Point]:
+    """The points that have one of the values in each column; ValueError for a column or value that no point has."""
+    for name, values in asked.items():
+        there = list(dict.fromkeys(point.cells[name] for point in points if name in point.cells))
+        if not there:
+            raise ValueError(f"--on: no point has a column {name}; there are {', '.join(points[0].cells)}.")
+        for value in values:
+            if not any(fnmatchcase(each, value) for each in there):
+                raise ValueError(f"--on: no point has {name}={value}; there are {', '.join(there)}.")
+    found = [point for point in points if matching(point.cells, asked)]
+    if not found:
+        raise ValueError("--on: no point has all of these values; leave one out.")
     return found
 
 
 def point(cells: dict[str, str], model: Model, machine: Machine) -> Point:
     """The point of a row; ValueError names the row, the column and what is wrong."""
-    where = cells["where"]
+    where, cells = cells["where"], USUAL | cells
     numbers = {name: _whole(where, name, cells[name]) for name in WHOLE if name in cells}
     try:
         speed = float(cells["images_per_s"])
@@ -130,25 +95,26 @@ def point(cells: dict[str, str], model: Model, machine: Machine) -> Point:
         ) from None
     if not (math.isfinite(speed) and speed > 0):
         raise ValueError(f"{where}: images_per_s must be above 0; {cells['images_per_s']} was given.")
-    how: dict[str, Any] = {"workload": cells.get("workload", "classify")}
-    how["precision"] = PRECISIONS.get(cells.get("precision", "bf16"), cells.get("precision"))
-    for name, usual in (("activation_checkpointing", "no"), ("fused_attention", "yes")):
-        text = cells.get(name, usual).lower()
+    how: dict[str, Any] = {"workload": cells["workload"]}
+    how["precision"] = PRECISIONS.get(cells["precision"].lower(), cells["precision"])
+    for name in ("activation_checkpointing", "fused_attention"):
+        text = cells[name].lower()
         if text not in YES_NO:
             raise ValueError(f"{where}: {name} must be yes or no; {text!r} was given.")
         how[name] = YES_NO[text]
-    nodes = numbers.get("nodes", 1)
+    nodes = numbers["nodes"]
     ranks = numbers.get("ranks", nodes * machine.devices_per_node)
     if ranks < nodes or ranks > nodes * machine.devices_per_node:
         raise ValueError(
-            f"{where}: {ranks} ranks do not fit {nodes} nodes of {machine.devices_per_node} devices ({machine.name})."
+            f"{where}: {counted(ranks, 'rank')} do not fit {counted(nodes, 'node')} of "
+            f"{counted(machine.devices_per_node, 'device')} ({machine.name})."
         )
     size: dict[str, Any] = {name: numbers[name] for name in ("image_size", "patch_size") if name in numbers}
     if model.built:  # read at its size
         size = {}
     try:
-        made = Point(where, model, cells.get("strategy", "NO_SHARD"), nodes, ranks, numbers["batch_per_gpu"], speed,
-                     Conditions(**how), size, cells)  # fmt: skip
+        made = Point(where, model, cells["strategy"], nodes, ranks, numbers["batch_per_gpu"], speed,
+                     Conditions(**how), size, cells | {"ranks": str(ranks)})  # fmt: skip
         _ = made.demand
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None

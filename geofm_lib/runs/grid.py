@@ -24,7 +24,7 @@ from typing import Any
 
 from geofm_lib.advice import memory
 from geofm_lib.catalog.machines import Machine
-from geofm_lib.catalog.suggest import did_you_mean
+from geofm_lib.catalog.suggest import did_you_mean, other_separator
 from geofm_lib.runs.check import check, named, settings_class
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import JOBS, JobSettings
@@ -32,7 +32,6 @@ from geofm_lib.settings.base import shortened
 from geofm_lib.settings.branch import OWN
 
 COLUMNS = ("name", "notebook", "nodes", "tasks_per_node", "walltime", "after")
-SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 BEYOND = "(none)"  # where cells stand that have no column
 TIME = re.compile(r"(?:(?:(?P<d>\d+)-)?(?P<h>\d+):(?P<m>\d\d):(?P<s>\d\d))|(?P<minutes>\d+)")
 # Setting that may be @row -> the job that row must be.
@@ -137,8 +136,7 @@ def _lines(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
 def _check_header(file: Path, header: list[str]) -> None:
     """ValueError unless these are the columns of a grid."""
     if "notebook" not in header:
-        other = next((name for mark, name in SEPARATORS.items() if "notebook" in _split(header, mark)), None)
-        if other:
+        if other := other_separator(",".join(header), "notebook"):
             raise ValueError(
                 f"'{file}' has {other} between its columns, and a grid has commas; save it as CSV with commas"
             )
@@ -149,10 +147,6 @@ def _check_header(file: Path, header: list[str]) -> None:
     if strange := [column for column in header if column and column not in known]:
         near = did_you_mean(strange[0], known) or "; a column is one of the job's or a setting of a notebook"
         raise ValueError(f"'{file}' has the column '{shortened(strange[0])}', which no notebook knows{near}")
-
-
-def _split(header: list[str], mark: str) -> list[str]:
-    return [cell.strip(" \"'") for cell in ",".join(header).split(mark)]
 
 
 def _row(line: int, name: str, cells: dict[str, str], rows: dict[str, Row], machine: Machine | None) -> Row:

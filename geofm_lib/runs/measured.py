@@ -1,22 +1,22 @@
 """What `geofm calibrate` is given, as points of one machine: runs of notebook 03, a grid of them, or a table (CSV)."""
 
-import csv
-import json
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from geofm_lib.catalog import machines, speeds
 from geofm_lib.catalog.machines import Machine
+from geofm_lib.catalog.metrics import counted
 from geofm_lib.catalog.models import Model
-from geofm_lib.planning import points
+from geofm_lib.planning import point_table, points
 from geofm_lib.planning.conditions import Conditions
 from geofm_lib.planning.points import Point
 from geofm_lib.runs import architecture, grid
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import expanded
+from geofm_lib.settings.places import unset
 
 ALIKE = ("device", "device_type", "cores")  # of environment.json: what must be one machine's
 FULLEST = "8xA100"  # a row that has every speed, from which others take what theirs lacks
@@ -26,28 +26,41 @@ OWN_PROCESSOR = {"overlap": 0.0, "overlap_grouped": 0.0, "overlap_late": 0.0, "l
 MAY_HIDE = 0.3  # of a message, after all: how far "nothing" may be off
 
 
-def read(
-    sources: Iterable[str], like: str = "", given: dict[str, str] | None = None
-) -> tuple[list[Point], Machine, list[str]]:
-    """(points, the row that a fit begins from, what was left out) of run folders and grids, or of tables.
+@dataclass(frozen=True)
+class Found:
+    """Points of one machine, the row that a fit begins from, the rows left out with why, and what was assumed."""
+
+    points: list[Point]
+    machine: Machine
+    left: list[str]
+    notes: list[str]
+
+
+def read(sources: Iterable[str], like: str = "", given: Iterable[tuple[str, str]] = ()) -> Found:
+    """The points of run folders and grids, or of tables; ``given`` is what a table has no column for.
 
     ValueError, one sentence: what is no such thing, runs that did not finish, runs of unlike machines.
     """
     files: list[Path] = []
-    runs: list[tuple[str, Path]] = []
-    for source in sources:
+    runs: dict[str, Path] = {}
+    left: list[str] = []
+    for source in dict.fromkeys(sources):
         path = expanded(source)
         if path.is_dir():
-            runs.append((str(path) if path.name in dict(runs) else path.name, path))
+            runs[str(path) if path.name in runs else path.name] = path
         elif not path.is_file():
-            raise ValueError(f"There is no run folder, grid or table '{source}'.")
+            raise ValueError(f"There is no run folder, grid or table '{source}'{unset(source)}.")
         elif _is_grid(path):
-            runs += _of_grid(path)
+            found, others = _of_grid(path)
+            runs, left = runs | found, left + others
         else:
             files.append(path)
+    stated = point_table.stated(given)
     if files and runs:
         raise ValueError("Runs and tables cannot be mixed: a table says nothing of the machine that runs know.")
-    return _of_runs(runs, like) if runs else _of_tables(files, like, given or {})
+    if runs and stated:
+        raise ValueError(f"-p {next(iter(stated))}: runs say how they were run; -p is for a table without that column.")
+    return _of_runs(runs, like, left) if runs else _of_tables(files, like, stated)
 
 
 def before(machine: Machine, like: str) -> list[dict[str, Any]]:
@@ -65,18 +78,29 @@ def before(machine: Machine, like: str) -> list[dict[str, Any]]:
 def _is_grid(path: Path) -> bool:
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         header = next((line for line in file if line.strip() and not line.startswith("#")), "")
-    return "notebook" in next(csv.reader([header]), [])
+    return "notebook" in header.replace('"', "").strip().split(",")
 
 
-def _of_grid(path: Path) -> list[tuple[str, Path]]:
+def _of_grid(path: Path) -> tuple[dict[str, Path], list[str]]:
+    """(name -> folder of the rows of notebook 03, why others are left out)."""
     rows, faults = grid.read(path)
     if faults:
         raise ValueError(f"{path.name}: {faults[0]}")
-    return [(row.name, row.folder) for row in rows]
+    left = [f"'{row.name}' is no run of notebook 03 but of {row.settings.job}" for row in rows
+            if row.settings.job != "throughput"]  # fmt: skip
+    rows = [row for row in rows if row.settings.job == "throughput"]
+    if not rows:
+        raise ValueError(f"{path.name} has no row of notebook 03, whose runs a fit takes.")
+    if late := [row.name for row in rows if not (row.folder / "settings.json").exists()]:
+        raise ValueError(
+            f"{path.name}: {counted(len(late), 'row')} of {len(rows)} {'has' if len(late) == 1 else 'have'} not run "
+            f"({', '.join(late[:5])}{' ...' * (len(late) > 5)}); geofm submit {path} --here runs them."
+        )
+    return {row.name: row.folder for row in rows}, left
 
 
-def _of_runs(folders: list[tuple[str, Path]], like: str) -> tuple[list[Point], Machine, list[str]]:
-    runs = {name: Run(folder) for name, folder in folders}
+def _of_runs(folders: dict[str, Path], like: str, left: list[str]) -> Found:
+    runs = {name: Run(folder) for name, folder in folders.items()}
     for name, run in runs.items():
         if run.job != "throughput":
             raise ValueError(f"'{name}' is no run of notebook 03" + (f" but of {run.job}." if run.job else "."))
@@ -102,35 +126,46 @@ def _of_runs(folders: list[tuple[str, Path]], like: str) -> tuple[list[Point], M
                     f"'{first}' and '{name}' are of unlike machines: {what} {one.environment[what]} and "
                     f"{run.environment[what]}; calibrate each apart."
                 )
-    machine = _machine(list(runs.values()), like)
-    return [_point(name, run) for name, run in runs.items()], machine, []
+    machine, note = _machine(list(runs.values()), like)
+    return Found([_point(name, run) for name, run in runs.items()], machine, left, [note] if note else [])
 
 
-def _machine(runs: list[Run], like: str) -> Machine:
+def _machine(runs: list[Run], like: str) -> tuple[Machine, str]:
+    """(the row that runs are of, what of it is somebody else's); ``like`` must be of the same kind of device."""
     where = runs[0].environment
     nodes = {id(run): len(run.environment["nodes"]) for run in runs}
     most = max(run.summary["ranks"] // nodes[id(run)] for run in runs)
     cpu = where["device_type"] == "cpu"
-    found = machines.lookup(like) if like else machines.lookup("laptop") if cpu else machines.of_device(where["device"])
+    own = machines.lookup("laptop") if cpu else machines.of_device(where["device"])
+    found = machines.lookup(like) if like else own
     if found is None:
         raise ValueError(
             f"No row of catalog/machines.toml has the device '{where['device']}'; name the nearest: --like."
         )
+    if (found.device == "cpu") != cpu:
+        raise ValueError(
+            f"--like {like}: these runs are of {'a CPU' if cpu else 'a GPU'} ({where['device']}), and that is a row of "
+            f"{'GPUs' if cpu else 'a CPU'}; leave --like out, or name a row of their kind."
+        )
+    if most > found.devices_per_node and not cpu:
+        raise ValueError(f"These runs have {most} ranks on a node, and {found.name} {found.devices_per_node} devices.")
     if not cpu:
-        return found
+        other = own is not None and own.name != found.name
+        return found, f"The runs' device is that of {own.name}; the peaks are those of {like}." if own and other else ""
     peaks = {}
     for precision in {run.settings["precision"] for run in runs}:
         alike = [run for run in runs if run.settings["precision"] == precision]
         shares = [run.summary["matmul_tflops"] * run.summary["ranks"] / nodes[id(run)] / most for run in alike]
         peaks[f"peak_{precision}_tflops"] = median(shares)
     several = max(nodes.values()) > 1
-    return replace(
+    row = replace(
         found, **peaks, title=f"{where['device']}, {where['cores']} cores", devices_per_node=most, shared=most > 1,
         memory_gb_s=found.memory_gb_s / most, memory_gib=found.memory_gib / most, device_name=where["device"],
         links_gb_s={most: found.memory_gb_s} if most > 1 else {}, measured=tuple(peaks),
         network_gb_s=found.network_gb_s or (NETWORK if several else None), nodes=max(found.nodes, *nodes.values()),
         source=f"peaks as measured by {len(runs)} runs of notebook 03; bandwidths and memory as of {found.name}",
     )  # fmt: skip
+    return row, ""
 
 
 def _point(name: str, run: Run) -> Point:
@@ -143,10 +178,8 @@ def _point(name: str, run: Run) -> Point:
                  asked["batch_per_gpu"], found["images_per_s"], how, size, cells | {"nodes": str(nodes)})  # fmt: skip
 
 
-def _of_tables(files: list[Path], like: str, given: dict[str, str]) -> tuple[list[Point], Machine, list[str]]:
-    if unknown := [name for name in given if name not in points.COLUMNS]:
-        raise ValueError(f"A table of points has no column {unknown[0]}; it may have {', '.join(points.COLUMNS)}.")
-    rows = [row for file in files for row in points.table(file, given)]
+def _of_tables(files: list[Path], like: str, given: dict[str, str]) -> Found:
+    rows = [row for file in files for row in point_table.read(file, given)]
     if not like and (named := {row.get("machine", "") for row in rows}) and len(named) == 1:
         like = named.pop()  # the table says so
     if not like:
@@ -170,23 +203,7 @@ def _of_tables(files: list[Path], like: str, given: dict[str, str]) -> tuple[lis
             found.append(points.point(row, model, machine))
     if not found:
         raise ValueError(f"No row can be used; {left[0]}")
-    return found, machine, left
-
-
-def text(machine: Machine, rows: list[dict[str, Any]], title: str) -> str:
-    """The file of a machine's row: TOML, the row and its speeds, as ``catalog.machines`` reads it."""
-    row = {name: value for name, value in asdict(machine).items() if value not in (None, "", {}, ())}
-    del row["name"]
-    lines = [f"# {title}", "", "[machine]", *(f"{name} = {_toml(value)}" for name, value in row.items())]
-    for each in rows:
-        known = {name: each[name] for name in (*speeds.COLUMNS[1:], "loads") if each.get(name) is not None}
-        lines += ["", "[[speeds]]", *(f"{name} = {_toml(value)}" for name, value in known.items())]
-    return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
-    if isinstance(value, float):
-        return f"{value:.6g}" if "e" in f"{value:.6g}" or "." in f"{value:.6g}" else f"{value:.6g}.0"
-    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+    notes = [point_table.assumed(rows)]
+    if names := point_table.unread(rows):
+        notes.append(f"Not read: {', '.join(names)}.")
+    return Found(found, machine, left, [each for each in notes if each])

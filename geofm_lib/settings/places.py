@@ -76,6 +76,17 @@ def expanded(path: str | os.PathLike) -> Path:
     return Path(os.path.normpath((clone() or Path.cwd()) / Path(text).expanduser()))
 
 
+def unset(text: str | os.PathLike) -> str:
+    """What belongs behind a path that is not there: which of its variables are not set; '' where all are.
+
+    >>> unset("$GEOFM_NO_SUCH/aid.tar"), unset("aid.tar")
+    (' (GEOFM_NO_SUCH is not set)', '')
+    """
+    names = [a or b for a, b in re.findall(r"\$(?:(\w+)|\{(\w+)\})", os.fspath(text))]
+    gone = [name for name in dict.fromkeys(names) if name not in os.environ]
+    return f" ({', '.join(gone)} {'is' if len(gone) == 1 else 'are'} not set)" if gone else ""
+
+
 def at_step(text: str) -> tuple[str, int | None]:
     """("runs/a", 1200) of "runs/a@1200", a run's checkpoint; (text, None) of any other path, or of one that is there.
 

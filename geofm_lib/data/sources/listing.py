@@ -26,7 +26,7 @@ from geofm_lib.data.sources import path_list, prepared, tables, walk
 from geofm_lib.data.sources.sides import side_of
 from geofm_lib.data.sources.walk import Listed
 from geofm_lib.settings.base import naming
-from geofm_lib.settings.places import expanded
+from geofm_lib.settings.places import expanded, unset
 
 # What counts as an image by its name; anything else in a folder or archive is passed over (text, masks in .npy ...).
 IMAGE_SUFFIXES = frozenset(
@@ -266,6 +266,7 @@ def _unknown(text: str) -> str:
     if text.lower() in DATASETS and text.lower() != "scenes":
         return _get_it_yourself(text.lower(), "is not shipped with geofm")
     hint = did_you_mean(text, ["scenes", *DOWNLOADS]) or "; use 'scenes' or the path of a folder, tar or zip of images"
+    hint = f"{gone}; set it where you start" if (gone := unset(text)) else hint
     return f"dataset: there is no folder or file '{text}'{hint}"
 
 
