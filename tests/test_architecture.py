@@ -64,18 +64,64 @@ def test_tokens_take_the_place_of_an_image_size():
     assert whole > 2 * half
 
 
+PLAIN = """
+import torch
+class Plain(torch.nn.Module):
+    def __init__(self, used=True, named=False):
+        super().__init__()
+        self.used, self.named = used, named
+        self.patches = torch.nn.Conv2d(3, 64, 16, 16)
+        block = torch.nn.TransformerEncoderLayer(64, 2, 96, batch_first=True)
+        self.blocks = torch.nn.ModuleList([block, torch.nn.TransformerEncoderLayer(64, 2, 96, batch_first=True)])
+    def forward(self, images):
+        x = self.patches(images).flatten(2).transpose(1, 2)
+        for block in self.blocks if self.used else ():
+            x = block(src=x) if self.named else block(x)
+        return x
+def torchs():
+    return Plain()
+def by_name():
+    return Plain(named=True)
+def unused():
+    return Plain(used=False)
+"""
+OWN = {
+    "own_network:none": "cannot be built: AttributeError",
+    "own_network:leave": "cannot be built: SystemExit: 3",
+    "own_network:unused": "has 'blocks' and does not run them",
+    "own_network.py:small": "names a file; write the module: own_network:small.",
+    "vit_bse_patch16_224": "did you mean 'vit_base_patch16_224'?",
+    "so400m": "did you mean 'vit_so400m",
+}
+
+
+def test_a_size_that_patches_do_not_divide_is_refused(monkeypatch):
+    monkeypatch.setattr(architecture, "described", lambda names, size: {
+        each: of_network(each, described.facts(each, size)) for each in names})  # fmt: skip
+    with pytest.raises(
+        ValueError, match="225 pixels is not a multiple of the patch size 16; use for example 224 or 240"
+    ):
+        architecture.model("vit_tiny_patch16_224", 225)
+    assert architecture.model("vit_tiny_patch16_224", 240).built.patches == 225
+
+
 def test_a_function_is_a_model_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own_network.py").write_text(
         "import timm\ndef small():\n    return timm.create_model('vit_small_patch16_224', depth=4)\n"
         "def number():\n    return 3\n"
+        "def leave():\n    raise SystemExit(3)\n" + PLAIN
     )
     found = described.facts("own_network:small")
     assert (found["depth"], found["width"], found["patches"]) == (4, 384, 196)
     with pytest.raises(ValueError, match="returned int, no torch.nn.Module"):
         described.facts("own_network:number")
-    with pytest.raises(ValueError, match="cannot be built: AttributeError"):
-        described.facts("own_network:none")
+    for name, said in OWN.items():
+        with pytest.raises(ValueError, match=said):
+            described.facts(name)
+    own = described.facts("own_network:torchs")
+    assert (own["depth"], own["width"], own["patches"], own["mlp_dim"], own["heads"]) == (2, 64, 196, 96, 2)
+    assert described.facts("own_network:by_name") == own | {"source": "own_network:by_name"}
 
 
 @pytest.mark.parametrize(

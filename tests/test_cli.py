@@ -162,12 +162,24 @@ def test_a_grid_is_read_from_any_folder_of_the_clone(said, root, monkeypatch):
 def test_the_plan_has_the_fastest_that_fits_first(said):
     code, out, _ = said("plan", "ViT-3B", "--machine", "frontier", "--nodes", 4, "--images", 990848, "--epochs", 100)
     assert code == 0
-    head, *rows = [line.split() for line in out.splitlines()]
+    network, conditions, *lines = out.splitlines()
+    assert network.startswith("ViT-3B: 3,048,626,944 parameters and 27,096,140 of MAE's decoder; 256 patches an image")
+    assert conditions.startswith("MAE pretraining, 32 images per GPU, steady state")
+    assert conditions.endswith(
+        "bf16, activations computed again in the backward pass; 4 nodes of frontier, 8 ranks each"
+    )
+    head, *rows = [line.split() for line in lines]
     assert head[0] == "strategy"
     assert head[-1] == "node_hours"
-    speeds = [float(row[2]) for row in rows if row[6] == "yes"]
+    speeds = [float(row[2].replace(",", "")) for row in rows if row[6] == "yes"]
     assert speeds
     assert speeds == sorted(speeds, reverse=True)
+    assert "share_bf16 (at 768, 1280, 2816)" in lines[-1]
+    assert "share_bf16 (at 6144); assumed" in lines[-1], "a curve that is fitted and stated says where"
+    code, out, _ = said("plan", "ViT-Tiny", "--machine", "laptop", "--nodes", 1, "--numbers")
+    assert "share_bf16 at 768 0.8 (x/÷ 1.35) of peak: assumed; achieved share of the bf16 peak" in out
+    (first,) = (line for line in out.splitlines() if line.startswith("FULL_SHARD"))
+    assert first.split()[2] == "3.087", "slow speeds have digits"
 
 
 def test_status_of_runs_of_one_and_of_a_grid(said, tmp_path, monkeypatch):

@@ -190,7 +190,7 @@ def test_more_nodes_never_make_a_step_shorter():
 WRONG = [
     ({"nodes": -2}, "nodes must be a whole number from 1 on; -2 was given"),
     ({"nodes": 1.5}, "nodes must be a whole number from 1 on"),
-    ({"nodes": 10**6}, "frontier has 9408 nodes; 1000000 were asked for"),
+    ({"nodes": 10**6}, "frontier has 9,408 nodes; 1,000,000 were asked for"),
     ({"batch_per_gpu": 0}, "batch_per_gpu must be a whole number"),
     ({"batch_per_gpu": True}, "batch_per_gpu must be a whole number"),
     ({"machine": "summit"}, "There is no machine 'summit'"),
@@ -203,6 +203,8 @@ WRONG = [
     ({"images": 1000}, "Node-hours need both images and epochs"),
     ({"images": 1000, "epochs": float("nan")}, "epochs must be a number above 0"),
     ({"batch_per_gpu": 10**5}, "does not fit frontier with nodes=4: FULL_SHARD needs the least"),
+    ({"batch_per_gpu": 10**5}, "GiB; 3,125 images would."),
+    ({"tokens": 10**9}, "no number of nodes and no fewer images would: take fewer tokens or a smaller model."),
 ]
 
 

@@ -126,9 +126,34 @@ def counted(machine: str) -> str:
 
 
 def told(machine: str) -> str:
-    """``basis`` in a sentence, as it stands below every plan."""
-    parts = [f"{kind} {', '.join(names)}" for kind, names in basis(machine).items() if names]
-    return f"Behind it, of {machine}: {'; '.join(parts)}."
+    """``basis`` in a sentence, as it stands below every plan; of a curve that is several, at which widths."""
+    found = basis(machine)
+    listed = [name for names in found.values() for name in names]
+    points = [row for row in table(machine) if row["at"] and listed.count(row["name"]) > 1]
+
+    def told_of(name: str, kind: str) -> str:
+        at = [f"{row['at']:g}" for row in points if (row["name"], row["kind"]) == (name, kind)]
+        return f"{name} (at {', '.join(at)})" if at else name
+
+    parts = [f"{kind} {', '.join(told_of(name, kind) for name in names)}" for kind, names in found.items() if names]
+    return f"Behind it, of {machine}: {'; '.join(parts)} (--numbers says what each is)."
+
+
+def explained(machine: str) -> list[str]:
+    """Each number behind a plan in a line: value, how sure, unit, how it was obtained, what it means, its source."""
+    row = machines.lookup(machine)
+    lines = []
+    for name in (name for name in FACTS if getattr(row, name)):
+        value, kind = getattr(row, name), "measured" if name in row.measured else "stated"
+        several = ", ".join(f"{rate:g} up to {most}" for most, rate in value.items()) if isinstance(value, dict) else ""
+        lines.append(f"{name} {several or format(value, 'g')}: {kind}; {row.source}")
+    for each in table(machine):
+        at = f" at {each['at']:g}" if each["at"] and each["at"] > 1 else ""
+        off = f"± {each['spread']:.2g}" if each["name"].startswith("overlap") else f"x/÷ {exp(each['spread']):.2f}"
+        sure = f" ({off})" if each["spread"] else ""
+        told = "; ".join(each[part] for part in ("kind", "meaning", "source"))
+        lines.append(f"{each['name']}{at} {each['value']:.3g}{sure} {each['unit']}: {told}")
+    return lines
 
 
 def along(points: list[tuple[float, float]], at: float) -> float:

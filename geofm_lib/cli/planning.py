@@ -5,8 +5,14 @@ from typing import Any
 import click
 
 from geofm_lib.catalog import machines
+from geofm_lib.catalog.metrics import number
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.cli.group import commands, example, starting
+
+COLUMNS = {"strategy": "<14", "step_s": ">9", "images_per_s": ">13", "low": ">9", "high": ">9", "memory_gib": ">11",
+           "fits": ">5", "node_hours": ">11"}  # fmt: skip
+"""Of a plan, with their widths."""
+DIGITS = {"memory_gib": 3, "node_hours": 3}  # significant ones, where they are not four
 
 
 @commands.command(**example("geofm plan ViT-3B --machine frontier --nodes 16 --images 990848 --epochs 100"))
@@ -26,7 +32,8 @@ from geofm_lib.cli.group import commands, example, starting
 @click.option("--ranks-per-node", type=int, help="Ranks on a node, where they are fewer than its devices.")
 @click.option("--images", type=int, help="Images of the data set, for node-hours.")
 @click.option("--epochs", type=float, help="Passes over them, for node-hours.")
-def plan(**asked: Any) -> None:
+@click.option("--numbers", is_flag=True, help="Say below the plan what each number behind it is, means and comes from.")
+def plan(numbers: bool, **asked: Any) -> None:
     """Say what each strategy would do, the fastest that fits first.
 
     MODEL: a row of geofm_lib/catalog/models.py, any plain ViT of timm's by its name, or MODULE:FUNCTION that returns
@@ -34,26 +41,25 @@ def plan(**asked: Any) -> None:
     """
     from geofm_lib.catalog import speeds
     from geofm_lib.planning import planner
-    from geofm_lib.planning.weights import parameters
     from geofm_lib.runs import architecture
 
-    columns = {"strategy": "<14", "step_s": ">9.3f", "images_per_s": ">13.0f", "low": ">9.0f", "high": ">9.0f",
-               "memory_gib": ">11.1f", "fits": ">5"}  # fmt: skip
-    columns |= {"node_hours": ">11.1f"} if asked["images"] else {}
     machines.lookup(asked["machine"])  # before a network is built
     name, size = asked["model"], asked.pop("image_size") or 0
     asked["model"] = row = architecture.model(name, size)
-    if row.built:
-        weights, seen = parameters(row, asked["workload"]), asked["tokens"] or row.built.patches
-        click.echo(f"{name}: {weights:,} parameters, {seen} patches and {row.built.prefix} tokens before them an image")
-    elif size:
+    if size and not row.built:
         asked["image_size"] = size
     rows = planner.plan(**asked)
-    click.echo("".join(format(name, form.split(".")[0]) for name, form in columns.items()))
+    click.echo("\n".join(planner.told(**asked)))
+    shown = {name: form for name, form in COLUMNS.items() if rows[0][name] is not None}
+    click.echo("".join(format(name, form) for name, form in shown.items()))
     for each in rows:
         each["fits"] = "yes" if each["fits"] else "no"
-        click.echo("".join(format(each[name], form) for name, form in columns.items()))
-    click.echo(speeds.told(asked["machine"]))
+        told = {
+            name: number(value, DIGITS.get(name, 4)) if isinstance(value, float) else value
+            for name, value in each.items()
+        }
+        click.echo("".join(format(told[name], form) for name, form in shown.items()))
+    click.echo("\n".join(speeds.explained(asked["machine"]) if numbers else [speeds.told(asked["machine"])]))
 
 
 @commands.command(**example("geofm doctor"))

@@ -110,11 +110,11 @@ def left_out() -> Note:
     points = unseen(*PREDICTED)
     if not points:
         return Note("reports/unseen.csv is not there; make predictions writes it.")
-    off = [abs(ours / seen - 1) for seen, ours in points.values()]
     missed = [f"{row['model']} on {counted(row['nodes'], 'node')} "
               f"({row['chosen']} has {row['of_best']:.2f} of {row['best']})"
               for row in blind.missed(points)]  # fmt: skip
     right = len(blind.choices(points)) - len(missed)
     return Note(f"Each of {len(points)} published points by a fit to the five other models: median error "
-                f"{percent(median(off))}. The strategy predicted first is within {100 * CLOSE:.0f} % of the best in "
+                f"{percent(median(blind.errors_of(points)))}. "
+                f"The strategy predicted first is within {100 * CLOSE:.0f} % of the best in "
                 f"{right} of {right + len(missed)} cases; the others are {', '.join(missed)}.")  # fmt: skip

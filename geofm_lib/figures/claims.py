@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from geofm_lib.catalog import metrics
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures._axes import FAINT, IDEAL, IMAGES_PER_S, legend_below, look, node_axis, own_look, ticks
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
@@ -104,7 +105,7 @@ def unseen_models() -> Figure | Note:
         ax.label_outer()
     figure.supylabel(f"predicted / published {IMAGES_PER_S}", fontsize=9.5)
     legend_below(figure, panels.flat, 4)
-    off = (table["predicted / published"] - 1).abs()
+    off = table["predicted / published"].map(metrics.off)
     worst = table.loc[off.nlargest(3).index].itertuples(index=False, name=None)
     words = "; ".join(f"{model} {name} on {nodes} nodes {ratio:.2f}" for model, name, nodes, ratio in worst)
     alt = (f"Predicted over published images/s of {len(table)} points, each model predicted by a fit to the others: "

@@ -23,6 +23,9 @@ from timm.models import is_model_in_modules
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from geofm_lib.catalog.models import MODELS
+from geofm_lib.catalog.suggest import did_you_mean
+
 APART = 0.03  # of its operations, that its blocks need not account for
 
 TRANSFORMERS = ("vision_transformer", "vision_transformer_hybrid", "deit", "beit", "eva", "naflexvit", "hiera")
@@ -48,16 +51,19 @@ def facts(name: str, image_size: int = 0) -> dict[str, Any]:
     side = image_size or side
     entered: list[torch.Size] = []
 
-    def leave(_: nn.Module, inputs: Any, __: Any) -> None:
-        entered.append(inputs[0].shape)
+    def leave(_: nn.Module, inputs: Any, named: Any, __: Any) -> None:
+        entered.extend(each.shape for each in (*inputs, *named.values()) if isinstance(each, torch.Tensor))
         raise _Enough
 
-    blocks[0].register_forward_hook(leave)
+    blocks[0].register_forward_hook(leave, with_kwargs=True)
     try:
         with suppress(_Enough), FlopCounterMode(display=False) as counted:
             network(torch.empty((1, channels, side, side), device="meta"))
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        raise ValueError(f"'{name}' cannot be run on an image of {side} pixels: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # it may be somebody else's code
+        raise ValueError(f"'{name}' cannot be run on an image of {side} pixels: {_first_line(error)}") from None
+    if not entered or len(entered[0]) < 3:
+        what = f"gives them {tuple(entered[0])}" if entered else "does not run them"
+        raise ValueError(f"'{name}' has 'blocks' and {what}; a plan needs images x tokens x width in its first block.")
     _, *between, width = entered[0]
     tokens, prefix = prod(between), getattr(network, "num_prefix_tokens", 0) or 0
     products = sum(prod(shape) for shape in shapes[0].values() if len(shape) == 2)
@@ -70,7 +76,9 @@ def facts(name: str, image_size: int = 0) -> dict[str, Any]:
             f"GFLOP an image, and patches with one block of its size {plain / 1e9:.2f}."
         )
     attention = next((each for each in blocks[0].modules() if hasattr(each, "num_heads")), None)
-    inner = max((shape[0] for key, shape in shapes[0].items() if "mlp" in key and len(shape) == 2), default=4 * width)
+    matrices = {key: shape for key, shape in shapes[0].items() if len(shape) == 2}
+    inner = max((shape[0] for key, shape in matrices.items() if "mlp" in key), default=0)
+    inner = inner or max((into for _, (out, into) in matrices.items() if out == width), default=4 * width)
     patch = round((side * side / (tokens - prefix)) ** 0.5)
     return {
         "source": f"timm {timm.__version__}" if ":" not in name else name, "image_size": side,
@@ -80,14 +88,16 @@ def facts(name: str, image_size: int = 0) -> dict[str, Any]:
 
 
 def _projects(name: str, shape: tuple[int, ...]) -> bool:
-    """Is it the weight that makes tokens of patches?"""
-    return name.endswith("proj.weight") and len(shape) in (2, 4) and "attn" not in name
+    """Is it the weight that makes tokens of patches? A convolution, or a matrix that is called so."""
+    return len(shape) == 4 or (name.endswith("proj.weight") and len(shape) == 2 and "attn" not in name)
 
 
 def _built(name: str, image_size: int) -> nn.Module:
     if ":" not in name:
         if not timm.is_model(name):
-            raise ValueError(f"There is no model '{name}': neither a row of catalog/models.py nor a name of timm's.")
+            raise ValueError(
+                f"There is no model '{name}': neither a row of catalog/models.py nor a name of timm's{_near(name)}"
+            )
         if not is_model_in_modules(name, TRANSFORMERS):  # at once: a table may name all of timm's networks
             raise ValueError(f"'{name}' is none of timm's plain ViTs ({', '.join(TRANSFORMERS)}), which a plan needs.")
         sized: dict[str, Any] = {"img_size": image_size} if image_size else {}
@@ -96,14 +106,28 @@ def _built(name: str, image_size: int) -> nn.Module:
         except (TypeError, ValueError, AssertionError) as error:
             raise ValueError(f"timm cannot build '{name}' for a plan: {str(error).splitlines()[0]}") from None
     module, _, function = name.partition(":")
+    if module.endswith(".py"):
+        dotted = module.removesuffix(".py").strip("./").replace("/", ".")
+        raise ValueError(f"'{name}' names a file; write the module: {dotted}:{function}.")
     sys.path.insert(0, os.getcwd())
     try:
         made = getattr(importlib.import_module(module), function)()
-    except Exception as error:  # it is somebody else's code, so it may raise anything
-        raise ValueError(f"'{name}' cannot be built: {type(error).__name__}: {error}") from None
+    except (Exception, SystemExit) as error:  # it is somebody else's code, so it may raise anything
+        raise ValueError(f"'{name}' cannot be built: {type(error).__name__}: {_first_line(error)}") from None
     if not isinstance(made, nn.Module):
         raise ValueError(f"'{name}' returned {type(made).__name__}, no torch.nn.Module.")
     return made
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or ["no reason was given"])[0]
+
+
+def _near(name: str) -> str:
+    """The end of a sentence on a name that is none: the nearest ones."""
+    known = [*MODELS, *(each for kind in TRANSFORMERS for each in timm.list_models(module=kind))]
+    having = [each for each in known if name.lower() in each.lower()]
+    return did_you_mean(name, having or known) or (f"; did you mean '{having[0]}'?" if having else ".")
 
 
 def main() -> None:

@@ -7,7 +7,7 @@
 from statistics import median, quantiles
 from typing import Any
 
-from geofm_lib.catalog import published
+from geofm_lib.catalog import metrics, published
 from geofm_lib.planning.conditions import ALIKE, TABLE_I
 from geofm_lib.planning.planner import CLOSE, choice
 from geofm_lib.runs import results
@@ -76,8 +76,13 @@ def missed(points: Pairs) -> Rows:
 
 
 def errors(rows: Rows) -> list[float]:
-    """|predicted / published - 1| of each row."""
-    return [abs(row["predicted"] / row["published"] - 1) for row in rows]
+    """How far what was predicted of each row is off, as a share of what is published."""
+    return [metrics.off(row["predicted"], row["published"]) for row in rows]
+
+
+def errors_of(points: Pairs) -> list[float]:
+    """The same of pairs."""
+    return [metrics.off(ours, seen) for seen, ours in points.values()]
 
 
 def inside(row: dict[str, Any]) -> bool:

@@ -6,6 +6,8 @@ from itertools import combinations
 from statistics import median
 from typing import Any
 
+from geofm_lib.catalog.metrics import off
+
 VERDICTS = ("reproduced", "same ordering", "differs", "fitted", "not comparable", "not measured")
 HOW = ("measured", "simulated", "predicted", "counted")  # how ours were obtained; what is fitted has no verdict
 NEAR = 0.10  # numbers are reproduced whose median error is at most this, as a share of the published ones
@@ -52,8 +54,8 @@ def order(points: Sequence[Point]) -> tuple[int, int]:
 
 
 def median_error(points: Sequence[Point]) -> float:
-    """Median of |ours / published - 1|."""
-    return median(abs(ours / published - 1) for _, published, ours in points)
+    """The median of how far ours are off."""
+    return median(off(ours, published) for _, published, ours in points)
 
 
 def of_points(points: Sequence[Point]) -> str:

@@ -77,7 +77,7 @@ def blind_choices(place: Place) -> Made:
 
 def unseen_error(place: Place) -> Made:
     """The median error, %, of published images/s predicted by a fit to the five other models."""
-    off = blind.errors([{"published": seen, "predicted": ours} for seen, ours in place.unseen.values()])
+    off = blind.errors_of(place.unseen)
     ninth = statistics.quantiles(off, n=10)[-1]
     return 100 * statistics.median(off), f"{len(off)} points, nine of ten within {percent(ninth)}"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from geofm_lib.catalog.datasets import DATASETS
 from geofm_lib.catalog.machines import MACHINES
+from geofm_lib.catalog.metrics import counted
 from geofm_lib.catalog.models import MODELS
 from geofm_lib.catalog.strategies import STRATEGIES
 
@@ -56,7 +57,7 @@ class Conditions:
 
     def told(self, batch: int) -> str:
         """Workload, images per GPU and window in words, as they stand beside every number that rests on them."""
-        return f"{WORKLOADS[self.workload]}, {batch} images per GPU, {WINDOWS[self.window]}"
+        return f"{WORKLOADS[self.workload]}, {counted(batch, 'image')} per GPU, {WINDOWS[self.window]}"
 
     @property
     def compute_bytes(self) -> int:

@@ -12,11 +12,13 @@ from math import exp, nan
 from typing import Any
 
 from geofm_lib.catalog import machines, published, speeds, strategies
+from geofm_lib.catalog.metrics import counted, number
 from geofm_lib.catalog.models import Model
 from geofm_lib.catalog.models import lookup as model_named
 from geofm_lib.planning import steps
 from geofm_lib.planning.conditions import ALIKE, BATCH, FRONTIER, Conditions, conditions, gib, nodes_of, whole_number
 from geofm_lib.planning.memory import rank_memory
+from geofm_lib.planning.weights import describe, parameters
 
 SIZES = ("image_size", "tokens", "ranks_per_node")
 LIKELY = 1.645  # standard deviations each way: nine of ten runs
@@ -42,11 +44,54 @@ def plan(
     if not found[0]["fits"]:
         least = min(found, key=lambda each: each["memory_gib"])
         raise ValueError(
-            f"{job.name} with {batch_per_gpu} images per device does not fit {machine} with nodes={nodes}: "
-            f"{least['strategy']} needs the least, {least['memory_gib']:.1f} of {job.row.memory_gib:.1f} GiB; use more "
-            "nodes or fewer images."
+            f"{job.name} with {counted(batch_per_gpu, 'image')} per device does not fit {machine} with nodes={nodes}: "
+            f"{least['strategy']} needs the least, {number(least['memory_gib'])} of {number(job.row.memory_gib)} GiB; "
+            f"{_what_fits(job)}."
         )
     return found
+
+
+def _what_fits(job: "_Job") -> str:
+    """Fewer images, more nodes, or what else would fit, each as far as it would, in words."""
+    fewer = next((batch for batch in _halves(job.batch) if _least(replace(job, batch=batch))), 0)
+    doubled = (job.nodes * 2**i for i in range(1, 20))
+    more = next((nodes for nodes in doubled if nodes <= job.row.nodes and _least(replace(job, nodes=nodes))), 0)
+    found = [f"{counted(fewer, 'image')} would"] * bool(fewer) + [f"{more} nodes would"] * bool(more)
+    if not found and not job.how.activation_checkpointing:
+        found = ["try activation checkpointing"]
+    return ", ".join(found) or "no number of nodes and no fewer images would: take fewer tokens or a smaller model"
+
+
+def _halves(batch: int) -> Iterable[int]:
+    while batch > 1:
+        batch //= 2
+        yield batch
+
+
+def _least(job: "_Job") -> bool:
+    """Does it fit where weights are shared among all ranks?"""
+    held = rank_memory(job.model, "FULL_SHARD", job.world, job.batch, job.how, **job.size).peak
+    return gib(held) <= job.row.memory_gib
+
+
+def told(model: str | Model, machine: str, nodes: int, batch_per_gpu: int, **how: Any) -> list[str]:
+    """What a plan takes for granted, two sentences: the network with its parameters, and how a step is run."""
+    job = _job(model, machine, nodes, batch_per_gpu, how.pop("images", None), how.pop("epochs", None), **how)
+    shape = describe(job.model, job.how.workload, **job.size)
+    size = job.size if shape.row.built is None else {}
+    encoder = parameters(job.model, "encoder", **size)
+    rest = parameters(job.model, job.how.workload, **size) - encoder
+    other = {"mae": "MAE's decoder", "classify": "the head"}[job.how.workload]
+    weights = f"{encoder:,} parameters and {rest:,} of {other}"
+    weights = f"{encoder + rest:,} parameters" if shape.gated or not rest else weights
+    seen = f" ({shape.visible} of them seen by the encoder)" if shape.visible < shape.patches else ""
+    before = f", {counted(shape.prefix, 'token')} before them" if shape.prefix else ""
+    kept = "computed again in the backward pass" if job.how.activation_checkpointing else "kept"
+    return [
+        f"{job.name}: {weights}; {shape.patches:,} patches an image{seen}{before}",
+        f"{job.how.told(job.batch)}, {job.how.precision}, activations {kept}; "
+        f"{counted(nodes, 'node')} of {machine}, {counted(job.row.devices_per_node, 'rank')} each",
+    ]
 
 
 def ranked(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -122,7 +167,7 @@ class _Job:
             if isinstance(self.epochs, bool) or not isinstance(self.epochs, int | float) or not self.epochs > 0:
                 raise ValueError(f"epochs must be a number above 0; {self.epochs!r} was given.")
         if self.nodes > self.row.nodes:
-            raise ValueError(f"{self.machine} has {self.row.nodes} nodes; {self.nodes} were asked for.")
+            raise ValueError(f"{self.machine} has {counted(self.row.nodes, 'node')}; {self.nodes:,} were asked for.")
 
     @property
     def row(self) -> machines.Machine:

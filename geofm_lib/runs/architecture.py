@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 
-from geofm_lib.catalog.models import MODELS, Model, lookup, of_network
+from geofm_lib.catalog.models import MODELS, Model, grid, lookup, of_network
 from geofm_lib.catalog.suggest import did_you_mean
 
 ASK_S = 300.0  # for all names together
@@ -20,7 +20,10 @@ def described(names: Iterable[str], image_size: int = 0) -> dict[str, Model | st
         return found
     size = ["--image-size", str(image_size)] if image_size else []
     command = [sys.executable, "-m", "geofm_lib.model.described", *size, "--", *others]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=ASK_S)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ASK_S)
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"{', '.join(others[:5])} cannot be read: building took more than {ASK_S:.0f} s.") from None
     try:
         read = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
@@ -37,4 +40,6 @@ def model(name: str, image_size: int = 0) -> Model:
     found = described([name], image_size)[name]
     if isinstance(found, str):
         raise ValueError(found)
+    if image_size and found.built:
+        grid(image_size, found.patch_size)  # a convolution drops what is over at the edges without a word
     return found
