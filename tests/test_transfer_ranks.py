@@ -1,6 +1,4 @@
-"""08 on several ranks: every strategy gives the losses and values of one process."""
-
-import json
+"""08 on several ranks: every strategy gives the losses and values of one process, in micro-batches and in bf16 too."""
 
 import numpy as np
 import pytest
@@ -9,17 +7,23 @@ from tests.support import ranks
 from tests.test_transfer import QUICK, place  # noqa: F401  a fixture
 
 STRATEGIES = ("FULL_SHARD", "SHARD_GRAD_OP", "NO_SHARD", "HYBRID_1GPU", "DDP")
+HOWS = {"bf16": {"precision": "bf16", "activation_checkpointing": True}, "parts": {"max_batch_per_rank": 1}}
 
 
 @pytest.mark.long
 def test_every_strategy_is_one_process(place, tmp_path):  # noqa: F811
     how = QUICK | {"encoder": str(place / "run" / "encoder"), "seeds": 1, "epochs": 2, "frozen_share": 0.5}
     tasks = {"classify": str(place / "set"), "segment": str(place / "pixels")}
-    arguments = {"how": how, "tasks": tasks, "place": str(tmp_path / "jobs")}
+    arguments = {"how": how, "hows": HOWS, "tasks": tasks, "place": str(tmp_path / "jobs")}
     one = ranks.start("transfer", tmp_path / "1", 1, strategies=["FULL_SHARD"], **arguments)
     two = ranks.start("transfer", tmp_path / "2", 2, strategies=STRATEGIES, **arguments)
-    for name, found in two.items():
-        same = one[f"{name.split('/')[0]}/FULL_SHARD"]
-        assert np.allclose(found["losses"], same["losses"], atol=1e-5), name
-        assert found["values"] == pytest.approx(same["values"], abs=0.2), name
-    assert json.dumps(sorted(two)) and len(two) == 2 * len(STRATEGIES)
+    assert len(two) == 2 * len(STRATEGIES + tuple(HOWS))
+    for name, found in (one | two).items():
+        task, case = name.split("/")
+        same = one[f"{task}/bf16" if case == "bf16" else f"{task}/FULL_SHARD"]
+        assert np.allclose(found["losses"], same["losses"], atol=2e-2 if case == "bf16" else 1e-5), name
+        if case != "bf16":
+            assert found["values"] == pytest.approx(same["values"], abs=0.2), name
+    for task in tasks:
+        fp32, bf16 = (one[f"{task}/{case}"]["losses"] for case in ("FULL_SHARD", "bf16"))
+        assert np.allclose(fp32, bf16, atol=5e-2) and fp32 != bf16

@@ -43,9 +43,9 @@ def words(name: str) -> str:
     """An arm or control as a page calls it.
 
     >>> words("scratch"), words("probe")
-    ('from scratch', 'probe')
+    ('from scratch', 'the probe')
     """
-    return ARMS[name].words if name in ARMS else name
+    return ARMS[name].words if name in ARMS else f"the {name}" if name == PROBE else name
 
 
 def chosen(text: str) -> list[Arm]:

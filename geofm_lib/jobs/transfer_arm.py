@@ -156,7 +156,7 @@ def _train(
 
     def loss(images: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         stored, targets = task.targets(data, images.to(context.device, non_blocking=True), indices)
-        return task.loss(model(normalise(stored, given.mean, given.std)).float(), targets.to(context.device))
+        return task.loss(model, normalise(stored, given.mean, given.std), targets)
 
     model.train()
     progress.begin(arm, seed, done)
@@ -194,7 +194,7 @@ def _evidence(given: Given, task: Task, model: nn.Module) -> np.ndarray:
     found = torch.zeros(0)
     for number, (images, indices) in zip(own, stream, strict=True):
         pixels = normalise(images.to(context.device), given.mean, given.std)
-        said = task.evidence(model(pixels).float(), data, indices.numpy())
+        said = task.evidence(model, pixels, data, indices.numpy())
         if not len(found):
             found = torch.zeros(len(data.test), *said.shape[1:], dtype=said.dtype, device=context.device)
         if number < len(places):
@@ -210,7 +210,7 @@ def _sample(given: Given, task: Task, model: nn.Module, file: Path) -> None:
     size, places = given.settings.image_size, [np.array(given.shown)]
     images, _ = next(loader.batches(given.data.test, places, image_size=size, transform="none"))
     pixels = normalise(images.to(given.context.device), given.mean, given.std)
-    said = task.sample(model(pixels).float(), given.data).cpu().numpy()
+    said = task.sample(model, pixels, given.data).cpu().numpy()
     if given.context.is_main:
         with files.whole(file) as fresh, open(fresh, "wb") as stream:
             np.save(stream, said)

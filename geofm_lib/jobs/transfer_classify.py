@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from geofm_lib import files
@@ -31,18 +32,18 @@ def read(settings: TransferSettings) -> Data:
 def targets(data: Data, images: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(pixels, labels [B], or 0 and 1 for each class [B, K])."""
     pixels, _ = apart(images, data.train.masked)
-    return pixels, torch.from_numpy(probe_metrics.truth(data.train)[indices.numpy()])
+    return pixels, torch.from_numpy(probe_metrics.truth(data.train)[indices.numpy()]).to(images.device)
 
 
-def loss(logits_BK: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+def loss(network: nn.Module, pixels: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Cross-entropy, binary where an image has several labels."""
     several = right.dim() == 2
-    return (F.binary_cross_entropy_with_logits if several else F.cross_entropy)(logits_BK, right)
+    return (F.binary_cross_entropy_with_logits if several else F.cross_entropy)(network(pixels).float(), right)
 
 
-def evidence(logits_BK: torch.Tensor, data: Data, images: np.ndarray) -> torch.Tensor:
-    """The logits themselves."""
-    return logits_BK
+def evidence(network: nn.Module, pixels: torch.Tensor, data: Data, images: np.ndarray) -> torch.Tensor:
+    """Logits [B, K]."""
+    return network(pixels).float()
 
 
 def controls(given: Given) -> list[Control]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from geofm_lib import files
@@ -41,8 +42,13 @@ def targets(data: Data, images: torch.Tensor, indices: torch.Tensor) -> tuple[to
     return pixels, classes if valid is None else torch.where(valid[:, 0], classes, NONE)
 
 
-def loss(logits_BKHW: torch.Tensor, classes_BHW: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy: a mean over each image's labelled pixels, then over images.
+def loss(network: nn.Module, pixels: torch.Tensor, classes_BHW: torch.Tensor) -> torch.Tensor:
+    """`cross_entropy` of what the network says."""
+    return cross_entropy(network(pixels).float(), classes_BHW)
+
+
+def cross_entropy(logits_BKHW: torch.Tensor, classes_BHW: torch.Tensor) -> torch.Tensor:
+    """A mean over each image's labelled pixels, then over images.
 
     An image without any counts 0 and stays in the divisor, so that ranks and micro-batches change nothing.
     """
@@ -50,10 +56,10 @@ def loss(logits_BKHW: torch.Tensor, classes_BHW: torch.Tensor) -> torch.Tensor:
     return (each.sum((1, 2)) / (classes_BHW != NONE).sum((1, 2)).clamp(min=1)).mean()
 
 
-def evidence(logits_BKHW: torch.Tensor, data: Data, images: np.ndarray) -> torch.Tensor:
+def evidence(network: nn.Module, pixels: torch.Tensor, data: Data, images: np.ndarray) -> torch.Tensor:
     """Confusions int64 [B, K, K] at the masks' own sizes."""
     found = []
-    for logits, i in zip(logits_BKHW, images, strict=True):
+    for logits, i in zip(network(pixels).float(), images, strict=True):
         truth = truth_of(data, data.test, int(i)).to(logits.device)
         said = F.interpolate(logits[None], tuple(truth.shape), mode="bilinear")[0].argmax(0)
         found.append(segment_metric.confusion(said, truth, len(data.classes)))
@@ -68,9 +74,9 @@ def truth_of(data: Data, side: Shards, i: int) -> torch.Tensor:
     return truth if valid is None else torch.where(valid[0], truth, NONE)
 
 
-def sample(logits_BKHW: torch.Tensor, data: Data) -> torch.Tensor:
+def sample(network: nn.Module, pixels: torch.Tensor, data: Data) -> torch.Tensor:
     """What is said of the shown images: classes [B, H, W]."""
-    return logits_BKHW.argmax(1)
+    return network(pixels).float().argmax(1)
 
 
 def controls(given: Given) -> list[Control]:

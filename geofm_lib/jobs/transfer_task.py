@@ -73,23 +73,27 @@ class Control(NamedTuple):
 
 
 class Task(NamedTuple):
-    """See the module.
+    """See the module. `network` is what is trained, a head on the encoder: it is called as a module is, on all ranks.
 
-    word: in rows of accuracy.csv. heads: by name, each makes a head on the meta device for an encoder. targets: (data,
-    a batch as the loader gives it) -> (pixels, what the loss compares with). loss: (the network's output, targets) -> a
-    mean over the images. evidence: (the output, data, which test images) -> [B, ...], what the metric needs to know of
-    each image. controls: what rank 0 compares with. layers: which blocks the head looks at, in words. show: writes what
-    the page shows beside the rows, and gives numbers of the summary; it is given the evidence of all seeds by name.
-    sample: what is kept for it of the network's output for `Given.shown`, by the first arm.
+    word: in rows of accuracy.csv.
+    heads: by name, each makes a head on the meta device for an encoder (`model/transfer.Network`).
+    targets: (data, a batch on the device, which train images) -> (pixels, what the loss compares with).
+    loss: (network, normalised pixels, targets) -> a mean over the images.
+    evidence: (network, pixels, data, which test images) -> [B, ...], what the metric needs to know of each image.
+    controls: what rank 0 compares with.
+    layers: which blocks the head looks at, in words.
+    show: writes what the page shows beside the rows, and gives numbers of the summary; it is given the evidence of all
+        seeds by name, and the sample.
+    sample: (network, pixels of `Given.shown`, data) -> what is kept of them for `show`, by the first arm and seed.
     """
 
     word: str
     read: Callable[[TransferSettings], Data]
     heads: dict[str, Callable[[vit.Encoder, Data], nn.Module]]
-    targets: Callable[[Data, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    evidence: Callable[[torch.Tensor, Data, np.ndarray], torch.Tensor]
+    targets: Callable[[Data, torch.Tensor, torch.Tensor], tuple[torch.Tensor, Any]]
+    loss: Callable[[nn.Module, torch.Tensor, Any], torch.Tensor]
+    evidence: Callable[[nn.Module, torch.Tensor, Data, np.ndarray], torch.Tensor]
     controls: Callable[[Given], list[Control]]
     layers: Callable[[TransferSettings, folders.Config], str]
     show: Callable[[Given, dict[str, list[np.ndarray]], np.ndarray | None], dict[str, Any]]
-    sample: Callable[[torch.Tensor, Data], torch.Tensor] | None = None
+    sample: Callable[[nn.Module, torch.Tensor, Data], torch.Tensor] | None = None

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from geofm_lib.model import vit
+from geofm_lib.model.transfer import Zeros
 
 FINER = 4  # as many times finer than the patches, a side, are the maps of classes; bilinear from there on
 LEVELS = 4
@@ -24,7 +25,7 @@ class Light(nn.Module):
     def __init__(self, encoder: vit.Encoder, classes: int) -> None:
         super().__init__()
         self.size, self.grid = encoder.patch_embed.img_size, encoder.patch_embed.grid_size
-        self.linear = nn.Linear(encoder.embed_dim, classes * FINER**2, device="meta")
+        self.linear = Zeros(encoder.embed_dim, classes * FINER**2, device="meta")
 
     def take(self, encoder: vit.Encoder, images_BCHW: torch.Tensor) -> torch.Tensor:
         """What the head looks at: [B, N, D]."""
@@ -47,7 +48,7 @@ class Pyramid(nn.Module):
         meta: dict[str, Any] = {"device": "meta"}
         self.lateral = nn.ModuleList(nn.Linear(encoder.embed_dim, width, **meta) for _ in self.blocks)
         self.smooth = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, **meta) for _ in self.blocks)
-        self.classify = nn.Conv2d(width, classes, 1, **meta)
+        self.classify = Zeros(width, classes, **meta)
 
     def take(self, encoder: vit.Encoder, images_BCHW: torch.Tensor) -> list[torch.Tensor]:
         """What the head looks at: [B, N, D] of each block, all after the final norm."""
@@ -63,7 +64,8 @@ class Pyramid(nn.Module):
             fine = [F.interpolate(each, scale_factor=scale * self.grid[0] / each.shape[-2], mode="bilinear")
                     if scale * self.grid[0] != each.shape[-2] else each for each in (parts[k], whole)]  # fmt: skip
             whole = self.smooth[k](F.gelu(fine[0] + fine[1]))
-        return F.interpolate(self.classify(F.gelu(whole)).float(), self.size, mode="bilinear")
+        logits = self.classify(F.gelu(whole).movedim(1, -1)).movedim(-1, 1)
+        return F.interpolate(logits.float(), self.size, mode="bilinear")
 
 
 def levels(depth: int) -> tuple[int, ...]:

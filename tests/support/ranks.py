@@ -165,24 +165,26 @@ def contrasted(context, arguments):
 
 
 def transfer(context, arguments):
-    """Losses of all steps and the values of all arms of 08, by task and strategy."""
+    """Losses of all steps and the values of all arms of 08, by task, strategy and `hows` (more settings)."""
     from geofm_lib.jobs import transfer as job
     from geofm_lib.jobs.run_folder import Folder
     from geofm_lib.settings import TransferSettings
 
     out = {}
     for task, data in arguments["tasks"].items():
-        for strategy in arguments["strategies"]:
-            folder = Path(arguments["place"]) / f"{context.world_size}-{task}-{strategy}"
+        cases = [(strategy, "") for strategy in arguments["strategies"]]
+        for strategy, how in [*cases, *((arguments["strategies"][0], name) for name in arguments["hows"])]:
+            folder = Path(arguments["place"]) / f"{context.world_size}-{task}-{strategy}-{how}"
             if context.is_main:
                 folder.mkdir(parents=True)
             context.barrier()
-            settings = TransferSettings(**arguments["how"], task=task, data=data, strategy=strategy)
+            more = arguments["hows"].get(how, {})
+            settings = TransferSettings(**arguments["how"] | more, task=task, data=data, strategy=strategy)
             run = Folder(folder, context.is_main)
             found = context.broadcast(job.run(settings, context, run))
             values = {name: value for name, value in found.items() if name.startswith("value_")}
             losses = context.broadcast([row["loss"] for row in run.metrics()])
-            out[f"{task}/{strategy}"] = {"losses": losses, "values": values}
+            out[f"{task}/{how or strategy}"] = {"losses": losses, "values": values}
     return out
 
 

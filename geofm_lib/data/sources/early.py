@@ -15,7 +15,8 @@ def at_launch(source: listing.Source, text: str, bands: str, choice: str) -> Non
     Tars are not read for it, of larger folders and tables it is what the first files and rows tell.
     """
     if mask_pairs.asked(choice) is not None:
-        if source.kind in ("folder", "zip", "prepared", "download"):
+        few = source.kind in ("folder", "zip") and len(list(islice(archives.every(source), AT_LAUNCH + 1))) <= AT_LAUNCH
+        if few or source.kind in ("prepared", "download"):
             mask_pairs.find(source, text, choice, classes=False)
         return
     found = chosen.check(text, bands, source)
