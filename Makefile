@@ -145,7 +145,7 @@ peers: $(STAMP)  ## reports/peers.csv: speed beside transformers and lightly (8 
 	$(GEOFM) run 11_peers --page reports/recorded/11_peers.html $(recorded_11_peers)
 	$(GEOFM) study peers
 
-verify: $(STAMP)  ## ARTIFACT.md's short claims, made anew and compared (15 minutes on 2 cores; CLAIMS="3 5" for some)
+verify: $(STAMP)  ## ARTIFACT.md's short claims, made anew and compared (about 10 minutes on 2 cores; CLAIMS="3 5" for some)
 	@$(GEOFM) verify $(CLAIMS)
 
 test: $(STAMP)  ## The tests (up to 10 minutes on 2 cores): two files at a time, then those that measure time

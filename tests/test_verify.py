@@ -81,7 +81,7 @@ def test_what_is_outside_is_named_with_all_its_numbers_and_the_others_are_checke
     assert data is None, "what the user's shell names changes no claim"
     assert f"kept in {folder}" in text
     assert verify(table(ROW), said.append, {"half": half})[0].held
-    assert "all 1 claims hold" in said[-1]
+    assert "claim 1 holds" in said[-1]
     assert len(list((tmp_path / "runs").iterdir())) == 1, "what held leaves nothing"
 
 
@@ -89,7 +89,7 @@ def test_a_tolerance_that_is_broken_on_purpose_fails_the_command(tmp_path, monke
     monkeypatch.setenv("GEOFM_RUNS", str(tmp_path))
     (number,) = (str(each.number) for each in CLAIMS if each.check == "step_flops")
     assert cli.main(["verify", number]) == 0
-    assert "all 1 claims hold" in capsys.readouterr().out
+    assert f"claim {number} holds" in capsys.readouterr().out
     text = artifact.FILE.read_text()
     (tmp_path / "broken.csv").write_text(text.replace(",step_flops,4.534,0.0005,", ",step_flops,4.6,0.0005,"))
     broken = artifact.claims(tmp_path / "broken.csv")
@@ -128,7 +128,14 @@ ODD = {
     "": "has no claims",
     ROW.replace("measured", "guessed"): "use one of measured, simulated, predicted, counted",
     ROW.replace("0.5", ""): "has a check and no expected value",
-    ROW.replace("0.5", "half"): "cannot be read",
+    ROW.replace("0.5", "half"): "row 2: expected must be a number; 'half' cannot be read",
+    ROW.replace("1,2,4", "soon,2,4"): "takes 'soon'; begin with a number of minutes",
+    ROW.replace("1,2,4", ",2,4"): "begin with a number of minutes",
+    ROW.replace("1,Half", "1.5,Half"): "number must be a whole number",
+    ROW.replace("1,Half", ",Half"): "number must be a whole number",
+    ROW.replace(",4\n", "\n"): "row 2, has 10 cells, and the header 11",
+    ROW.replace(",4\n", ",4,5\n"): "row 2, has 12 cells, and the header 11",
+    ROW.replace("Half", '"Half'): "cannot be read as CSV",
     ROW.replace("1,Half", "2,Half"): "numbered from 1",
 }
 
@@ -137,6 +144,44 @@ ODD = {
 def test_a_table_that_cannot_be_used_is_one_sentence(table, row):
     with pytest.raises(ValueError, match=ODD[row]):
         table(row)
+
+
+FILES = {
+    "a binary file": (b"\x00\xff\xfe", "artifact.csv is no table of claims: it cannot be read as CSV in UTF-8"),
+    "nothing": (b"", "its first line must name the columns"),
+    "no header": (ROW.encode(), "its first line must name the columns number, claim"),
+    "a column too few": (HEAD.replace(",minutes", "").encode(), "minutes is missing"),
+    "a column too many": (HEAD.replace("gb", "gb,colour").encode(), "has a column 'colour' that no claim has"),
+    "a column twice": (
+        HEAD.replace("gb", "gb,unit").encode(),
+        "has a column 'unit' that no claim has, or has it twice",
+    ),
+}
+
+
+@pytest.mark.parametrize("raw, said", FILES.values(), ids=FILES)
+def test_a_file_that_is_no_table_is_one_sentence(tmp_path, raw, said):
+    (tmp_path / "artifact.csv").write_bytes(raw)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        artifact.claims(tmp_path / "artifact.csv")
+    with pytest.raises(ValueError, match="none.csv cannot be read: No such file"):
+        artifact.claims(tmp_path / "none.csv")
+
+
+def test_a_check_that_is_none_is_refused_before_anything_is_run(table, tmp_path, monkeypatch):
+    monkeypatch.setenv("GEOFM_RUNS", str(tmp_path / "runs"))
+    rows = table(ROW.replace(",half,", ",step_flosp,"))
+    with pytest.raises(ValueError, match="claim 1 has a check 'step_flosp', which is none; did you mean 'step_flops'?"):
+        verify(rows, print)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_claims_may_be_a_range():
+    assert [each.number for each in artifact.chosen("2 13-15", CLAIMS)] == [2, 13, 14, 15]
+    with pytest.raises(ValueError, match="'15-13' names no claim; give the smaller number first"):
+        artifact.chosen("15-13", CLAIMS)
+    with pytest.raises(ValueError, match="Claim 18 is not checked by this command"):
+        artifact.chosen("17-18", CLAIMS)
 
 
 def test_a_place_where_nothing_can_be_written_is_one_sentence(tmp_path, monkeypatch, capsys):

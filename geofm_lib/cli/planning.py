@@ -100,8 +100,8 @@ def calibrate(sources: tuple[str, ...], name: str | None, **asked: Any) -> None:
 def study(name: str) -> None:
     """Write a table of reports/ anew (and run what it still needs).
 
-    NAME: unseen, simulated, accuracy, accuracy_rates, predicted_accuracy, experiments, peers or measured
-    (README's table).
+    NAME: unseen, simulated, accuracy, accuracy_rates, predicted_accuracy, predictions_h100, experiments, peers or
+    measured (README's table).
     """
     from geofm_lib.paper import studies
 

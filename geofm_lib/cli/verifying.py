@@ -11,8 +11,8 @@ from geofm_lib.cli.group import commands, example
 def verify(claims: tuple[str, ...], listed: bool) -> int:
     """Make the numbers of ARTIFACT.md's short claims anew and compare.
 
-    CLAIM is a number of that page; without one all short claims are checked, which takes 15 minutes on two cores. Exit
-    code 0: all hold; 1: the last line names those that do not.
+    CLAIM is a number of that page, or several (13-15); without one all short claims are checked, which takes about ten
+    minutes on two quiet cores. Exit code 0: all hold; 1: the lines at the end name those that do not.
     """
     from geofm_lib.catalog import artifact
 

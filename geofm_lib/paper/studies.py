@@ -83,7 +83,7 @@ def simulated() -> Rows:
         fsdp1 = gib(rank_memory(*job, stack="fsdp1").peak)
         found = {
             "published_gib": printed, "simulated_gib": peak, "libraries_gib": libraries,
-            "simulated_over_published": (peak + libraries) / printed, "arithmetic_gib": arithmetic,
+            "with_libraries_over_published": (peak + libraries) / printed, "arithmetic_gib": arithmetic,
             "arithmetic_over_simulated": arithmetic / peak, "fsdp1_gib": fsdp1, "fsdp1_over_published": fsdp1 / printed,
         }  # fmt: skip
         rows.append(same | {"gpus": gpus} | {name: round(value, 4) for name, value in found.items()})

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from geofm_lib import rights
 from geofm_lib.catalog.artifact import Claim
+from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.paper import verify_planned as counted
 from geofm_lib.paper import verify_runs as runs
 from geofm_lib.paper.verify_place import Made, Place
@@ -58,6 +59,9 @@ class Outcome:
 
 def verify(table: list[Claim], say: Callable[[str], None], checks: dict[str, Check] = CHECKS) -> list[Outcome]:
     """Check every claim, one after the other; a failure does not stop the others. `say` takes lines as they come."""
+    if lost := next((each for each in table if each.check not in checks), None):
+        hint = did_you_mean(lost.check, checks) or f"; checks are {', '.join(checks)}."
+        raise ValueError(f"Nothing was verified: claim {lost.number} has a check '{lost.check}', which is none{hint}")
     root = runs_root()
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -70,7 +74,7 @@ def verify(table: list[Claim], say: Callable[[str], None], checks: dict[str, Che
     began = time.monotonic()
     try:
         for count, claim in enumerate(table, 1):
-            say(f"== {count} of {len(table)}, claim {claim.number}: {claim.claim} (about {claim.minutes} min)")
+            say(f"== {count} of {len(table)}, claim {claim.number}: {claim.claim} ({claim.minutes} min)")
             outcomes.append(_of(claim, checks, place))
             say(outcomes[-1].told())
     except KeyboardInterrupt:
@@ -109,4 +113,5 @@ def summary(outcomes: list[Outcome]) -> str:
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, wide, strict=True)) for row in (columns, *rows)]
     off = [str(each.claim.number) for each in outcomes if not each.held]
     one = f"claim{'s' * (len(off) > 1)} {', '.join(off)} of {len(outcomes)} did not hold"
-    return "\n".join([*lines, one if off else f"all {len(outcomes)} claims hold"])
+    all_hold = f"all {len(outcomes)} claims hold" if len(outcomes) > 1 else f"claim {outcomes[0].claim.number} holds"
+    return "\n".join([*lines, one if off else all_hold])

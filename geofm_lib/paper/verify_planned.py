@@ -48,7 +48,8 @@ def memory_of_3b(place: Place) -> Made:
         run = launch(SimulateSettings(**same, gpus=row["gpus"] or studies.ANY, batch_per_gpu=BATCH))
         held = run.summary["peak_memory_gib"]
         ratios.append(held / row["value"])
-        said.append(f"{row['strategy']} on {run.settings['gpus']} {held:.2f} GiB (published {row['value']:.2f})")
+        of = f"{held:.2f} GiB (published {row['value']:.2f}, {ratios[-1]:.2f})"
+        said.append(f"{row['strategy']} on {run.settings['gpus']} {of}")
     return statistics.median(ratios), ", ".join(said)
 
 
