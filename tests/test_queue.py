@@ -54,6 +54,30 @@ def test_every_row_of_a_shipped_grid_can_be_queued(path, archives):
     assert not faults
 
 
+@pytest.mark.parametrize(
+    "path", [path for path in GRIDS if "--site frontier" in path.read_text()], ids=lambda path: path.stem
+)
+def test_a_grid_for_frontier_is_ready_without_its_site_too(path):
+    """Each row states its nodes and tasks a node; of the open items 8, one a GCD, or one to pack images."""
+    for cells in grid.texts(path):
+        assert cells["nodes"].isdecimal(), cells
+        assert cells["tasks_per_node"].isdecimal(), cells
+        if path.stem == "open_items":
+            assert cells["tasks_per_node"] == ("1" if cells["notebook"] == "01_data" else "8"), cells
+
+
+def test_a_variable_that_is_not_set_is_told_once(monkeypatch):
+    """Not five times as a folder that is not there, with a line more for each row that needs those rows."""
+    monkeypatch.delenv("GEOFM_DATA", raising=False)
+    rows, faults = grid.read(next(path for path in GRIDS if path.stem == "pretraining"))
+    assert not rows
+    first, others = grid.told(faults)
+    assert first.endswith(
+        "column dataset: GEOFM_DATA is not set where this was started, and the path has it; set it there"
+    )
+    assert others == "rows 9-12 need rows that were refused above"
+
+
 def test_the_shipped_grids_cover_the_figures(archives):
     rows = {path.stem: grid.read(path, None if path == SMALL else FRONTIER)[0] for path in GRIDS}
     scaling = {(row.settings.model, row.settings.strategy, row.nodes) for row in rows["weak_scaling"]}
@@ -126,6 +150,8 @@ def test_rows_that_need_a_refused_one_or_are_the_same_run_are_refused(written):
     told = [(fault.row, fault.column) for fault in faults]
     assert told == [(3, "epochs"), (4, "encoder"), (5, "encoder"), (9, "name"), (10, "name")]
     assert "is a prepare row; it takes a pretrain row" in faults[2].reason
+    assert grid.told(faults)[-1] == "row 4 needs a row that was refused above"
+    assert len(grid.told(faults)) == 5
     assert "row 6 is the same run" in faults[3].reason
 
 

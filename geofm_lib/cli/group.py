@@ -76,10 +76,10 @@ def settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
 
 
 def rows_of(grid: Path, site: Any) -> tuple[list[Any], bool]:
-    """The good rows of a grid, and whether there are others (each said in a sentence on standard error)."""
-    from geofm_lib.runs.grid import read
+    """The good rows of a grid, and whether there are others (why, is said on standard error)."""
+    from geofm_lib.runs.grid import read, told
 
     rows, faults = read(grid, site.machine)
-    for fault in faults:
+    for fault in told(faults):
         click.echo(f"{grid.name}: {fault}", err=True)
     return rows, bool(faults)

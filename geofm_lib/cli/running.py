@@ -68,8 +68,8 @@ def _from_yaml(file: Path) -> dict[str, str]:
 @click.argument("sbatch", nargs=-1, type=click.UNPROCESSED, metavar="[-- SBATCH WORDS]")
 @click.option("--send", is_flag=True, help="Send to Slurm what is neither finished nor queued.")
 @click.option("--here", is_flag=True, help="Run the rows of one node on this machine, one after the other.")
-@click.option("--limit", type=int, metavar="N", help="Never more than N of your jobs in the queue (else "
-              "the site's limit); with --here, how many rows are run.")  # fmt: skip
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Never more than N of your jobs in the queue "
+              "(else the site's limit); with --here, how many rows are run.")  # fmt: skip
 @click.option("--site", default="slurm", show_default=True, help="batch/SITE.sh starts the jobs.")
 def submit(grid: Path, sbatch: tuple[str, ...], send: bool, here: bool, limit: int | None, site: str) -> int:
     """Check a grid of runs, then send it to Slurm or run it here.
@@ -87,6 +87,8 @@ def submit(grid: Path, sbatch: tuple[str, ...], send: bool, here: bool, limit: i
             raise ValueError(f"there is no '{chosen.script}' here; start in a clone of geofm, or name another --site")
         if here and send:
             raise ValueError("--here runs the rows on this machine and --send gives them to Slurm; choose one")
+        if limit and not (here or send):
+            raise ValueError("--limit counts what --send sends or --here runs; add one of them")
         rows, failed = rows_of(grid, chosen)
         if here or send:
             stopped = False

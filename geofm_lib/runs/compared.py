@@ -36,7 +36,7 @@ def members(settings: CompareSettings) -> tuple[list[Member], list[str]]:
                 rows, refused = grid.read(find.typed(name), Site(settings.site).machine)
             for row in rows:
                 add(row.folder, row)
-            faults += [f"{Path(name).name}: {fault}" for fault in refused]
+            faults += [f"{Path(name).name}: {fault}" for fault in grid.told(refused)]
         else:
             add(find.run_folder(name))
     life.first_look(folder for folder, _ in found.values())

@@ -30,6 +30,7 @@ from geofm_lib.runs.run import Run
 from geofm_lib.settings import JOBS, JobSettings
 from geofm_lib.settings.base import shortened
 from geofm_lib.settings.branch import OWN
+from geofm_lib.settings.places import PATHS, unset
 
 COLUMNS = ("name", "notebook", "nodes", "tasks_per_node", "walltime", "after")
 BEYOND = "(none)"  # where cells stand that have no column
@@ -39,13 +40,41 @@ REFERS_TO = {"data": "prepare", "encoder": "pretrain", "init": "pretrain", "bran
 
 
 class Fault(ValueError):
-    """Why a row cannot be queued: its number in the file, as an editor counts, the column and the reason."""
+    """Why a row cannot be queued: its number in the file, as an editor counts, the column and the reason.
 
-    def __init__(self, column: str, reason: str, row: int = 0):
-        self.column, self.reason, self.row = column, reason, row
+    `needs` is the name of the row that is missing above, where that is the reason; `follows` the row of that name which
+    was refused itself (0: there is none).
+    """
+
+    def __init__(self, column: str, reason: str, row: int = 0, needs: str = ""):
+        self.column, self.reason, self.row, self.needs, self.follows = column, reason, row, needs, 0
 
     def __str__(self) -> str:
         return f"row {self.row}, column {self.column}: {self.reason}"
+
+
+def told(faults: list[Fault]) -> list[str]:
+    """The faults as sentences: one for all rows of the same reason, and one for those that only follow from others."""
+    alike: dict[tuple[str, str], list[int]] = {}
+    for fault in faults:
+        if not fault.follows:
+            alike.setdefault((fault.column, fault.reason), []).append(fault.row)
+    found = [f"{_listed(rows)}, column {column}: {reason}" for (column, reason), rows in alike.items()]
+    if following := [fault.row for fault in faults if fault.follows]:
+        need = "needs a row that was" if len(following) == 1 else "need rows that were"
+        found.append(f"{_listed(following)} {need} refused above")
+    return found
+
+
+def _listed(rows: list[int]) -> str:
+    """row 3, or rows 83, 94-97."""
+    spans: list[list[int]] = []
+    for row in rows:
+        if spans and row == spans[-1][-1] + 1:
+            spans[-1] = [spans[-1][0], row]
+        else:
+            spans.append([row])
+    return f"row{'s' * (len(rows) > 1)} {', '.join('-'.join(map(str, span)) for span in spans)}"
 
 
 @dataclass(frozen=True)
@@ -87,6 +116,7 @@ def read(file: str | Path, machine: Machine | None = None) -> tuple[list[Row], l
     rows: dict[str, Row] = {}
     faults: list[Fault] = []
     taken: dict[Path, int] = {}
+    refused: dict[str, int] = {}
     for line, cells in _lines(Path(file)):
         name = cells.get("name") or f"row{line}"
         try:
@@ -96,7 +126,8 @@ def read(file: str | Path, machine: Machine | None = None) -> tuple[list[Row], l
             if row.folder in taken:
                 raise Fault("name", f"row {taken[row.folder]} is the same run: every setting is equal")
         except Fault as fault:
-            fault.row = line
+            fault.row, fault.follows = line, refused.get(fault.needs, 0)
+            refused.setdefault(name, line)
             faults.append(fault)
         else:
             rows[name], taken[row.folder] = row, line
@@ -158,6 +189,9 @@ def _row(line: int, name: str, cells: dict[str, str], rows: dict[str, Row], mach
     if job is None or not issubclass(job, JobSettings):
         raise Fault("notebook", f"{cells.get('notebook', '')} starts no run; it reads finished ones")
     given = {column: cell for column, cell in cells.items() if column not in COLUMNS}
+    for column in (column for column in given if column in PATHS):
+        if gone := unset(given[column]):
+            raise Fault(column, f"{gone.strip(' ()')} where this was started, and the path has it; set it there")
     used = {column: found for column, cell in given.items() if (found := _referred(column, cell, rows))}
     nodes = _count("nodes", cells, 1, machine.nodes if machine else None)
     per_node = machine.devices_per_node if machine else None
@@ -200,7 +234,7 @@ def _speaking_of(column: str) -> Iterator[None]:
 
 def _known(column: str, name: str, rows: dict[str, Row]) -> Row:
     if name not in rows:
-        raise Fault(column, f"there is no good row '{name}' above this one{did_you_mean(name, rows)}")
+        raise Fault(column, f"there is no good row '{name}' above this one{did_you_mean(name, rows)}", needs=name)
     return rows[name]
 
 
