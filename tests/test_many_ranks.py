@@ -66,10 +66,9 @@ def found(place):
         2: [run("two", strategy="SHARD_GRAD_OP"), run("moved", strategy="HYBRID_2GPUs")],
         1: [run(f"parts {k}", stop, strategy="NO_SHARD", max_batch_per_rank=8 // k) for k, stop in PARTS.items()],
     }
-    dated = {"data": str(packed.dated(place / "dated")), "objective": "both", "positives": "dates", "epochs": 2}
-    curves[4].append(run("dates on 4", strategy="HYBRID_2GPUs", **dated))
+    dated = {"data": str(packed.dated(place / "dated")), "objective": "both", "positives": "dates", "epochs": 1}
     curves[2].append(run("dates on 2", strategy="FULL_SHARD", **dated))
-    curves[1] += [run("dates on 1", **dated), run("dates again", stop=3, **dated), run("dates again", **dated)]
+    curves[1] += [run("dates on 1", **dated), run("dates again", stop=2, **dated), run("dates again", **dated)]
     init = encoders.autoencoder(place / "init" / "source")
     out = {}
     for world in (4, 2, 1):  # in this order, since a run moves from 4 to 2
@@ -77,7 +76,7 @@ def found(place):
         programs = {"equality": equality, "curves": {"runs": curves[world]}}
         programs["masked"] = {"strategies": STRATEGIES[world], "others": ["bf16"] if world == 2 else []}
         programs["first_weights"] = {"strategies": STRATEGIES[world], "init": str(init), "place": str(place / "init")}
-        programs["contrasted"] = {"strategies": COMPARED[world]}
+        programs["contrasted"] = {"strategies": COMPARED[world], "steps": 1 if world == 4 else 2}
         if world in SIMULATED:
             programs["held"] = {"strategies": HELD[world], "settings": SIMULATED[world]}
         if world == 2:
@@ -132,7 +131,8 @@ def test_views_are_told_from_those_of_all_ranks_under_every_strategy(found, worl
     for name, each in own.items():
         allowed = 2e-2 if name.endswith("bf16") else 1e-5  # cosines are divided by a temperature of 0.1
         for key in ("losses", "norms"):
-            assert each[key] == pytest.approx(reference[key], rel=allowed), (world, name, key)
+            beside = reference[key][: len(each[key])]
+            assert each[key] == pytest.approx(beside, rel=allowed), (world, name, key)
         assert each["replicas_equal"]
 
 
@@ -229,12 +229,11 @@ def test_fifty_steps_are_the_same_on_any_ranks_and_after_moving(found, fifty, na
 
 
 def test_dates_of_places_are_the_same_pairs_on_any_ranks_and_after_a_stop(found, fifty, place):
-    losses = {name: list(fifty[f"dates {name}"]["loss"]) for name in ("on 1", "on 2", "on 4", "again")}
-    assert len(losses["on 1"]) == 6
-    assert found[1]["curves"][-2:] == ["a stop was asked for; saved at step 3 of 6", "finished"]
+    losses = {name: list(fifty[f"dates {name}"]["loss"]) for name in ("on 1", "on 2", "again")}
+    assert len(losses["on 1"]) == 3
+    assert found[1]["curves"][-2:] == ["a stop was asked for; saved at step 2 of 3", "finished"]
     assert losses["again"] == losses["on 1"], "to the bit"
-    for name in ("on 2", "on 4"):
-        assert losses[name] == pytest.approx(losses["on 1"], rel=1e-5)
+    assert losses["on 2"] == pytest.approx(losses["on 1"], rel=1e-5)
     encoder = place / "dates on 2" / "encoder"
     weights = safetensors.torch.load_file(encoder / "model.safetensors")
     assert not any("projector" in name for name in weights)

@@ -39,9 +39,12 @@ def info_nce(views: torch.Tensor, temperature: float, places: torch.Tensor | Non
     """The mean over this rank's views of -log p(the other view of the same image); every rank calls this.
 
     Args:
-        views: [2 B, J] in fp32, each of length 1: the first views of B images, then their second ones in that order.
+        views: projections [2 B, J] in fp32: the first views of B images, then their second ones in that order.
         temperature: divides the cosines.
         places: int64 [B]; images of one place (its two dates) are no negatives of each other. None: all differ.
+
+    The views of all ranks are standardised number by number before they are compared, as by the BatchNorm without
+    weights that ends MoCo v3's head. Else what they all share makes every cosine nearly 1, and a small ViT stays there.
 
     The global loss is the mean over ranks, as of any loss here. Its gradient has the right scale without a factor: the
     gathering hands each rank the sum over all ranks' losses, and FSDP and DDP take the mean over ranks of what each
@@ -49,10 +52,10 @@ def info_nce(views: torch.Tensor, temperature: float, places: torch.Tensor | Non
     rank's views are somebody else's would be missing.)
     """
     rank, half = dist.get_rank(), len(views) // 2
-    everybody = gathered(views).flatten(0, 1)
+    everybody = F.normalize(F.batch_norm(gathered(views).flatten(0, 1), None, None, training=True), dim=1)
     own = torch.arange(2 * half, device=views.device)
     first = rank * 2 * half  # column of this rank's first view
-    cosines = views @ everybody.T / temperature
+    cosines = everybody[first : first + 2 * half] @ everybody.T / temperature
     out = F.one_hot(first + own, len(everybody)).bool()  # no view is told from itself
     partner = first + (own + half) % (2 * half)
     if places is not None:

@@ -33,7 +33,7 @@ class ContrastiveEncoder(nn.Module):
         return (1 + self.patches,)
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """[B, J] in fp32, each of length 1."""
+        """Projections [B, J] in fp32."""
         return self.projector(mae.whole(self.encoder, images_BCHW))
 
     def features(self, images_BCHW: torch.Tensor) -> torch.Tensor:

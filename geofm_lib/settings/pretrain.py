@@ -55,7 +55,7 @@ class PretrainSettings(TrainingSettings):
     positives: objectives.Positives = setting(
         "views", "contrastive: views (two of an image) | dates (two of a place, by 01's pairs)", "model", later=True
     )
-    temperature: float = setting(0.1, "contrastive: divides cosines; smaller asks for more", "model", later=True, gt=0)
+    temperature: float = setting(0.2, "contrastive: divides cosines; smaller asks for more", "model", later=True, gt=0)
     projection: int = setting(
         128, "contrastive: numbers in which views are compared, behind a small head", "model", later=True, ge=2
     )

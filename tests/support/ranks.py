@@ -121,7 +121,7 @@ def masked(context, arguments):
 
 def contrasted(context, arguments):
     """Views that are compared, alone and beside MAE: losses, norms and equality of replicas, some images being of one
-    place. strategies: by objective, each with further arguments of `apply`. One rank also trains without a wrapper.
+    place. strategies: by objective, (strategy, precision); so many `steps`. One rank also trains without a wrapper.
     """
     import torch
 
@@ -134,12 +134,12 @@ def contrasted(context, arguments):
         "both": lambda: mae.build("ViT-Atto", 32, 3, "meta", 8, norm_pix_loss=True, projection=16),
     }
 
-    def train(model, objective, batch=8, steps=2):
+    def train(model, objective, batch=8):
         optimiser = training.optimiser(model, 0.05)
         generator = torch.Generator().manual_seed(5)
         own = slice(context.rank * batch // context.world_size, (context.rank + 1) * batch // context.world_size)
         out = {"losses": [], "norms": []}
-        for _ in range(steps):
+        for _ in range(arguments["steps"]):
             images = torch.randn(2, batch, 3, 32, 32, generator=generator)
             noise = torch.rand(2, batch, 16, generator=generator)
             parts = [each[:, own].flatten(0, 1) for each in (images, noise)]
