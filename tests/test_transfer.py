@@ -14,8 +14,8 @@ from geofm_lib.catalog.readouts import ACCURACY, GAIN
 from geofm_lib.distributed import training
 from geofm_lib.distributed.context import Context
 from geofm_lib.figures import transfer as page
+from geofm_lib.jobs import probe_judge, probe_metrics, transfer_arm, transfer_judge
 from geofm_lib.jobs import transfer as job
-from geofm_lib.jobs import transfer_arm, transfer_judge
 from geofm_lib.jobs.run_folder import Folder, Stopped, request
 from geofm_lib.model import transfer, vit
 from geofm_lib.runs import launch
@@ -101,7 +101,7 @@ def test_an_arm_is_a_row(finished):
     assert float(gain["value"]) == pytest.approx(tuned - scratch, abs=2e-3) == summary["gain"]
     assert float(whole[0]["difference_to_untrained"]) == pytest.approx(tuned - scratch, abs=2e-3)
     assert {row["interval_kind"] for row in whole if not row["protocol"].startswith("fast")} == {
-        transfer_judge.OF_SEEDS, transfer_judge.PAIRED}  # fmt: skip
+        f"{kind}, of the mean of two seeds" for kind in (probe_judge.OF_IMAGES, transfer_judge.PAIRED)}  # fmt: skip
     assert "reaches" in summary["answer"]
     assert {row["class"] for row in rows(folder, "classes.csv")} == {"class 0", "class 1", "class 2"}
     run = Run(folder)
@@ -222,19 +222,21 @@ def test_rates_fall_from_block_to_block():
 
 
 def test_an_interval_over_seeds_is_wider_than_of_one():
-    """Two seeds that differ by 20 points cannot be told to a point, however many images there are."""
+    """Seeds that differ by 20 points cannot be told to a point, however many images there are; two have no interval."""
     truth = np.zeros(1000, np.int64)
-    scores = [np.stack([np.arange(1000) < count, np.arange(1000) >= count], 1).astype(float) for count in (900, 700)]
+    scores = [
+        np.stack([np.arange(1000) < count, np.arange(1000) >= count], 1).astype(float) for count in (900, 800, 700)
+    ]
     judge = transfer_judge.Judge.__new__(transfer_judge.Judge)
-    judge.metric, judge.truth, judge.within, judge.sizes = job.TASKS["classify"].read, truth, "", (10, 1000)
-    from geofm_lib.jobs import probe_judge, probe_metrics
-
+    judge.truth, judge.within, judge.sizes = truth, "", (10, 1000)
     judge.metric = probe_metrics.TOP
     judge.weights = probe_judge.drawn(np.arange(1000), np.arange(1000), 500)
-    one, two = (judge.draws(each, 2) for each in (scores[:1], scores))
+    one, two, three = (judge.draws(scores[:count], 2) for count in (1, 2, 3))
     assert np.ptp(np.percentile(one, (2.5, 97.5))) == pytest.approx(2 * 1.96 * 100 * (0.9 * 0.1 / 1000) ** 0.5, rel=0.2)
-    assert np.ptp(np.percentile(two, (2.5, 97.5))) > 15
-    assert two.mean() == pytest.approx(80, abs=2)
+    assert np.ptp(np.percentile(two, (2.5, 97.5))) < 5 and two.mean() == pytest.approx(85, abs=1)
+    assert np.ptp(np.percentile(three, (2.5, 97.5))) == pytest.approx(2 * 4.303 * 10 / 3**0.5, rel=0.15)
+    assert [judge.kind("95 %", seeds) for seeds in (1, 2, 3)] == [
+        "95 %", "95 %, of the mean of two seeds", "95 %, Student's t over training seeds"]  # fmt: skip
 
 
 REFUSED = {

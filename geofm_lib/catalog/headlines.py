@@ -112,7 +112,7 @@ KINDS = {
     "transfer": Kind(
         (
             Headline("gain over the same without pretraining, {METRIC}", "gain", " points", low="gain_low",
-                     high="gain_high", form="+.1f", over="over test images and training seeds of one run",
+                     high="gain_high", form="+.1f", over="over the test images and seeds of one run",
                      alike=("gain_of",)),
             Headline("{METRIC}, fine-tuned", "value_fine-tuned", " %", form=".1f"),
         ),

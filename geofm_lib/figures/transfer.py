@@ -78,7 +78,8 @@ def arms(run: Run) -> Figure | Note:
     told = [
         f"{transfer.words(r.name)} {r.value:.1f} ({r.low:.1f} to {r.high:.1f})" for r in found.itertuples(index=False)
     ]
-    alt = f"{long[0].upper()}{long[1:]} in percent, with 95 % intervals over test images and, of arms, training seeds: "
+    over = str(found["interval_kind"].iloc[0]).removeprefix("95 %, ")
+    alt = f"{long[0].upper()}{long[1:]} in percent, with 95 % intervals ({over}): "
     table = found.assign(arm=names)[["arm", "value", "low", "high", "interval_kind", "protocol", "n_train", "n_test"]]
     return Figure(figure, f"{alt}{'; '.join(told)}.", table)
 

@@ -1,6 +1,7 @@
-"""Rows and differences of 08: means over seeds, with intervals over test images and, where there are some, seeds.
+"""Rows and differences of 08: means over seeds, with intervals over test images and, from three on, over seeds.
 
-For a difference the same test images are drawn for both, and each side's seeds by themselves.
+For a difference the same test images are drawn for both, and each side has its own seeds. Drawing two or three seeds
+with replacement would give too short an interval, so their spread comes in by Student's t.
 """
 
 from pathlib import Path
@@ -14,9 +15,9 @@ from geofm_lib.jobs import probe_judge, probe_splits
 from geofm_lib.jobs.probe_judge import OF_IMAGES, Rows
 from geofm_lib.jobs.probe_metrics import Metric
 
-OF_SEEDS = "95 %, bootstrap over test images and training seeds"
-PAIRED = "95 %, paired bootstrap over test images and training seeds"
-PAIRED_IMAGES = "95 %, paired bootstrap over test images"
+PAIRED = "95 %, paired bootstrap over test images"
+OVER_SEEDS, OF_TWO = ", Student's t over training seeds", ", of the mean of two seeds"
+LEAST_SEEDS = 3  # fewer say too little of their spread
 WITHIN = ", within the places of this test side"
 LEAST_GROUPS = 10  # with fewer places or sets on the test side an interval over them says nothing: images are drawn
 
@@ -39,13 +40,18 @@ class Judge:
         return self.metric.measure(evidence, self.truth)
 
     def draws(self, each: list[np.ndarray], seed: int) -> np.ndarray:
-        """[draws]: means over as many seeds as there are, drawn by `seed`, of the metric over drawn images."""
-        values = np.stack([self.metric.weighted(evidence, self.truth, self.weights) for evidence in each])
-        count, number = values.shape
-        if count == 1:
-            return values[0]
-        picked = np.random.default_rng(seed).integers(0, count, (count, number))
-        return np.take_along_axis(values, picked, axis=0).mean(0)
+        """[draws]: means over seeds of the metric over drawn images, and what other seeds would change, by `seed`."""
+        values = np.mean([self.metric.weighted(evidence, self.truth, self.weights) for evidence in each], axis=0)
+        count = len(each)
+        if count < LEAST_SEEDS:
+            return values
+        spread = float(np.std([self.measure(evidence)[0] for evidence in each], ddof=1)) / count**0.5
+        return values + spread * np.random.default_rng(seed).standard_t(count - 1, len(values))
+
+    def kind(self, words: str, seeds: int) -> str:
+        """What an interval covers that is over so many seeds. words: of one seed."""
+        more = OVER_SEEDS if seeds >= LEAST_SEEDS else OF_TWO if seeds == 2 else ""
+        return words + more + self.within
 
 
 class Told:
@@ -70,7 +76,7 @@ class Told:
         for name, values in self.values.items():
             count = len(values)
             about = self.about[name] | {"probe_seed": f"{seed}-{seed + count - 1}" if count > 1 else seed}
-            kind = (OF_SEEDS if count > 1 else OF_IMAGES) + self.judge.within
+            kind = self.judge.kind(OF_IMAGES, count)
             means[name] = probe_judge.row(self.judge.metric, about, sizes, values.mean(0))
             found.append(means[name] | probe_judge.interval(self.drawn[name], kind))
             for k, each in enumerate(values if count > 1 else ()):
@@ -86,7 +92,7 @@ class Told:
     def difference(self, name: str, other: str) -> dict[str, Any]:
         """By how much the first is above the second, in points, with its interval."""
         value = float(self.values[name][:, 0].mean() - self.values[other][:, 0].mean())
-        kind = (PAIRED if len(self.values[name]) > 1 else PAIRED_IMAGES) + self.judge.within
+        kind = self.judge.kind(PAIRED, len(self.values[name]))
         row = {"first": name, "second": other, "value": round(value, 3)}
         return row | probe_judge.interval(self.drawn[name] - self.drawn[other], kind)
 
