@@ -245,6 +245,13 @@ def test_runs_give_a_row_that_a_plan_takes_and_tells_of(tmp_path, capsys):
     assert "Assumed" not in said, "settings.json says all"
     assert main(["calibrate", *folders, "--name", "mine"]) == 2
     assert "There is a row 'mine' already" in capsys.readouterr().err
+    assert main(["calibrate", *folders, "--on", "name=run[0-4]", "--name", "again", "--like", "mine"]) == 0
+    mine, again = machines.lookup("mine"), machines.lookup("again")
+    assert (again.memory_gb_s, again.memory_gib, again.links_gb_s) == (
+        mine.memory_gb_s,
+        mine.memory_gib,
+        mine.links_gb_s,
+    )
     told = speeds.told("mine")
     assert "measured peak_fp32_tflops; fitted share_fp32" in told
     assert "stated peak_bf16_tflops" in told

@@ -189,6 +189,10 @@ def test_what_cannot_be_is_one_sentence(tmp_path, capsys, monkeypatch):
     assert "is there already" in refused(tmp_path, capsys, "--crate", run.folder, "--to", tmp_path / "there.zip")
     assert (tmp_path / "there.zip").read_text() == "mine"
     assert "is no folder" in refused(tmp_path, capsys, "--crate", run.folder, "--to", tmp_path / "there.zip" / "x.zip")
+    within = f"is a folder: name the file in it, --to {tmp_path}/{run.folder.name}.crate.zip"
+    assert within in refused(tmp_path, capsys, "--crate", run.folder, "--to", tmp_path)
+    assert "make that folder" in refused(tmp_path, capsys, "--crate", run.folder, "--to", tmp_path / "new" / "x.zip")
+    assert not (tmp_path / "new").exists(), "no folder is made on the way"
     (run.folder / "metrics.jsonl").write_text("changed")
     assert "not what was written" in refused(tmp_path, capsys, "--crate", run.folder)
     live = made(tmp_path / "live", status="", seal=False)

@@ -76,9 +76,9 @@ def fixed(value: float, places: int) -> str:
     return f"{round(value, places):,.{max(0, places)}f}".replace("-", MINUS)
 
 
-def counted(count: int, word: str) -> str:
-    """A count with its noun: 1 node, 1,200 images."""
-    return f"{count:,} {word}" + ("" if count == 1 else "s")
+def counted(count: int, word: str, several: str = "") -> str:
+    """A count with its noun: 1 node, 1,200 images; ``several`` where its plural has more than an s."""
+    return f"{count:,} {word if count == 1 else several or word + 's'}"
 
 
 def off(ours: float, seen: float = 1.0) -> float:

@@ -12,6 +12,7 @@ from geofm_lib import files, rights
 from geofm_lib.report.public import Public
 from geofm_lib.runs import check
 from geofm_lib.runs.run import Run, shown
+from geofm_lib.settings.places import unset
 
 MISSING = (
     "--crate needs the package rocrate, which is not installed here: .venv/bin/pip install -e '.[crate]' "
@@ -35,7 +36,6 @@ def write(run: Run, file: Path | None = None) -> Path:
     with tempfile.TemporaryDirectory() as place:
         crate = Described(run, Public(run), notebook, Path(place)).crate()
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
             with files.whole(target, replace=False) as fresh:
                 crate.write_zip(fresh)
         except OSError as error:
@@ -50,15 +50,17 @@ def _refuse(run: Run, target: Path) -> None:
         raise ValueError(run.trouble)
     if state not in ENDED:
         raise ValueError(f"{shown(run.folder)} is {state}: make its crate when it has ended (geofm watch RUN waits)")
+    if target.is_dir():
+        raise ValueError(f"'{target}' is a folder: name the file in it, --to {target / run.folder.name}.crate.zip")
     if target.suffix != ".zip":
         raise ValueError(f"A crate is one zip file: name it {shown(target)}.zip")
     if os.path.lexists(target):
         raise ValueError(f"{shown(target)} is there already: delete it, or name another file with --to")
-    near = next(each for each in target.parents if os.path.lexists(each))
-    if not os.path.isdir(near):
-        raise ValueError(f"'{near}' is no folder, so nothing can be written into it")
-    if not os.access(near, os.W_OK | os.X_OK):
-        raise ValueError(rights.denied(near))
+    if not target.parent.is_dir():
+        what = "is no folder" if os.path.lexists(target.parent) else f"is not there{unset(target)}: make that folder"
+        raise ValueError(f"The crate has no place: '{target.parent}' {what}, or name another file with --to")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise ValueError(rights.denied(target.parent))
 
 
 def _notebook(run: Run) -> Path:

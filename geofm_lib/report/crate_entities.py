@@ -16,6 +16,7 @@ from rocrate.rocrate import ROCrate
 
 from geofm_lib import files, settings
 from geofm_lib.catalog.datasets import DATASETS
+from geofm_lib.catalog.metrics import counted
 from geofm_lib.report import notebook_outputs
 from geofm_lib.report.public import Public
 from geofm_lib.runs.run import Run
@@ -144,10 +145,12 @@ class Described:
             for name in RAN_ON if where.get(name) not in (None, "")
         ]  # fmt: skip
         agent = _add(crate, "#whoever-ran-it", "Organization", name="whoever ran it (not named here)")
-        told = f"A {self.run.job} run of {where.get('ranks', 1)} ranks on {where.get('device', 'an unknown device')}"
+        ranks = counted(where.get("ranks", 1), "rank")
+        told = f"A {self.run.job} run of {ranks} on {where.get('device', 'an unknown device')}"
+        told += f", in {counted(len(starts), 'launch', 'launches')}: {state}."
         return _add(
             crate, f"#run-{self.run.folder.name}", "CreateAction", name=f"{workflow['name']} ({state})",
-            description=self.public.text(f"{told}, in {len(starts)} launches: {state}."), instrument=workflow,
+            description=self.public.text(told), instrument=workflow,
             agent=agent, object=inputs, result=outputs, environment=ran_on, **facts,
             actionStatus=f"http://schema.org/{'Completed' if state == 'finished' else 'Failed'}ActionStatus",
         )  # fmt: skip

@@ -72,7 +72,8 @@ def before(machine: Machine, like: str) -> list[dict[str, Any]]:
     if machine.device == "cpu":
         rows = [row | {"value": OWN_PROCESSOR.get(row["name"], row["value"])} for row in rows]
         rows = [row | {"spread": MAY_HIDE} if row["name"].startswith("overlap") else row for row in rows]
-    return [row | {"kind": "stated" if row["kind"] == "stated" else "assumed"} for row in rows]
+    bare = [{name: value for name, value in row.items() if name != "loads"} for row in rows]
+    return [row | {"kind": "stated" if row["kind"] == "stated" else "assumed"} for row in bare]
 
 
 def _is_grid(path: Path) -> bool:
@@ -157,11 +158,12 @@ def _machine(runs: list[Run], like: str) -> tuple[Machine, str]:
         alike = [run for run in runs if run.settings["precision"] == precision]
         shares = [run.summary["matmul_tflops"] * run.summary["ranks"] / nodes[id(run)] / most for run in alike]
         peaks[f"peak_{precision}_tflops"] = median(shares)
-    several = max(nodes.values()) > 1
+    several, whole = max(nodes.values()) > 1, found.memory_gb_s * found.devices_per_node
+    shared = replace(found, shared=True, links_gb_s={}).with_ranks(most)  # a processor's ranks have it in parts
     row = replace(
-        found, **peaks, title=f"{where['device']}, {where['cores']} cores", devices_per_node=most, shared=most > 1,
-        memory_gb_s=found.memory_gb_s / most, memory_gib=found.memory_gib / most, device_name=where["device"],
-        links_gb_s={most: found.memory_gb_s} if most > 1 else {}, measured=tuple(peaks),
+        shared, **peaks, title=f"{where['device']}, {where['cores']} cores", shared=most > 1,
+        device_name=where["device"], memory_gib=found.memory_gib * found.devices_per_node / most,
+        links_gb_s={most: whole} if most > 1 else {}, measured=tuple(peaks),
         network_gb_s=found.network_gb_s or (NETWORK if several else None), nodes=max(found.nodes, *nodes.values()),
         source=f"peaks as measured by {len(runs)} runs of notebook 03; bandwidths and memory as of {found.name}",
     )  # fmt: skip
