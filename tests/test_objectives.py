@@ -1,5 +1,7 @@
 """Other objectives than MAE's: views, the loss over all images of a step, their settings, and what is exported."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,13 @@ from geofm_lib import files
 from geofm_lib.advice import memory
 from geofm_lib.data import loader, shards, views
 from geofm_lib.distributed import contrast
+from geofm_lib.figures import pretrain as page
 from geofm_lib.model import contrastive, mae
 from geofm_lib.model.interop import folders, formats, locate, start
 from geofm_lib.paper import accuracy
 from geofm_lib.planning.flops import training_flops
 from geofm_lib.runs import check
+from geofm_lib.runs.run import Run
 from geofm_lib.settings import PretrainSettings, SettingsError
 from tests.support import encoders, packed
 
@@ -232,3 +236,22 @@ def test_memory_is_of_both_views():
         name: memory.peak_gib(PretrainSettings(**asked, objective=name), 1) for name in ("mae", "both", "contrastive")
     }
     assert held["mae"] < held["both"] < held["contrastive"]
+
+
+def test_the_page_of_a_contrastive_run_says_what_it_learned_and_draws_its_loss(tmp_path):
+    rows = [
+        {"step": n, "epoch": n / 10, "loss": 6.0 - n / 20, "learning_rate": 0.1, "grad_norm": 1.0} for n in range(1, 41)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = PretrainSettings(**CONTRASTIVE)
+    files.write_json(tmp_path / "settings.json", {"job": "pretrain", "asked": settings.asked(), "resolved": {}})
+    summary = {"status": "finished", "objective": "contrastive", "guessing_loss": 5.29, "loss": 4.02, "loss_steps": 4}
+    summary |= {"epochs": 4, "steps": 40, "train_images": 100, "global_batch": 10, "left_out_images": 0}
+    files.write_json(tmp_path / "summary.json", summary)
+    run = Run(tmp_path)
+    found = page.answer(run)
+    assert "contrastive loss is 4.02 (mean of the last 4 steps), where guessing among all views" in repr(found)
+    assert "guessing" in page.result(run).text
+    assert page.loss(run).alt.startswith("The training loss falls from 5.95 to 4.02")
+    assert "masks and rebuilds nothing" in page.reconstruction(run).text
+    assert repr(page.doubts(run))

@@ -43,7 +43,7 @@ def answer(run: Run) -> Answer:
     if "patch_mean_loss" in run.summary:
         more = [f"The ± is 95 % over these images, of one run (seed {run.settings.get('seed', 0)}), not over seeds."]
     told = rebuilt.kept(run)
-    more += [f"Peak signal-to-noise ratio of the masked pixels of {rebuilt.beside(told)}."] * bool(told)
+    more += [f"Peak signal-to-noise ratio of the masked pixels of {rebuilt.beside(told)}."] if told else []
     more += [f"What speaks against it: {against}."] * bool(against)
     images = "drawn (synthetic) scenes" if drawn_by_us(run.settings) else "images"
     return Answer(pretraining.answer(run.summary, run.settings, images), " ".join(more))
