@@ -237,7 +237,9 @@ def test_places_are_sought_on_their_other_date_without_labels(with_pairs, tmp_pa
     assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in rows)
     assert found["places"] == found["test_pairs"] == 12
     assert found["chance"] == pytest.approx(100 / 12)
-    assert found["answer"].startswith("Frozen untrained features find a place on its other date among 12 of 4 groups: ")
+    assert found["answer"].startswith(
+        "Frozen untrained features find a place on its other date among 12 places (4 groups): "
+    )
     files.write_json(tmp_path / "probe" / "summary.json", found)
     asked = {"job": "probe", "asked": settings.asked(), "resolved": {}}
     files.write_json(tmp_path / "probe" / "settings.json", asked)

@@ -126,5 +126,7 @@ def _told(rows: list[dict[str, Any]], judge: Judge) -> dict[str, Any]:
             told.append(f"{row['model']} {row['value']:.1f} %")
             found[f"fast_{row['model'].replace(' ', '_')}"] = row["value"]
     what = "untrained features find" if head["objective"] == UNTRAINED else "features find"
-    answer = f"Frozen {what} a place on its other date among {places:,} of {judge.groups} groups: {'; '.join(told)}"
+    answer = (
+        f"Frozen {what} a place on its other date among {places:,} places ({judge.groups} groups): {'; '.join(told)}"
+    )
     return found | {"answer": f"{answer} (chance {found['chance']:.2g} %, 95 % over groups)"}
