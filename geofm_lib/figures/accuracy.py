@@ -1,5 +1,6 @@
 """07: whether larger models learn better features, and what it costs; every figure from rows of accuracies alone."""
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -293,6 +294,8 @@ def one_more_point(settings: AccuracySettings) -> Table:
     then = bool((frame["why"].fillna("") == "").any()) if len(frame) else False
     about = _priced(then)
     frame["why"] = frame["why"].replace("", "can be said").fillna("can be said")
+    if len(frame):
+        frame["high"] = frame["high"].astype(object).replace(math.inf, "no bound")
     if len(frame) and frame["why"].nunique() == 1:
         why = frame.pop("why").iloc[0]
         about += (
