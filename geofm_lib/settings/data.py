@@ -31,7 +31,7 @@ class PrepareSettings(JobSettings):
     )
     labels: str = setting(
         "",
-        "table.csv, or with its columns after a colon; lists/*.txt, 'folders' or 'none' (empty: as found)",
+        "table.csv, or its columns after a colon; lists/*.txt, 'folders', 'masks' or 'none' (empty: as found)",
         "data",
     )
     pairs: str = setting(
