@@ -15,7 +15,7 @@ from geofm_lib.runs import branch
 from geofm_lib.runs.check import check
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import PretrainSettings, ProbeSettings, Resolved, SettingsError
-from geofm_lib.settings.branch import FIXED, MAY_CHANGE, ranges, spelled
+from geofm_lib.settings.branch import FIXED, MAY_CHANGE, ranges, refuse, spelled
 from tests.support import packed, ranks
 
 USUAL = {"model": "ViT-Atto", "epochs": 4, "warmup_epochs": 0, "global_batch": 8, "log_every": 1, "image_size": 32}
@@ -286,16 +286,25 @@ OTHER |= {
     "crop_scale_min": 0.5,
     "init": "a",
     "init_bands": "new",
+    "objective": "both",
 }
+COMPARED = {"projection": 64, "positives": "dates", "temperature": 0.5, "colour_jitter": 0.1, "contrast_weight": 0.5}
 
 
-@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize("name", [name for name in FIXED if name not in COMPARED])
 def test_what_may_not_change_is_one_sentence(found, name):
     with pytest.raises(
         SettingsError, match=f"^branch: {name} is .* and cannot become .*{FIXED[name]}; leave"
     ) as caught:
         PretrainSettings(branch=str(found[0] / "whole@5"), **{name: OTHER[name]})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_nor_may_how_views_are_compared(name):
+    now = PretrainSettings.model_construct(branch="there@5", objective="both", **{name: COMPARED[name]})
+    with pytest.raises(SettingsError, match=f"^branch: {name} is .* in 'there@5' and cannot become .*{FIXED[name]}"):
+        refuse(now, {"objective": "both"})
 
 
 def test_what_a_notebook_leaves_at_its_default_is_as_there(found):
