@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from geofm_lib.catalog.metrics import plus_minus
+from geofm_lib.catalog.metrics import plus_minus, with_ends
 from geofm_lib.catalog.readouts import CONTROLS, EQUALLY, SCALED
 from geofm_lib.figures._axes import (
     FLOPS,
@@ -19,6 +19,7 @@ from geofm_lib.figures._axes import (
     legend_below,
     own_look,
     plain_log,
+    ticks,
 )
 from geofm_lib.figures.display import NO_RESULTS, Answer, Figure, Note, Table, axes, styled
 from geofm_lib.files import read_csv
@@ -60,7 +61,8 @@ def answer(settings: AccuracySettings) -> Answer:
         times = last["parameters_m"] / first["parameters_m"]
         judged = f"Size {does}" if len(gains) >= claims.LEAST_SIZES else f"Not known yet, of {len(gains)} sizes"
         words = [f"{judged}: pretraining adds {said} points of top-1 over the same architecture untrained,"]
-        words += [f"after {first['images_seen']:,.0f} images each, over {times:.0f} times the size."]
+        each = "one pretraining each" if gains["seeds"].max() == 1 else "one to several pretrainings each"
+        words += [f"after {first['images_seen']:,.0f} images each ({each}), over {times:.0f} times the size."]
         cut = accuracy_study.fullest(accuracy_study.at_equal_compute(_probed(settings, gain=True), levels=16))
         if len(cut):
             each = ", ".join(f"{row.model} {row.value:.1f}" for row in cut.itertuples())
@@ -89,6 +91,7 @@ def gains(settings: AccuracySettings) -> Figure | Note:
     right.errorbar(gained["parameters_m"], gained["value"], _half(gained), fmt="o-", color=GREEN, label="the gain")
     for ax, label in ((left, "top-1, %"), (right, "pretrained minus untrained, points")):
         ax.set(xscale="log", xlabel=PARAMETERS, ylabel=label)
+        ticks(ax.xaxis, top["parameters_m"].round(1))
     right.axhline(0, **IDEAL)
     legend_below(figure, (left, right))
     said = [f"{t.model} {t.value:.1f} and {t.untrained:.1f} %, gain {g.value:.1f} ({g.low:.1f} to {g.high:.1f})"
@@ -113,21 +116,14 @@ def best(settings: AccuracySettings) -> Table:
     frame = accuracy_study.best(read(settings))
     if frame.empty:
         return Table(frame, empty=WAITS)
-    names = {"value": "pretrained", "gain_low": "gain, low", "gain_high": "gain, high", "images_seen": "images seen"}
-    shown = [
-        "dataset",
-        "model",
-        "images_seen",
-        "value",
-        "low",
-        "high",
-        "untrained",
-        "gain",
-        "gain_low",
-        "gain_high",
-        *CONTROLS,
-    ]
-    return Table(frame.reindex(columns=shown).rename(columns=names), f"Top-1, %: {accuracy_study.BEST}")
+    names = ("value", "low", "high"), ("gain", "gain_low", "gain_high")
+    told = ["{} ({} to {})".format(*with_ends(*ends)) for each in names for ends in frame[list(each)].to_numpy()]
+    shown = frame.reindex(columns=["dataset", "model", "images_seen", "untrained", *CONTROLS])
+    shown.insert(3, "pretrained", told[: len(frame)])
+    shown.insert(5, "gain", told[len(frame) :])
+    images = [f"{each:,.0f}" for each in shown.pop("images_seen")]
+    shown["model"] += [f", {each} images" for each in images]
+    return Table(shown, f"Top-1, %: {accuracy_study.BEST}")
 
 
 def fits(settings: AccuracySettings) -> Table | Note:
@@ -158,6 +154,7 @@ def equal_compute(settings: AccuracySettings) -> Figure | Note:
         ax.plot(part["parameters_m"], part["value"], "o-", color=colour, label=f"{flops:.1e} FLOPs")
         said.append(f"{flops:.1e} FLOPs: best {part.loc[part['value'].idxmin(), 'model']} of {len(part)}")
     ax.set(xscale="log", xlabel=PARAMETERS, ylabel=HELD_OUT_LOSS)
+    ticks(ax.xaxis, sorted(set(found["parameters_m"].round(1))))
     legend_below(figure, [ax])
     return Figure(figure, f"Held-out loss by size at equal compute. {'; '.join(said)}.", found)
 
@@ -185,6 +182,7 @@ def unique_images(settings: AccuracySettings) -> Figure | Note:
     for model, part in found.groupby("model", sort=False):
         ax.errorbar(part["unique"], part["value"], _half(part), **own_look(str(model)))
     ax.set(xscale="log", xlabel="unique images", ylabel=HELD_OUT_LOSS)
+    ticks(ax.xaxis, sorted(set(found["unique"])))
     legend_below(figure, [ax])
     alt = f"Held-out loss by unique images after {fewest:,.0f} images seen, {found['model'].nunique()} sizes."
     return Figure(figure, alt, found)
@@ -207,6 +205,7 @@ def rates(settings: AccuracySettings) -> Figure | Note:
                     label=f"{model}, {rule}")  # fmt: skip
         said.append(f"{model}, {rule}: {_lowest(part)}")
     ax.set(xscale="log", xlabel="base learning rate, per 256 images", ylabel=HELD_OUT_LOSS)
+    ticks(ax.xaxis, sorted(set(found["rate"])))
     legend_below(figure, [ax])
     repeats = found.groupby(["model", "rule", "rate"]).size()
     spread = "One run each" if (repeats == 1).all() else "A dot a run"
@@ -293,15 +292,12 @@ def one_more_point(settings: AccuracySettings) -> Table:
     frame = accuracy_cost.one_more_point(read(settings), settings.dataset)
     then = bool((frame["why"].fillna("") == "").any()) if len(frame) else False
     about = _priced(then)
-    frame["why"] = frame["why"].replace("", "can be said").fillna("can be said")
     if len(frame):
         frame["high"] = frame["high"].astype(object).replace(math.inf, "no bound")
-    if len(frame) and frame["why"].nunique() == 1:
-        why = frame.pop("why").iloc[0]
-        about += (
-            "" if why == "can be said" else f". One point more cannot be said: {why[:1].lower()}{why[1:].rstrip('.')}"
-        )
-        frame = frame.dropna(axis=1, how="all")
+        for why, part in frame.loc[frame["why"].fillna("") != ""].groupby("why", sort=False):
+            of = "" if len(part) == len(frame) else f" of {' and '.join(part['model'].unique())}"
+            about += f". One point more cannot be said{of}: {why[:1].lower()}{why[1:].rstrip('.')}"
+        frame = frame.drop(columns="why").dropna(axis=1, how="all")
     names = {
         "flops": FLOPS,
         "now_node_hours": "node-hours now",
@@ -339,6 +335,7 @@ def _lines(found: pd.DataFrame, label: str, what: str) -> Figure | Note:
         ax.errorbar(part["images_seen"], part["value"], _half(part), **own_look(str(model)))
     plain_log(ax)
     ax.set(xscale="log", xlabel=SEEN, ylabel=label)
+    ticks(ax.xaxis, sorted(set(found["images_seen"])))
     legend_below(figure, [ax])
     last = found.groupby("model", sort=False).tail(1)
     said = ", ".join(

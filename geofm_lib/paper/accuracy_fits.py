@@ -86,9 +86,8 @@ def one_point(found: Fit | str, flops: float, largest: float) -> tuple[float, fl
     if isinstance(found, str):
         return found
     if flops > BEYOND * largest:
-        return (
-            f"It has {flops / largest:.0e} times the compute of the largest run; a fit is asked up to {BEYOND:g} times."
-        )
+        beyond = f"{flops / largest:,.0f} times the compute of the largest run"
+        return f"It has {beyond}; a fit is asked up to {BEYOND:g} times."
     exponent, low, high = found.exponents["flops"]
     if low <= 0:
         return f"The exponent's interval ({low:.2g} to {high:.2g}) reaches 0: more compute may not help."
