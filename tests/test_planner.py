@@ -12,7 +12,7 @@ from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.paper import blind, performance
 from geofm_lib.planning import calibrate
 from geofm_lib.planning.conditions import BATCH, GIB, IMAGES, Conditions
-from geofm_lib.planning.planner import CLOSE, choice, first_choice, plan, predict, ranked
+from geofm_lib.planning.planner import CLOSE, choice, first_choice, no_winner, plan, predict, ranked
 from geofm_lib.planning.weights import parameters
 from tests.support.timing import scaled
 
@@ -187,6 +187,7 @@ def test_more_nodes_never_make_a_step_shorter():
         assert all(late > 0.98 * soon for soon, late in zip(line, line[1:], strict=False)), (strategy, line)
 
 
+ALONE = {"model": "ViT-15B", "machine": "rtx3090", "nodes": 1, "tokens": 2, "batch_per_gpu": 1}
 WRONG = [
     ({"nodes": -2}, "nodes must be a whole number from 1 on; -2 was given"),
     ({"nodes": 1.5}, "nodes must be a whole number from 1 on"),
@@ -201,10 +202,16 @@ WRONG = [
     ({"synchronised": "no"}, "synchronised must be True or False"),
     ({"backward_prefetch": -1}, "backward_prefetch must be a whole number from 0 on; -1 was given"),
     ({"images": 1000}, "Node-hours need both images and epochs"),
-    ({"images": 1000, "epochs": float("nan")}, "epochs must be a number above 0"),
+    ({"images": 1000, "epochs": float("nan")}, "epochs must be a finite number above 0"),
     ({"batch_per_gpu": 10**5}, "does not fit frontier with nodes=4: FULL_SHARD needs the least"),
     ({"batch_per_gpu": 10**5}, "GiB; 3,125 images would."),
     ({"tokens": 10**9}, "no number of nodes and no fewer images would: take fewer tokens or a smaller model."),
+    (ALONE, "its weights alone are too many: take a smaller model, or a machine with more devices or memory."),
+    (ALONE | {"activation_checkpointing": False}, "its weights alone are too many: take a smaller model, or a"),
+    ({"model": "ViT-15B", "nodes": 1, "ranks_per_node": 1, "tokens": 2, "batch_per_gpu": 1}, "GiB; 4 nodes would."),
+    ({"tokens": 8, "image_size": 224}, "give tokens or image_size, not both"),
+    ({"tokens": 1}, "tokens must be a whole number from 2 on"),
+    ({"images": 1000, "epochs": float("inf")}, "epochs must be a finite number above 0; inf was given"),
 ]
 
 
@@ -215,6 +222,15 @@ def test_nonsense_gets_one_sentence(odd, said):
         plan(**asked)
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_ties_and_one_rank_are_told_below_the_plan():
+    assert no_winner(plan("ViT-Tiny", "rtx3090", 1, 8)).startswith("One rank: nothing is sharded")
+    speeds_of = {"A": (100.0, True), "B": (95.1, True), "C": (94.9, True), "D": (99.0, False)}
+    rows = [{"strategy": name, "images_per_s": speed, "fits": fits, "gpus": 8}
+            for name, (speed, fits) in speeds_of.items()]  # fmt: skip
+    assert no_winner(rows) == "A, B are within 5% of each other: no strategy wins."
+    assert no_winner([rows[0], rows[2]]) == ""
 
 
 def test_a_shard_group_larger_than_the_job_is_refused():

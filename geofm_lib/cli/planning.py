@@ -24,7 +24,7 @@ DIGITS = {"memory_gib": 3, "node_hours": 3}  # significant ones, where they are 
 @click.option("--workload", default="mae", show_default=True, help="mae | classify")
 @click.option("--image-size", type=click.IntRange(min=1), help="Pixels a side (default: 224, or a network's own).")
 @click.option(
-    "--tokens", type=click.IntRange(min=1), help="Patches of an image, whatever its size (NaFlex and its like)."
+    "--tokens", type=click.IntRange(min=2), help="Patches of an image in place of --image-size (NaFlex and its like)."
 )
 @click.option("--precision", default="bf16", show_default=True, help="bf16 | fp32")
 @click.option("--checkpointing/--no-checkpointing", "activation_checkpointing", default=True, show_default=True,
@@ -43,6 +43,8 @@ def plan(numbers: bool, **asked: Any) -> None:
     from geofm_lib.planning import planner
     from geofm_lib.runs import architecture
 
+    if asked["tokens"] and asked["image_size"]:
+        raise ValueError("--tokens are the patches of an image whatever its size; give --tokens or --image-size.")
     machines.lookup(asked["machine"])  # before a network is built
     name, size = asked["model"], asked.pop("image_size") or 0
     asked["model"] = row = architecture.model(name, size)
@@ -59,6 +61,8 @@ def plan(numbers: bool, **asked: Any) -> None:
             for name, value in each.items()
         }
         click.echo("".join(format(told[name], form) for name, form in shown.items()))
+    if said := planner.no_winner(rows):
+        click.echo(said)
     click.echo("\n".join(speeds.explained(asked["machine"]) if numbers else [speeds.told(asked["machine"])]))
 
 

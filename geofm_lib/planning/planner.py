@@ -8,7 +8,7 @@ Standard library only, and done in milliseconds.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from math import exp, nan
+from math import exp, inf, nan
 from typing import Any
 
 from geofm_lib.catalog import machines, published, speeds, strategies
@@ -20,6 +20,7 @@ from geofm_lib.planning.conditions import ALIKE, BATCH, FRONTIER, Conditions, co
 from geofm_lib.planning.memory import rank_memory
 from geofm_lib.planning.weights import describe, parameters
 
+LEAST_TOKENS = 2  # patches of an image
 SIZES = ("image_size", "tokens", "ranks_per_node")
 LIKELY = 1.645  # standard deviations each way: nine of ten runs
 CLOSE = 0.05  # a choice this close to the best published throughput counts as right
@@ -52,14 +53,24 @@ def plan(
 
 
 def _what_fits(job: "_Job") -> str:
-    """Fewer images, more nodes, or what else would fit, each as far as it would, in words."""
+    """Fewer images, more nodes, or what else would fit, each as far as it would and none that would not, in words."""
     fewer = next((batch for batch in _halves(job.batch) if _least(replace(job, batch=batch))), 0)
-    doubled = (job.nodes * 2**i for i in range(1, 20))
-    more = next((nodes for nodes in doubled if nodes <= job.row.nodes and _least(replace(job, nodes=nodes))), 0)
+    all_nodes = [job.nodes * 2**i for i in range(1, 20) if job.nodes * 2**i < job.row.nodes] + [job.row.nodes]
+    more = next((nodes for nodes in all_nodes if _least(replace(job, nodes=nodes))), 0)
     found = [f"{counted(fewer, 'image')} would"] * bool(fewer) + [f"{more} nodes would"] * bool(more)
-    if not found and not job.how.activation_checkpointing:
-        found = ["try activation checkpointing"]
-    return ", ".join(found) or "no number of nodes and no fewer images would: take fewer tokens or a smaller model"
+    if found:
+        return ", ".join(found)
+    least = replace(job, batch=1, nodes=job.row.nodes, ranks_per_node=None)
+    checkpointed = replace(job.how, activation_checkpointing=True)
+    others = {
+        "try activation checkpointing": replace(job, how=checkpointed),
+        f"1 image on {counted(job.row.nodes, 'node')} with all devices would": least,
+        "no number of nodes and no fewer images would: take fewer tokens or a smaller model": replace(
+            least, image_size=None, tokens=LEAST_TOKENS, how=checkpointed
+        ),
+    }
+    none = "its weights alone are too many: take a smaller model, or a machine with more devices or memory"
+    return next((said for said, each in others.items() if _least(each)), none)
 
 
 def _halves(batch: int) -> Iterable[int]:
@@ -155,7 +166,11 @@ class _Job:
         model_named(self.model)
         for name in SIZES:
             if getattr(self, name) is not None:
-                whole_number(name, getattr(self, name), least=2 if name == "tokens" else 1)
+                whole_number(name, getattr(self, name), least=LEAST_TOKENS if name == "tokens" else 1)
+        if self.tokens and self.image_size:
+            raise ValueError(
+                "tokens are the patches of an image whatever its size; give tokens or image_size, not both."
+            )
         if self.ranks_per_node and self.ranks_per_node > (most := machines.lookup(self.machine).devices_per_node):
             raise ValueError(f"A node of {self.machine} takes {most} ranks; {self.ranks_per_node} were asked for.")
         for name, value in (("nodes", self.nodes), ("batch_per_gpu", self.batch)):
@@ -164,8 +179,8 @@ class _Job:
             raise ValueError("Node-hours need both images and epochs; give both or neither.")
         if self.images is not None:
             whole_number("images", self.images)
-            if isinstance(self.epochs, bool) or not isinstance(self.epochs, int | float) or not self.epochs > 0:
-                raise ValueError(f"epochs must be a number above 0; {self.epochs!r} was given.")
+            if isinstance(self.epochs, bool) or not isinstance(self.epochs, int | float) or not 0 < self.epochs < inf:
+                raise ValueError(f"epochs must be a finite number above 0; {self.epochs!r} was given.")
         if self.nodes > self.row.nodes:
             raise ValueError(f"{self.machine} has {counted(self.row.nodes, 'node')}; {self.nodes:,} were asked for.")
 
@@ -213,11 +228,26 @@ def choice(predicted: list[dict[str, Any]], seen: dict[str, float]) -> dict[str,
     Keys: chosen, best (None where nothing fits, or nothing is published), of_best (then NaN), ties (the other
     strategies whose predicted images/s are within CLOSE of the chosen one's, so that neither is the winner).
     """
-    first, *others = [row for row in ranked(predicted) if row["fits"]] or [{"strategy": None, "images_per_s": nan}]
+    first = next((row for row in ranked(predicted) if row["fits"]), {"strategy": None})
     chosen, best = first["strategy"], max(seen, key=lambda name: seen[name], default=None)
-    ties = tuple(row["strategy"] for row in others if row["images_per_s"] >= (1 - CLOSE) * first["images_per_s"])
+    ties = tied(predicted)
     worth = seen[chosen] / seen[best] if chosen and best else nan
     return {"chosen": chosen, "best": best, "of_best": worth, "ties": ties}
+
+
+def tied(rows: list[dict[str, Any]]) -> tuple[str, ...]:
+    """The strategies that fit and are within CLOSE of the first in images/s, so that neither is the winner."""
+    first, *others = [row for row in ranked(rows) if row["fits"]] or [{}]
+    return tuple(row["strategy"] for row in others if row["images_per_s"] >= (1 - CLOSE) * first["images_per_s"])
+
+
+def no_winner(rows: list[dict[str, Any]]) -> str:
+    """Why the order of a plan's first rows says nothing, in a sentence; '' where the first is the winner."""
+    if len(rows) > 1 and rows[0]["gpus"] == 1:
+        return "One rank: nothing is sharded or sent on one device, so all strategies are the same."
+    others = tied(rows)
+    same = f"{rows[0]['strategy']}, {', '.join(others)} are within {CLOSE:.0%} of each other: no strategy wins."
+    return same if others else ""
 
 
 def first_choice(model: str, nodes: int) -> dict[str, Any]:
