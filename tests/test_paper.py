@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 import pytest
 
 from geofm_lib.catalog import published
+from geofm_lib.figures import claims as drawn
 from geofm_lib.figures import ledger as shown
 from geofm_lib.paper import blind, claims, ledger, performance, studies, verdicts
 from geofm_lib.paper.verdicts import Answer
@@ -152,6 +153,8 @@ def test_every_open_item_says_what_would_settle_it(root):
         if each.how in ("measured", "counted") and not claim["settle"]:
             continue  # the evidence of this page is enough
         rows = ledger.settling(claim)
+        if "not found" in claim["published"] or "No run can settle it" in claim["why"]:
+            assert not rows, claim["id"]
         assert rows or "No run can settle it" in claim["why"], claim["id"]
         for pattern in claim["settle"].split():
             assert any(fnmatchcase(name, pattern) for name in rows), (claim["id"], pattern)
@@ -168,7 +171,17 @@ def test_what_is_fitted_to_a_figure_has_no_verdict_on_it():
     [(("ViT-5B=2", "ViT-15B=4"), "reproduced"), (("ViT-15B=8",), "differs"), (("ViT-5B=4",), "fitted")],
 )
 def test_the_smallest_groups_that_fit(wanted, verdict):
-    assert performance.smallest_groups({}, *wanted).verdict == verdict
+    found = performance.smallest_groups({}, *wanted)
+    assert found.verdict == verdict
+    not_ours = "ViT-15B fits 4 GPUs under FSDP1, 61.8 GiB each; under FSDP2, as here, it does not, 65.4 GiB"
+    assert (not_ours in found.ours) == ("ViT-15B" in " ".join(wanted))
+
+
+def test_finding_2_says_what_its_table_says():
+    """F2's numbers are the column of what was predicted unseen."""
+    table = drawn.precision_predicted().frame
+    said = ", ".join(f"{ratio:.2f}" for ratio in table["the same, predicted unseen"])
+    assert found("finding")["F2"].ours.startswith(f"{said} times, predicted by fits without the model")
 
 
 class Finished:
@@ -185,6 +198,10 @@ def test_the_headline_counts_what_the_rows_say():
     words = repr(shown.summary(Finished))
     for word, count in table["items"].items():
         assert f"{count} {'are reproduced (' if word == 'reproduced' else ''}".strip() in words
+        if count:
+            assert f"{count} {shown.COUNTED[word][count != 1]}" in words
+    assert "1 is not measured" in words
+    assert " 1 are" not in words
     assert f"{table.loc['reproduced', 'predicted']} predicted" in words
     page = shown.differing(Finished)._repr_html_()
     for name in table.loc["differs", "which"].split(", "):
@@ -204,7 +221,9 @@ def test_a_claim_s_words_are_escaped_and_its_verdict_is_marked():
     assert '<em class="verdict how simulated">simulated</em>' in page
     assert '<a href="#start-up">drawn below: as measured here</a>' in page
     assert 'reports/unseen.csv">numbers: reports/unseen.csv' in page
-    assert "7 rows of batch/grids/open_items.csv: huge_*_1." in page
+    assert "<br>To settle it on GPUs: 7 rows of batch/grids/open_items.csv: huge_*_1." in page
+    page = shown.Claims([(claim, Answer("<i>", 1.0, "reproduced", "simulated"))], "finding", "")._repr_html_()
+    assert "<br>To measure it on GPUs: 7 rows" in page
 
 
 def test_an_unknown_study_is_answered_with_the_known_ones():

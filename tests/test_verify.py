@@ -114,6 +114,11 @@ BAD = {
 }
 
 
+def test_a_number_too_large_is_told_of_the_claims_that_are_not_checked():
+    with pytest.raises(ValueError, match="those that are checked are 1 to 17; 18 to 26 are not, as they need"):
+        artifact.chosen("27", CLAIMS)
+
+
 @pytest.mark.parametrize("row, words", BAD)
 def test_a_claim_that_is_none_is_one_sentence(table, row, words):
     with pytest.raises(ValueError) as refused:

@@ -126,7 +126,9 @@ def chosen(text: str, table: list[Claim]) -> list[Claim]:
         words += map(str, several)
     for word in words:
         if word not in known:
-            raise ValueError(f"There is no claim '{word}'; those that are checked are {_listed(short)}.")
+            others = _listed([each for each in table if not each.check])
+            more = f"; {others} are not, as they need more than this command does" if others else ""
+            raise ValueError(f"There is no claim '{word}'; those that are checked are {_listed(short)}{more}.")
         if not known[word].check:
             raise ValueError(f"Claim {word} is not checked by this command; it needs: {known[word].run}.")
     if not short:
@@ -135,7 +137,14 @@ def chosen(text: str, table: list[Claim]) -> list[Claim]:
 
 
 def _listed(table: list[Claim]) -> str:
-    return ", ".join(str(each.number) for each in table)
+    """Their numbers in words, those that follow one another as a range: 1 to 17, 19."""
+    groups: list[list[int]] = []
+    for number in (each.number for each in table):
+        if groups and groups[-1][-1] == number - 1:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    return ", ".join(f"{each[0]} to {each[-1]}" if len(each) > 1 else f"{each[0]}" for each in groups)
 
 
 def markdown(table: list[Claim]) -> str:

@@ -23,10 +23,13 @@ DRAWN = {"unseen": "predictions by fits without the model", "blind-truth": "the 
          "start-up": "as measured here"}  # fmt: skip
 """Cells that draw an item; the others draw it as published."""
 COUNTED = {
-    "reproduced": "are reproduced", "same ordering": "keep the published order only", "differs": "differ",
-    "fitted": "are fitted and have no verdict", "not comparable": "cannot be compared",
-    "not measured": "are not measured",
+    "reproduced": ("is reproduced", "are reproduced"), "differs": ("differs", "differ"),
+    "same ordering": ("keeps the published order only", "keep the published order only"),
+    "fitted": ("is fitted and has no verdict", "are fitted and have no verdict"),
+    "not comparable": ("cannot be compared", "cannot be compared"),
+    "not measured": ("is not measured", "are not measured"),
 }  # fmt: skip
+"""A verdict of one item, and of several, in words."""
 
 
 @dataclass
@@ -52,11 +55,12 @@ class Claims(Rendered):
         return Links(drawn + numbers)
 
     def settle(self, claim: dict[str, str], found: Answer) -> str:
-        """The rows of the grid that would settle an open item, in words; "" where none is needed or known."""
+        """The rows of the grid that would settle or measure an item, in words; "" where none is needed or known."""
         names = ledger.settling(claim)
         if ledger.settled(claim, found) or not names:
             return ""
-        return f"{len(names)} row{'s' * (len(names) > 1)} of {ledger.GRID}: {claim['settle'].replace(' ', ', ')}"
+        rows = f"{len(names)} row{'s' * (len(names) > 1)} of {ledger.GRID}: {claim['settle'].replace(' ', ', ')}"
+        return f"To {ledger.purpose(found)} it on GPUs: {rows}"
 
 
 @dataclass
@@ -113,7 +117,7 @@ def summary(run: Run | None) -> display.Answer:
     """The paper in a few lines, for a reader of nothing else: every number and item from the verdicts."""
     evidence = gathered(run)
     items = answers(evidence, *ITEMS)
-    words = "; ".join(f"{counts.total()} {COUNTED[word]}{ledger.obtained(word, counts)}"
+    words = "; ".join(f"{counts.total()} {COUNTED[word][counts.total() != 1]}{ledger.obtained(word, counts)}"
                       for word, counts in ledger.split(items).items() if counts.total())  # fmt: skip
     lines = [f"Of {len(items)} tables, figures and claims, {words}."]
     if not any(counts["measured"] for counts in ledger.split(items).values()):

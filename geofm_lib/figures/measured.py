@@ -45,7 +45,7 @@ def _peaks(table: pd.DataFrame) -> str:
 
 
 def _not_recorded(table: pd.DataFrame) -> str:
-    """Where a recorded grid above has the settings of a run here, why the two numbers differ; '' where none has."""
+    """Where a recorded grid of 04 has the settings of a run here, why the two numbers differ; '' where none has."""
     frame = studies.recorded("experiments")
     same = ["model", "strategy", "ranks", "batch_per_gpu", "image_size", "workload", "precision"]
     if frame.empty or not set(same) <= set(table):
@@ -56,8 +56,8 @@ def _not_recorded(table: pd.DataFrame) -> str:
     row = both.iloc[0]
     here, recorded = (number(row[f"images_per_s {when}"]) for when in ("here", "recorded"))
     images = number(row["batch_per_gpu"])
-    return (f". {row['strategy']} with {images} images a rank has {here} images/s here and {recorded} in the figure of "
-            f"growing batches above: that grid is older ({studies.origin(frame)}; since then kernels are chosen by "
+    return (f". {row['strategy']} with {images} images a rank has {here} images/s here and {recorded} in 04's figure "
+            f"of growing batches: that grid is older ({studies.origin(frame)}; since then kernels are chosen by "
             "measuring). Compare only within one of the two")  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def prefetch() -> Figure:
         places, speeds = part["backward"] + aside, part["images/s, planned"]
         left.bar(places, speeds, 0.25, color=STRATEGIES[name].colour, label=name)
         left.plot(places, part["images/s, published"], **own_look("published", linestyle="", markersize=4))
-        planned.append(" ".join([name, *(rough(speed) for speed in speeds)]))
+        planned.append(" ".join([name, *(number(speed) for speed in speeds)]))
     left.set(xlabel="blocks gathered ahead in the backward pass", ylabel=IMAGES_PER_S, title="Planned")
     left.set_xticks(list(DEPTHS), DEPTHS.values())
     left.grid(False, axis="x")

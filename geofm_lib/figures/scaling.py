@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import stats
 
 from geofm_lib.catalog import machines, published
-from geofm_lib.catalog.metrics import counted, rough, with_ends
+from geofm_lib.catalog.metrics import counted, number, rough, with_ends
 from geofm_lib.catalog.strategies import STRATEGIES
 from geofm_lib.figures import choice
 from geofm_lib.figures._axes import (
@@ -57,7 +57,7 @@ def predicted(model: str) -> Figure:
     off = (table["predicted"] / table["published"] - 1).abs().dropna() * 100
     error = f"median error {off.median():.1f} % over {len(off)} points" if len(off) else "no published points"
     last = table[table["nodes"] == NODES[-1]].sort_values("predicted", ascending=False)
-    order = ", ".join(f"{row.strategy} {rough(row.predicted)}" for row in last.itertuples())
+    order = ", ".join(f"{row.strategy} {number(row.predicted, 4)}" for row in last.itertuples())
     alt = (f"Lines: images/s per GPU of {model} as predicted for {AS_PUBLISHED}, 1 to 128 Frontier nodes, a band for "
            f"nine of ten runs, marks as published ({error}). images/s of all GPUs predicted on 128 nodes: "
            f"{order}.")  # fmt: skip

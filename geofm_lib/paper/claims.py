@@ -64,9 +64,9 @@ def no_shard_over_ddp(evidence: Evidence) -> Answer:
 
 
 def ddp_precision(evidence: Evidence) -> Answer:
-    """Finding 2: NO_SHARD in bf16 over DDP in fp32 on one node, as precision alone predicts it for an unseen model."""
+    """Finding 2: NO_SHARD in bf16 over DDP in fp32 on one node; the planner has both equally fast in one precision."""
     points = _one_node()
-    said = f"{', '.join(f'{own:.2f}' for *_, own in points)} times by precision alone"
+    said = f"{', '.join(f'{own:.2f}' for *_, own in points)} times, predicted by fits without the model"
     if "DDP_bf16_step_s" in evidence:
         gain = evidence["DDP_fp32_step_s"] / evidence["DDP_bf16_step_s"]
         said += f" (measured on {evidence['device']}: DDP in bf16 has {gain:.2f} of its speed in fp32)"

@@ -1,7 +1,8 @@
 """The claims as a ledger: verdicts by how they were obtained, what stands behind them, and what would settle them.
 
 ``claims.csv`` names for each item its place in the paper, the cells of 06 that draw it (``shown``), what its numbers
-come from (``behind``), and by patterns the rows of a grid that would settle it on GPUs (``settle``).
+come from (``behind``), and by patterns the rows of a grid that would settle or measure it on
+GPUs (``settle``).
 """
 
 from collections import Counter
@@ -46,8 +47,13 @@ def settled(claim: dict[str, str], found: Answer) -> bool:
     return found.verdict in JUDGED and found.how in ("measured", "counted")
 
 
+def purpose(found: Answer) -> str:
+    """What a run on GPUs would do for an item that is not settled: what is reproduced already is only measured."""
+    return "measure" if found.verdict == "reproduced" else "settle"
+
+
 def settling(claim: dict[str, str]) -> list[str]:
-    """The names of the rows of GRID that would settle an item."""
+    """The names of the rows of GRID that would settle or measure an item."""
     patterns = claim["settle"].split()
     return [name for name in _names() if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
