@@ -320,6 +320,14 @@ def test_a_grid_names_its_runs(tmp_path, monkeypatch, capsys):
 HEAD = "model,images_per_s,batch_per_gpu"
 TWO = "ViT-Base,400,32\nViT-Huge,60,32\n"
 BAD_TABLES = {
+    "a bandwidth exceeded": (
+        f"{HEAD},image_size\nViT-Base,780,32,224\nViT-Base,12000,32,64\n", [],
+        "times what 8xA100 can do (link_share, achieved share of the links inside a node)",
+    ),
+    "speeds of inference": ("model,infer_samples_per_sec,infer_batch_size\nViT-Base,400,32\n", [],
+                            "has speeds of inference (infer_samples_per_sec); a fit needs those of training"),
+    "a given value in words": (f"{HEAD}\n{TWO}", ["-p", "nodes", "two"], "nodes must be a whole number"),
+    "ranks of a node": (f"{HEAD}\n{TWO}", ["-p", "ranks_per_node", "8"], "did you mean 'ranks'?"),
     "no throughput": ("model,batch_per_gpu\nViT-Base,32\n", [], "has no column images_per_s"),
     "nothing": ("", [], "is empty; its first line names the columns"),
     "remarks alone": ("# later\n\n", [], "is empty; its first line names the columns"),
@@ -369,6 +377,35 @@ def test_tables_that_cannot_be_fitted_get_a_sentence(tmp_path, capsys, text, wor
     assert said in heard
     assert heard.count("\n") == 1
     assert not (tmp_path / "machines").exists()
+
+
+def test_a_share_above_one_is_told_and_far_above_refused():
+    gpu = machines.lookup("rtx3090")
+
+    def rows(value):
+        return [machine_fit._row("activation_share", value, 0.1, "fitted", "") | {"at": None}]
+
+    said = machine_fit.Fit(gpu, rows(1.5), ("activation_share",), 3).told
+    assert "activation_share 1.5 is above 1, more than rtx3090 can do (achieved share of the memory's" in said
+    assert "above 1" not in machine_fit.Fit(gpu, rows(0.9), ("activation_share",), 3).told
+    machine_fit._refuse_nonsense(rows(1.5), gpu)
+    with pytest.raises(
+        ValueError, match=r"5\.2 times what rtx3090 can do \(activation_share, achieved share of the mem"
+    ):
+        machine_fit._refuse_nonsense(rows(5.16), gpu)
+
+
+def test_bad_values_are_refused_before_networks_are_built(tmp_path, capsys, monkeypatch):
+    file = tmp_path / "train.csv"
+    file.write_text("model,train_samples_per_sec,train_batch_size\nvit_a,9,8\nvit_b,9,8\nvit_c,9,8\n")
+    monkeypatch.setattr(architecture, "described", lambda names, size: dict.fromkeys(names, "is none."))
+    words = ["calibrate", str(file), "--like", "8xA100"]
+    assert main([*words, "-p", "activation_checkpointing", "maybe"]) == 2
+    heard = capsys.readouterr().err
+    assert "must be yes or no; 'maybe'" in heard
+    assert "Building" not in heard
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith("Building 3 networks for their shapes")
 
 
 def test_a_table_needs_a_machine_and_a_source_must_be_there(tmp_path, capsys):

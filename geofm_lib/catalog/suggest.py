@@ -11,9 +11,13 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
     >>> did_you_mean("ViT-Femo", ["ViT-Femto", "ViT-3B"]), did_you_mean("cat", ["ViT-3B"])
     ("; did you mean 'ViT-Femto'?", '')
+
+    A known name that it begins with comes first: ranks_per_node is near ranks.
     """
     capitals = {each.upper(): each for each in known}
-    near = get_close_matches(str(name).upper(), capitals, n=1, cutoff=0.5)
+    asked = str(name).upper()
+    begun = [each for each in capitals if asked.startswith(f"{each}_")] if asked else []
+    near = get_close_matches(asked, begun or capitals, n=1, cutoff=0.0 if begun else 0.5)
     return f"; did you mean '{capitals[near[0]]}'?" if near else ""
 
 

@@ -27,8 +27,9 @@ from geofm_lib.planning.fit_errors import Asked
 from geofm_lib.planning.planner import LIKELY
 from geofm_lib.planning.points import Point
 
+PEAKS = ("share_bf16", "share_fp32")
 GUESSED = {"group_share": 1.0, "link_share": 1.0}  # log: how far such a number may be from a guess
-GUESSED |= dict.fromkeys(("share_bf16", "share_fp32", "activation_share"), 0.5)
+GUESSED |= dict.fromkeys((*PEAKS, "activation_share"), 0.5)
 SURE = 0.03  # log step time: how closely points are followed, as in planning/calibrate
 HELD = {"link_share": 3.0, "group_share": 3.0}  # log: how loosely a number is held by its value before
 LOOSE = 1.5  # the same of the others
@@ -42,6 +43,7 @@ MEANT = {
 BEFORE = {"activation_share": 0.7}
 NONSENSE = 2.0  # a fit that misses one of its own points by more is none
 MOST = 1.05  # of a peak: what is more was not measured so
+MOST_MOVED = 2.0  # of a bandwidth: caches and fused operations make up for less
 TOO_SLOW = 0.002  # of a peak: less is a wrong unit
 
 
@@ -61,10 +63,10 @@ class Fit:
         own = [f"{row['name']} {row['value']:.3g} (x/÷ {exp(row['spread']):.2f})" for row in self.rows
                if row["name"] in self.fitted]  # fmt: skip
         said = f"{counted(self.points, 'point')} fit {counted(len(own), 'number')}: {', '.join(own)}"
-        if over := [
-            name for name in self.fitted if name.startswith("share_") and speeds.of(self.rows).curve[name][0][1] > 1
-        ]:
-            said += f"; {over[0]} above 1: these points do not tell it and activation_share apart"
+        for row in self.rows:
+            if row["name"] in self.fitted and row["value"] > 1:
+                said += f"; look: {row['name']} {row['value']:.3g} is above 1, more than {self.machine.name} can do"
+                said += f" ({row['meaning']}): these points do not tell it and the others apart"
         return said
 
     def predicted(self, point: Point) -> dict[str, Any]:
@@ -161,17 +163,16 @@ def _solved(
 
 
 def _refuse_nonsense(fitted: list[dict[str, Any]], machine: Machine) -> None:
-    """ValueError where the peak of a data sheet would be exceeded, or hardly used: a wrong unit or condition."""
-    for row in fitted:
-        if not row["name"].startswith("share_") or machine.measured:
-            continue
+    """ValueError where a number of a data sheet would be exceeded, or the peak hardly used: something is wrong."""
+    for row in [] if machine.measured else fitted:
+        peak = row["name"] in PEAKS
         what = f"what {machine.name} can do ({row['name']}, {row['meaning']})"
-        if row["value"] > MOST:
+        if row["value"] > (MOST if peak else MOST_MOVED):
             raise ValueError(
                 f"These speeds would need {row['value']:.1f} times {what}; look at images_per_s, batch, ranks and "
                 "precision, or fit other numbers (--fit)."
             )
-        if row["value"] < TOO_SLOW:
+        if peak and row["value"] < TOO_SLOW:
             raise ValueError(
                 f"These speeds would need only {row['value']:.1g} of {what}; look at the unit of images_per_s, batch, "
                 "ranks and precision."

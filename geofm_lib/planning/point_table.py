@@ -59,6 +59,11 @@ def read(file: Path, given: dict[str, str]) -> list[dict[str, str]]:
     if missing := [name for name in NEEDED if name not in {*names, *given}]:
         if other := other_separator(",".join(header), "model"):
             raise ValueError(f"'{file}' has {other} between its columns, and a table of points has commas; save it so.")
+        if "images_per_s" in missing and (other := next((name for name in names if name.startswith("infer_")), "")):
+            raise ValueError(
+                f"'{file}' has speeds of inference ({other}); a fit needs those of training, as timm's training "
+                "benchmark files have them (train_samples_per_sec)."
+            )
         raise ValueError(
             f"'{file}' has no column {missing[0]} ({COLUMNS[missing[0]]}); a table of points needs {', '.join(NEEDED)}."
         )

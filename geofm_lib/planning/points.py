@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from geofm_lib.catalog import strategies
 from geofm_lib.catalog.machines import Machine
 from geofm_lib.catalog.metrics import counted
 from geofm_lib.catalog.models import Model
@@ -83,9 +84,29 @@ def chosen(points: list[Point], asked: dict[str, list[str]]) -> list[Point]:
     return found
 
 
+def check(cells: dict[str, str], machine: Machine) -> None:
+    """Refuse what ``point`` would, as far as it can be told without the model, whose building takes long."""
+    _conditions(cells["where"], USUAL | {"images_per_s": "1"} | cells, machine)
+
+
 def point(cells: dict[str, str], model: Model, machine: Machine) -> Point:
     """The point of a row; ValueError names the row, the column and what is wrong."""
     where, cells = cells["where"], USUAL | cells
+    numbers, speed, how = _conditions(where, cells, machine)
+    size: dict[str, Any] = {name: numbers[name] for name in ("image_size", "patch_size") if name in numbers}
+    if model.built:  # read at its size
+        size = {}
+    try:
+        made = Point(where, model, cells["strategy"], numbers["nodes"], numbers["ranks"], numbers["batch_per_gpu"],
+                     speed, how, size, cells | {"ranks": str(numbers["ranks"])})  # fmt: skip
+        _ = made.demand
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return made
+
+
+def _conditions(where: str, cells: dict[str, str], machine: Machine) -> tuple[dict[str, int], float, Conditions]:
+    """(whole numbers by their columns, images/s, how a step was run)."""
     numbers = {name: _whole(where, name, cells[name]) for name in WHOLE if name in cells}
     try:
         speed = float(cells["images_per_s"])
@@ -103,22 +124,17 @@ def point(cells: dict[str, str], model: Model, machine: Machine) -> Point:
             raise ValueError(f"{where}: {name} must be yes or no; {text!r} was given.")
         how[name] = YES_NO[text]
     nodes = numbers["nodes"]
-    ranks = numbers.get("ranks", nodes * machine.devices_per_node)
+    ranks = numbers.setdefault("ranks", nodes * machine.devices_per_node)
     if ranks < nodes or ranks > nodes * machine.devices_per_node:
         raise ValueError(
             f"{where}: {counted(ranks, 'rank')} do not fit {counted(nodes, 'node')} of "
             f"{counted(machine.devices_per_node, 'device')} ({machine.name})."
         )
-    size: dict[str, Any] = {name: numbers[name] for name in ("image_size", "patch_size") if name in numbers}
-    if model.built:  # read at its size
-        size = {}
     try:
-        made = Point(where, model, cells["strategy"], nodes, ranks, numbers["batch_per_gpu"], speed,
-                     Conditions(**how), size, cells | {"ranks": str(ranks)})  # fmt: skip
-        _ = made.demand
+        strategies.resolve(strategies.lookup(cells["strategy"]), ranks)
+        return numbers, speed, Conditions(**how)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    return made
 
 
 def _whole(where: str, name: str, text: str) -> int:

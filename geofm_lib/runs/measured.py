@@ -1,5 +1,6 @@
 """What `geofm calibrate` is given, as points of one machine: runs of notebook 03, a grid of them, or a table (CSV)."""
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from geofm_lib.catalog import machines, speeds
 from geofm_lib.catalog.machines import Machine
 from geofm_lib.catalog.metrics import counted
-from geofm_lib.catalog.models import Model
+from geofm_lib.catalog.models import MODELS, Model
 from geofm_lib.planning import point_table, points
 from geofm_lib.planning.conditions import Conditions
 from geofm_lib.planning.points import Point
@@ -191,6 +192,9 @@ def _of_tables(files: list[Path], like: str, given: dict[str, str]) -> Found:
         raise ValueError(
             f"{other['where']} is of the machine {other['machine']}, not {like}; choose by --on machine={like}."
         )
+    for row in rows:
+        points.check(row, machine)
+    _say_what_is_built({row["model"] for row in rows})
     models: dict[tuple[str, str], Model | str] = {}
     for size in dict.fromkeys(row.get("image_size", "0") for row in rows):
         names = [row.get("model", "") for row in rows if row.get("image_size", "0") == size]
@@ -209,3 +213,10 @@ def _of_tables(files: list[Path], like: str, given: dict[str, str]) -> Found:
     if names := point_table.unread(rows):
         notes.append(f"Not read: {', '.join(names)}.")
     return Found(found, machine, left, [each for each in notes if each])
+
+
+def _say_what_is_built(models: Iterable[str]) -> None:
+    """On standard error, where several networks are built, which may take minutes."""
+    others = [name for name in models if name not in MODELS]
+    if len(others) > 1:
+        print(f"Building {len(others)} networks for their shapes, without weights (a second each) ...", file=sys.stderr)
