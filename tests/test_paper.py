@@ -88,8 +88,9 @@ def test_every_row_that_can_have_a_number_has_one():
     assert used == set(claims.CHECKS), "a check that no row names, or a name that is no check"
 
 
-def test_without_evidence_and_reports_nothing_is_claimed(monkeypatch):
+def test_without_evidence_and_reports_nothing_is_claimed(monkeypatch, tmp_path):
     monkeypatch.setattr(results, "read", lambda name: [])
+    monkeypatch.setattr(results, "REPORTS", tmp_path)
     bare = {claim["id"]: each for claim, each in claims.answers({}, "table", "figure", "claim", "finding")}
     computed = {name for name, each in bare.items() if each.verdict not in ("not measured", "not comparable")}
     assert computed == {"T1", "G2", "C1", "C11"}  # arithmetic and the planner, which are always there
