@@ -181,7 +181,7 @@ def test_the_smallest_groups_that_fit(wanted, verdict):
 def test_finding_2_says_what_its_table_says():
     """F2's numbers are the column of what was predicted unseen."""
     table = drawn.precision_predicted().frame
-    said = ", ".join(f"{ratio:.2f}" for ratio in table["the same, predicted unseen"])
+    said = ", ".join(f"{ratio:.2f}" for ratio in table["predicted unseen"])
     assert found("finding")["F2"].ours.startswith(f"{said} times, predicted by fits without the model")
 
 

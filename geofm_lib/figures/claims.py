@@ -54,7 +54,7 @@ def precision_predicted() -> Table:
         theirs, ours = ((seen[model, "NO_SHARD", 1][k] / seen[model, "DDP", 1][k] for k in (0, 1)) if seen
                         else (None, None))  # fmt: skip
         fp32, bf16 = (as_published(model, "DDP", 1, precision=kind)["images_per_s"] for kind in ("fp32", "bf16"))
-        rows.append({"model": model, "published: NO_SHARD bf16 / DDP fp32": theirs, "the same, predicted unseen": ours,
+        rows.append({"model": model, "published: NO_SHARD bf16 / DDP fp32": theirs, "predicted unseen": ours,
                      "DDP bf16 / DDP fp32, by the fit to all": bf16 / fp32})  # fmt: skip
     caption = (
         "images/s on one Frontier node, by the planner: unseen by a fit to the other models (F2), and the last "
