@@ -127,7 +127,7 @@ def chosen(text: str, table: list[Claim]) -> list[Claim]:
     for word in words:
         if word not in known:
             others = _listed([each for each in table if not each.check])
-            more = f"; {others} are not, as they need more than this command does" if others else ""
+            more = f"; {others} are not: they take longer, or other machines or images" if others else ""
             raise ValueError(f"There is no claim '{word}'; those that are checked are {_listed(short)}{more}.")
         if not known[word].check:
             raise ValueError(f"Claim {word} is not checked by this command; it needs: {known[word].run}.")
