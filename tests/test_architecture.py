@@ -109,11 +109,14 @@ def test_a_function_is_a_model_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own_network.py").write_text(
         "import timm\ndef small():\n    return timm.create_model('vit_small_patch16_224', depth=4)\n"
+        "def bands():\n    return timm.create_model('vit_tiny_patch16_224', in_chans=10, depth=1, img_size=32)\n"
         "def number():\n    return 3\n"
         "def leave():\n    raise SystemExit(3)\n" + PLAIN
     )
     found = described.facts("own_network:small")
     assert (found["depth"], found["width"], found["patches"]) == (4, 384, 196)
+    bands = of_network("ten", described.facts("own_network:bands", 32))
+    assert (bands.built.channels, describe(bands).patch_numbers) == (10, 10 * 16**2)
     with pytest.raises(ValueError, match="returned int, no torch.nn.Module"):
         described.facts("own_network:number")
     for name, said in OWN.items():

@@ -16,7 +16,7 @@ from geofm_lib.catalog.models import MODELS, lookup, of_network
 from geofm_lib.cli import main
 from geofm_lib.model import described
 from geofm_lib.paper import elsewhere
-from geofm_lib.planning import machine_fit, points
+from geofm_lib.planning import fitted_to, machine_fit, points
 from geofm_lib.planning.conditions import Conditions
 from geofm_lib.planning.planner import plan, predict
 from geofm_lib.runs import architecture, calibration, grid, measured
@@ -243,6 +243,15 @@ def test_runs_give_a_row_that_a_plan_takes_and_tells_of(tmp_path, capsys):
     assert f"({low} to {high})" in line, "a plan has the intervals of the fit"
     assert "geofm plan MODEL --machine mine --nodes N --precision fp32 --no-checkpointing" in said
     assert "Assumed" not in said, "settings.json says all"
+    assert "Delete that file to remove the row" in said
+    alike = Conditions(precision="fp32", activation_checkpointing=False)
+    assert fitted_to.differing("mine", alike, 1) == ""
+    assert fitted_to.differing("mine", Conditions("classify", "fp32"), 2).endswith(
+        "workload classify (fitted: workload mae), activations computed again (fitted: activations kept), "
+        "2 nodes (fitted: 1 at most, so the network is assumed)."
+    )
+    assert fitted_to.differing("frontier", Conditions(), 4).endswith("workload mae (fitted: workload classify).")
+    assert fitted_to.differing("rtx3090", Conditions(), 1) == "", "nothing is fitted there"
     assert main(["calibrate", *folders, "--name", "mine"]) == 2
     assert "There is a row 'mine' already" in capsys.readouterr().err
     assert main(["calibrate", *folders, "--on", "name=run[0-4]", "--name", "again", "--like", "mine"]) == 0

@@ -27,6 +27,7 @@ class Built:
     prefix: int  # tokens before the patches: class token, registers
     blocks: tuple[tuple[tuple[str, tuple[int, ...]], ...], ...]  # of each, the names and shapes of its weights
     root: tuple[tuple[str, tuple[int, ...]], ...]  # the same of everything outside the blocks
+    channels: int = 3  # bands of its images
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,9 @@ def lookup(name: str | Model) -> Model:
 def of_network(name: str, facts: dict[str, Any]) -> Model:
     """The row of a network that ``model/described.py`` has read: a plain ViT whose decoder would be MAE's own."""
     parts = [tuple((key, tuple(shape)) for key, shape in each.items()) for each in (*facts["blocks"], facts["root"])]
-    built = Built(facts["image_size"], facts["patches"], facts["prefix"], tuple(parts[:-1]), parts[-1])
+    built = Built(
+        facts["image_size"], facts["patches"], facts["prefix"], tuple(parts[:-1]), parts[-1], facts.get("channels", 3)
+    )
     names = ("width", "depth", "heads", "mlp_dim", "patch_size", "source")
     sizes: dict[str, Any] = {each: facts[each] for each in names} | {"gated_mlp_dim": 0}
     sizes |= dict(zip(("decoder_width", "decoder_depth", "decoder_heads"), _MAE, strict=True))

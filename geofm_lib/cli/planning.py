@@ -40,7 +40,8 @@ def plan(numbers: bool, **asked: Any) -> None:
     one. Below the plan stands which of the machine's numbers were measured, fitted, stated or assumed.
     """
     from geofm_lib.catalog import speeds
-    from geofm_lib.planning import planner
+    from geofm_lib.planning import fitted_to, planner
+    from geofm_lib.planning.conditions import Conditions
     from geofm_lib.runs import architecture
 
     if asked["tokens"] and asked["image_size"]:
@@ -61,7 +62,8 @@ def plan(numbers: bool, **asked: Any) -> None:
             for name, value in each.items()
         }
         click.echo("".join(format(told[name], form) for name, form in shown.items()))
-    if said := planner.no_winner(rows):
+    differing = fitted_to.differing(asked["machine"], Conditions.of(asked), asked["nodes"])
+    for said in filter(None, (planner.no_winner(rows), differing)):
         click.echo(said)
     click.echo("\n".join(speeds.explained(asked["machine"]) if numbers else [speeds.told(asked["machine"])]))
 
@@ -76,7 +78,11 @@ def doctor() -> int:
 
 @commands.command(**example("geofm calibrate batch/grids/calibrate.csv --on name=fit* --name mine"))
 @click.argument("sources", nargs=-1)
-@click.option("--name", help="What the machine's new row is called; without it nothing is written.")
+@click.option(
+    "--name",
+    help="Write the row as NAME.toml into machines/ of the clone (or into the folder GEOFM_MACHINES); "
+    "delete that file to remove the row.",
+)
 @click.option("--like", default="", help="The row whose peaks and guesses the fit begins from (runs find theirs).")
 @click.option("--on", multiple=True, metavar="COLUMN=VALUES", help="Fit to these, predict the others: nodes=1,2.")
 @click.option("--fit", "names", default="", help="Numbers to fit, with commas (default: those that points can tell).")

@@ -49,6 +49,8 @@ def facts(name: str, image_size: int = 0) -> dict[str, Any]:
     config = getattr(network, "default_cfg", None) or {}
     channels, side, _ = config.get("input_size", (3, image_size or 224, image_size or 224))
     side = image_size or side
+    # Of the bands its first convolution knows more: a configuration keeps timm's, whatever in_chans is.
+    channels = next((each.in_channels for each in network.modules() if isinstance(each, nn.Conv2d)), channels)
     entered: list[torch.Size] = []
 
     def leave(_: nn.Module, inputs: Any, named: Any, __: Any) -> None:
@@ -60,7 +62,9 @@ def facts(name: str, image_size: int = 0) -> dict[str, Any]:
         with suppress(_Enough), FlopCounterMode(display=False) as counted:
             network(torch.empty((1, channels, side, side), device="meta"))
     except Exception as error:  # it may be somebody else's code
-        raise ValueError(f"'{name}' cannot be run on an image of {side} pixels: {_first_line(error)}") from None
+        raise ValueError(
+            f"'{name}' cannot be run on an image of {side} pixels and {channels} bands: {_first_line(error)}"
+        ) from None
     if not entered or len(entered[0]) < 3:
         what = f"gives them {tuple(entered[0])}" if entered else "does not run them"
         raise ValueError(f"'{name}' has 'blocks' and {what}; a plan needs images x tokens x width in its first block.")
@@ -83,7 +87,8 @@ def facts(name: str, image_size: int = 0) -> dict[str, Any]:
     return {
         "source": f"timm {timm.__version__}" if ":" not in name else name, "image_size": side,
         "width": width, "depth": len(blocks), "heads": getattr(attention, "num_heads", 1), "mlp_dim": inner,
-        "patch_size": patch, "patches": tokens - prefix, "prefix": prefix, "blocks": shapes, "root": root,
+        "patch_size": patch, "patches": tokens - prefix, "prefix": prefix, "channels": channels,
+        "blocks": shapes, "root": root,
     }  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def describe(
     width, depth, heads = decoder or (0, 0, 0)
     row = lookup(model).resized(patch_size=patch_size, decoder_width=width, decoder_depth=depth, decoder_heads=heads)
     patches = tokens or (row.built.patches if row.built else prod(grid(image_size, row.patch_size)))
-    prefix = row.built.prefix if row.built else 1
+    prefix, channels = (row.built.prefix, row.built.channels) if row.built else (1, channels)
     if workload == "mae":
         own = (row.decoder_width, row.decoder_depth, row.decoder_heads)
         return Shape(row, workload, channels, patches, visible_patches(patches, mask_ratio), 0, own, prefix)

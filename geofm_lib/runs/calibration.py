@@ -14,7 +14,7 @@ from typing import Any
 from geofm_lib import files, rights
 from geofm_lib.catalog import machines
 from geofm_lib.catalog.metrics import counted, number, off
-from geofm_lib.planning import points
+from geofm_lib.planning import fitted_to, points
 from geofm_lib.planning.points import Point
 from geofm_lib.runs import machine_row, measured
 
@@ -66,13 +66,16 @@ def calibrate(
         words = shlex.join(["geofm", "calibrate", *sources, *(word for each in options for word in each)])
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            text = machine_row.text(replace(machine, name=str(name)), fit.rows, f"Made by {words}")
+            text = machine_row.text(
+                replace(machine, name=str(name)), fit.rows, f"Made by {words}", fitted_to.of_points(chosen)
+            )
             files.write_text(file, text)
         except OSError as error:
             raise ValueError(
                 f"The row was not written: {rights.told(error)} (GEOFM_MACHINES names the folder)"
             ) from None
         lines.append(f"{file} has the row: geofm plan MODEL --machine {name} --nodes N{_flags(chosen)}")
+        lines.append("Delete that file to remove the row.")
     return "\n".join(lines)
 
 

@@ -8,14 +8,15 @@ from geofm_lib.catalog import speeds
 from geofm_lib.catalog.machines import Machine
 
 
-def text(machine: Machine, rows: list[dict[str, Any]], title: str) -> str:
-    """The file of a machine's row: TOML, the row and its speeds, as ``catalog.machines`` reads it."""
+def text(machine: Machine, rows: list[dict[str, Any]], title: str, fitted: dict[str, Any] | None = None) -> str:
+    """The file of a machine's row: TOML, the row, its speeds, and the conditions of the ``fitted`` points."""
     row = {name: value for name, value in asdict(machine).items() if value not in (None, "", {}, ())}
     del row["name"]
     lines = [f"# {title}", "", "[machine]", *(f"{name} = {_toml(value)}" for name, value in row.items())]
     for each in rows:
         known = {name: each[name] for name in (*speeds.COLUMNS[1:], "loads") if each.get(name) is not None}
         lines += ["", "[[speeds]]", *(f"{name} = {_toml(value)}" for name, value in known.items())]
+    lines += ["", "[fitted]", *(f"{name} = {_toml(value)}" for name, value in fitted.items())] if fitted else []
     return "\n".join(lines) + "\n"
 
 
