@@ -235,6 +235,8 @@ def test_the_sbatch_line_carries_the_job_and_the_run(written):
     text = "name,notebook,strategy,nodes,walltime,after\nfirst,03_throughput,,2,0:10:00,\n"
     text += "second,03_throughput,HYBRID_2GPUs,4,2:00:00,first\n"
     rows, _ = grid.read(written(text), FRONTIER)
+    said = "# 2 rows ready, 0 finished, 3 refused; 8.33 node-hours at most, at the walltimes asked for"
+    assert queue.total(rows, 3) == said, "2 nodes for 10 minutes, 4 for 2 hours"
     words = queue.command(rows[1], Site("frontier", ("-A", "ABC123")), ["17"])
     for word in ("--nodes=4", "--ntasks-per-node=8", "--time=2:00:00", "--signal=B:USR1@300", "--dependency=afterok:17",
                  f"--comment={rows[1].folder}", "ABC123", "batch/frontier.sh",

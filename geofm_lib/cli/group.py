@@ -75,11 +75,11 @@ def settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
     return starting(names, incomplete)
 
 
-def rows_of(grid: Path, site: Any) -> tuple[list[Any], bool]:
-    """The good rows of a grid, and whether there are others (why, is said on standard error)."""
+def rows_of(grid: Path, site: Any) -> tuple[list[Any], int]:
+    """The good rows of a grid, and how many others there are (why, is said on standard error)."""
     from geofm_lib.runs.grid import read, told
 
     rows, faults = read(grid, site.machine)
     for fault in told(faults):
         click.echo(f"{grid.name}: {fault}", err=True)
-    return rows, bool(faults)
+    return rows, len(faults)

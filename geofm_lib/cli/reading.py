@@ -22,7 +22,7 @@ def status(subject: str | None, site: str) -> int:
         with in_clone():
             rows, faults = rows_of(grid, queue.Site(site))
             click.echo(overview.of_grid(rows))
-        return int(faults)
+        return int(faults > 0)
     click.echo(overview.of_run(find.run_folder(subject)) if subject else overview.of_all(runs_root()))
     return 0
 

@@ -75,8 +75,8 @@ def submit(grid: Path, sbatch: tuple[str, ...], send: bool, here: bool, limit: i
     """Check a grid of runs, then send it to Slurm or run it here.
 
     GRID is a CSV file, a row a run (geofm_lib/runs/grid.py says what stands in it); paths in it count from the clone's
-    folder. Without --send or --here the sbatch lines are shown. Exit code 1 when a row was refused or failed; the
-    others are sent, or run, nevertheless. 75 when a row was stopped.
+    folder. Without --send or --here the sbatch lines and their total are shown. Exit code 1 when a row was refused or
+    failed; the others are sent, or run, nevertheless. 75 when a row was stopped.
     """
     from geofm_lib.runs import find, queue
     from geofm_lib.settings import in_clone
@@ -89,7 +89,8 @@ def submit(grid: Path, sbatch: tuple[str, ...], send: bool, here: bool, limit: i
             raise ValueError("--here runs the rows on this machine and --send gives them to Slurm; choose one")
         if limit and not (here or send):
             raise ValueError("--limit counts what --send sends or --here runs; add one of them")
-        rows, failed = rows_of(grid, chosen)
+        rows, refused = rows_of(grid, chosen)
+        failed = refused > 0
         if here or send:
             stopped = False
             for row, answer in queue.run_here(rows, limit) if here else queue.send(rows, chosen, limit):
@@ -99,7 +100,7 @@ def submit(grid: Path, sbatch: tuple[str, ...], send: bool, here: bool, limit: i
             _compared(grid, rows, site, now=here and not stopped)
         else:
             before = [shlex.join(["cd", os.getcwd()])] if elsewhere else []  # the lines count from there
-            click.echo("\n".join([*before, *queue.lines(rows, chosen)]))
+            click.echo("\n".join([*before, *queue.lines(rows, chosen), queue.total(rows, refused)]))
     return int(failed)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geofm_lib.catalog.machines import MACHINES, Machine
+from geofm_lib.catalog.metrics import counted, number
 from geofm_lib.jobs.run_folder import handling, stop_signals
 from geofm_lib.runs import grid, slurm
 from geofm_lib.runs.run import shown
@@ -64,6 +65,14 @@ def lines(rows: list[grid.Row], site: Site) -> list[str]:
         for row in rows
         if row.name not in finished
     ]
+
+
+def total(rows: list[grid.Row], refused: int) -> str:
+    """What a grid asks for, as a shell's comment below its sbatch lines."""
+    ready = [row for row in rows if not row.finished]
+    hours = sum(row.nodes * grid.seconds(row.walltime) for row in ready) / 3600
+    counts = f"{counted(len(ready), 'row')} ready, {len(rows) - len(ready)} finished, {refused} refused"
+    return f"# {counts}; {number(hours, 3)} node-hours at most, at the walltimes asked for"
 
 
 def send(rows: list[grid.Row], site: Site, limit: int | None = None) -> Iterator[tuple[grid.Row, str]]:
