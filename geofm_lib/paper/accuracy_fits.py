@@ -5,7 +5,7 @@ logarithms is Huber's, so that one odd run does not decide; every fit has many s
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import pandas as pd
@@ -65,17 +65,28 @@ def fit(frame: pd.DataFrame, by: str = "size", seed: int = 0, bootstraps: int = 
             f"Nothing is fitted: {LEAST_RUNS} runs, {LEAST_SIZES} sizes and {LEAST_HORIZONS} horizons are needed, and "
             f"{len(frame)}, {sizes} and {horizons} are here."
         )
-    values, table = frame["value"].to_numpy(float), frame[list(causes)].to_numpy(float)
+    kinds = list(zip(frame["parameters_m"], frame["images_seen"], strict=True))
+    rows = [tuple(row) for row in frame[["value", *causes]].to_numpy(float).tolist()]
+    return _fit(causes, tuple(rows), tuple(kinds), seed, bootstraps or BOOTSTRAPS)
+
+
+@cache  # a page asks for the same fit in several places, and one takes seconds
+def _fit(
+    causes: tuple[str, ...], rows: tuple[tuple[float, ...], ...], kinds: tuple[tuple[float, float], ...], seed: int,
+    bootstraps: int,
+) -> Fit:  # fmt: skip
+    """rows: a value and its causes; kinds: size and images of each, of which a bootstrap needs two."""
+    values, table = np.array(rows)[:, 0], np.array(rows)[:, 1:]
     units = np.exp(np.log(table).mean(axis=0))
     table = table / units
     best = _fitted(values, table, [_start(values, len(causes), floor, power) for floor in FLOORS for power in STARTS])
     random = np.random.default_rng(seed)
     draws: list[np.ndarray] = []
-    while len(draws) < (bootstraps or BOOTSTRAPS):
+    while len(draws) < bootstraps:
         drawn = random.integers(0, len(values), len(values))
-        if frame["parameters_m"].iloc[drawn].nunique() >= 2 and frame["images_seen"].iloc[drawn].nunique() >= 2:
+        if all(len(set(kind)) >= 2 for kind in zip(*(kinds[k] for k in drawn), strict=True)):
             draws.append(_numbers(_fitted(values[drawn], table[drawn], [best])))
-    return Fit(causes, units, _numbers(best), np.array(draws), len(frame))
+    return Fit(causes, units, _numbers(best), np.array(draws), len(rows))
 
 
 def one_point(found: Fit | str, flops: float, largest: float) -> tuple[float, float, float] | str:
