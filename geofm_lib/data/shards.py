@@ -103,7 +103,11 @@ class Shards:
     @property
     def targets(self) -> np.ndarray:
         """1 where an image has a class and 0 elsewhere, float32 [len, classes]."""
-        return self._written[self._number]
+        return self.targets_of(slice(None))
+
+    def targets_of(self, places: np.ndarray | slice) -> np.ndarray:
+        """`targets` of some images, without building those of all."""
+        return self._written[self._number[places]]
 
     def __len__(self) -> int:
         return len(self.names)

@@ -121,8 +121,7 @@ def best(settings: AccuracySettings) -> Table:
     shown = frame.reindex(columns=["dataset", "model", "images_seen", "untrained", *CONTROLS])
     shown.insert(3, "pretrained", told[: len(frame)])
     shown.insert(5, "gain", told[len(frame) :])
-    images = [f"{each:,.0f}" for each in shown.pop("images_seen")]
-    shown["model"] += [f", {each} images" for each in images]
+    shown["model"] += [f", {each:,.0f} images" for each in shown.pop("images_seen")]
     return Table(shown, f"Top-1, %: {accuracy_study.BEST}")
 
 

@@ -86,9 +86,9 @@ def of(images: Shards) -> Metric:
     return PRECISION if images.several else TOP
 
 
-def truth(images: Shards) -> np.ndarray:
+def truth(images: Shards, places: np.ndarray | slice = slice(None)) -> np.ndarray:
     """What scores are held against: targets float32 [N, K] where images have several labels, else labels int64 [N]."""
-    return images.targets if images.several else images.labels
+    return images.targets_of(places) if images.several else images.labels[places]
 
 
 def guessing(train: Shards, test: Shards) -> dict[str, float]:

@@ -32,7 +32,7 @@ def read(settings: TransferSettings) -> Data:
 def targets(data: Data, images: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(pixels, labels [B], or 0 and 1 for each class [B, K])."""
     pixels, _ = apart(images, data.train.masked)
-    return pixels, torch.from_numpy(probe_metrics.truth(data.train)[indices.numpy()]).to(images.device)
+    return pixels, torch.from_numpy(probe_metrics.truth(data.train, indices.numpy())).to(images.device)
 
 
 def loss(network: nn.Module, pixels: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

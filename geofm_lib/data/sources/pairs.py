@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from geofm_lib import files
+from geofm_lib.catalog.metrics import counted
 from geofm_lib.data.sources import columns, given, guards, listing, prepared, tables
 from geofm_lib.data.sources.finder import NONE, SEVERAL, Finder
 
@@ -64,8 +65,7 @@ class Pairs:
         if not self.left_out:
             return []
         parts = [f"{count} {reason} (such as '{self.examples[reason]}')" for reason, count in self.left_out.items()]
-        total = self.left_out.total()
-        return [f"{total:,} row{'s' * (total != 1)} of '{self.file}' make no pair: {', '.join(parts)}"]
+        return [f"{counted(self.left_out.total(), 'row')} of '{self.file}' make no pair: {', '.join(parts)}"]
 
     def groups(self, names: Sequence[str]) -> list[str]:
         """What each image belongs to: the group that the table gives, else the images that pairs join; "" outside."""
