@@ -77,7 +77,7 @@ def _by_srun(base: dict[str, str], ranks: int) -> list[tuple[list[str], dict[str
 def _local(base: dict[str, str], ranks: int, device: str) -> list[tuple[list[str], dict[str, str]]]:
     """The same for a process a rank."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    base["OMP_NUM_THREADS"] = str(max(1, cores // ranks))
+    base.setdefault("OMP_NUM_THREADS", str(max(1, cores // ranks)))
     base.update(WORLD_SIZE=str(ranks), LOCAL_WORLD_SIZE=str(ranks), GEOFM_LABEL="1")
     if sys.platform == "linux":
         base.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: do not depend on its host name resolving
