@@ -22,7 +22,7 @@ from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import mask_noise, normalise
 from geofm_lib.jobs import pretrain_loss, run_folder
 from geofm_lib.model.interop import load
-from geofm_lib.runs import start
+from geofm_lib.runs import start as starting
 from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run, find_runs, run_table
 from geofm_lib.runs.watch import RunFailed
@@ -39,7 +39,7 @@ STEPS = 24
 def test_ranks_share_the_cores_unless_the_user_says_how_many_threads():
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     for given, threads in (({}, max(1, cores // 2)), ({"OMP_NUM_THREADS": "3"}, 3)):
-        starts = start._local(dict(given), 2, "cpu")
+        starts = starting._local(dict(given), 2, "cpu")
         assert [each["OMP_NUM_THREADS"] for _, each in starts] == [str(threads)] * 2
 
 
