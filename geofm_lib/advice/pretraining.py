@@ -38,8 +38,16 @@ def result(summary: dict[str, Any]) -> str:
         parts += ["no image is held out, so there is no held-out loss"]
     if "mae_loss" in summary:
         parts[0] += ", that of MAE and the weighted contrastive one together; those with fixed masks are of MAE alone"
-    told = f"{'; '.join(parts)}. {BRIGHTNESS.capitalize()} alone (its true mean over pixels and bands) would have "
+    guess, what = guessed(summary)
+    told = f"{'; '.join(parts)}. {guess.capitalize()} alone ({what}) would have "
     return f"{told}{summary['patch_mean_loss']:.3g}."
+
+
+def guessed(summary: dict[str, Any]) -> tuple[str, str]:
+    """The plain guess whose loss is `patch_mean_loss`, and what it is."""
+    if summary.get("dates"):
+        return "interpolation", "straight lines between the visible dates"
+    return BRIGHTNESS, "its true mean over pixels and bands"
 
 
 def compares_alone(summary: dict[str, Any]) -> bool:
@@ -105,11 +113,9 @@ def answer(summary: dict[str, Any], settings: dict[str, Any], images: str = "ima
     told = plus_minus(value, summary[f"{name}_interval"])
     share = 100 * (1 - value / alone)
     beside = f"{share:.0f} % below" if share > 0 else f"{-share:.0f} % above"
+    guess = ", ".join(guessed(summary))
     what = "MAE loss" if "mae_loss" in summary else "loss"
-    return (
-        f"The {what} comes to {told} on {summary[f'{name}_images']} {where}, {beside} that of "
-        f"{BRIGHTNESS}, its true mean over pixels and bands ({who})."
-    )
+    return f"The {what} comes to {told} on {summary[f'{name}_images']} {where}, {beside} that of {guess} ({who})."
 
 
 def _plateau(_: dict[str, Any], metrics: pd.DataFrame) -> str:
@@ -140,11 +146,19 @@ def _step(metrics: pd.DataFrame, share: float) -> int:
 
 
 def _patch_means(found: dict[str, Any], _: pd.DataFrame) -> str:
+    return "" if found.get("dates") else _above_guess(found, CLOSE)
+
+
+def _lines(found: dict[str, Any], _: pd.DataFrame) -> str:
+    return _above_guess(found, 1.0) if found.get("dates") else ""
+
+
+def _above_guess(found: dict[str, Any], share: float) -> str:
     name = "held_out" if found.get("held_out_loss") is not None else "trained_on"
     loss, alone = found.get(f"{name}_loss"), found.get("patch_mean_loss")
-    if loss is None or not alone or loss <= CLOSE * alone:
+    if loss is None or not alone or loss <= share * alone:
         return ""
-    return f"{on(found, name)}; {BRIGHTNESS} alone would have {alone:.3g}"
+    return f"{on(found, name)}; {guessed(found)[0]} alone would have {alone:.3g}"
 
 
 def _gap(found: dict[str, Any], _: pd.DataFrame) -> str:
@@ -168,6 +182,8 @@ RULES: tuple[tuple[str, Evidence, str], ...] = (
      "more of the same steps bring little: a larger model, more images, another base_learning_rate, or fewer epochs"),
     ("little more than one brightness a patch was learned", _patch_means,
      "train for longer or at a higher base_learning_rate; look at what is rebuilt below"),
+    ("dates are rebuilt no nearer than by interpolation", _lines,
+     "train for longer, on more series, or with a mask_ratio that leaves longer gaps"),
     ("it knows its train images better than others", _gap,
      "more images, fewer epochs, or a smaller model; a smaller crop_scale_min makes more of the images there are"),
     ("no image is held out", _nothing_held_out, "prepare the set again with a train_ratio below 1 in 01, such as 0.95"),

@@ -40,4 +40,5 @@ def _card(name: str, names: str = "", each: int = 0, channels: tuple[int, ...] =
 
 _TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 DATASETS: dict[str, Dataset] = {name: _card(name, **facts) for name, facts in _TABLES.items()}
+DRAWN = ("scenes", "seasons")  # by our own code: images, and series of values over a year
 DOWNLOADS = ("eurosat",)  # those that torchvision can fetch (data/sources/listing.fetch)

@@ -28,14 +28,16 @@ ARMS = {
 }
 WITHOUT = {TUNED: SCRATCH, FROZEN: UNTRAINED_FROZEN}  # an arm -> the same one without pretraining
 PROBE, MAJORITY, COLOURS = "probe", "majority class", "pixel colours"
+FOREST = "random forest"
 CONTROLS = {
     PROBE: "logistic regression on frozen features (05's fast protocol)",
     MAJORITY: "the most frequent class of the train side, everywhere",
     COLOURS: "each pixel by its own colour alone (scikit-learn's gradient boosting)",
+    FOREST: "500 trees on the raw values of all dates (scikit-learn)",
 }
 PAIRS = (  # whose difference is told, where both are there; the first is the page's question
     (TUNED, SCRATCH), (TUNED, FROZEN), (TUNED, PROBE), (FROZEN, UNTRAINED_FROZEN), (TUNED, COLOURS), (TUNED, MAJORITY),
-    (FROZEN, COLOURS),
+    (FROZEN, COLOURS), (TUNED, FOREST), (SCRATCH, FOREST), (PROBE, FOREST),
 )  # fmt: skip
 
 

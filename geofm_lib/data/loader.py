@@ -16,7 +16,7 @@ import torch
 from geofm_lib.data import sampler
 from geofm_lib.data.masks import Masks
 from geofm_lib.data.shards import Shards
-from geofm_lib.data.transforms import TRANSFORMS, USUAL_SCALE, Scale, together
+from geofm_lib.data.transforms import TRANSFORMS, USUAL_SCALE, Scale, as_it_is, together
 from geofm_lib.data.views import FIRST, SECOND
 
 # Images as stored [B, C, S, S] (of two views [2 B, C, S, S]), indices int64 [B]. With validity there is one plane more,
@@ -49,10 +49,11 @@ class Batches(torch.utils.data.Dataset):
     def __post_init__(self) -> None:
         if self.transform not in TRANSFORMS:
             raise ValueError(f"unknown transform {self.transform!r}; known: {', '.join(TRANSFORMS)}")
+        self.change = as_it_is if self.images.dates else TRANSFORMS[self.transform]
 
     def __getitem__(self, k: int) -> Batch | ValueError:
         epoch, indices = self.places(k)
-        change, views = TRANSFORMS[self.transform], []
+        change, views = self.change, []
         looks = [(i, i, FIRST) for i in indices.tolist()]
         if self.second:
             looks += [(i, self.second(epoch, i), SECOND) for i in indices.tolist()]

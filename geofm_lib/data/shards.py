@@ -31,7 +31,8 @@ class Shards:
     names: list of str. labels: int64 [len], the first of each image, -1 where there is none. several: has any image of
     the folder more than one? classes: of the whole folder, sorted.
     mean, std: per channel in 0..1 units, over the train side. sizes: int64 [len, 2], height and width. masked: has any
-    image of the folder pixels that were not measured? labelled: are images without a label left out?
+    image of the folder pixels that were not measured? dates: of series, which are images one pixel high, 0 of images.
+    labelled: are images without a label left out?
     drawn: int64, which images of the side these are; None: all.
     """
 
@@ -57,6 +58,7 @@ class Shards:
         self._read_index(side, labelled)
         statistics = json.loads((self.folder / "statistics.json").read_text(encoding="utf-8"))
         self.mean, self.std, self.channels = statistics["mean"], statistics["std"], statistics["channels"]
+        self.dates = int(statistics.get("dates", 0))
         self.masked = bool(statistics.get("masked_images"))
         self.drawn: np.ndarray | None = None
         self._files: dict[int, int] = {}
@@ -108,6 +110,10 @@ class Shards:
     def targets_of(self, places: np.ndarray | slice) -> np.ndarray:
         """`targets` of some images, without building those of all."""
         return self._written[self._number[places]]
+
+    def size(self, image_size: int) -> tuple[int, int]:
+        """(height, width) of what a model sees of them, in pixels."""
+        return (1 if self.dates else image_size), image_size
 
     def __len__(self) -> int:
         return len(self.names)

@@ -117,8 +117,18 @@ def squeeze(image: torch.Tensor, size: int) -> torch.Tensor:
     return image if image.shape[-2:] == (size, size) else resize(image, size, size)
 
 
+Transform = Callable[[torch.Tensor, int, Callable[[str], np.random.Generator], Scale], torch.Tensor]
+
+
+def as_it_is(
+    image: torch.Tensor, size: int, random: Callable[[str], np.random.Generator], scale: Scale
+) -> torch.Tensor:
+    """A series keeps its dates in their order: it is neither cropped, mirrored nor resized, whatever is asked."""
+    return image
+
+
 # name -> function(image, size, random(purpose), scale)
-TRANSFORMS: dict[str, Callable[[torch.Tensor, int, Callable[[str], np.random.Generator], Scale], torch.Tensor]] = {
+TRANSFORMS: dict[str, Transform] = {
     "pretrain": lambda image, size, random, scale: augment(image, size, random("crop"), scale),
     "pretrain_turned": lambda image, size, random, scale: turned(image, size, random("crop"), scale),
     "probe_train": lambda image, size, random, scale: augment(image, size, random("probe"), scale),

@@ -93,12 +93,13 @@ def _raster(found: Raster, original: bytes, fit: Fit, plain: np.ndarray | None =
     """Pixels as they go into a shard: by the original bytes if these decode to the very same numbers."""
     values, valid, geo, converted = found.values, found.valid, found.geo, list(found.converted)
     height, width, count = values.shape
-    _check_side(width, height)
+    if not found.series:
+        _check_side(width, height)
     share = 1.0 if valid is None else float(valid.mean())
     if valid is not None:
         if share < fit.valid_min or not share:
             measured, least = (math.floor(1000 * each) / 10 for each in (share, fit.valid_min))
-            words = f"only {measured:g} % of its pixels were measured"
+            words = f"only {measured:g} % of its {'dates' if found.series else 'pixels'} were measured"
             raise Refused(f"{words}; at least {least:g} % are needed (valid_min)" if least else words)
         values = _filled(values, valid)
     if 0 < fit.short_side < min(height, width):

@@ -99,6 +99,9 @@ def sizes(run: Run) -> Figure | Table | Note:
     index = run.read_csv("index.csv")
     if index.empty:
         return Note("The run has packed no image yet.")
+    if dates := run.summary.get("dates"):
+        bands = f"{run.summary['channels']} band{'s' * (run.summary['channels'] != 1)}"
+        return Note(f"Each of the {len(index):,} series has {dates} dates of {bands}.")
     short = index[["width", "height"]].min(axis=1)
     common = (index["width"].astype(str) + " x " + index["height"].astype(str)).value_counts()
     table = common.head(10).rename_axis("width x height").reset_index(name="images")

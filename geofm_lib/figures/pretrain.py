@@ -11,7 +11,7 @@ import pandas as pd
 
 from geofm_lib.advice import pretraining
 from geofm_lib.catalog.metrics import LONG, number, rough
-from geofm_lib.figures import rebuilt
+from geofm_lib.figures import rebuilt, series
 from geofm_lib.figures._axes import BLUE, GREY, LIMIT, ORANGE, TRAINING_LOSS, WORDS, legend_below, own_look, smoothed
 from geofm_lib.figures.display import NARROW_IN, Answer, Figure, Note, Table, axes, cut, sheet, styled
 from geofm_lib.runs.run import Run
@@ -45,7 +45,8 @@ def answer(run: Run) -> Answer:
     told = rebuilt.kept(run)
     more += [f"Peak signal-to-noise ratio of the masked pixels of {rebuilt.beside(told)}."] if told else []
     more += [f"What speaks against it: {against}."] * bool(against)
-    images = "drawn (synthetic) scenes" if drawn_by_us(run.settings) else "images"
+    images = "series" if run.summary.get("dates") else "scenes"
+    images = f"drawn (synthetic) {images}" if drawn_by_us(run.settings) else images.replace("scenes", "images")
     return Answer(pretraining.answer(run.summary, run.settings, images), " ".join(more))
 
 
@@ -77,7 +78,7 @@ def loss(run: Run) -> Figure | Note:
             look = own_look(side, label=f"fixed masks: {words[-1]}", linestyle="", capsize=2)
             ax.errorbar(end + aside * span, found[f"{name}_loss"], found[f"{name}_interval"] or 0.0, **look)
     if "patch_mean_loss" in found:
-        words.append(f"{pretraining.BRIGHTNESS}: {number(found['patch_mean_loss'])}")
+        words.append(f"{pretraining.guessed(found)[0]}: {number(found['patch_mean_loss'])}")
         ax.axhline(found["patch_mean_loss"], **LIMIT, label=words[-1])
     alone = pretraining.compares_alone(found)
     if alone:
@@ -201,6 +202,8 @@ def contact_sheet(run: Run, columns: int = 8) -> Figure | Note:
     if withheld(run):
         return Note(WITHHELD.format(name="contact_sheet.npz"))
     with np.load(run.proved("contact_sheet.npz")) as saved:
+        if "series" in saved:
+            return series.sheet(dict(saved))
         images, labels = saved["images"], [str(label) for label in saved["labels"]]
     titles = [cut(label, 16) for label in labels]
     alt = f"{len(images)} images of the data set (every second one on a phone): {', '.join(dict.fromkeys(labels))}."
@@ -214,6 +217,8 @@ def _in_rows(images: np.ndarray, columns: int) -> list[np.ndarray]:
 
 def model_view(run: Run) -> Figure | Note:
     """The same images as stored, as cropped for training, and with the masked patches taken away."""
+    if run.summary.get("dates"):
+        return Note("A model sees every date of a series as it is stored, normalised; 02 masks some of them.")
     names = {"original": "stored", "cropped": "cropped", "masked": "visible patches"}
     words = "the stored image, the random crop that training takes, and the patches left after masking"
     return _rows(run, "model_view.npz", names, words)
@@ -224,6 +229,10 @@ def reconstruction(run: Run) -> Figure | Note:
     if run.settings.get("objective") == "contrastive":
         return Note("Contrastive learning masks and rebuilds nothing; 05 asks what the features are worth.")
     side = run.summary.get("rebuilt", "")  # an earlier version took train images too, and did not say so
+    if (file := run.proved("reconstruction.npz")).is_file() and not withheld(run):
+        with np.load(file) as saved:
+            if "series" in saved:
+                return series.rebuilt(dict(saved), side)
     names = {"original": f"{side} image".strip(), "masked": "visible patches", "rebuilt": "rebuilt"}
     trained = {"train": ", which it was trained on since no image is held out", "": " of a side that was not noted"}
     words = f"the {names['original']}{trained.get(side, '')}, the patches that the model saw, "
@@ -254,10 +263,10 @@ def withheld(run: Run) -> bool:
 
 
 def drawn_by_us(settings: dict[str, Any]) -> bool:
-    """Whether the images are the built-in scenes; `data` (a prepared folder) says more than `dataset`."""
+    """Whether the images are the built-in ones; `data` (a prepared folder) says more than `dataset`."""
     if settings.get("data"):
         settings = Run(expanded(settings["data"])).settings
-    return settings.get("dataset") == "scenes"
+    return settings.get("dataset") in ("scenes", "seasons")
 
 
 def _rows(

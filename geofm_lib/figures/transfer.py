@@ -5,12 +5,13 @@ import pandas as pd
 
 from geofm_lib.catalog import metrics, transfer
 from geofm_lib.catalog.readouts import GAIN
+from geofm_lib.figures import series
 from geofm_lib.figures._axes import DOZEN, DOZEN_WORDS, GREY, INK, RED, TRAINING_LOSS, legend_below, own_look
 from geofm_lib.figures.display import NARROW_IN, Answer, Figure, Note, Table, axes, sheet, styled
 from geofm_lib.figures.pretrain import WITHHELD, withheld
 from geofm_lib.runs.run import Run
 
-PICTURES, NO_CLASS = "segments.npz", 255
+PICTURES, SERIES, NO_CLASS = "segments.npz", "series.npz", 255
 NONE = "The run holds no result yet: an arm is judged when all of its seeds are trained."
 COLOURS = {
     name: own_look("pretrained" if arm.pretrained else "untrained")["color"] for name, arm in transfer.ARMS.items()
@@ -135,6 +136,9 @@ def pictures(run: Run) -> Figure | Note:
     """Test images with their true classes, what the first arm says, and where that is wrong."""
     if withheld(run):
         return Note(WITHHELD.format(name=PICTURES))
+    if (run.folder / SERIES).is_file():
+        with np.load(run.proved(SERIES)) as saved:
+            return series.said(dict(saved), transfer.words(next(iter(_names(run)), "")))
     if not (run.folder / PICTURES).is_file():
         return Note("This task shows no pictures.")
     with np.load(run.proved(PICTURES)) as saved:

@@ -49,6 +49,7 @@ def list_images(
     """
     size, tars, statistics, preview = 0, set[str](), Statistics(), Preview(labels, sides)
     found: dict[str, Any] = {}
+    sizes = set[tuple[str, str]]()
 
     def index() -> Iterator[tuple[str, ...]]:
         nonlocal size
@@ -61,11 +62,13 @@ def list_images(
             block["label"] = labels[start:end]
             size += sum(map(int, block["size"]))
             tars.update(block["shard"])
+            sizes.update(zip(block["height"], block["width"], strict=True))
             statistics.add(block, [side == "train" for side in sides[start:end]])
             preview.take(block, start)
             yield from zip(*(block[name] for name in COLUMNS), strict=True)
             start = end
-        found.update(statistics.result(), **({"bands": bands} if bands else {}))
+        dates = max((int(width) for height, width in sizes if height == "1"), default=0)  # of series, which are alike
+        found.update(statistics.result(), **{k: v for k, v in (("bands", bands), ("dates", dates)) if v})
         run.write_json("statistics.json", found)
         numbered = bands if len(bands) == found["channels"] else itertools.count(1)
         rows = zip(numbered, *(found[name] for name in STATISTICS_COLUMNS[1:]), strict=False)
@@ -74,5 +77,5 @@ def list_images(
 
     files.write_table(run.path / "index.csv", COLUMNS, index())
     train = list(itertools.compress(names, (side == "train" for side in sides)))
-    kind: dict[str, Any] = {name: found[name] for name in ("channels", "dtype", "bands") if name in found}
+    kind: dict[str, Any] = {name: found[name] for name in ("channels", "dtype", "bands", "dates") if name in found}
     return {"bytes": size, "shards": len(tars), **kind, **statistics.summary(train)}

@@ -8,7 +8,7 @@ import torch
 
 from geofm_lib.catalog.models import visible_patches
 from geofm_lib.data import sampler
-from geofm_lib.data.decode import decode
+from geofm_lib.data.decode import decode, read
 from geofm_lib.data.sample import Block
 from geofm_lib.data.transforms import USUAL_SCALE, augment, mask_noise, resize, to_rgb
 from geofm_lib.settings import PretrainSettings
@@ -38,6 +38,9 @@ class Preview:
         def pixels(i: int) -> torch.Tensor:
             return decode(_read(folder, self.rows[i]))  # one at a time: all forty may be large
 
+        if all(row["height"] == "1" for row in self.rows.values()):
+            self._write_series(folder)
+            return
         sheet = np.stack([_fit(pixels(i), SHEET_SIDE, mean, std) for i in self.sheet])
         np.savez_compressed(folder / "contact_sheet.npz", images=sheet, labels=np.array(list(self.sheet.values())))
         usual = PretrainSettings()  # what a model sees by default
@@ -53,6 +56,16 @@ class Preview:
         greyed = torch.where(masked, GREY, cropped).to(torch.uint8)
         shown, seen = (view.permute(0, 2, 3, 1).numpy() for view in (cropped, greyed))
         np.savez_compressed(folder / "model_view.npz", original=original, cropped=shown, masked=seen)
+
+    def _write_series(self, folder: Path) -> None:
+        """contact_sheet.npz of series: values [K, dates, bands] as stored, NaN where not measured, and labels [K]."""
+        found = []
+        for i in self.sheet:
+            values, valid = read(_read(folder, self.rows[i]))
+            found.append((values if valid is None else np.where(valid[..., None], values, np.nan))[0])
+        np.savez_compressed(
+            folder / "contact_sheet.npz", series=np.stack(found), labels=np.array(list(self.sheet.values()))
+        )
 
 
 def _examples(labels: list[str]) -> list[int]:

@@ -30,7 +30,7 @@ from geofm_lib.jobs import (
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.planning.conditions import gib
 from geofm_lib.profiling import meters
-from geofm_lib.settings import PretrainSettings
+from geofm_lib.settings import PretrainSettings, series
 from geofm_lib.settings.branch import ranges
 
 Losses = Iterator[Callable[[], torch.Tensor]]
@@ -41,6 +41,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
     """Pretrain from the last good checkpoint (or from nothing) to the end; returns the headline numbers."""
     torch.manual_seed(settings.seed)
     shards = Shards(settings.data, split="train")
+    series.refuse(settings, shards.dates)
     total, final = settings.steps(len(shards))
     if settings.train_images:
         shards.draw(settings.train_images, settings.seed)

@@ -54,7 +54,7 @@ def config(settings: PretrainSettings, shards: Shards, norm_eps: float) -> dict[
     return {
         "model": settings.model,
         "family": "pretrain",
-        "image_size": settings.image_size,
+        "image_size": folders.side(*shards.size(settings.image_size)),
         "patch_size": settings.patch(),
         "channels": shards.channels,
         "mean": [float(v) for v in shards.mean],
@@ -100,12 +100,15 @@ def reconstruct(
 
     `original`, `masked` (grey where masked), `rebuilt`, and `means`: the mean of each masked patch in its place, as if
     the model had learned nothing else. `hidden` [B, H, W]: what was masked and had been measured, so that errors can be
-    told. Mean and std of the bands are those of the train side, which the model was trained with.
+    told. Mean and std of the bands are those of the train side, which the model was trained with. Of series see
+    `_series`.
     """
     (rows, columns), patch = model.encoder.patch_embed.grid_size, model.patch
     # Spread over the set, which is sorted by class; every rank rebuilds the same ones, since FSDP gathers together.
     chosen = np.linspace(0, len(shown) - 1, min(SHOWN, len(shown))).astype(np.int64)
-    images, _ = next(batches(shown, [chosen], image_size=rows * patch, transform="probe_test", validity=shown.masked))
+    images, _ = next(
+        batches(shown, [chosen], image_size=columns * patch, transform="probe_test", validity=shown.masked)
+    )
     images, valid = apart(images, shown.masked)
     noise = mask_noise(seed, 0, chosen.tolist(), rows * columns).to(context.device)
     device = context.device
@@ -113,6 +116,9 @@ def reconstruct(
     on_device = None if valid is None else valid.to(device)
     rebuilt, mask_BN = model.reconstruct(pixels, noise, on_device)
     if not context.is_main:
+        return
+    if shown.dates:
+        _write(file, _series(pixels, rebuilt, mask_BN, valid))
         return
     masked = F.interpolate(mask_BN.cpu().reshape(-1, 1, rows, columns), scale_factor=patch, mode="nearest").bool()
     mean, std = (torch.as_tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (train.mean, train.std))
@@ -133,6 +139,21 @@ def reconstruct(
         "means": instead(patch_means(pixels, patch, on_device)),
     }
     hidden = (masked if valid is None else masked & valid)[:, 0].numpy()
+    _write(file, {"hidden": hidden} | {name: sheet.permute(0, 2, 3, 1).numpy() for name, sheet in sheets.items()})
+
+
+def _series(
+    pixels: torch.Tensor, rebuilt: torch.Tensor, mask_BN: torch.Tensor, valid: torch.Tensor | None
+) -> dict[str, np.ndarray]:
+    """Of series, normalised: `series` and `rebuilt` [B, T, C], NaN where not measured; `hidden` [B, T] as above."""
+    series, found = (each[:, :, 0].transpose(1, 2).cpu().numpy() for each in (pixels, rebuilt))
+    hidden = mask_BN.cpu().numpy().astype(bool)
+    if valid is not None:
+        measured = valid[:, 0, 0].numpy()
+        series, hidden = np.where(measured[..., None], series, np.nan), hidden & measured
+    return {"series": series, "rebuilt": found, "hidden": hidden}
+
+
+def _write(file: Path, arrays: dict[str, Any]) -> None:
     with files.whole(file) as fresh, open(fresh, "wb") as stream:
-        arrays: dict[str, Any] = {name: sheet.permute(0, 2, 3, 1).numpy() for name, sheet in sheets.items()}
-        np.savez_compressed(stream, hidden=hidden, **arrays)
+        np.savez_compressed(stream, **arrays)

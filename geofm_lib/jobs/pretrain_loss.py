@@ -79,9 +79,11 @@ def fixed_masks(
 
     held_out_side, held_out_images, held_out_loss: of what was not trained on; side and loss are "" and None where all
     train. trained_on_loss: of as many train images, taken alike. Each has an interval (95 %, half, over images).
-    patch_mean_loss: of the mean of each masked patch, over the held-out images, else the train images.
+    patch_mean_loss: of the mean of each masked patch, over the held-out images, else the train images. Of series, whose
+    patches are single dates, it is that of straight lines between the visible ones; dates: how many there are.
     """
-    found: dict[str, Any] = {"held_out_side": side, "held_out_images": 0, "held_out_loss": None}
+    found: dict[str, Any] = {"dates": train.dates} if train.dates else {}
+    found |= {"held_out_side": side, "held_out_images": 0, "held_out_loss": None}
     for name, shards in (("trained_on", train), ("held_out", images)):
         if shards is not None:
             losses, guessed, count = _losses(settings, model, autoencoder, shards, train, context)
@@ -117,7 +119,8 @@ def _losses(
         noise = mask_noise(SEED, 0, indices.tolist(), autoencoder.patches).to(context.device)
         found = model(pixels, noise, valid)
         loss = float(found if torch.is_tensor(found) else found[0])  # beside it are projections, of another objective
-        rows.append((number, loss, float(_patch_means(autoencoder, pixels, noise, valid)), len(batch)))
+        guess = _between if images.dates else _patch_means
+        rows.append((number, loss, float(guess(autoencoder, pixels, noise, valid)), len(batch)))
     gathered = context.broadcast(sorted(row for part in context.gather(rows) for row in part if row[0] < count))
     table = np.array(gathered, dtype=np.float64)
     return table[:, [1, 3]], table[:, [2, 3]], len(chosen)
@@ -135,6 +138,20 @@ def _patch_means(
     mean = (target * seen).sum(2, keepdim=True) / seen.sum(2, keepdim=True).clamp_min(1)
     squares = (seen * (target - mean)).square().sum((1, 2)) / seen.sum((1, 2)).clamp_min(1)
     return squares.mean()
+
+
+def _between(model: MaskedAutoencoder, pixels: torch.Tensor, noise: torch.Tensor, valid: torch.Tensor | None) -> float:
+    """The loss of straight lines between the visible dates of series, level before the first and behind the last."""
+    known = torch.ones_like(noise, dtype=torch.bool) if valid is None else valid[:, 0, 0]
+    visible, masked = random_masking(noise + (~known).to(noise.dtype), model.visible)
+    errors = []
+    for own, there, seen, hidden in zip(
+        *(x.cpu().numpy() for x in (pixels[:, :, 0], known, visible, masked)), strict=True
+    ):
+        seen, hidden = np.sort(seen[there[seen]]), hidden[there[hidden]]
+        guesses = [np.interp(hidden, seen, band[seen]) - band[hidden] for band in own] if len(seen) else []
+        errors.append(float(np.square(guesses).mean()) if len(seen) and len(hidden) else 0.0)
+    return float(np.mean(errors))
 
 
 def _mean(losses: np.ndarray) -> float:

@@ -36,7 +36,7 @@ class Objective:
     def build(self, norm_eps: float) -> Any:
         """The network, without memory: a masked autoencoder, with a projector where views are compared, or without."""
         asked, projection = self.settings, self.settings.projection if self.contrasts else 0
-        size = asked.model, asked.image_size, self.shards.channels, "meta", asked.patch()
+        size = asked.model, self.shards.size(asked.image_size), self.shards.channels, "meta", asked.patch()
         if not self.rebuilds:
             return contrastive.build(*size, projection, norm_eps)
         how: dict[str, Any] = {**asked.decoder(), "norm_pix_loss": asked.norm_pix_loss, "norm_eps": norm_eps}

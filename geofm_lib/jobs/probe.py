@@ -23,7 +23,7 @@ from geofm_lib.jobs.probe_progress import Given, Progress
 from geofm_lib.jobs.run_folder import KEPT, Folder
 from geofm_lib.model import vit
 from geofm_lib.model.interop import folders, load
-from geofm_lib.settings import ProbeSettings
+from geofm_lib.settings import ProbeSettings, series
 
 
 def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any]:
@@ -37,7 +37,8 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
     if dates:
         pairs.check(Path(settings.data), "test")
     train, test = (Shards(settings.data, split=side, labelled=not dates) for side in ("train", "test"))
-    encoders, config = _encoders(settings, train.channels, context.device)
+    series.refuse(settings, train.dates)
+    encoders, config = _encoders(settings, train.channels, train.dates, context.device)
     kernels.choose_of_encoders(encoders.values(), settings, BATCH, context, run, (run.path / KEPT).exists())
     seen = probe_seen.compare(settings, config, labelled=not dates)
     progress = Progress(run, context.world_size)
@@ -81,13 +82,14 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
 
 
 def _encoders(
-    settings: ProbeSettings, channels: int, device: torch.device
+    settings: ProbeSettings, channels: int, dates: int, device: torch.device
 ) -> tuple[dict[str, vit.Encoder], dict[str, Any]]:
     """({"pretrained": encoder, "random 0": encoder, ...}, config of the architecture), frozen and on the device."""
     encoders: dict[str, vit.Encoder] = {}
     config: dict[str, Any]
     if settings.encoder == "random":
         config = {"model": settings.model, "patch_size": None, "channels": channels}
+        config |= {"patch_size": 1, "image_size": [1, dates]} if dates else {}
     else:
         encoders["pretrained"], config = load.load_encoder(settings.encoder, settings.image_size)
     if config["channels"] != channels:
@@ -95,6 +97,7 @@ def _encoders(
             f"The encoder in {settings.encoder} takes {config['channels']} channels, the images in {settings.data} "
             f"have {channels}; pretrain on images with as many channels."
         )
+    folders.refuse_kind(config, dates, settings.encoder, settings.data)
     if settings.compare_random or not encoders:
         for seed in range(settings.probe_seeds):
             encoders[f"random {seed}"] = load.fresh(config, settings.image_size, RANDOM_SEEDS + settings.seed + seed)

@@ -12,6 +12,7 @@ import numpy as np
 
 from geofm_lib import files
 from geofm_lib.catalog import metrics, transfer
+from geofm_lib.data.shards import Shards
 from geofm_lib.data.sources import prepared
 from geofm_lib.distributed.context import Context
 from geofm_lib.jobs import (
@@ -22,6 +23,7 @@ from geofm_lib.jobs import (
     transfer_classify,
     transfer_judge,
     transfer_segment,
+    transfer_series,
 )
 from geofm_lib.jobs.probe_fast import name_of
 from geofm_lib.jobs.run_folder import KEPT, Folder
@@ -29,9 +31,10 @@ from geofm_lib.jobs.transfer_progress import Progress
 from geofm_lib.jobs.transfer_task import Data, Given, Task
 from geofm_lib.model.interop import folders, load
 from geofm_lib.profiling import meters
-from geofm_lib.settings import TransferSettings
+from geofm_lib.settings import TransferSettings, series
 
-TASKS: dict[str, Task] = {"classify": transfer_classify.TASK, "segment": transfer_segment.TASK}
+TASKS: dict[str, Task] = {"classify": transfer_classify.TASK, "segment": transfer_segment.TASK,
+                          "series": transfer_series.TASK}  # fmt: skip
 ROWS, DIFFERENCES = "accuracy.csv", "differences.csv"
 
 
@@ -43,14 +46,15 @@ def run(settings: TransferSettings, context: Context, run: Folder) -> dict[str, 
     task = TASKS[settings.task]
     data = task.read(settings)
     _draw(settings, data)
+    series.refuse(settings, data.train.dates)
     encoder, config = load.load_encoder(settings.encoder, settings.image_size)
-    _check(settings, config, data.train.channels)
+    _check(settings, config, data.train)
     about = probe_sources.about(encoder, config, name_of(settings.encoder, config), "")
     weights = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
     del encoder
     mean, std = (config.get(name) or getattr(data.train, name) for name in ("mean", "std"))
     judge = transfer_judge.Judge(settings.data, data.train.names, data.test.names, data.metric, data.truth())
-    seen = probe_seen.compare(settings, config, labelled=settings.task == "classify")
+    seen = probe_seen.compare(settings, config, labelled=settings.task in ("classify", "series"))
     given = Given(settings, context, run, data, config, weights, mean, std, judge)
     arms = transfer.chosen(settings.arms)
     seeds = range(settings.seed, settings.seed + settings.seeds)
@@ -122,14 +126,15 @@ def _draw(settings: TransferSettings, data: Data) -> None:
         data.test.draw(settings.test_images, settings.seed)
 
 
-def _check(settings: TransferSettings, config: folders.Config, channels: int) -> None:
+def _check(settings: TransferSettings, config: folders.Config, train: Shards) -> None:
     if "timm" in config:
         raise ValueError(
             f"encoder: {settings.encoder} is a model of timm's own that is not trained here; its frozen features can "
             "be probed (05)."
         )
-    if config["channels"] != channels:
+    folders.refuse_kind(config, train.dates, settings.encoder, settings.data)
+    if config["channels"] != train.channels:
         raise ValueError(
             f"The encoder in {settings.encoder} takes {config['channels']} channels, the images in {settings.data} "
-            f"have {channels}; give one for images with as many channels."
+            f"have {train.channels}; give one for images with as many channels."
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from geofm_lib import rights, settings
 from geofm_lib.catalog.suggest import did_you_mean
-from geofm_lib.data.sources import early, listing, pairs, prepared, tiles
+from geofm_lib.data.sources import early, listing, pairs, prepared, series, tiles
 from geofm_lib.model.interop import headers, locate
 from geofm_lib.runs import branch, unfinished
 from geofm_lib.runs.results import ROOT
@@ -27,10 +27,12 @@ from geofm_lib.settings import (
     at_step,
     expanded,
 )
+from geofm_lib.settings import series as of_series
 from geofm_lib.settings.base import naming
 from geofm_lib.settings.places import instead
 
 FOLDER = ROOT / "notebooks"
+REFUSE = {"prepared": prepared.refuse_options, "series": series.refuse_options}  # what cannot change such a source
 BEGUN = ("summary.json", "init.json")  # of a run that has its first weights: their source may be gone
 
 
@@ -90,6 +92,8 @@ def check(settings: JobSettings, images: bool = True) -> None:
     data = getattr(settings, "data", "")
     try:
         _check_data(data)
+        if data and images and not prepared.is_list(data):
+            of_series.refuse(settings, prepared.dates(expanded(data)))
         if not data and hasattr(settings, "dataset"):  # a simulation reads no images
             found = listing.find(settings.dataset)
             early.at_launch(found, *(getattr(settings, name, "") for name in ("pattern", "bands", "labels")))
@@ -97,8 +101,8 @@ def check(settings: JobSettings, images: bool = True) -> None:
                 tiles.check(found)
             if table := getattr(settings, "pairs", ""):
                 pairs.glance(table, found)
-            if found.kind == "prepared" and isinstance(settings, PrepareSettings):
-                prepared.refuse_options(settings)
+            if found.kind in REFUSE and isinstance(settings, PrepareSettings):
+                REFUSE[found.kind](settings)
         if labelled := getattr(settings, "probe_data", ""):
             if prepared.is_list(labelled):
                 raise ValueError("probe_data: it is one prepared folder; put the sets together with 01_data first")
@@ -130,6 +134,7 @@ def check(settings: JobSettings, images: bool = True) -> None:
         if isinstance(settings, PretrainSettings):
             done = branch.check(settings)
             if images and (folder := _prepared(settings)):
+                of_series.refuse(settings, prepared.dates(folder))
                 settings.steps(prepared.train_images(folder), done)
             if images and settings.positives == "dates":
                 _dated(settings)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import field_validator, model_validator
 
 from geofm_lib.catalog import models
+from geofm_lib.catalog.datasets import DRAWN
 from geofm_lib.settings.base import (
     DEVICE,
     IMAGES_PER_CLASS,
@@ -79,13 +80,14 @@ class PrepareSettings(JobSettings):
     def _tiles_fit(self) -> Self:
         if 0 < self.tile < LEAST_TILE:
             raise ValueError(f"tile: {self.tile} pixels are no image; at least {LEAST_TILE} a side are needed")
-        if self.tile and self.dataset == "scenes":
-            raise ValueError("tile: the built-in scenes are no larger than a tile; give a folder, tar or zip of scenes")
+        if self.tile and self.dataset in DRAWN:
+            words = f"the built-in {self.dataset} are no larger than a tile"
+            raise ValueError(f"tile: {words}; give a folder, tar or zip of scenes")
         if self.stride and not self.tile:
             raise ValueError("stride: it counts from tile to tile, and tile is 0; set tile as well")
         if self.pairs and self.split == "random":
             raise ValueError("pairs: split=random would put two dates of a place on two sides; use split=auto or block")
-        if self.pairs and (self.tile or self.dataset == "scenes"):
+        if self.pairs and (self.tile or self.dataset in DRAWN):
             what = "tiles of scenes" if self.tile else "the drawn scenes"
             raise ValueError(f"pairs: a table names images, and {what} have no names in it; leave pairs empty")
         if self.block_size and self.split != "block":

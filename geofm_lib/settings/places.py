@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from geofm_lib import rights
-from geofm_lib.catalog.datasets import DOWNLOADS
+from geofm_lib.catalog.datasets import DOWNLOADS, DRAWN
 
 PATHS = (
     "dataset",
@@ -22,7 +22,7 @@ PATHS = (
     "init",
     "branch",
 )  # settings that may be a path, or several with commas
-NO_PATHS = {"", "scenes", "random", *DOWNLOADS}  # what they may be besides
+NO_PATHS = {"", *DRAWN, "random", *DOWNLOADS}  # what they may be besides
 _shells: list[Path] = []  # where `in_clone` was entered
 
 

@@ -8,16 +8,20 @@ from geofm_lib.catalog import transfer
 from geofm_lib.settings import base
 from geofm_lib.settings.base import DATA, DATASET, DEVICE, IMAGES_PER_CLASS, RANKS, RUN_DIR, WHERE, WORKERS, setting
 from geofm_lib.settings.data import PrepareSettings
-from geofm_lib.settings.pretrain import EncoderSettings, TrainingSettings
+from geofm_lib.settings.pretrain import EncoderSettings, PretrainSettings, TrainingSettings
 
-HEADS = {"classify": ("linear",), "segment": ("pyramid", "light")}  # of each task, its own choice first
+HEADS = {
+    "classify": ("linear",),
+    "segment": ("pyramid", "light"),
+    "series": ("linear",),
+}  # of each task, its own choice first
 
 
 class TransferSettings(EncoderSettings, TrainingSettings):
     """08_transfer: what pretraining adds to a task, with the encoder frozen and fine-tuned."""
 
     job: ClassVar[str] = "transfer"
-    task: Literal["classify", "segment"] = setting(
+    task: Literal["classify", "segment", "series"] = setting(
         "classify", "classify (images with a label) | segment (images with a mask)", "task"
     )
     head: str = setting("", "classify: linear; segment: pyramid (of four blocks) | light (empty: the first)", "task")
@@ -80,6 +84,8 @@ class TransferSettings(EncoderSettings, TrainingSettings):
         if self.task == "segment" and not self.data and self.dataset != "scenes":
             first = f"geofm run 01 -p dataset {self.dataset} -p labels masks -p run_dir FOLDER"
             raise ValueError(f"data: images with masks are prepared first ({first}); give that run folder as data")
+        if self.task == "series" and not self.data and self.dataset == "scenes":
+            raise ValueError("dataset: the scenes are images; set dataset=seasons (built-in), or a table of series")
         return self
 
     def preparation(self) -> PrepareSettings:
@@ -87,6 +93,17 @@ class TransferSettings(EncoderSettings, TrainingSettings):
         found = super().preparation()
         drawn = self.task == "segment" and not self.data
         return found.model_copy(update={"labels": "masks"}) if drawn else found
+
+    def patch(self) -> int:
+        """See `ImageSettings`; of a series each date is one."""
+        return 1 if self.task == "series" else super().patch()
+
+    def pretraining(self) -> PretrainSettings:
+        """See `EncoderSettings`."""
+        found = super().pretraining()
+        if self.task != "series":
+            return found
+        return PretrainSettings(**found.model_dump() | {"patch_size": 1, "norm_pix_loss": False})
 
     def head_name(self) -> str:
         """The head that is meant."""

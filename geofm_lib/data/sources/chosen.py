@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
+from geofm_lib.catalog.datasets import DRAWN
 from geofm_lib.data.sources import archives, bands, json_labels, listing, pattern, stack
 from geofm_lib.data.sources.item import Item, Raster, Refused
 from geofm_lib.data.sources.pattern import Match, Pattern
@@ -63,8 +64,10 @@ def check(text: str, chosen: str, source: listing.Source) -> Survey | None:
     names = bands.order(chosen)
     if names and (not text or "band" not in pattern.parse(text).fields):
         raise ValueError(f"bands: '{chosen}' needs a pattern with {{band}}, such as pattern='{{patch}}/*_{{band}}.tif'")
-    if text and source.kind == "scenes":
-        raise ValueError(f"pattern: '{text}' chooses files, and the drawn 'scenes' have none; leave pattern empty")
+    if text and source.kind in DRAWN:
+        raise ValueError(
+            f"pattern: '{text}' chooses files, and the drawn '{source.kind}' have none; leave pattern empty"
+        )
     if text and source.kind in ("folder", "zip"):
         found = survey(source, text, AT_LAUNCH)
         if found.samples and not found.cut_short:

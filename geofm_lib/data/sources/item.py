@@ -29,7 +29,7 @@ class Raster:
     """Pixels as measured. values: uint8, uint16, int16 or float32 [H, W, C]. valid: bool [H, W], None where all are.
 
     converted: what had to be done to the file's numbers, each in a few words that do not differ from image to image.
-    compressed: did the file store them so?
+    compressed: did the file store them so? series: is it one of values over dates, a single row of pixels?
     """
 
     values: np.ndarray
@@ -37,6 +37,7 @@ class Raster:
     geo: Geo | None = None
     converted: list[str] = field(default_factory=list)
     compressed: bool = False
+    series: bool = False
 
 
 class Item(NamedTuple):

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from geofm_lib.catalog.datasets import DATASETS, DOWNLOADS
+from geofm_lib.catalog.datasets import DATASETS, DOWNLOADS, DRAWN
 from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.data.sources import path_list, prepared, tables, walk
 from geofm_lib.data.sources.sides import side_of
@@ -45,8 +45,9 @@ DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFE
 class Source:
     """Where the images are.
 
-    kind: "scenes" (drawn), "download", "prepared" (these three: path None), "folder", "tar", "zip" or "archives".
-    "archives": a folder whose images all lie in tars and zips. They are read as if unpacked there.
+    kind: "scenes", "seasons" (both drawn), "download", "prepared" (these four: path None), "folder", "tar", "zip",
+    "archives" or "series". "archives": a folder whose images all lie in tars and zips. They are read as if unpacked
+    there. "series": a table with a series a row.
     only: of a list of paths, the images that it names, all there is of the folder; () for everything.
     """
 
@@ -92,8 +93,8 @@ def find(dataset: str | os.PathLike) -> Source:
     if prepared.is_list(text) or prepared.is_prepared(prepared.whole(path)):
         with naming("dataset"):
             return Source("+".join(member.name for member in prepared.find(text)), None, "prepared")
-    if text == "scenes":
-        return Source("scenes", None, "scenes")
+    if text in DRAWN:
+        return Source(text, None, text)
     if text in DOWNLOADS and not path.exists():
         return Source(text, None, "download")
     if not path.exists():
@@ -101,6 +102,10 @@ def find(dataset: str | os.PathLike) -> Source:
     if not os.access(path, os.R_OK):
         raise ValueError(f"dataset: '{text}' may not be read by this user; change its permissions")
     name = path.name.split(".")[0] or path.name
+    from geofm_lib.data.sources import series  # it imports this module
+
+    if path.is_file() and series.is_one(path):
+        return Source(name, path.resolve(), "series")
     listed = path_list.read(path, is_image_name)
     found = Source(name, listed[0], "folder", listed[1]) if listed else Source(name, path.resolve(), _kind(path))
     if found.kind == "folder" and not _has_images(found) and next(archives(path, []), None):
@@ -265,7 +270,7 @@ def _unknown(text: str) -> str:
     """Why a name that is no path cannot be used, and what to do."""
     if text.lower() in DATASETS and text.lower() != "scenes":
         return _get_it_yourself(text.lower(), "is not shipped with geofm")
-    hint = did_you_mean(text, ["scenes", *DOWNLOADS]) or "; use 'scenes' or the path of a folder, tar or zip of images"
+    hint = did_you_mean(text, [*DRAWN, *DOWNLOADS]) or "; use 'scenes' or the path of a folder, tar or zip of images"
     hint = f"{gone}; set it where you start" if (gone := unset(text)) else hint
     return f"dataset: there is no folder or file '{text}'{hint}"
 

@@ -71,7 +71,8 @@ def find(text: str) -> list[Member]:
     kinds: dict[str, Path] = {}
     for folder in folders:
         channels, dtype = rows.kind(folder)
-        kinds.setdefault(f"{channels} band{'s' * (channels != 1)} of {dtype}", folder)
+        of_series = f", series of {n} dates" if (n := dates(folder)) else ""
+        kinds.setdefault(f"{channels} band{'s' * (channels != 1)} of {dtype}{of_series}", folder)
     if len(kinds) > 1:
         one, other = (f"'{folder}' holds images of {words}" for words, folder in [*kinds.items()][:2])
         raise ValueError(f"{one}, and {other}; only sets of one kind can be put together")
@@ -137,6 +138,11 @@ def told(folder: str | Path) -> dict[str, Any]:
     """What later pages tell of a preparation: its warnings and how it was split; nothing where that is not there."""
     found = _json(Path(folder) / "summary.json")
     return {"data_warnings": found.get("warnings", []), "data_split": found.get("split_by", "")} if found else {}
+
+
+def dates(folder: Path) -> int:
+    """Of series: how many dates each has; 0 of images."""
+    return int(_json(folder / "statistics.json").get("dates", 0))
 
 
 def train_images(folder: Path) -> int:

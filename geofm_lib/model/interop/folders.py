@@ -158,6 +158,14 @@ def side(height: int, width: int) -> int | list[int]:
     return height if height == width else [height, width]
 
 
+def refuse_kind(config: Config, dates: int, encoder: str, data: str) -> None:
+    """ValueError, one sentence, for an encoder of images where the data are series of so many dates, or the reverse."""
+    of_series = pair(config.get("image_size", 0))[0] == 1
+    if of_series != bool(dates):
+        kinds = ("series", "images") if of_series else ("images", "series")
+        raise ValueError(f"The encoder in {encoder} takes {kinds[0]}, and {data} holds {kinds[1]}; give one for these.")
+
+
 def model_of(where: Path, patch: int, width: int, depth: int, heads: int, mlp_dim: int) -> str:
     """The catalogue's name of this size; ValueError says which row to add when there is none."""
     for row in MODELS.values():

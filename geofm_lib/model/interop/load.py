@@ -87,7 +87,10 @@ def shell(config: folders.Config, image_size: vit.Size | None = None) -> vit.Enc
 
     timm's own are on the CPU: some compute values (of RoPE) that are no weights when they are made.
     """
-    size = image_size or folders.pair(config["image_size"])
+    own = config.get("image_size", 0)
+    size = image_size or folders.pair(own)
+    if isinstance(size, int) and folders.pair(own)[0] == 1:  # dates: an encoder of series
+        size = 1, size
     if "timm" in config:
         rows, columns = grid(size, config["patch_size"])
         pixels = (rows * config["patch_size"], columns * config["patch_size"])
