@@ -21,7 +21,7 @@ from geofm_lib.model import transfer, vit
 from geofm_lib.runs import launch
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import SettingsError, TransferSettings
-from tests.support import encoders, segments
+from tests.support import encoders, objects, segments
 from tests.support.preparations import prepared
 
 CONFIG = {"model": "ViT-Atto", "family": "pretrain", "image_size": 16, "patch_size": 8, "channels": 3,
@@ -46,6 +46,9 @@ def place(tmp_path_factory):
     segments.segmented(root / "segments")
     pixels = prepared(root / "pixels", root / "segments", labels="masks", pattern="images/{scene}_*.png", workers=1)[0]
     files.write_json(root / "pixels" / "summary.json", pixels)
+    objects.detected(root / "objects", 12)
+    boxes = prepared(root / "boxes", root / "objects", labels="boxes", workers=1)[0]
+    files.write_json(root / "boxes" / "summary.json", boxes)
     state = vit.build("ViT-Atto", image_size=16, seed=7).state_dict()
     encoders.write(root / "run" / "encoder", state, CONFIG)
     return root
@@ -61,7 +64,7 @@ def alone(tmp_path_factory):
 
 
 def asked(place, **more):
-    data = "pixels" if more.get("task") == "segment" else "set"
+    data = {"segment": "pixels", "detect": "boxes"}.get(more.get("task"), "set")
     paths = {"data": str(place / data), "encoder": str(place / "run" / "encoder")}
     return TransferSettings(**QUICK | paths | more)
 
@@ -146,6 +149,32 @@ def test_pixels_get_their_classes(place, alone, head, tmp_path, monkeypatch):
     monkeypatch.setenv("GEOFM_PICTURES", "builtin")
     assert "left out of this page on purpose" in str(page.pictures(run))
     assert "mean intersection over union" in page.arms(run).alt.lower()
+
+
+@pytest.mark.parametrize("epochs, least", [(2, 0), pytest.param(60, 30, marks=pytest.mark.long)])
+def test_objects_are_found(place, alone, tmp_path, monkeypatch, epochs, least):
+    """Bright and dark rectangles: sixty steps on six images find some of those on others, and the page shows them."""
+    how = {"arms": "fine-tuned,scratch", "seeds": 1, "epochs": epochs, "layer_decay": 1.0, "crop_scale_min": 0.9}
+    summary = ran(place, alone, tmp_path / "run", task="detect", base_learning_rate=0.2, image_size=32, **how)
+    assert (
+        summary["value_fine-tuned"] >= least
+        and 0 <= summary["map_0.5_to_0.95_fine-tuned"] <= summary["value_fine-tuned"]
+    )
+    found = rows(tmp_path / "run")
+    assert {row["task"] for row in found} == {"detection"} and {row["metric"] for row in found} == {
+        "map50",
+        "map50" + GAIN,
+    }
+    classes = rows(tmp_path / "run", "classes.csv")
+    assert [row["class"] for row in classes] == ["bright", "dark"]
+    mean = np.mean([float(row["fine-tuned"]) for row in classes])
+    assert mean == pytest.approx(summary["value_fine-tuned"], abs=0.01)
+    assert sum(int(row["test boxes"]) for row in classes) == summary["test_boxes"]
+    run = Run(tmp_path / "run")
+    assert "true boxes" in page.pictures(run).alt and "bright blue, dark orange" in page.pictures(run).alt
+    assert "at an IoU of 0.5" in page.arms(run).alt
+    monkeypatch.setenv("GEOFM_PICTURES", "builtin")
+    assert "left out of this page on purpose" in str(page.pictures(run))
 
 
 @pytest.fixture(scope="module")
@@ -242,11 +271,15 @@ def test_an_interval_over_seeds_is_wider_than_of_one():
 REFUSED = {
     "an arm": ({"arms": "frozen,tuned"}, "arms: .* there is no arm 'tuned'; use some of fine-tuned, frozen"),
     "a head": ({"head": "fpn"}, "head: there is no 'fpn' for classify; use linear"),
+    "no boxes yet": (
+        {"task": "detect", "dataset": "x"},
+        "data: images with boxes are prepared first .*-p labels boxes",
+    ),
     "no masks yet": (
         {"task": "segment", "dataset": "x"},
         "data: images with masks are prepared first",
     ),
-    "a task": ({"task": "fly"}, "task: 'fly' cannot be used: must be one of classify, segment"),
+    "a task": ({"task": "fly"}, "task: 'fly' cannot be used: must be one of classify, segment, detect"),
     "ranks": ({"ranks": 3}, "global_batch: 4 images cannot be shared by 3 ranks; use 3 or 6"),
 }
 

@@ -13,11 +13,11 @@ HOWS = {"bf16": {"precision": "bf16", "activation_checkpointing": True}, "parts"
 @pytest.mark.long
 def test_every_strategy_is_one_process(place, tmp_path):  # noqa: F811
     how = QUICK | {"encoder": str(place / "run" / "encoder"), "seeds": 1, "epochs": 2, "frozen_share": 0.5}
-    tasks = {"classify": str(place / "set"), "segment": str(place / "pixels")}
+    tasks = {"classify": str(place / "set"), "segment": str(place / "pixels"), "detect": str(place / "boxes")}
     arguments = {"how": how, "hows": HOWS, "tasks": tasks, "place": str(tmp_path / "jobs")}
     one = ranks.start("transfer", tmp_path / "1", 1, strategies=["FULL_SHARD"], **arguments)
     two = ranks.start("transfer", tmp_path / "2", 2, strategies=STRATEGIES, **arguments)
-    assert len(two) == 2 * len(STRATEGIES + tuple(HOWS))
+    assert len(two) == len(tasks) * len(STRATEGIES + tuple(HOWS))
     for name, found in (one | two).items():
         task, case = name.split("/")
         same = one[f"{task}/bf16" if case == "bf16" else f"{task}/FULL_SHARD"]

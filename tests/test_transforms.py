@@ -12,6 +12,8 @@ from tests.support.pictures import encode, noise
 class Stored:
     """A stand-in for Shards: pixels(i) of images in memory."""
 
+    dates = 0
+
     def __init__(self, count=24, size=(40, 30)):
         self.data = [encode(noise(i, size), "JPEG") for i in range(count)]
 

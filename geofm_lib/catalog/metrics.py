@@ -7,9 +7,10 @@ MINUS = "\u2212"
 
 # A probe's; the key begins their names in summaries and probe.csv.
 WORDS = {"top1": "top-1", "top5": "top-5", "map": "mAP", "recall1": "recall at 1", "recall10": "recall at 10",
-         "miou": "mIoU"}  # fmt: skip
+         "miou": "mIoU", "map50": "mAP at 0.5"}  # fmt: skip
 LONG = {"top1": "top-1 accuracy", "top5": "top-5 accuracy", "map": "mean average precision",
-        "recall1": "recall at 1", "recall10": "recall at 10", "miou": "mean intersection over union"}  # fmt: skip
+        "recall1": "recall at 1", "recall10": "recall at 10", "miou": "mean intersection over union",
+        "map50": "mean average precision at an IoU of 0.5"}  # fmt: skip
 
 # Names in files, as a page's tables call them; settings keep their names, since these are typed.
 NAMES = {

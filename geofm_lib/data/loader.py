@@ -13,15 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from geofm_lib.data import sampler
+from geofm_lib.data import boxes, sampler, transforms
+from geofm_lib.data.boxes import Boxes
 from geofm_lib.data.masks import Masks
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import TRANSFORMS, USUAL_SCALE, Scale, as_it_is, together
 from geofm_lib.data.views import FIRST, SECOND
 
 # Images as stored [B, C, S, S] (of two views [2 B, C, S, S]), indices int64 [B]. With validity there is one plane more,
-# see `transforms.apart`.
-Batch = tuple[torch.Tensor, torch.Tensor]
+# see `transforms.apart`. With boxes they come third, [B, G, 5].
+Batch = tuple[torch.Tensor, ...]
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Batches(torch.utils.data.Dataset):
     second: second(epoch, image) is the image that a second view is taken of. The first views of all samples come first,
     then their second ones. None: there is one view.
     masks: whose classes are one plane more, behind validity.
+    boxes: what of them a view shows comes as a third part of the batch; for transforms of `transforms.VIEWS`.
 
     A class only because DataLoader wants an object that it can send to a process.
     """
@@ -45,6 +47,7 @@ class Batches(torch.utils.data.Dataset):
     validity: bool = False
     second: Callable[[int, int], int] | None = None
     masks: Masks | None = None
+    boxes: Boxes | None = None
 
     def __post_init__(self) -> None:
         if self.transform not in TRANSFORMS:
@@ -54,6 +57,7 @@ class Batches(torch.utils.data.Dataset):
     def __getitem__(self, k: int) -> Batch | ValueError:
         epoch, indices = self.places(k)
         change, views = self.change, []
+        shown: list[torch.Tensor] = []
         looks = [(i, i, FIRST) for i in indices.tolist()]
         if self.second:
             looks += [(i, self.second(epoch, i), SECOND) for i in indices.tolist()]
@@ -69,9 +73,14 @@ class Batches(torch.utils.data.Dataset):
                     ids = change(self.masks.of(self.images.names[image]), self.size, random, self.scale)
                     view = torch.cat([view, ids.to(view.dtype)])
                 views.append(view)
+                if self.boxes is not None:
+                    height, width = pixels.shape[-2:]
+                    taken = transforms.view(self.transform, random, height, width, self.scale)
+                    shown.append(self.boxes.seen(self.images.names[image], taken, height, width, self.size))
         except ValueError as fault:
             return fault  # `load` raises it: a process of DataLoader would bury its sentence in a traceback
-        return torch.stack(views).contiguous(), torch.from_numpy(indices)
+        beside = (boxes.padded(shown),) if self.boxes is not None else ()
+        return torch.stack(views).contiguous(), torch.from_numpy(indices), *beside
 
 
 def _generator(seed: int, epoch: int, sample: int, view: str, purpose: str) -> np.random.Generator:
@@ -163,19 +172,21 @@ def stream(
     skipped: Sequence[range] = (),
     second: Callable[[int, int], int] | None = None,
     masks: Masks | None = None,
+    beside: Boxes | None = None,
 ) -> Iterator[tuple[int, int, list[Batch]]]:
     """(step, epoch, the rank's micro-batches) from step `done` to the end of the last epoch.
 
     second: for a second view of each image, as `Batches` has it.
     skipped: steps, counted from 1, whose images are not even read; all others have those that they have without it.
-    They carry validity if any image of the set was not measured everywhere, and the classes of `masks`. The processes
-    live as long as the stream, so an epoch's end is no pause. `pin` where a GPU copies. Raises ValueError for a batch
-    that cannot be filled or shared.
+    They carry validity if any image of the set was not measured everywhere, the classes of `masks` and the boxes of
+    `beside`. The processes live as long as the stream, so an epoch's end is no pause. `pin` where a GPU copies. Raises
+    ValueError for a batch that cannot be filled or shared.
     """
     places = Places(seed, len(images), global_batch, rank, world, parts)
     steps = epochs * sampler.steps_per_epoch(len(images), global_batch)
     transform = "pretrain_turned" if rotations else "pretrain"
-    dataset = Batches(images, places, image_size, transform, seed, crop_scale, images.masked, second, masks)
+    dataset = Batches(images, places, image_size, transform, seed, crop_scale, images.masked, second, masks,
+                      beside)  # fmt: skip
     # Ranges, not lists: a throughput run has images without end.
     taken: Sequence[int] = range(done, steps)
     numbers: Sequence[int] = range(done * parts, steps * parts)

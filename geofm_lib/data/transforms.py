@@ -5,8 +5,10 @@ Shapes: B batch, C channels, H height, W width, N patches. Values keep their typ
 CPU than float.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -90,18 +92,39 @@ def _support(size: int, wanted: int) -> tuple[torch.Tensor, torch.Tensor]:
     return first, last
 
 
-def augment(image: torch.Tensor, size: int, random: np.random.Generator, scale: Scale) -> torch.Tensor:
-    """Random resized crop and, every second time, a left-right flip: the only augmentation MAE needs."""
-    top, left, height, width = crop_box(random, image.shape[-2], image.shape[-1], scale)
-    flip = random.random() < 0.5
-    view = resize(image[:, top : top + height, left : left + width], size, size)
-    return view.flip(-1) if flip else view
+class View(NamedTuple):
+    """What is taken of an image: a crop in its pixels, which is resized, then flipped left to right, then turned."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool = False
+    turns: int = 0  # quarters, against the clock
 
 
-def turned(image: torch.Tensor, size: int, random: np.random.Generator, scale: Scale) -> torch.Tensor:
-    """The same, then by none to three quarter turns: from above there is no upright."""
-    view = augment(image, size, random, scale)
-    return view.rot90(int(random.integers(4)), (-2, -1))
+def drawn(random: np.random.Generator, height: int, width: int, scale: Scale, turn: bool = False) -> View:
+    """Random resized crop and, every second time, a left-right flip: the only augmentation MAE needs.
+
+    turn: by none to three quarter turns as well, since from above there is no upright.
+    """
+    box, flip = crop_box(random, height, width, scale), random.random() < 0.5
+    return View(*box, bool(flip), int(random.integers(4)) if turn else 0)
+
+
+def take(image: torch.Tensor, view: View, size: int) -> torch.Tensor:
+    """The pixels of a view, [C, size, size]."""
+    crop = image[:, view.top : view.top + view.height, view.left : view.left + view.width]
+    found = resize(crop, size, size)
+    found = found.flip(-1) if view.flip else found
+    return found.rot90(view.turns, (-2, -1)) if view.turns else found
+
+
+def augment(
+    image: torch.Tensor, size: int, random: np.random.Generator, scale: Scale, turn: bool = False
+) -> torch.Tensor:
+    """The pixels of a view that is drawn."""
+    return take(image, drawn(random, image.shape[-2], image.shape[-1], scale, turn), size)
 
 
 def centre(image: torch.Tensor, size: int) -> torch.Tensor:
@@ -117,21 +140,29 @@ def squeeze(image: torch.Tensor, size: int) -> torch.Tensor:
     return image if image.shape[-2:] == (size, size) else resize(image, size, size)
 
 
-Transform = Callable[[torch.Tensor, int, Callable[[str], np.random.Generator], Scale], torch.Tensor]
+Draw = Callable[[str], np.random.Generator]  # purpose -> the generator of an image's random numbers
+Transform = Callable[[torch.Tensor, int, Draw, Scale], torch.Tensor]
+VIEWS = {"pretrain": ("crop", False), "pretrain_turned": ("crop", True), "probe_train": ("probe", False)}
 
 
-def as_it_is(
-    image: torch.Tensor, size: int, random: Callable[[str], np.random.Generator], scale: Scale
-) -> torch.Tensor:
+def view(name: str, random: Draw, height: int, width: int, scale: Scale) -> View:
+    """The view that a transform of VIEWS takes of an image: those have a purpose of their own, and turn or do not."""
+    purpose, turn = VIEWS[name]
+    return drawn(random(purpose), height, width, scale, turn)
+
+
+def _augment(name: str, image: torch.Tensor, size: int, random: Draw, scale: Scale) -> torch.Tensor:
+    return take(image, view(name, random, image.shape[-2], image.shape[-1], scale), size)
+
+
+def as_it_is(image: torch.Tensor, size: int, random: Draw, scale: Scale) -> torch.Tensor:
     """A series keeps its dates in their order: it is neither cropped, mirrored nor resized, whatever is asked."""
     return image
 
 
 # name -> function(image, size, random(purpose), scale)
 TRANSFORMS: dict[str, Transform] = {
-    "pretrain": lambda image, size, random, scale: augment(image, size, random("crop"), scale),
-    "pretrain_turned": lambda image, size, random, scale: turned(image, size, random("crop"), scale),
-    "probe_train": lambda image, size, random, scale: augment(image, size, random("probe"), scale),
+    **{name: functools.partial(_augment, name) for name in VIEWS},
     "probe_test": lambda image, size, random, scale: centre(image, size),
     "none": lambda image, size, random, scale: squeeze(image, size),
 }

@@ -5,18 +5,31 @@ import pandas as pd
 
 from geofm_lib.catalog import metrics, transfer
 from geofm_lib.catalog.readouts import GAIN
-from geofm_lib.figures import series
+from geofm_lib.figures import detections, series
 from geofm_lib.figures._axes import DOZEN, DOZEN_WORDS, GREY, INK, RED, TRAINING_LOSS, legend_below, own_look
 from geofm_lib.figures.display import NARROW_IN, Answer, Figure, Note, Table, axes, sheet, styled
 from geofm_lib.figures.pretrain import WITHHELD, withheld
 from geofm_lib.runs.run import Run
 
-PICTURES, SERIES, NO_CLASS = "segments.npz", "series.npz", 255
+SEGMENTS, SERIES, NO_CLASS = "segments.npz", "series.npz", 255
 NONE = "The run holds no result yet: an arm is judged when all of its seeds are trained."
 COLOURS = {
     name: own_look("pretrained" if arm.pretrained else "untrained")["color"] for name, arm in transfer.ARMS.items()
 }
-NUMBERS = ("value", "gain", "train_", "test_", "classes", "chance", "metric", "steps", "seen", "pretrained_on", "peak")
+NUMBERS = (
+    "value",
+    "gain",
+    "train_",
+    "test_",
+    "classes",
+    "chance",
+    "metric",
+    "map_",
+    "steps",
+    "seen",
+    "pretrained_on",
+    "peak",
+)
 
 
 def verdict(run: Run) -> Answer | Note:
@@ -133,15 +146,17 @@ def classes(run: Run) -> Table:
 
 
 def pictures(run: Run) -> Figure | Note:
-    """Test images with their true classes, what the first arm says, and where that is wrong."""
-    if withheld(run):
-        return Note(WITHHELD.format(name=PICTURES))
-    if (run.folder / SERIES).is_file():
-        with np.load(run.proved(SERIES)) as saved:
-            return series.said(dict(saved), transfer.words(next(iter(_names(run)), "")))
-    if not (run.folder / PICTURES).is_file():
+    """Test images with their true classes or boxes (or series), and what the first arm says."""
+    name = next((name for name in PICTURES if (run.folder / name).is_file()), "")
+    if not name:
         return Note("This task shows no pictures.")
-    with np.load(run.proved(PICTURES)) as saved:
+    if withheld(run):
+        return Note(WITHHELD.format(name=name))
+    return PICTURES[name](run, next(iter(_names(run)), ""))
+
+
+def _segments(run: Run, arm: str) -> Figure:
+    with np.load(run.proved(SEGMENTS)) as saved:
         image, truth, said, names = (saved[key] for key in ("image", "truth", "said", "classes"))
     colours = np.array([[int(each[k : k + 2], 16) for k in (1, 3, 5)] for each in DOZEN], np.uint8)
 
@@ -150,8 +165,8 @@ def pictures(run: Run) -> Figure | Note:
 
     wrong = (said != truth) & (truth != NO_CLASS)
     error = np.where(wrong[..., None], colours[DOZEN.index(RED)], image // 2 + 96)
-    arm = transfer.words(next(iter(_names(run)), ""))
-    words = ["image", "truth", f"{arm}", "wrong"]
+    arm = transfer.words(arm)
+    words = ["image", "truth", arm, "wrong"]
     rows = [image, painted(truth), painted(said), error]
     key = ", ".join(f"{name} {DOZEN_WORDS[k % len(DOZEN_WORDS)]}" for k, name in enumerate(names))
     right = 100 * float(1 - wrong.sum() / max((truth != NO_CLASS).sum(), 1))
@@ -159,6 +174,14 @@ def pictures(run: Run) -> Figure | Note:
     alt += f"{arm} network says, and in red where that is wrong. {right:.0f} % of these pixels are right."
     narrow = sheet([row[:3] for row in rows], names=words, width=NARROW_IN)
     return Figure(sheet(rows, names=words), alt, photo=True, narrow=narrow)
+
+
+def _series(run: Run, arm: str) -> Figure:
+    with np.load(run.proved(SERIES)) as saved:
+        return series.said(dict(saved), transfer.words(arm))
+
+
+PICTURES = {SEGMENTS: _segments, SERIES: _series, detections.PICTURES: detections.pictures}
 
 
 def controls(run: Run) -> Table:

@@ -14,15 +14,14 @@ from typing import Any
 
 from geofm_lib import files
 from geofm_lib.catalog.datasets import DATASETS
-from geofm_lib.data import masks, several
+from geofm_lib.data import several
 from geofm_lib.data.sources import listing
-from geofm_lib.data.sources.prepared import fingerprint
+from geofm_lib.data.sources.prepared import BOXES, MASKS, fingerprint
 from geofm_lib.data.split import missed as missed_ratio
 from geofm_lib.distributed.context import Context
 from geofm_lib.jobs import (
     prepare_doubts,
     prepare_lists,
-    prepare_masks,
     prepare_pack,
     prepare_pairs,
     prepare_split,
@@ -40,7 +39,8 @@ LISTS = (
     "places.csv",
     "pairs.csv",
     "statistics.json",
-    masks.INDEX,
+    *MASKS,
+    *BOXES,
 )
 CARD_COLUMNS = ("class", "card", "found", "missing")
 UNLABELLED = "{count} of {images} images have no label: 02 trains on those of the train side, 05 leaves all of them out"
@@ -80,7 +80,7 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     prepare_lists.list_files(run.path, found, sides)
     if card and settings.dataset != "scenes":
         files.write_csv(run.path / "card.csv", CARD_COLUMNS, compare(card, classes, known.labels.count("")))
-    masked = prepare_masks.lists(run.path, found.masked, images.names) if found.masked else {}
+    beside = found.lists(images.names) if found.lists else {}
     packed = prepare_lists.list_images(run, images.names, known.labels, sides, settings.seed, found.bands)
     return {
         "images": len(images.names),
@@ -102,7 +102,7 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
         "split_by": split.by,
         "empty_tiles": images.refused.empty,
         **packed,
-        **masked,
+        **beside,
         "warnings": [
             *found.warnings,
             *known.warnings,

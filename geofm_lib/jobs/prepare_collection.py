@@ -6,8 +6,9 @@ Images of a million are never held as objects: names, digests and looks are, as 
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from geofm_lib.catalog.datasets import DATASETS, Dataset
 from geofm_lib.data import duplicates
 from geofm_lib.data.places import Places
 from geofm_lib.data.sample import Sample
-from geofm_lib.data.sources import mask_pairs, pattern, tiles
+from geofm_lib.data.sources import pattern, tiles
 from geofm_lib.data.sources.labels import Assigned
 from geofm_lib.data.sources.unused import Unused
 from geofm_lib.jobs.prepare_refused import Refusals
@@ -125,7 +126,8 @@ class Collection:
 class Gathered:
     """What a source gave. warnings: sentences for the page. unused: other files. speed: packed images/s.
 
-    bands: names of those that were stacked, in their order. masked: the masks that were packed beside, None without.
+    bands: names of those that were stacked, in their order. lists: writes of the images with these names what masks or
+    boxes are kept beside them, and gives numbers of the summary; None without.
     """
 
     images: Collection
@@ -134,7 +136,7 @@ class Gathered:
     unused: Unused = field(default_factory=Unused)
     speed: float = 0.0
     bands: list[str] = field(default_factory=list)
-    masked: mask_pairs.Found | None = None
+    lists: Callable[[list[str]], dict[str, Any]] | None = None
 
 
 def _words(kind: Kind) -> str:

@@ -120,6 +120,11 @@ def lists(folder: Path, found: Found, names: list[str]) -> dict[str, Any]:
     return {"masks": len(rows), "mask_classes": counted}
 
 
+def labels(found: Found, names: list[str]) -> list[str]:
+    """None: an image has no class for its pixels' sake."""
+    return [""] * len(names)
+
+
 def told(found: Found) -> list[str]:
     """Sentences for the page."""
     if not found.lone:

@@ -1,5 +1,6 @@
 """From a source to data shards: every image is checked, and the good ones are packed, all of one kind."""
 
+import functools
 import itertools
 import time
 from collections.abc import Iterable
@@ -9,12 +10,13 @@ from geofm_lib.data import pack, pool
 from geofm_lib.data.sample import Sample
 from geofm_lib.data.sources import early, labels, listing, pairs, tiles
 from geofm_lib.data.verify import Fit
-from geofm_lib.jobs import pace, prepare_masks, prepare_source
+from geofm_lib.jobs import pace, prepare_boxes, prepare_masks, prepare_source
 from geofm_lib.jobs.prepare_collection import LARGE, Collection, Gathered
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.settings import PrepareSettings
 from geofm_lib.settings.masking import masked
 
+TRUTHS = (prepare_masks, prepare_boxes)  # what is known of an image's parts; each has find, add, lists, labels, told
 LOG_S = 0.5  # seconds between two rows of metrics
 
 
@@ -23,9 +25,10 @@ def gather(settings: PrepareSettings, place: listing.Source, run: Folder) -> Gat
 
     Raises ValueError when not one image can be used, or no kind of them has a clear majority.
     """
-    asked, beside = settings, prepare_masks.find(settings, place)
-    if beside:  # whose pattern leaves the masks out, and what says the classes
-        settings = settings.model_copy(update={"pattern": beside.images, "labels": "none" if beside.images else ""})
+    asked, drawn = settings, place.kind == "scenes"
+    kind, truth = next(((each, found) for each in TRUTHS if (found := each.find(settings, place))), (None, None))
+    if truth:  # it says which the images are (a pattern leaves masks out), and their classes
+        settings = settings.model_copy(update={"pattern": truth.images, "labels": "" if drawn else "none"})
     source, made_of = prepare_source.read(settings, place, run.path)
     shard_bytes, warnings = int(settings.shard_mib * 2**20), list(source.warnings)
     first_shard = pack.resume(run.path, masked(made_of))
@@ -45,22 +48,26 @@ def gather(settings: PrepareSettings, place: listing.Source, run: Folder) -> Gat
     if misfits := images.misfits(settings.dataset):
         pack.leave_out(run.path, misfits, shard_bytes)
         images = _packed(settings, run)
-    if beside and (reasons := prepare_masks.add(asked, place, beside, images, run)):
+    if kind and (reasons := kind.add(asked, place, truth, images, run)):
         pack.leave_out(run.path, reasons, shard_bytes)
         images = _packed(settings, run)
         images.misfits(settings.dataset)  # says so where none is left
     if not settings.pattern and source.source and source.total is None and not source.labels_from:
         early.parts(images.names)  # a compressed tar, whose names are known by now
     named = [tiles.scene_of(name) for name in images.names] if settings.tile else images.names
-    source.unused.take_out([pairs.called(settings.pairs, place)])
+    source.unused.take_out([pairs.called(settings.pairs, place), truth.file if truth else ""])
     tables = source.unused.tables
     known = labels.assign(named, images.given, settings.labels, source.labels_from, source.source, tables)
     if not source.labels_from or any(known.labels):
         left_out = itertools.chain((name for name, _ in images.refused), source.others)
         warnings += labels.one_class(known, named, left_out, settings.labels)
     source.unused.take_out(known.files)
-    warnings += prepare_masks.told(beside) if beside else []
-    return Gathered(images, known, warnings, source.unused, speed, source.bands, beside)
+    if kind and truth and not any(known.labels):
+        known.labels = kind.labels(truth, images.names)
+        known.labels_from = truth.file if any(known.labels) else ""
+    warnings += kind.told(truth) if kind else []
+    lists = functools.partial(kind.lists, run.path, truth) if kind else None
+    return Gathered(images, known, warnings, source.unused, speed, source.bands, lists)
 
 
 def _packed(settings: PrepareSettings, run: Folder) -> Collection:

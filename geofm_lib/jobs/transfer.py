@@ -21,6 +21,7 @@ from geofm_lib.jobs import (
     probe_sources,
     transfer_arm,
     transfer_classify,
+    transfer_detect,
     transfer_judge,
     transfer_segment,
     transfer_series,
@@ -33,8 +34,12 @@ from geofm_lib.model.interop import folders, load
 from geofm_lib.profiling import meters
 from geofm_lib.settings import TransferSettings, series
 
-TASKS: dict[str, Task] = {"classify": transfer_classify.TASK, "segment": transfer_segment.TASK,
-                          "series": transfer_series.TASK}  # fmt: skip
+TASKS: dict[str, Task] = {
+    "classify": transfer_classify.TASK,
+    "segment": transfer_segment.TASK,
+    "detect": transfer_detect.TASK,
+    "series": transfer_series.TASK,
+}
 ROWS, DIFFERENCES = "accuracy.csv", "differences.csv"
 
 

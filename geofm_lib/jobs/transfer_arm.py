@@ -151,11 +151,11 @@ def _train(
         data.train, seed=seed, global_batch=settings.global_batch, epochs=stage.end // each,
         image_size=settings.image_size, rank=context.rank, world=context.world_size, parts=parts, done=done,
         workers=settings.workers, pin=context.device.type == "cuda", crop_scale=(settings.crop_scale_min, 1.0),
-        rotations=settings.rotations, masks=data.masks,
+        rotations=settings.rotations, masks=data.masks, beside=data.boxes,
     )  # fmt: skip
 
-    def loss(images: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-        stored, targets = task.targets(data, images.to(context.device, non_blocking=True), indices)
+    def loss(images: torch.Tensor, *beside: torch.Tensor) -> torch.Tensor:
+        stored, targets = task.targets(data, images.to(context.device, non_blocking=True), *beside)
         return task.loss(model, normalise(stored, given.mean, given.std), targets)
 
     model.train()

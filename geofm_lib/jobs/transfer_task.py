@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from geofm_lib.data.boxes import Boxes
 from geofm_lib.data.masks import Masks
 from geofm_lib.data.shards import Shards
 from geofm_lib.distributed.context import Context
@@ -29,7 +30,7 @@ SHOWN = 6  # test images
 class Data:
     """Both sides of a task. metric: of `Task.evidence` and `truth()`, both with an entry a test image, in their order.
 
-    masks: their classes are a last plane of the batches.
+    masks: their classes are a last plane of the batches. boxes: those that a view shows are their third part.
     """
 
     train: Shards
@@ -38,6 +39,7 @@ class Data:
     metric: Metric
     truth: Callable[[], np.ndarray]
     masks: Masks | None = None
+    boxes: Boxes | None = None
 
 
 @dataclass
@@ -77,7 +79,8 @@ class Task(NamedTuple):
 
     word: in rows of accuracy.csv.
     heads: by name, each makes a head on the meta device for an encoder (`model/transfer.Network`).
-    targets: (data, a batch on the device, which train images) -> (pixels, what the loss compares with).
+    targets: (data, a batch on the device, which train images, its boxes where there are any) -> (pixels, what the loss
+        compares with).
     loss: (network, normalised pixels, targets) -> a mean over the images.
     evidence: (network, pixels, data, which test images) -> [B, ...], what the metric needs to know of each image.
     controls: what rank 0 compares with.
@@ -90,7 +93,7 @@ class Task(NamedTuple):
     word: str
     read: Callable[[TransferSettings], Data]
     heads: dict[str, Callable[[vit.Encoder, Data], nn.Module]]
-    targets: Callable[[Data, torch.Tensor, torch.Tensor], tuple[torch.Tensor, Any]]
+    targets: Callable[..., tuple[torch.Tensor, Any]]
     loss: Callable[[nn.Module, torch.Tensor, Any], torch.Tensor]
     evidence: Callable[[nn.Module, torch.Tensor, Data, np.ndarray], torch.Tensor]
     controls: Callable[[Given], list[Control]]

@@ -50,7 +50,7 @@ def initialise(root: nn.Module, seed: int | None = None) -> None:
 
 def _draw(module: nn.Module, key: str, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
     value = torch.zeros(shape)
-    if isinstance(module, nn.LayerNorm) and key == "weight":
+    if isinstance(module, nn.LayerNorm | nn.GroupNorm) and key == "weight":
         return value.fill_(1.0)
     if key == "bias":
         return value

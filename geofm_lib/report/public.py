@@ -29,6 +29,7 @@ PICTURES = (
     "confused.npz",
     "retrieval.npz",
     "segments.npz",
+    "detections.npz",
 )
 PAGE = "report.html"
 WITH_IMAGES = ("prepare", "pretrain", "probe", "transfer")  # jobs that keep and show images

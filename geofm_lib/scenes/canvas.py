@@ -127,6 +127,12 @@ class Canvas:
         width = max(1, round(line * self.scale)) if outline else 0
         self._draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=colour, outline=outline, width=width)
 
+    @staticmethod
+    def circle(x: float, y: float, radius: float) -> np.ndarray:
+        """Its outline [24, 2]."""
+        angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+        return np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], 1)
+
     def blob(self, x: float, y: float, r: float, colour: Colour, stretch: float = 1.0, rough: float = 0.25) -> None:
         """A smooth irregular patch (pond, bunker, clearing)."""
         angle = np.linspace(0, 2 * np.pi, 28, endpoint=False)
@@ -150,7 +156,8 @@ class Canvas:
         along = np.hstack([np.cos(angles), np.sin(angles)])
         ax, ay = along * half[:, :1], along[:, ::-1] * [-1, 1] * half[:, 1:]
         ends = np.stack(np.broadcast_arrays(-ax - ay, ax - ay, ax + ay, ay - ax), 1)
-        corners = self._to_pixels(middles[:, None] + ends)
+        outlines = middles[:, None] + ends
+        corners = self._to_pixels(outlines)
         seen = ((corners.max(1) > 0) & (corners.min(1) < self.pixels)).all(1)
         paints = map(tuple, np.broadcast_to(np.asarray(colours, int), (len(corners), 3))[seen].tolist())
         corners = corners[seen]
@@ -174,6 +181,11 @@ class Canvas:
                 self._draw.polygon(side + ridge, fill=tuple(int(v * 0.74) for v in colour))
             elif roof == "flat":
                 self._draw.line(box + box[:2], fill=tuple(int(min(255, v * 1.15 + 8)) for v in colour))
+        if roof != "plain":
+            self.mark("building", outlines)
+
+    def mark(self, kind: str, outlines: ArrayLike) -> None:
+        """Say that something which can be counted was painted: outlines [n, points, 2]. Paints nothing (`things`)."""
 
     def trees(self, points: ArrayLike, radii: ArrayLike, colour: str = "tree", height: float = 1.0) -> None:
         """Round crowns: shadow, dark rim, lit side. points [n, 2], radii [n] or a number (scene units)."""

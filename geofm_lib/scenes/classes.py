@@ -259,6 +259,7 @@ def _tank(c: Canvas, x: float, y: float, r: float, colour: Colour) -> None:
         c.disc(x, y, r * 0.62, roof, rim, 0.012)
     angle = c.random.uniform(0, 6.3)
     c.stroke([(x, y), (x + r * np.cos(angle), y + r * np.sin(angle))], 0.014, tuple(int(v * 0.72) for v in colour))
+    c.mark("storage tank", [c.circle(x, y, r)])
 
 
 def runway(c: Canvas) -> None:
@@ -291,6 +292,8 @@ def _plane(c: Canvas, x: float, y: float, angle: float, size: float) -> None:
     tail = np.array([(-0.4, 0.0), (-0.5, 0.18), (-0.55, 0.18), (-0.48, 0.0), (-0.55, -0.18), (-0.5, -0.18)])
     for part in (wing, tail):
         c.polygon(turn(part * size, angle) + [x, y], white)
+    outline = np.array([(0.5, 0.0), *wing[1:3], tail[2], tail[4], *wing[4:]])
+    c.mark("plane", [turn(outline * size, angle) + [x, y]])
 
 
 def harbour(c: Canvas) -> None:
@@ -331,6 +334,7 @@ def roundabout(c: Canvas) -> None:
     c.disc(0, 0, ring + width * 0.6, c.vary("asphalt", 6))
     c.disc(0, 0, ring - width * 0.45, c.vary("concrete"))
     c.disc(0, 0, ring - width * 0.55, c.vary(pick(c, ("grass", "dry", "soil", "concrete"))))
+    c.mark("roundabout", [c.circle(0, 0, ring + width * 0.75)])
     if c.random.random() < 0.7:
         c.trees(c.random.normal(0, ring * 0.28, (int(c.random.integers(1, 8)), 2)), c.random.uniform(0.05, 0.09))
     n = int(c.random.integers(0, 7))

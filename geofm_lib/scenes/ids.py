@@ -20,7 +20,7 @@ GROUND, WATER, TREES, BUILDINGS = range(len(KINDS))
 NOTHING = -1  # what stands on something, such as a car: the class stays what is below
 
 
-class _Both:
+class Both:
     """Draws shapes in a picture, and their class in another image. kind: of all that comes; None: by its colour."""
 
     def __init__(self, draw: ImageDraw.ImageDraw, ids: Image.Image) -> None:
@@ -45,7 +45,7 @@ class Labelled(Canvas):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.ids = Image.new("L", self.image.size, GROUND)
-        self._both: Any = _Both(self._draw, self.ids)
+        self._both: Any = Both(self._draw, self.ids)
         self._draw: Any = self._both
 
     def vary(self, colour: Any, amount: float = 10.0) -> tuple[int, ...]:

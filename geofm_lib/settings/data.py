@@ -32,7 +32,7 @@ class PrepareSettings(JobSettings):
     )
     labels: str = setting(
         "",
-        "table.csv, or its columns after a colon; lists/*.txt, 'folders', 'masks' or 'none' (empty: as found)",
+        "table.csv, or its columns after a colon; lists/*.txt, 'folders', 'masks', 'boxes' or 'none'",
         "data",
     )
     pairs: str = setting(

@@ -10,21 +10,23 @@ from geofm_lib.settings.base import DATA, DATASET, DEVICE, IMAGES_PER_CLASS, RAN
 from geofm_lib.settings.data import PrepareSettings
 from geofm_lib.settings.pretrain import EncoderSettings, PretrainSettings, TrainingSettings
 
-HEADS = {
+HEADS = {  # of each task, its own choice first
     "classify": ("linear",),
     "segment": ("pyramid", "light"),
+    "detect": ("fcos",),
     "series": ("linear",),
-}  # of each task, its own choice first
+}
+TRUTHS = {"segment": "masks", "detect": "boxes"}  # 01's `labels` for a task that needs more than labels
 
 
 class TransferSettings(EncoderSettings, TrainingSettings):
     """08_transfer: what pretraining adds to a task, with the encoder frozen and fine-tuned."""
 
     job: ClassVar[str] = "transfer"
-    task: Literal["classify", "segment", "series"] = setting(
-        "classify", "classify (images with a label) | segment (images with a mask)", "task"
+    task: Literal["classify", "segment", "detect", "series"] = setting(
+        "classify", "classify (images with a label) | segment (masks) | detect (boxes) | series (over dates)", "task"
     )
-    head: str = setting("", "classify: linear; segment: pyramid (of four blocks) | light (empty: the first)", "task")
+    head: str = setting("", "of segment: pyramid (of four blocks) | light (empty: the task's first)", "task")
     dataset: str = DATASET
     images_per_class: int = IMAGES_PER_CLASS
     data: str = DATA
@@ -81,18 +83,18 @@ class TransferSettings(EncoderSettings, TrainingSettings):
         heads = HEADS[self.task]
         if self.head and self.head not in heads:
             raise ValueError(f"head: there is no '{self.head}' for {self.task}; use {' or '.join(heads)}")
-        if self.task == "segment" and not self.data and self.dataset != "scenes":
-            first = f"geofm run 01 -p dataset {self.dataset} -p labels masks -p run_dir FOLDER"
-            raise ValueError(f"data: images with masks are prepared first ({first}); give that run folder as data")
+        if (truth := TRUTHS.get(self.task)) and not self.data and self.dataset != "scenes":
+            first = f"geofm run 01 -p dataset {self.dataset} -p labels {truth} -p run_dir FOLDER"
+            raise ValueError(f"data: images with {truth} are prepared first ({first}); give that run folder as data")
         if self.task == "series" and not self.data and self.dataset == "scenes":
             raise ValueError("dataset: the scenes are images; set dataset=seasons (built-in), or a table of series")
         return self
 
     def preparation(self) -> PrepareSettings:
-        """The built-in scenes have their masks drawn for segment."""
+        """The built-in scenes have their masks or boxes drawn for a task that needs them."""
         found = super().preparation()
-        drawn = self.task == "segment" and not self.data
-        return found.model_copy(update={"labels": "masks"}) if drawn else found
+        drawn = TRUTHS.get(self.task) if not self.data else None
+        return found.model_copy(update={"labels": drawn}) if drawn else found
 
     def patch(self) -> int:
         """See `ImageSettings`; of a series each date is one."""

@@ -3,7 +3,18 @@
 from collections.abc import Iterable
 from itertools import islice
 
-from geofm_lib.data.sources import archives, chosen, file_names, given, labels, listing, mask_pairs, pattern, previews
+from geofm_lib.data.sources import (
+    archives,
+    chosen,
+    coco,
+    file_names,
+    given,
+    labels,
+    listing,
+    mask_pairs,
+    pattern,
+    previews,
+)
 
 AT_LAUNCH = chosen.AT_LAUNCH  # files that are looked at before a run is started
 MOST_BYTES = 2**22  # of tables that are read whole by then
@@ -18,6 +29,10 @@ def at_launch(source: listing.Source, text: str, bands: str, choice: str) -> Non
         few = source.kind in ("folder", "zip") and len(list(islice(archives.every(source), AT_LAUNCH + 1))) <= AT_LAUNCH
         if few or source.kind in ("prepared", "download"):
             mask_pairs.find(source, text, choice, classes=False)
+        return
+    if coco.asked(choice) is not None:
+        if source.kind in ("folder", "zip", "download"):
+            coco.locate(source, choice)
         return
     found = chosen.check(text, bands, source)
     if source.kind not in ("folder", "zip"):
@@ -41,7 +56,7 @@ def at_launch(source: listing.Source, text: str, bands: str, choice: str) -> Non
 
 def in_job(source: listing.Source, text: str, choice: str) -> None:
     """Raise ValueError, one sentence, for what all names and whole tables tell, before anything is packed."""
-    if mask_pairs.asked(choice) is not None:
+    if mask_pairs.asked(choice) is not None or coco.asked(choice) is not None:
         return  # the job has looked for them
     listed = archives.names(source)
     images = None if listed is None else list(listed)

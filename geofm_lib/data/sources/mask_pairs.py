@@ -20,13 +20,14 @@ MOST_IDS = 255
 class Found:
     """images: the pattern that takes the images. masks: files by the image whose they are; several of one are a fault.
 
-    lone: masks without an image. classes: names by id, {} where no file says.
+    lone: masks without an image. classes: names by id, {} where no file says. file: the one that says.
     """
 
     images: str
     masks: dict[str, list[str]]
     lone: list[str] = field(default_factory=list)
     classes: dict[int, str] = field(default_factory=dict)
+    file: str = ""
 
 
 def asked(choice: str) -> str | None:
@@ -73,7 +74,9 @@ def find(source: listing.Source, text: str, choice: str, classes: bool = True) -
             f"alike, in folders of their own"
         )
     lists = [name for name in every if name.rpartition("/")[2].lower() in LISTS]
-    return Found(text, paired, lone, names_of(source, lists[0]) if classes and lists else {})
+    if not (classes and lists):
+        return Found(text, paired, lone)
+    return Found(text, paired, lone, names_of(source, lists[0]), lists[0])
 
 
 def pairs(images: Sequence[str], found: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:

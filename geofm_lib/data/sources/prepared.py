@@ -22,6 +22,7 @@ NEEDED = ("index.csv", "split.csv", "statistics.json", "shards")
 FIRST = "name,label,shard,offset,size,"  # begins the index
 UNION, PAIRS = "union.json", "pairs.csv"
 MASKS = ("masks/index.csv", "masks/classes.csv")  # of a set that has masks (`data/masks`)
+BOXES = ("boxes/index.csv", "boxes/classes.csv")  # of one that has boxes (`data/boxes`)
 SCENES_ONLY = ("images_per_class", "scene_size")  # which no other source looks at either
 MOST_NAMED = 20  # longer lists are not searched for names that hold commas
 AGAIN = "put the folder back, or make the union again with 01_data"
@@ -157,6 +158,12 @@ def refuse_without_masks(folder: Path) -> None:
         raise ValueError(f"'{folder}' has no masks, so nothing can be segmented; prepare it with labels=masks")
 
 
+def refuse_without_boxes(folder: Path) -> None:
+    """Raise ValueError, one sentence, for a prepared folder that has no boxes."""
+    if not (folder / BOXES[0]).is_file():
+        raise ValueError(f"'{folder}' has no boxes, so nothing can be detected; prepare it with labels=boxes")
+
+
 def all_train(folder: Path) -> bool:
     """May a train_ratio of 1 be why no image is tested on? Also where nothing says so, as of a union's members."""
     return bool(_json(folder / UNION)) or _json(folder / "summary.json").get("train_ratio", 1) == 1
@@ -167,7 +174,7 @@ def fingerprint(folder: Path) -> str:
     union, digest = _json(folder / UNION), hashlib.sha256()
     if union:  # its index says where its members lie
         digest.update("".join(f"{m['set']} {m['fingerprint']}\n" for m in union["members"]).encode())
-    beside = [name for name in (PAIRS, *MASKS) if (folder / name).is_file()]
+    beside = [name for name in (PAIRS, *MASKS, *BOXES) if (folder / name).is_file()]
     for name in ("split.csv",) if union else ("index.csv", "split.csv", *beside):
         with open(folder / name, "rb") as file:
             while part := file.read(2**24):
