@@ -13,14 +13,17 @@ import torch
 from PIL import Image
 from sklearn.metrics import top_k_accuracy_score
 from sklearn.metrics.pairwise import cosine_similarity
+from sklearn.neighbors import BallTree
 
 from geofm_lib import files
 from geofm_lib.catalog.readouts import ACCURACY
 from geofm_lib.data import shards
+from geofm_lib.data.places import Places
 from geofm_lib.data.sources import archives, listing, pairs, prepared
+from geofm_lib.data.split import Split, decide
 from geofm_lib.figures import probe as figures
 from geofm_lib.figures import probe_details as details
-from geofm_lib.jobs import probe
+from geofm_lib.jobs import prepare_pairs, probe
 from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.model import retrieval
 from geofm_lib.runs.run import Run
@@ -165,6 +168,27 @@ def test_a_pair_on_two_sides_of_a_given_split_is_left_out_and_told():
     assert found.told() == ["1 row of 't.csv' make no pair: 1 stand on two sides of the split (such as 'a1 and a2')"]
 
 
+def test_a_pair_beside_a_tested_place_is_kept_apart_with_its_partner():
+    """Places along a street, 60 m from each other, of which the border of a cell cuts off the last two."""
+    names = [f"{date}/{lon:.6f}_30.0.png" for lon in np.arange(6) * 60 / 96_486 for date in ("before", "after")]
+    rows = [pairs.Pair(k, k + 1, str(k), "") for k in range(0, 12, 2)]
+    where = Places("{date}/{lon}_{lat}.png")
+    for name in names:
+        where.add(SimpleNamespace(name=name, geo=""))
+    split = Split(["train"] * 8 + ["test"] * 4, "column cell of t.csv", [])
+    prepare_pairs.apart(pairs.Pairs("t.csv", rows=rows), split, where)
+    assert split.sides == ["train"] * 6 + ["val"] * 2 + ["test"] * 4
+    assert split.warnings == [
+        "2 training images lie within 100 m of a test image, across the border of a group: they are kept apart (val)"
+    ]
+    split = Split(["train"] * 11 + ["test"], "column cell of t.csv", [])
+    prepare_pairs.apart(pairs.Pairs("t.csv", rows=rows), split, Places())
+    assert split.sides == ["train"] * 10 + ["val", "test"], "of places that nobody knows the partner alone moves"
+    given = Split(["train"] * 11 + ["test"], "given: t.csv", [])
+    prepare_pairs.apart(pairs.Pairs("t.csv", rows=rows), given, where)
+    assert given.sides == ["train"] * 11 + ["test"], "a given split stays as it is"
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
@@ -252,6 +276,39 @@ def test_places_are_sought_on_their_other_date_without_labels(with_pairs, tmp_pa
         assert repr(show(shown))
     with pytest.raises(ValueError, match="has no pairs of dates on its val side"):
         pairs.check(run, "val")
+
+
+def test_no_place_date_or_neighbour_of_harvey_stands_on_two_sides():
+    """The split of 09's grid on the real list: no pair, cell or place within 100 m on the train and the test side."""
+    if not os.environ.get("GEOFM_TEST_DATA"):
+        pytest.skip("GEOFM_TEST_DATA names no folder of real images")
+    source = listing.find(Path(os.environ["GEOFM_TEST_DATA"]) / "harvey.tar")
+    names = [name for name in archives.names(source) if name.endswith(".jpeg")]
+    found, where, nothing = pairs.read("pairs.csv", source, names), Places("{date}/{lon}_{lat}.jpeg"), [""] * len(names)
+    for name in names:
+        where.add(SimpleNamespace(name=name, geo=""))
+    cells = found.groups(names)
+    split = decide("auto", names, nothing, nothing, cells, {}, 0.5, 0, scenes_by="cell")
+    degrees = np.array([[float(part) for part in Path(name).stem.split("_")[::-1]] for name in names])
+
+    def nearest():
+        side = np.array(split.sides)
+        tree = BallTree(np.radians(degrees[side == "test"]), metric="haversine")
+        return 6_371_008.8 * tree.query(np.radians(degrees[side == "train"]))[0].min()
+
+    assert nearest() < 100, "cells alone leave neighbours across their borders"
+    before = Counter(split.sides)
+    prepare_pairs.apart(found, split, where)
+    assert nearest() > 99.5
+    after = Counter(split.sides)
+    assert after["test"] == before["test"]
+    assert before["train"] - after["train"] == 646
+    sides = {}
+    for row in found.rows:
+        assert split.sides[row.first] == split.sides[row.second]
+        sides.setdefault(row.group, set()).add(split.sides[row.first])
+    assert not any({"train", "test"} <= each for each in sides.values())
+    assert pairs.one_side(found, split.sides, names) == found.rows
 
 
 def test_harveys_pairs_all_stand_on_one_side():

@@ -18,6 +18,7 @@ COLUMNS = ("name", "scene", "crs", "west", "south", "east", "north", "row", "col
 COMMON = "EPSG:6933"  # metres of equal area over the whole Earth, where images have several reference systems
 TENTH = 10  # blocks along a scene where block_size does not say
 AT_ONCE = 2**20  # pairs looked at in one go
+REACH = 100.0  # metres between two images of known place, within which one is the other's neighbour
 NONE, PIXELS = -1, "pixels"
 
 

@@ -68,7 +68,7 @@ def run(settings: PrepareSettings, context: Context, run: Folder) -> dict[str, A
     paired = united.pairs(images) if united else prepare_pairs.read(settings, source, found)
     split = united.split(images) if united else prepare_split.sides(settings, images, known, same_as, ratio)
     if paired:
-        prepare_pairs.apart(paired, split)
+        prepare_pairs.apart(paired, split, images.places)
     missed = missed_ratio(split, known.labels, settings.train_ratio)
     sides, bare = split.sides, known.labels.count("") if classes else 0
     if "train" not in sides:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from geofm_lib import files
+from geofm_lib.data import places
 from geofm_lib.data.sources import listing, pairs
 from geofm_lib.data.sources.pairs import Pairs
 from geofm_lib.data.split import Split
@@ -43,19 +44,29 @@ def of_members(folders: dict[str, tuple[Path, int]], given: Sequence[str]) -> Pa
     return found if found.rows else None
 
 
-def apart(paired: Pairs, split: Split) -> None:
-    """Keep training images apart (val) whose partner is tested; a given split stays, and such pairs are left out."""
+def apart(paired: Pairs, split: Split, where: places.Places) -> None:
+    """Keep pairs apart (val) of which an image trains while the other is tested, or while it lies beside a tested one.
+
+    Beside is within `places.REACH`, which only images of known place can be: groups such as cells of a grid have
+    borders, and what lies on both sides of one looks alike. A given split stays; pairs on two sides are left out.
+    """
     if split.by.startswith("given"):
         return
-    moved = 0
+    sides, ground = np.array(split.sides), where.ground()
+    trains = sides == "train"
+    near = trains & places.beside(ground, ground[sides == "test"], places.REACH)
+    partner = np.zeros_like(trains)
     for row in paired.rows:
-        ends = (row.first, row.second), (row.second, row.first)
-        for own, other in ends:
-            if split.sides[own] == "train" and split.sides[other] == "test":
-                split.sides[own] = "val"
-                moved += 1
-    if moved:
-        split.warnings.append(f"{moved} training images have a partner on the test side: they are kept apart (val)")
+        for own, other in ((row.first, row.second), (row.second, row.first)):
+            partner[own] |= trains[own] and not near[own] and (split.sides[other] == "test" or near[other])
+    for i in np.flatnonzero(near | partner).tolist():
+        split.sides[i] = "val"
+    if partner.any():
+        words = "training images have a partner that is tested or lies beside a tested image"
+        split.warnings.append(f"{partner.sum()} {words}: they are kept apart (val)")
+    if near.any():
+        words = f"training images lie within {places.REACH:.0f} m of a test image, across the border of a group"
+        split.warnings.append(f"{near.sum()} {words}: they are kept apart (val)")
 
 
 def write(

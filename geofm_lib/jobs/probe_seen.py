@@ -9,7 +9,6 @@ from geofm_lib.data import overlap, places, trained_on
 from geofm_lib.model.interop import folders, locate
 from geofm_lib.settings import EncoderSettings
 
-REACH = 100.0  # metres to ground that was pretrained on, within which an image is its neighbour
 MOST = 0.5  # of the test images: where more were pretrained on, a probe says nothing
 UNKNOWN, IN_PART = "not known", "known in part"  # the latter: its weights began from others of which it is not known
 
@@ -18,7 +17,7 @@ def compare(settings: EncoderSettings, config: folders.Config, labelled: bool = 
     """For the summary: pretrained_on (known, or how far not), and how many test images are among those.
 
     seen_exact have the same pixels, seen_near nearly the same look, also turned or mirrored; seen_place, where places
-    are known, lie within REACH of ground that was pretrained on and are none of these. {} of random weights.
+    are known, lie within places.REACH of ground that was pretrained on and are none of these. {} of random weights.
     labelled: are images without a label left out? ValueError, one sentence, where most of them are and `allow_seen` is
     not set.
     """
@@ -40,7 +39,7 @@ def compare(settings: EncoderSettings, config: folders.Config, labelled: bool = 
     if len(arrays.get(trained_on.GROUND, ())):
         folder = Path(settings.data)
         lies = overlap.ground(folder, overlap.samples_of(folder, ("test",), labelled=labelled))
-        near = places.beside(lies, arrays[trained_on.GROUND], REACH)
+        near = places.beside(lies, arrays[trained_on.GROUND], places.REACH)
         found["place"] = int((near & ~looks["exact"] & ~looks["near"]).sum())
     how = "known" if whole else IN_PART
     return {"pretrained_on": how, **{f"seen_{kind}": number for kind, number in found.items()}}
@@ -55,7 +54,7 @@ def which(
         return False
     seen = np.logical_or(*overlap.among(images, known[0]).values())
     if ground is not None and trained_on.GROUND in known[0]:
-        seen |= places.beside(ground, known[0][trained_on.GROUND], REACH)
+        seen |= places.beside(ground, known[0][trained_on.GROUND], places.REACH)
     return seen
 
 
