@@ -24,7 +24,7 @@ STAMP := .venv/.installed
 
 # What each notebook is given, and the minutes to expect on two cores. The notebooks' own defaults are laptop size.
 # 03 also runs under each strategy of *_strategies, for 04's table and for 10, and has no step breakdown there.
-NOTEBOOKS := 01_data 02_pretrain 03_throughput 04_scaling 05_probe 06_paper 07_accuracy 08_transfer 10_compare 11_peers
+NOTEBOOKS := 01_data 02_pretrain 03_throughput 04_scaling 05_probe 06_paper 07_accuracy 08_transfer 09_objectives 10_compare 11_peers
 reports_speed := -p ranks $(RANKS)
 reports_01_data =
 reports_02_pretrain = -p ranks $(RANKS)
@@ -34,9 +34,10 @@ reports_05_probe = -p ranks $(RANKS) -p splits 2
 reports_06_paper =
 reports_07_accuracy =
 reports_08_transfer = -p ranks $(RANKS) -p train_images 48 -p seeds 2
+reports_09_objectives =
 reports_10_compare =
 reports_11_peers = -p steps 3 -p warmup_steps 1 -p stages ""
-reports_minutes := 01_data=1 02_pretrain=5 03_throughput=2 04_scaling=1 05_probe=3 06_paper=2 07_accuracy=1 08_transfer=1 10_compare=1 11_peers=1
+reports_minutes := 01_data=1 02_pretrain=5 03_throughput=2 04_scaling=1 05_probe=3 06_paper=2 07_accuracy=1 08_transfer=1 09_objectives=1 10_compare=1 11_peers=1
 reports_strategies = NO_SHARD DDP
 
 recorded_scenes := -p images_per_class 400
@@ -50,9 +51,10 @@ recorded_05_probe = -p ranks $(RANKS) $(recorded_scenes) -p encoder runs/recorde
 recorded_06_paper =
 recorded_07_accuracy =
 recorded_08_transfer = -p ranks $(RANKS) $(recorded_scenes) -p encoder runs/recorded/pretrain
+recorded_09_objectives =
 recorded_10_compare =
 recorded_11_peers = -p configs base,small -p steps 7 -p warmup_steps 1
-recorded_minutes := 01_data=1 02_pretrain=18 03_throughput=2 04_scaling=1 05_probe=8 06_paper=2 07_accuracy=1 08_transfer=3 10_compare=1 11_peers=8
+recorded_minutes := 01_data=1 02_pretrain=18 03_throughput=2 04_scaling=1 05_probe=8 06_paper=2 07_accuracy=1 08_transfer=3 09_objectives=1 10_compare=1 11_peers=8
 recorded_strategies = SHARD_GRAD_OP NO_SHARD HYBRID_1GPU HYBRID_2GPUs DDP
 
 .PHONY: help .venv reports recorded lab predictions simulations study experiments peers verify loader test test-slurm test-long lint \

@@ -212,7 +212,7 @@ def test_without_results_the_page_says_so_and_a_sweep_says_only_what_its_interva
     assert repr(shown.answer(AccuracySettings())).startswith("No results yet: ")
     line = pd.DataFrame({"model": "a", "rule": "one rate", "rate": [0.004, 0.008, 0.032], "loss": [0.80, 0.81, 1.0]})
     line["interval"] = 0.01
-    assert shown._lowest(line) == "0.004, the edge of the sweep (not distinguishable from 0.008)"
+    assert shown.lowest(line) == "0.004, the edge of the sweep (not distinguishable from 0.008)"
     assert shown._swept(line).endswith("whether the best rate moves with width; at 0.032 every line is worse.")
     found = shown.one_more_point(AccuracySettings())
     assert {"nodes", "strategy", "node-hours now", "low now", "high now"} <= set(found.frame)

@@ -182,7 +182,7 @@ def test_public_functions_are_annotated():
 
 
 def test_the_notebooks_are_there():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "07", "08", "10", "11"]
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02}" for number in range(1, 12)]
 
 
 @pytest.fixture(scope="module", params=NOTEBOOKS, ids=name_of)

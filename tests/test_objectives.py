@@ -1,6 +1,7 @@
 """Other objectives than MAE's: views, the loss over all images of a step, their settings, and what is exported."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from geofm_lib.advice import memory
 from geofm_lib.data import loader, shards, views
 from geofm_lib.distributed import contrast
 from geofm_lib.figures import pretrain as page
+from geofm_lib.jobs import pretrain_views
 from geofm_lib.model import contrastive, mae
 from geofm_lib.model.interop import folders, formats, locate, start
 from geofm_lib.paper import accuracy
@@ -56,6 +58,34 @@ def test_the_loss_is_that_of_a_loop_over_views_and_of_another_library(alone, tem
     ntxent = pytest.importorskip("lightly.loss").NTXentLoss(temperature=temperature)
     theirs = float(ntxent(standardised(z)[:6].float(), standardised(z)[6:].float()))
     assert float(contrast.info_nce(z.float(), temperature)) == pytest.approx(theirs, rel=1e-6)
+
+
+def test_held_out_views_have_the_loss_of_each_image_on_any_ranks(alone, monkeypatch, tmp_path):
+    z = projected()
+    assert float(contrast.of_each(z, 0.2).mean()) == pytest.approx(by_hand(z, 0.2), rel=1e-12)
+    images = shards.Shards(packed.textures(tmp_path, count=37))
+    settings = PretrainSettings(**CONTRASTIVE, image_size=16, model="ViT-Atto", global_batch=8)
+    model = contrastive.build("ViT-Atto", 16, 3, "cpu", 8, 16, seed=0)
+    asked = settings, model, images, "val", images
+
+    def on(rank, world):
+        return SimpleNamespace(rank=rank, world_size=world, device=torch.device("cpu"))
+
+    found = pretrain_views.fixed_views(*asked, on(0, 1))
+    assert found == pretrain_views.fixed_views(*asked, on(0, 1)), "always the same views"
+    assert (found["held_out_contrast_images"], found["held_out_contrast_side"]) == (32, "val")
+    assert 0 < found["held_out_contrast"] < 2 * contrast.guessing(32)
+    for world in (2, 4):
+        parts = []
+        for rank in range(world):
+            monkeypatch.setattr(contrast, "gathered", lambda own, kept=parts: kept.append(own) or own[None])
+            pretrain_views.fixed_views(*asked, on(rank, world))
+        monkeypatch.setattr(contrast, "gathered", lambda own, kept=parts: torch.stack(kept))
+        others = pretrain_views.fixed_views(*asked, on(world - 1, world))
+        assert others["held_out_contrast"] == pytest.approx(found["held_out_contrast"], rel=1e-5), world
+        assert others["held_out_contrast_images"] == 32
+    images.draw(1, 0)
+    assert pretrain_views.fixed_views(*asked, on(0, 1)) == {}, "one image has no other to be told from"
 
 
 def test_images_of_one_place_are_no_negatives_of_each_other(alone):
@@ -251,7 +281,15 @@ def test_the_page_of_a_contrastive_run_says_what_it_learned_and_draws_its_loss(t
     run = Run(tmp_path)
     found = page.answer(run)
     assert "contrastive loss is 4.02 (mean of the last 4 steps), where guessing among all views" in repr(found)
-    assert "guessing" in page.result(run).text
+    assert page.result(run).text.endswith(
+        "Nothing was measured on held-out images; 05 asks what the features are worth."
+    )
+    summary |= {"held_out_contrast": 3.21, "held_out_contrast_interval": 0.12, "held_out_contrast_guessing": 6.24}
+    files.write_json(
+        tmp_path / "summary.json", summary | {"held_out_contrast_images": 256, "held_out_contrast_side": "val"}
+    )
+    assert "Two views of each of 256 val images that it never saw" in page.result(Run(tmp_path)).text
+    assert "with 3.21 ± 0.12 (95 %, over images), where guessing has 6.24." in page.result(Run(tmp_path)).text
     assert page.loss(run).alt.startswith("The training loss falls from 5.95 to 4.02")
     assert "masks and rebuilds nothing" in page.reconstruction(run).text
     assert repr(page.doubts(run))

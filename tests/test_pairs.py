@@ -172,9 +172,10 @@ def test_a_pair_beside_a_tested_place_is_kept_apart_with_its_partner():
     """Places along a street, 60 m from each other, of which the border of a cell cuts off the last two."""
     names = [f"{date}/{lon:.6f}_30.0.png" for lon in np.arange(6) * 60 / 96_486 for date in ("before", "after")]
     rows = [pairs.Pair(k, k + 1, str(k), "") for k in range(0, 12, 2)]
-    where = Places("{date}/{lon}_{lat}.png")
+    where, nowhere = Places("{date}/{lon}_{lat}.png"), Places()
     for name in names:
         where.add(SimpleNamespace(name=name, geo=""))
+        nowhere.add(SimpleNamespace(name=name, geo=""))
     split = Split(["train"] * 8 + ["test"] * 4, "column cell of t.csv", [])
     prepare_pairs.apart(pairs.Pairs("t.csv", rows=rows), split, where)
     assert split.sides == ["train"] * 6 + ["val"] * 2 + ["test"] * 4
@@ -182,7 +183,7 @@ def test_a_pair_beside_a_tested_place_is_kept_apart_with_its_partner():
         "2 training images lie within 100 m of a test image, across the border of a group: they are kept apart (val)"
     ]
     split = Split(["train"] * 11 + ["test"], "column cell of t.csv", [])
-    prepare_pairs.apart(pairs.Pairs("t.csv", rows=rows), split, Places())
+    prepare_pairs.apart(pairs.Pairs("t.csv", rows=rows), split, nowhere)
     assert split.sides == ["train"] * 10 + ["val", "test"], "of places that nobody knows the partner alone moves"
     given = Split(["train"] * 11 + ["test"], "given: t.csv", [])
     prepare_pairs.apart(pairs.Pairs("t.csv", rows=rows), given, where)

@@ -22,7 +22,7 @@ from geofm_lib.advice import waiting
 from geofm_lib.settings import runs_root
 
 NOTEBOOKS = ("01_data", "02_pretrain", "03_throughput", "04_scaling", "05_probe", "06_paper", "07_accuracy",
-             "08_transfer", "10_compare", "11_peers")  # fmt: skip
+             "08_transfer", "09_objectives", "10_compare", "11_peers")  # fmt: skip
 TORCH = ("01_data", "02_pretrain", "03_throughput", "05_probe", "08_transfer", "11_peers")  # those that start torch
 FREE_DISK_GIB = 2  # the runs and pages of `make reports`, with room to spare
 FREE_MEMORY_GIB = 3  # two ranks at laptop size and the kernel beside them

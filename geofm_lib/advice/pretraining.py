@@ -27,7 +27,7 @@ def result(summary: dict[str, Any]) -> str:
     if summary.get("loss") is None:
         return "What the loss came to is told when the run has ended."
     if compares_alone(summary):
-        return f"{views(summary)} No patch is rebuilt, so nothing is measured on held-out images here; 05 asks that."
+        return f"{views(summary)} {unseen(summary)}"
     if "patch_mean_loss" not in summary:  # an earlier version's
         return f"The last step's loss is {summary['loss']:.4f}. An earlier version measured none on held-out images."
     parts = [f"The mean loss of the last {summary['loss_steps']} steps is {summary['loss']:.3g}"]
@@ -59,6 +59,16 @@ def views(summary: dict[str, Any]) -> str:
     """What a contrastive loss came to, beside that of guessing."""
     told = f"The contrastive loss is {summary['loss']:.3g} (mean of the last {summary['loss_steps']} steps), where "
     return f"{told}guessing among all views of a step would have {summary['guessing_loss']:.3g}."
+
+
+def unseen(summary: dict[str, Any]) -> str:
+    """What it came to on images that were not trained on, under views that are the same in every run."""
+    if summary.get("held_out_contrast") is None:
+        return "Nothing was measured on held-out images; 05 asks what the features are worth."
+    loss, of = (summary[f"held_out_contrast{each}"] for each in ("", "_guessing"))
+    told = f"{summary['held_out_contrast_images']:,} {summary['held_out_contrast_side']} images that it never saw"
+    told = f"Two views of each of {told}, the same in every run, are told from all others with {loss:.3g}"
+    return f"{told} ± {summary['held_out_contrast_interval']:.2g} (95 %, over images), where guessing has {of:.3g}."
 
 
 def side_by_side(summary: dict[str, Any]) -> str:

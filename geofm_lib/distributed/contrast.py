@@ -52,7 +52,7 @@ def info_nce(views: torch.Tensor, temperature: float, places: torch.Tensor | Non
     rank's views are somebody else's would be missing.)
     """
     rank, half = dist.get_rank(), len(views) // 2
-    everybody = F.normalize(F.batch_norm(gathered(views).flatten(0, 1), None, None, training=True), dim=1)
+    everybody = _standardised(gathered(views).flatten(0, 1))
     own = torch.arange(2 * half, device=views.device)
     first = rank * 2 * half  # column of this rank's first view
     cosines = everybody[first : first + 2 * half] @ everybody.T / temperature
@@ -63,6 +63,18 @@ def info_nce(views: torch.Tensor, temperature: float, places: torch.Tensor | Non
         out |= both[:, None] == gathered(both).flatten()
         out[own, partner] = False
     return F.cross_entropy(cosines.masked_fill(out, -math.inf), partner)
+
+
+def of_each(views: torch.Tensor, temperature: float) -> torch.Tensor:
+    """The same loss of each of B images, [B], of views [2 B, J] that this process has all of."""
+    units, half = _standardised(views), len(views) // 2
+    cosines = (units @ units.T / temperature).fill_diagonal_(-math.inf)
+    partner = torch.arange(len(views), device=views.device).roll(half)
+    return F.cross_entropy(cosines, partner, reduction="none").view(2, half).mean(0)
+
+
+def _standardised(views: torch.Tensor) -> torch.Tensor:
+    return F.normalize(F.batch_norm(views, None, None, training=True), dim=1)
 
 
 def guessing(global_batch: int) -> float:

@@ -16,6 +16,7 @@ from geofm_lib.catalog.peers import OURS, PEERS
 from geofm_lib.catalog.strategies import STRATEGIES, lookup
 from geofm_lib.figures.display import Grouped
 from geofm_lib.planning.conditions import BATCH, BENCHMARK, NODES, WORKLOADS, conditions
+from geofm_lib.settings.objectives import COMPARED
 
 # Okabe and Ito: colour-blind safe
 BLUE, SKY, GREEN, YELLOW, ORANGE, RED, PINK = (
@@ -37,6 +38,7 @@ LOOKS = {
     **{"simulated": (GREEN, "^"), "predicted": (ORANGE, "D"), "counted": (SKY, "v")},  # how a verdict was obtained
     **dict(zip((OURS, *PEERS), ((BLUE, "o"), (GREEN, "s"), (PINK, "D")), strict=True)),
     **dict(zip(FAMILY, zip(PALETTE, MARKERS, strict=True), strict=False)),
+    **dict(zip(COMPARED, ((BLUE, "o"), (SKY, "D"), (GREEN, "^"), (PINK, "v")), strict=True)),  # beside "untrained"
 }
 # What memory holds, the same in 03 and 04.
 HOLDS = {
@@ -49,6 +51,7 @@ IMAGES_PER_S, PER_GPU, ALL_RANKS = "images/s", "images/s per GPU", "images/s, al
 TIMES, IDEAL_SHARE, PEAK_GIB = "images/s, as a multiple of", "% of ideal", "peak memory per GPU, GiB"
 STEP_S, TRAINING_LOSS, HELD_OUT_LOSS = "seconds a step", "training loss", "held-out loss"
 PARAMETERS, FLOPS, SEEN = "million parameters of the encoder", "FLOPs of the pretraining", "images seen"
+RATE = "base learning rate, per 256 images"
 NODES_OF_8 = "nodes (8 GPUs each)"
 AS_PUBLISHED = BENCHMARK.told(BATCH)  # workload and window of what the paper measured, for captions
 PEAK = f"{WORKLOADS['classify']}, {BATCH} images per GPU, peak of a step"

@@ -15,6 +15,7 @@ from geofm_lib.figures._axes import (
     IDEAL,
     PALETTE,
     PARAMETERS,
+    RATE,
     SEEN,
     legend_below,
     own_look,
@@ -26,7 +27,7 @@ from geofm_lib.files import read_csv
 from geofm_lib.paper import accuracy, accuracy_cost, accuracy_fits, accuracy_study, claims
 from geofm_lib.planning.conditions import BATCH
 from geofm_lib.runs import results
-from geofm_lib.settings import AccuracySettings, SettingsError, expanded
+from geofm_lib.settings import AccuracySettings, ObjectivesSettings, SettingsError, expanded
 
 NOT_YET = f"{NO_RESULTS}: no pretraining of the study is in the table; `make study` runs it, cheapest first."
 NOT_PROBED = f"{NO_RESULTS}: no probe of the study's encoders on this data set is in the table."
@@ -34,7 +35,7 @@ WAITS = "This waits for probes of the study's encoders."  # below the answer, wh
 WAITS_FOR_LOSS = "This waits for pretrainings of the study."
 
 
-def read(settings: AccuracySettings) -> pd.DataFrame:
+def read(settings: ObjectivesSettings) -> pd.DataFrame:
     """The rows; SettingsError for a file that is not there, or that lacks a column."""
     file = expanded(settings.table) if settings.table else None
     if file and not file.is_file():
@@ -202,8 +203,8 @@ def rates(settings: AccuracySettings) -> Figure | Note:
         part = part.sort_values("rate")
         ax.errorbar(part["rate"], part["loss"], part["interval"], fmt="o-", color=colour, capsize=2,
                     label=f"{model}, {rule}")  # fmt: skip
-        said.append(f"{model}, {rule}: {_lowest(part)}")
-    ax.set(xscale="log", xlabel="base learning rate, per 256 images", ylabel=HELD_OUT_LOSS)
+        said.append(f"{model}, {rule}: {lowest(part)}")
+    ax.set(xscale="log", xlabel=RATE, ylabel=HELD_OUT_LOSS)
     ticks(ax.xaxis, sorted(set(found["rate"])))
     legend_below(figure, [ax])
     repeats = found.groupby(["model", "rule", "rate"]).size()
@@ -214,7 +215,7 @@ def rates(settings: AccuracySettings) -> Figure | Note:
     )
 
 
-def _lowest(part: pd.DataFrame) -> str:
+def lowest(part: pd.DataFrame) -> str:
     """The rate of a line's lowest loss, whether it lies at an edge of the sweep, and which rates are not worse."""
     best, tied = part.loc[part["loss"].idxmin()], _tied(part)
     edge = ", the edge of the sweep" if best["rate"] in (part["rate"].min(), part["rate"].max()) else ""

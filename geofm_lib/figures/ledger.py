@@ -75,8 +75,8 @@ class Differing(Rendered):
 
 
 def of_kind(run: Run | None, kind: str) -> Claims:
-    """What the paper says in its items of one kind (table, figure, claim, finding), and what came of it here."""
-    first = "finding" if kind == "finding" else "what the paper says"
+    """What the paper says in its items of one kind (table, figure, claim, finding, question), and what came of it."""
+    first = {"finding": "finding", "question": "what the paper leaves open"}.get(kind, "what the paper says")
     caption = f"The {kind}s{' of the paper' * (kind != 'finding')}: what is published, what came out here, the verdict"
     return Claims(answers(gathered(run), kind), first, caption, run)
 

@@ -26,6 +26,7 @@ from geofm_lib.jobs import (
     pretrain_objective,
     pretrain_probe,
     pretrain_start,
+    pretrain_views,
 )
 from geofm_lib.jobs.run_folder import Folder, Stopped
 from geofm_lib.planning.conditions import gib
@@ -163,13 +164,14 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
             save(run.path / "checkpoint", done, settings.keep_checkpoints)
         if stop and done < final:
             raise Stopped(f"a stop was asked for; saved at step {done} of {total}")
-    rebuilt: dict[str, Any] = {}
+    side, held = pretrain_loss.held_out(settings.data)
     if objective.rebuilds:
-        side, held = pretrain_loss.held_out(settings.data)
-        rebuilt = pretrain_loss.fixed_masks(settings, model, network, shards, side, held, context)
-        rebuilt["rebuilt"] = side or "train"  # the side that reconstruction.npz shows
+        unseen = pretrain_loss.fixed_masks(settings, model, network, shards, side, held, context)
+        unseen["rebuilt"] = side or "train"  # the side that reconstruction.npz shows
         file = run.path / "reconstruction.npz"
         pretrain_files.reconstruct(file, network, shards, held or shards, settings.seed, context)
+    else:
+        unseen = pretrain_views.fixed_views(settings, model, shards, side, held, context)
     pretrain_files.encoder(run.path / "encoder", model, config, context)
     own = {
         "rank": context.rank,
@@ -187,7 +189,7 @@ def run(settings: PretrainSettings, context: Context, run: Folder) -> dict[str, 
         "epochs": settings.epochs,
         **recent.told(),
         **objective.told(),
-        **rebuilt,
+        **unseen,
         "images_per_s": float(np.median(rates)) if rates else None,
         "global_batch": settings.global_batch,
         "train_images": len(shards),

@@ -40,11 +40,11 @@ def of_run(run: Run, **more: Any) -> list[Row]:
         "date": str(where.get("launched", ""))[:10],
         "machine": f"{platform.machine()}, {where.get('cores', '')} cores, {where.get('device', '')}".strip(", "),
     }
-    trained = _pretraining(run)
+    encoder, trained = _pretraining(run)
     rows = []
     for row in read_csv(file):
         own = more if row["pretraining_run"] else {}
-        rows.append(row | (trained if row["pretraining_run"] else {}) | own | marks)
+        rows.append(row | (trained if encoder and row["pretraining_run"] == encoder else {}) | own | marks)
     return rows
 
 
@@ -81,16 +81,25 @@ def export_torchgeo_bench(file: Path, rows: Iterable[Row]) -> Path:
     return file
 
 
-def _pretraining(run: Run) -> Row:
-    """Columns on how a probe's encoder was pretrained, as far as its run folder is there and says so."""
+def _pretraining(run: Run) -> tuple[str, Row]:
+    """(the run of a probe's encoder, columns on how it was pretrained), as far as its folder is there and says so."""
     folder = Path(str(run.resolved.get("encoder", "")))
     trained = Run(folder.parent if folder.name == "encoder" else folder)
     asked, summary = trained.settings, trained.summary
     if trained.job != "pretrain" or "steps" not in summary:
-        return {}
+        return "", {}
+    return trained.folder.name, pretrained(asked, summary)
+
+
+def pretrained(asked: Row, summary: Row) -> Row:
+    """Columns on a pretraining, by its settings and summary: its objective, images, compute and seed."""
     images = summary["steps"] * summary["global_batch"]
-    each = of_image(asked)
-    return {"images_seen": images, "flops": f"{each * images:.4g}", "pretraining_seed": asked["seed"]}
+    return {
+        "objective": objectives.words(asked.get("objective", "mae"), asked.get("positives", "views")),
+        "images_seen": images,
+        "flops": f"{of_image(asked) * images:.4g}",
+        "pretraining_seed": asked["seed"],
+    }
 
 
 def of_image(asked: Row) -> int:

@@ -1,8 +1,11 @@
 """The scaling study: its finished runs as rows of `reports/accuracy.csv`, and the tables that 07 draws from them.
 
-Nothing but those rows is read for a table, so that whoever has the file can redo it.
+Nothing but those rows is read for a table, so that whoever has the file can redo it. Other studies pretrain the same
+sizes: a pretraining is this study's if it is an MAE on as many unique images as a row of its grids names.
 """
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +15,21 @@ import pandas as pd
 from geofm_lib.catalog.models import FAMILY
 from geofm_lib.catalog.readouts import CONTROLS, FAST, GAIN, PLAIN, SCALED, UNTRAINED, WHOLE
 from geofm_lib.paper import accuracy
-from geofm_lib.planning.flops import training_flops
 from geofm_lib.planning.weights import parameters
 from geofm_lib.runs import grid, results
 from geofm_lib.runs.run import Run
+from geofm_lib.settings import objectives
 
 GRIDS = ("accuracy", "accuracy_largest")  # of batch/grids, in the order in which they are run
 RATES = "accuracy_rates"
-TRANSFER = "transfer"  # a grid, and its job: rows of 08, which are none of the study's
-LOSS, SPEED = "held-out loss", "images/s"
-MASKS, LAST = "fixed masks", "last"
+COLLECTED: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(GRIDS, ("pretrain", "probe")),
+    "transfer": ("transfer",),  # 08
+    "objectives": ("pretrain", "probe", "transfer"),  # 09
+}
+"""Grids whose rows go into the same file -> their jobs that do."""
+LOSS, CONTRAST, SPEED = "held-out loss", "held-out contrastive loss", "images/s"
+MASKS, VIEWS, LAST = "fixed masks", "fixed views", "last"
 WATTS = 5.0  # of one core under load: 280 W over the 64 cores of such an EPYC, and its memory; stated, not measured
 OF_IMAGES, OF_STEPS = "95 %, over images", "median to fastest of the logged steps"
 BEST = f"{WHOLE}, 4 orientations"  # how the best encoder is read out; fixed in reports/LOG.md before any was so
@@ -29,56 +37,59 @@ COLUMNS = ["model", "parameters_m", "images_seen", "flops", "pretraining_seed", 
 
 
 def collect() -> Path:
-    """Put what has finished of the study's grids, and of 08's, into reports/accuracy.csv; ValueError where nothing has.
+    """Put what has finished of the study's grids, and of 08's and 09's, into reports/accuracy.csv.
 
-    Rows of other runs stay.
+    Rows of other runs stay. ValueError where nothing has finished.
     """
     rows = []
-    for name in (*GRIDS, TRANSFER):
-        wanted = (TRANSFER,) if name == TRANSFER else ("pretrain", "probe")
+    for name, jobs in COLLECTED.items():
         for each in grid.read(results.ROOT / "batch" / "grids" / f"{name}.csv")[0]:
             run = Run(each.folder)
-            if run.finished and run.job in wanted:
-                rows += of_pretraining(run) if run.job == "pretrain" else accuracy.of_run(run)
+            if run.finished and run.job in jobs:
+                rows += ROWS[run.job](run)
     if not rows:
         raise ValueError("No row of the study's grids has finished here, so accuracy.csv stays as it is; `make study`.")
     return accuracy.add(rows)
 
 
 def of_pretraining(run: Run) -> list[dict[str, Any]]:
-    """A finished pretraining's held-out loss and speed, as rows of accuracy.csv."""
-    asked, summary = run.settings, run.summary
-    sizes = {name: asked[name] for name in ("image_size", "patch_size", "mask_ratio")}
-    decoder = tuple(asked[f"decoder_{name}"] for name in ("width", "depth", "heads"))
-    images = summary["steps"] * summary["global_batch"]
-    where = run.environment
+    """A finished pretraining's held-out losses and speed, as rows of accuracy.csv."""
+    asked, summary, where = run.settings, run.summary, run.environment
     about = {
         "dataset": run.dataset,
         "n_train": asked.get("train_images") or summary["train_images"],
         "task": "reconstruction",
         "model": asked["model"],
         "parameters_m": round(parameters(asked["model"], "encoder", image_size=asked["image_size"]) / 1e6, 3),
-        "objective": "MAE",
         "pretraining_run": run.folder.name,
-        "images_seen": images,
-        "flops": f"{training_flops(asked['model'], 'mae', decoder=decoder, **sizes) * images:.4g}",
-        "pretraining_seed": asked["seed"],
+        **accuracy.pretrained(asked, summary),
         "source": "own",
         "commit": where.get("commit", ""),
         "date": str(where.get("launched", ""))[:10],
     }
     found = []
-    if summary.get("held_out_loss") is not None:
-        loss, half = summary["held_out_loss"], summary.get("held_out_interval") or np.nan
-        shown = {"split": summary["held_out_side"], "n_test": summary["held_out_images"], "protocol": MASKS}
-        shown |= {"low": loss - half, "high": loss + half, "interval_kind": OF_IMAGES}
-        found.append(about | shown | {"metric": LOSS, "value": float(loss)})
+    for metric, name, before, how in HELD_OUT:
+        if summary.get(name) is not None:
+            loss, half = float(summary[name]), summary.get(f"{before}_interval") or np.nan
+            shown = {"split": summary[f"{before}_side"], "n_test": summary[f"{before}_images"], "protocol": how}
+            shown |= {"low": loss - half, "high": loss + half, "interval_kind": OF_IMAGES}
+            task = "reconstruction" if objectives.rebuilds(asked.get("objective", "mae")) else "telling views apart"
+            found.append(about | shown | {"metric": metric, "value": loss, "task": task})
     rates = run.metrics["images_per_s"].iloc[1:]  # the first step starts up
     if len(rates):
         low, value, high = (float(each) for each in np.percentile(rates, (50, 90, 100)))
-        how = {"low": low, "high": high, "interval_kind": OF_STEPS, "task": "cost", "metric": SPEED, "value": value}
-        found.append(about | how)
+        speed = {"low": low, "high": high, "interval_kind": OF_STEPS, "task": "cost", "metric": SPEED, "value": value}
+        found.append(about | speed)
     return found
+
+
+ROWS: dict[str, Callable[[Run], list[dict[str, Any]]]] = {
+    "pretrain": of_pretraining, "probe": accuracy.of_run, "transfer": accuracy.of_run,
+}  # fmt: skip
+HELD_OUT = (  # metric, its name in a summary, and before what its side, images and interval stand there; of what
+    (LOSS, "held_out_loss", "held_out", MASKS),
+    (CONTRAST, "held_out_contrast", "held_out_contrast", VIEWS),
+)
 
 
 def missing(table: pd.DataFrame) -> str:
@@ -96,9 +107,16 @@ def _grid(name: str) -> list[dict[str, str]]:
     return grid.texts(file) if file.is_file() else []
 
 
+@cache
+def _unique() -> frozenset[int]:
+    """How many unique images the study's pretrainings see, as its grids say."""
+    return frozenset(int(row["train_images"]) for name in GRIDS for row in _grid(name) if row.get("train_images"))
+
+
 def losses(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a pretraining of the family: COLUMNS, unique (images), value, low, high of the held-out loss."""
-    rows = table[(table["metric"] == LOSS) & table["model"].isin(FAMILY)]
+    """A row a pretraining of the study: COLUMNS, unique (images), value, low, high of the held-out loss."""
+    own = (table["objective"] == objectives.words("mae")) & table["n_train"].isin(_unique())
+    rows = table[own & (table["metric"] == LOSS) & table["model"].isin(FAMILY)]
     found = rows[[*COLUMNS, "n_train", "value", "low", "high", "commit", "date"]]
     return (
         found.rename(columns={"n_train": "unique"}).sort_values(["parameters_m", "images_seen"]).reset_index(drop=True)
@@ -213,7 +231,8 @@ def fullest(cut: pd.DataFrame) -> pd.DataFrame:
 
 def speeds(table: pd.DataFrame) -> pd.Series:
     """images/s of one core by model: the most of the runs' nine tenths, since other programs ran beside some."""
-    return table[table["metric"] == SPEED].groupby("model")["value"].max()
+    rows = table[(table["metric"] == SPEED) & table["pretraining_run"].isin(losses(table)["pretraining_run"])]
+    return rows.groupby("model")["value"].max()
 
 
 def front(found: pd.DataFrame) -> pd.DataFrame:

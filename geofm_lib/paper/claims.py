@@ -10,7 +10,7 @@ from statistics import median
 import pandas as pd
 
 from geofm_lib.catalog import published
-from geofm_lib.paper import accuracy, accuracy_study, performance
+from geofm_lib.paper import accuracy, accuracy_study, performance, questions
 from geofm_lib.paper.accuracy_fits import LEAST_SIZES
 from geofm_lib.paper.performance import UP_TO_3B, Evidence, unseen
 from geofm_lib.paper.verdicts import Answer, Point, judged, of_counts
@@ -156,12 +156,14 @@ _OF_PERFORMANCE = (
     performance.pretrained_on, performance.memory_bars, performance.memory_by_nodes, performance.memory_of,
     performance.smallest_groups,
 )  # fmt: skip
-CHECKS: dict[str, Callable[..., Answer]] = {check.__name__: check for check in (*_HERE, *_OF_PERFORMANCE)}
+CHECKS: dict[str, Callable[..., Answer]] = {
+    check.__name__: check for check in (*_HERE, *_OF_PERFORMANCE, *questions.CHECKS)
+}
 """Name in the `check` column, with arguments behind it ("weak_scaling ViT-Base") -> check(evidence, *arguments)."""
 
 
 def answers(evidence: Evidence, *kinds: str) -> list[tuple[dict[str, str], Answer]]:
-    """(row of claims.csv, answer) of these kinds (table, figure, claim, finding): by its check, else its verdict."""
+    """(row of claims.csv, answer) of these kinds (table, figure, claim, finding, question), by its check or verdict."""
     found = []
     for row in (row for kind in kinds for row in published.claims(kind)):
         name, *arguments = row["check"].split() or [""]

@@ -23,7 +23,7 @@ BEHIND = {
     "predictions": f"reports/predictions.csv of commit {blind.COMMIT}, before the figures were seen",
     "simulated": "reports/simulated.csv",
     "speeds": "geofm_lib/catalog/speeds.csv, fitted to this figure",
-    "accuracy": "reports/accuracy.csv (notebook 07)",
+    "accuracy": "reports/accuracy.csv (notebooks 07, 08 and 09)",
 }
 FILES = {name: text.split(" ")[0].rstrip(",") for name, text in BEHIND.items() if "/" in text}
 """What stands behind an item -> its file in the repository."""

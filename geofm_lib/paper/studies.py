@@ -11,7 +11,7 @@ from geofm_lib.catalog.readouts import CONTROLS, FAST
 from geofm_lib.catalog.strategies import lookup
 from geofm_lib.catalog.suggest import did_you_mean
 from geofm_lib.files import read_csv, write_text
-from geofm_lib.paper import accuracy, accuracy_study, ledger
+from geofm_lib.paper import accuracy, accuracy_study, ledger, objectives_study
 from geofm_lib.paper.accuracy_cost import predicted_accuracy
 from geofm_lib.paper.claims import answers, gathered
 from geofm_lib.paper.elsewhere import predictions_h100
@@ -22,7 +22,7 @@ from geofm_lib.planning.weights import parameters
 from geofm_lib.runs import grid, results
 from geofm_lib.runs.launch import launch
 from geofm_lib.runs.run import Run, find_runs, run_table
-from geofm_lib.settings import SimulateSettings, runs_root
+from geofm_lib.settings import SimulateSettings, objectives, runs_root
 
 Rows = list[dict[str, Any]]
 
@@ -107,6 +107,30 @@ def accuracy_rates() -> Rows:
             rows.append({"model": asked["model"], "rule": rule, "rate": asked["base_learning_rate"], **numbers})
     if not rows:
         raise ValueError(f"No row of batch/grids/{accuracy_study.RATES}.csv has finished here; run it by geofm submit.")
+    return rows
+
+
+def objectives_rates() -> Rows:
+    """The sweep of learning rates of the study of objectives: each objective's own held-out loss by rate."""
+    rows = []
+    for row in grid.read(results.ROOT / "batch" / "grids" / f"{objectives_study.RATES}.csv")[0]:
+        run = Run(row.folder)
+        if run.job == "pretrain" and run.finished:
+            asked, told = run.settings, run.summary
+            about = {
+                "model": asked["model"],
+                "objective": objectives.words(asked["objective"], asked["positives"]),
+                "rate": asked["base_learning_rate"],
+            }
+            rows += [
+                about | {"of": metric, "loss": f"{told[name]:.5g}", "interval": f"{told[f'{before}_interval']:.5g}"}
+                for metric, name, before, _ in accuracy_study.HELD_OUT
+                if told.get(name) is not None
+            ]
+    if not rows:
+        raise ValueError(
+            f"No row of batch/grids/{objectives_study.RATES}.csv has finished here; run it by geofm submit."
+        )
     return rows
 
 
@@ -236,7 +260,7 @@ def _short(value: str) -> str:
 
 
 _ALL: tuple[Callable[[], Rows], ...] = (
-    unseen, simulated, accuracy_rates, predicted_accuracy, experiments, measured, peers,
+    unseen, simulated, accuracy_rates, objectives_rates, predicted_accuracy, experiments, measured, peers,
     predictions_h100,
 )  # fmt: skip
 STUDIES = {study.__name__: study for study in _ALL}  # the name is also that of the CSV file under reports/

@@ -9,6 +9,7 @@ from typing import Any
 from geofm_lib.catalog.metrics import off
 
 VERDICTS = ("reproduced", "same ordering", "differs", "fitted", "not comparable", "not measured")
+OPEN = ("answered", "in part", "not measured")  # of what the paper asks and does not answer
 HOW = ("measured", "simulated", "predicted", "counted")  # how ours were obtained; what is fitted has no verdict
 NEAR = 0.10  # numbers are reproduced whose median error is at most this, as a share of the published ones
 APART = 0.05  # two published numbers are in an order that differ by more than this, as a share of the smaller

@@ -17,6 +17,7 @@ from geofm_lib.settings.pretrain import EncoderSettings, PretrainSettings, Probe
 from geofm_lib.settings.throughput import (
     AccuracySettings,
     FindingsSettings,
+    ObjectivesSettings,
     PaperSettings,
     ScalingSettings,
     SimulateSettings,
@@ -26,7 +27,7 @@ from geofm_lib.settings.transfer import TransferSettings
 
 __all__ = [
     "JOBS", "AccuracySettings", "CompareSettings", "EncoderSettings", "FindingsSettings", "JobSettings",
-    "PaperSettings", "PeersSettings",
+    "ObjectivesSettings", "PaperSettings", "PeersSettings",
     "PrepareSettings", "PretrainSettings", "ProbeSettings", "ScalingSettings", "Settings", "SettingsError",
     "SimulateSettings", "ThroughputSettings", "TransferSettings", "Resolved", "at_step", "clone", "expanded",
     "in_clone", "load", "own_folder", "runs_root", "shell_folder",

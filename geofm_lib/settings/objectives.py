@@ -37,6 +37,22 @@ def contrasts(objective: str) -> bool:
     return objective != "mae"
 
 
+def words(objective: str, positives: str = "views") -> str:
+    """An objective as a table of accuracies calls it.
+
+    >>> words("mae"), words("contrastive"), words("both", "dates")
+    ('MAE', 'contrastive (two views)', 'MAE + contrastive (two dates)')
+    """
+    parts = ["MAE"] * rebuilds(objective) + [f"contrastive (two {positives})"] * contrasts(objective)
+    return " + ".join(parts)
+
+
+COMPARED = MAE, TWO_VIEWS, TWO_DATES, BOTH = (
+    words("mae"), words("contrastive"), words("contrastive", "dates"), words("both", "dates"),
+)  # fmt: skip
+"""Those that 09 compares."""
+
+
 def refuse(objective: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Raise ValueError, one sentence, for a setting that says nothing under this objective, or too small a batch."""
     for name, why in IDLE[objective].items():

@@ -1,4 +1,4 @@
-"""Settings of 03_throughput, the simulation of one rank, 04_scaling that plans both, 06_paper and 07_accuracy."""
+"""Settings of 03_throughput, the simulation of one rank, 04_scaling that plans both, and what 06, 07 and 09 read."""
 
 from typing import ClassVar, Literal
 
@@ -173,9 +173,14 @@ class PaperSettings(ReadingSettings):
         return FindingsSettings(ranks=self.ranks, device=self.device)
 
 
-class AccuracySettings(base.Settings):
-    """07_accuracy reads rows of accuracies, and nothing else."""
+class ObjectivesSettings(base.Settings):
+    """09_objectives reads rows of accuracies, and nothing else."""
 
     table: str = setting("", "CSV file of accuracies (empty: reports/accuracy.csv)", "what is read")
+
+
+class AccuracySettings(ObjectivesSettings):
+    """07_accuracy reads the same file."""
+
     dataset: str = setting("ucm", "data set that encoders are probed on, as its rows call it", "what is read")
     pooling: str = setting("mean", "readout: mean | mean+spread+max+class", "what is read")

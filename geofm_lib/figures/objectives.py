@@ -1,0 +1,251 @@
+"""09: what an encoder should learn from, at equal compute; every figure from rows of accuracies alone."""
+
+import numpy as np
+import pandas as pd
+
+from geofm_lib.catalog.metrics import counted, plus_minus, with_ends
+from geofm_lib.catalog.readouts import CONTROLS
+from geofm_lib.figures._axes import PARAMETERS, RATE, legend_below, own_look, ticks
+from geofm_lib.figures.accuracy import lowest, read
+from geofm_lib.figures.display import NO_RESULTS, Answer, Figure, Note, Table, axes, styled
+from geofm_lib.files import read_csv
+from geofm_lib.paper import objectives_study as study
+from geofm_lib.paper.objectives_study import OUTCOMES, Outcome
+from geofm_lib.runs import results
+from geofm_lib.settings import ObjectivesSettings
+from geofm_lib.settings.objectives import COMPARED, MAE, TWO_DATES, TWO_VIEWS
+
+RUN = "`geofm submit batch/grids/objectives.csv --here` runs it, cheapest first, and `geofm study accuracy` collects it"
+NOT_YET = f"{NO_RESULTS}: no pretraining of the study is in the table yet; {RUN}."
+NOT_JUDGED = f"{NO_RESULTS}: no encoder of the study has been judged yet."
+WAITS = "This waits for judgements of the study's encoders."  # below the answer, which says what is missing
+ONE = "one pretraining seed says nothing of how seeds differ"
+SIZE = {
+    "more": "Size helps more under {} than under MAE",
+    "less": "Size helps less under {} than under MAE",
+    "not shown": "It is not shown that size helps otherwise under {} than under MAE",
+}
+DATES = {
+    "yes": "Two dates find more places than two views at both sizes",
+    "no": "Two dates find fewer places than two views at both sizes",
+    "not shown": "That two dates find more places than two views is not shown at both sizes",
+}
+
+
+def answer(settings: ObjectivesSettings) -> Answer:
+    """Who leads at the largest size, and the verdicts by the rules that were written down before; what is missing."""
+    table = read(settings)
+    judged = {each: found for each in OUTCOMES if len(found := study.values(table, each))}
+    if not judged:
+        return Answer(NOT_JUDGED if len(study.runs(table)) else NOT_YET, study.missing(table))
+    said = [_leads(outcome, found) for outcome, found in judged.items()]
+    more = said[1:]
+    if times := _times(study.values(table, study.FINDS)):
+        more.append(times)
+    if (word := study.dates_help(table)) in DATES:
+        more.append(f"{DATES[word]}.")
+    sized = {name: study.changes(table, name) for name in COMPARED if name != MAE}
+    for word, told in SIZE.items():
+        if names := [name for name, found in sized.items() if found == word]:
+            more.append(f"{told.format(' or '.join(names))}.")
+    if set(sized.values()) == {"not known"}:
+        more.append(f"Whether the objective changes how size helps is not known before {study.LEAST_SEEDS} seeds each.")
+    return Answer(said[0], " ".join([*more, study.missing(table)]))
+
+
+def _leads(outcome: Outcome, found: pd.DataFrame) -> str:
+    """The objectives at the largest size that was judged so, best first, and whether the first is clearly ahead."""
+    size = found["parameters_m"].max()
+    means = study.by_objective(found[found["parameters_m"] == size]).sort_values("value", ascending=False)
+    told = ", ".join(f"{row.objective} {plus_minus(row.value, (row.high - row.low) / 2)}" for row in means.itertuples())
+    text = f"{outcome.words[0].upper()}{outcome.words[1:]}, {means['model'].iloc[0]}, %: {told}"
+    if len(means) < 2:
+        return f"{text}."
+    first, second = means["objective"].iloc[:2]
+    ahead = study.above(found[found["parameters_m"] == size], first, second)
+    if ahead.empty or np.isnan(ahead["low"].iloc[0]):
+        return f"{text} ({ONE})." if means["seeds"].max() == 1 else f"{text}."
+    value, low, high = with_ends(*ahead[["value", "low", "high"]].iloc[0])
+    clear = "ahead" if ahead["low"].iloc[0] > 0 else "not clearly ahead"
+    return f"{text}; {first} is {clear} of {second}, by {value} points ({low} to {high})."
+
+
+def _times(found: pd.DataFrame) -> str:
+    """How many times as many places two dates find as MAE, at the largest size, beside the two that were expected."""
+    ratio = study.above(found, TWO_DATES, MAE, ratio=True)
+    if ratio.empty:
+        return ""
+    row = ratio.iloc[-1]
+    if np.isnan(row["low"]):
+        return f"Two dates find {row['value']:.2f} times as many places as MAE ({counted(row['seeds'], 'seed')})."
+    word = "shown" if row["low"] >= study.TWICE else "refuted" if row["high"] < study.TWICE else "not shown"
+    ends = "{} times as many places as MAE ({} to {})".format(*with_ends(*row[["value", "low", "high"]]))
+    return f"Two dates find {ends}: at least twice is {word}."
+
+
+@styled
+def judged(settings: ObjectivesSettings) -> Figure | Note:
+    """Every outcome by size, a line an objective, and the untrained encoders of these sizes."""
+    table, said, frames = read(settings), [], []
+    shown = [each for each in OUTCOMES if len(study.values(table, each))]
+    if not shown:
+        return Note(WAITS)
+    figure, found = axes(height=3.1 * -(-len(shown) // 2), rows=-(-len(shown) // 2), columns=min(2, len(shown)))
+    panels = np.atleast_1d(found).ravel()
+    for ax, outcome in zip(panels, shown, strict=False):
+        values = study.by_objective(study.values(table, outcome))
+        gains = study.by_objective(study.values(table, outcome, gain=True))
+        for name in COMPARED:
+            part = values[values["objective"] == name]
+            ax.errorbar(part["parameters_m"], part["value"], (part["high"] - part["low"]) / 2, **own_look(name))
+        if len(beside := untrained(values, gains)):
+            ax.plot(beside, **own_look("untrained", linestyle="--"))
+        ax.set(xscale="log", xlabel=PARAMETERS, ylabel=f"{outcome.words.replace(', ', chr(10))}, %")
+        ticks(ax.xaxis, sorted(set(values["parameters_m"].round(1))))
+        frames.append(values.assign(outcome=outcome.words))
+        said.append(f"{outcome.short}: {_listed(values)}")
+    for ax in panels[len(shown) :]:
+        ax.set_axis_off()
+    legend_below(figure, panels[: len(shown)], 2)
+    named = ["outcome", "model", "objective", "value", "low", "high", "seeds"]
+    alt = f"Each outcome by size, in percent, with intervals that hold the spread between seeds too. {'. '.join(said)}."
+    return Figure(figure, alt, pd.concat(frames)[named])
+
+
+def untrained(values: pd.DataFrame, gains: pd.DataFrame) -> pd.Series:
+    """What untrained encoders of each size have, by their millions of parameters: values less gains."""
+    both = values.merge(gains, on=["objective", "parameters_m"], suffixes=("", "_gain"))
+    return (both["value"] - both["value_gain"]).groupby(both["parameters_m"]).mean()
+
+
+def _listed(values: pd.DataFrame) -> str:
+    told = []
+    for model, part in values.groupby("model", sort=False):
+        named = [f"{row.objective} {row.value:.1f}" for row in part.itertuples()]
+        told.append(f"{model} {', '.join(named)}")
+    return "; ".join(told)
+
+
+def table(settings: ObjectivesSettings) -> Table:
+    """What each objective adds to untrained encoders of the same size, under every outcome."""
+    parts = []
+    for outcome in OUTCOMES:
+        found = study.by_objective(study.values(read(settings), outcome, gain=True))
+        told = ["{} ({} to {})".format(*with_ends(*each)) for each in found.reindex(columns=["value", "low", "high"])
+                .to_numpy()]  # fmt: skip
+        parts += [(row.model, row.objective, row.seeds, outcome.short, words)
+                  for row, words in zip(found.itertuples(), told, strict=True)]  # fmt: skip
+    if not parts:
+        return Table(pd.DataFrame(), empty=WAITS)
+    frame = pd.DataFrame(parts, columns=["model", "objective", "seeds", "outcome", "gain"])
+    seeds = frame.groupby(["model", "objective"])["seeds"].max().rename("seeds")
+    wide = frame.pivot(index=["model", "objective"], columns="outcome", values="gain").join(seeds)
+    order = [(model, name) for model in dict.fromkeys(frame["model"]) for name in COMPARED]
+    wide = wide.reindex([each for each in order if each in wide.index]).fillna("not judged").reset_index()
+    named = ["model", "objective", "seeds", *(each.short for each in OUTCOMES if each.short in wide)]
+    return Table(
+        wide[named], "Points over the same architecture untrained: recall at 1 on the other date, top-1, Dubai's mIoU"
+    )
+
+
+def dates(settings: ObjectivesSettings) -> Table:
+    """Recall at 1 with two dates beside two views and MAE at each size: differences and the ratio, seed by seed."""
+    found = study.values(read(settings), study.FINDS)
+    kinds = {
+        "two dates less two views, points": study.above(found, TWO_DATES, TWO_VIEWS),
+        "two dates less MAE, points": study.above(found, TWO_DATES, MAE),
+        "two dates over MAE, times": study.above(found, TWO_DATES, MAE, ratio=True),
+    }
+    frames = [frame.assign(what=what)[["what", *frame]] for what, frame in kinds.items() if len(frame)]
+    frame = pd.concat(frames) if frames else pd.DataFrame()
+    return Table(frame, "Recall at 1; low and high by Student's t over seeds, from three on", WAITS)
+
+
+def sizes(settings: ObjectivesSettings) -> Table:
+    """What the larger size adds under an objective less what it adds under MAE, in points, of the same seeds."""
+    parts = []
+    for outcome in OUTCOMES:
+        found = study.values(read(settings), outcome)
+        for name in COMPARED:
+            if name != MAE and (told := study.with_size(found, name)):
+                parts.append({"outcome": outcome.short, "objective": name,
+                              **dict(zip(("value", "low", "high", "seeds"), told, strict=True))})  # fmt: skip
+    caption = "What the larger size adds, less what it adds under MAE, points; low and high by Student's t over seeds"
+    return Table(pd.DataFrame(parts), caption, WAITS)
+
+
+def cost(settings: ObjectivesSettings) -> Table:
+    """Compute, images and speed of the pretrainings; equal compute is what makes them comparable."""
+    found = study.runs(read(settings))
+    if found.empty:
+        return Table(found, empty="No pretraining of the study is in the table.")
+    found["hours"] = found["images_seen"] / found["images_per_s"] / 3600
+    grouped = found.astype({"flops": float}).groupby(["parameters_m", "model", "objective"], sort=False)
+    means = grouped[["images_seen", "flops", "images_per_s", "hours"]].mean().join(grouped.size().rename("seeds"))
+    caption = (
+        f"Pretrainings on {min(study.unique()):,} images; images/s are the fastest tenth's least, of this grid's ranks"
+    )
+    return Table(means.reset_index().drop(columns="parameters_m"), caption, formats={"flops": ".2e"})
+
+
+def controls(settings: ObjectivesSettings) -> Table:
+    """What no encoder has to do with finds of the same places."""
+    rows, finds = read(settings), study.FINDS
+    says = (rows["dataset"] == finds.dataset) & (rows["metric"] == finds.metric) & rows["model"].isin(CONTROLS)
+    frame = rows[says][["model", "value", "low", "high", "interval_kind"]]
+    return Table(frame, "Recall at 1 of what nobody trained, %", WAITS)
+
+
+@styled
+def rates(settings: ObjectivesSettings) -> Figure | Note:
+    """The sweep: each objective's own held-out loss against the learning rate; none of them is a test score."""
+    found = _swept()
+    if found.empty:
+        return Note(
+            f"The sweep of learning rates is not recorded yet: `geofm submit batch/grids/{study.RATES}.csv --here`, "
+            f"then `geofm study {study.RATES}`."
+        )
+    groups = list(found.groupby("objective", sort=False))
+    figure, panels = axes(height=2.9, columns=len(groups))
+    said = []
+    for ax, (name, part) in zip(np.atleast_1d(panels), groups, strict=True):
+        part = part.sort_values("rate")
+        ax.errorbar(part["rate"], part["loss"], part["interval"], **own_look(str(name)))
+        ax.set(xscale="log", xlabel=RATE, ylabel=part["of"].iloc[0])
+        ticks(ax.xaxis, sorted(set(part["rate"])))
+        said.append(f"{name}: {lowest(part)}")
+    legend_below(figure, np.atleast_1d(panels))
+    return Figure(
+        figure, f"Learning rates of the lowest held-out loss, intervals over images. {'; '.join(said)}.", found
+    )
+
+
+def doubts(settings: ObjectivesSettings) -> Table:
+    """What speaks against the comparison, with its evidence and what to do."""
+    found = study.runs(read(settings))
+    rows: list[tuple[str, str, str]] = []
+    few = found.groupby(["model", "objective"]).size()
+    if len(few) and few.min() < study.LEAST_SEEDS:
+        evidence = f"{counted(int(few.min()), 'seed')} of {few.idxmin()[0]}, {few.idxmin()[1]}"
+        rows.append(("too few seeds to tell a difference from chance", evidence, RUN))
+    for row in study.unequal(read(settings)).to_dict("records"):
+        evidence = f"{row['model']}: {row['min']:.3g} to {row['max']:.3g} FLOPs"
+        rows.append(("compute is not equal", evidence, "set the epochs of the grid anew"))
+    seen = found.groupby("model", sort=False)["images_seen"].agg(["min", "max"])
+    if len(seen):
+        evidence = "; ".join(f"{row.Index}: {row.min:,.0f} to {row.max:,.0f} images" for row in seen.itertuples())
+        why = "equal compute is not equal images: what sees whole views sees fewer of them"
+        rows.append((why, evidence, "compare at equal images too"))
+    for name, part in _swept().groupby("objective", sort=False):
+        if "edge" in (told := lowest(part)):
+            what = f"add a row beyond it to batch/grids/{study.RATES}.csv"
+            rows.append((f"the best learning rate of {name} may lie outside the sweep", told, what))
+    frame = pd.DataFrame(rows, columns=["doubt", "evidence", "what to do"])
+    return Table(frame, empty="There is nothing in the table yet that could be doubted.")
+
+
+def _swept() -> pd.DataFrame:
+    """The sweep's rows, numbers as numbers; none where it is not recorded."""
+    file, numbers = results.file(study.RATES), ["rate", "loss", "interval"]
+    found = pd.DataFrame(read_csv(file) if file.is_file() else [], columns=["model", "objective", "of", *numbers])
+    return found.astype(dict.fromkeys(numbers, float))
