@@ -327,3 +327,45 @@ def test_harveys_pairs_all_stand_on_one_side():
     at = {name: group for name, group in zip(names, groups, strict=True)}
     for _, cell, before, after in (row.split(",") for row in rows):
         assert at["harvey/" + before] == at["harvey/" + after] == cell
+
+
+def damage(folder, sides, cells):
+    """The sides on which each cell has images of either class. cells: an image's name -> its cell."""
+    found = {}
+    for side in sides:
+        images = shards.Shards(folder, side, labelled=True)
+        assert images.classes == ["after", "before"]
+        for name in filter(cells.__contains__, images.names):
+            found.setdefault(cells[name], set()).add(side)
+    return found
+
+
+def test_damage_is_the_folder_and_cells_keep_to_their_side(folder, tmp_path):
+    """before and after are dates, and no classes by themselves; a pattern says that they are meant."""
+    summary = summarised(tmp_path / "run", folder, {"pairs": "pairs.csv", "pattern": "{label}/*.png"})
+    assert (list(summary["classes"]), summary["split_by"]) == (["after", "before"], "column cell_5km of pairs.csv")
+    cells = {f"{date}/{place}.png": place // 3 for date in ("before", "after") for place in range(PLACES)}
+    found = damage(tmp_path / "run", ("train", "test"), {f"{folder.name}/{n}": c for n, c in cells.items()} | cells)
+    assert len(found) == 8
+    assert all(len(each) == 1 for each in found.values())
+    assert set().union(*found.values()) == {"train", "test"}
+
+
+def test_harveys_damage_is_split_by_cell(tmp_path):
+    """Its 40 smallest cells, the images that are in none beside them."""
+    if not os.environ.get("GEOFM_TEST_DATA"):
+        pytest.skip("GEOFM_TEST_DATA names no folder of real images")
+    with tarfile.open(Path(os.environ["GEOFM_TEST_DATA"]) / "harvey.tar") as archive:
+        rows = archive.extractfile("harvey/pairs.csv").read().decode().splitlines()
+        few = [cell for cell, _ in Counter(row.split(",")[1] for row in rows[1:]).most_common()[-40:]]
+        rows = rows[:1] + [row for row in rows[1:] if row.split(",")[1] in few]
+        cells = {f"harvey/{name}": row.split(",")[1] for row in rows[1:] for name in row.split(",")[2:]}
+        others = [name for name in archive.getnames() if name.endswith("eg") and name not in cells][:50]
+        archive.extractall(tmp_path, [archive.getmember(name) for name in [*cells, *others]], filter="data")
+    (tmp_path / "harvey" / "pairs.csv").write_text("\n".join(rows) + "\n")
+    summary = summarised(tmp_path / "run", tmp_path / "harvey", {"pairs": "pairs.csv", "pattern": "{label}/*.jpeg"})
+    assert summary["split_by"] == "column cell_5km of pairs.csv"
+    found = damage(tmp_path / "run", ("train", "val", "test"), {n.removeprefix("harvey/"): c for n, c in cells.items()})
+    assert len(found) == 40
+    assert all(not {"train", "test"} <= each for each in found.values())
+    assert set().union(*found.values()) >= {"train", "test"}
