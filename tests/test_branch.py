@@ -287,8 +287,10 @@ OTHER |= {
     "init": "a",
     "init_bands": "new",
     "objective": "both",
+    "band_groups": "0|1-2",
 }
 COMPARED = {"projection": 64, "positives": "dates", "temperature": 0.5, "colour_jitter": 0.1, "contrast_weight": 0.5}
+COMPARED |= {"group_masks": "consistent"}
 
 
 @pytest.mark.parametrize("name", [name for name in FIXED if name not in COMPARED])

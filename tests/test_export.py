@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from geofm_lib.data.transforms import normalise
-from geofm_lib.model import mae, vit
+from geofm_lib.model import mae, patches, vit
 from geofm_lib.model.init import materialise
 from geofm_lib.model.interop import export, folders, load, locate, timm_folder
 from geofm_lib.settings import ProbeSettings
@@ -208,7 +208,7 @@ def test_a_hugging_face_folder_is_an_encoder(tmp_path, kind, hub_names):
             model, _ = load.load_autoencoder(tmp_path / "ours")
             torch.testing.assert_close(model(images, noise), theirs(images, noise=noise).loss)
             visible, _ = mae.random_masking(noise, 8)
-            ours_seen = model.encode(vit.patchify(images, 8), visible)
+            ours_seen = model.encode(patches.patchify(images, 8), visible)
             torch.testing.assert_close(ours_seen, theirs.vit(images, noise=noise).last_hidden_state)
         else:
             body = getattr(theirs, "vit", theirs)

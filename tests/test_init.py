@@ -16,7 +16,7 @@ from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import mask_noise, normalise
 from geofm_lib.jobs import pretrain_start
 from geofm_lib.jobs.run_folder import Folder
-from geofm_lib.model import mae, vit
+from geofm_lib.model import mae, patches, vit
 from geofm_lib.model.interop import export, formats, load, locate, start
 from geofm_lib.report.colophon import colophon
 from geofm_lib.runs import launch
@@ -45,8 +45,8 @@ def stir(model):
 def hf_folder(folder, **more):
     theirs = stir(ViTMAEForPreTraining(ViTMAEConfig(**(SMALL | SIZE | DECODER | TARGET | more))))
     positions, width = theirs.vit.embeddings.position_embeddings, theirs.config.decoder_hidden_size
-    positions.data = vit.sincos_positions(64, 4, 4).roll(32, -1)  # as MAE has them: columns first
-    theirs.decoder.decoder_pos_embed.data = vit.sincos_positions(width, 4, 4).roll(width // 2, -1)
+    positions.data = patches.sincos_positions(64, 4, 4).roll(32, -1)  # as MAE has them: columns first
+    theirs.decoder.decoder_pos_embed.data = patches.sincos_positions(width, 4, 4).roll(width // 2, -1)
     theirs.save_pretrained(folder)
     return theirs
 
@@ -56,7 +56,7 @@ def timm_folder(folder, **more):
     sizes = SIZES | more
     theirs = stir(timm.create_model("vit_base_patch16_224", num_classes=0, **sizes))
     if "reg_tokens" not in more:
-        theirs.pos_embed.data = vit.sincos_positions(sizes["embed_dim"], 4, 4)
+        theirs.pos_embed.data = patches.sincos_positions(sizes["embed_dim"], 4, 4)
     save_for_hf(theirs, folder, model_args=sizes, safe_serialization=True)
     return theirs
 
@@ -126,7 +126,7 @@ def test_the_first_loss_is_that_of_timms_encoder(found):
     first = (encoder.cls_token + encoder.pos_embed[:, :1]).expand(len(pixels), -1, -1)
     encoded = encoder.norm(encoder.blocks(torch.cat([first, tokens], dim=1)))
     predicted = decoder.decoder_pred(mae.take(decoder.decode(encoded, seen), hidden))
-    expected = (predicted - decoder.target(mae.take(vit.patchify(pixels, 8), hidden))).square().mean().item()
+    expected = (predicted - decoder.target(mae.take(patches.patchify(pixels, 8), hidden))).square().mean().item()
     assert abs(losses(place / "from timm")[0] - expected) < LOSS
     record = json.loads((place / "from timm" / "init.json").read_text())
     assert record["notes"] == ["it has no decoder: the decoder is drawn anew from the seed"]

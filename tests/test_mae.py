@@ -6,9 +6,9 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-from geofm_lib.model import mae, vit
+from geofm_lib.model import mae, targets, vit
 from geofm_lib.model.init import initialise
-from geofm_lib.model.vit import patchify, unpatchify
+from geofm_lib.model.patches import patchify, unpatchify
 
 # Table of the plain encoder with the 512 x 8 decoder, in millions (positions counted).
 WITH_DECODER = {
@@ -127,7 +127,7 @@ def test_reconstruct_puts_brightness_back(case):
         model.decoder_pred.bias.zero_()
     flat = patchify(images, 8).mean(-1, keepdim=True).expand(-1, -1, 5 * 64)
     torch.testing.assert_close(model.reconstruct(images, noise)[0], unpatchify(flat, 8, 4, 8))
-    torch.testing.assert_close(mae.patch_means(images, 8), unpatchify(flat, 8, 4, 8))
+    torch.testing.assert_close(targets.patch_means(images, 8), unpatchify(flat, 8, 4, 8))
 
 
 def test_wrong_parts_are_refused():

@@ -66,6 +66,9 @@ def found(place):
         2: [run("two", strategy="SHARD_GRAD_OP"), run("moved", strategy="HYBRID_2GPUs")],
         1: [run(f"parts {k}", stop, strategy="NO_SHARD", max_batch_per_rank=8 // k) for k, stop in PARTS.items()],
     }
+    five = {"data": str(packed.textures(place / "five", bands=5)), "band_groups": "0,3|1,2|4", "epochs": 2}
+    for world in (2, 1):
+        curves[world].append(run(f"groups on {world}", **five))
     dated = {"data": str(packed.dated(place / "dated")), "objective": "both", "positives": "dates", "epochs": 1}
     curves[2].append(run("dates on 2", strategy="FULL_SHARD", **dated))
     curves[1] += [run("dates on 1", **dated), run("dates again", stop=2, **dated), run("dates again", **dated)]
@@ -220,12 +223,18 @@ def fifty(found, place):
 @pytest.mark.parametrize("name", ["two", "four", "moved"])
 def test_fifty_steps_are_the_same_on_any_ranks_and_after_moving(found, fifty, name):
     assert found[4]["curves"][1] == "a stop was asked for; saved at step 20 of 54"  # `moved` went on from there
-    assert found[2]["curves"] == ["finished"] * 3
+    assert found[2]["curves"] == ["finished"] * 4
     reference = fifty["parts 1"]
     assert list(fifty[name]["step"]) == list(range(1, len(reference) + 1))
     assert len(reference) >= 50
     assert reference["loss"].iloc[-1] < 0.9 * reference["loss"].iloc[0]
     assert list(fifty[name]["loss"]) == pytest.approx(list(reference["loss"]), rel=1e-4)
+
+
+def test_groups_of_bands_are_the_same_tokens_on_any_ranks(fifty):
+    one, two = (list(fifty[f"groups on {world}"]["loss"]) for world in (1, 2))
+    assert len(one) == 6
+    assert two == pytest.approx(one, rel=1e-5)
 
 
 def test_dates_of_places_are_the_same_pairs_on_any_ranks_and_after_a_stop(found, fifty, place):

@@ -10,7 +10,7 @@ from geofm_lib.data.shards import Shards
 from geofm_lib.figures import pretrain as page
 from geofm_lib.jobs import pretrain_loss
 from geofm_lib.model import mae
-from geofm_lib.model.vit import patchify
+from geofm_lib.model.patches import patchify
 from geofm_lib.runs.run import Run
 from tests.support import packed, striped
 

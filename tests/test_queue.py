@@ -41,7 +41,7 @@ def archives(tmp_path, monkeypatch):
     """GEOFM_DATA with archives of the names that the grids use, one image each."""
     (tmp_path / "1.png").write_bytes(b"")
     for name in ("millionaid_test", "millionaid_train", "ucmerced", "aid", "nwpu_resisc45", "ucm", "aid96", "harvey",
-                 "dubai_seg"):  # fmt: skip
+                 "dubai_seg", "eurosat100_ms"):  # fmt: skip
         with tarfile.open(tmp_path / f"{name}.tar", "w") as archive:
             archive.add(tmp_path / "1.png", arcname="1.png")
     monkeypatch.setenv("GEOFM_DATA", str(tmp_path))

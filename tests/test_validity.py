@@ -16,8 +16,8 @@ from geofm_lib.distributed import context
 from geofm_lib.figures import pretrain as figures
 from geofm_lib.jobs import pretrain, probe, throughput
 from geofm_lib.jobs.run_folder import Folder
-from geofm_lib.model import mae
-from geofm_lib.model.vit import patchify
+from geofm_lib.model import mae, targets
+from geofm_lib.model.patches import patchify
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import PretrainSettings, ProbeSettings, Resolved, ThroughputSettings
 from tests.support import filled
@@ -246,7 +246,7 @@ def test_reconstructions_put_back_what_measured_pixels_have():
         model.decoder_pred.bias.zero_()
     rebuilt, _ = model.reconstruct(images, torch.rand(1, 16), valid)
     torch.testing.assert_close(rebuilt, torch.full_like(rebuilt, 2.0))
-    torch.testing.assert_close(mae.patch_means(images, 8, valid), torch.full_like(rebuilt, 2.0))
+    torch.testing.assert_close(targets.patch_means(images, 8, valid), torch.full_like(rebuilt, 2.0))
 
 
 def _jobs(folder, data, pretraining, probing, workloads):

@@ -59,6 +59,7 @@ class Shards:
         statistics = json.loads((self.folder / "statistics.json").read_text(encoding="utf-8"))
         self.mean, self.std, self.channels = statistics["mean"], statistics["std"], statistics["channels"]
         self.dates = int(statistics.get("dates", 0))
+        self.bands: list[str] = statistics.get("bands", [])  # their names, [] where they have none
         self.masked = bool(statistics.get("masked_images"))
         self.drawn: np.ndarray | None = None
         self._files: dict[int, int] = {}

@@ -239,6 +239,8 @@ def reconstruction(run: Run) -> Figure | Note:
     words += "and the image that it rebuilt from them"
     if run.settings.get("norm_pix_loss"):
         words += ", with each masked patch's mean and contrast put back from the original"
+    if run.settings.get("band_groups"):
+        words += "; groups of bands are masked apart, so a place may lack some of its colours alone"
     return _rows(run, "reconstruction.npz", names, words, functools.partial(_errors, rebuilt.patch(run)))
 
 

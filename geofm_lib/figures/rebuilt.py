@@ -50,10 +50,11 @@ def ratios(saved: Mapping[str, np.ndarray], size: int) -> dict[str, float]:
 
 def colours(saved: Mapping[str, np.ndarray], size: int) -> np.ndarray:
     """Images with the mean colour of each masked patch of `size` pixels, over what was measured: uint8 [B, H, W, C]."""
-    original, hidden = saved["original"], saved["hidden"][..., None]
+    original, hidden = saved["original"], saved["hidden"]
+    hidden = hidden if hidden.ndim == original.ndim else hidden[..., None]  # one for all colours
     count, height, width, bands = original.shape
     apart = (count, height // size, size, width // size, size)
-    counted = hidden.reshape(*apart, 1)
+    counted = hidden.reshape(*apart, -1)
     summed = (original.astype(float).reshape(*apart, bands) * counted).sum((2, 4), keepdims=True)
     mean = summed / counted.sum((2, 4), keepdims=True).clip(1)
     whole = np.broadcast_to(mean, (*apart, bands)).reshape(original.shape)

@@ -14,12 +14,13 @@ from geofm_lib.data import trained_on
 from geofm_lib.data.decode import FULL
 from geofm_lib.data.loader import batches
 from geofm_lib.data.shards import Shards
-from geofm_lib.data.transforms import apart, mask_noise, normalise, to_rgb, to_type
+from geofm_lib.data.transforms import apart, colours, mask_noise, normalise, to_rgb, to_type
 from geofm_lib.distributed import export
 from geofm_lib.distributed.context import Context
 from geofm_lib.jobs.run_folder import Folder
 from geofm_lib.model.interop import folders, formats, locate
-from geofm_lib.model.mae import MaskedAutoencoder, patch_means
+from geofm_lib.model.mae import MaskedAutoencoder
+from geofm_lib.model.targets import patch_means
 from geofm_lib.model.vit import NORM_EPS
 from geofm_lib.settings import PretrainSettings, Resolved, objectives
 
@@ -50,6 +51,7 @@ def encoder(folder: Path, model: nn.Module, config: dict[str, Any], context: Con
 
 def config(settings: PretrainSettings, shards: Shards, norm_eps: float) -> dict[str, Any]:
     """What the network is (`folders.Saved`), beside its weights; checkpoints keep it too."""
+    groups = settings.groups(shards.channels, shards.bands)
     decoder = {**settings.decoder(), "mask_ratio": settings.mask_ratio, "norm_pix_loss": settings.norm_pix_loss}
     return {
         "model": settings.model,
@@ -60,6 +62,8 @@ def config(settings: PretrainSettings, shards: Shards, norm_eps: float) -> dict[
         "mean": [float(v) for v in shards.mean],
         "std": [float(v) for v in shards.std],
         **(decoder if objectives.rebuilds(settings.objective) else {}),
+        **({"bands": shards.bands} if shards.bands else {}),
+        **({"band_groups": [list(each) for each in groups], "group_masks": settings.group_masks} if groups else {}),
         **({} if settings.objective == "mae" else {"objective": settings.objective}),
         **({} if norm_eps == NORM_EPS else {"norm_eps": norm_eps}),
     }
@@ -100,8 +104,8 @@ def reconstruct(
 
     `original`, `masked` (grey where masked), `rebuilt`, and `means`: the mean of each masked patch in its place, as if
     the model had learned nothing else. `hidden` [B, H, W]: what was masked and had been measured, so that errors can be
-    told. Mean and std of the bands are those of the train side, which the model was trained with. Of series see
-    `_series`.
+    told; [B, H, W, 3] where the shown bands are of several groups, which are masked apart. Mean and std of the bands
+    are those of the train side, which the model was trained with. Of series see `_series`.
     """
     (rows, columns), patch = model.encoder.patch_embed.grid_size, model.patch
     # Spread over the set, which is sorted by class; every rank rebuilds the same ones, since FSDP gathers together.
@@ -110,17 +114,21 @@ def reconstruct(
         batches(shown, [chosen], image_size=columns * patch, transform="probe_test", validity=shown.masked)
     )
     images, valid = apart(images, shown.masked)
-    noise = mask_noise(seed, 0, chosen.tolist(), rows * columns).to(context.device)
+    noise = mask_noise(seed, 0, chosen.tolist(), model.drawn).to(context.device)
     device = context.device
     pixels = normalise(images.to(device), train.mean, train.std)
     on_device = None if valid is None else valid.to(device)
-    rebuilt, mask_BN = model.reconstruct(pixels, noise, on_device)
+    rebuilt, mask_BT = model.reconstruct(pixels, noise, on_device)
     if not context.is_main:
         return
     if shown.dates:
-        _write(file, _series(pixels, rebuilt, mask_BN, valid))
+        _write(file, _series(pixels, rebuilt, mask_BT, valid))
         return
-    masked = F.interpolate(mask_BN.cpu().reshape(-1, 1, rows, columns), scale_factor=patch, mode="nearest").bool()
+    groups = getattr(model.encoder.patch_embed, "groups", [range(train.channels)])
+    of_shown = [next(n for n, bands in enumerate(groups) if band in bands) for band in colours(train.channels)]
+    of_shown = of_shown[:1] if len(set(of_shown)) == 1 else of_shown
+    mask = mask_BT.cpu().reshape(len(images), -1, rows, columns)[:, of_shown]
+    masked = F.interpolate(mask, scale_factor=patch, mode="nearest").bool()
     mean, std = (torch.as_tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (train.mean, train.std))
 
     def seen(values: torch.Tensor) -> torch.Tensor:
@@ -136,9 +144,9 @@ def reconstruct(
         "original": original,
         "masked": torch.where(masked, torch.full_like(original, 128), original),
         "rebuilt": instead(rebuilt),
-        "means": instead(patch_means(pixels, patch, on_device)),
+        "means": instead(patch_means(pixels, patch, on_device, model.groups)),
     }
-    hidden = (masked if valid is None else masked & valid)[:, 0].numpy()
+    hidden = (masked if valid is None else masked & valid).movedim(1, -1).squeeze(-1).numpy()
     _write(file, {"hidden": hidden} | {name: sheet.permute(0, 2, 3, 1).numpy() for name, sheet in sheets.items()})
 
 

@@ -19,8 +19,8 @@ from geofm_lib.data.transforms import apart, mask_noise, normalise
 from geofm_lib.distributed import manifest
 from geofm_lib.distributed.context import Context
 from geofm_lib.model.interop import locate
-from geofm_lib.model.mae import MaskedAutoencoder, random_masking, take
-from geofm_lib.model.vit import patchify
+from geofm_lib.model.mae import MaskedAutoencoder, random_masking
+from geofm_lib.model.patches import patchify, take_groups
 from geofm_lib.settings import PretrainSettings
 
 MOST_STEPS, SHARE = 100, 10  # the window: the last tenth of the steps, at most a hundred, at least one
@@ -116,7 +116,7 @@ def _losses(
     for number, (batch, indices) in zip(numbers, stream, strict=True):
         pixels, valid = apart(batch.to(context.device), images.masked)
         pixels = normalise(pixels, train.mean, train.std)
-        noise = mask_noise(SEED, 0, indices.tolist(), autoencoder.patches).to(context.device)
+        noise = mask_noise(SEED, 0, indices.tolist(), autoencoder.drawn).to(context.device)
         found = model(pixels, noise, valid)
         loss = float(found if torch.is_tensor(found) else found[0])  # beside it are projections, of another objective
         guess = _between if images.dates else _patch_means
@@ -132,12 +132,14 @@ def _patch_means(
     """The loss of a prediction that knows the mean of each masked patch, as the autoencoder counts it."""
     patches = patchify(pixels, model.patch)
     seen = torch.ones_like(patches) if valid is None else patchify(valid.expand_as(pixels), model.patch).float()
-    _, masked = random_masking(noise + (seen.sum(2) == 0), model.visible)
-    seen = take(seen, masked)
-    target = model.target(take(patches, masked), None if valid is None else seen.bool())
-    mean = (target * seen).sum(2, keepdim=True) / seen.sum(2, keepdim=True).clamp_min(1)
-    squares = (seen * (target - mean)).square().sum((1, 2)) / seen.sum((1, 2)).clamp_min(1)
-    return squares.mean()
+    _, masked = model.masks(noise, seen.sum(2) == 0)
+    losses = []
+    for part, there in zip(*(take_groups(each, masked, model.groups) for each in (patches, seen)), strict=True):
+        target = model.target(part, None if valid is None else there.bool())
+        mean = (target * there).sum(2, keepdim=True) / there.sum(2, keepdim=True).clamp_min(1)
+        squares = (there * (target - mean)).square().sum((1, 2)) / there.sum((1, 2)).clamp_min(1)
+        losses.append(squares.mean())
+    return torch.stack(losses).mean()
 
 
 def _between(model: MaskedAutoencoder, pixels: torch.Tensor, noise: torch.Tensor, valid: torch.Tensor | None) -> float:

@@ -31,6 +31,7 @@ class Objective:
         self.second = (self.partners or views.itself) if self.contrasts else None
         kept = {"not_measured": self.rebuilds and shards.masked, "mae_loss": self.rebuilds and self.contrasts}
         self.columns = [name for name, there in kept.items() if there]
+        self.groups = settings.groups(shards.channels, shards.bands)
         self.shares: list[torch.Tensor] = []
 
     def build(self, norm_eps: float) -> Any:
@@ -38,8 +39,9 @@ class Objective:
         asked, projection = self.settings, self.settings.projection if self.contrasts else 0
         size = asked.model, self.shards.size(asked.image_size), self.shards.channels, "meta", asked.patch()
         if not self.rebuilds:
-            return contrastive.build(*size, projection, norm_eps)
+            return contrastive.build(*size, projection, norm_eps, groups=self.groups)
         how: dict[str, Any] = {**asked.decoder(), "norm_pix_loss": asked.norm_pix_loss, "norm_eps": norm_eps}
+        how |= {"groups": self.groups, "group_masks": asked.group_masks}
         return mae.build(*size, asked.mask_ratio, **how, projection=projection)
 
     def loss(
@@ -54,7 +56,7 @@ class Objective:
         if not self.rebuilds:
             return self._contrast(model(pixels), indices)
         uses = [f"{view}mask" for view in (views.FIRST, views.SECOND)[: self.looks]]
-        noise = torch.cat([mask_noise(asked.seed, epoch, chosen, network.patches, use) for use in uses])
+        noise = torch.cat([mask_noise(asked.seed, epoch, chosen, network.drawn, use) for use in uses])
         noise = noise.to(pixels.device)
         found = model(pixels, noise, valid)
         rebuilt = found[0] if self.contrasts else found

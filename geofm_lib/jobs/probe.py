@@ -16,7 +16,7 @@ from geofm_lib.data.shards import Shards
 from geofm_lib.data.sources import pairs, prepared, probeable
 from geofm_lib.distributed.context import Context
 from geofm_lib.distributed.features import BATCH
-from geofm_lib.jobs import kernels, probe_dates, probe_metrics, probe_seen, probe_summary
+from geofm_lib.jobs import encoder_bands, kernels, probe_dates, probe_metrics, probe_seen, probe_summary
 from geofm_lib.jobs.probe_fast import RANDOM_SEEDS, Fast, name_of
 from geofm_lib.jobs.probe_paper import Paper
 from geofm_lib.jobs.probe_progress import Given, Progress
@@ -38,7 +38,7 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
         pairs.check(Path(settings.data), "test")
     train, test = (Shards(settings.data, split=side, labelled=not dates) for side in ("train", "test"))
     series.refuse(settings, train.dates)
-    encoders, config = _encoders(settings, train.channels, train.dates, context.device)
+    encoders, config = _encoders(settings, train, context.device)
     kernels.choose_of_encoders(encoders.values(), settings, BATCH, context, run, (run.path / KEPT).exists())
     seen = probe_seen.compare(settings, config, labelled=not dates)
     progress = Progress(run, context.world_size)
@@ -82,22 +82,18 @@ def run(settings: ProbeSettings, context: Context, run: Folder) -> dict[str, Any
 
 
 def _encoders(
-    settings: ProbeSettings, channels: int, dates: int, device: torch.device
+    settings: ProbeSettings, images: Shards, device: torch.device
 ) -> tuple[dict[str, vit.Encoder], dict[str, Any]]:
     """({"pretrained": encoder, "random 0": encoder, ...}, config of the architecture), frozen and on the device."""
     encoders: dict[str, vit.Encoder] = {}
     config: dict[str, Any]
     if settings.encoder == "random":
-        config = {"model": settings.model, "patch_size": None, "channels": channels}
-        config |= {"patch_size": 1, "image_size": [1, dates]} if dates else {}
+        config = {"model": settings.model, "patch_size": None, "channels": images.channels}
+        config |= {"patch_size": 1, "image_size": [1, images.dates]} if images.dates else {}
     else:
         encoders["pretrained"], config = load.load_encoder(settings.encoder, settings.image_size)
-    if config["channels"] != channels:
-        raise ValueError(
-            f"The encoder in {settings.encoder} takes {config['channels']} channels, the images in {settings.data} "
-            f"have {channels}; pretrain on images with as many channels."
-        )
-    folders.refuse_kind(config, dates, settings.encoder, settings.data)
+    encoder_bands.refuse_other(config, images, settings.encoder, "pretrain on images with as many channels")
+    folders.refuse_kind(config, images.dates, settings.encoder, settings.data)
     if settings.compare_random or not encoders:
         for seed in range(settings.probe_seeds):
             encoders[f"random {seed}"] = load.fresh(config, settings.image_size, RANDOM_SEEDS + settings.seed + seed)

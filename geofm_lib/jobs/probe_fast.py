@@ -11,6 +11,7 @@ from geofm_lib import files
 from geofm_lib.catalog.readouts import PRETRAINED, SUPERVISED, UNTRAINED
 from geofm_lib.data.sources import prepared
 from geofm_lib.jobs import (
+    encoder_bands,
     probe_judge,
     probe_kept,
     probe_metrics,
@@ -27,6 +28,7 @@ from geofm_lib.jobs.run_folder import Stopped
 from geofm_lib.model import vit
 from geofm_lib.model.interop import folders, load, locate
 from geofm_lib.settings import expanded
+from geofm_lib.settings.base import naming
 
 RANDOM_SEEDS = 1000  # the random encoders' seeds start here, apart from those of heads and crops
 ROWS = "accuracy.csv"
@@ -56,11 +58,8 @@ def _beside(given: Given, path: str) -> probe_sources.Encoded:
     """Another encoder, with its own mean and std."""
     place = expanded(path)
     encoder, config = load.load_encoder(place, given.settings.image_size)
-    if config["channels"] != given.train.channels:
-        raise ValueError(
-            f"beside: the encoder in {path} takes {config['channels']} channels, the images have "
-            f"{given.train.channels}; leave it out."
-        )
+    with naming("beside"):
+        encoder_bands.refuse_other(config, given.train, path, "leave it out")
     own = {name: config.get(name) or getattr(given, name) for name in ("mean", "std")}
     encoder = encoder.to(given.context.device).eval().requires_grad_(False)
     about = probe_sources.about(encoder, config, name_of(str(place), config), "")
@@ -137,7 +136,7 @@ def _architecture(config: folders.Config) -> dict[str, Any]:
     """What an untrained encoder's weights depend on, beside its seed and the pixels a side."""
     return {
         name: config[name]
-        for name in ("model", "family", "patch_size", "channels", "timm", "norm_eps")
+        for name in ("model", "family", "patch_size", "channels", "band_groups", "timm", "norm_eps")
         if name in config
     }
 

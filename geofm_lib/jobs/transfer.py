@@ -16,6 +16,7 @@ from geofm_lib.data.shards import Shards
 from geofm_lib.data.sources import prepared
 from geofm_lib.distributed.context import Context
 from geofm_lib.jobs import (
+    encoder_bands,
     probe_kept,
     probe_seen,
     probe_sources,
@@ -131,15 +132,11 @@ def _draw(settings: TransferSettings, data: Data) -> None:
         data.test.draw(settings.test_images, settings.seed)
 
 
-def _check(settings: TransferSettings, config: folders.Config, train: Shards) -> None:
+def _check(settings: TransferSettings, config: folders.Config, images: Shards) -> None:
     if "timm" in config:
         raise ValueError(
             f"encoder: {settings.encoder} is a model of timm's own that is not trained here; its frozen features can "
             "be probed (05)."
         )
-    folders.refuse_kind(config, train.dates, settings.encoder, settings.data)
-    if config["channels"] != train.channels:
-        raise ValueError(
-            f"The encoder in {settings.encoder} takes {config['channels']} channels, the images in {settings.data} "
-            f"have {train.channels}; give one for images with as many channels."
-        )
+    folders.refuse_kind(config, images.dates, settings.encoder, settings.data)
+    encoder_bands.refuse_other(config, images, settings.encoder, "give one for images with as many channels")

@@ -11,6 +11,7 @@ from torch import nn
 from geofm_lib.model import mae, vit
 from geofm_lib.model.head import Projector
 from geofm_lib.model.init import initialise, materialise
+from geofm_lib.model.patches import Groups
 
 
 class ContrastiveEncoder(nn.Module):
@@ -18,9 +19,7 @@ class ContrastiveEncoder(nn.Module):
 
     def __init__(self, encoder: vit.ViT, projection: int):
         super().__init__()
-        rows, columns = encoder.patch_embed.grid_size
-        self.patch, self.patches = encoder.patch_embed.patch_size[0], rows * columns
-        self.encoder = encoder
+        self.patch, self.encoder = encoder.patch_embed.patch_size[0], encoder
         with encoder.cls_token.device:
             norm = partial(type(encoder.norm), eps=encoder.norm.eps)
             self.projector = Projector(encoder.embed_dim, projection, norm)
@@ -30,7 +29,7 @@ class ContrastiveEncoder(nn.Module):
     @property
     def tokens(self) -> tuple[int, ...]:
         """Of an image in the encoder."""
-        return (1 + self.patches,)
+        return (1 + self.encoder.patch_embed.num_patches,)
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Projections [B, J] in fp32."""
@@ -50,7 +49,9 @@ def build(
     projection: int,
     norm_eps: float = vit.NORM_EPS,
     seed: int | None = None,
+    groups: Groups = (),
 ) -> ContrastiveEncoder:
-    """The catalogue's encoder ``name`` with a projector of ``projection`` numbers."""
-    encoder = vit.build(name, "pretrain", image_size, channels, "meta", patch_size, norm_eps=norm_eps)
+    """The catalogue's encoder ``name`` with a projector of ``projection`` numbers; ``groups`` of bands as `vit` has."""
+    size = image_size, channels, "meta", patch_size
+    encoder = vit.build(name, "pretrain", *size, norm_eps=norm_eps, groups=groups)
     return materialise(ContrastiveEncoder(encoder, projection), device, seed)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from geofm_lib.model import vit
+from geofm_lib.model.patches import by_place
 from geofm_lib.model.transfer import Zeros
 
 FINER = 4  # as many times finer than the patches, a side, are the maps of classes; bilinear from there on
@@ -29,7 +30,7 @@ class Light(nn.Module):
 
     def take(self, encoder: vit.Encoder, images_BCHW: torch.Tensor) -> torch.Tensor:
         """What the head looks at: [B, N, D]."""
-        return encoder.forward_features(images_BCHW)[:, encoder.num_prefix_tokens :]
+        return by_place(encoder.forward_features(images_BCHW)[:, encoder.num_prefix_tokens :], encoder.patch_embed)
 
     def forward(self, tokens_BND: torch.Tensor) -> torch.Tensor:
         maps = F.pixel_shuffle(_map(self.linear(tokens_BND), self.grid), FINER)
@@ -54,7 +55,7 @@ class Pyramid(nn.Module):
         """What the head looks at: [B, N, D] of each block, all after the final norm."""
         pixels = images_BCHW.to(encoder.patch_embed.proj.weight.dtype)
         how = {"indices": list(self.blocks), "norm": True, "output_fmt": "NLC", "intermediates_only": True}
-        return list(encoder.forward_intermediates(pixels, **how))
+        return [by_place(each, encoder.patch_embed) for each in encoder.forward_intermediates(pixels, **how)]
 
     def forward(self, tokens: list[torch.Tensor]) -> torch.Tensor:
         parts = [_map(linear(each), self.grid) for each, linear in zip(tokens, self.lateral, strict=True)]

@@ -55,7 +55,10 @@ def _draw(module: nn.Module, key: str, shape: torch.Size, generator: torch.Gener
     if key == "bias":
         return value
     if isinstance(module, (nn.Linear, nn.Conv2d)):  # a patch projection counts as the matrix it is
-        nn.init.xavier_uniform_(value.view(shape[0], -1), generator=generator)
+        matrix = value.view(shape[0], -1)
+        nn.init.xavier_uniform_(matrix, generator=generator)
+        for columns in getattr(module, "matrices", ()):  # of groups of bands (`patches`): each a matrix of its own
+            matrix[:, columns] *= (sum(matrix.shape) / sum(matrix[:, columns].shape)) ** 0.5
         return value
     return value.normal_(std=0.02, generator=generator)
 

@@ -21,6 +21,7 @@ from torch import nn
 from geofm_lib.catalog.models import grid, lookup
 from geofm_lib.model.init import materialise
 from geofm_lib.model.norm import LayerNorm
+from geofm_lib.model.patches import GroupedPatchEmbed, Groups, groups_of, patchify, sincos_positions
 
 FAMILIES = ("pretrain", "benchmark")
 POOLED: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # of the patch tokens [B, N, D] -> [B, D]
@@ -32,40 +33,6 @@ POOLS = (*POOLED, "cls")
 NORM_EPS = 1e-6  # of timm's LayerNorm and of MAE
 Size = int | tuple[int, int]  # pixels: of a square's side, or (height, width)
 Encoder = Any  # our ViT, or one of timm's: forward_features, cls_token, num_prefix_tokens, fc_norm, embed_dim
-
-
-def patchify(images_BCHW: torch.Tensor, patch: int) -> torch.Tensor:
-    """[B, C, H, W] -> [B, N, P]; rows of patches from the top, each in a convolution's order (C, patch, patch)."""
-    B, C, H, W = images_BCHW.shape
-    cut = images_BCHW.reshape(B, C, H // patch, patch, W // patch, patch)
-    return cut.permute(0, 2, 4, 1, 3, 5).reshape(B, -1, C * patch * patch)
-
-
-def unpatchify(patches_BNP: torch.Tensor, patch: int, rows: int, columns: int) -> torch.Tensor:
-    """The inverse of ``patchify`` for an image of ``rows`` x ``columns`` patches."""
-    B, _, P = patches_BNP.shape
-    cut = patches_BNP.reshape(B, rows, columns, P // patch**2, patch, patch)
-    return cut.permute(0, 3, 1, 4, 2, 5).reshape(B, -1, rows * patch, columns * patch)
-
-
-def sincos_positions(width: int, rows: int, columns: int, prefix: int = 1) -> torch.Tensor:
-    """Fixed 2-D positions [1, prefix + rows x columns, width]; the prefix tokens get zeros.
-
-    Half of the channels encode the row and half the column. Each half is sines and cosines of width/4 frequencies from
-    1 down to 1/10000 (MAE, arXiv 2111.06377, after "Attention is all you need"). The angles are of double precision, as
-    in the published weights; timm's ``build_sincos2d_pos_embed`` computes them in fp32 and is off by up to 2e-6.
-    """
-    if width % 4:
-        raise ValueError(f"A width of {width} has no 2-D sine-cosine positions; use a multiple of 4.")
-    frequency = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-
-    def encode(index: torch.Tensor) -> torch.Tensor:
-        angle = index.to(torch.float64)[:, None] * frequency
-        return torch.cat([angle.sin(), angle.cos()], dim=1)
-
-    row, column = torch.arange(rows).repeat_interleave(columns), torch.arange(columns).repeat(rows)
-    table = torch.cat([encode(row), encode(column)], dim=1)
-    return torch.cat([torch.zeros(prefix, width), table.float()])[None]
 
 
 class ViT(VisionTransformer):
@@ -85,7 +52,8 @@ class ViT(VisionTransformer):
         """Values of parameters that are computed, not drawn."""
         if not self.fixed_positions:
             return {}
-        return {"pos_embed": sincos_positions(self.embed_dim, *self.patch_embed.grid_size)}
+        (rows, columns), groups = self.patch_embed.grid_size, len(groups_of(self.patch_embed))
+        return {"pos_embed": sincos_positions(self.embed_dim, rows, columns, groups=groups)}
 
     def forward_features(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Images [B, C, H, W] -> [B, 1 + N, D] after the final norm; they are cast to the weights' precision here."""
@@ -131,24 +99,29 @@ def build(
     num_classes: int | None = None,
     seed: int | None = None,
     norm_eps: float = NORM_EPS,
+    groups: Groups = (),
 ) -> ViT:
     """The model ``name`` of the catalogue: images [B, channels, H, W] -> logits, or the class token's features.
 
     ``patch_size`` None or 0 is the model's own; ``num_classes`` None is 1000 for ``benchmark`` and no head for
-    ``pretrain``; ``norm_eps`` is every LayerNorm's. On ``device="meta"`` no memory is used: ``init.materialise``
-    gives it and the weights later.
+    ``pretrain``; ``norm_eps`` is every LayerNorm's; ``groups`` of bands are tokens of their own, and one group or none
+    is the plain patch embedding. On ``device="meta"`` no memory is used: ``init.materialise`` gives it and the weights
+    later.
 
     >>> build("ViT-Atto", image_size=64)(torch.zeros(2, 3, 64, 64)).shape
     torch.Size([2, 64])
     """
     if family not in FAMILIES:
         raise ValueError(f"There is no model family '{family}'; use one of {', '.join(FAMILIES)}.")
+    if groups and family != "pretrain":
+        raise ValueError(f"Family '{family}' makes tokens of all bands together; leave the groups of bands out.")
     row = lookup(name).resized(patch_size=patch_size)
     rows, columns = grid(image_size, row.patch_size)
     norm = partial(LayerNorm, eps=norm_eps)
     kind: dict[str, Any]
     if family == "pretrain":
-        kind = dict(block_fn=Block, mlp_layer=Mlp, act_layer=nn.GELU, embed_layer=PatchEmbed, fixed_positions=True)
+        embed = partial(GroupedPatchEmbed, groups=groups) if len(groups) > 1 else PatchEmbed
+        kind = dict(block_fn=Block, mlp_layer=Mlp, act_layer=nn.GELU, embed_layer=embed, fixed_positions=True)
     else:
         kind = dict(block_fn=ResPostBlock, act_layer=nn.SiLU, qk_norm=True, pre_norm=True, no_embed_class=True)
         kind["mlp_layer"] = partial(_gated_mlp, width=2 * row.gated_mlp_dim)

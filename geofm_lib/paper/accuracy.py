@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from geofm_lib.catalog import bands
 from geofm_lib.catalog.readouts import ACCURACY, GAIN, MEASURED
 from geofm_lib.files import read_csv, whole
 from geofm_lib.planning.flops import training_flops
@@ -88,11 +89,16 @@ def _pretraining(run: Run) -> tuple[str, Row]:
     asked, summary = trained.settings, trained.summary
     if trained.job != "pretrain" or "steps" not in summary:
         return "", {}
-    return trained.folder.name, pretrained(asked, summary)
+    return trained.folder.name, pretrained(asked | {"channels": channels(trained)}, summary)
+
+
+def channels(trained: Run) -> int:
+    """Of the images of a pretraining."""
+    return int(trained.read_json("encoder/config.json").get("channels", 3))
 
 
 def pretrained(asked: Row, summary: Row) -> Row:
-    """Columns on a pretraining, by its settings and summary: its objective, images, compute and seed."""
+    """Columns on a pretraining, by its settings (with `channels`, else 3) and summary: objective, images, compute, seed."""
     images = summary["steps"] * summary["global_batch"]
     return {
         "objective": objectives.words(asked.get("objective", "mae"), asked.get("positives", "views")),
@@ -109,7 +115,8 @@ def of_image(asked: Row) -> int:
     """
     objective = asked.get("objective", "mae")
     names = ("image_size", "patch_size", *["mask_ratio"] * objectives.rebuilds(objective))
-    size = {name: asked[name] for name in names}
+    size = {name: asked[name] for name in names} | {"channels": asked.get("channels", 3)}
+    size["groups"] = bands.parse(asked.get("band_groups", ""))
     if objectives.rebuilds(objective):
         size["decoder"] = tuple(asked[f"decoder_{name}"] for name in ("width", "depth", "heads"))
     workload = "mae" if objectives.rebuilds(objective) else "encoder"

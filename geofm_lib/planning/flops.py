@@ -38,7 +38,7 @@ def flops_by_width(model: str | Model, workload: str = "mae", **size: Any) -> li
     s = describe(model, workload, **size)
     row, width = s.row, s.row.width
     gated = s.gated
-    patch = 2 * s.visible * s.patch_numbers * width
+    patch = 2 * s.numbers(s.visible) * width
     # No gradient flows into images. The benchmark's norm before the projection is trained, so one flows through it.
     forward, backward = patch, (2 if gated else 1) * patch
     stacks = [(row.depth, width, row.gated_mlp_dim if gated else row.mlp_dim, s.tokens, s.products)]
@@ -46,7 +46,7 @@ def flops_by_width(model: str | Model, workload: str = "mae", **size: Any) -> li
     if s.decoder:
         narrow, depth, _ = s.decoder
         stacks.append((depth, narrow, 4 * narrow, s.patches + 1, 12 * narrow * narrow))
-        outside += 2 * s.tokens * width * narrow + 2 * (s.patches - s.visible) * narrow * s.patch_numbers
+        outside += 2 * s.tokens * width * narrow + 2 * s.numbers(s.patches - s.visible) * narrow
     forward, backward = forward + outside, backward + 2 * outside
     found = []
     for depth, wide, mlp_dim, tokens, weights in stacks:

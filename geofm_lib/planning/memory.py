@@ -48,7 +48,7 @@ def activations(s: Shape, batch: int, compute: int, checkpointing: bool) -> tupl
         kept += depth * [batch * (entry if checkpointing else saved)]
         needed += depth * [batch * (gradients + (saved - entry if checkpointing else 0))]
     # Outside the blocks: images (fp32), patches, inputs of norms. What the loss kept is gone by then.
-    pixels = s.patches * s.patch_numbers
+    pixels = s.numbers(s.patches)
     numbers = 2 * pixels + (2 * s.patches + 1) * row.width if gated else pixels + s.tokens * row.width
     return [*kept, batch * (4 * pixels + compute * numbers)], needed
 

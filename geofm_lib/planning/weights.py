@@ -1,5 +1,6 @@
 """The shapes of all weights in closed form, equal to those of the built networks: what every cost is computed from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 from typing import Any
@@ -38,15 +39,21 @@ class Shape:
     row: Model
     workload: str
     channels: int
-    patches: int
+    patches: int  # of an image: tokens
     visible: int  # patches that the encoder sees
     classes: int
     decoder: tuple[int, int, int] | None  # width, depth, heads
     prefix: int = 1  # tokens before the patches
+    groups: int = 1  # of bands, whose patches are tokens of their own
 
     @property
     def patch_numbers(self) -> int:
+        """Of a place, in all groups."""
         return self.channels * self.row.patch_size**2
+
+    def numbers(self, patches: int) -> int:
+        """Of so many patches, of each group as many."""
+        return patches * self.patch_numbers // self.groups
 
     @property
     def gated(self) -> bool:
@@ -77,11 +84,13 @@ def describe(
     mask_ratio: float = 0.75,
     decoder: tuple[int, int, int] | None = None,
     num_classes: int = 1000,
+    groups: Sequence[Any] = (),
 ) -> Shape:
     """The ``Shape`` of a model's workload; all other functions take the same keyword arguments.
 
     ``tokens``: patches of an image, whatever its size, as where images keep their aspect; a ``Built`` network was
     read at one size, and has its own count. ``decoder`` is (width, depth, heads), None or zeros for the model's own.
+    ``groups``: of bands whose patches are tokens of their own (`model.patches`), () for all bands in one.
     ValueError for unknown names and an image that the patch does not divide.
     """
     if workload not in WORKLOADS:
@@ -90,10 +99,13 @@ def describe(
     row = lookup(model).resized(patch_size=patch_size, decoder_width=width, decoder_depth=depth, decoder_heads=heads)
     patches = tokens or (row.built.patches if row.built else prod(grid(image_size, row.patch_size)))
     prefix, channels = (row.built.prefix, row.built.channels) if row.built else (1, channels)
+    each = max(1, len(groups))
     if workload == "mae":
         own = (row.decoder_width, row.decoder_depth, row.decoder_heads)
-        return Shape(row, workload, channels, patches, visible_patches(patches, mask_ratio), 0, own, prefix)
-    return Shape(row, workload, channels, patches, patches, num_classes if workload == "classify" else 0, None, prefix)
+        seen = each * visible_patches(patches, mask_ratio)
+        return Shape(row, workload, channels, each * patches, seen, 0, own, prefix, each)
+    classes = num_classes if workload == "classify" else 0
+    return Shape(row, workload, channels, each * patches, each * patches, classes, None, prefix, each)
 
 
 def _fullest(shape: tuple[int, ...], ranks: int) -> int:

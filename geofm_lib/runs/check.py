@@ -136,6 +136,7 @@ def check(settings: JobSettings, images: bool = True) -> None:
             if images and (folder := _prepared(settings)):
                 of_series.refuse(settings, prepared.dates(folder))
                 settings.steps(prepared.train_images(folder), done)
+                settings.groups(*prepared.bands(folder))
             if images and settings.positives == "dates":
                 _dated(settings)
         if isinstance(settings, EncoderSettings) and not settings.encoder:

@@ -143,8 +143,9 @@ def _resolved(settings: JobSettings, ranks: int) -> Resolved:
 
 
 def _steps(settings: PretrainSettings, came_to: Resolved) -> None:
-    """Refuse what the images, which may be prepared only now, leave no step for."""
+    """Refuse what the images, which may be prepared only now, leave no step for, or have no bands for."""
     try:
+        settings.groups(*prepared.bands(Path(came_to.data)))
         settings.steps(prepared.train_images(Path(came_to.data)), came_to.parent.get("step", 0))
     except ValueError as error:
         raise SettingsError(str(error)) from None

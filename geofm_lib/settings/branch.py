@@ -35,8 +35,8 @@ GROUPS = "its optimiser has other groups of weights then"
 FIXED = {  # -> why; `data` may be another folder of the same images
     **dict.fromkeys(("model", "patch_size", "image_size", "decoder_width", "decoder_depth", "decoder_heads"), SHAPES),
     **dict.fromkeys(("dataset", "images_per_class", "train_images", "global_batch", "seed"), ORDER),
-    **dict.fromkeys(("objective", "projection"), SHAPES),
-    **dict.fromkeys(("mask_ratio", "norm_pix_loss", "crop_scale_min", "rotations"), LOSS),
+    **dict.fromkeys(("objective", "projection", "band_groups"), SHAPES),
+    **dict.fromkeys(("mask_ratio", "group_masks", "norm_pix_loss", "crop_scale_min", "rotations"), LOSS),
     **dict.fromkeys(("positives", "temperature", "colour_jitter", "contrast_weight"), LOSS),
     **dict.fromkeys(("init", "init_bands"), FIRST),
     "base_width": GROUPS,

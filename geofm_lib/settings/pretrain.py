@@ -1,9 +1,11 @@
 """Settings of 02_pretrain and 05_probe: pretraining of an encoder, and what its frozen features are good for."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import field_validator, model_validator
 
+from geofm_lib.catalog import bands
 from geofm_lib.catalog.models import lookup
 from geofm_lib.catalog.readouts import ORIENTATIONS, READOUTS
 from geofm_lib.settings import base, branch, objectives
@@ -47,6 +49,13 @@ class PretrainSettings(TrainingSettings):
     train_images: int = setting(0, "of the train side, drawn by the seed (0: all)", "data", later=True, ge=0)
     model: str = setting("ViT-Femto", "a row of catalog/models.py", "model")
     patch_size: int = setting(0, "pixels a side of a patch (0: the model's own)", "model", ge=0, le=64)
+    band_groups: str = setting(
+        "", "bands whose patches are tokens of their own: B2,B3,B4|B8, or by number 0-2|3 (empty: one)", "model",
+        later=True,
+    )  # fmt: skip
+    group_masks: Literal["independent", "consistent"] = setting(
+        "independent", "each of band_groups masks its own places | consistent (all the same ones)", "model", later=True
+    )
     mask_ratio: float = setting(0.75, "share of the patches that is masked", "model", gt=0, lt=1)
     norm_pix_loss: bool = setting(True, "the target is each patch normalised by its own mean and spread", "model")
     objective: objectives.Kind = setting(
@@ -128,6 +137,11 @@ class PretrainSettings(TrainingSettings):
     def _ranges_of_steps(cls, value: object) -> str:
         return branch.spelled(branch.ranges(value))
 
+    @field_validator("band_groups")
+    @classmethod
+    def _groups_can_be_meant(cls, value: str) -> str:
+        return "|".join(",".join(group) for group in bands.parse(value))
+
     def __init__(self, **values: Any) -> None:
         there = branch.inherited(values) if values.get("branch") else {}
         super().__init__(**(there | values))
@@ -138,6 +152,12 @@ class PretrainSettings(TrainingSettings):
     def _probed(self) -> Self:
         if self.probe_data and not self.probe_every:
             raise ValueError("probe_data: it is for probe_every, which is 0; set that as well")
+        return self
+
+    @model_validator(mode="after")
+    def _grouped(self) -> Self:
+        if self.group_masks != "independent" and not self.band_groups:
+            raise ValueError(f"group_masks: {self.group_masks!r} says nothing without groups; set band_groups as well")
         return self
 
     @model_validator(mode="after")
@@ -184,6 +204,14 @@ class PretrainSettings(TrainingSettings):
         if done >= final:
             raise ValueError(f"branch: step {done} is the end of {self.epochs} epochs; set more epochs to go on")
         return total, final
+
+    def groups(self, channels: int, names: Sequence[str] = ()) -> tuple[tuple[int, ...], ...]:
+        """The bands of each of `band_groups` by number, () where all are together, of images with so many bands.
+
+        ValueError, one sentence, for groups that these images have not.
+        """
+        with base.naming("band_groups"):
+            return bands.resolve(self.band_groups, channels, names)
 
     def share_of_rate(self) -> float:
         """Of the rate, for matrices whose fan-in grows with the encoder's width; 0: one rate for all."""

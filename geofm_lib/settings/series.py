@@ -7,7 +7,8 @@ from geofm_lib.settings.base import Settings
 # What a model of series has, beside image_size. A date of one band has no spread of its own to be normalised by, two
 # views of a series do not differ, time has one direction, and histograms are of pictures.
 NEEDED: dict[str, Any] = {
-    "patch_size": 1, "norm_pix_loss": False, "objective": "mae", "orientations": 1, "compare_histograms": False,
+    "patch_size": 1, "norm_pix_loss": False, "objective": "mae", "band_groups": "", "orientations": 1,
+    "compare_histograms": False,
 }  # fmt: skip
 
 

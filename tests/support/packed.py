@@ -38,6 +38,7 @@ def write(
 
 def textures(folder: Path, bands: int = 3, count: int = 24) -> Path:
     """The same with soft random images of 32 pixels a side, all of them for training."""
+    folder.mkdir(exist_ok=True)
     random, samples = np.random.default_rng(0), []
     for number in range(count):
         soft = np.kron(random.integers(40, 215, (8, 8, bands)), np.ones((4, 4, 1))).astype(np.uint8)

@@ -152,6 +152,12 @@ def train_images(folder: Path) -> int:
         return sum(row[1] == "train" for row in csv.reader(file))
 
 
+def bands(folder: Path) -> tuple[int, list[str]]:
+    """How many bands its images have, and their names, [] where they have none."""
+    found = _json(folder / "statistics.json")
+    return found["channels"], found.get("bands", [])
+
+
 def refuse_without_masks(folder: Path) -> None:
     """Raise ValueError, one sentence, for a prepared folder that has no masks."""
     if not (folder / MASKS[0]).is_file():

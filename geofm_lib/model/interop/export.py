@@ -22,6 +22,7 @@ def export(source: str | Path, target: str | Path, format: str, saved: folders.S
     parts += [f"{config['channels']} channels"]
     parts += ["with its decoder"] if saved.decoder and format in ("geofm", "vitmae") else []
     parts += [] if "mean" in config else ["no mean and std known (a probe takes those of its images)"]
+    parts += ["of groups of bands, which neither timm nor transformers can load"] * bool(config.get("band_groups"))
     parts += [f"left out {', '.join(saved.left_out)}"] if saved.left_out else []
     parts += [folders.origin(config)] if "checkpoint" in config else []
     return f"{target}: {', '.join(parts)}"

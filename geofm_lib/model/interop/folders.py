@@ -18,6 +18,7 @@ DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}  #
 
 Weights = dict[str, torch.Tensor]
 Config = dict[str, Any]  # its keys: see Saved
+GROUPED = "makes tokens of groups of bands; geofm's own format holds it, and geofm_lib.model.interop.load reads that"
 
 
 class Saved(NamedTuple):
@@ -25,7 +26,9 @@ class Saved(NamedTuple):
 
     config: model, family, image_size (pixels, or [height, width]), patch_size, channels; mean and std (0..1 units)
     where known; norm_eps where it is not 1e-6; decoder_width, decoder_depth, decoder_heads, mask_ratio and
-    norm_pix_loss where there is a decoder; objective where it is not MAE; checkpoint (see `origin`) where it is that of
+    norm_pix_loss where there is a decoder; bands (their names, where they have any); band_groups (the numbers of the
+    bands of each group, where their patches are tokens of their own) and group_masks;
+    objective where it is not MAE; checkpoint (see `origin`) where it is that of
     a run. encoder, decoder:
     weights by our names, the decoder's empty when there is none. left_out: names in the folder that are neither.
     foreign: the sentence why it is none of our ViTs, of one that timm's own definition builds; its config has `timm`

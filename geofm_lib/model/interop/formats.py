@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from geofm_lib.catalog.bands import spelled
 from geofm_lib.model.interop import bare, huggingface, timm_folder
 from geofm_lib.model.interop.folders import Config, Saved, check, read_json, read_weights
 from geofm_lib.model.interop.locate import CARD, DECODER, SETTINGS, WEIGHTS, Place
@@ -11,6 +12,7 @@ NEEDED = ("model", "image_size", "patch_size", "channels")
 NEEDED_BY_DECODER = ("decoder_width", "decoder_depth", "decoder_heads", "mask_ratio", "norm_pix_loss")
 TYPES: dict[str, type] = {"model": str, "family": str, "norm_eps": float, "mask_ratio": float, "norm_pix_loss": bool}
 TYPES |= dict.fromkeys(("image_size", "patch_size", "channels", *NEEDED_BY_DECODER[:3]), int)
+TYPES |= {"bands": list, "band_groups": list, "group_masks": str}
 
 
 def read(place: Place, decoder: bool = True) -> Saved:
@@ -55,7 +57,9 @@ def obstacle(saved: Saved, kind: str) -> str:
 
 
 def card(config: Config) -> dict[str, str]:
-    """{"README.md": what timm makes of the folder}, {} of one that timm does not read."""
+    """{"README.md": what timm makes of the folder, or why nothing}, {} of another that timm does not read."""
+    if config.get("band_groups"):
+        return {CARD: timm_folder.GROUPED_CARD.format(**config | {"groups": spelled(config["band_groups"])})}
     return {} if timm_folder.obstacle(config) else {CARD: timm_folder.card(config)}
 
 

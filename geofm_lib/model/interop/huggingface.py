@@ -13,6 +13,7 @@ import torch
 
 from geofm_lib.catalog.models import grid, lookup, visible_patches
 from geofm_lib.model.interop.folders import (
+    GROUPED,
     Config,
     Saved,
     Weights,
@@ -92,6 +93,8 @@ def obstacle(saved: Saved, kind: str) -> str:
     height, width = pair(saved.config["image_size"])
     if saved.config.get("family", "pretrain") != "pretrain":
         return f"Hugging Face's ViT lacks the gated MLP of family '{saved.config['family']}'; only 'pretrain' travels"
+    if saved.config.get("band_groups"):
+        return f"Hugging Face has no ViT that {GROUPED}"
     if kind == "vitmae" and not saved.decoder:
         return "its folder holds no decoder.safetensors; export it as vit, or pretrain again"
     if kind == "vitmae" and height != width:

@@ -11,6 +11,7 @@ from geofm_lib.catalog.models import grid
 from geofm_lib.model import mae, vit
 from geofm_lib.model.init import materialise
 from geofm_lib.model.interop import folders, formats, locate, timm_folder
+from geofm_lib.model.patches import groups_of
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -34,16 +35,19 @@ def resampled(saved: folders.Saved, encoder: vit.ViT) -> folders.Weights:
     state = dict(saved.encoder)
     old = grid(folders.pair(saved.config["image_size"]), saved.config["patch_size"])
     prefix = 0 if encoder.no_embed_class else encoder.num_prefix_tokens
-    return state | positions(state, "pos_embed", old, encoder.patch_embed.grid_size, prefix)
+    groups = len(groups_of(encoder.patch_embed))
+    return state | positions(state, "pos_embed", old, encoder.patch_embed.grid_size, prefix, groups)
 
 
 def positions(
-    state: folders.Weights, name: str, old: tuple[int, int], new: tuple[int, int], prefix: int
+    state: folders.Weights, name: str, old: tuple[int, int], new: tuple[int, int], prefix: int, groups: int = 1
 ) -> folders.Weights:
     """{name: positions on the new grid}; {} where there is nothing to interpolate, or it is of another shape."""
-    if old == new or name not in state or state[name].shape[:-1] != (1, prefix + old[0] * old[1]):
+    if old == new or name not in state or state[name].shape[:-1] != (1, prefix + groups * old[0] * old[1]):
         return {}
-    return {name: resample_abs_pos_embed(state[name], list(new), list(old), num_prefix_tokens=prefix)}
+    first, rest = state[name].split([prefix, groups * old[0] * old[1]], dim=1)
+    each = [resample_abs_pos_embed(part, list(new), list(old), num_prefix_tokens=0) for part in rest.chunk(groups, 1)]
+    return {name: torch.cat([first, *each], dim=1)}
 
 
 def load_autoencoder(path: str | Path) -> tuple[mae.MaskedAutoencoder, folders.Config]:
@@ -68,6 +72,8 @@ def autoencoder(folder: Path, saved: folders.Saved) -> mae.MaskedAutoencoder:
         config["patch_size"],
         **{key: config[key] for key in formats.NEEDED_BY_DECODER},
         norm_eps=config.get("norm_eps", vit.NORM_EPS),
+        groups=config.get("band_groups", ()),
+        group_masks=config.get("group_masks", "independent"),
     )
     state = {f"encoder.{name}": value for name, value in saved.encoder.items()} | saved.decoder
     return fill(model, state, f"{folder} does not fit {config['model']}")
@@ -104,6 +110,7 @@ def shell(config: folders.Config, image_size: vit.Size | None = None) -> vit.Enc
         patch_size=config["patch_size"],
         num_classes=0,
         norm_eps=config.get("norm_eps", vit.NORM_EPS),
+        groups=config.get("band_groups", ()),
     )
 
 

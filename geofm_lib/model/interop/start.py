@@ -6,12 +6,13 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from geofm_lib.catalog.bands import spelled
 from geofm_lib.catalog.models import grid
 from geofm_lib.model.init import plain_name, write
 from geofm_lib.model.interop import headers, load
 from geofm_lib.model.interop.folders import Saved, Weights, pair
 from geofm_lib.model.mae import MaskedAutoencoder
-from geofm_lib.model.vit import sincos_positions
+from geofm_lib.model.patches import groups_of, sincos_positions
 
 BANDS = ("mean", "repeat", "new")
 Notes = list[str]
@@ -28,16 +29,18 @@ def fitted(saved: Saved, model: MaskedAutoencoder, name: str, bands: str, where:
     ValueError, one sentence that names the difference, for weights of another model, patch or kind.
     """
     same_model(saved, name, model.patch, where)
+    _same_groups(saved, model, where)
+    groups = len(groups_of(model.encoder.patch_embed))
     theirs, ours = saved.config["channels"], cast(Any, model.encoder.patch_embed).proj.in_channels
     notes: Notes = []
     state = {f"encoder.{n}": each for n, each in load.resampled(saved, model.encoder).items()}
     old = grid(pair(saved.config["image_size"]), saved.config["patch_size"])
     new = model.encoder.patch_embed.grid_size
-    if not _sines(saved.encoder.get("pos_embed", torch.empty(0)), model.encoder.embed_dim, old):
+    if not _sines(saved.encoder.get("pos_embed", torch.empty(0)), model.encoder.embed_dim, old, groups):
         notes.append("its positions are not MAE's sines and cosines; they stay as they are")
     if old != new:
         notes.append(f"positions interpolated from {old[0]}x{old[1]} to {new[0]}x{new[1]} patches")
-    decoder, said = _decoder(saved, model, old)
+    decoder, said = _decoder(saved, model, old, groups)
     notes += said
     state |= decoder
     if theirs != ours:
@@ -72,14 +75,25 @@ def same_model(saved: Saved, name: str, patch: int, where: str) -> None:
     headers.refuse_other(saved.config["model"], saved.config["patch_size"], name, patch, where)
 
 
-def _sines(positions: torch.Tensor, width: int, grid: tuple[int, int]) -> bool:
+def _same_groups(saved: Saved, model: MaskedAutoencoder, where: str) -> None:
+    """ValueError, one sentence, where the tokens of weights and model are of other groups of bands."""
+    theirs = saved.config.get("band_groups", [])
+    ours = [list(bands) for bands in getattr(model.encoder.patch_embed, "groups", ())]
+    if theirs != ours:
+        words = [f"groups of bands {spelled(each)}" if each else "all bands together" for each in (theirs, ours)]
+        raise ValueError(
+            f"{where} makes tokens of {words[0]} and this model of {words[1]}; set band_groups='{spelled(theirs)}'."
+        )
+
+
+def _sines(positions: torch.Tensor, width: int, grid: tuple[int, int], groups: int) -> bool:
     """Whether positions are the usual fixed ones, with rows or columns in the first half of the channels."""
-    usual = sincos_positions(width, *grid)
+    usual = sincos_positions(width, *grid, groups=groups)
     both = (usual, usual.roll(width // 2, -1))
     return any(positions.shape == each.shape and torch.allclose(positions.float(), each, atol=1e-4) for each in both)
 
 
-def _decoder(saved: Saved, model: MaskedAutoencoder, old: tuple[int, int]) -> tuple[Weights, Notes]:
+def _decoder(saved: Saved, model: MaskedAutoencoder, old: tuple[int, int], groups: int) -> tuple[Weights, Notes]:
     """The decoder's weights, {} where it has none of the model's sizes; what is said of it."""
     if not hasattr(model, "decoder_blocks"):
         return {}, []
@@ -98,7 +112,7 @@ def _decoder(saved: Saved, model: MaskedAutoencoder, old: tuple[int, int]) -> tu
     target = saved.config.get("norm_pix_loss", model.norm_pix_loss)
     said = [f"its decoder was trained with norm_pix_loss={target}"] if target != model.norm_pix_loss else []
     new = model.encoder.patch_embed.grid_size
-    return saved.decoder | load.positions(saved.decoder, "decoder_pos_embed", old, new, 1), said
+    return saved.decoder | load.positions(saved.decoder, "decoder_pos_embed", old, new, 1, groups), said
 
 
 def _fits(state: Weights, model: MaskedAutoencoder, new_bands: bool, where: str) -> None:

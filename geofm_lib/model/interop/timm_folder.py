@@ -15,6 +15,7 @@ from torch import nn
 
 from geofm_lib.catalog.models import lookup
 from geofm_lib.model.interop.folders import (
+    GROUPED,
     Config,
     Saved,
     Weights,
@@ -48,11 +49,29 @@ features = model.forward_features(images)[:, model.num_prefix_tokens :].mean(dim
 Without `fc_norm=False`, timm puts the last norm behind the mean, where these weights have none.
 """
 
+GROUPED_CARD = """# {model}, {channels} channels in groups {groups} (numbers from 0), patches of {patch_size}
+
+Pretrained by geofm. Each group of bands makes tokens of its own, so neither timm nor transformers can load this folder:
+
+```python
+from geofm_lib.model.interop.load import load_encoder
+from geofm_lib.model.vit import features
+
+encoder, config = load_encoder("FOLDER")
+tokens = encoder.forward_features(images)  # [B, 1 + groups x places, width]; features(encoder, images) is their mean
+```
+
+Images are in 0..1, less `mean`, divided by `std` (config.json); `bands` there has the bands' names in their order,
+where they have any.
+"""
+
 
 def obstacle(config: Config) -> str:
     """Why timm's config.json cannot hold this model; '' when it can."""
     if config.get("family", "pretrain") != "pretrain":
         return f"timm has no name for the gated MLP of family '{config['family']}'; only 'pretrain' travels"
+    if config.get("band_groups"):
+        return f"timm has no ViT that {GROUPED}"
     eps = config.get("norm_eps", NORM_EPS)
     if eps != NORM_EPS:
         return (
