@@ -41,9 +41,10 @@ def archives(tmp_path, monkeypatch):
     """GEOFM_DATA with archives of the names that the grids use, one image each."""
     (tmp_path / "1.png").write_bytes(b"")
     for name in ("millionaid_test", "millionaid_train", "ucmerced", "aid", "nwpu_resisc45", "ucm", "aid96", "harvey",
-                 "dubai_seg", "eurosat100_ms"):  # fmt: skip
+                 "dubai_seg", "eurosat100_ms", "vhr10_det60", "timeseries"):  # fmt: skip
         with tarfile.open(tmp_path / f"{name}.tar", "w") as archive:
             archive.add(tmp_path / "1.png", arcname="1.png")
+    (tmp_path / "crop_series.tsv").write_text("".join(f"{k % 2}\t0.1\t0.2\t0.3\n" for k in range(8)))
     monkeypatch.setenv("GEOFM_DATA", str(tmp_path))
 
 

@@ -59,6 +59,11 @@ BAD_TABLES = {
         "have from 4 to 13 values, and no number of them is that",
     ),
     "few values": (["1,0.5,0.4"] * 3, {}, "has 2 values a row beside the label; a series needs at least 3"),
+    "no whole bands": (
+        [f"1{',0.5' * 7}"] * 3,
+        {"dates": 3},
+        "dates: the 7 values of a row .* no whole bands of 3 dates",
+    ),
     "a value as label": ([f"{k / 99},0.1,0.2,0.3,0.4" for k in range(24)], {}, "its first column .* 24 of 24 rows"),
     "another table": (["1,0.1,0.2,0.3,0.4"] * 3, {"labels": "x.csv"}, "labels: 'x.csv' cannot be used, since a table"),
     "tiles": (["1,0.1,0.2,0.3,0.4"] * 3, {"tile": 64}, "tile: 64 is for images, and 'dataset' names a table of series"),
@@ -73,19 +78,21 @@ def test_a_table_that_cannot_be_meant_is_one_sentence(tmp_path, case):
 
 
 def test_columns_are_known_by_their_names(tmp_path):
-    """A place keeps its series on one side; missing values are dates that were not measured."""
+    """A place keeps its series on one side; missing values are dates that were not measured, several values bands."""
+    head = "id,place,crop class,2019-01 red,2019-01 nir,2019-02 red,2019-02 nir"
     rows = [f"p{k},farm {k // 2},{'maize' if k % 2 else 'rape'},0.1,{k},,0.4" for k in range(12)]
-    file = table(tmp_path, ["id,place,label,2019-01,2019-02,2019-03,2019-04", *rows], "crops.csv")
-    summary, refused, _ = prepared(tmp_path / "set", file, workers=1)
+    file = table(tmp_path, [head.replace("crop class", "label"), *rows], "crops.csv")
+    summary, refused, _ = prepared(tmp_path / "set", file, dates=2, workers=1)
     assert refused == {} and summary["classes"] == {"maize": 6, "rape": 6} and summary["split_by"] == "scene"
     sides = [set(Shards(tmp_path / "set", side).names) for side in ("train", "test")]
-    farms = [{f"crops/p{2 * k}", f"crops/p{2 * k + 1}"} for k in range(6)]
-    assert all(farm & side in (set(), farm) for farm in farms for side in sides)
+    assert all({f"crops/p{2 * k}", f"crops/p{2 * k + 1}"} & side in (set(), {f"crops/p{2 * k}", f"crops/p{2 * k + 1}"})
+               for k in range(6) for side in sides)  # fmt: skip
     images = Shards(tmp_path / "set")
     values, valid = images.pixels(images.names.index("crops/p3"))
-    assert values.shape == (1, 1, 4) and values[0, 0, 1] == 3 and valid.tolist() == [[[True, True, False, True]]]
-    bare = table(tmp_path, ["0.1 0.2 0.3 0.4"] * 9, "bare.txt")
-    plain, *_ = prepared(tmp_path / "bare", bare, labels="none", workers=1)
+    assert values.shape == (2, 1, 2) and values[1, 0, 0] == 3 and valid.tolist() == [[[True, False]]]
+    plain, *_ = prepared(
+        tmp_path / "bare", table(tmp_path, ["0.1 0.2 0.3 0.4"] * 9, "bare.txt"), labels="none", workers=1
+    )
     assert plain["classes"] == {} and plain["dates"] == 4
 
 
@@ -94,6 +101,21 @@ def test_one_class_is_told_and_pictures_in_a_list_are_no_series(tmp_path):
     assert "all labels, from the table of series, are '1'" in " ".join(summary["warnings"])
     with pytest.raises(ValueError, match="is a table or list, not images"):
         listing.find(table(tmp_path, ["path,label", "a.png,3", "b.png,4"], "labels.csv"))
+
+
+def test_each_pixel_of_a_raster_is_a_series(tmp_path):
+    import tifffile
+
+    values = np.arange(3 * 34 * 6, dtype=np.int16).reshape(3, 34, 6)
+    (tmp_path / "files").mkdir()
+    for name, bands in (("all.tif", values), ("odd.tif", values[..., :5])):
+        tifffile.imwrite(tmp_path / "files" / name, bands, photometric="minisblack", planarconfig="contig")
+    summary, refused, packed = prepared(tmp_path / "set", tmp_path / "files", dates=3, workers=1)
+    assert len(packed) == 3 * 34 and summary["dates"] == 3 and summary["split_by"] == "scene"
+    assert [*refused.values()] == ["its 5 bands are not those of 3 dates"]
+    images = Shards(tmp_path / "set")
+    found = images.pixels(images.names.index("all.tif/00002_00005"))[0]
+    assert found[:, 0].T.flatten().tolist() == values[2, 5].tolist()
 
 
 @pytest.fixture(scope="module")

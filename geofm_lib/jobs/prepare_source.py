@@ -10,13 +10,14 @@ from geofm_lib.scenes import generate, seasons
 from geofm_lib.settings import PrepareSettings
 
 OPTIONS = "pattern bands channels short_side quality shard_mib nodata alpha valid_min tile stride".split()
+SERIES_ONLY = ["labels", "dates"]
 SCENES_ONLY = "images_per_class scene_size seed".split()
 
 
 def read(settings: PrepareSettings, source: listing.Source, folder: Path) -> tuple[Reading, dict[str, Any]]:
     """(the images, what shards are made of in plain values). source: of the dataset. Downloads go below `folder`."""
     options = OPTIONS + SCENES_ONLY * (source.kind in DRAWN)
-    options += ["labels"] * (source.kind == "series")
+    options += SERIES_ONLY * (source.kind == "series" or settings.dates > 0)
     made_of = {name: getattr(settings, name) for name in options}
     asked = source
     if source.kind == "scenes":
@@ -30,7 +31,7 @@ def read(settings: PrepareSettings, source: listing.Source, folder: Path) -> tup
     if source.kind == "series":
         series.refuse_options(settings)
         assert source.path is not None
-        items, total = series.items(source.path, settings.labels, settings.nodata)
+        items, total = series.items(source.path, settings.labels, settings.dates, settings.nodata)
         told = "the table of series" if settings.labels != "none" else ""
         return Reading(items, total, told), made_of | {"source": listing.signature(settings.dataset, source)}
     if source.kind == "download":
@@ -45,4 +46,6 @@ def read(settings: PrepareSettings, source: listing.Source, folder: Path) -> tup
         if left_out > 0:
             words = f"{left_out:.1%} of the scenes' pixels lie in no tile"
             found.warnings.append(f"{words}, since stride is larger than tile")
+    if settings.dates:
+        found.items, found.total = series.of_pixels(found.items, settings.dates, settings.nodata), None
     return found, made_of | {"source": listing.signature(settings.dataset, asked)}

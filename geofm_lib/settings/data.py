@@ -28,7 +28,9 @@ class PrepareSettings(JobSettings):
 
     job: ClassVar[str] = "prepare"
     dataset: str = setting(
-        "scenes", "'scenes' (built-in), a folder, tar or zip, prepared folders with commas, or 'eurosat'", "data"
+        "scenes",
+        "'scenes', 'seasons' (built-in), folder, tar, zip, table of series, prepared folders, eurosat",
+        "data",
     )
     labels: str = setting(
         "",
@@ -42,6 +44,14 @@ class PrepareSettings(JobSettings):
         "", "of paths: '{side}/{label}/*.jpg', '{patch}/*_{band}.tif', '*.tif' (empty: every image)", "data"
     )
     bands: str = setting("", "those of {band} to stack, in order, with commas (empty: all)", "data")
+    dates: int = setting(
+        0,
+        "of series, whose values are all bands of a date, then of the next (0: every value is one)",
+        "data",
+        later=True,
+        ge=0,
+        le=100_000,
+    )
     images_per_class: int = IMAGES_PER_CLASS
     scene_size: int = setting(96, "pixels a side of a drawn image (built-in scenes only)", "data", ge=16, le=1024)
     channels: int = setting(0, "bands an image must have (0: as many as most)", "data", ge=0, le=512)
@@ -83,6 +93,8 @@ class PrepareSettings(JobSettings):
         if self.tile and self.dataset in DRAWN:
             words = f"the built-in {self.dataset} are no larger than a tile"
             raise ValueError(f"tile: {words}; give a folder, tar or zip of scenes")
+        if self.dates and self.dataset in DRAWN:
+            raise ValueError(f"dates: the built-in {self.dataset} have those that they have; leave it at 0")
         if self.stride and not self.tile:
             raise ValueError("stride: it counts from tile to tile, and tile is 0; set tile as well")
         if self.pairs and self.split == "random":

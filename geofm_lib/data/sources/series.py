@@ -1,8 +1,8 @@
 """A table of series as the data set: one a row, of a pixel or parcel over its dates. No torch.
 
-A series is an image one pixel high, [1, dates, 1]. So split, data shards, statistics, missing values, encoders and
+A series is an image one pixel high, [1, dates, bands]. So split, data shards, statistics, missing values, encoders and
 probes are those of images. Columns are known by the usual names of 01's tables; without a header the first one is the
-label, as in the UCR archive. All others are values, one a date.
+label, as in the UCR archive. All others are values: of the first date every band, then of the next.
 """
 
 import csv
@@ -17,8 +17,10 @@ from typing import NamedTuple
 import numpy as np
 
 from geofm_lib.data.sources import listing
+from geofm_lib.data.sources.archives import READ_ERRORS
 from geofm_lib.data.sources.columns import NAMES
 from geofm_lib.data.sources.item import Item, Raster, Refused
+from geofm_lib.data.sources.raster import read as read_raster
 from geofm_lib.data.sources.sides import side_of
 from geofm_lib.settings import PrepareSettings
 
@@ -28,6 +30,7 @@ LEAST = 3  # values, with fewer a row is no series
 LOOKED_AT = 200  # rows by which a table is known
 MISSING = {"", "nan", "na", "n/a", "null", "none", "?", "-"}
 MAJORITY = 0.5  # of the rows have as many values as most; else nothing says which are meant
+BLOCK = 32  # pixels a side of the ground that stays on one side, of rasters whose pixels are series
 IMAGES_ONLY = "pattern bands pairs tile stride short_side quality alpha channels block_size".split()
 
 
@@ -95,8 +98,8 @@ def look(path: Path, labels: str = "") -> Table:
     return Table(path, delimiter, tuple(row) if header else (), roles)
 
 
-def items(path: Path, labels: str = "", nodata: str = "") -> tuple[Iterator[Item], int]:
-    """(the series, how many). nodata: a value that means not measured.
+def items(path: Path, labels: str = "", dates: int = 0, nodata: str = "") -> tuple[Iterator[Item], int]:
+    """(the series, how many). dates: of each; 0: every value is one. nodata: a value that means not measured.
 
     Rows that cannot be series are items whose `load` refuses them. ValueError, one sentence, for a table in which
     most cannot.
@@ -115,26 +118,28 @@ def items(path: Path, labels: str = "", nodata: str = "") -> tuple[Iterator[Item
             f"dataset: the rows of '{path}' have from {min(counts)} to {max(counts)} values, and no number of them is "
             "that of most; write series of one length"
         )
+    if dates and length % dates:
+        raise ValueError(f"dates: the {length} values of a row in '{path}' are no whole bands of {dates} dates")
     if len(kinds) > 0.5 * total > 10:
         named = table.header[table.roles["label"]] if table.header else "its first column"
         raise ValueError(
             f"labels: {named} of '{path}' says another label in {len(kinds)} of {total} rows, as a value would; name "
             "the label's column 'label' in a header, or set labels=none"
         )
-    return _items(table, length, nodata), total
+    return _items(table, length, dates or length, nodata), total
 
 
-def _items(table: Table, length: int, nodata: str) -> Iterator[Item]:
+def _items(table: Table, length: int, dates: int, nodata: str) -> Iterator[Item]:
     name = table.path.name.split(".")[0]
     for number, row in _rows(table):
-        load = functools.partial(raster, table.values(row), length, nodata)
+        load = functools.partial(raster, table.values(row), length, dates, nodata)
         own = table.cell(row, "path") or f"{number:07d}"
         label, side, group = (table.cell(row, role) for role in ("label", "side", "group"))
         yield Item(f"{name}/{own}", load, label, side_of(side), group)
 
 
-def raster(cells: list[str], length: int, nodata: str = "") -> Raster:
-    """The values of a row, float32 [1, dates, 1], and which were measured.
+def raster(cells: list[str], length: int, dates: int, nodata: str = "") -> Raster:
+    """The values of a row, float32 [1, dates, bands]; a date is measured where all of its bands are.
 
     Raises Refused for another number of them than `length`, and for what is no number.
     """
@@ -150,7 +155,36 @@ def raster(cells: list[str], length: int, nodata: str = "") -> Raster:
                 raise Refused(f"value {k + 1} is '{cell[:40]}', which is no number") from None
             if not math.isfinite(values[k]):
                 raise Refused(f"value {k + 1} is '{cell[:40]}', which is not finite")
-    return Raster(values[None, :, None], ~missing[None] if missing.any() else None, series=True)
+    valid = np.asarray(~missing.reshape(1, dates, -1).any(axis=2))
+    return Raster(values.reshape(1, dates, -1), None if valid.all() else valid, series=True)
+
+
+def of_pixels(images: Iterator[Item], dates: int, nodata: str) -> Iterator[Item]:
+    """Each pixel of rasters as a series of so many dates: bands are all of the first date, then of the next.
+
+    Pixels of a block of ground are one scene. A raster that cannot be read, or has other bands, is one item that is
+    refused.
+    """
+    for item in images:
+        try:
+            data = item.load() if callable(item.load) else item.load
+            found = data if isinstance(data, Raster) else read_raster(data, nodata, "keep")
+            height, width, bands = found.values.shape
+            if bands % dates:
+                raise Refused(f"its {bands} bands are not those of {dates} dates")
+        except (*READ_ERRORS, ValueError) as error:
+            yield item._replace(load=functools.partial(_refuse, str(error)))
+            continue
+        for y, x in itertools.product(range(height), range(width)):
+            valid = None if found.valid is None else np.full((1, dates), found.valid[y, x])
+            values = found.values[y, x].reshape(1, dates, -1)
+            load = functools.partial(Raster, values, valid, series=True)
+            scene = f"{item.scene or item.name} {y // BLOCK} {x // BLOCK}"
+            yield Item(f"{item.name}/{y:05d}_{x:05d}", load, item.label, item.side, scene)
+
+
+def _refuse(reason: str) -> Raster:
+    raise Refused(reason)
 
 
 def refuse_options(settings: PrepareSettings) -> None:
