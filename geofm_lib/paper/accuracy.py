@@ -98,7 +98,7 @@ def channels(trained: Run) -> int:
 
 
 def pretrained(asked: Row, summary: Row) -> Row:
-    """Columns on a pretraining, by its settings (with `channels`, else 3) and summary: objective, images, compute, seed."""
+    """Columns on a pretraining, by its settings (`channels` beside them, else 3) and summary."""
     images = summary["steps"] * summary["global_batch"]
     return {
         "objective": objectives.words(asked.get("objective", "mae"), asked.get("positives", "views")),
