@@ -210,7 +210,7 @@ def test_what_is_meant_for_the_other_kind_is_refused(place, alone, tmp_path):  #
     with pytest.raises(ValueError, match="takes images, and .* holds series; give one for these"):
         transfer.run(asked, alone, Folder(tmp_path))
     with pytest.raises(SettingsError, match="dataset: the scenes are images; set dataset=seasons"):
-        TransferSettings(task="series")
+        TransferSettings(task="series").preparation()
     assert PrepareSettings(dataset="seasons").name() != PrepareSettings().name()
     assert TransferSettings(task="series", dataset="seasons").pretraining().patch_size == 1
     assert series.is_one(place / "set" / "nothing.png") is False

@@ -41,7 +41,7 @@ class PretrainSettings(TrainingSettings):
     dataset: str = DATASET
     images_per_class: int = IMAGES_PER_CLASS
     data: str = DATA
-    image_size: int = setting(64, "pixels a side of what the model sees", "data", ge=8, le=2048)
+    image_size: int = setting(64, "pixels a side of what the model sees", "data", ge=2, le=2048)
     crop_scale_min: float = setting(
         0.2, "smallest share of an image's area that a random crop keeps", "data", gt=0, le=1
     )
@@ -249,7 +249,7 @@ class ProbeSettings(EncoderSettings):
         "", "run, RUN@STEP, encoder folder (timm's, Hugging Face's too) or 'random' (empty: 02's default)", "encoder"
     )
     model: str = setting("ViT-Femto", "used by encoder random and by 02's default run", "encoder")
-    image_size: int = setting(64, "pixels a side of what the model sees", "encoder", ge=8, le=2048)
+    image_size: int = setting(64, "pixels a side of what the model sees", "encoder", ge=2, le=2048)
     pool: Literal["mean", "cls"] = setting("mean", "mean of the patch tokens | cls (the class token)", "encoder")
     protocol: Literal["both", "paper", "fast", "dates"] = setting(
         "both",

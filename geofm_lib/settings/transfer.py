@@ -34,7 +34,7 @@ class TransferSettings(EncoderSettings, TrainingSettings):
     test_images: int = setting(400, "drawn from the test side likewise (0: all)", "data", ge=0)
     encoder: str = setting("", "run, RUN@STEP, or encoder folder of ours (empty: 02's default)", "encoder")
     model: str = setting("ViT-Femto", "of 02's default run", "encoder")
-    image_size: int = setting(64, "pixels a side of what the model sees", "encoder", ge=8, le=2048)
+    image_size: int = setting(64, "pixels a side of what the model sees", "encoder", ge=2, le=2048)
     arms: str = setting(",".join(transfer.ARMS), "with commas, of fine-tuned, frozen, scratch, untrained", "protocol")
     seeds: int = setting(3, "repeats of each arm: head, order, crops, random weights", "protocol", ge=1, le=100)
     epochs: int = setting(8, "passes over the train side", "protocol", ge=1)
@@ -86,12 +86,14 @@ class TransferSettings(EncoderSettings, TrainingSettings):
         if (truth := TRUTHS.get(self.task)) and not self.data and self.dataset != "scenes":
             first = f"geofm run 01 -p dataset {self.dataset} -p labels {truth} -p run_dir FOLDER"
             raise ValueError(f"data: images with {truth} are prepared first ({first}); give that run folder as data")
-        if self.task == "series" and not self.data and self.dataset == "scenes":
-            raise ValueError("dataset: the scenes are images; set dataset=seasons (built-in), or a table of series")
         return self
 
     def preparation(self) -> PrepareSettings:
         """The built-in scenes have their masks or boxes drawn for a task that needs them."""
+        if self.task == "series" and not self.data and self.dataset == "scenes":
+            raise base.SettingsError(
+                "dataset: the scenes are images; set dataset=seasons (built-in), or a table of series"
+            )
         found = super().preparation()
         drawn = TRUTHS.get(self.task) if not self.data else None
         return found.model_copy(update={"labels": drawn}) if drawn else found
