@@ -194,6 +194,7 @@ def test_a_finished_pretraining_is_a_row_of_its_loss_and_one_of_its_speed(tmp_pa
     where = {"commit": "abc", "launched": "2026-11-26T16:00"}
     metrics = pd.DataFrame({"images_per_s": [5.0, *range(100, 111)]})
     run = SimpleNamespace(settings=asked, summary=summary, environment=where, metrics=metrics)
+    run.read_json = lambda name: {}
     run.folder, run.dataset = tmp_path / "pretrain-x", "aid96 + harvey + ucm"
     file = accuracy.add(accuracy_study.of_pretraining(run), tmp_path / "accuracy.csv")
     loss, speed = (

@@ -202,8 +202,9 @@ def test_every_objective_is_told_in_its_column(tmp_path):
         asked = PretrainSettings(model=SIZES[0], objective=name, global_batch=64).asked() | {"positives": positives}
         own = summary if name == "contrastive" else summary | {"held_out_contrast": None}
         run = SimpleNamespace(
-            settings=asked, summary=own, environment={}, metrics=pd.DataFrame({"images_per_s": [1, 2]})
-        )
+            settings=asked, summary=own, environment={}, metrics=pd.DataFrame({"images_per_s": [1, 2]}),
+            read_json=lambda name: {},
+        )  # fmt: skip
         run.folder, run.dataset = tmp_path / f"{name} {positives}", "sets"
         file = accuracy.add(accuracy_study.of_pretraining(run), tmp_path / "accuracy.csv")
         told[f"{name} {positives}"] = accuracy.of_image(asked) * 9_088
