@@ -86,3 +86,10 @@ def test_points_lie_in_the_middle_of_their_cells():
     points = made.points(torch.device("cpu"))
     assert [len(each) for each in points] == [64, 16, 4, 1]
     assert points[0][:2].tolist() == [[0, 0, 4, 4], [4, 0, 8, 4]] and points[-1].tolist() == [[0, 0, 32, 32]]
+
+
+def test_an_encoder_of_groups_of_bands_gives_one_map():
+    encoder = vit.build("ViT-Atto", "pretrain", 32, 3, "meta", 8, groups=((0, 1), (2,)))
+    network = init.materialise(Network(encoder, detector.Detector(encoder, 2), whole=True), "cpu", 0)
+    found = network(torch.zeros(2, 3, 32, 32))
+    assert found["cls_logits"].shape[1] == sum(map(len, network.head.points(torch.device("cpu"))))

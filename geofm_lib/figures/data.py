@@ -7,7 +7,7 @@ import pandas as pd
 import seaborn as sns
 
 from geofm_lib.catalog.datasets import DATASETS
-from geofm_lib.catalog.metrics import number
+from geofm_lib.catalog.metrics import counted, number
 from geofm_lib.figures._axes import BLUE, PALETTE, TIMES, WORDS, whiskers
 from geofm_lib.figures.display import Figure, Note, Table, axes, facts, styled
 from geofm_lib.runs import results
@@ -100,7 +100,7 @@ def sizes(run: Run) -> Figure | Table | Note:
     if index.empty:
         return Note("The run has packed no image yet.")
     if dates := run.summary.get("dates"):
-        bands = f"{run.summary['channels']} band{'s' * (run.summary['channels'] != 1)}"
+        bands = counted(run.summary["channels"], "band")
         return Note(f"Each of the {len(index):,} series has {dates} dates of {bands}.")
     short = index[["width", "height"]].min(axis=1)
     common = (index["width"].astype(str) + " x " + index["height"].astype(str)).value_counts()

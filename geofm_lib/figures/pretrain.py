@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from geofm_lib.advice import pretraining
+from geofm_lib.catalog.datasets import DRAWN
 from geofm_lib.catalog.metrics import LONG, number, rough
 from geofm_lib.figures import rebuilt, series
 from geofm_lib.figures._axes import BLUE, GREY, LIMIT, ORANGE, TRAINING_LOSS, WORDS, legend_below, own_look, smoothed
@@ -45,8 +46,8 @@ def answer(run: Run) -> Answer:
     told = rebuilt.kept(run)
     more += [f"Peak signal-to-noise ratio of the masked pixels of {rebuilt.beside(told)}."] if told else []
     more += [f"What speaks against it: {against}."] * bool(against)
-    images = "series" if run.summary.get("dates") else "scenes"
-    images = f"drawn (synthetic) {images}" if drawn_by_us(run.settings) else images.replace("scenes", "images")
+    drawn, others = ("series", "series") if run.summary.get("dates") else ("scenes", "images")
+    images = f"drawn (synthetic) {drawn}" if drawn_by_us(run.settings) else others
     return Answer(pretraining.answer(run.summary, run.settings, images), " ".join(more))
 
 
@@ -229,10 +230,9 @@ def reconstruction(run: Run) -> Figure | Note:
     if run.settings.get("objective") == "contrastive":
         return Note("Contrastive learning masks and rebuilds nothing; 05 asks what the features are worth.")
     side = run.summary.get("rebuilt", "")  # an earlier version took train images too, and did not say so
-    if (file := run.proved("reconstruction.npz")).is_file() and not withheld(run):
-        with np.load(file) as saved:
-            if "series" in saved:
-                return series.rebuilt(dict(saved), side)
+    if run.summary.get("dates") and not withheld(run):
+        with np.load(run.proved("reconstruction.npz")) as saved:
+            return series.rebuilt(dict(saved), side)
     names = {"original": f"{side} image".strip(), "masked": "visible patches", "rebuilt": "rebuilt"}
     trained = {"train": ", which it was trained on since no image is held out", "": " of a side that was not noted"}
     words = f"the {names['original']}{trained.get(side, '')}, the patches that the model saw, "
@@ -268,7 +268,7 @@ def drawn_by_us(settings: dict[str, Any]) -> bool:
     """Whether the images are the built-in ones; `data` (a prepared folder) says more than `dataset`."""
     if settings.get("data"):
         settings = Run(expanded(settings["data"])).settings
-    return settings.get("dataset") in ("scenes", "seasons")
+    return settings.get("dataset") in DRAWN
 
 
 def _rows(

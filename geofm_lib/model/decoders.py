@@ -18,6 +18,11 @@ LEVELS = 4
 MOST_WIDTH = 128
 
 
+def last_map(encoder: vit.Encoder, images_BCHW: torch.Tensor) -> torch.Tensor:
+    """Patch tokens behind the final norm, [B, N, D]; where bands are in groups, the mean of those of a place."""
+    return by_place(encoder.forward_features(images_BCHW)[:, encoder.num_prefix_tokens :], encoder.patch_embed)
+
+
 class Light(nn.Module):
     """One linear layer on each patch token behind the final norm, FINER x FINER classes of it: logits [B, K, S, S]."""
 
@@ -30,7 +35,7 @@ class Light(nn.Module):
 
     def take(self, encoder: vit.Encoder, images_BCHW: torch.Tensor) -> torch.Tensor:
         """What the head looks at: [B, N, D]."""
-        return by_place(encoder.forward_features(images_BCHW)[:, encoder.num_prefix_tokens :], encoder.patch_embed)
+        return last_map(encoder, images_BCHW)
 
     def forward(self, tokens_BND: torch.Tensor) -> torch.Tensor:
         maps = F.pixel_shuffle(_map(self.linear(tokens_BND), self.grid), FINER)

@@ -17,6 +17,7 @@ from torchvision.models.detection.fcos import FCOS, FCOSHead
 from torchvision.ops import Conv2dNormActivation
 
 from geofm_lib.model import vit
+from geofm_lib.model.decoders import last_map
 
 LEVELS = 4
 FINEST = 4  # times finer than the patches, a side, is the first level, but no stride is less than
@@ -93,7 +94,7 @@ class Detector(FCOS):
 
     def take(self, encoder: vit.Encoder, images_BCHW: torch.Tensor) -> torch.Tensor:
         """What the head looks at: [B, N, D]."""
-        return encoder.forward_features(images_BCHW)[:, encoder.num_prefix_tokens :]
+        return last_map(encoder, images_BCHW)
 
     def forward(self, tokens_BND: torch.Tensor) -> dict[str, torch.Tensor]:  # type: ignore[override]
         return {name: found.float() for name, found in self.head(self.backbone(tokens_BND)).items()}

@@ -86,20 +86,15 @@ def _pretraining(run: Run) -> tuple[str, Row]:
     """(the run of a probe's encoder, columns on how it was pretrained), as far as its folder is there and says so."""
     folder = Path(str(run.resolved.get("encoder", "")))
     trained = Run(folder.parent if folder.name == "encoder" else folder)
-    asked, summary = trained.settings, trained.summary
-    if trained.job != "pretrain" or "steps" not in summary:
+    if trained.job != "pretrain" or "steps" not in trained.summary:
         return "", {}
-    return trained.folder.name, pretrained(asked | {"channels": channels(trained)}, summary)
+    return trained.folder.name, pretrained(trained)
 
 
-def channels(trained: Run) -> int:
-    """Of the images of a pretraining."""
-    return int(trained.read_json("encoder/config.json").get("channels", 3))
-
-
-def pretrained(asked: Row, summary: Row) -> Row:
-    """Columns on a pretraining, by its settings (`channels` beside them, else 3) and summary."""
-    images = summary["steps"] * summary["global_batch"]
+def pretrained(trained: Run) -> Row:
+    """Columns on a pretraining: its objective, images, compute and seed."""
+    asked = trained.settings | {"channels": trained.read_json("encoder/config.json").get("channels", 3)}
+    images = trained.summary["steps"] * trained.summary["global_batch"]
     return {
         "objective": objectives.words(asked.get("objective", "mae"), asked.get("positives", "views")),
         "images_seen": images,

@@ -62,7 +62,7 @@ def of_pretraining(run: Run) -> list[dict[str, Any]]:
         "model": asked["model"],
         "parameters_m": round(parameters(asked["model"], "encoder", image_size=asked["image_size"]) / 1e6, 3),
         "pretraining_run": run.folder.name,
-        **accuracy.pretrained(asked | {"channels": accuracy.channels(run)}, summary),
+        **accuracy.pretrained(run),
         "source": "own",
         "commit": where.get("commit", ""),
         "date": str(where.get("launched", ""))[:10],

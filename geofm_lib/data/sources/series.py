@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from geofm_lib.catalog.metrics import counted
 from geofm_lib.data.sources import listing
 from geofm_lib.data.sources.archives import READ_ERRORS
 from geofm_lib.data.sources.columns import NAMES
@@ -69,7 +70,7 @@ def is_one(path: Path) -> bool:
     if len(numbers) <= len(cells) / 2 or set(map(str.lower, numbers)) <= MISSING:
         return False
     if (most := Counter(map(len, rows)).most_common(1)[0][0]) < LEAST:
-        words = f"{most} value{'s' * (most != 1)} a row beside the label"
+        words = f"{counted(most, 'value')} a row beside the label"
         raise ValueError(f"dataset: '{path}' has {words}; a series needs at least {LEAST}")
     return True
 
