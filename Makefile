@@ -23,7 +23,8 @@ GEOFM := $(PY) -m geofm_lib
 STAMP := .venv/.installed
 
 # What each notebook is given, and the minutes to expect on two cores. The notebooks' own defaults are laptop size.
-# 03 also runs under each strategy of *_strategies, for 04's table and for 10, and has no step breakdown there.
+# 03 also runs under each strategy of *_strategies, for 04's table and for 10, and has no step breakdown there; *_tasks are
+# further pages of 08.
 NOTEBOOKS := 01_data 02_pretrain 03_throughput 04_scaling 05_probe 06_paper 07_accuracy 08_transfer 09_objectives 10_compare 11_peers
 reports_speed := -p ranks $(RANKS)
 reports_01_data =
@@ -51,10 +52,14 @@ recorded_05_probe = -p ranks $(RANKS) $(recorded_scenes) -p encoder runs/recorde
 recorded_06_paper =
 recorded_07_accuracy =
 recorded_08_transfer = -p ranks $(RANKS) $(recorded_scenes) -p encoder runs/recorded/pretrain
+recorded_08_segment = $(recorded_08_transfer) -p task segment -p epochs 20
+recorded_08_detect = $(recorded_08_transfer) -p task detect -p train_images 400 -p epochs 40 -p seeds 2
+recorded_08_series = -p ranks $(RANKS) -p task series -p dataset seasons
 recorded_09_objectives =
 recorded_10_compare =
 recorded_11_peers = -p configs base,small -p steps 7 -p warmup_steps 1
 recorded_minutes := 01_data=1 02_pretrain=18 03_throughput=2 04_scaling=1 05_probe=8 06_paper=2 07_accuracy=1 08_transfer=3 09_objectives=1 10_compare=1 11_peers=8
+recorded_tasks := 08_segment 08_detect 08_series
 recorded_strategies = SHARD_GRAD_OP NO_SHARD HYBRID_1GPU HYBRID_2GPUs DDP
 
 .PHONY: help .venv reports recorded lab predictions simulations study experiments peers verify loader test test-slurm test-long lint \
@@ -107,6 +112,7 @@ define pages
 	  03_throughput $($(1)_speed) -p profile_steps 0 -p strategy $(s);) \
 	$(foreach n,$(NOTEBOOKS),try "$(n) (about $(patsubst $(n)=%,%,$(filter $(n)=%,$($(1)_minutes))) min)" \
 	  $(n) --page $(2)/$(n).html $($(1)_$(n));) \
+	$(foreach n,$($(1)_tasks),try "$(n) (under 5 min)" $(firstword $(subst _, ,$(n))) --page $(2)/$(n).html $($(1)_$(n));) \
 	$(GEOFM) report --index $(2); \
 	echo "== $$SECONDS s in all. Open $(2)/index.html in a browser."; \
 	[ -z "$$failed" ] || { echo "== failed:$$failed (its page and log.txt in its run folder say why)" >&2; exit 1; }
