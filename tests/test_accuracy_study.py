@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from geofm_lib.catalog import readouts
 from geofm_lib.catalog.models import FAMILY
 from geofm_lib.catalog.readouts import ACCURACY, GAIN
 from geofm_lib.figures import accuracy as shown
+from geofm_lib.figures import accuracy_costs as priced
 from geofm_lib.figures.display import Answer, Figure, Note, Table
 from geofm_lib.paper import accuracy, accuracy_cost, accuracy_fits, accuracy_study, claims, studies
 from geofm_lib.planning.flops import training_flops
@@ -17,8 +19,9 @@ from geofm_lib.runs import results
 from geofm_lib.settings import AccuracySettings, SettingsError
 
 HORIZONS = (47_104, 94_208, 188_416)
-PAGE = ("answer", "gains", "equal_dimension", "loss", "fits", "equal_compute", "equal_epochs", "unique_images",
-        "predicted", "best", "pareto", "one_more_point", "extrapolated", "rates")  # fmt: skip
+PAGE = ("answer", "gains", "everywhere", "loss", "equal_compute", "equal_epochs", "gains_by_images", "unique_images",
+        "best")  # fmt: skip
+COSTS = ("fits", "predicted", "pareto", "one_more_point", "extrapolated", "rates")
 
 
 def size(model):
@@ -39,7 +42,7 @@ def rows(models=FAMILY, horizons=HORIZONS, gain=lambda m, h: 6 + 3 * np.log2(m /
                                     "high": loss + 0.01, "n_train": 23_552, "commit": "abc"})  # fmt: skip
                 found.append(run | {"metric": accuracy_study.SPEED, "value": 300 / m**0.5})
                 g, untrained = gain(m, h) + 0.1 * seed, 40 + 4 * np.log2(m / 0.4)
-                for how in ("standardised", shown.EQUALLY):
+                for how in (readouts.SCALED, readouts.EQUALLY):
                     about = run | {"dataset": "ucm", "pooling": "mean", "normalisation": how, "protocol": "fast"}
                     for metric, value in (("top1", untrained + g), ("top1" + GAIN, g)):
                         found.append(about | {"metric": metric, "value": value, "low": value - 1, "high": value + 1,
@@ -94,7 +97,9 @@ def test_one_more_point_is_said_only_where_a_fit_carries_it():
     times, low, high = accuracy_fits.one_point(fitted, 1e13, largest)
     assert times == pytest.approx((30 / 29) ** 5, rel=1e-3)
     assert low <= times <= high
-    assert "1,000 times the compute of the largest run" in accuracy_fits.one_point(fitted, 1e3 * largest, largest)
+    assert "More than 100 times the compute of the largest run" in accuracy_fits.one_point(
+        fitted, 1e3 * largest, largest
+    )
     flat = frame.assign(value=30 + np.resize([1.0, -1.0, 0.5], len(frame)))
     assert isinstance(accuracy_fits.one_point(accuracy_fits.fit(flat, "compute", bootstraps=8), 1e13, largest), str)
 
@@ -103,9 +108,9 @@ def test_one_more_point_is_said_only_where_a_fit_carries_it():
     "gain, verdict, words",
     [
         (lambda m, h: 6 + 3 * np.log2(m / 0.4), "same ordering", "Size helps"),
-        (lambda m, h: 0.0, "differs", "does not show that it helps"),  # an untrained family, whose top-1 rises
-        (lambda m, h: 8.0, "differs", "does not show that it helps"),  # trained, and width alone makes the rise
-        (lambda m, h: 9 - 2 * np.log2(m / 0.4), "differs", "does not show that it helps"),
+        (lambda m, h: 0.0, "differs", "is not shown to help"),  # an untrained family, whose top-1 rises
+        (lambda m, h: 8.0, "differs", "is not shown to help"),  # trained, and width alone makes the rise
+        (lambda m, h: 9 - 2 * np.log2(m / 0.4), "differs", "it adds less to larger ones"),
     ],
 )
 def test_size_is_judged_by_what_pretraining_adds(table, gain, verdict, words):
@@ -166,6 +171,7 @@ def test_the_largest_is_predicted_before_it_runs_and_never_after(table):
 def test_the_page_is_right_with_any_rows(table, models, horizons):
     table(rows(models, horizons))
     found = {name: getattr(shown, name)(AccuracySettings()) for name in PAGE}
+    found |= {name: getattr(priced, name)(AccuracySettings()) for name in COSTS}
     assert all(isinstance(each, Answer | Figure | Note | Table) for each in found.values())
     drawn = {name for name, each in found.items() if isinstance(each, Figure)}
     assert drawn >= ({"gains", "loss", "pareto", "equal_compute", "extrapolated"} if len(models) == 5 else set())
@@ -173,7 +179,6 @@ def test_the_page_is_right_with_any_rows(table, models, horizons):
     assert answer.startswith("No results yet") == (not models)
     assert ("One size alone says nothing about size." in answer) == (len(models) == 1)
     assert "pretrainings are here; missing are" in answer
-    assert ("At equal compute" in answer) == (len(models) > 1)
     for each in drawn:
         assert "nan" not in found[each].alt
 
@@ -213,9 +218,9 @@ def test_without_results_the_page_says_so_and_a_sweep_says_only_what_its_interva
     assert repr(shown.answer(AccuracySettings())).startswith("No results yet: ")
     line = pd.DataFrame({"model": "a", "rule": "one rate", "rate": [0.004, 0.008, 0.032], "loss": [0.80, 0.81, 1.0]})
     line["interval"] = 0.01
-    assert shown.lowest(line) == "0.004, the edge of the sweep (not distinguishable from 0.008)"
-    assert shown._swept(line).endswith("whether the best rate moves with width; at 0.032 every line is worse.")
-    found = shown.one_more_point(AccuracySettings())
+    assert priced.lowest(line) == "0.004, the edge of the sweep (not distinguishable from 0.008)"
+    assert priced._swept(line).endswith("whether the best rate moves with width; at 0.032 every line is worse.")
+    found = priced.one_more_point(AccuracySettings())
     assert {"nodes", "strategy", "node-hours now", "low now", "high now"} <= set(found.frame)
     assert "one point more, planned" not in found.caption
 
@@ -231,8 +236,11 @@ def test_the_best_encoder_is_chosen_by_held_out_loss_and_stands_beside_its_contr
     (best,) = accuracy_study.best(found).to_dict("records")
     assert (best["model"], best["images_seen"], best["histograms"]) == (FAMILY[1], HORIZONS[-1], 64.0)
     assert best["gain"] == pytest.approx(best["value"] - best["untrained"])
-    (row,) = shown.best(AccuracySettings()).frame.to_dict("records")
-    assert row["pretrained"].startswith(f"{best['value']:.1f} (") and row["histograms"] == 64.0
+    page = shown.best(AccuracySettings())
+    told = page.frame.set_index("top-1, %").iloc[:, 0]
+    assert told["pretrained"].startswith(f"{best['value']:.1f} (") and told["histograms, without turns"] == "64.0"
+    assert told["pretrained, without turns"] == told["random convolutions, without turns"] == "–", "were not scored"
+    assert page.caption.endswith("the lowest held-out loss of the 4 encoders that were read out so")
     assert repr(shown.best(AccuracySettings())) != shown.WAITS
     table(rows(FAMILY[:2]))
     assert repr(shown.best(AccuracySettings())) == shown.WAITS

@@ -59,7 +59,7 @@ def number(value: float, digits: int = 3) -> str:
     """
     if not math.isfinite(value):
         return f"{value:g}"
-    if value == int(value) and abs(value) < 1e15:
+    if value == int(value) and abs(value) < 1e10:
         text = f"{int(value):,}"
     elif not 1e-4 <= abs(value) < 1e6 or math.isclose(float(f"{value:.{digits}g}"), value, rel_tol=1e-9):
         text = f"{value:.{digits}g}"  # very large or small, or an exact value

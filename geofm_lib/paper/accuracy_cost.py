@@ -60,21 +60,22 @@ def predicted_accuracy() -> Rows:
 
 
 def held_against(table: pd.DataFrame, dataset: str = DATASET) -> pd.DataFrame:
-    """The committed prediction, and what the largest size came to where it has run: error in %, and both commits."""
+    """The committed prediction, and what the largest size came to where it has run, with the error in percent.
+
+    next_smaller: what the size below it came to after as many images, which is a guess without any fit.
+    """
     rows = [{k: _number(v) for k, v in row.items()} for row in read_csv(results.file(PREDICTED))] if (
         results.file(PREDICTED).is_file()) else []  # fmt: skip
     sized = {name: accuracy_study.by_size(each) for name, each in outcomes(table, dataset).items()}
     found = Rows()
     for row in rows:
         ran = sized.get(row["quantity"], pd.DataFrame(columns=["model", "images_seen", "value"]))
-        ran = ran[(ran["model"] == row["model"]) & (ran["images_seen"] == row["images_seen"])]
-        value = float(ran["value"].iloc[0]) if len(ran) else None
-        own = {
-            each: row[each]
-            for each in ("quantity", "model", "images_seen", "predicted", "low", "high", "commit", "date")
-        }
-        own |= {"measured": value, "off_percent": 100 * (row["predicted"] / value - 1) if value else None}
-        found.append(own | {"within": row["low"] <= value <= row["high"] if value else None})
+        then = ran[ran["images_seen"] == row["images_seen"]].set_index("model")["value"]
+        value, smaller = then.get(row["model"]), then.get(FAMILY[-2])
+        names = ("quantity", "model", "images_seen", "predicted", "low", "high", "commit", "date")
+        own = {each: row[each] for each in names} | {"next_smaller": smaller, "measured": value}
+        own |= {"off_percent": 100 * (row["predicted"] / value - 1) if value else None}
+        found.append(own | {"within": bool(row["low"] <= value <= row["high"]) if value else None})
     return pd.DataFrame(found)
 
 

@@ -16,6 +16,7 @@ HUBER = 1e-3  # of a residual on natural logarithms, as published
 STARTS = [0.1, 0.3, 0.7]  # exponents; floors are shares of the least value
 FLOORS = [0.0, 0.5, 0.9]
 BOOTSTRAPS = 200
+EXPONENTS = (-2.0, 4.0)  # as far as exponents are searched
 BEYOND = 100.0  # times the compute of the largest run, as far as a fit may be asked
 CAUSES = {"size": ("parameters_m", "images_seen"), "compute": ("flops",)}  # what a value is a floor and powers of
 
@@ -37,6 +38,12 @@ class Fit:
     def floor(self) -> float:
         """What no size and no number of images goes below."""
         return float(self.numbers[0])
+
+    @property
+    def floors(self) -> tuple[float, float]:
+        """95 % of the bootstraps' floors."""
+        low, high = np.percentile(self.draws[:, 0], (2.5, 97.5))
+        return float(low), float(high)
 
     @cached_property
     def exponents(self) -> dict[str, tuple[float, float, float]]:
@@ -97,8 +104,7 @@ def one_point(found: Fit | str, flops: float, largest: float) -> tuple[float, fl
     if isinstance(found, str):
         return found
     if flops > BEYOND * largest:
-        beyond = f"{flops / largest:,.0f} times the compute of the largest run"
-        return f"It has {beyond}; a fit is asked up to {BEYOND:g} times."
+        return f"More than {BEYOND:g} times the compute of the largest run; a fit is asked no further."
     exponent, low, high = found.exponents["flops"]
     if low <= 0:
         return f"The exponent's interval ({low:.2g} to {high:.2g}) reaches 0: more compute may not help."
@@ -130,7 +136,10 @@ def _fitted(values: np.ndarray, causes: np.ndarray, starts: list[np.ndarray]) ->
         return np.log(_value(_numbers(free), causes)) - np.log(values)
 
     count = causes.shape[1]
-    bounds = ([-30.0] + [-30.0, -2.0] * count, [np.log(values.min())] + [30.0, 4.0] * count)
+    bounds = (
+        [-30.0] + [-30.0, EXPONENTS[0]] * count,
+        [np.log(values.min())] + [30.0, EXPONENTS[1]] * count,
+    )
     found = [least_squares(away, np.clip(s, *bounds), bounds=bounds, loss="huber", f_scale=HUBER) for s in starts]
     return min(found, key=lambda each: each.cost).x
 

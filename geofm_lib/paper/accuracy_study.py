@@ -150,7 +150,8 @@ def probes(
 
 def best(table: pd.DataFrame) -> pd.DataFrame:
     """The study's best encoder under BEST, a row a data set: COLUMNS, value, low, high, untrained, error, the gain
-    with its interval (gain, gain_low, gain_high), and CONTROLS under the same head.
+    with its interval (gain, gain_low, gain_high), CONTROLS under the same head, `once` (its top-1 under WHOLE, without
+    turns) and `among` (how many encoders were read out so).
 
     Of the encoders that were read out so there it is the one of the lowest held-out loss: no test image chooses it.
     """
@@ -161,16 +162,17 @@ def best(table: pd.DataFrame) -> pd.DataFrame:
         top, gain = (probes(table, dataset, BEST, gain=each) for each in (False, True))
         gain = gain.rename(columns={"value": "gain", "low": "gain_low", "high": "gain_high"})
         own = top.merge(gain[["pretraining_run", "gain", "gain_low", "gain_high"]], on="pretraining_run")
-        of = table[(table["dataset"] == dataset) & (table["protocol"] == FAST) & (table["normalisation"] == SCALED)]
-        controls = of[of["model"].isin(CONTROLS) & of["shot"].isna()].groupby("model")["value"].first()
-        found.append(own[own["pretraining_run"] == run].assign(dataset=dataset, **controls))
+        once = probes(table, dataset, WHOLE).set_index("pretraining_run")["value"].get(run)
+        own = own[own["pretraining_run"] == run].assign(dataset=dataset, once=once, among=len(top))
+        found.append(own.assign(**controls(table, str(dataset))))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
 def by_size(found: pd.DataFrame) -> pd.DataFrame:
     """Over pretraining seeds, at each size and number of images: means, and an interval that holds their spread too.
 
-    half: the root of the mean square of what one seed leaves open, and of 1.96 times the spread between seeds.
+    That is the root of the mean square of what one seed leaves open, and of 1.96 times the standard deviation between
+    seeds. One seed keeps its own interval, in which there is no spread between seeds.
     """
     if found.empty:
         return found.assign(seeds=0)
@@ -181,8 +183,8 @@ def by_size(found: pd.DataFrame) -> pd.DataFrame:
         between = (1.96 * part["value"].std(ddof=1)) ** 2 if len(part) > 1 else 0.0
         half, value = float(np.sqrt(within + between)), part["value"].mean()
         numbers = {name: part[name].mean() for name in part.columns if pd.api.types.is_numeric_dtype(part[name])}
-        own = {"model": model, "images_seen": images, "low": value - half, "high": value + half, "seeds": len(part)}
-        rows.append(numbers | own)
+        spread = {"low": value - half, "high": value + half} if len(part) > 1 else {}
+        rows.append(numbers | spread | {"model": model, "images_seen": images, "seeds": len(part)})
     return pd.DataFrame(rows).sort_values(["parameters_m", "images_seen"]).reset_index(drop=True)
 
 
@@ -202,31 +204,55 @@ def rises(found: pd.DataFrame) -> bool:
     return len(found) > 1 and found["low"].iloc[-1] > found["high"].iloc[0] and not falls
 
 
-def at_equal_compute(found: pd.DataFrame, levels: int = 4) -> pd.DataFrame:
-    """value of each size at the same FLOPs, between its horizons on a line of logarithms; others are left out.
+def falls(found: pd.DataFrame) -> bool:
+    """`rises`, mirrored."""
+    return rises(found.assign(low=-found["high"], high=-found["low"]))
 
-    The levels lie between the most of the smallest runs' compute and the most of all.
+
+def everywhere(table: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
+    """{(data set, readout, normalisation): the gain of each size at equal images}, wherever two sizes were probed."""
+    plain = table["pooling"].isin([PLAIN, WHOLE]) & (table["metric"] == "top1" + GAIN)
+    kinds = table.loc[plain, ["dataset", "pooling", "normalisation"]].drop_duplicates()
+    # UC Merced before AID, the plain readout before the other, all numbers before 64 of them: as LOG names them.
+    ordered = sorted(kinds.itertuples(index=False, name=None), key=lambda k: (k[0] != "ucm", k))
+    found = {kind: at_equal_images(probes(table, *kind, gain=True)) for kind in ordered}
+    return {kind: rows for kind, rows in found.items() if len(rows) > 1}
+
+
+def controls(table: pd.DataFrame, dataset: str) -> pd.Series:
+    """Top-1 of what no encoder has to do with, under the same head, by CONTROLS as far as they were scored."""
+    of = table[(table["dataset"] == dataset) & (table["protocol"] == FAST) & (table["normalisation"] == SCALED)]
+    return of[of["model"].isin(CONTROLS) & of["shot"].isna()].groupby("model")["value"].first()
+
+
+def base_rate() -> str:
+    """The base learning rate of the study's pretrainings, as its grids say."""
+    return ", ".join(dict.fromkeys(row["base_learning_rate"] for name in GRIDS for row in _grid(name)
+                                   if row.get("base_learning_rate")))  # fmt: skip
+
+
+def at_equal_compute(found: pd.DataFrame) -> pd.DataFrame:
+    """value, low, high of each size at the FLOPs of every horizon of any size that another size reaches too.
+
+    Between its own horizons a size lies on a line in logarithms of FLOPs; beyond them it is left out.
     """
     sized = by_size(found)
-    if sized["model"].nunique() < 2:
-        return pd.DataFrame(columns=["flops", "model", "parameters_m", "value"])
-    spans = {model: part.sort_values("flops") for model, part in sized.groupby("model", sort=False)}
-    ends = sorted(part["flops"].max() for part in spans.values())
+    spans = {model: part.sort_values("flops") for model, part in sized.groupby("model", sort=False) if len(part) > 1}
     rows = []
-    for flops in np.geomspace(sized["flops"].min() * 1.0001, ends[-2], levels):
+    for flops in sorted(set(sized.get("flops", ()))):
         for model, part in spans.items():
-            if part["flops"].min() <= flops <= part["flops"].max() and len(part) > 1:
-                value = np.interp(np.log(flops), np.log(part["flops"]), part["value"])
-                rows.append(
-                    {"flops": flops, "model": model, "parameters_m": part["parameters_m"].iloc[0], "value": value}
-                )
-    return pd.DataFrame(rows, columns=["flops", "model", "parameters_m", "value"])
+            if part["flops"].min() <= flops <= part["flops"].max():
+                at = {"flops": flops, "model": model, "parameters_m": part["parameters_m"].iloc[0]}
+                ends = {n: np.interp(np.log(flops), np.log(part["flops"]), part[n]) for n in ("value", "low", "high")}
+                rows.append(at | ends)
+    cut = pd.DataFrame(rows, columns=["flops", "model", "parameters_m", "value", "low", "high"])
+    return cut[cut.groupby("flops")["model"].transform("size") > 1].reset_index(drop=True)
 
 
 def fullest(cut: pd.DataFrame) -> pd.DataFrame:
     """Of `at_equal_compute`, the level that most sizes reach, the higher of several; empty below two sizes."""
     counts = cut.groupby("flops")["model"].nunique()
-    return cut[cut["flops"] == counts[counts == counts.max()].index.max()] if counts.max() > 1 else cut[:0]
+    return cut[cut["flops"] == counts[counts == counts.max()].index.max()] if len(cut) else cut
 
 
 def speeds(table: pd.DataFrame) -> pd.Series:
