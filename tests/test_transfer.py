@@ -3,6 +3,7 @@
 import csv
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
@@ -11,13 +12,15 @@ from PIL import Image
 from geofm_lib import files
 from geofm_lib.catalog import transfer as arms
 from geofm_lib.catalog.readouts import ACCURACY, GAIN
+from geofm_lib.data import trained_on
 from geofm_lib.distributed import training
 from geofm_lib.distributed.context import Context
 from geofm_lib.figures import transfer as page
-from geofm_lib.jobs import probe_judge, probe_metrics, transfer_arm, transfer_judge
+from geofm_lib.jobs import probe_judge, probe_metrics, probe_seen, transfer_arm, transfer_judge
 from geofm_lib.jobs import transfer as job
 from geofm_lib.jobs.run_folder import Folder, Stopped, request
 from geofm_lib.model import transfer, vit
+from geofm_lib.model.interop import locate
 from geofm_lib.runs import launch
 from geofm_lib.runs.run import Run
 from geofm_lib.settings import SettingsError, TransferSettings
@@ -111,6 +114,29 @@ def test_an_arm_is_a_row(finished):
     assert [str(figure(run)) for figure in (page.verdict, page.differences, page.classes, page.controls)]
     assert "fine-tuned" in page.arms(run).alt and "fine-tuned" in page.curves(run).alt
     assert not (folder / "kept").exists()
+
+
+def test_the_answer_says_which_arms_still_learn(finished):
+    frame = pd.DataFrame({"arm": ["scratch"] * 10 + ["frozen"] * 10, "epoch": [*range(1, 11)] * 2})
+    frame["loss"] = [2 - 0.1 * k for k in range(10)] + [2 - 0.1 * min(k, 5) for k in range(10)]
+    assert page._still_falling(frame) == ["scratch"]
+    run = Run(finished[1])
+    assert ("Not trained to the end" in page.verdict(run).more) == bool(page._still_falling(run.metrics))
+
+
+def test_an_encoder_that_has_seen_the_train_side_is_told(place, finished, tmp_path):
+    assert probe_seen.of_training(asked(place), CONFIG) == {}, "of these weights nothing is known"
+    file = place / "run" / "encoder" / locate.TRAINED_ON
+    trained_on.write(file, place / "set")
+    try:
+        found = probe_seen.of_training(asked(place), CONFIG)
+    finally:
+        file.unlink()
+    assert found["seen_train_images"] == found["train_side"] > 0
+    files.write_json(tmp_path / "summary.json", finished[0] | found)
+    files.write_json(tmp_path / "settings.json", files.read_json(finished[1] / "settings.json"))
+    assert f"was pretrained on {found['train_side']} of the" in page.verdict(Run(tmp_path)).more
+    assert "was pretrained on" not in page.verdict(Run(finished[1])).more
 
 
 def test_every_step_has_a_row_and_only_fine_tuning_is_eased(finished, place):

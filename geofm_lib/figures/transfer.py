@@ -12,6 +12,7 @@ from geofm_lib.figures.pretrain import WITHHELD, withheld
 from geofm_lib.runs.run import Run
 
 SEGMENTS, SERIES, NO_CLASS = "segments.npz", "series.npz", 255
+LAST, STILL = 0.2, 0.05  # an arm whose loss falls by more than this over the last share of the epochs has not ended
 NONE = "The run holds no result yet: an arm is judged when all of its seeds are trained."
 COLOURS = {
     name: own_look("pretrained" if arm.pretrained else "untrained")["color"] for name, arm in transfer.ARMS.items()
@@ -43,10 +44,30 @@ def verdict(run: Run) -> Answer | Note:
         f"{summary['model']} on {metrics.counted(summary['train_images'], 'labelled image')} of {run.dataset}, "
     )
     more[-1] += f"judged on {metrics.counted(summary['test_images'], 'test image')}."
+    if 2 * summary.get("seen_train_images", 0) > summary.get("train_side", 0):
+        own = metrics.counted(summary["train_side"], "image")
+        more.append(f"The encoder was pretrained on {summary['seen_train_images']:,} of the {own} of this train side, "
+                    "without labels: this asks what it adds where labels are few, not on other images.")  # fmt: skip
+    if falling := _still_falling(run.metrics):
+        more.append(f"Not trained to the end: the loss still fell by more than {100 * STILL:.0f} % over the last "
+                    f"{LAST:.0%} of the epochs ({', '.join(map(transfer.words, falling))}). More epochs would "
+                    "change these numbers.")  # fmt: skip
     if len(told):
         over = str(told["interval_kind"].iloc[0]).removeprefix("95 %, ")
         more.append(f"One pretraining: each interval is 95 % of a {over}; it holds nothing of other pretrainings.")
     return Answer(f"{first}.", " ".join(more))
+
+
+def _still_falling(frame: pd.DataFrame) -> list[str]:
+    """The arms whose mean loss in the last fifth of the epochs is below that of the fifth before by more than STILL."""
+    if "arm" not in frame:
+        return []
+    found, end = [], frame["epoch"].max()
+    for name, own in frame.groupby("arm", sort=False):
+        before, last = (own.loc[own["epoch"].between(a * end, b * end, inclusive="right"), "loss"].mean()
+                        for a, b in ((1 - 2 * LAST, 1 - LAST), (1 - LAST, 1)))  # fmt: skip
+        found += [str(name)] if last < (1 - STILL) * before else []
+    return found
 
 
 def rows(run: Run) -> pd.DataFrame:

@@ -45,6 +45,18 @@ def compare(settings: EncoderSettings, config: folders.Config, labelled: bool = 
     return {"pretrained_on": how, **{f"seen_{kind}": number for kind, number in found.items()}}
 
 
+def of_training(settings: EncoderSettings, config: folders.Config, labelled: bool = True) -> dict[str, int]:
+    """For the summary: train_side, its images, and seen_train_images, those that the encoder was pretrained on.
+
+    {} where that is not known. To have seen them, without their labels, is no fault.
+    """
+    images = overlap.of_sides(Path(settings.data), ("train",), labelled=labelled)
+    seen = which(settings, config, images, None)
+    if images is None or isinstance(seen, bool):
+        return {}
+    return {"train_side": len(seen), "seen_train_images": int(seen.sum())}
+
+
 def which(
     settings: EncoderSettings, config: folders.Config, images: overlap.Arrays | None, ground: np.ndarray | None
 ) -> np.ndarray | bool:

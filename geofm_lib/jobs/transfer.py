@@ -60,7 +60,8 @@ def run(settings: TransferSettings, context: Context, run: Folder) -> dict[str, 
     del encoder
     mean, std = (config.get(name) or getattr(data.train, name) for name in ("mean", "std"))
     judge = transfer_judge.Judge(settings.data, data.train.names, data.test.names, data.metric, data.truth())
-    seen = probe_seen.compare(settings, config, labelled=settings.task in ("classify", "series"))
+    labelled = settings.task in ("classify", "series")
+    seen = probe_seen.compare(settings, config, labelled) | probe_seen.of_training(settings, config, labelled)
     given = Given(settings, context, run, data, config, weights, mean, std, judge)
     arms = transfer.chosen(settings.arms)
     seeds = range(settings.seed, settings.seed + settings.seeds)
