@@ -69,14 +69,15 @@ def answer(settings: AccuracySettings) -> Answer:
 
 
 def _beside(settings: AccuracySettings) -> str:
-    """Whether what no encoder has to do with is better than the encoders of the first figure."""
+    """What no encoder has to do with, and whether it is better than the encoders of the first figure."""
     top = accuracy_study.at_equal_images(probed(settings))
     found = accuracy_study.controls(read(settings), settings.dataset)
     if found.empty or top.empty:
         return ""
-    best, words = top.loc[top["value"].idxmax()], " and ".join(f"{name} {value:.1f} %" for name, value in found.items())
-    more = ", more than every encoder here" if found.min() > best["value"] else ""
-    return f"Without any encoder {words}{more}: {best['model']}, the best, has {best['value']:.1f} % by this readout."
+    best, words = top.loc[top["value"].idxmax()], ", ".join(f"{name} {value:.1f} %" for name, value in found.items())
+    more = " and ".join(str(name) for name in found[found > best["value"]].index)
+    more = f", which {more} exceed" if more else ""
+    return f"The best encoder here, {best['model']}, has {best['value']:.1f} %{more}; without any encoder: {words}."
 
 
 def _conditions(settings: AccuracySettings, gains: pd.DataFrame) -> str:

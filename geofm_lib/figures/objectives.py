@@ -6,7 +6,8 @@ import pandas as pd
 from geofm_lib.catalog.metrics import counted, plus_minus, with_ends
 from geofm_lib.catalog.readouts import CONTROLS
 from geofm_lib.figures._axes import PARAMETERS, RATE, legend_below, own_look, ticks
-from geofm_lib.figures.accuracy import lowest, read
+from geofm_lib.figures.accuracy import read
+from geofm_lib.figures.accuracy_costs import lowest
 from geofm_lib.figures.display import NO_RESULTS, Answer, Figure, Note, Table, axes, styled
 from geofm_lib.files import read_csv
 from geofm_lib.paper import objectives_study as study

@@ -212,10 +212,12 @@ def falls(found: pd.DataFrame) -> bool:
 def everywhere(table: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
     """{(data set, readout, normalisation): the gain of each size at equal images}, wherever two sizes were probed."""
     plain = table["pooling"].isin([PLAIN, WHOLE]) & (table["metric"] == "top1" + GAIN)
-    kinds = table.loc[plain, ["dataset", "pooling", "normalisation"]].drop_duplicates()
-    # UC Merced before AID, the plain readout before the other, all numbers before 64 of them: as LOG names them.
-    ordered = sorted(kinds.itertuples(index=False, name=None), key=lambda k: (k[0] != "ucm", k))
-    found = {kind: at_equal_images(probes(table, *kind, gain=True)) for kind in ordered}
+    kinds = {
+        (str(a), str(b), str(c)) for a, b, c in table.loc[plain, ["dataset", "pooling", "normalisation"]].to_numpy()
+    }
+    # UC Merced before AID, the plain readout before the other, all dimensions before 64: as LOG names them.
+    ordered = sorted(kinds, key=lambda kind: (kind[0] != "ucm", kind))
+    found = {(a, b, c): at_equal_images(probes(table, a, b, c, gain=True)) for a, b, c in ordered}
     return {kind: rows for kind, rows in found.items() if len(rows) > 1}
 
 
