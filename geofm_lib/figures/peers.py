@@ -47,9 +47,11 @@ def answer(run: Run) -> Answer:
     compared = len(left_out) < len(PEERS)
     said = [_said(row, _best(frame, row)) if compared else _alone(row) for row in own.to_dict("records")]
     makes = "makes these multiples of the best peer's images/s:" if compared else "makes"
-    words = f"This is on {summary['device']}, {summary['threads']} threads"
+    words = f"This is on {summary['device']}, one process of {summary['threads']} threads"
     words += (f", torch {summary['torch']}: medians of {summary['measured_steps']} rounds after "
               f"{summary['warmup_steps']} of warm-up.")  # fmt: skip
+    if compared and "bf16" in set(frame["precision"]):
+        words += " In bf16 the peers run under autocast; ours casts its weights once a step."
     words += f" {NOT_NOTED_CPU}." if where.get("device_type", "cpu") == "cpu" and "cpu_flags" not in where else ""
     if compared and (gains := _causes(frame, run)):
         words += f" Where it comes from, by how ours computes: {'; '.join(gains)}."
