@@ -277,6 +277,7 @@ def test_names_of_other_runs_stay():
 
 
 OTHER = {"model": "ViT-Femto", "patch_size": 16, "image_size": 64, "decoder_width": 32, "decoder_depth": 1}
+OTHER["recipe"] = "fast"
 OTHER |= {"decoder_heads": 1, "dataset": "a", "images_per_class": 3, "global_batch": 4, "seed": 1, "mask_ratio": 0.5}
 OTHER |= {
     "train_images": 8,

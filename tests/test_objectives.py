@@ -211,6 +211,7 @@ CONTRASTIVE = {"objective": "contrastive"}
     [
         (CONTRASTIVE | {"temperature": 0}, "temperature: 0 cannot be used: input should be greater than 0"),
         (CONTRASTIVE | {"mask_ratio": 0.5}, "mask_ratio: 0.5 says nothing with objective=contrastive: contrastive"),
+        (CONTRASTIVE | {"recipe": "fast"}, "recipe: 'fast' says nothing with objective=contrastive"),
         (CONTRASTIVE | {"decoder_depth": 2}, "decoder_depth: 2 says nothing with objective=contrastive"),
         (CONTRASTIVE | {"contrast_weight": 1}, "contrast_weight: 1.0 says nothing with objective=contrastive"),
         ({"temperature": 0.3}, "temperature: 0.3 says nothing with objective=mae: MAE compares no views"),

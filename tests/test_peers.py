@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from geofm_lib.catalog.peers import CONFIGS, MASK_RATIO, OFF, OURS, PEERS, STAGES, ours
+from geofm_lib.catalog.peers import CONFIGS, FAST, MASK_RATIO, OFF, OURS, PEERS, STAGES, ours
 from geofm_lib.figures import peers as shown
 from geofm_lib.jobs import peers as job
 from geofm_lib.jobs.peers_process import Asked, Process, serve
@@ -58,6 +58,13 @@ def test_ratios_are_of_median_steps_and_their_interval_of_paired_rounds():
     assert own["mfu_of_measured_peak"] == pytest.approx(own["model_tflops"] / 0.5)
 
 
+def test_a_recipe_with_a_smaller_decoder_is_measured_by_its_own_operations():
+    own, fast = job.compared({OURS: [1.0, 1.0], FAST: [1.0, 1.0]}, "base", 0.5, [])
+    assert own["images_per_s"] == fast["images_per_s"]
+    assert 0.4 < fast["model_tflops"] / own["model_tflops"] < 0.7, "7 of 8 blocks of the decoder are left out"
+    job.must_be_equal({FAST: 0.5, OURS: 1.0}, "tiny")
+
+
 def test_without_another_library_nothing_is_compared():
     (own,) = job.compared({OURS: [1.0, 2.0, 3.0]}, "tiny", 0.5, [])
     assert own["images_per_s"] == CONFIGS["tiny"].batch / 2
@@ -71,10 +78,11 @@ def test_a_library_that_trains_something_else_stops_the_run():
             job.must_be_equal({"lightly": other, OURS: 1.0}, "tiny")
 
 
-def test_ours_by_default_is_the_last_stage():
+def test_ours_by_default_is_the_last_stage_and_the_recipe_beside_it():
     assert list(ours(True))[0] == job.PROFILED[0]
-    assert list(ours(True))[-1] == OURS
-    assert ours(False) == {name: ours(True)[name] for name in job.PROFILED}
+    assert list(ours(True))[-2:] == [OURS, FAST]
+    assert ours(False) == {name: ours(True)[name] for name in (*job.PROFILED, FAST)}
+    assert ours(True)[FAST] == ours(True)[OURS] | {"recipe": "fast"}
     assert not set(ours(True)) & set(PEERS)
     assert {name for stage in STAGES for name in stage.change} == set(OFF), "everything that is off is switched on"
 
@@ -132,7 +140,7 @@ def finished(tmp_path_factory):
 def test_a_run_is_a_row_an_implementation_and_its_page_says_who_is_left_out(finished):
     rows = results.read_csv(finished.folder / "peers.csv")
     here = [name for name in PEERS if peers.installed(name)]
-    assert [row["implementation"] for row in rows] == [*here, *job.PROFILED]
+    assert [row["implementation"] for row in rows] == [*here, *job.PROFILED, FAST]
     assert all(0.1 < float(row["peak_memory_gib"]) < 4 for row in rows)
     rounds = results.read_csv(finished.folder / "rounds.csv")
     for row in rows:
@@ -149,7 +157,9 @@ def test_a_run_is_a_row_an_implementation_and_its_page_says_who_is_left_out(fini
         assert (f"{PEERS[name]} is not installed here and left out (pip install" in said) == (name not in here)
     assert "instruction sets were not recorded" in said and "so few give a rough interval" in said or not here
     assert f"{OURS}: " in shown.ratios(finished).alt
-    assert list(shown.table(finished).frame["implementation"]) == [*here, *job.PROFILED]
+    assert list(shown.table(finished).frame["implementation"]) == [*here, *job.PROFILED, FAST]
+    assert list(shown.losses(finished).frame["implementation"]) == [*here, *job.PROFILED], "another model's differs"
+    assert ("With recipe=fast, a decoder of one block: " in said) == bool(here)
     assert shown.losses(finished).frame.iloc[:, -1].max() < job.EQUAL
     assert len(shown.profile(finished).frame) == 10
     assert list(shown.configs(finished).frame["config"]) == ["tiny"]
@@ -178,7 +188,7 @@ def test_the_notebook_begins_with_its_answer(root, monkeypatch, tmp_path):
     state, error, page, _ = execute.execute(root / "notebooks" / "11_peers.ipynb", few)
     assert (state, error) == ("finished", "")
     text = page.read_text()
-    assert text.index(f"{OURS} makes ") < text.index("<h2>The run") < text.index("<h2>In numbers")
+    assert text.index(f"{OURS} makes ") < text.index('id="in-numbers"')
 
 
 def test_the_study_has_the_agreed_columns(finished, monkeypatch, tmp_path):

@@ -44,6 +44,11 @@ REFUSED = {
     "an unknown model": ({"model": "ViT-Femo"}, "did you mean 'ViT-Femto'?"),
     "an unknown precision": ({"precision": "bf61"}, "did you mean 'bf16'?"),
     "a truth value for a number": ({"epochs": True}, "a number is needed"),
+    "a decoder that the recipe has not": (
+        {"recipe": "fast", "decoder_depth": 2},
+        "decoder_depth: 2 is not of recipe=fast, which sets 1; leave out one of them",
+    ),
+    "an unknown recipe": ({"recipe": "fats"}, "did you mean 'fast'?"),
     "a word for a number": ({"epochs": "many"}, "epochs: 'many' cannot be used"),
 }
 
@@ -55,6 +60,13 @@ def test_refuses(case):
         PretrainSettings(**values)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_sets_what_is_not_given():
+    fast = PretrainSettings(recipe="fast")
+    assert fast.decoder() == PretrainSettings().decoder() | {"decoder_depth": 1}
+    assert PretrainSettings(**fast.asked()) == fast, "as settings.json keeps it"
+    assert PretrainSettings(recipe="fast", decoder_depth=1) == fast
 
 
 def test_two_faults_are_both_told():

@@ -1,7 +1,9 @@
 """What 11_peers measures: configurations, the libraries beside ours, and ours from all optimisations off to all on."""
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
+
+from geofm_lib.catalog.recipes import RECIPES
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,11 @@ class Config:
         width, depth, heads = self.decoder
         decoder = {"decoder_width": width, "decoder_depth": depth, "decoder_heads": heads}
         return {"image_size": self.image_size, "patch_size": self.patch_size, **decoder}
+
+    def under(self, recipe: str) -> Self:
+        """The same with the decoder that a recipe of 02 has."""
+        width, depth, heads = self.decoder
+        return replace(self, decoder=(width, RECIPES[recipe].get("decoder_depth", depth), heads))
 
     @property
     def patches(self) -> int:
@@ -43,7 +50,7 @@ class Stage(NamedTuple):
     change: dict[str, Any]
 
 
-OURS = "geofm"
+OURS, FAST = "geofm", "geofm: recipe=fast"
 OFF: dict[str, Any] = {"wrapped": True, "attention": "fused", "linear": "matmul", "allocator": False}
 """How `jobs.peers_process` builds ours without any of them."""
 STAGES = (
@@ -56,10 +63,10 @@ STAGES = (
 
 
 def ours(stages: bool) -> dict[str, dict[str, Any]]:
-    """Implementations of ours by name: all off, with `stages` those between, the default last."""
+    """Implementations of ours by name: all off, with `stages` those between, the default, the default's fast recipe."""
     found, how = {f"{OURS}: all off": OFF}, OFF
     for stage in STAGES:
         how = how | stage.change
         found[f"{OURS}: + {stage.name}"] = how
     first, *between, (_, on) = found.items()
-    return dict([first, *(between if stages else []), (OURS, on)])
+    return dict([first, *(between if stages else []), (OURS, on), (FAST, on | {"recipe": "fast"})])

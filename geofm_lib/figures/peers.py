@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from geofm_lib.catalog.metrics import number
-from geofm_lib.catalog.peers import CONFIGS, OURS, PEERS
+from geofm_lib.catalog.peers import CONFIGS, FAST, OURS, PEERS
 from geofm_lib.figures._axes import IDEAL, LOOKS, SKY, TIMES, own_look
 from geofm_lib.figures.display import Answer, Figure, Note, Table, axes, styled
 from geofm_lib.runs.run import Run
@@ -55,6 +55,11 @@ def answer(run: Run) -> Answer:
     words += f" {NOT_NOTED_CPU}." if where.get("device_type", "cpu") == "cpu" and "cpu_flags" not in where else ""
     if compared and (gains := _causes(frame, run)):
         words += f" Where it comes from, by how ours computes: {'; '.join(gains)}."
+    fast = frame[frame["implementation"] == FAST].to_dict("records") if compared else []
+    if fast:
+        words += (
+            f" With recipe=fast, a decoder of one block: {', '.join(_said(row, _best(frame, row)) for row in fast)}."
+        )
     words += f" In brackets: 95 % of the ratios when the {summary['measured_steps']} rounds are drawn anew; so few "
     words += "give a rough interval." if compared else f" {ALONE}."
     if compared and left_out:
@@ -141,6 +146,7 @@ def table(run: Run) -> Table:
 def losses(run: Run) -> Table:
     """The loss of the first step of everyone, and how far it is from ours."""
     frame = _rows(run)
+    frame = frame[frame["implementation"] != FAST]  # another model, whose loss means something else
     keys = ["config", "precision"]
     own = frame[frame["implementation"] == OURS].set_index(keys)["loss"]
     away = frame["loss"] / own.loc[list(frame[keys].itertuples(index=False, name=None))].to_numpy() - 1

@@ -19,7 +19,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from geofm_lib import files
-from geofm_lib.catalog.peers import CONFIGS, MASK_RATIO, PEERS
+from geofm_lib.catalog.peers import CONFIGS, MASK_RATIO, PEERS, Config
 from geofm_lib.data.transforms import mask_noise
 from geofm_lib.distributed import sharding, training
 from geofm_lib.distributed.context import Context
@@ -50,7 +50,8 @@ class Trained:
     """A model with its optimiser, and steps of it that are timed."""
 
     def __init__(self, asked: Asked):
-        self.asked, self.config, self.device = asked, CONFIGS[asked.config], torch.device(asked.device)
+        self.asked, self.device = asked, torch.device(asked.device)
+        self.config = CONFIGS[asked.config].under(asked.how.get("recipe", "standard"))
         self.number = 0
 
     def build(self) -> str:
@@ -62,7 +63,7 @@ class Trained:
         if asked.implementation in PEERS:
             self.model, self._step = _peer(asked, self.device), self._of_peer
         else:
-            (self.model, chosen), self._step = _ours(asked, self.device), self._of_ours
+            (self.model, chosen), self._step = _ours(asked, self.config, self.device), self._of_ours
         self.optimiser = training.optimiser(self.model, WEIGHT_DECAY)
         return chosen
 
@@ -111,11 +112,11 @@ def _peer(asked: Asked, device: torch.device) -> nn.Module:
     return peers.build(asked.implementation, CONFIGS[asked.config], asked.seed).to(device).train()
 
 
-def _ours(asked: Asked, device: torch.device) -> tuple[nn.Module, str]:
+def _ours(asked: Asked, config: Config, device: torch.device) -> tuple[nn.Module, str]:
     """As 02 trains it on one rank, and the kernels of its stacks in words."""
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-    config, how = CONFIGS[asked.config], dict(asked.how)
+    how = {name: value for name, value in asked.how.items() if name != "recipe"}
     model = mae.build(config.model, channels=3, device="meta", mask_ratio=MASK_RATIO, **config.sizes)
     wanted = {kind: how.pop(kind) for kind in kernels.KINDS}
     settings = SimpleNamespace(precision=asked.precision, compile=False, **wanted)

@@ -33,7 +33,9 @@ SHAPES, ORDER = "its weights have that shape", "its steps count other images the
 LOSS, FIRST = "its loss means something else then", "its weights are long begun"
 GROUPS = "its optimiser has other groups of weights then"
 FIXED = {  # -> why; `data` may be another folder of the same images
-    **dict.fromkeys(("model", "patch_size", "image_size", "decoder_width", "decoder_depth", "decoder_heads"), SHAPES),
+    **dict.fromkeys(
+        ("model", "patch_size", "image_size", "recipe", "decoder_width", "decoder_depth", "decoder_heads"), SHAPES
+    ),
     **dict.fromkeys(("dataset", "images_per_class", "train_images", "global_batch", "seed"), ORDER),
     **dict.fromkeys(("objective", "projection", "band_groups"), SHAPES),
     **dict.fromkeys(("mask_ratio", "group_masks", "norm_pix_loss", "crop_scale_min", "rotations"), LOSS),

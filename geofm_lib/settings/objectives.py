@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 Kind = Literal["mae", "contrastive", "both"]
 Positives = Literal["views", "dates"]
-REBUILDS = ("mask_ratio", "norm_pix_loss", "group_masks", "decoder_width", "decoder_depth", "decoder_heads")
+REBUILDS = ("mask_ratio", "norm_pix_loss", "group_masks", "recipe", "decoder_width", "decoder_depth", "decoder_heads")
 CONTRASTS = ("positives", "temperature", "projection", "colour_jitter")
 # objective -> {setting: why it says nothing there}
 IDLE: dict[str, dict[str, str]] = {

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import field_validator, model_validator
 
-from geofm_lib.catalog import bands
+from geofm_lib.catalog import bands, recipes
 from geofm_lib.catalog.models import lookup
 from geofm_lib.catalog.readouts import ORIENTATIONS, READOUTS
 from geofm_lib.settings import base, branch, objectives
@@ -87,6 +87,10 @@ class PretrainSettings(TrainingSettings):
         "model",
         later=True,
     )
+    recipe: recipes.Name = setting(
+        "standard", "standard | fast (a decoder of one block: cheaper steps of small models)", "model",
+        later=True,
+    )  # fmt: skip
     decoder_width: int = setting(0, "0: the model's own", "model", ge=0)
     decoder_depth: int = setting(0, "blocks (0: the model's own)", "model", ge=0)
     decoder_heads: int = setting(0, "0: the model's own", "model", ge=0)
@@ -144,7 +148,8 @@ class PretrainSettings(TrainingSettings):
 
     def __init__(self, **values: Any) -> None:
         there = branch.inherited(values) if values.get("branch") else {}
-        super().__init__(**(there | values))
+        values = there | values
+        super().__init__(**values | recipes.filled(values))
         if there:
             branch.refuse(self, there)
 
@@ -168,6 +173,11 @@ class PretrainSettings(TrainingSettings):
             raise ValueError(
                 f"cooldown_epochs: {self.cooldown_epochs:g} are more than the {self.epochs} epochs there are"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _recipe_holds(self) -> Self:
+        recipes.refuse(vars(self))
         return self
 
     @model_validator(mode="after")
