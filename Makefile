@@ -52,14 +52,13 @@ recorded_05_probe = -p ranks $(RANKS) $(recorded_scenes) -p encoder runs/recorde
 recorded_06_paper =
 recorded_07_accuracy =
 recorded_08_transfer = -p ranks $(RANKS) $(recorded_scenes) -p encoder runs/recorded/pretrain
-recorded_08_segment = $(recorded_08_transfer) -p task segment -p epochs 20
-recorded_08_detect = $(recorded_08_transfer) -p task detect -p train_images 400 -p epochs 40 -p seeds 2
-recorded_08_series = -p ranks $(RANKS) -p task series -p dataset seasons
+recorded_08_segment = $(recorded_08_transfer) -p task segment -p seeds 2
+recorded_08_series = -p ranks $(RANKS) -p task series -p dataset seasons -p seeds 2
 recorded_09_objectives =
 recorded_10_compare =
 recorded_11_peers = -p configs base,small -p steps 7 -p warmup_steps 1
 recorded_minutes := 01_data=1 02_pretrain=18 03_throughput=2 04_scaling=1 05_probe=8 06_paper=2 07_accuracy=1 08_transfer=3 09_objectives=1 10_compare=1 11_peers=8
-recorded_tasks := 08_segment 08_detect 08_series
+recorded_tasks := 08_segment 08_series
 recorded_strategies = SHARD_GRAD_OP NO_SHARD HYBRID_1GPU HYBRID_2GPUs DDP
 
 .PHONY: help .venv reports recorded lab predictions simulations study experiments peers verify loader test test-slurm test-long lint \
