@@ -84,7 +84,7 @@ def _conditions(settings: AccuracySettings, gains: pd.DataFrame) -> str:
     """Each gain with its interval, on which images, and of how many pretrainings."""
     rows = read(settings)
     rows = rows[(rows["dataset"] == settings.dataset) & rows["n_test"].notna() & (rows["protocol"] == FAST)]
-    said = ", ".join(f"{row.model} {row.value:.1f} ({row.low:.1f} to {row.high:.1f})" for row in gains.itertuples())
+    said = ", ".join(f"{model} {span}" for model, span in zip(gains["model"], _spans(gains), strict=True))
     sides = [f"{rows[name].iloc[0]:,.0f} images {does}" for name, does in SIDES.items()] if len(rows) else []
     seen = f"Each gain, after {gains['images_seen'].iloc[0]:,.0f} images of pretraining: {said}."
     several = [f"{row.seeds:.0f} of {row.model}" for row in gains.itertuples() if row.seeds > 1]
@@ -135,7 +135,7 @@ def everywhere(settings: AccuracySettings) -> Table:
     rows = []
     for (dataset, pooling, cut), found in accuracy_study.everywhere(read(settings)).items():
         own = {"data set": dataset, "readout": pooling, "dimensions": EQUAL if cut != SCALED else "all"}
-        own |= {row.model: f"{row.value:.1f} ({row.low:.1f} to {row.high:.1f})" for row in found.itertuples()}
+        own |= dict(zip(found["model"], _spans(found), strict=True))
         enough = len(found) >= claims.LEAST_SIZES
         does = "rises" if accuracy_study.rises(found) else "falls" if accuracy_study.falls(found) else "not shown"
         rows.append(own | {"with size": does if enough else "too few sizes"})
