@@ -271,11 +271,12 @@ def test_compiled_blocks_train_the_same(tmp_path, strategy, precision, checkpoin
 
 
 @pytest.mark.long
-def test_the_loss_of_compiled_blocks_stays_that_of_plain_ones_over_3000_steps(tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_loss_of_compiled_blocks_stays_that_of_plain_ones_over_3000_steps(tmp_path, precision):
     """Others saw it drift apart after thousands of steps: a whole schedule on images that can be learned."""
     images = launch(PrepareSettings(images_per_class=16, scene_size=32, run_dir=str(tmp_path / "images")))
     asked = {"data": str(images.folder), "model": "ViT-Atto", "image_size": 32, "global_batch": 16}
-    asked |= {"epochs": 375, "warmup_epochs": 10, "log_every": 1, "checkpoint_every": 3000}
+    asked |= {"epochs": 375, "warmup_epochs": 10, "log_every": 1, "checkpoint_every": 3000, "precision": precision}
     asked |= {"attention": "fused", "linear": "matmul"}
     names = {str(compile): {"compile": compile, "run_dir": str(tmp_path / str(compile))} for compile in (False, True)}
     ranks.start("curves", tmp_path / "ranks", 1, runs=[{"settings": asked | own} for own in names.values()])

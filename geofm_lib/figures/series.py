@@ -1,5 +1,6 @@
 """01, 02 and 08 of series: what is drawn over dates where the pages of images have pictures. No torch."""
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -8,16 +9,18 @@ from geofm_lib.figures._axes import BLUE, GREY, INK, ORANGE, RED, legend_below
 from geofm_lib.figures.display import Figure, axes, styled
 
 Arrays = dict[str, np.ndarray]
-COLUMNS, MOST = 4, 24  # panels side by side, and on a page
+COLUMNS, MOST, TITLE = 4, 24, 24  # panels side by side, and on a page; letters in a line above one
 DATE, VALUE = "date, by its number", "value, normalised"
 
 
 def _panels(count: int) -> tuple[Any, list[Any]]:
     rows = -(-count // COLUMNS)
-    figure, grid = axes(0.4 + 1.35 * rows, rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
+    figure, grid = axes(0.8 + 1.4 * rows, rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
     for ax in grid.flat[count:]:
         ax.set_visible(False)
-    figure.supxlabel(DATE, fontsize=9)
+    for ax in grid.flat[max(0, count - COLUMNS) : count]:  # the lowest of each column
+        ax.set_xlabel(DATE, fontsize=8)
+        ax.tick_params(labelbottom=True)
     return figure, list(grid.flat[:count])
 
 
@@ -34,7 +37,7 @@ def sheet(arrays: Arrays) -> Figure:
     for ax, name in zip(panels, classes, strict=True):
         for each in series[labels == name]:
             ax.plot(_dates(len(each)), each[:, 0], color=BLUE, linewidth=1)
-        ax.set_title(name or "no label", fontsize=8)
+        ax.set_title(textwrap.fill(name or "no label", TITLE), fontsize=8)
     left = len(set(labels)) - len(classes)
     more = f", and {left} classes that are not drawn" if left else ""
     words = ", ".join(name or "no label" for name in classes)
@@ -79,7 +82,7 @@ def said(arrays: Arrays, arm: str) -> Figure:
             dates, own, color=BLUE if right else RED, linewidth=1.2, label="series" if right else "taken for another"
         )
         told.append(f"{names[truth]}" if right else f"{names[truth]}, taken for {names[word]}")
-        ax.set_title(told[-1], fontsize=8)
+        ax.set_title(textwrap.fill(told[-1], TITLE), fontsize=8)
     figure.supylabel(VALUE, fontsize=9)
     legend_below(figure, panels, 2)
     alt = f"{len(told)} test series over their dates, beside the quartiles of the train series of their class. By the "

@@ -161,7 +161,7 @@ def _up(epoch: float) -> int:
 def classes(run: Run) -> Table:
     """Each class of the test side, under every arm and control."""
     found = run.read_csv("classes.csv")
-    names = {name: transfer.words(name) for name in found.columns}
+    names = {name: transfer.words(name).replace("_", " ") for name in found.columns}
     caption = "Each class, in percent, over all seeds"
     return Table(found.rename(columns=names), caption, empty=NONE)
 
