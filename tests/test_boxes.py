@@ -38,7 +38,7 @@ def test_boxes_lie_beside_their_images(place):
         assert known.classes.tolist() == [kind for *_, kind in truth]
     assert prepared.fingerprint(root / "set") == found["fingerprint"]
     with pytest.raises(ValueError, match="has no boxes, so nothing can be detected; prepare it with labels=boxes"):
-        prepared.refuse_without_boxes(root / "files")
+        prepared.refuse_without("boxes", root / "files")
 
 
 def box(image, corner, category=7, **more):

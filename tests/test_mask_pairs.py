@@ -65,7 +65,7 @@ def test_the_fingerprint_is_of_masks_too_and_a_set_without_them_is_as_it_was(pla
         assert (tmp_path / "plain" / name).read_bytes() == (root / "set" / name).read_bytes()
     assert prepared.fingerprint(root / "set") == place[1]["fingerprint"]
     with pytest.raises(ValueError, match="has no masks, so nothing can be segmented; prepare it with labels=masks"):
-        prepared.refuse_without_masks(tmp_path / "plain")
+        prepared.refuse_without("masks", tmp_path / "plain")
     asked = PrepareSettings(dataset="a", labels="masks")
     assert asked.name() != PrepareSettings(dataset="a").name()
 

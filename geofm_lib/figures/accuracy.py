@@ -113,11 +113,11 @@ def gains(settings: AccuracySettings) -> Figure | Note:
         return Note(WAITS)
     figure, (left, right) = axes(height=3.6, columns=2)
     left.plot(top["parameters_m"], top["untrained"], **own_look("untrained", linestyle="--"))
-    left.errorbar(top["parameters_m"], top["value"], half(top), **own_look("pretrained"))
+    left.errorbar(top["parameters_m"], top["value"], bars(top), **own_look("pretrained"))
     controls = accuracy_study.controls(read(settings), settings.dataset)
     for (name, value), line in zip(controls.items(), (":", "-."), strict=False):
         left.axhline(value, color=GREY, linestyle=line, label=name)
-    right.errorbar(gained["parameters_m"], gained["value"], half(gained), fmt="o-", color=GREEN, label="the gain")
+    right.errorbar(gained["parameters_m"], gained["value"], bars(gained), fmt="o-", color=GREEN, label="the gain")
     for ax, label in ((left, "top-1, %"), (right, "pretrained minus untrained, points")):
         ax.set(xscale="log", xlabel=PARAMETERS, ylabel=label)
         ticks(ax.xaxis, top["parameters_m"].round(1))
@@ -186,7 +186,7 @@ def equal_compute(settings: AccuracySettings) -> Figure | Note:
     figure, ax = axes(height=3.4)
     said = []
     for (flops, part), colour in zip(found.groupby("flops"), PALETTE, strict=False):
-        ax.errorbar(part["parameters_m"], part["value"], half(part), fmt="o-", color=colour, capsize=2,
+        ax.errorbar(part["parameters_m"], part["value"], bars(part), fmt="o-", color=colour, capsize=2,
                     label=f"{flops:.1e} FLOPs")  # fmt: skip
         lowest = part.loc[part["value"].idxmin()]
         apart = (part["low"] > lowest["high"]).sum() == len(part) - 1
@@ -227,19 +227,19 @@ def unique_images(settings: AccuracySettings) -> Figure | Note:
     figure, ax = axes(height=3.2)
     said = []
     for model, part in found.groupby("model", sort=False):
-        ax.errorbar(part["unique"], part["value"], half(part), **own_look(str(model)))
+        ax.errorbar(part["unique"], part["value"], bars(part), **own_look(str(model)))
         few, all_ = part.iloc[0], part.iloc[-1]
         said.append(f"{model} {few['value']:.3f} on {few['unique']:,} different ones and {all_['value']:.3f} on "
-                    f"{all_['unique']:,} (each ± {half(part).max():.3f} over held-out images)")  # fmt: skip
+                    f"{all_['unique']:,} (each ± {max(map(max, bars(part))):.3f} over held-out images)")  # fmt: skip
     ax.set(xscale="log", xlabel="unique images", ylabel=HELD_OUT_LOSS)
     ticks(ax.xaxis, sorted(set(found["unique"])))
     legend_below(figure, [ax])
     return Figure(figure, f"Held-out loss after {fewest:,.0f} images seen: {'; '.join(said)}. One run each.", found)
 
 
-def half(found: pd.DataFrame) -> pd.Series:
-    """Half of each interval, as bars are drawn."""
-    return (found["high"] - found["low"]) / 2
+def bars(found: pd.DataFrame) -> list[pd.Series]:
+    """What an interval has below and above its value, as matplotlib draws them."""
+    return [found["value"] - found["low"], found["high"] - found["value"]]
 
 
 def _lines(found: pd.DataFrame, label: str, what: str) -> Figure | Note:
@@ -247,7 +247,7 @@ def _lines(found: pd.DataFrame, label: str, what: str) -> Figure | Note:
         return Note(WAITS_FOR_LOSS)
     figure, ax = axes(height=3.4)
     for model, part in found.groupby("model", sort=False):
-        ax.errorbar(part["images_seen"], part["value"], half(part), **own_look(str(model)))
+        ax.errorbar(part["images_seen"], part["value"], bars(part), **own_look(str(model)))
     plain_log(ax)
     ax.set(xscale="log", xlabel=SEEN, ylabel=label)
     ticks(ax.xaxis, sorted(set(found["images_seen"])))

@@ -7,7 +7,7 @@ import pandas as pd
 from geofm_lib.catalog.metrics import heading, number, with_ends
 from geofm_lib.catalog.models import FAMILY
 from geofm_lib.figures._axes import FLOPS, GREY, HELD_OUT_LOSS, IDEAL, PALETTE, RATE, legend_below, own_look, ticks
-from geofm_lib.figures.accuracy import WAITS, half, probed, read
+from geofm_lib.figures.accuracy import WAITS, bars, probed, read
 from geofm_lib.figures.display import Figure, Note, Table, axes, styled
 from geofm_lib.files import read_csv
 from geofm_lib.paper import accuracy_cost, accuracy_fits, accuracy_study
@@ -102,7 +102,7 @@ def pareto(settings: AccuracySettings) -> Figure | Note:
     best = accuracy_study.front(found)
     figure, ax = axes(height=3.4)
     for model, part in found.groupby("model", sort=False):
-        ax.errorbar(part["flops"], part["value"], half(part), **own_look(str(model), linestyle=""))
+        ax.errorbar(part["flops"], part["value"], bars(part), **own_look(str(model), linestyle=""))
     ax.step(best["flops"], best["value"], where="post", color=GREY, label="front")
     ax.set(xscale="log", xlabel=FLOPS, ylabel=f"top-1 on {settings.dataset}, %")
     legend_below(figure, [ax])

@@ -22,7 +22,7 @@ PIXELS = 192  # of a picture's side
 
 def read(settings: TransferSettings) -> Data:
     """Both sides' images, all looked through for boxes. ValueError, one sentence, for a set without boxes or sides."""
-    prepared.refuse_without_boxes(Path(settings.data))
+    prepared.refuse_without("boxes", Path(settings.data))
     train, test = (Shards(settings.data, split=side) for side in ("train", "test"))
     beside = Boxes(settings.data)
     for side, shards in (("train", train), ("test", test)):

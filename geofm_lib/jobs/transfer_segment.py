@@ -26,7 +26,7 @@ PIXELS = 96  # of a picture's side
 
 def read(settings: TransferSettings) -> Data:
     """Both sides' images, which all have a mask. ValueError, one sentence, for a set without masks or sides."""
-    prepared.refuse_without_masks(Path(settings.data))
+    prepared.refuse_without("masks", Path(settings.data))
     train, test = (Shards(settings.data, split=side) for side in ("train", "test"))
     for side, shards in (("train", train), ("test", test)):
         if not len(shards):

@@ -153,8 +153,8 @@ def _steps(settings: PretrainSettings, came_to: Resolved) -> None:
 
 NEEDED_BY: dict[str, Callable[[Path], object]] = {
     DATES: partial(pairs.check, side="test"),
-    "segment": prepared.refuse_without_masks,
-    "detect": prepared.refuse_without_boxes,
+    "segment": partial(prepared.refuse_without, "masks"),
+    "detect": partial(prepared.refuse_without, "boxes"),
 }  # else labels
 
 

@@ -158,16 +158,11 @@ def bands(folder: Path) -> tuple[int, list[str]]:
     return found["channels"], found.get("bands", [])
 
 
-def refuse_without_masks(folder: Path) -> None:
-    """Raise ValueError, one sentence, for a prepared folder that has no masks."""
-    if not (folder / MASKS[0]).is_file():
-        raise ValueError(f"'{folder}' has no masks, so nothing can be segmented; prepare it with labels=masks")
-
-
-def refuse_without_boxes(folder: Path) -> None:
-    """Raise ValueError, one sentence, for a prepared folder that has no boxes."""
-    if not (folder / BOXES[0]).is_file():
-        raise ValueError(f"'{folder}' has no boxes, so nothing can be detected; prepare it with labels=boxes")
+def refuse_without(labels: str, folder: Path) -> None:
+    """Raise ValueError, one sentence, for a prepared folder that has no masks, or no boxes (`labels`)."""
+    file, done = {"masks": (MASKS[0], "segmented"), "boxes": (BOXES[0], "detected")}[labels]
+    if not (folder / file).is_file():
+        raise ValueError(f"'{folder}' has no {labels}, so nothing can be {done}; prepare it with labels={labels}")
 
 
 def all_train(folder: Path) -> bool:
