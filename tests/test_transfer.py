@@ -197,6 +197,8 @@ def test_objects_are_found(place, alone, tmp_path, monkeypatch, epochs, least):
     assert mean == pytest.approx(summary["value_fine-tuned"], abs=0.01)
     assert sum(int(row["test boxes"]) for row in classes) == summary["test_boxes"]
     run = Run(tmp_path / "run")
+    with np.load(tmp_path / "run" / "detections.npz") as saved:  # one test image has no object
+        assert len(saved["image"]) == summary["test_images"] - 1 and (saved["truth"][:, 0, 4] >= 0).all()
     assert "true boxes" in page.pictures(run).alt and "bright blue, dark orange" in page.pictures(run).alt
     assert "at an IoU of 0.5" in page.arms(run).alt
     monkeypatch.setenv("GEOFM_PICTURES", "builtin")

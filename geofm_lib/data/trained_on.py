@@ -33,8 +33,7 @@ def write(file: Path, data: Path, before: Iterable[Path] = ()) -> None:
     known = [each for each in found if each]
     arrays: dict[str, Any] = {name: np.concatenate([each[name] for each in known]) for name in overlap.ARRAYS}
     arrays[GROUND] = np.concatenate([_ground(data), *(each[GROUND] for each in known if GROUND in each)])
-    with files.whole(file) as fresh, open(fresh, "wb") as stream:
-        np.savez(stream, **arrays | {"whole": np.array(whole)})
+    files.write_arrays(file, arrays | {"whole": np.array(whole)}, compressed=False)
 
 
 def told(file: Path) -> dict[str, Any]:

@@ -225,3 +225,8 @@ def eight_bits(images_BCHW: torch.Tensor, mean: Sequence[float], std: Sequence[f
 def to_rgb(images_BCHW: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """What a person is shown of images with any bands: uint8 [B, 3, H, W]."""
     return eight_bits(images_BCHW, mean, std)[:, colours(images_BCHW.shape[1])]
+
+
+def picture(image_CHW: torch.Tensor, side: int, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """What a person is shown of one whole image: uint8 [side, side, 3]."""
+    return to_rgb(squeeze(image_CHW, side)[None], mean, std)[0].permute(1, 2, 0).numpy()

@@ -122,7 +122,7 @@ def reconstruct(
     if not context.is_main:
         return
     if shown.dates:
-        _write(file, _series(pixels, rebuilt, mask_BT, valid))
+        files.write_arrays(file, _series(pixels, rebuilt, mask_BT, valid))
         return
     groups = getattr(model.encoder.patch_embed, "groups", [range(train.channels)])
     of_shown = [next(n for n, bands in enumerate(groups) if band in bands) for band in colours(train.channels)]
@@ -147,7 +147,9 @@ def reconstruct(
         "means": instead(patch_means(pixels, patch, on_device, model.groups)),
     }
     hidden = (masked if valid is None else masked & valid).movedim(1, -1).squeeze(-1).numpy()
-    _write(file, {"hidden": hidden} | {name: sheet.permute(0, 2, 3, 1).numpy() for name, sheet in sheets.items()})
+    files.write_arrays(
+        file, {"hidden": hidden} | {name: sheet.permute(0, 2, 3, 1).numpy() for name, sheet in sheets.items()}
+    )
 
 
 def _series(
@@ -160,8 +162,3 @@ def _series(
         measured = valid[:, 0, 0].numpy()
         series, hidden = np.where(measured[..., None], series, np.nan), hidden & measured
     return {"series": series, "rebuilt": found, "hidden": hidden}
-
-
-def _write(file: Path, arrays: dict[str, Any]) -> None:
-    with files.whole(file) as fresh, open(fresh, "wb") as stream:
-        np.savez_compressed(stream, **arrays)

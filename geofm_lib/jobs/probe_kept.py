@@ -61,8 +61,7 @@ def result(file: Path, make: Callable[[], Result]) -> Result:
             print(f"{file} is not what was written; its heads are trained again", flush=True)
     made = make()
     file.parent.mkdir(parents=True, exist_ok=True)
-    with files.whole(file) as new, open(new, "wb") as stream:
-        np.savez(stream, **made._asdict())
+    files.write_arrays(file, made._asdict(), compressed=False)
     return made
 
 

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 
 from geofm_lib import files
 from geofm_lib.catalog.readouts import PRETRAINED, UNTRAINED
 from geofm_lib.data.shards import Shards
-from geofm_lib.data.transforms import squeeze, to_rgb
+from geofm_lib.data.transforms import picture
 from geofm_lib.jobs.probe_judge import PLAIN, Result, Source, Task
 from geofm_lib.jobs.probe_progress import Given
 from geofm_lib.jobs.probe_splits import Split
@@ -129,12 +128,11 @@ class Shown:
             if image >= 0:
                 pictures[place] = self._picture(int(image))
         labels = np.where(images >= 0, classes[truth[images]], "")
-        with files.whole(self.given.run.path / f"{name}.npz") as fresh, open(fresh, "wb") as stream:
-            np.savez_compressed(stream, pictures=pictures, labels=labels, **more)
+        arrays = {"pictures": pictures, "labels": labels, **more}
+        files.write_arrays(self.given.run.path / f"{name}.npz", arrays)
 
     def _picture(self, image: int) -> np.ndarray:
         train = self.given.train
         shards: Shards = train if image < len(train) else self.given.test
-        pixels = squeeze(shards.decode(image if image < len(train) else image - len(train)), PIXELS)
-        shown: torch.Tensor = to_rgb(pixels[None], train.mean, train.std)
-        return shown[0].permute(1, 2, 0).numpy()
+        pixels = shards.decode(image if image < len(train) else image - len(train))
+        return picture(pixels, PIXELS, train.mean, train.std)

@@ -11,7 +11,7 @@ from geofm_lib import files
 from geofm_lib.data.boxes import Boxes, padded
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.sources import prepared
-from geofm_lib.data.transforms import apart, squeeze, to_rgb
+from geofm_lib.data.transforms import apart, picture
 from geofm_lib.jobs import detect_metric
 from geofm_lib.jobs.transfer_task import Data, Given, Task
 from geofm_lib.model.detector import Detector
@@ -30,7 +30,12 @@ def read(settings: TransferSettings) -> Data:
             raise ValueError(
                 f"{settings.data} has no image with a box on the {side} side; prepare it with another train_ratio"
             )
-    return Data(train, test, beside.classes, detect_metric.METRIC, lambda: truth(beside, test), boxes=beside)
+
+    def telling() -> list[int]:
+        return [i for i, name in enumerate(test.names) if len(beside.of(name).boxes)]
+
+    how: dict[str, Any] = {"boxes": beside, "telling": telling}
+    return Data(train, test, beside.classes, detect_metric.METRIC, lambda: truth(beside, test), **how)
 
 
 def truth(beside: Boxes, side: Shards) -> np.ndarray:
@@ -95,15 +100,11 @@ def _pictures(given: Given, said: np.ndarray) -> None:
     """image uint8 [n, P, P, 3]; truth [n, G, 6] and said [n, M, 6], boxes in pixels of the picture; classes: names."""
     data, images, truths = given.data, [], []
     for i in given.shown:
-        pixels = squeeze(data.test.decode(i), PIXELS)
-        images.append(to_rgb(pixels[None], data.train.mean, data.train.std)[0].permute(1, 2, 0).numpy())
+        images.append(picture(data.test.decode(i), PIXELS, data.train.mean, data.train.std))
         height, width = data.test.sizes[i]
         truths.append(given.judge.truth[i] * [*(PIXELS / width, PIXELS / height) * 2, 1, 1])
-    scaled = said * [*(PIXELS,) * 4, 1, 1]
-    with files.whole(given.run.path / "detections.npz") as fresh, open(fresh, "wb") as stream:
-        np.savez_compressed(
-            stream, image=np.stack(images), truth=np.stack(truths), said=scaled, classes=np.array(data.classes)
-        )
+    arrays = {"image": np.stack(images), "truth": np.stack(truths), "said": said * [*(PIXELS,) * 4, 1, 1]}
+    files.write_arrays(given.run.path / "detections.npz", arrays | {"classes": np.array(data.classes)})
 
 
 TASK = Task(

@@ -14,7 +14,7 @@ from geofm_lib.catalog.models import lookup
 from geofm_lib.data.masks import NONE, Masks
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.sources import prepared
-from geofm_lib.data.transforms import apart, squeeze, to_rgb
+from geofm_lib.data.transforms import apart, picture, squeeze
 from geofm_lib.jobs import segment_colours, segment_metric
 from geofm_lib.jobs.transfer_task import Control, Data, Given, Task
 from geofm_lib.model import decoders
@@ -120,13 +120,11 @@ def _pictures(given: Given, said: np.ndarray) -> None:
     """image uint8 [n, P, P, 3]; truth, said: classes [n, P, P], NONE where there is none; classes: their names."""
     data, images, truths, maps = given.data, [], [], []
     for i, each in zip(given.shown, said, strict=True):
-        pixels = squeeze(data.test.decode(i), PIXELS)
-        images.append(to_rgb(pixels[None], data.train.mean, data.train.std)[0].permute(1, 2, 0).numpy())
+        images.append(picture(data.test.decode(i), PIXELS, data.train.mean, data.train.std))
         truths.append(squeeze(truth_of(data, data.test, i)[None], PIXELS)[0].numpy())
         maps.append(squeeze(torch.from_numpy(each)[None], PIXELS)[0].numpy())
-    arrays: dict[str, Any] = {"image": np.stack(images), "truth": np.stack(truths), "said": np.stack(maps)}
-    with files.whole(given.run.path / "segments.npz") as fresh, open(fresh, "wb") as stream:
-        np.savez_compressed(stream, classes=np.array(data.classes), **arrays)
+    arrays = {"image": np.stack(images), "truth": np.stack(truths), "said": np.stack(maps)}
+    files.write_arrays(given.run.path / "segments.npz", arrays | {"classes": np.array(data.classes)})
 
 
 def layers(settings: TransferSettings, config: folders.Config) -> str:

@@ -66,8 +66,7 @@ def show(given: Given, told: dict[str, list[np.ndarray]], said: np.ndarray | Non
         quartiles = [np.quantile(each, (0.25, 0.5, 0.75), axis=0) if len(each) else empty for each in own]
         arrays: dict[str, Any] = {"values": shown[given.shown], "truth": probe_metrics.truth(data.test)[given.shown]}
         arrays |= {"said": said, "quartiles": np.stack(quartiles), "classes": np.array(data.classes)}
-        with files.whole(given.run.path / FILE) as fresh, open(fresh, "wb") as stream:
-            np.savez_compressed(stream, **arrays)
+        files.write_arrays(given.run.path / FILE, arrays)
     return transfer_classify.show(given, told, said) | {"dates": data.train.dates}
 
 

@@ -4,7 +4,7 @@ A task is a module with a row `TASK`, and stands in `transfer.TASKS`. The traini
 (`transfer_judge`) know no task.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ class Data:
     """Both sides of a task. metric: of `Task.evidence` and `truth()`, both with an entry a test image, in their order.
 
     masks: their classes are a last plane of the batches. boxes: those that a view shows are their third part.
+    telling: the test images of which the page may show some, where that is not any.
     """
 
     train: Shards
@@ -40,6 +41,7 @@ class Data:
     truth: Callable[[], np.ndarray]
     masks: Masks | None = None
     boxes: Boxes | None = None
+    telling: Callable[[], Sequence[int]] | None = None
 
 
 @dataclass
@@ -62,8 +64,8 @@ class Given:
     @property
     def shown(self) -> list[int]:
         """The test images that the page may show, spread over the side."""
-        count = len(self.data.test)
-        return np.unique(np.linspace(0, count - 1, min(SHOWN, count)).astype(int)).tolist()
+        found = np.array((self.data.telling and self.data.telling()) or range(len(self.data.test)))
+        return found[np.linspace(0, len(found) - 1, min(SHOWN, len(found))).astype(int)].tolist()
 
 
 class Control(NamedTuple):
