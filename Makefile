@@ -53,12 +53,13 @@ recorded_06_paper =
 recorded_07_accuracy =
 recorded_08_transfer = -p ranks $(RANKS) $(recorded_scenes) -p encoder runs/recorded/pretrain
 recorded_08_segment = $(recorded_08_transfer) -p task segment -p seeds 2
+recorded_08_detect = $(recorded_08_transfer) -p task detect -p arms fine-tuned,scratch -p seeds 1 -p train_images 800 -p epochs 20
 recorded_08_series = -p ranks $(RANKS) -p task series -p dataset seasons -p seeds 2
 recorded_09_objectives =
 recorded_10_compare =
 recorded_11_peers = -p configs base,small -p steps 7 -p warmup_steps 1
 recorded_minutes := 01_data=1 02_pretrain=18 03_throughput=2 04_scaling=1 05_probe=8 06_paper=2 07_accuracy=1 08_transfer=3 09_objectives=1 10_compare=1 11_peers=8
-recorded_tasks := 08_segment 08_series
+recorded_tasks := 08_segment 08_detect 08_series
 recorded_strategies = SHARD_GRAD_OP NO_SHARD HYBRID_1GPU HYBRID_2GPUs DDP
 
 .PHONY: help .venv reports recorded lab predictions simulations study experiments peers verify loader test test-slurm test-long lint \
@@ -111,7 +112,7 @@ define pages
 	  03_throughput $($(1)_speed) -p profile_steps 0 -p strategy $(s);) \
 	$(foreach n,$(NOTEBOOKS),try "$(n) (about $(patsubst $(n)=%,%,$(filter $(n)=%,$($(1)_minutes))) min)" \
 	  $(n) --page $(2)/$(n).html $($(1)_$(n));) \
-	$(foreach n,$($(1)_tasks),try "$(n) (under 5 min)" $(firstword $(subst _, ,$(n))) --page $(2)/$(n).html $($(1)_$(n));) \
+	$(foreach n,$($(1)_tasks),try "$(n) (3 to 15 min)" $(firstword $(subst _, ,$(n))) --page $(2)/$(n).html $($(1)_$(n));) \
 	$(GEOFM) report --index $(2); \
 	echo "== $$SECONDS s in all. Open $(2)/index.html in a browser."; \
 	[ -z "$$failed" ] || { echo "== failed:$$failed (its page and log.txt in its run folder say why)" >&2; exit 1; }
@@ -121,7 +122,7 @@ reports: $(STAMP)  ## All reports at laptop size -> reports/index.html (up to 15
 	$(call pages,reports,reports)
 
 recorded: export GEOFM_RUNS = runs/recorded
-recorded: $(STAMP)  ## The longer runs kept in the repository -> reports/recorded/ (up to 60 minutes on 2 cores)
+recorded: $(STAMP)  ## The longer runs kept in the repository -> reports/recorded/ (up to 75 minutes on 2 cores)
 	$(call pages,recorded,reports/recorded)
 	@$(GEOFM) study measured
 	@$(GEOFM) report runs/recorded/pretrain --rebuilt reports/recorded/rebuilt.jpg

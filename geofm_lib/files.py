@@ -80,14 +80,6 @@ def write_table(file: str | Path, columns: Iterable[str], rows: Iterable[Sequenc
         writer.writerows(rows)
 
 
-def write_arrays(file: str | Path, arrays: Mapping[str, Any], compressed: bool = True) -> None:
-    """Write an .npz of numpy arrays by their names."""
-    import numpy as np  # the rest of this module is read by who has no arrays
-
-    with whole(file) as fresh, open(fresh, "wb") as stream:
-        (np.savez_compressed if compressed else np.savez)(stream, **arrays)
-
-
 def read_csv(file: str | Path) -> list[dict[str, str]]:
     """All rows of a CSV."""
     with open(file, encoding="utf-8", newline="") as stream:

@@ -232,7 +232,8 @@ def test_the_grid_gives_equal_compute_and_a_whole_seed_before_the_next():
         assert max(each) < (1 + study.EQUAL) * min(each), model
     judged = Counter((row["name"][-1], row.get("protocol", row.get("task"))) for row in planned if "encoder" in row)
     finds = {(seed, "dates"): 8 for seed in "012"} | {(seed, "fast"): 16 for seed in "012"}
-    assert judged == finds | {("0", "segment"): 8}
+    whole = sum(row["name"].startswith("whole_") for row in planned)  # under another readout
+    assert whole == 16 and judged == finds | {("0", "fast"): 16 + whole, ("0", "segment"): 8}
     seeds = [row["name"][-1] for row in planned if row["notebook"] != "01_data"]
     assert seeds == sorted(seeds)
     swept = [row for row in grid.texts(results.ROOT / "batch" / "grids" / f"{study.RATES}.csv") if "objective" in row]

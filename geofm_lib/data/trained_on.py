@@ -13,6 +13,7 @@ import numpy as np
 
 from geofm_lib import files
 from geofm_lib.data import overlap
+from geofm_lib.data.arrays import write_arrays
 
 KEY = "trained_on"  # of config.json
 GROUND = "ground"
@@ -33,7 +34,7 @@ def write(file: Path, data: Path, before: Iterable[Path] = ()) -> None:
     known = [each for each in found if each]
     arrays: dict[str, Any] = {name: np.concatenate([each[name] for each in known]) for name in overlap.ARRAYS}
     arrays[GROUND] = np.concatenate([_ground(data), *(each[GROUND] for each in known if GROUND in each)])
-    files.write_arrays(file, arrays | {"whole": np.array(whole)}, compressed=False)
+    write_arrays(file, arrays | {"whole": np.array(whole)}, compressed=False)
 
 
 def told(file: Path) -> dict[str, Any]:

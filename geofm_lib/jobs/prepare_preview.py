@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from geofm_lib import files
 from geofm_lib.catalog.models import visible_patches
 from geofm_lib.data import sampler
+from geofm_lib.data.arrays import write_arrays
 from geofm_lib.data.decode import decode, read
 from geofm_lib.data.sample import Block
 from geofm_lib.data.transforms import USUAL_SCALE, augment, mask_noise, resize, to_rgb
@@ -43,9 +43,7 @@ class Preview:
             self._write_series(folder)
             return
         sheet = np.stack([_fit(pixels(i), SHEET_SIDE, mean, std) for i in self.sheet])
-        files.write_arrays(
-            folder / "contact_sheet.npz", {"images": sheet, "labels": np.array(list(self.sheet.values()))}
-        )
+        write_arrays(folder / "contact_sheet.npz", {"images": sheet, "labels": np.array(list(self.sheet.values()))})
         usual = PretrainSettings()  # what a model sees by default
         size, patch = usual.image_size, usual.patch()
         original = np.stack([_fit(pixels(i), size, mean, std) for i in self.views])
@@ -58,7 +56,7 @@ class Preview:
         masked = masked.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
         greyed = torch.where(masked, GREY, cropped).to(torch.uint8)
         shown, seen = (view.permute(0, 2, 3, 1).numpy() for view in (cropped, greyed))
-        files.write_arrays(folder / "model_view.npz", {"original": original, "cropped": shown, "masked": seen})
+        write_arrays(folder / "model_view.npz", {"original": original, "cropped": shown, "masked": seen})
 
     def _write_series(self, folder: Path) -> None:
         """contact_sheet.npz of series: values [K, dates, bands] as stored, NaN where not measured, and labels [K]."""
@@ -67,7 +65,7 @@ class Preview:
             values, valid = read(_read(folder, self.rows[i]))
             found.append((values if valid is None else np.where(valid[..., None], values, np.nan))[0])
         labels = np.array(list(self.sheet.values()))
-        files.write_arrays(folder / "contact_sheet.npz", {"series": np.stack(found), "labels": labels})
+        write_arrays(folder / "contact_sheet.npz", {"series": np.stack(found), "labels": labels})
 
 
 def _examples(labels: list[str]) -> list[int]:

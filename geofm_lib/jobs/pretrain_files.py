@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from geofm_lib import files
 from geofm_lib.data import trained_on
+from geofm_lib.data.arrays import write_arrays
 from geofm_lib.data.decode import FULL
 from geofm_lib.data.loader import batches
 from geofm_lib.data.shards import Shards
@@ -122,7 +123,7 @@ def reconstruct(
     if not context.is_main:
         return
     if shown.dates:
-        files.write_arrays(file, _series(pixels, rebuilt, mask_BT, valid))
+        write_arrays(file, _series(pixels, rebuilt, mask_BT, valid))
         return
     groups = getattr(model.encoder.patch_embed, "groups", [range(train.channels)])
     of_shown = [next(n for n, bands in enumerate(groups) if band in bands) for band in colours(train.channels)]
@@ -147,9 +148,7 @@ def reconstruct(
         "means": instead(patch_means(pixels, patch, on_device, model.groups)),
     }
     hidden = (masked if valid is None else masked & valid).movedim(1, -1).squeeze(-1).numpy()
-    files.write_arrays(
-        file, {"hidden": hidden} | {name: sheet.permute(0, 2, 3, 1).numpy() for name, sheet in sheets.items()}
-    )
+    write_arrays(file, {"hidden": hidden} | {name: sheet.permute(0, 2, 3, 1).numpy() for name, sheet in sheets.items()})
 
 
 def _series(

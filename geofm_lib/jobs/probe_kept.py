@@ -21,6 +21,7 @@ import torch
 from timm.optim import Lars
 
 from geofm_lib import __version__, files
+from geofm_lib.data.arrays import write_arrays
 from geofm_lib.data.sources import prepared
 from geofm_lib.distributed.context import Context
 from geofm_lib.distributed.features import KEEP_S
@@ -61,7 +62,7 @@ def result(file: Path, make: Callable[[], Result]) -> Result:
             print(f"{file} is not what was written; its heads are trained again", flush=True)
     made = make()
     file.parent.mkdir(parents=True, exist_ok=True)
-    files.write_arrays(file, made._asdict(), compressed=False)
+    write_arrays(file, made._asdict(), compressed=False)
     return made
 
 

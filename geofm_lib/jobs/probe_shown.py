@@ -13,6 +13,7 @@ import numpy as np
 
 from geofm_lib import files
 from geofm_lib.catalog.readouts import PRETRAINED, UNTRAINED
+from geofm_lib.data.arrays import write_arrays
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import picture
 from geofm_lib.jobs.probe_judge import PLAIN, Result, Source, Task
@@ -129,7 +130,7 @@ class Shown:
                 pictures[place] = self._picture(int(image))
         labels = np.where(images >= 0, classes[truth[images]], "")
         arrays = {"pictures": pictures, "labels": labels, **more}
-        files.write_arrays(self.given.run.path / f"{name}.npz", arrays)
+        write_arrays(self.given.run.path / f"{name}.npz", arrays)
 
     def _picture(self, image: int) -> np.ndarray:
         train = self.given.train

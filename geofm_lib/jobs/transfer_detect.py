@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from geofm_lib import files
+from geofm_lib.data.arrays import write_arrays
 from geofm_lib.data.boxes import Boxes, padded
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.sources import prepared
@@ -104,7 +105,7 @@ def _pictures(given: Given, said: np.ndarray) -> None:
         height, width = data.test.sizes[i]
         truths.append(given.judge.truth[i] * [*(PIXELS / width, PIXELS / height) * 2, 1, 1])
     arrays = {"image": np.stack(images), "truth": np.stack(truths), "said": said * [*(PIXELS,) * 4, 1, 1]}
-    files.write_arrays(given.run.path / "detections.npz", arrays | {"classes": np.array(data.classes)})
+    write_arrays(given.run.path / "detections.npz", arrays | {"classes": np.array(data.classes)})
 
 
 TASK = Task(

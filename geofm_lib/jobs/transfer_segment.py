@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from geofm_lib import files
 from geofm_lib.catalog import transfer
 from geofm_lib.catalog.models import lookup
+from geofm_lib.data.arrays import write_arrays
 from geofm_lib.data.masks import NONE, Masks
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.sources import prepared
@@ -124,7 +125,7 @@ def _pictures(given: Given, said: np.ndarray) -> None:
         truths.append(squeeze(truth_of(data, data.test, i)[None], PIXELS)[0].numpy())
         maps.append(squeeze(torch.from_numpy(each)[None], PIXELS)[0].numpy())
     arrays = {"image": np.stack(images), "truth": np.stack(truths), "said": np.stack(maps)}
-    files.write_arrays(given.run.path / "segments.npz", arrays | {"classes": np.array(data.classes)})
+    write_arrays(given.run.path / "segments.npz", arrays | {"classes": np.array(data.classes)})
 
 
 def layers(settings: TransferSettings, config: folders.Config) -> str:

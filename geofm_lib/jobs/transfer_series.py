@@ -7,8 +7,8 @@ import torch
 from sklearn.ensemble import RandomForestClassifier
 from torch import nn
 
-from geofm_lib import files
 from geofm_lib.catalog import transfer
+from geofm_lib.data.arrays import write_arrays
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import normalise
 from geofm_lib.jobs import probe_metrics, transfer_classify
@@ -66,7 +66,7 @@ def show(given: Given, told: dict[str, list[np.ndarray]], said: np.ndarray | Non
         quartiles = [np.quantile(each, (0.25, 0.5, 0.75), axis=0) if len(each) else empty for each in own]
         arrays: dict[str, Any] = {"values": shown[given.shown], "truth": probe_metrics.truth(data.test)[given.shown]}
         arrays |= {"said": said, "quartiles": np.stack(quartiles), "classes": np.array(data.classes)}
-        files.write_arrays(given.run.path / FILE, arrays)
+        write_arrays(given.run.path / FILE, arrays)
     return transfer_classify.show(given, told, said) | {"dates": data.train.dates}
 
 

@@ -33,7 +33,7 @@ STAGES = {  # of the index, the front page first -> its pages
     "Data": ("01_data",),
     "Pretraining": ("02_pretrain", "09_objectives"),
     "Speed and memory": ("03_throughput", "04_scaling", "11_peers"),
-    "Features": ("05_probe", "07_accuracy", "08_transfer", "08_segment", "08_series"),
+    "Features": ("05_probe", "07_accuracy", "08_transfer", "08_segment", "08_detect", "08_series"),
     "Any runs": ("10_compare",),
 }
 NEEDED = ("title", "summary", "parameters", "status", "seconds", "ended", "cpu")
