@@ -118,10 +118,21 @@ def test_an_arm_is_a_row(finished):
 
 def test_the_answer_says_which_arms_still_learn(finished):
     frame = pd.DataFrame({"arm": ["scratch"] * 10 + ["frozen"] * 10, "epoch": [*range(1, 11)] * 2})
-    frame["loss"] = [2 - 0.1 * k for k in range(10)] + [2 - 0.1 * min(k, 5) for k in range(10)]
+    frame["loss"] = [2 - 0.1 * k for k in range(10)] + [2 - 0.1 * min(k, 3) for k in range(10)]
     assert page._still_falling(frame) == ["scratch"]
     run = Run(finished[1])
     assert ("Not trained to the end" in page.verdict(run).more) == bool(page._still_falling(run.metrics))
+
+
+def test_the_answer_says_what_did_not_learn_and_what_is_never_found(finished, tmp_path):
+    """An arm that trained the whole network to less than a head on random weights is no measure of pretraining."""
+    files.write_json(tmp_path / "settings.json", files.read_json(finished[1] / "settings.json"))
+    for scratch, told in ((10.0, True), (50.0, False)):
+        files.write_json(tmp_path / "summary.json", finished[0] | {"value_scratch": scratch, "value_untrained": 40.0})
+        assert ("From scratch did not learn" in page.verdict(Run(tmp_path)).more) == told
+    found = pd.DataFrame({"class": ["a", "b", "c"], "test_images": 5, "fine-tuned": [0.0, 90.0, None], "scratch": 0.0})
+    assert page._missed(found) == "Pretrained, fine-tuned finds nothing of 1 of 3 classes: a."
+    assert page._missed(found.assign(**{"fine-tuned": 60.0})) == page._missed(pd.DataFrame()) == ""
 
 
 def test_an_encoder_that_has_seen_the_train_side_is_told(place, finished, tmp_path):

@@ -32,7 +32,7 @@ KERNELS = {  # parts of operators' names -> what they compute, the kernel that m
 }
 NOT_NOTED_CPU = "The processor's model number and instruction sets were not recorded"
 DONE = {  # of other operators -> what was done about them
-    "copy_": "casts and copies: fewer, since weights are cast once a step and have no wrapper on one rank",
+    "copy_": "casts and copies: fewer, since one rank has no wrapper, and in bf16 weights are cast once a step",
     "gelu": "nothing: torch has no faster one on a CPU that is exact",
     "layer_norm": "sums in fp32, added piece by piece in the cache (model/norm)",
     "fused_adamw": "fused: one pass over weights, gradients and moments",

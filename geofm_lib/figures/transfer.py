@@ -12,7 +12,8 @@ from geofm_lib.figures.pretrain import WITHHELD, withheld
 from geofm_lib.runs.run import Run
 
 SEGMENTS, SERIES, NO_CLASS = "segments.npz", "series.npz", 255
-LAST, STILL = 0.2, 0.05  # an arm whose loss falls by more than this over the last share of the epochs has not ended
+LAST, STILL = 1 / 3, 0.05  # an arm whose loss falls by more than this over the last share of the epochs has not ended
+FOUND, NAMED = 0.5, 6  # percent of a class from which on some of it is found; classes that are named at most
 NONE = "The run holds no result yet: an arm is judged when all of its seeds are trained."
 COLOURS = {
     name: own_look("pretrained" if arm.pretrained else "untrained")["color"] for name, arm in transfer.ARMS.items()
@@ -40,17 +41,25 @@ def verdict(run: Run) -> Answer | Note:
         return Note(NONE)
     first, _, rest = summary["answer"].partition(". ")
     more = [f"{rest}."] if rest else []
-    more.append(
-        f"{summary['model']} on {metrics.counted(summary['train_images'], 'labelled image')} of {run.dataset}, "
-    )
-    more[-1] += f"judged on {metrics.counted(summary['test_images'], 'test image')}."
+    if summary.get("value_scratch", 0) < summary.get("value_untrained", 0):
+        ends = f"{summary['value_scratch']:.1f} against {summary['value_untrained']:.1f} %"
+        more.insert(0, f"From scratch did not learn in {summary['steps']:,} steps: it ends below the same network "
+                       f"untrained and frozen ({ends}), so what is above it is no measure of pretraining.")  # fmt: skip
+    if missed := _missed(run.read_csv("classes.csv")):
+        more.append(missed)
+    what = ("series", "series") if summary.get("dates") else ("image", "images")
+    one, many = (f"labelled {each}" for each in what)
+    drawn = f"{run.dataset}, which are drawn" if run.dataset in ("scenes", "seasons") else run.dataset
+    more.append(f"{summary['model']} on {metrics.counted(summary['train_images'], one, many)} of {drawn}, ")
+    one, many = (f"test {each}" for each in what)
+    more[-1] += f"judged on {metrics.counted(summary['test_images'], one, many)}."
     if 2 * summary.get("seen_train_images", 0) > summary.get("train_side", 0):
-        own = metrics.counted(summary["train_side"], "image")
+        own = metrics.counted(summary["train_side"], *what)
         more.append(f"The encoder was pretrained on {summary['seen_train_images']:,} of the {own} of this train side, "
-                    "without labels: this asks what it adds where labels are few, not on other images.")  # fmt: skip
+                    "without labels: this asks what it adds where labels are few, not on others.")  # fmt: skip
     if falling := _still_falling(run.metrics):
         more.append(f"Not trained to the end: the loss still fell by more than {100 * STILL:.0f} % over the last "
-                    f"{LAST:.0%} of the epochs ({', '.join(map(transfer.words, falling))}). More epochs would "
+                    f"third of the epochs ({'; '.join(map(transfer.words, falling))}). More epochs would "
                     "change these numbers.")  # fmt: skip
     if len(told):
         over = str(told["interval_kind"].iloc[0]).removeprefix("95 %, ")
@@ -59,7 +68,7 @@ def verdict(run: Run) -> Answer | Note:
 
 
 def _still_falling(frame: pd.DataFrame) -> list[str]:
-    """The arms whose mean loss in the last fifth of the epochs is below that of the fifth before by more than STILL."""
+    """The arms whose mean loss in the last third of the epochs is below that of the third before by more than STILL."""
     if "arm" not in frame:
         return []
     found, end = [], frame["epoch"].max()
@@ -68,6 +77,18 @@ def _still_falling(frame: pd.DataFrame) -> list[str]:
                         for a, b in ((1 - 2 * LAST, 1 - LAST), (1 - LAST, 1)))  # fmt: skip
         found += [str(name)] if last < (1 - STILL) * before else []
     return found
+
+
+def _missed(classes: pd.DataFrame) -> str:
+    """In a sentence, the classes of which the first arm finds nothing; "" where it finds some of each."""
+    arm = next((name for name in classes.columns if name in transfer.ARMS), "")
+    names = [str(name) for name in classes["class"][classes[arm] < FOUND]] if arm else []
+    if not names:
+        return ""
+    left = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    said = transfer.words(arm)
+    told = f"finds nothing of {len(names)} of {len(classes)} classes: {', '.join(names[:NAMED])}{left}"
+    return f"{said[0].upper()}{said[1:]} {told}."
 
 
 def rows(run: Run) -> pd.DataFrame:
@@ -190,9 +211,14 @@ def _segments(run: Run, arm: str) -> Figure:
     words = ["image", "truth", arm, "wrong"]
     rows = [image, painted(truth), painted(said), error]
     key = ", ".join(f"{name} {DOZEN_WORDS[k % len(DOZEN_WORDS)]}" for k, name in enumerate(names))
-    right = 100 * float(1 - wrong.sum() / max((truth != NO_CLASS).sum(), 1))
+    known = truth[truth != NO_CLASS]
+    right = 100 * float(1 - wrong.sum() / max(len(known), 1))
+    most = 100 * float(np.bincount(known, minlength=1).max() / max(len(known), 1))
     alt = f"{len(image)} test images in columns. Rows: the image, its true classes ({key}; white has none), what the "
-    alt += f"{arm} network says, and in red where that is wrong. {right:.0f} % of these pixels are right."
+    alt += (
+        f"{arm} network says, and in red where that is wrong. {right:.0f} % of these pixels are right; the commonest "
+    )
+    alt += f"class alone has {most:.0f} %."
     narrow = sheet([row[:3] for row in rows], names=words, width=NARROW_IN)
     return Figure(sheet(rows, names=words), alt, photo=True, narrow=narrow)
 

@@ -25,6 +25,7 @@ RATES = "accuracy_rates"
 COLLECTED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(GRIDS, ("pretrain", "probe")),
     "transfer": ("transfer",),  # 08
+    "series": ("transfer",),
     "objectives": ("pretrain", "probe", "transfer"),  # 09
 }
 """Grids whose rows go into the same file -> their jobs that do."""
