@@ -3,10 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from geofm_lib.catalog.metrics import counted, plus_minus, with_ends
-from geofm_lib.catalog.readouts import CONTROLS
+from geofm_lib.catalog.metrics import counted, with_ends
 from geofm_lib.figures._axes import PARAMETERS, RATE, legend_below, own_look, ticks
-from geofm_lib.figures.accuracy import read
+from geofm_lib.figures.accuracy import bars, read
 from geofm_lib.figures.accuracy_costs import lowest
 from geofm_lib.figures.display import NO_RESULTS, Answer, Figure, Note, Table, axes, styled
 from geofm_lib.files import read_csv
@@ -39,7 +38,7 @@ def answer(settings: ObjectivesSettings) -> Answer:
     judged = {each: found for each in OUTCOMES if len(found := study.values(table, each))}
     if not judged:
         return Answer(NOT_JUDGED if len(study.runs(table)) else NOT_YET, study.missing(table))
-    said = [_leads(outcome, found) for outcome, found in judged.items()]
+    said = [_leads(outcome, found, study.unlearned(table, outcome)) for outcome, found in judged.items()]
     more = said[1:]
     if times := _times(study.values(table, study.FINDS)):
         more.append(times)
@@ -54,11 +53,17 @@ def answer(settings: ObjectivesSettings) -> Answer:
     return Answer(said[0], " ".join([*more, study.missing(table)]))
 
 
-def _leads(outcome: Outcome, found: pd.DataFrame) -> str:
-    """The objectives at the largest size that was judged so, best first, and whether the first is clearly ahead."""
+def _leads(outcome: Outcome, found: pd.DataFrame, beside: pd.DataFrame) -> str:
+    """The objectives at the largest size that was judged so, best first, and whether the first is clearly ahead.
+
+    beside: what stands beside them that learnt nothing.
+    """
     size = found["parameters_m"].max()
     means = study.by_objective(found[found["parameters_m"] == size]).sort_values("value", ascending=False)
-    told = ", ".join(f"{row.objective} {plus_minus(row.value, (row.high - row.low) / 2)}" for row in means.itertuples())
+    told = ", ".join(
+        "{} {} ({} to {})".format(row.objective, *with_ends(row.value, row.low, row.high)) for row in means.itertuples()
+    )
+    told += "".join(f"; {row.model} {row.value:.1f}" for row in beside.itertuples())
     text = f"{outcome.words[0].upper()}{outcome.words[1:]}, {means['model'].iloc[0]}, %: {told}"
     if len(means) < 2:
         return f"{text}."
@@ -98,7 +103,7 @@ def judged(settings: ObjectivesSettings) -> Figure | Note:
         gains = study.by_objective(study.values(table, outcome, gain=True))
         for name in COMPARED:
             part = values[values["objective"] == name]
-            ax.errorbar(part["parameters_m"], part["value"], (part["high"] - part["low"]) / 2, **own_look(name))
+            ax.errorbar(part["parameters_m"], part["value"], bars(part), **own_look(name))
         if len(beside := untrained(values, gains)):
             ax.plot(beside, **own_look("untrained", linestyle="--"))
         ax.set(xscale="log", xlabel=PARAMETERS, ylabel=f"{outcome.words.replace(', ', chr(10))}, %")
@@ -191,9 +196,7 @@ def cost(settings: ObjectivesSettings) -> Table:
 
 def controls(settings: ObjectivesSettings) -> Table:
     """What no encoder has to do with finds of the same places."""
-    rows, finds = read(settings), study.FINDS
-    says = (rows["dataset"] == finds.dataset) & (rows["metric"] == finds.metric) & rows["model"].isin(CONTROLS)
-    frame = rows[says][["model", "value", "low", "high", "interval_kind"]]
+    frame = study.unlearned(read(settings), study.FINDS)
     return Table(frame, "Recall at 1 of what nobody trained, %", WAITS)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from geofm_lib.catalog.models import FAMILY
-from geofm_lib.catalog.readouts import DATES, FAST, GAIN, PLAIN
+from geofm_lib.catalog.readouts import CONTROLS, DATES, FAST, GAIN, PLAIN
 from geofm_lib.paper import accuracy_study
 from geofm_lib.runs import grid, results
 from geofm_lib.settings import objectives
@@ -81,6 +81,14 @@ def values(table: pd.DataFrame, outcome: Outcome, gain: bool = False) -> pd.Data
     scaled = table["normalisation"].isna() | (table["normalisation"] == accuracy_study.SCALED)
     found = table[there & scaled][["pretraining_run", "value", "low", "high"]].drop_duplicates("pretraining_run")
     return runs(table).merge(found, on="pretraining_run").reset_index(drop=True)
+
+
+def unlearned(table: pd.DataFrame, outcome: Outcome) -> pd.DataFrame:
+    """What no encoder has to do with under the same outcome: model (of CONTROLS), value, low, high, interval_kind."""
+    own = (table["dataset"] == outcome.dataset) & (table["metric"] == outcome.metric) & table["model"].isin(CONTROLS)
+    own &= table["protocol"].astype(str).str.startswith(outcome.protocol) & table["shot"].isna()
+    own &= table["normalisation"].isna() | (table["normalisation"] == accuracy_study.SCALED)
+    return table[own].drop_duplicates("model")[["model", "value", "low", "high", "interval_kind"]]
 
 
 def by_objective(found: pd.DataFrame) -> pd.DataFrame:
