@@ -49,7 +49,13 @@ def rows(compared=COMPARED, models=SIZES, seeds=3, more=lambda name, k: 2.0 * k,
                         found.append(about | {"metric": metric, "value": value, "low": value - 1, "high": value + 1})
                     found.append(about | {"metric": outcome.metric, "value": 0.0, "layer": "block 1"})
     finds = study.FINDS
-    control = {"model": "histograms", "objective": "none", "dataset": finds.dataset, "metric": finds.metric}
+    control = {
+        "model": "histograms",
+        "objective": "none",
+        "dataset": finds.dataset,
+        "metric": finds.metric,
+        "protocol": finds.protocol,
+    }
     found.append(control | {"value": 6.0, "low": 5.0, "high": 7.0, "interval_kind": "95 %"})
     return pd.DataFrame(found, columns=list(ACCURACY))
 
