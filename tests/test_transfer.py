@@ -129,7 +129,7 @@ def test_the_answer_says_what_did_not_learn_and_what_is_never_found(finished, tm
     files.write_json(tmp_path / "settings.json", files.read_json(finished[1] / "settings.json"))
     for scratch, told in ((10.0, True), (50.0, False)):
         files.write_json(tmp_path / "summary.json", finished[0] | {"value_scratch": scratch, "value_untrained": 40.0})
-        assert ("From scratch did not learn" in page.verdict(Run(tmp_path)).more) == told
+        assert ("steps are too few for it" in page.verdict(Run(tmp_path)).more) == told
     found = pd.DataFrame({"class": ["a", "b", "c"], "test_images": 5, "fine-tuned": [0.0, 90.0, None], "scratch": 0.0})
     assert page._missed(found) == "Pretrained, fine-tuned finds nothing of 1 of 3 classes: a."
     assert page._missed(found.assign(**{"fine-tuned": 60.0})) == page._missed(pd.DataFrame()) == ""

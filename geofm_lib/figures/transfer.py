@@ -43,8 +43,9 @@ def verdict(run: Run) -> Answer | Note:
     more = [f"{rest}."] if rest else []
     if summary.get("value_scratch", 0) < summary.get("value_untrained", 0):
         ends = f"{summary['value_scratch']:.1f} against {summary['value_untrained']:.1f} %"
-        more.insert(0, f"From scratch did not learn in {summary['steps']:,} steps: it ends below the same network "
-                       f"untrained and frozen ({ends}), so what is above it is no measure of pretraining.")  # fmt: skip
+        more.insert(0, f"From scratch ends below the same network untrained and frozen ({ends}): "
+                       f"{summary['steps']:,} steps are too few for it, and what is above it is no measure of "
+                       "pretraining.")  # fmt: skip
     if missed := _missed(run.read_csv("classes.csv")):
         more.append(missed)
     what = ("series", "series") if summary.get("dates") else ("image", "images")
