@@ -62,7 +62,7 @@ def render(notebook_path: Path, page_path: Path, run: Run | None = None) -> Path
     facts = {
         "notebook": said.get("notebook", f"{page_path.stem}.ipynb"),
         "digest": notebook_outputs.digest(source),
-        "title": notebook_outputs.title(notebook),
+        "title": notebook_outputs.title(notebook) + _of(page_path.stem, Path(said.get("notebook", "")).stem),
         "summary": notebook_outputs.first_paragraph(notebook),
         "answer": notebook_outputs.answer(notebook),
         "conditions": notebook_outputs.answer(notebook, "answer-more"),
@@ -91,6 +91,16 @@ def render(notebook_path: Path, page_path: Path, run: Run | None = None) -> Path
     files.write_text(page_path, body)
     files.write_json(_facts_of(page_path), facts | {"picture": picture})
     return page_path
+
+
+def _of(page: str, notebook: str) -> str:
+    """What tells a page from others of its notebook in their index.
+
+    >>> _of("08_segment", "08_transfer"), _of("08_transfer", "08_transfer"), _of("report", "08_transfer")
+    (' (segment)', '', '')
+    """
+    number, _, own = page.partition("_")
+    return f" ({own.replace('_', ' ')})" if own and page != notebook and notebook.startswith(f"{number}_") else ""
 
 
 def _said(notes: Path) -> dict[str, Any]:
