@@ -73,7 +73,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Round values between two numbers, at most about so many.
 
     >>> ticks(0, 300), ticks(0.42, 0.97)
-    ([0, 100, 200, 300], [0.6, 0.8])
+    ([0.0, 100.0, 200.0, 300.0], [0.6, 0.8])
     """
     wide = (high - low) / most
     unit = 10.0 ** math.floor(math.log10(wide))

@@ -342,4 +342,4 @@ def why(error: BaseException) -> str:
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if "not recognized as" in text or "No such file" in text:
         return "not an image in a format that can be read"
-    return re.sub(r"^.*?(Y offset \d+: |, band \d+: )", "", text)[:200]
+    return re.sub(r"^.*(Y offset \d+: |, band \d+: )", "", text)[:200]
