@@ -75,20 +75,23 @@ def runs(table: pd.DataFrame) -> pd.DataFrame:
 
 def values(table: pd.DataFrame, outcome: Outcome, gain: bool = False) -> pd.DataFrame:
     """`runs` that were judged so, with value, low and high in percent (of its gain over untrained ones: in points)."""
-    says = {"dataset": outcome.dataset, "metric": outcome.metric + GAIN * gain, "pooling": outcome.pooling}
-    there = (table[list(says)] == pd.Series(says)).all(axis=1) & table["layer"].eq(accuracy_study.LAST)
-    there &= table["protocol"].astype(str).str.startswith(outcome.protocol) & table["shot"].isna()
-    scaled = table["normalisation"].isna() | (table["normalisation"] == accuracy_study.SCALED)
-    found = table[there & scaled][["pretraining_run", "value", "low", "high"]].drop_duplicates("pretraining_run")
+    there = _under(table, outcome, outcome.metric + GAIN * gain) & table["pooling"].eq(outcome.pooling)
+    there &= table["layer"].eq(accuracy_study.LAST)
+    found = table[there][["pretraining_run", "value", "low", "high"]].drop_duplicates("pretraining_run")
     return runs(table).merge(found, on="pretraining_run").reset_index(drop=True)
 
 
 def unlearned(table: pd.DataFrame, outcome: Outcome) -> pd.DataFrame:
     """What no encoder has to do with under the same outcome: model (of CONTROLS), value, low, high, interval_kind."""
-    own = (table["dataset"] == outcome.dataset) & (table["metric"] == outcome.metric) & table["model"].isin(CONTROLS)
-    own &= table["protocol"].astype(str).str.startswith(outcome.protocol) & table["shot"].isna()
-    own &= table["normalisation"].isna() | (table["normalisation"] == accuracy_study.SCALED)
+    own = _under(table, outcome, outcome.metric) & table["model"].isin(CONTROLS)
     return table[own].drop_duplicates("model")[["model", "value", "low", "high", "interval_kind"]]
+
+
+def _under(table: pd.DataFrame, outcome: Outcome, metric: str) -> pd.Series:
+    """Which rows are of an outcome's data set, protocol and metric, of all labels and the usual features."""
+    scaled = table["normalisation"].isna() | table["normalisation"].eq(accuracy_study.SCALED)
+    there = table["dataset"].eq(outcome.dataset) & table["metric"].eq(metric) & table["shot"].isna() & scaled
+    return there & table["protocol"].astype(str).str.startswith(outcome.protocol)
 
 
 def by_objective(found: pd.DataFrame) -> pd.DataFrame:
