@@ -130,6 +130,9 @@ def test_the_answer_says_what_did_not_learn_and_what_is_never_found(finished, tm
     for scratch, told in ((10.0, True), (50.0, False)):
         files.write_json(tmp_path / "summary.json", finished[0] | {"value_scratch": scratch, "value_untrained": 40.0})
         assert ("steps are too few for it" in page.verdict(Run(tmp_path)).more) == told
+    without = {name: value for name, value in finished[0].items() if name != "value_scratch"}
+    files.write_json(tmp_path / "summary.json", without | {"value_untrained": 40.0})
+    assert "steps are too few for it" not in page.verdict(Run(tmp_path)).more, "an arm that was not trained"
     found = pd.DataFrame({"class": ["a", "b", "c"], "test_images": 5, "fine-tuned": [0.0, 90.0, None], "scratch": 0.0})
     assert page._missed(found) == "Pretrained, fine-tuned finds nothing of 1 of 3 classes: a."
     assert page._missed(found.assign(**{"fine-tuned": 60.0})) == page._missed(pd.DataFrame()) == ""

@@ -238,8 +238,8 @@ def unique_images(settings: AccuracySettings) -> Figure | Note:
 
 
 def bars(found: pd.DataFrame) -> list[pd.Series]:
-    """What an interval has below and above its value, as matplotlib draws them."""
-    return [found["value"] - found["low"], found["high"] - found["value"]]
+    """What an interval has below and above its value, as matplotlib draws them; 0 where it leaves its value out."""
+    return [each.clip(lower=0) for each in (found["value"] - found["low"], found["high"] - found["value"])]
 
 
 def _lines(found: pd.DataFrame, label: str, what: str) -> Figure | Note:

@@ -41,7 +41,7 @@ def verdict(run: Run) -> Answer | Note:
         return Note(NONE)
     first, _, rest = summary["answer"].partition(". ")
     more = [f"{rest}."] if rest else []
-    if summary.get("value_scratch", 0) < summary.get("value_untrained", 0):
+    if "value_scratch" in summary and summary["value_scratch"] < summary.get("value_untrained", 0):
         ends = f"{summary['value_scratch']:.1f} against {summary['value_untrained']:.1f} %"
         more.insert(0, f"From scratch ends below the same network untrained and frozen ({ends}): "
                        f"{summary['steps']:,} steps are too few for it, and what is above it is no measure of "
