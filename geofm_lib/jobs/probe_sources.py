@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from geofm_lib import __version__, files
+from geofm_lib import __version__
 from geofm_lib.catalog.readouts import CONTROLS, READOUTS, UNTRAINED
 from geofm_lib.data import baselines, random_patches
+from geofm_lib.data.arrays import write_array
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.sources import prepared
 from geofm_lib.distributed import features
@@ -152,8 +153,7 @@ def _kept(place: Path, sides: dict[str, Shards], make: Callable[[Shards], np.nda
         file = place / f"{side}.npy"
         if not file.is_file():
             place.mkdir(parents=True, exist_ok=True)
-            with files.whole(file) as fresh, open(fresh, "wb") as stream:
-                np.save(stream, make(shards))
+            write_array(file, make(shards))
         found.append(np.load(file))
     return np.concatenate(found)
 

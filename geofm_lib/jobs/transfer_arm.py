@@ -15,10 +15,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from geofm_lib import files
 from geofm_lib.catalog.models import lookup
 from geofm_lib.catalog.transfer import Arm
 from geofm_lib.data import loader, sampler
+from geofm_lib.data.arrays import write_array
 from geofm_lib.data.transforms import normalise
 from geofm_lib.distributed import checkpoint, export, sharding, training
 from geofm_lib.distributed.features import cut
@@ -69,8 +69,7 @@ def run(given: Given, task: Task, arm: Arm, seed: int, folder: Path, progress: P
         raise ValueError(f"{_named(arm, seed)} diverged: what it says of test images is not finite; {LOWER}")
     given.run.sync()
     if given.context.is_main:
-        with files.whole(file) as fresh, open(fresh, "wb") as stream:
-            np.save(stream, found)
+        write_array(file, found)
         shutil.rmtree(folder / f"{arm.name}-{seed}", ignore_errors=True)
     given.context.barrier()
     return found
@@ -212,5 +211,4 @@ def _sample(given: Given, task: Task, model: nn.Module, file: Path) -> None:
     pixels = normalise(images.to(given.context.device), given.mean, given.std)
     said = task.sample(model, pixels, given.data).cpu().numpy()
     if given.context.is_main:
-        with files.whole(file) as fresh, open(fresh, "wb") as stream:
-            np.save(stream, said)
+        write_array(file, said)
