@@ -8,15 +8,17 @@ import pytest
 import torch
 import torch.distributed as dist
 from PIL import Image
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
 from geofm_lib import files
 from geofm_lib.catalog import transfer as arms
 from geofm_lib.catalog.readouts import ACCURACY, GAIN
 from geofm_lib.data import trained_on
+from geofm_lib.data.mixup import Mixed, Mixup
 from geofm_lib.distributed import training
 from geofm_lib.distributed.context import Context
 from geofm_lib.figures import transfer as page
-from geofm_lib.jobs import probe_judge, probe_metrics, probe_seen, transfer_arm, transfer_judge
+from geofm_lib.jobs import probe_judge, probe_metrics, probe_seen, transfer_arm, transfer_classify, transfer_judge
 from geofm_lib.jobs import transfer as job
 from geofm_lib.jobs.run_folder import Folder, Stopped, request
 from geofm_lib.model import transfer, vit
@@ -114,6 +116,37 @@ def test_an_arm_is_a_row(finished):
     assert [str(figure(run)) for figure in (page.verdict, page.differences, page.classes, page.controls)]
     assert "fine-tuned" in page.arms(run).alt and "fine-tuned" in page.curves(run).alt
     assert not (folder / "kept").exists()
+
+
+def test_mixup_is_a_function_of_the_image_not_of_its_batch(place, alone, finished, tmp_path):
+    """In micro-batches of one there is nobody to be mixed with but the one that is drawn."""
+    found = []
+    for parts in (0, 1):
+        ran(place, alone, tmp_path / str(parts), mixup=0.8, arms="scratch", seeds=1, max_batch_per_rank=parts)
+        found.append([row[-1] for row in losses(tmp_path / str(parts))])
+    assert np.allclose(*found, atol=1e-5)
+    plain = [row[-1] for row in losses(finished[1]) if row[1:3] == ("scratch", 0)]
+    assert not np.allclose(found[0], plain)
+    assert "mixup 0.8" in rows(tmp_path / "0")[0]["protocol"]
+
+
+def test_mixed_labels_are_torchs_own_soft_ones():
+    logits, share = torch.randn(5, 4), torch.rand(5)
+    mixup = Mixup(0.4, 30, seed=3)
+    assert {mixup.other(0, image) for image in range(200)} == set(range(30))
+    each = (torch.tensor([0, 1, 2, 3, 1]), torch.tensor([3, 1, 0, 0, 2]))
+    soft = torch.lerp(*(one_hot(labels, 4).float() for labels in reversed(each)), share[:, None])
+    told = transfer_classify.loss(lambda pixels: logits, None, Mixed(*each, share))
+    assert told == pytest.approx(float(cross_entropy(logits, soft)), abs=1e-6)
+    several = [torch.randint(0, 2, (5, 4)).float() for _ in range(2)]
+    soft = torch.lerp(several[1], several[0], share[:, None])
+    told = transfer_classify.loss(lambda pixels: logits, None, Mixed(*several, share))
+    assert told == pytest.approx(float(binary_cross_entropy_with_logits(logits, soft)), abs=1e-6)
+
+
+def test_masks_and_boxes_are_not_mixed():
+    with pytest.raises(SettingsError, match="mixup: the masks of segment cannot be mixed; set it to 0"):
+        TransferSettings(task="segment", mixup=0.8)
 
 
 def test_the_answer_says_which_arms_still_learn(finished):

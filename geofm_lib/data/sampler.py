@@ -10,7 +10,7 @@ import numpy as np
 # a changed number changes every run.
 PURPOSES = {"order": 0, "crop": 1, "mask": 2, "probe": 3, "view": 4, "synthetic": 5, "scene": 6,
             "subset": 7, "second_crop": 8, "second_mask": 9, "colour": 10, "second_colour": 11,
-            "partner": 12, "season": 13}  # fmt: skip
+            "partner": 12, "season": 13, "mixup": 14}  # fmt: skip
 
 
 def generator(seed: int, epoch: int, sample: int, purpose: str) -> np.random.Generator:

@@ -19,6 +19,7 @@ from geofm_lib.catalog.models import lookup
 from geofm_lib.catalog.transfer import Arm
 from geofm_lib.data import loader, sampler
 from geofm_lib.data.arrays import write_array
+from geofm_lib.data.mixup import Mixed, Mixup, blend
 from geofm_lib.data.transforms import normalise
 from geofm_lib.distributed import checkpoint, export, sharding, training
 from geofm_lib.distributed.features import cut
@@ -146,22 +147,31 @@ def _train(
     base = settings.base_learning_rate if stage.whole else settings.head_learning_rate
     steps = stage.end - stage.begin
     course = {"peak": base * settings.global_batch / 256, "warmup_steps": settings.warmup_share * steps}
+    mixup = Mixup(settings.mixup, len(data.train), seed) if settings.mixup else None
     stream = loader.stream(
         data.train, seed=seed, global_batch=settings.global_batch, epochs=stage.end // each,
         image_size=settings.image_size, rank=context.rank, world=context.world_size, parts=parts, done=done,
         workers=settings.workers, pin=context.device.type == "cuda", crop_scale=(settings.crop_scale_min, 1.0),
-        rotations=settings.rotations, masks=data.masks, beside=data.boxes,
+        rotations=settings.rotations, second=mixup and mixup.other, masks=data.masks, beside=data.boxes,
     )  # fmt: skip
 
-    def loss(images: torch.Tensor, *beside: torch.Tensor) -> torch.Tensor:
+    def read(images: torch.Tensor, *beside: torch.Tensor) -> tuple[torch.Tensor, Any]:
         stored, targets = task.targets(data, images.to(context.device, non_blocking=True), *beside)
-        return task.loss(model, normalise(stored, given.mean, given.std), targets)
+        return normalise(stored, given.mean, given.std), targets
+
+    def loss(epoch: int, images: torch.Tensor, indices: torch.Tensor, *boxes: torch.Tensor) -> torch.Tensor:
+        if not mixup:
+            return task.loss(model, *read(images, indices, *boxes))
+        others, share = mixup.of_batch(epoch, indices)
+        mine, theirs = images.chunk(2)
+        (first, right), (second, also), share = read(mine, indices), read(theirs, others), share.to(context.device)
+        return task.loss(model, blend(first, second, share), Mixed(right, also, share))
 
     model.train()
     progress.begin(arm, seed, done)
     for step, epoch, batches in stream:
         rate = training.learning_rate(step - stage.begin, total_steps=steps, **course)
-        losses = (partial(loss, *batch) for batch in batches)
+        losses = (partial(loss, epoch, *batch) for batch in batches)
         stop = given.run.stop_requested()
         try:
             found = training.step(model, optimiser, losses, parts=parts, rate=rate, clip=settings.clip_grad_norm,

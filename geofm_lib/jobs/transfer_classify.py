@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from geofm_lib import files
 from geofm_lib.catalog import readouts, transfer
 from geofm_lib.data.loader import batches
+from geofm_lib.data.mixup import Mixed
 from geofm_lib.data.shards import Shards
 from geofm_lib.data.transforms import apart, normalise
 from geofm_lib.distributed import features
@@ -35,10 +36,19 @@ def targets(data: Data, images: torch.Tensor, indices: torch.Tensor) -> tuple[to
     return pixels, torch.from_numpy(probe_metrics.truth(data.train, indices.numpy())).to(images.device)
 
 
-def loss(network: nn.Module, pixels: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy, binary where an image has several labels."""
-    several = right.dim() == 2
-    return (F.binary_cross_entropy_with_logits if several else F.cross_entropy)(network(pixels).float(), right)
+def loss(network: nn.Module, pixels: torch.Tensor, right: torch.Tensor | Mixed) -> torch.Tensor:
+    """Cross-entropy, binary where an image has several labels; of mixed images each label's by its share."""
+    logits = network(pixels).float()
+    if isinstance(right, Mixed):
+        return torch.lerp(_each(logits, right.second), _each(logits, right.first), right.share_B).mean()
+    return _each(logits, right).mean()
+
+
+def _each(logits_BK: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """The loss of each image [B]."""
+    if right.dim() == 2:
+        return F.binary_cross_entropy_with_logits(logits_BK, right, reduction="none").mean(1)
+    return F.cross_entropy(logits_BK, right, reduction="none")
 
 
 def evidence(network: nn.Module, pixels: torch.Tensor, data: Data, images: np.ndarray) -> torch.Tensor:

@@ -54,6 +54,10 @@ class TransferSettings(EncoderSettings, TrainingSettings):
         0.5, "smallest share of an image's area that a random crop keeps", "protocol", gt=0, le=1
     )
     rotations: bool = setting(True, "turn crops by random quarter turns too", "protocol")
+    mixup: float = setting(
+        0.0, "classify and series: images are mixed by shares of Beta(mixup, mixup) (0: none; MAE: 0.8)", "protocol",
+        later=True, ge=0, le=10,
+    )  # fmt: skip
     precision: base.Precision = setting("fp32", "fp32 | bf16 (bf16 compute, fp32 weights)", "protocol")
     reduce_dtype: base.Precision = setting("fp32", base.REDUCE, "protocol")
     allow_seen: bool = setting(False, "go on though most test images were pretrained on", "protocol")
@@ -83,6 +87,8 @@ class TransferSettings(EncoderSettings, TrainingSettings):
         heads = HEADS[self.task]
         if self.head and self.head not in heads:
             raise ValueError(f"head: there is no '{self.head}' for {self.task}; use {' or '.join(heads)}")
+        if self.mixup and self.task in TRUTHS:
+            raise ValueError(f"mixup: the {TRUTHS[self.task]} of {self.task} cannot be mixed; set it to 0")
         if (truth := TRUTHS.get(self.task)) and not self.data and self.dataset != "scenes":
             first = f"geofm run 01 -p dataset {self.dataset} -p labels {truth} -p run_dir FOLDER"
             raise ValueError(f"data: images with {truth} are prepared first ({first}); give that run folder as data")
