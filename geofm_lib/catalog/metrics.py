@@ -128,3 +128,12 @@ def with_ends(value: float, low: float, high: float) -> tuple[str, str, str]:
         return number(value), number(low), number(high)
     last = min(places((high - low) / 2), 5 - math.floor(math.log10(max(map(abs, both)))))  # six digits say enough
     return tuple(fixed(each, last) for each in both)  # type: ignore[return-value]
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """A value and its interval in words.
+
+    >>> interval(3.531, 2.21, 9.24)
+    '3.5 (2.2 to 9.2)'
+    """
+    return "{} ({} to {})".format(*with_ends(value, low, high))

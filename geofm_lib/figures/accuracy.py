@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from geofm_lib.catalog.metrics import plus_minus, with_ends
+from geofm_lib.catalog.metrics import interval, plus_minus
 from geofm_lib.catalog.readouts import CONTROLS, EQUAL, FAST, SCALED
 from geofm_lib.figures._axes import (
     GREEN,
@@ -154,9 +154,9 @@ def best(settings: AccuracySettings) -> Table:
     for row in frame.to_dict("records"):
         name = f"{row['dataset']}: {row['model']} after {row['images_seen']:,.0f} images"
         found[name] = {
-            "pretrained": "{} ({} to {})".format(*with_ends(row["value"], row["low"], row["high"])),
+            "pretrained": interval(row["value"], row["low"], row["high"]),
             "the same untrained": f"{row['untrained']:.1f}",
-            "gain, points": "{} ({} to {})".format(*with_ends(row["gain"], row["gain_low"], row["gain_high"])),
+            "gain, points": interval(row["gain"], row["gain_low"], row["gain_high"]),
             "pretrained, without turns": _one_place(row["once"]),
             **{f"{each}, without turns": _one_place(row.get(each)) for each in CONTROLS},
         }

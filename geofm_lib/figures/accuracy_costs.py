@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from geofm_lib.catalog.metrics import heading, number, with_ends
+from geofm_lib.catalog.metrics import heading, interval, number
 from geofm_lib.catalog.models import FAMILY
 from geofm_lib.figures._axes import FLOPS, GREY, HELD_OUT_LOSS, IDEAL, PALETTE, RATE, legend_below, own_look, ticks
 from geofm_lib.figures.accuracy import WAITS, bars, probed, read
@@ -174,7 +174,7 @@ def predicted(settings: AccuracySettings) -> Table:
     """The largest size as predicted before it ran, and what came, beside what the next smaller size came to."""
     frame = accuracy_cost.held_against(read(settings), settings.dataset)
     if len(frame):
-        told = ["{} ({} to {})".format(*with_ends(*ends)) for ends in frame[["predicted", "low", "high"]].to_numpy()]
+        told = [interval(*ends) for ends in frame[["predicted", "low", "high"]].to_numpy()]
         frame = frame.assign(predicted=told)[["quantity", "images_seen", "predicted", "measured", "within",
                                               "next_smaller", "commit"]]  # fmt: skip
         frame = frame.rename(columns={"next_smaller": f"{FAMILY[-2]}, without a fit"})

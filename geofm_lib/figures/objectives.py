@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from geofm_lib.catalog.metrics import counted, with_ends
+from geofm_lib.catalog.metrics import counted, interval, with_ends
 from geofm_lib.figures._axes import PARAMETERS, RATE, legend_below, own_look, ticks
 from geofm_lib.figures.accuracy import bars, read
 from geofm_lib.figures.accuracy_costs import lowest
@@ -60,9 +60,7 @@ def _leads(outcome: Outcome, found: pd.DataFrame, beside: pd.DataFrame) -> str:
     """
     size = found["parameters_m"].max()
     means = study.by_objective(found[found["parameters_m"] == size]).sort_values("value", ascending=False)
-    told = ", ".join(
-        "{} {} ({} to {})".format(row.objective, *with_ends(row.value, row.low, row.high)) for row in means.itertuples()
-    )
+    told = ", ".join(f"{row.objective} {interval(row.value, row.low, row.high)}" for row in means.itertuples())
     told += "".join(f"; {row.model} {row.value:.1f}" for row in beside.itertuples())
     text = f"{outcome.words[0].upper()}{outcome.words[1:]}, {means['model'].iloc[0]}, %: {told}"
     if len(means) < 2:
@@ -85,7 +83,8 @@ def _times(found: pd.DataFrame) -> str:
     if np.isnan(row["low"]):
         return f"Two dates find {row['value']:.2f} times as many places as MAE ({counted(row['seeds'], 'seed')})."
     word = "shown" if row["low"] >= study.TWICE else "refuted" if row["high"] < study.TWICE else "not shown"
-    ends = "{} times as many places as MAE ({} to {})".format(*with_ends(*row[["value", "low", "high"]]))
+    times, low, high = with_ends(*row[["value", "low", "high"]])
+    ends = f"{times} times as many places as MAE ({low} to {high})"
     return f"Two dates find {ends}: at least twice is {word}."
 
 
@@ -137,8 +136,7 @@ def table(settings: ObjectivesSettings) -> Table:
     parts = []
     for outcome in OUTCOMES:
         found = study.by_objective(study.values(read(settings), outcome, gain=True))
-        told = ["{} ({} to {})".format(*with_ends(*each)) for each in found.reindex(columns=["value", "low", "high"])
-                .to_numpy()]  # fmt: skip
+        told = [interval(*each) for each in found.reindex(columns=["value", "low", "high"]).to_numpy()]
         parts += [(row.model, row.objective, row.seeds, outcome.short, words)
                   for row, words in zip(found.itertuples(), told, strict=True)]  # fmt: skip
     if not parts:

@@ -129,7 +129,7 @@ def arms(run: Run) -> Figure | Note:
         ax.annotate(f"{row.value:.1f}", (row.high, y), (5, 0), textcoords="offset points", va="center", fontsize=8.5)
     ax.invert_yaxis()
     long = metrics.LONG[metrics.of(run.summary)]
-    ax.set(xlabel=f"{long} on the test side, %", xlim=(0, 108))
+    ax.set(xlabel=f"{long} on the test side, %", xlim=(0, 1.12 * found["high"].max()))
     ax.grid(False, axis="y")
     legend_below(figure, [ax]) if any(map(len, found["seeds"])) else None
     told = [
