@@ -215,6 +215,17 @@ def test_the_loss_leaves_out_what_has_no_class():
     )
 
 
+def test_rare_classes_can_weigh_more():
+    logits, classes = torch.randn(1, 3, 8, 8), torch.zeros(1, 8, 8).long()
+    classes[0, 0] = 1
+    weights = transfer_segment.weights(np.array([56, 8, 0]), 1.0)
+    assert weights.tolist() == pytest.approx([64 / 112, 64 / 16, 0]), "both weigh as much as the other in all"
+    usual = functional.cross_entropy(logits, classes, weights, reduction="sum") / 64
+    assert transfer_segment.cross_entropy(logits, classes, weights) == pytest.approx(float(usual), abs=1e-6)
+    with pytest.raises(SettingsError, match="balance: only pixels are weighed by their class"):
+        TransferSettings(task="classify", balance=0.5)
+
+
 @pytest.mark.parametrize("head", ["light", "pyramid"])
 @pytest.mark.parametrize("size", [16, 40])
 def test_a_decoder_gives_the_image_its_classes(head, size):

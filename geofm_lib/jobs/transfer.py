@@ -73,10 +73,10 @@ def run(settings: TransferSettings, context: Context, run: Folder) -> dict[str, 
         folder.mkdir(parents=True, exist_ok=True)
     common: dict[str, Any] = {"dataset": prepared.name(settings.data), "task": task.word, "source": "own"}
     common |= {"shot": settings.train_images or ""}
-    mixed = f", mixup {settings.mixup:g}" if settings.mixup else ""
+    more = "".join(f", {name} {value:g}" for name in ("mixup", "balance") if (value := getattr(settings, name)))
     for arm in arms:
         evidence = [transfer_arm.run(given, task, arm, seed, folder, progress) for seed in seeds]
-        how = f"{'whole network' if arm.whole else 'frozen'}, AdamW, {settings.epochs} epochs{mixed}"
+        how = f"{'whole network' if arm.whole else 'frozen'}, AdamW, {settings.epochs} epochs{more}"
         own = {"protocol": how, "pooling": settings.head_name(), "layer": task.layers(settings, config)}
         told.add(arm.name, common | transfer_judge.columns(about, arm.pretrained) | own, evidence)
     run.sync()

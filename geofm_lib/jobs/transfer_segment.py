@@ -1,5 +1,6 @@
 """The task `segment` of 08: a class of each pixel, by a light decoder or a pyramid; mIoU at the masks' own size."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -33,27 +34,60 @@ def read(settings: TransferSettings) -> Data:
         if not len(shards):
             raise ValueError(f"{settings.data} has no image on the {side} side; prepare it with another train_ratio")
     beside = Masks(settings.data)
-    return Data(train, test, beside.classes, segment_metric.METRIC, lambda: np.zeros(len(test)), beside)
+    data = Data(train, test, beside.classes, segment_metric.METRIC, lambda: np.zeros(len(test)), beside)
+    if settings.balance:
+        data.weights = functools.cache(lambda: weights(pixels_of(data), settings.balance))
+    return data
 
 
-def targets(data: Data, images: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(pixels, classes int64 [B, H, W], NONE where there is none or nothing was measured)."""
+def pixels_of(data: Data) -> np.ndarray:
+    """Pixels of each class on the train side, int64 [K]."""
+    counts = np.zeros(len(data.classes), np.int64)
+    for i in range(len(data.train)):
+        truth = truth_of(data, data.train, i)
+        counts += np.bincount(truth[truth != NONE].numpy(), minlength=len(counts))
+    return counts
+
+
+def weights(pixels_K: np.ndarray, power: float) -> torch.Tensor:
+    """Of each class 1 / its share of the pixels to a power, float32 [K], 1 on average over the pixels.
+
+    A class without pixels has 0.
+
+    >>> weights(np.array([90, 10, 0]), 0.5)
+    tensor([0.8333, 2.5000, 0.0000])
+    """
+    shares = pixels_K / pixels_K.sum()
+    found = np.where(shares > 0, np.maximum(shares, 1e-12) ** -power, 0)
+    return torch.from_numpy(found / (found * shares).sum()).float()
+
+
+Targets = tuple[
+    torch.Tensor, torch.Tensor | None
+]  # int64 [B, H, W], NONE for no class or nothing measured; weights [K]
+
+
+def targets(data: Data, images: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, Targets]:
+    """(pixels, what the loss compares with)."""
     pixels, valid = apart(images[:, :-1], data.train.masked)
     classes = images[:, -1].to(torch.int64)
-    return pixels, classes if valid is None else torch.where(valid[:, 0], classes, NONE)
+    classes = classes if valid is None else torch.where(valid[:, 0], classes, NONE)
+    return pixels, (classes, data.weights().to(images.device) if data.weights else None)
 
 
-def loss(network: nn.Module, pixels: torch.Tensor, classes_BHW: torch.Tensor) -> torch.Tensor:
+def loss(network: nn.Module, pixels: torch.Tensor, right: Targets) -> torch.Tensor:
     """`cross_entropy` of what the network says."""
-    return cross_entropy(network(pixels).float(), classes_BHW)
+    return cross_entropy(network(pixels).float(), *right)
 
 
-def cross_entropy(logits_BKHW: torch.Tensor, classes_BHW: torch.Tensor) -> torch.Tensor:
+def cross_entropy(
+    logits_BKHW: torch.Tensor, classes_BHW: torch.Tensor, weights_K: torch.Tensor | None = None
+) -> torch.Tensor:
     """A mean over each image's labelled pixels, then over images.
 
     An image without any counts 0 and stays in the divisor, so that ranks and micro-batches change nothing.
     """
-    each = F.cross_entropy(logits_BKHW, classes_BHW, ignore_index=NONE, reduction="none")
+    each = F.cross_entropy(logits_BKHW, classes_BHW, weights_K, ignore_index=NONE, reduction="none")
     return (each.sum((1, 2)) / (classes_BHW != NONE).sum((1, 2)).clamp(min=1)).mean()
 
 
@@ -83,10 +117,7 @@ def sample(network: nn.Module, pixels: torch.Tensor, data: Data) -> torch.Tensor
 def controls(given: Given) -> list[Control]:
     """The most frequent class of the train side everywhere, and each pixel by its own colour."""
     data = given.data
-    counts = np.zeros(len(data.classes), np.int64)
-    for i in range(len(data.train)):
-        truth = truth_of(data, data.train, i)
-        counts += np.bincount(truth[truth != NONE].numpy(), minlength=len(counts))
+    counts = pixels_of(data)
     everywhere = np.zeros((len(data.test), len(counts), len(counts)), np.int64)
     for i in range(len(data.test)):
         truth = truth_of(data, data.test, i)

@@ -31,6 +31,7 @@ class Data:
     """Both sides of a task. metric: of `Task.evidence` and `truth()`, both with an entry a test image, in their order.
 
     masks: their classes are a last plane of the batches. boxes: those that a view shows are their third part.
+    weights: of the classes in the loss, [K], where they do not weigh alike.
     telling: the test images of which the page may show some, where that is not any.
     """
 
@@ -41,6 +42,7 @@ class Data:
     truth: Callable[[], np.ndarray]
     masks: Masks | None = None
     boxes: Boxes | None = None
+    weights: Callable[[], torch.Tensor] | None = None
     telling: Callable[[], Sequence[int]] | None = None
 
 

@@ -58,6 +58,10 @@ class TransferSettings(EncoderSettings, TrainingSettings):
         0.0, "classify and series: images are mixed by shares of Beta(mixup, mixup) (0: none; MAE: 0.8)", "protocol",
         later=True, ge=0, le=10,
     )  # fmt: skip
+    balance: float = setting(
+        0.0, "segment: a class weighs 1 / its share of the pixels to this power (0: all alike)", "protocol",
+        later=True, ge=0, le=1,
+    )  # fmt: skip
     precision: base.Precision = setting("fp32", "fp32 | bf16 (bf16 compute, fp32 weights)", "protocol")
     reduce_dtype: base.Precision = setting("fp32", base.REDUCE, "protocol")
     allow_seen: bool = setting(False, "go on though most test images were pretrained on", "protocol")
@@ -89,6 +93,10 @@ class TransferSettings(EncoderSettings, TrainingSettings):
             raise ValueError(f"head: there is no '{self.head}' for {self.task}; use {' or '.join(heads)}")
         if self.mixup and self.task in TRUTHS:
             raise ValueError(f"mixup: the {TRUTHS[self.task]} of {self.task} cannot be mixed; set it to 0")
+        if self.balance and self.task != "segment":
+            raise ValueError(
+                f"balance: only pixels are weighed by their class, not what {self.task} learns; set it to 0"
+            )
         if (truth := TRUTHS.get(self.task)) and not self.data and self.dataset != "scenes":
             first = f"geofm run 01 -p dataset {self.dataset} -p labels {truth} -p run_dir FOLDER"
             raise ValueError(f"data: images with {truth} are prepared first ({first}); give that run folder as data")
