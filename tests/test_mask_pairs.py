@@ -16,7 +16,7 @@ from geofm_lib.data.shards import Shards
 from geofm_lib.data.sources import mask_pairs, prepared
 from geofm_lib.jobs import segment_metric, transfer_segment
 from geofm_lib.model import decoders, init, vit
-from geofm_lib.settings import PrepareSettings
+from geofm_lib.settings import PrepareSettings, SettingsError, TransferSettings
 from tests.support.preparations import prepared as prepare
 from tests.support.preparations import refused
 from tests.support.segments import png, scene, segmented
