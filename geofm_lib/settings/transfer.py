@@ -37,7 +37,7 @@ class TransferSettings(EncoderSettings, TrainingSettings):
     image_size: int = setting(64, "pixels a side of what the model sees", "encoder", ge=2, le=2048)
     arms: str = setting(",".join(transfer.ARMS), "with commas, of fine-tuned, frozen, scratch, untrained", "protocol")
     seeds: int = setting(3, "repeats of each arm: head, order, crops, random weights", "protocol", ge=1, le=100)
-    epochs: int = setting(8, "passes over the train side", "protocol", ge=1)
+    epochs: int = setting(24, "passes over the train side", "protocol", ge=1)
     frozen_share: float = setting(
         0.2, "first share of the epochs in which fine-tuning trains the head alone", "protocol", ge=0, lt=1
     )
