@@ -146,13 +146,33 @@ def test_two_dates_help_where_they_do_at_both_sizes(table):
     assert times["value"].iloc[1] == pytest.approx(44 / 24, rel=0.02)
     said = repr(shown.answer(ObjectivesSettings()))
     assert re.search(
-        r"Two dates find 1\.8\d* times as many places as MAE \(1\.\d+ to 1\.\d+\): at least twice is refuted\.", said
+        r"2\.1\d* \(2\.\d+ to 2\.\d+\) at ViT-0\.4M, 1\.8\d* \(1\.\d+ to 1\.\d+\) at ViT-1\.6M; at least twice is "
+        r"refuted at ViT-1\.6M\.",
+        said,
     )
     assert "Two dates find more places than two views at both sizes." in said
     assert re.search(r"contrastive \(two dates\) is ahead of MAE \+ contrastive \(two dates\), by (9\.9|10\.)", said)
     assert study.dates_help(rows(more=lambda name, k: -20.0 * (name == TWO_DATES))) == "no"
     assert study.dates_help(rows(more=lambda name, k: -15.0 * k * (name == TWO_DATES))) == "not shown"
     assert study.dates_help(rows(models=SIZES[:1])) == study.dates_help(rows(seeds=2)) == "not known"
+
+
+def test_the_answer_is_of_the_size_that_was_judged_most(table):
+    """Three seeds of the smaller size say more than one of the larger."""
+    one = rows(seeds=1)
+    table(pd.concat([rows(models=SIZES[:1]), one[one["model"] == SIZES[1]]], ignore_index=True))
+    said = shown.answer(ObjectivesSettings()).text
+    assert said.startswith(
+        "Contrastive learning is ahead of MAE under every judge so far, on frozen features of ViT-0.4M"
+    )
+    assert re.search(
+        r"recall at 1 37\.\d by contrastive \(two dates\) against 17\.9, by 19\.9\d* \(19\.\d+ to 20\.\d+\)", said
+    )
+    table(rows(models=SIZES[:1], more=lambda name, k: 40.0 * (name == MAE)))
+    assert shown.answer(ObjectivesSettings()).text.startswith("MAE is ahead under every judge so far")
+    table(rows((MAE,), SIZES[:1], 1))
+    said = repr(shown.answer(ObjectivesSettings()))
+    assert "ahead" not in said and "holds nothing of how pretrainings differ" in said
 
 
 def test_two_seeds_are_no_interval():

@@ -70,7 +70,8 @@ GAIN = " minus untrained"  # ends a metric: of the encoder, less the mean over u
 PRETRAINED = "pretrained"  # the encoder that is probed
 UNTRAINED = "untrained"  # the objective of an encoder with random weights
 CONVOLUTIONS = "random convolutions"
-CONTROLS = ("histograms", CONVOLUTIONS)  # what no encoder has to do with, as rows name it in place of a model
+HISTOGRAMS = "histograms"
+CONTROLS = (HISTOGRAMS, CONVOLUTIONS)  # what no encoder has to do with, as rows name it in place of a model
 MEASURED = ("top1", "top5", "value", "low", "high", "interval_kind", "difference_to_untrained", "commit", "date",
             "machine")  # fmt: skip
 """Columns that a new measurement of the same thing replaces; all others say what was measured."""

@@ -1,5 +1,6 @@
 """What is compared on a task (08): an encoder trained further or not, pretrained or not; which differences count."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -39,6 +40,15 @@ PAIRS = (  # whose difference is told, where both are there; the first is the pa
     (TUNED, SCRATCH), (TUNED, FROZEN), (TUNED, PROBE), (FROZEN, UNTRAINED_FROZEN), (TUNED, COLOURS), (TUNED, MAJORITY),
     (FROZEN, COLOURS), (TUNED, FOREST), (SCRATCH, FOREST), (PROBE, FOREST),
 )  # fmt: skip
+
+
+def unlearnt(values: Mapping[str, float]) -> bool:
+    """Does the network from scratch end below the same one untrained and frozen, by their values?
+
+    >>> unlearnt({"scratch": 17.4, "untrained": 18.8}), unlearnt({"scratch": 17.4})
+    (True, False)
+    """
+    return SCRATCH in values and values[SCRATCH] < values.get(UNTRAINED_FROZEN, 0)
 
 
 def words(name: str) -> str:

@@ -13,6 +13,7 @@ from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
 from geofm_lib.catalog.models import FAMILY
 from geofm_lib.catalog.peers import OURS, PEERS
+from geofm_lib.catalog.readouts import CONVOLUTIONS, HISTOGRAMS
 from geofm_lib.catalog.strategies import STRATEGIES, lookup
 from geofm_lib.figures.display import Grouped
 from geofm_lib.planning.conditions import BATCH, BENCHMARK, NODES, WORKLOADS, conditions
@@ -33,7 +34,8 @@ LIMIT: dict[str, Any] = {"color": WORDS, "linestyle": ":", "linewidth": 1}
 # Colour and marker of whatever is drawn on several pages, beside strategies.
 LOOKS = {
     **{"train": (BLUE, "s"), "val": (GREEN, "^"), "test": (ORANGE, "D")},
-    **{"pretrained": (BLUE, "o"), "untrained": (ORANGE, "s"), "histograms": (GREY, "^")},
+    **{"pretrained": (BLUE, "o"), "untrained": (ORANGE, "s"), HISTOGRAMS: (GREY, "^")},
+    CONVOLUTIONS: (INK, "v"),
     **{"measured": (BLUE, "o"), "published": (INK, "o"), "fitted": (PINK, "s")},
     **{"simulated": (GREEN, "^"), "predicted": (ORANGE, "D"), "counted": (SKY, "v")},  # how a verdict was obtained
     **dict(zip((OURS, *PEERS), ((BLUE, "o"), (GREEN, "s"), (PINK, "D")), strict=True)),

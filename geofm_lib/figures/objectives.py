@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from geofm_lib.catalog.metrics import counted, interval, with_ends
+from geofm_lib.catalog.readouts import HISTOGRAMS
 from geofm_lib.figures._axes import PARAMETERS, RATE, legend_below, own_look, ticks
 from geofm_lib.figures.accuracy import bars, read
 from geofm_lib.figures.accuracy_costs import lowest
@@ -19,7 +20,8 @@ RUN = "`geofm submit batch/grids/objectives.csv --here` runs it, cheapest first,
 NOT_YET = f"{NO_RESULTS}: no pretraining of the study is in the table yet; {RUN}."
 NOT_JUDGED = f"{NO_RESULTS}: no encoder of the study has been judged yet."
 WAITS = "This waits for judgements of the study's encoders."  # below the answer, which says what is missing
-ONE = "one pretraining seed says nothing of how seeds differ"
+ONE = "Where there is one pretraining, its interval holds nothing of how pretrainings differ."
+APART = 1.05  # times as far to the right is the bar of the next objective, so that none hides another
 SIZE = {
     "more": "Size helps more under {} than under MAE",
     "less": "Size helps less under {} than under MAE",
@@ -33,13 +35,15 @@ DATES = {
 
 
 def answer(settings: ObjectivesSettings) -> Answer:
-    """Who leads at the largest size, and the verdicts by the rules that were written down before; what is missing."""
+    """Is contrastive learning ahead of MAE under every judge? Then verdicts by the rules that were written before."""
     table = read(settings)
     judged = {each: found for each in OUTCOMES if len(found := study.values(table, each))}
     if not judged:
         return Answer(NOT_JUDGED if len(study.runs(table)) else NOT_YET, study.missing(table))
-    said = [_leads(outcome, found, study.unlearned(table, outcome)) for outcome, found in judged.items()]
-    more = said[1:]
+    more = [_listing(outcome, found, study.unlearned(table, outcome)) for outcome, found in judged.items()]
+    first = _ahead(table, judged) or more.pop(0)
+    if any((study.by_objective(found)["seeds"] == 1).any() for found in judged.values()):
+        more.append(ONE)
     if times := _times(study.values(table, study.FINDS)):
         more.append(times)
     if (word := study.dates_help(table)) in DATES:
@@ -50,42 +54,71 @@ def answer(settings: ObjectivesSettings) -> Answer:
             more.append(f"{told.format(' or '.join(names))}.")
     if set(sized.values()) == {"not known"}:
         more.append(f"Whether the objective changes how size helps is not known before {study.LEAST_SEEDS} seeds each.")
-    return Answer(said[0], " ".join([*more, study.missing(table)]))
+    return Answer(first, " ".join([*more, study.missing(table)]))
 
 
-def _leads(outcome: Outcome, found: pd.DataFrame, beside: pd.DataFrame) -> str:
-    """The objectives at the largest size that was judged so, best first, and whether the first is clearly ahead.
+def _ahead(table: pd.DataFrame, judged: dict[Outcome, pd.DataFrame]) -> str:
+    """The page's question in a sentence: the best other objective beside MAE under every judge, and histograms.
+
+    "" where MAE, or every other one, has not been judged.
+    """
+    won, told, beside, models = [], [], [], []
+    for outcome, found in judged.items():
+        own = study.fullest(found)
+        means = study.by_objective(own).set_index("objective")["value"]
+        if MAE not in means or len(means) < 2 or not outcome.judges:
+            continue
+        top = str(means.drop(MAE).idxmax())
+        won.append(means[top] > means[MAE])
+        (row,) = study.above(own, top, MAE).to_dict("records") or [{"low": np.nan}]
+        shown = "" if np.isnan(row["low"]) else f", by {interval(row['value'], row['low'], row['high'])} points"
+        told.append(f"{outcome.short} {means[top]:.1f} by {top} against {means[MAE]:.1f}{shown}")
+        models.append(own["model"].iloc[0])
+        beside += [
+            f"{row.value:.1f}" for row in study.unlearned(table, outcome).itertuples() if row.model == HISTOGRAMS
+        ]
+    if not told:
+        return ""
+    lead = "Contrastive learning is ahead of MAE" if all(won) else "MAE is ahead" if not any(won) else "Neither leads"
+    text = f"{lead} under every judge so far, on frozen features of {' and '.join(dict.fromkeys(models))}, %"
+    learnt = f"; {HISTOGRAMS}, which learn nothing, have {', '.join(beside)}" if len(beside) == len(told) else ""
+    return f"{text}: {'; '.join(told)}{learnt}."
+
+
+def _listing(outcome: Outcome, found: pd.DataFrame, beside: pd.DataFrame) -> str:
+    """The objectives at the size that was judged most, best first, and whether the first is clearly ahead.
 
     beside: what stands beside them that learnt nothing.
     """
-    size = found["parameters_m"].max()
-    means = study.by_objective(found[found["parameters_m"] == size]).sort_values("value", ascending=False)
+    own = study.fullest(found)
+    means = study.by_objective(own).sort_values("value", ascending=False)
     told = ", ".join(f"{row.objective} {interval(row.value, row.low, row.high)}" for row in means.itertuples())
     told += "".join(f"; {row.model} {row.value:.1f}" for row in beside.itertuples())
     text = f"{outcome.words[0].upper()}{outcome.words[1:]}, {means['model'].iloc[0]}, %: {told}"
     if len(means) < 2:
         return f"{text}."
     first, second = means["objective"].iloc[:2]
-    ahead = study.above(found[found["parameters_m"] == size], first, second)
+    ahead = study.above(own, first, second)
     if ahead.empty or np.isnan(ahead["low"].iloc[0]):
-        return f"{text} ({ONE})." if means["seeds"].max() == 1 else f"{text}."
+        return f"{text}."
     value, low, high = with_ends(*ahead[["value", "low", "high"]].iloc[0])
     clear = "ahead" if ahead["low"].iloc[0] > 0 else "not clearly ahead"
     return f"{text}; {first} is {clear} of {second}, by {value} points ({low} to {high})."
 
 
 def _times(found: pd.DataFrame) -> str:
-    """How many times as many places two dates find as MAE, at the largest size, beside the two that were expected."""
+    """How many times as many places as MAE two dates find at each size; the verdict is the largest size's."""
     ratio = study.above(found, TWO_DATES, MAE, ratio=True)
     if ratio.empty:
         return ""
-    row = ratio.iloc[-1]
-    if np.isnan(row["low"]):
-        return f"Two dates find {row['value']:.2f} times as many places as MAE ({counted(row['seeds'], 'seed')})."
-    word = "shown" if row["low"] >= study.TWICE else "refuted" if row["high"] < study.TWICE else "not shown"
-    times, low, high = with_ends(*row[["value", "low", "high"]])
-    ends = f"{times} times as many places as MAE ({low} to {high})"
-    return f"Two dates find {ends}: at least twice is {word}."
+    told = [
+        f"{row.value:.2f} at {row.model} ({counted(row.seeds, 'seed')})" if np.isnan(row.low) else
+        f"{interval(row.value, row.low, row.high)} at {row.model}" for row in ratio.itertuples()
+    ]  # fmt: skip
+    last = ratio.iloc[-1]
+    word = "shown" if last["low"] >= study.TWICE else "refuted" if last["high"] < study.TWICE else "not shown"
+    told[-1] += f"; at least twice is {word} at {last['model']}"
+    return f"Times as many places as MAE that two dates find: {', '.join(told)}."
 
 
 @styled
@@ -100,11 +133,13 @@ def judged(settings: ObjectivesSettings) -> Figure | Note:
     for ax, outcome in zip(panels, shown, strict=False):
         values = study.by_objective(study.values(table, outcome))
         gains = study.by_objective(study.values(table, outcome, gain=True))
-        for name in COMPARED:
+        for k, name in enumerate(COMPARED):
             part = values[values["objective"] == name]
-            ax.errorbar(part["parameters_m"], part["value"], bars(part), **own_look(name))
+            ax.errorbar(APART**k * part["parameters_m"], part["value"], bars(part), **own_look(name))
         if len(beside := untrained(values, gains)):
             ax.plot(beside, **own_look("untrained", linestyle="--"))
+        for row in study.unlearned(table, outcome).itertuples():
+            ax.axhline(row.value, linestyle=":", **own_look(row.model, marker=""))
         ax.set(xscale="log", xlabel=PARAMETERS, ylabel=f"{outcome.words.replace(', ', chr(10))}, %")
         ticks(ax.xaxis, sorted(set(values["parameters_m"].round(1))))
         frames.append(values.assign(outcome=outcome.words))
@@ -113,7 +148,12 @@ def judged(settings: ObjectivesSettings) -> Figure | Note:
         ax.set_axis_off()
     legend_below(figure, panels[: len(shown)], 2)
     named = ["outcome", "model", "objective", "value", "low", "high", "seeds"]
-    alt = f"Each outcome by size, in percent, with intervals that hold the spread between seeds too. {'. '.join(said)}."
+    spread = (
+        "of one pretraining's"
+        if all((each["seeds"] == 1).all() for each in frames)
+        else "that hold the spread between seeds where there are several"
+    )
+    alt = f"Each outcome by size, in percent, with intervals {spread}. {'. '.join(said)}."
     return Figure(figure, alt, pd.concat(frames)[named])
 
 

@@ -41,7 +41,11 @@ def verdict(run: Run) -> Answer | Note:
         return Note(NONE)
     first, _, rest = summary["answer"].partition(". ")
     more = [f"{rest}."] if rest else []
-    if "value_scratch" in summary and summary["value_scratch"] < summary.get("value_untrained", 0):
+    values = {name: summary[f"value_{name}"] for name in _names(run)}
+    if run.settings.get("seeds") == 1:
+        first += " (one seed of each)"
+        more.insert(0, "With one seed the intervals hold nothing of how seeds differ.")
+    if transfer.unlearnt(values):
         ends = f"{summary['value_scratch']:.1f} against {summary['value_untrained']:.1f} %"
         more.insert(0, f"From scratch ends below the same network untrained and frozen ({ends}): "
                        f"{summary['steps']:,} steps are too few for it, and what is above it is no measure of "
@@ -59,9 +63,9 @@ def verdict(run: Run) -> Answer | Note:
         more.append(f"The encoder was pretrained on {summary['seen_train_images']:,} of the {own} of this train side, "
                     "without labels: this asks what it adds where labels are few, not on others.")  # fmt: skip
     if falling := _still_falling(run.metrics):
-        more.append(f"Not trained to the end: the loss still fell by more than {100 * STILL:.0f} % over the last "
-                    f"third of the epochs ({'; '.join(map(transfer.words, falling))}). More epochs would "
-                    "change these numbers.")  # fmt: skip
+        more.append(f"Not trained to the end: the loss of the last third of the epochs is more than "
+                    f"{100 * STILL:.0f} % below that of the third before ({'; '.join(map(transfer.words, falling))}). "
+                    "More epochs would change these numbers.")  # fmt: skip
     if len(told):
         over = str(told["interval_kind"].iloc[0]).removeprefix("95 %, ")
         more.append(f"One pretraining: each interval is 95 % of a {over}; it holds nothing of other pretrainings.")
@@ -149,7 +153,8 @@ def differences(run: Run) -> Table:
     words = [
         f"{transfer.words(a)} above {transfer.words(b)}" for a, b in zip(found["first"], found["second"], strict=True)
     ]
-    clear = ["yes" if low > 0 or high < 0 else "no" for low, high in zip(found["low"], found["high"], strict=True)]
+    yes = "for this seed" if run.settings.get("seeds") == 1 else "yes"
+    clear = [yes if low > 0 or high < 0 else "no" for low, high in zip(found["low"], found["high"], strict=True)]
     shown = found[["value", "low", "high"]].assign(clear=clear, interval_kind=found["interval_kind"])
     shown.insert(0, "difference", words)
     return Table(shown.rename(columns={"value": "points"}), "Differences, in points")

@@ -46,7 +46,8 @@ class Judge:
         if count < LEAST_SEEDS:
             return values
         spread = float(np.std([self.measure(evidence)[0] for evidence in each], ddof=1)) / count**0.5
-        return values + spread * np.random.default_rng(seed).standard_t(count - 1, len(values))
+        drawn = values + spread * np.random.default_rng(seed).standard_t(count - 1, len(values))
+        return drawn.clip(0, 100)  # a share of images or pixels, whatever the spread of three seeds
 
     def kind(self, words: str, seeds: int) -> str:
         """What an interval covers that is over so many seeds. words: of one seed."""
@@ -109,8 +110,10 @@ def clear(row: dict[str, Any]) -> bool:
 def answer(differences: Rows, told: Told, words: str) -> str:
     """The run in a sentence: what pretraining adds to the fine-tuned network, and what fine-tuning adds.
 
-    words: of the metric.
+    A network from scratch that has not learnt is no measure of the others and is left out. words: of the metric.
     """
+    if transfer.unlearnt({name: float(each[:, 0].mean()) for name, each in told.values.items()}):
+        differences = [row for row in differences if transfer.SCRATCH not in (row["first"], row["second"])]
     if not differences:
         name, values = next(iter(told.values.items()))
         return f"{transfer.words(name).capitalize()}: {values[:, 0].mean():.1f} % {words}"

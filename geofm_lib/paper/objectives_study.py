@@ -104,6 +104,12 @@ def by_objective(found: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else found.assign(seeds=0)
 
 
+def fullest(found: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the size of which most pretrainings were judged, of equals the largest."""
+    counts = found.groupby("parameters_m").size()
+    return found[found["parameters_m"] == counts[counts == counts.max()].index.max()]
+
+
 def interval(differences: np.ndarray) -> tuple[float, float, float]:
     """Mean, low and high of one difference a seed, by Student's t; low and high are NaN below LEAST_SEEDS."""
     mean, count = float(np.mean(differences)), len(differences)

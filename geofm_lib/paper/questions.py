@@ -3,7 +3,7 @@
 They have no published number, so their verdicts are words of their own (`verdicts.OPEN`).
 """
 
-from geofm_lib.catalog.metrics import counted
+from geofm_lib.catalog.metrics import counted, interval
 from geofm_lib.catalog.readouts import GAIN, UNTRAINED
 from geofm_lib.paper import accuracy, blind
 from geofm_lib.paper import objectives_study as study
@@ -49,13 +49,18 @@ def which_strategy(evidence: Evidence) -> Answer:
 
 
 def other_objective(evidence: Evidence) -> Answer:
-    """What 09 found at equal compute, at its largest size, and whether size helps otherwise; from its rows."""
+    """What 09 found at equal compute, at the size of most pretrainings, and whether size helps otherwise."""
     table, said = accuracy.read(), []
     for outcome in study.OUTCOMES:
-        means = study.by_objective(study.values(table, outcome))
+        found = study.values(table, outcome)
+        means = study.by_objective(study.fullest(found))
         if len(means):
-            means = means[means["parameters_m"] == means["parameters_m"].max()].sort_values("value", ascending=False)
-            ours = ", ".join(f"{row.objective} {row.value:.1f}" for row in means.itertuples())
+            means = means.sort_values("value", ascending=False)
+            ours = ", ".join(
+                f"{row.objective} {interval(row.value, row.low, row.high)}, {counted(row.seeds, 'seed')}"
+                for row in means.itertuples()
+            )
+            ours += "".join(f", {row.model} {row.value:.1f}" for row in study.unlearned(table, outcome).itertuples())
             said.append(f"{outcome.words}, {means['model'].iloc[0]}: {ours}")
     if not said:
         return Answer("Not measured yet: 09 by batch/grids/objectives.csv gives the rows.", how="measured")

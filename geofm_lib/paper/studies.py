@@ -36,6 +36,7 @@ NUMBERS = ("step_s", "images_per_s", "peak_memory_gib", "model_tflops_per_rank")
 TRACED = ("model", "workload", "strategy", "batch_per_gpu", "image_size", "precision", "activation_checkpointing")
 MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")  # of README's table
 SPEED = ("model", "workload", "strategy", "ranks", "batch_per_gpu", "image_size", "precision", "device")
+TRANSFER = ("image_size", "head", "seeds", "epochs", "mixup", "balance")  # settings of a row of 08
 DRIFT = [f"{kind}_group_{group}_gradient_difference" for kind in ("fsdp1", "ours") for group in (1, 2)]
 LOSSES = ("loss", "loss_steps", "held_out_loss", "held_out_interval", "held_out_side", "patch_mean_loss")
 KEPT = {  # job -> settings, then headline numbers, of a row of measured.csv
@@ -131,6 +132,26 @@ def objectives_rates() -> Rows:
         raise ValueError(
             f"No row of batch/grids/{objectives_study.RATES}.csv has finished here; run it by geofm submit."
         )
+    return rows
+
+
+def transfer_differences() -> Rows:
+    """Of every finished row of 08: by how much one arm or control is above another, with its interval, in points.
+
+    accuracy.csv has the values themselves.
+    """
+    rows: Rows = []
+    for name in accuracy_study.COLLECTED:
+        for row in grid.read(results.ROOT / "batch" / "grids" / f"{name}.csv")[0]:
+            run = Run(row.folder)
+            if run.job == "transfer" and run.finished:
+                asked, told = run.settings, run.summary
+                about = {"grid": name, "row": row.name, "dataset": run.dataset, "metric": told["metric"]}
+                about |= {"model": told["model"], "pretraining_run": told["encoder"], "n_train": told["train_images"]}
+                about |= {"n_test": told["test_images"]} | {each: asked.get(each) for each in TRANSFER}
+                rows += [about | each for each in run.read_csv("differences.csv").to_dict("records")]
+    if not rows:
+        raise ValueError("No row of 08 has finished here; run batch/grids/transfer.csv or series.csv by geofm submit.")
     return rows
 
 
@@ -260,8 +281,8 @@ def _short(value: str) -> str:
 
 
 _ALL: tuple[Callable[[], Rows], ...] = (
-    unseen, simulated, accuracy_rates, objectives_rates, predicted_accuracy, experiments, measured, peers,
-    predictions_h100,
+    unseen, simulated, accuracy_rates, objectives_rates, transfer_differences, predicted_accuracy, experiments,
+    measured, peers, predictions_h100,
 )  # fmt: skip
 STUDIES = {study.__name__: study for study in _ALL}  # the name is also that of the CSV file under reports/
 
