@@ -11,13 +11,14 @@ from geofm_lib.runs.run import Run
 
 PICTURES = "detections.npz"
 LEAST = 0.3  # score of a box that is drawn
-NARROW = 3  # images on a phone
+WIDE, NARROW = 4, 2  # images side by side, that small boxes can be seen; on a phone
 
 
 def pictures(run: Run, arm: str) -> Figure:
     """Test images with their true boxes, and below with what an arm says."""
     with np.load(run.proved(PICTURES)) as saved:
         image, truth, said, names = (saved[key] for key in ("image", "truth", "said", "classes"))
+    image, truth, said = (each[:WIDE] for each in (image, truth, said))
     rows = [each[each[:, 4] >= 0][:, :5] for each in truth]
     found = [each[(each[:, 5] >= 0) & (each[:, 4] >= LEAST)][:, [0, 1, 2, 3, 5]] for each in said]
     words = ["truth", transfer.words(arm)]
