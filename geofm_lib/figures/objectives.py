@@ -16,7 +16,10 @@ from geofm_lib.runs import results
 from geofm_lib.settings import ObjectivesSettings
 from geofm_lib.settings.objectives import COMPARED, MAE, TWO_DATES, TWO_VIEWS
 
-RUN = "`geofm submit batch/grids/objectives.csv --here` runs it, cheapest first, and `geofm study accuracy` collects it"
+RUN = (
+    "`GEOFM_DATA=FOLDER geofm submit batch/grids/objectives.csv --here` runs it, a seed at a time, and `geofm study "
+    "accuracy` collects it"
+)
 NOT_YET = f"{NO_RESULTS}: no pretraining of the study is in the table yet; {RUN}."
 NOT_JUDGED = f"{NO_RESULTS}: no encoder of the study has been judged yet."
 WAITS = "This waits for judgements of the study's encoders."  # below the answer, which says what is missing
@@ -269,7 +272,15 @@ def doubts(settings: ObjectivesSettings) -> Table:
     few = found.groupby(["model", "objective"]).size()
     if len(few) and few.min() < study.LEAST_SEEDS:
         evidence = f"{counted(int(few.min()), 'seed')} of {few.idxmin()[0]}, {few.idxmin()[1]}"
-        rows.append(("too few seeds to tell a difference from chance", evidence, RUN))
+        rows.append(("too few seeds to tell a difference from chance", evidence, "run the rest of the grid"))
+    for outcome in OUTCOMES:
+        most = study.by_objective(study.values(read(settings), outcome)).get("value", pd.Series(dtype=float)).max()
+        for row in study.unlearned(read(settings), outcome).itertuples():
+            if row.value > most:
+                evidence = f"{outcome.short}: {row.model} {row.value:.1f}, the best encoder {most:.1f}"
+                rows.append(
+                    ("what learns nothing has more", evidence, "larger images, encoders and sets; more readouts")
+                )
     for row in study.unequal(read(settings)).to_dict("records"):
         evidence = f"{row['model']}: {row['min']:.3g} to {row['max']:.3g} FLOPs"
         rows.append(("compute is not equal", evidence, "set the epochs of the grid anew"))

@@ -34,7 +34,7 @@ class TransferSettings(EncoderSettings, TrainingSettings):
     test_images: int = setting(400, "drawn from the test side likewise (0: all)", "data", ge=0)
     encoder: str = setting("", "run, RUN@STEP, or encoder folder of ours (empty: 02's default)", "encoder")
     model: str = setting("ViT-Femto", "of 02's default run", "encoder")
-    image_size: int = setting(64, "pixels a side of what the model sees", "encoder", ge=2, le=2048)
+    image_size: int = setting(64, "pixels a side of what the model sees; of series, dates", "encoder", ge=2, le=2048)
     arms: str = setting(",".join(transfer.ARMS), "with commas, of fine-tuned, frozen, scratch, untrained", "protocol")
     seeds: int = setting(3, "repeats of each arm: head, order, crops, random weights", "protocol", ge=1, le=100)
     epochs: int = setting(24, "passes over the train side", "protocol", ge=1)
