@@ -166,7 +166,9 @@ def test_the_answer_is_of_the_size_that_was_judged_most(table):
         "Contrastive learning is ahead of MAE under every judge so far, on frozen features of ViT-0.4M"
     )
     assert re.search(
-        r"recall at 1 37\.\d by contrastive \(two dates\) against 17\.9, by 19\.9\d* \(19\.\d+ to 20\.\d+\)", said
+        r"recall at 1: 37\.\d by contrastive \(two dates\), 17\.9 by MAE "
+        r"\(by 19\.9\d* \(19\.\d+ to 20\.\d+\) points\); ViT-1\.6M 4",
+        said,
     )
     table(rows(models=SIZES[:1], more=lambda name, k: 40.0 * (name == MAE)))
     assert shown.answer(ObjectivesSettings()).text.startswith("MAE is ahead under every judge so far")

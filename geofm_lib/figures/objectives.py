@@ -68,24 +68,37 @@ def _ahead(table: pd.DataFrame, judged: dict[Outcome, pd.DataFrame]) -> str:
     won, told, beside, models = [], [], [], []
     for outcome, found in judged.items():
         own = study.fullest(found)
-        means = study.by_objective(own).set_index("objective")["value"]
-        if MAE not in means or len(means) < 2 or not outcome.judges:
+        if not outcome.judges or not (best := _best(own)):
             continue
-        top = str(means.drop(MAE).idxmax())
-        won.append(means[top] > means[MAE])
+        top, value, mae = best
+        won.append(value > mae)
         (row,) = study.above(own, top, MAE).to_dict("records") or [{"low": np.nan}]
-        shown = "" if np.isnan(row["low"]) else f", by {interval(row['value'], row['low'], row['high'])} points"
-        told.append(f"{outcome.short} {means[top]:.1f} by {top} against {means[MAE]:.1f}{shown}")
+        shown = "" if np.isnan(row["low"]) else f" (by {interval(row['value'], row['low'], row['high'])} points)"
+        told.append(f"{outcome.short}: {value:.1f} by {top}, {mae:.1f} by {MAE}{shown}")
         models.append(own["model"].iloc[0])
+        for model, other in found[~found["model"].isin(own["model"])].groupby("model"):
+            if best := _best(other):
+                told[-1] += f"; {model} {best[1]:.1f} and {best[2]:.1f}"
         beside += [
             f"{row.value:.1f}" for row in study.unlearned(table, outcome).itertuples() if row.model == HISTOGRAMS
         ]
     if not told:
         return ""
     lead = "Contrastive learning is ahead of MAE" if all(won) else "MAE is ahead" if not any(won) else "Neither leads"
-    text = f"{lead} under every judge so far, on frozen features of {' and '.join(dict.fromkeys(models))}, %"
-    learnt = f"; {HISTOGRAMS}, which learn nothing, have {', '.join(beside)}" if len(beside) == len(told) else ""
-    return f"{text}: {'; '.join(told)}{learnt}."
+    text = f"{lead} under every judge so far, on frozen features of {' and '.join(dict.fromkeys(models))}"
+    learnt = (
+        f". {HISTOGRAMS.capitalize()}, which learn nothing: {', '.join(beside)}" if len(beside) == len(told) else ""
+    )
+    return f"{text}. In %, {'. '.join(told)}{learnt}."
+
+
+def _best(found: pd.DataFrame) -> tuple[str, float, float] | None:
+    """(the best objective but MAE, its mean over seeds, MAE's mean) of one size; None without both."""
+    means = study.by_objective(found).set_index("objective")["value"]
+    if MAE not in means or len(means) < 2:
+        return None
+    top = str(means.drop(MAE).idxmax())
+    return top, float(means[top]), float(means[MAE])
 
 
 def _listing(outcome: Outcome, found: pd.DataFrame, beside: pd.DataFrame) -> str:
