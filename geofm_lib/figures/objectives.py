@@ -107,7 +107,7 @@ def _listing(outcome: Outcome, found: pd.DataFrame, beside: pd.DataFrame) -> str
     beside: what stands beside them that learnt nothing.
     """
     own = study.fullest(found)
-    means = study.by_objective(own).sort_values("value", ascending=False)
+    means = study.shares(own).sort_values("value", ascending=False)
     told = ", ".join(f"{row.objective} {interval(row.value, row.low, row.high)}" for row in means.itertuples())
     told += "".join(f"; {row.model} {row.value:.1f}" for row in beside.itertuples())
     text = f"{outcome.words[0].upper()}{outcome.words[1:]}, {means['model'].iloc[0]}, %: {told}"
@@ -147,7 +147,7 @@ def judged(settings: ObjectivesSettings) -> Figure | Note:
     figure, found = axes(height=3.1 * -(-len(shown) // 2), rows=-(-len(shown) // 2), columns=min(2, len(shown)))
     panels = np.atleast_1d(found).ravel()
     for ax, outcome in zip(panels, shown, strict=False):
-        values = study.by_objective(study.values(table, outcome))
+        values = study.shares(study.values(table, outcome))
         gains = study.by_objective(study.values(table, outcome, gain=True))
         for k, name in enumerate(COMPARED):
             part = values[values["objective"] == name]

@@ -104,6 +104,12 @@ def by_objective(found: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else found.assign(seeds=0)
 
 
+def shares(found: pd.DataFrame) -> pd.DataFrame:
+    """`by_objective` of percentages, whose intervals end at 0 and 100 however seeds spread."""
+    means = by_objective(found)
+    return means.assign(**{end: means[end].clip(0, 100) for end in ("low", "high") if end in means})
+
+
 def fullest(found: pd.DataFrame) -> pd.DataFrame:
     """The rows of the size of which most pretrainings were judged, of equals the largest."""
     counts = found.groupby("parameters_m").size()

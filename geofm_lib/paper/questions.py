@@ -53,7 +53,7 @@ def other_objective(evidence: Evidence) -> Answer:
     table, said = accuracy.read(), []
     for outcome in study.OUTCOMES:
         found = study.values(table, outcome)
-        means = study.by_objective(study.fullest(found))
+        means = study.shares(study.fullest(found))
         if len(means):
             means = means.sort_values("value", ascending=False)
             ours = ", ".join(
