@@ -58,7 +58,7 @@ recorded_08_series = -p ranks $(RANKS) -p task series -p dataset seasons
 recorded_09_objectives =
 recorded_10_compare =
 recorded_11_peers = -p configs base,small -p steps 7 -p warmup_steps 1
-recorded_minutes := 01_data=1 02_pretrain=18 03_throughput=2 04_scaling=1 05_probe=8 06_paper=2 07_accuracy=1 08_transfer=3 09_objectives=1 10_compare=1 11_peers=8
+recorded_minutes := 01_data=1 02_pretrain=18 03_throughput=2 04_scaling=1 05_probe=8 06_paper=2 07_accuracy=1 08_transfer=5 09_objectives=1 10_compare=1 11_peers=8
 recorded_tasks := 08_segment 08_detect 08_series
 recorded_strategies = SHARD_GRAD_OP NO_SHARD HYBRID_1GPU HYBRID_2GPUs DDP
 
@@ -112,7 +112,7 @@ define pages
 	  03_throughput $($(1)_speed) -p profile_steps 0 -p strategy $(s);) \
 	$(foreach n,$(NOTEBOOKS),try "$(n) (about $(patsubst $(n)=%,%,$(filter $(n)=%,$($(1)_minutes))) min)" \
 	  $(n) --page $(2)/$(n).html $($(1)_$(n));) \
-	$(foreach n,$($(1)_tasks),try "$(n) (3 to 15 min)" $(firstword $(subst _, ,$(n))) --page $(2)/$(n).html $($(1)_$(n));) \
+	$(foreach n,$($(1)_tasks),try "$(n) (3 to 16 min)" $(firstword $(subst _, ,$(n))) --page $(2)/$(n).html $($(1)_$(n));) \
 	$(GEOFM) report --index $(2); \
 	echo "== $$SECONDS s in all. Open $(2)/index.html in a browser."; \
 	[ -z "$$failed" ] || { echo "== failed:$$failed (its page and log.txt in its run folder say why)" >&2; exit 1; }
