@@ -146,8 +146,8 @@ def test_two_dates_help_where_they_do_at_both_sizes(table):
     assert times["value"].iloc[1] == pytest.approx(44 / 24, rel=0.02)
     said = repr(shown.answer(ObjectivesSettings()))
     assert re.search(
-        r"2\.1\d* \(2\.\d+ to 2\.\d+\) at ViT-0\.4M, 1\.8\d* \(1\.\d+ to 1\.\d+\) at ViT-1\.6M; at least twice is "
-        r"refuted at ViT-1\.6M\.",
+        r"2\.1\d* \(2\.\d+ to 2\.\d+\) at ViT-0\.4M \(3 seeds; at least twice is shown\), "
+        r"1\.8\d* \(1\.\d+ to 1\.\d+\) at ViT-1\.6M \(3 seeds; at least twice is refuted\)\. By the rule, ",
         said,
     )
     assert "Two dates find more places than two views at both sizes." in said

@@ -127,14 +127,19 @@ def _times(found: pd.DataFrame) -> str:
     ratio = study.above(found, TWO_DATES, MAE, ratio=True)
     if ratio.empty:
         return ""
-    told = [
-        f"{row.value:.2f} at {row.model} ({counted(row.seeds, 'seed')})" if np.isnan(row.low) else
-        f"{interval(row.value, row.low, row.high)} at {row.model}" for row in ratio.itertuples()
-    ]  # fmt: skip
+    told = []
+    for row in ratio.itertuples():
+        known, size = not np.isnan(row.low), f"at {row.model} ({counted(row.seeds, 'seed')}"
+        verdict = f"; at least twice is {_twice(row.low, row.high)}" if known else ""
+        times = interval(row.value, row.low, row.high) if known else f"{row.value:.2f}"
+        told.append(f"{times} {size}{verdict})")
     last = ratio.iloc[-1]
-    word = "shown" if last["low"] >= study.TWICE else "refuted" if last["high"] < study.TWICE else "not shown"
-    told[-1] += f"; at least twice is {word} at {last['model']}"
-    return f"Times as many places as MAE that two dates find: {', '.join(told)}."
+    rule = f"By the rule, which is of {last['model']}, at least twice is {_twice(last['low'], last['high'])}."
+    return f"Times as many places as MAE that two dates find: {', '.join(told)}. {rule}"
+
+
+def _twice(low: float, high: float) -> str:
+    return "shown" if low >= study.TWICE else "refuted" if high < study.TWICE else "not shown"
 
 
 @styled
