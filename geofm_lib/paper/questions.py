@@ -23,7 +23,8 @@ def other_tasks(evidence: Evidence) -> Answer:
     rows = table[tuned & table["metric"].astype(str).str.endswith(GAIN)]
     if rows.empty:
         return Answer("Not measured yet: 08 by batch/grids/transfer.csv gives the rows.", how="measured")
-    said = [f"{row.model} {row.value:+.1f} ({row.low:+.1f} to {row.high:+.1f}) on {row.dataset}, {row.task}"
+    said = [f"{row.model} {row.value:+.1f} ({row.low:+.1f} to {row.high:+.1f}) on {row.dataset}, {row.task} "
+            f"({str(row.protocol).removeprefix(f'{WHOLE_NETWORK}, AdamW, ')})"
             for row in rows.sort_values(["task", "dataset", "parameters_m"]).itertuples()]  # fmt: skip
     sizes = int(rows.groupby(["task", "dataset"])["model"].nunique().min())
     left = "" if sizes >= LEAST_SIZES else f"; {counted(sizes, 'size')} on a task cannot say how it scales"
