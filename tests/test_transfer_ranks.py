@@ -24,7 +24,8 @@ def test_every_strategy_is_one_process(place, tmp_path):  # noqa: F811
         assert np.allclose(found["losses"], same["losses"], atol=2e-2 if case == "bf16" else 1e-5), name
         if case != "bf16":
             assert found["values"] == pytest.approx(same["values"], abs=0.2), name
-    asked = arguments | {"how": how | {"mixup": 0.8}, "hows": {}, "tasks": {"classify": tasks["classify"]}}
+    only = {"hows": {}, "tasks": {"classify": tasks["classify"]}, "place": str(tmp_path / "mixed jobs")}
+    asked = arguments | only | {"how": how | {"mixup": 0.8}}
     mixed = [ranks.start("transfer", tmp_path / f"mixed {n}", n, strategies=STRATEGIES[:1], **asked) for n in (1, 2)]
     losses = [each["classify/FULL_SHARD"]["losses"] for each in mixed]
     assert np.allclose(*losses, atol=1e-5) and not np.allclose(losses[0], one["classify/FULL_SHARD"]["losses"])
