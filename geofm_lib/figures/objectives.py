@@ -285,21 +285,22 @@ def rates(settings: ObjectivesSettings) -> Figure | Note:
 
 def doubts(settings: ObjectivesSettings) -> Table:
     """What speaks against the comparison, with its evidence and what to do."""
-    found = study.runs(read(settings))
+    table = read(settings)
+    found = study.runs(table)
     rows: list[tuple[str, str, str]] = []
     few = found.groupby(["model", "objective"]).size()
     if len(few) and few.min() < study.LEAST_SEEDS:
         evidence = f"{counted(int(few.min()), 'seed')} of {few.idxmin()[0]}, {few.idxmin()[1]}"
         rows.append(("too few seeds to tell a difference from chance", evidence, "run the rest of the grid"))
     for outcome in OUTCOMES:
-        most = study.by_objective(study.values(read(settings), outcome)).get("value", pd.Series(dtype=float)).max()
-        for row in study.unlearned(read(settings), outcome).itertuples():
+        most = study.by_objective(study.values(table, outcome)).get("value", pd.Series(dtype=float)).max()
+        for row in study.unlearned(table, outcome).itertuples():
             if row.value > most:
                 evidence = f"{outcome.short}: {row.model} {row.value:.1f}, the best encoder {most:.1f}"
                 rows.append(
                     ("what learns nothing has more", evidence, "larger images, encoders and sets; more readouts")
                 )
-    for row in study.unequal(read(settings)).to_dict("records"):
+    for row in study.unequal(table).to_dict("records"):
         evidence = f"{row['model']}: {row['min']:.3g} to {row['max']:.3g} FLOPs"
         rows.append(("compute is not equal", evidence, "set the epochs of the grid anew"))
     seen = found.groupby("model", sort=False)["images_seen"].agg(["min", "max"])

@@ -41,11 +41,10 @@ def verdict(run: Run) -> Answer | Note:
         return Note(NONE)
     first, _, rest = summary["answer"].partition(". ")
     more = [f"{rest}."] if rest else []
-    values = {name: summary[f"value_{name}"] for name in _names(run)}
     if run.settings.get("seeds") == 1:
         first += " (one seed of each)"
         more.insert(0, "With one seed the intervals hold nothing of how seeds differ.")
-    if transfer.unlearnt(values):
+    if transfer.unlearnt(_values(run)):
         ends = f"{summary['value_scratch']:.1f} against {summary['value_untrained']:.1f} %"
         more.insert(0, f"From scratch ends below the same network untrained and frozen ({ends}): "
                        f"{summary['steps']:,} steps are too few for it, and what is above it is no measure of "
@@ -103,7 +102,7 @@ def rows(run: Run) -> pd.DataFrame:
         return frame
     frame = frame[~frame["metric"].str.endswith(GAIN)].reset_index(drop=True)
     whole = frame["interval_kind"].fillna("") != ""
-    values = {name: run.summary[f"value_{name}"] for name in _names(run)}
+    values = _values(run)
     found = frame[whole].reset_index(drop=True).assign(name=list(values))
     same = ["protocol", "objective", "model", "pooling"]
     keys = [tuple(map(str, each)) for each in frame[same].to_numpy()]
@@ -113,8 +112,9 @@ def rows(run: Run) -> pd.DataFrame:
     return found.assign(seeds=own).astype(number)
 
 
-def _names(run: Run) -> list[str]:
-    return [key.removeprefix("value_") for key in run.summary if key.startswith("value_")]
+def _values(run: Run) -> dict[str, float]:
+    """The mean of each arm and control, in the order of the run."""
+    return {key.removeprefix("value_"): value for key, value in run.summary.items() if key.startswith("value_")}
 
 
 @styled
@@ -200,7 +200,7 @@ def pictures(run: Run) -> Figure | Note:
         return Note("This task shows no pictures.")
     if withheld(run):
         return Note(WITHHELD.format(name=name))
-    return PICTURES[name](run, next(iter(_names(run)), ""))
+    return PICTURES[name](run, next(iter(_values(run)), ""))
 
 
 def _segments(run: Run, arm: str) -> Figure:
@@ -239,7 +239,7 @@ PICTURES = {SEGMENTS: _segments, SERIES: _series, detections.PICTURES: detection
 
 def controls(run: Run) -> Table:
     """What each control is."""
-    found = [(name, transfer.CONTROLS[name]) for name in _names(run) if name in transfer.CONTROLS]
+    found = [(name, transfer.CONTROLS[name]) for name in _values(run) if name in transfer.CONTROLS]
     return Table(
         pd.DataFrame(found, columns=["control", "what it is"]), empty="The run has no control beside its arms."
     )

@@ -4,7 +4,7 @@ Nothing but those rows is read for a table, so that whoever has the file can red
 sizes: a pretraining is this study's if it is an MAE on as many unique images as a row of its grids names.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,19 @@ def collect() -> Path:
 
     Rows of other runs stay. ValueError where nothing has finished.
     """
-    rows = []
-    for name, jobs in COLLECTED.items():
-        for each in grid.read(results.ROOT / "batch" / "grids" / f"{name}.csv")[0]:
-            run = Run(each.folder)
-            if run.finished and run.job in jobs:
-                rows += ROWS[run.job](run)
+    rows = [row for _, _, run in finished() for row in ROWS[run.job](run)]
     if not rows:
         raise ValueError("No row of the study's grids has finished here, so accuracy.csv stays as it is; `make study`.")
     return accuracy.add(rows)
+
+
+def finished() -> Iterator[tuple[str, str, Run]]:
+    """(grid, row, run) of every run that has finished of the jobs in COLLECTED."""
+    for name, jobs in COLLECTED.items():
+        for row in grid.read(results.ROOT / "batch" / "grids" / f"{name}.csv")[0]:
+            run = Run(row.folder)
+            if run.finished and run.job in jobs:
+                yield name, row.name, run
 
 
 def of_pretraining(run: Run) -> list[dict[str, Any]]:

@@ -141,15 +141,13 @@ def transfer_differences() -> Rows:
     accuracy.csv has the values themselves.
     """
     rows: Rows = []
-    for name in accuracy_study.COLLECTED:
-        for row in grid.read(results.ROOT / "batch" / "grids" / f"{name}.csv")[0]:
-            run = Run(row.folder)
-            if run.job == "transfer" and run.finished:
-                asked, told = run.settings, run.summary
-                about = {"grid": name, "row": row.name, "dataset": run.dataset, "metric": told["metric"]}
-                about |= {"model": told["model"], "pretraining_run": told["encoder"], "n_train": told["train_images"]}
-                about |= {"n_test": told["test_images"]} | {each: asked.get(each) for each in TRANSFER}
-                rows += [about | each for each in run.read_csv("differences.csv").to_dict("records")]
+    for name, row, run in accuracy_study.finished():
+        if run.job == "transfer":
+            asked, told = run.settings, run.summary
+            about = {"grid": name, "row": row, "dataset": run.dataset, "metric": told["metric"]}
+            about |= {"model": told["model"], "pretraining_run": told["encoder"], "n_train": told["train_images"]}
+            about |= {"n_test": told["test_images"]} | {each: asked.get(each) for each in TRANSFER}
+            rows += [about | each for each in run.read_csv("differences.csv").to_dict("records")]
     if not rows:
         raise ValueError("No row of 08 has finished here; run batch/grids/transfer.csv or series.csv by geofm submit.")
     return rows
